@@ -1,0 +1,1 @@
+"""Training of tool-using agents by on-policy distillation."""

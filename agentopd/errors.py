@@ -1,0 +1,33 @@
+"""The errors of agentopd: one flat family, named by the boundary at which something went wrong."""
+
+
+class AgentOPDError(Exception):
+    """Base of every error that agentopd raises on purpose."""
+
+
+class ConfigError(AgentOPDError, ValueError):
+    """A setting is wrong. The message names the key, the value and the remedy."""
+
+
+class EnvError(AgentOPDError):
+    """An environment failed: it raised, hung, or broke the contract."""
+
+
+class ToolError(AgentOPDError):
+    """A tool refused or failed. Inside an episode its message becomes an observation."""
+
+
+class PolicyError(AgentOPDError):
+    """A policy could not act: its engine failed or returned something impossible."""
+
+
+class TeacherError(AgentOPDError):
+    """A teacher could not annotate."""
+
+
+class RecordError(AgentOPDError):
+    """A record cannot be written, read or trusted."""
+
+
+class TrainingError(AgentOPDError):
+    """Training cannot go on, for instance because the loss is not finite."""

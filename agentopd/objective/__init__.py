@@ -1,0 +1,1 @@
+"""The objective: the parts of a method as pure functions, and prepare."""

@@ -1,0 +1,94 @@
+"""Divergences between two distributions given as log-probabilities on a common support.
+
+Each function takes the student's ``logp`` and the teacher's ``logq``, [..., V], each normalised over the last axis, and returns
+[...] in nats, differentiable in the student. ``p`` is the student, ``q`` the teacher. Entries of probability zero are allowed.
+"""
+
+import math
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from agentopd.choice import OneOf, Registry
+
+FLOOR = -1.0e6
+"""Stands for log 0: keeps 0 * log 0 at zero, in values and gradients, and is far below any log-probability that matters."""
+
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+def forward_kl(logp: Tensor, logq: Tensor) -> Tensor:
+    """KL(q || p) = sum q log(q / p): mode covering. Gradient in the student's logits: p - q."""
+    logp, logq = logp.clamp_min(FLOOR), logq.clamp_min(FLOOR)
+    return (logq.exp() * (logq - logp)).sum(-1)
+
+
+def reverse_kl(logp: Tensor, logq: Tensor) -> Tensor:
+    """KL(p || q) = sum p log(p / q): mode seeking (MiniLLM, arXiv 2306.08543)."""
+    return forward_kl(logq, logp)
+
+
+def jsd(logp: Tensor, logq: Tensor, *, beta: Share = 0.5) -> Tensor:
+    """Generalised Jensen-Shannon divergence (GKD, arXiv 2306.13649, eq. 1), unscaled.
+
+    m = beta q + (1 - beta) p;  beta KL(q || m) + (1 - beta) KL(p || m). Divided by beta it tends to the forward KL as beta
+    goes to 0, divided by 1 - beta to the reverse KL as beta goes to 1; itself it tends to 0 at both ends.
+    """
+    logm = _mixture(logq, logp, beta)
+    return beta * forward_kl(logm, logq) + (1.0 - beta) * forward_kl(logm, logp)
+
+
+def skew_forward_kl(logp: Tensor, logq: Tensor, *, alpha: Share = 0.1) -> Tensor:
+    """KL(q || alpha q + (1 - alpha) p) (DistiLLM, arXiv 2402.03898, eq. 4)."""
+    return forward_kl(_mixture(logq, logp, alpha), logq)
+
+
+def skew_reverse_kl(logp: Tensor, logq: Tensor, *, alpha: Share = 0.1) -> Tensor:
+    """KL(p || alpha p + (1 - alpha) q) (DistiLLM, arXiv 2402.03898, eq. 5)."""
+    return forward_kl(_mixture(logp, logq, alpha), logp)
+
+
+def _mixture(loga: Tensor, logb: Tensor, share: float | Tensor) -> Tensor:
+    """log(share a + (1 - share) b)."""
+    if isinstance(share, Tensor):
+        first, second = share.log().unsqueeze(-1), (-share).log1p().unsqueeze(-1)
+        return torch.logaddexp(loga.clamp_min(FLOOR) + first, logb.clamp_min(FLOOR) + second)
+    return torch.logaddexp(loga.clamp_min(FLOOR) + math.log(share), logb.clamp_min(FLOOR) + math.log1p(-share))
+
+
+DIVERGENCES: Registry = {
+    "forward_kl": forward_kl,
+    "reverse_kl": reverse_kl,
+    "jsd": jsd,
+    "skew_forward_kl": skew_forward_kl,
+    "skew_reverse_kl": skew_reverse_kl,
+}
+
+
+def divergence(
+    kind: str, student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0, **parameters: Any
+) -> Tensor:
+    """The divergence ``kind`` between the softmax of two sets of logits.
+
+    Args:
+        kind: A key of ``DIVERGENCES`` or an import path ``package.module:name``.
+        student_logits: [..., V]; gradients flow into these.
+        teacher_logits: [..., V]; detached.
+        temperature: Both are divided by it.
+        **parameters: The divergence's own, such as ``beta``.
+
+    Returns:
+        [...] in nats.
+
+    Raises:
+        ValueError: The kind or a parameter does not exist, or the shapes differ.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(f"student_logits {tuple(student_logits.shape)} and teacher_logits {tuple(teacher_logits.shape)} differ in shape")
+    choice = OneOf("divergence", DIVERGENCES).validate({"kind": kind, **parameters})
+    logp = torch.log_softmax(student_logits / temperature, -1)
+    logq = torch.log_softmax(teacher_logits.detach() / temperature, -1)
+    value: Tensor = choice.function(logp, logq, **choice.settings)
+    return value

@@ -1,0 +1,149 @@
+"""A method as settings: sources, terms, an aggregate and a coupling."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from agentopd.choice import Choice, Number, OneOf, Settings
+from agentopd.objective.advantages import COUPLINGS, OUTCOME
+from agentopd.objective.aggregates import AGGREGATES
+from agentopd.objective.divergences import DIVERGENCES
+from agentopd.objective.estimators import ESTIMATORS
+from agentopd.objective.supports import SUPPORTS
+from agentopd.objective.weights import WEIGHTS
+from agentopd.where import Where
+
+TERM_PARTS = ("where", "target", "support", "divergence", "estimator", "weight", "rescale", "coefficient")
+
+
+class Target(Settings):
+    """Towards what: the taken token itself, a teacher's distribution, or a reward."""
+
+    kind: Literal["taken", "distribution", "reward"] = "distribution"
+    name: str = "teacher"
+    """Which teacher's distribution or reward; for rewards also ``outcome``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_reward(cls, given: Any) -> Any:
+        is_reward = isinstance(given, Mapping) and given.get("kind") == "reward"
+        return {"name": OUTCOME} | dict(given) if is_reward else given
+
+
+class Term(Settings):
+    """One summand: c * sum(coef * phi), with its own denominator."""
+
+    name: str = ""
+    where: Where = Where(actor=("student",))
+    target: Target = Target()
+    support: Annotated[Choice, OneOf("support", {**SUPPORTS, "sampled": lambda: None})] = Field("full", validate_default=True)
+    divergence: Annotated[Choice, OneOf("divergence", DIVERGENCES)] = Field("forward_kl", validate_default=True)
+    estimator: Annotated[Choice, OneOf("estimator", ESTIMATORS)] = Field("analytic", validate_default=True)
+    weight: tuple[Annotated[Choice, OneOf("weight", WEIGHTS)], ...] = ()
+    rescale: bool = False
+    """Whether weights are rescaled so that the term's coefficients keep their sum."""
+    coefficient: Number = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_weight(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and isinstance(given.get("weight"), str | Mapping | Choice):
+            return {**given, "weight": (given["weight"],)}
+        return given
+
+    @model_validator(mode="after")
+    def _carries_signal(self) -> "Term":
+        analytic, sampled = self.estimator.kind == "analytic", self.support.kind == "sampled"
+        if self.target.kind == "reward" and analytic:
+            raise ValueError("target 'reward' has no distribution; set estimator: {kind: score_function}")
+        if self.target.kind == "taken" and not analytic:
+            raise ValueError("target 'taken' is supervised; set estimator: {kind: analytic}")
+        if self.target.kind == "distribution" and analytic and sampled:
+            raise ValueError(
+                "an analytic gradient of the sampled token's log-ratio carries no teacher signal (its expectation is zero); "
+                "set estimator: {kind: score_function}, or support: {kind: full}"
+            )
+        if self.target.kind == "distribution" and not analytic and not sampled:
+            raise ValueError(
+                f"support {self.support.kind!r} under a score function is a reward that does not depend on the action, so its "
+                "gradient is zero; set support: {kind: sampled}, or estimator: {kind: analytic}"
+            )
+        return self
+
+    @property
+    def scored(self) -> bool:
+        """Whether the gradient is taken by a score function, through an advantage."""
+        return self.estimator.kind != "analytic"
+
+
+class Source(Settings):
+    """Where trajectories come from."""
+
+    kind: Literal["fresh", "frozen"] = "fresh"
+    """``fresh``: new episodes at every step. ``frozen``: ``episodes`` episodes made once and drawn from again."""
+    actors: dict[str, Number] = {"student": 1.0}
+    """Who acts, each with its share of the episodes."""
+    per_task: int = Field(1, ge=1)
+    """Episodes of the same task, for baselines by group."""
+    share: float = Field(1.0, gt=0.0)
+    """Share of the batch's tasks, relative to the other sources."""
+    episodes: int = Field(512, ge=1)
+
+
+class Objective(Settings):
+    """A method: who acts, what is learned from it, and how it is averaged."""
+
+    title: str = ""
+    paper: str = ""
+    axes: dict[str, str] = {}
+    """Its place on the three axes: signal, access, granularity."""
+    notes: str = ""
+    sources: dict[str, Source] = {"fresh": Source()}
+    terms: tuple[Term, ...] = (Term(),)
+    aggregate: Annotated[Choice, OneOf("aggregate", AGGREGATES)] = Field("token", validate_default=True)
+    coupling: Annotated[Choice, OneOf("coupling", COUPLINGS)] = Field("none", validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unfold(cls, given: Any) -> Any:
+        """Lets the parts of a single term, and of a single source, stand at the root."""
+        if not isinstance(given, Mapping):
+            return given
+        root = dict(given)
+        parts = {name: root.pop(name) for name in TERM_PARTS if name in root}
+        terms = list(root.get("terms", ({},)))
+        if parts and len(terms) != 1:
+            raise ValueError(f"{', '.join(parts)} at the root belong to a method of one term; this one has {len(terms)}: use terms")
+        if parts:
+            root["terms"] = [{**_mapping(terms[0]), **parts}]
+        if "sampler" in root:
+            if "sources" in root:
+                raise ValueError("give either sampler (one source) or sources, not both")
+            root["sources"] = {"fresh": root.pop("sampler")}
+        return root
+
+    @model_validator(mode="after")
+    def _coupled_to_something(self) -> "Objective":
+        if not self.terms:
+            raise ValueError("a method needs at least one term")
+        if self.coupling.kind != "none" and not any(t.scored and t.target.kind == "distribution" for t in self.terms):
+            raise ValueError(
+                f"coupling {self.coupling.kind!r} adds to an advantage, and no term here has one; "
+                "set estimator: {kind: score_function} and support: {kind: sampled}, or give the reward a term of its own"
+            )
+        return self
+
+    def teachers(self) -> set[str]:
+        """Names of the teachers that the terms read."""
+        return {t.target.name for t in self.terms if t.target.kind != "taken" and t.target.name != OUTCOME}
+
+    @property
+    def needs_live(self) -> bool:
+        """Whether prepare needs the pass without gradient."""
+        weights = any(getattr(w.function, "needs_live", False) for t in self.terms for w in t.weight)
+        return weights or any(t.estimator.settings.get("logprobs") == "recomputed" for t in self.terms)
+
+
+def _mapping(term: Any) -> Mapping[str, Any]:
+    return term.model_dump(exclude_unset=True) if isinstance(term, Term) else term

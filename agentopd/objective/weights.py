@@ -1,0 +1,63 @@
+"""Weights: how much each row of a term counts.
+
+A weight is a function of the term's rows and of what its teacher said about them (``None`` for a term without a teacher), and
+returns [A], finite and non-negative. Several weights multiply. One's own is named by import path:
+``weight: {kind: "package.module:name"}``. A weight that reads ``rows.live`` is marked with :func:`needs_live`.
+"""
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from agentopd.choice import Function, Registry
+from agentopd.objective.rows import Reals, Rows, TeacherColumns
+
+
+def needs_live(weight: Function) -> Function:
+    """Marks a weight that reads the student's present statistics, which cost one pass without gradient."""
+    weight.needs_live = True  # type: ignore[attr-defined]
+    return weight
+
+
+def uniform(rows: Rows, teacher: TeacherColumns | None) -> Reals:
+    """Every row counts the same."""
+    return np.ones(len(rows))
+
+
+def teacher_entropy(
+    rows: Rows, teacher: TeacherColumns | None, *, scale: Annotated[float, Field(gt=0.0)] = 1.0
+) -> Reals:
+    """exp(-H(q) / scale): the less sure the teacher is, the less it teaches. ``scale`` is in nats."""
+    weight: Reals = np.exp(-_entropy(teacher, "teacher_entropy") / scale)
+    return weight
+
+
+def teacher_entropy_gate(
+    rows: Rows,
+    teacher: TeacherColumns | None,
+    *,
+    threshold: Annotated[float, Field(ge=0.0)] = 0.8,
+    above: bool = True,
+) -> Reals:
+    """1 where the teacher's entropy is above ``threshold`` nats (or at most that, with ``above: false``), else 0.
+
+    EOPD (arXiv 2603.07079) adds a forward KL where the entropy is above 0.8 nats.
+    """
+    entropy_A = _entropy(teacher, "teacher_entropy_gate")
+    return np.asarray(entropy_A > threshold if above else entropy_A <= threshold, np.float64)
+
+
+def _entropy(teacher: TeacherColumns | None, name: str) -> Reals:
+    if teacher is None:
+        raise ValueError(f"weight {name!r} needs a term whose target is a teacher's distribution")
+    if np.isnan(teacher.entropy_A).any():
+        raise ValueError(f"weight {name!r} needs the teacher's entropy on every row; this teacher does not give it")
+    return teacher.entropy_A
+
+
+WEIGHTS: Registry = {
+    "uniform": uniform,
+    "teacher_entropy": teacher_entropy,
+    "teacher_entropy_gate": teacher_entropy_gate,
+}

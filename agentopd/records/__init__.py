@@ -1,0 +1,1 @@
+"""Records: trajectories and annotations, kept and read back equal."""

@@ -1,0 +1,1 @@
+"""Rollout: policies act in environments; out come trajectories, token-exact."""

@@ -1,0 +1,1 @@
+"""Teachers: who annotates which turns, one file a kind."""

@@ -1,0 +1,260 @@
+"""The vocabulary of agentopd. Everything else imports this file; it imports nothing of ours.
+
+Shape suffixes, here and everywhere: ``_B`` trajectories, ``_S`` turns, ``_T`` tokens, ``_A`` action rows (one per token that a
+policy produced), ``_N`` the rows of one block, ``_V`` vocabulary, ``_K`` support, ``_E`` ensemble members, ``_H`` hidden units.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+Ints: TypeAlias = NDArray[np.int32]
+Floats: TypeAlias = NDArray[np.float32]
+Bools: TypeAlias = NDArray[np.bool_]
+
+CONTEXT = -1
+"""The turn (and actor) of a token that no policy produced."""
+
+
+class Message(TypedDict, total=False):
+    """One chat message in the form chat templates read. Example: ``{"role": "tool", "name": "lookup", "content": "17"}``."""
+
+    role: Required[Literal["system", "user", "assistant", "tool"]]
+    content: Required[str]
+    name: str
+    tool_calls: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A request to run a tool. Example: ``ToolCall("lookup", {"item": "pear"})``."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What rebuilds an episode's start: an environment and how to reset it."""
+
+    env_id: str
+    seed: int
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] | None = None
+    split: str = "train"
+    tags: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """A stable name of the start; episodes that share it form a group."""
+        start = [self.env_id, self.seed, dict(self.kwargs), self.options]
+        return hashlib.sha256(json.dumps(start, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """The name of one trajectory within all records. Its text form is ``run/step/index/attempt``."""
+
+    run: str
+    step: int
+    index: int
+    attempt: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.run}/{self.step}/{self.index}/{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An infrastructure failure that ended an episode. ``boundary`` is ``env``, ``tool``, ``policy`` or ``teacher``."""
+
+    boundary: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One action of a policy and what came back."""
+
+    index: int
+    actor: str
+    """Who acted: ``student``, ``expert``, or the name of a teacher."""
+    segment: int
+    start: int
+    stop: int
+    """The action tokens are ``segment.tokens_T[start:stop]``, the end-of-turn token included where one was produced."""
+    text: str
+    """What the model wrote, verbatim."""
+    action: str
+    """The canonical text that the environment's ``step`` received."""
+    calls: tuple[ToolCall, ...] = ()
+    observations: tuple[Message, ...] = ()
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    finish: Literal["stop", "length"] = "stop"
+    """Whether the model ended its turn or was cut at the limit."""
+    drift: Literal["clean", "realigned", "forked", "last"] = "last"
+    """How the next observation entered: see ``chat.py``. ``last`` where none did."""
+    errors: tuple[str, ...] = ()
+    """Kinds of bad actions in this turn, such as ``unknown_tool``; each was told to the policy as an observation."""
+    advice: str | None = None
+    """The environment's own expert action at the state this turn acted in, where it was asked for (privileged)."""
+    seconds_policy: float = 0.0
+    seconds_env: float = 0.0
+    prefilled: int = 0
+    """Prompt tokens that the engine processed for this turn."""
+    policy_version: int = 0
+
+
+class ArrayEquality:
+    """Equality, field by field, of dataclasses that hold arrays (``nan`` equals ``nan``)."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type: ignore[arg-type]
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    return bool(a is b or a == b)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment(ArrayEquality):
+    """One unbroken run of exact token ids. Most trajectories have one; a rewritten or dropped past forks a new one."""
+
+    tokens_T: Ints
+    turn_T: Ints
+    """The turn that produced each token, ``CONTEXT`` for the rest."""
+    actor_T: Ints
+    """Index into ``Trajectory.actors`` of who produced each token, ``CONTEXT`` for the rest."""
+    trainable_T: Bools
+    logprob_T: Floats
+    """Behaviour log-probability under the distribution that was sampled from; 0 for context."""
+    source: str = "fresh"
+    """Where the tokens came from: ``fresh``, ``frozen``, ``replay``, ``corrected``, ``data``."""
+
+    def __len__(self) -> int:
+        return len(self.tokens_T)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an episode ended."""
+
+    total_reward: float
+    success: bool
+    stop: Literal["terminated", "truncated", "turn_limit", "overflow", "failed"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trajectory(ArrayEquality):
+    """One episode, token-exact. No teacher ever changes it."""
+
+    key: Key
+    task: Task
+    actors: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    turns: tuple[Turn, ...]
+    outcome: Outcome
+    privileged: Mapping[str, Any] = field(default_factory=dict)
+    """Facts for teachers only, from ``info["privileged"]`` of ``reset``."""
+    failure: Failure | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View(ArrayEquality):
+    """What a teacher reads: its own context and the student's action ids verbatim. One forward per view."""
+
+    tokens_T: Ints
+    position_A: Ints
+    """Where each action token stands in ``tokens_T``; the row that predicts it is the one before."""
+    segment_A: Ints
+    index_A: Ints
+    """Where the same token stands in the trajectory: segment, and position inside it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dense(ArrayEquality):
+    """A teacher's hidden states at its rows; ``head`` names the output head that turns them into logits. Transient."""
+
+    hidden_N_H: torch.Tensor
+    head: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sparse(ArrayEquality):
+    """A teacher's log-probabilities on a few ids per row, padded with id -1, and the log of the mass outside them."""
+
+    ids_N_K: Ints
+    logprob_N_K: Floats
+    logtail_N: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sampled(ArrayEquality):
+    """Only the log-probability of the taken token, which every annotation carries anyway (``taken_N``)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Span(ArrayEquality):
+    """A teacher with another tokenizer: spans ``[start, stop)`` of student rows against spans of its own rows."""
+
+    student_P_2: Ints
+    teacher_P_2: Ints
+    logprob_P: Floats
+
+
+Block: TypeAlias = Dense | Sparse | Sampled | Span
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Annotation(ArrayEquality):
+    """What one teacher said about one trajectory: per action token (N rows) and per turn (S of them)."""
+
+    teacher: str
+    segment_N: Ints
+    index_N: Ints
+    """The action token of each row: segment of the trajectory, and position inside it."""
+    block: Block
+    taken_N: Floats
+    """Log-probability of the taken token (it may lie outside a top-k)."""
+    entropy_N: Floats
+    """Entropy of the teacher's distribution in nats, ``nan`` where unknown."""
+    reward_S: Floats
+    """A reward for each turn, ``nan`` where the teacher gave none."""
+    skip_S: Bools
+    """Turns that this teacher declines to teach."""
+    corrected_S: tuple[str | None, ...] = ()
+    """A better action at the student's state, as canonical text."""
+    segments: tuple[Segment, ...] = ()
+    """Corrected actions as tokens, each an extra segment with source ``corrected``."""
+    statistics: Mapping[str, Floats] = field(default_factory=dict)
+    """Further per-row statistics of uncertainty, by name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record(ArrayEquality):
+    """A trajectory and everything that teachers said about it."""
+
+    trajectory: Trajectory
+    annotations: tuple[Annotation, ...] = ()
