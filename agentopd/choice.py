@@ -13,7 +13,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, PlainSerializer, ValidationError, WrapValidator, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    ValidationError,
+    WrapValidator,
+    create_model,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -96,7 +105,9 @@ class OneOf:
         if ":" in kind:
             return load(kind)
         if kind not in self.registry:
-            raise ValueError(f"no {self.part} is called {kind!r}{nearest(kind, self.registry)}; there are: {', '.join(self.registry)}")
+            raise ValueError(
+                f"no {self.part} is called {kind!r}{nearest(kind, self.registry)}; there are: {', '.join(self.registry)}"
+            )
         return self.registry[kind]
 
 
@@ -123,7 +134,10 @@ def _model_of(function: Function) -> type[BaseModel]:
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     is_schedule = function in SCHEDULES.values()
     fields: dict[str, Any] = {
-        p.name: (p.annotation if is_schedule else _schedulable(p.annotation), ... if p.default is p.empty else p.default)
+        p.name: (
+            p.annotation if is_schedule else _schedulable(p.annotation),
+            ... if p.default is p.empty else p.default,
+        )
         for p in parameters
         if p.kind is p.KEYWORD_ONLY
     }
@@ -148,7 +162,9 @@ def _checked(part: str, kind: str, function: Function, settings: Mapping[str, An
     for name in settings:
         if name not in model.model_fields:
             names = ", ".join(model.model_fields) or "none"
-            raise ValueError(f"{part} {kind!r} has no setting {name!r}{nearest(name, model.model_fields)}; it has: {names}")
+            raise ValueError(
+                f"{part} {kind!r} has no setting {name!r}{nearest(name, model.model_fields)}; it has: {names}"
+            )
     try:
         checked = model.model_validate(dict(settings))
     except ValidationError as error:
@@ -182,7 +198,9 @@ def cosine(clock: Clock, *, start: float, end: float, steps: int | None = None, 
 def step(clock: Clock, *, values: list[float], boundaries: list[int]) -> float:
     """``values[i]`` from step ``boundaries[i - 1]`` on; one value more than boundaries, boundaries increasing."""
     if len(values) != len(boundaries) + 1:
-        raise ValueError(f"step schedule: {len(values)} values need {len(values) - 1} boundaries, got {len(boundaries)}")
+        raise ValueError(
+            f"step schedule: {len(values)} values need {len(values) - 1} boundaries, got {len(boundaries)}"
+        )
     return values[sum(clock.step >= boundary for boundary in boundaries)]
 
 

@@ -116,4 +116,3 @@ COUPLINGS: Registry = {"none": uncoupled, "advantage_sum": advantage_sum}
 def _last(trajectory_A: Column) -> Column:
     """Index of the last row of each trajectory."""
     return np.flatnonzero(np.append(trajectory_A[:-1] != trajectory_A[1:], [True] * bool(len(trajectory_A))))
-

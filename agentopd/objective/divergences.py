@@ -86,7 +86,9 @@ def divergence(
         ValueError: The kind or a parameter does not exist, or the shapes differ.
     """
     if student_logits.shape != teacher_logits.shape:
-        raise ValueError(f"student_logits {tuple(student_logits.shape)} and teacher_logits {tuple(teacher_logits.shape)} differ in shape")
+        raise ValueError(
+            f"student_logits {tuple(student_logits.shape)} and teacher_logits {tuple(teacher_logits.shape)} differ in shape"
+        )
     choice = OneOf("divergence", DIVERGENCES).validate({"kind": kind, **parameters})
     logp = torch.log_softmax(student_logits / temperature, -1)
     logq = torch.log_softmax(teacher_logits.detach() / temperature, -1)

@@ -76,7 +76,6 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
     return PreparedTerm(term, coef_A, weight_A, advantage_A, old_A, *parts)
 
 
-
 def _selection(term: Term, rows: Rows) -> Bools:
     """Rows the term trains: trainable, selected by ``where``, of episodes that did not fail, and taught by its target."""
     mask_A = rows.trainable_A.copy()
@@ -99,7 +98,9 @@ def _taught(term: Term, rows: Rows) -> Bools:
         return np.ones(len(rows), np.bool_)
     if term.target.name not in rows.teachers:
         said = ", ".join(rows.teachers) or "no teacher"
-        raise TeacherError(f"the target {term.target.name!r} annotated nothing in this batch ({said} did); check its where")
+        raise TeacherError(
+            f"the target {term.target.name!r} annotated nothing in this batch ({said} did); check its where"
+        )
     teacher = rows.teachers[term.target.name]
     return teacher.covered_A if term.target.kind == "distribution" else teacher.rewarded_A
 
@@ -111,9 +112,13 @@ def _weights(term: Term, chosen: Rows, clock: Clock) -> Reals:
     for choice in term.weight:
         weight = np.asarray(choice.function(chosen, teacher, **choice.at(clock)), np.float64)
         if weight.shape != product.shape:
-            raise ValueError(f"weight {choice.kind!r} returned shape {weight.shape} for {len(chosen)} rows; return one number a row")
+            raise ValueError(
+                f"weight {choice.kind!r} returned shape {weight.shape} for {len(chosen)} rows; return one number a row"
+            )
         if not np.isfinite(weight).all() or (weight < 0).any():
-            raise ValueError(f"weight {choice.kind!r} returned a negative or non-finite number; weights are finite and at least 0")
+            raise ValueError(
+                f"weight {choice.kind!r} returned a negative or non-finite number; weights are finite and at least 0"
+            )
         product *= weight
     return product
 
@@ -128,7 +133,9 @@ def _old_logprob(term: Term, chosen: Rows) -> Reals:
     if term.estimator.settings["logprobs"] == "behaviour":
         return chosen.logprob_A
     if chosen.live is None:
-        raise ValueError("estimator setting logprobs: recomputed needs the live pass; call prepare on rows.with_live(...)")
+        raise ValueError(
+            "estimator setting logprobs: recomputed needs the live pass; call prepare on rows.with_live(...)"
+        )
     return chosen.live.logprob_A
 
 

@@ -185,5 +185,3 @@ def _spread_rewards(
         if len(rows_of_turn):
             rewarded_A[rows_of_turn] = True
             reward_A[rows_of_turn[-1]] = annotation.reward_S[s]
-
-

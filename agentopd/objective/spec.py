@@ -37,7 +37,9 @@ class Term(Settings):
     name: str = ""
     where: Where = Where(actor=("student",))
     target: Target = Target()
-    support: Annotated[Choice, OneOf("support", {**SUPPORTS, "sampled": lambda: None})] = Field("full", validate_default=True)
+    support: Annotated[Choice, OneOf("support", {**SUPPORTS, "sampled": lambda: None})] = Field(
+        "full", validate_default=True
+    )
     divergence: Annotated[Choice, OneOf("divergence", DIVERGENCES)] = Field("forward_kl", validate_default=True)
     estimator: Annotated[Choice, OneOf("estimator", ESTIMATORS)] = Field("analytic", validate_default=True)
     weight: tuple[Annotated[Choice, OneOf("weight", WEIGHTS)], ...] = ()
@@ -114,7 +116,9 @@ class Objective(Settings):
         parts = {name: root.pop(name) for name in TERM_PARTS if name in root}
         terms = list(root.get("terms", ({},)))
         if parts and len(terms) != 1:
-            raise ValueError(f"{', '.join(parts)} at the root belong to a method of one term; this one has {len(terms)}: use terms")
+            raise ValueError(
+                f"{', '.join(parts)} at the root belong to a method of one term; this one has {len(terms)}: use terms"
+            )
         if parts:
             root["terms"] = [{**_mapping(terms[0]), **parts}]
         if "sampler" in root:

@@ -28,7 +28,9 @@ class TeacherRows:
 def full(logp_N_V: Tensor, teacher: TeacherRows) -> Pair:
     """The whole vocabulary. Needs a teacher that gives full distributions."""
     if teacher.logq_N_V is None:
-        raise ValueError("support 'full' needs a teacher with hidden states or full logits; use {kind: top_k} with a sparse teacher")
+        raise ValueError(
+            "support 'full' needs a teacher with hidden states or full logits; use {kind: top_k} with a sparse teacher"
+        )
     return logp_N_V, teacher.logq_N_V
 
 
@@ -48,7 +50,9 @@ def top_k(
     normalise both sides, or the sum is not a divergence: it can be negative, and is not stationary where student = teacher.
     """
     if tail and (normalise_teacher or normalise_student):
-        raise ValueError("top_k: a tail bucket already makes both sides sum to one; set tail: false to normalise instead")
+        raise ValueError(
+            "top_k: a tail bucket already makes both sides sum to one; set tail: false to normalise instead"
+        )
     ids_N_K, logq_N_K = _candidates(logp_N_V, teacher, k, of)
     padding = ids_N_K < 0
     logp_N_K = logp_N_V.gather(1, ids_N_K.clamp_min(0)).masked_fill(padding, FLOOR)
@@ -63,7 +67,9 @@ def _candidates(logp_N_V: Tensor, teacher: TeacherRows, k: int, of: str) -> Pair
     """Ids of the support, duplicates and padding as -1, and the teacher's log-probabilities there."""
     if teacher.logq_N_V is None:
         if teacher.ids_N_K is None or teacher.logq_N_K is None or of != "teacher":
-            raise ValueError(f"support top_k of {of!r} needs a teacher with full distributions; this one gives its own top-k only")
+            raise ValueError(
+                f"support top_k of {of!r} needs a teacher with full distributions; this one gives its own top-k only"
+            )
         return teacher.ids_N_K[:, :k], teacher.logq_N_K[:, :k]
     size = min(k, logp_N_V.shape[-1])
     theirs, ours = teacher.logq_N_V.topk(size).indices, logp_N_V.detach().topk(size).indices
