@@ -14,7 +14,15 @@ class EnvError(AgentOPDError):
 
 
 class ToolError(AgentOPDError):
-    """A tool refused or failed. Inside an episode its message becomes an observation."""
+    """A tool refused or failed. Inside an episode its message becomes an observation and ``kind`` is counted.
+
+    ``kind`` is ``unknown_tool``, ``bad_arguments``, ``tool_error``, ``tool_timeout``, ``no_call``, ``invalid_action``, or a name of
+    one's own.
+    """
+
+    def __init__(self, message: str, kind: str = "tool_error"):
+        super().__init__(message)
+        self.kind = kind
 
 
 class PolicyError(AgentOPDError):

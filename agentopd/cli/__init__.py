@@ -1,1 +1,13 @@
-"""The verbs of the command line, one file each."""
+"""The verbs of the command line, one file each: a docstring (summary, blank line, examples), ``configure`` and ``run``."""
+
+from types import ModuleType
+
+from agentopd.cli import envs, evaluate, methods, rollout, train
+
+VERBS: dict[str, ModuleType] = {
+    "train": train,
+    "eval": evaluate,
+    "rollout": rollout,
+    "methods": methods,
+    "envs": envs,
+}

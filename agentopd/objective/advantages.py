@@ -1,30 +1,69 @@
 """Rewards, returns, baselines and couplings: from what was said about rows to one advantage a row.
 
-Everything here is computed once on the global batch and detached. Rows stand in time order within each trajectory.
+Everything here is computed once on the global batch and detached. Returns and groups are matters of whole episodes: they are
+formed on every action token of the intact episodes, whichever of them the term trains.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field
 
 from agentopd.choice import Registry
-from agentopd.objective.rows import Column, Reals, Rows
+from agentopd.errors import TeacherError
+from agentopd.objective.rows import Column, Reals, Rows, TeacherColumns
+from agentopd.types import Bools
 
 Discount: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
+Baseline: TypeAlias = Literal["none", "batch_mean", "group_mean", "group_normalised"]
 OUTCOME = "outcome"
 """The built-in reward: an episode's total reward, given at its last row."""
 
 
-def reward(rows: Rows, name: str) -> Reals:
-    """The reward ``name`` on the rows, [A]: the outcome, or the turn rewards of a teacher."""
-    if name == OUTCOME:
-        reward_A = np.zeros(len(rows))
-        last_A = _last(rows.trajectory_A)
-        totals = [record.trajectory.outcome.total_reward for record in rows.records]
-        reward_A[last_A] = np.array(totals, np.float64)[rows.trajectory_A[last_A]] if totals else 0.0
-        return reward_A
-    return rows.teachers[name].reward_A
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One reward on whole episodes: what a score-function estimator works on."""
+
+    rows: Rows
+    """Every action token of the episodes that did not fail, in time order; corrected actions, which nobody took, left out."""
+    learns_A: Bools
+    """The rows that the term trains: means over rows are taken over these."""
+    acted_A: Bools
+    """The rows of the term's actors and sources, whether it trains them or not: who acted forms the groups."""
+    reward_A: Reals
+    given_A: Bools
+    """Rows that the reward says something of. An episode without any is in no group; the other rows of its kind add zero."""
+    gamma: float
+    """The discount where the method sets none."""
+
+    @classmethod
+    def by(cls, rows: Rows, learns_A: Bools, acted_A: Bools, name: str) -> "Scored":
+        """Scored by the reward ``name``: the outcome, or the turn rewards of a teacher."""
+        if name == OUTCOME:
+            return cls(rows, learns_A, acted_A, _outcome(rows), np.ones(len(rows), np.bool_), gamma=1.0)
+        teacher = teacher_of(rows, name)
+        return cls(rows, learns_A, acted_A, teacher.reward_A, teacher.rewarded_A, gamma=1.0)
+
+
+def teacher_of(rows: Rows, name: str) -> TeacherColumns:
+    """What the teacher ``name`` said.
+
+    Raises:
+        TeacherError: It annotated nothing in this batch.
+    """
+    if name not in rows.teachers:
+        said = ", ".join(rows.teachers) or "no teacher"
+        raise TeacherError(f"the target {name!r} annotated nothing in this batch ({said} did); check its where")
+    return rows.teachers[name]
+
+
+def _outcome(rows: Rows) -> Reals:
+    reward_A = np.zeros(len(rows))
+    last_A = _last(rows.trajectory_A)
+    total_B = np.array([record.trajectory.outcome.total_reward for record in rows.records])
+    reward_A[last_A] = total_B[rows.trajectory_A[last_A]]
+    return reward_A
 
 
 def returns(rows: Rows, reward_A: Reals, gamma: float, turn_gamma: float) -> Reals:
@@ -39,38 +78,44 @@ def returns(rows: Rows, reward_A: Reals, gamma: float, turn_gamma: float) -> Rea
     return return_A
 
 
-def no_baseline(rows: Rows, return_A: Reals, reward_A: Reals) -> Reals:
+def no_baseline(scored: Scored, return_A: Reals) -> Reals:
     """The return itself."""
     return return_A
 
 
-def batch_mean(rows: Rows, return_A: Reals, reward_A: Reals) -> Reals:
-    """The return less the mean return of all rows."""
-    return return_A - return_A.mean() if len(return_A) else return_A
+def batch_mean(scored: Scored, return_A: Reals) -> Reals:
+    """The return less the mean return of the rows that the term trains."""
+    return return_A - return_A[scored.learns_A].mean() if scored.learns_A.any() else return_A
 
 
-def group_mean(rows: Rows, return_A: Reals, reward_A: Reals) -> Reals:
-    """The return less the mean total reward of the episodes of the same task."""
-    return return_A - _group(rows, reward_A)[0]
+def group_mean(scored: Scored, return_A: Reals) -> Reals:
+    """The return less the mean total reward of the episodes of the same task. For undiscounted returns."""
+    return return_A - _group(scored)[0]
 
 
-def group_normalised(rows: Rows, return_A: Reals, reward_A: Reals) -> Reals:
+def group_normalised(scored: Scored, return_A: Reals) -> Reals:
     """As :func:`group_mean`, over the group's standard deviation (GRPO, arXiv 2402.03300); 0 where the group agrees."""
-    mean_A, deviation_A = _group(rows, reward_A)
+    mean_A, deviation_A = _group(scored)
     return np.where(deviation_A > 1e-8, (return_A - mean_A) / (deviation_A + 1e-6), 0.0)
 
 
-def _group(rows: Rows, reward_A: Reals) -> tuple[Reals, Reals]:
-    """Mean and population standard deviation of total reward over the episodes of each row's task."""
-    size = len(rows.records)
-    total_B = np.bincount(rows.trajectory_A, weights=reward_A, minlength=size)
-    present_B = np.bincount(rows.trajectory_A, minlength=size) > 0
-    task_B = np.array([record.trajectory.task.id for record in rows.records])
+def _group(scored: Scored) -> tuple[Reals, Reals]:
+    """Mean and population standard deviation of total reward over the episodes of each row's task.
+
+    The episode is the unit: a long one counts once, and one that the term trains no row of (a success, where only failures are
+    trained) counts too.
+    """
+    trajectory_A, size = scored.rows.trajectory_A, len(scored.rows.records)
+    total_B = np.bincount(trajectory_A, weights=scored.reward_A, minlength=size)
+    acted_B = np.bincount(trajectory_A[scored.acted_A], minlength=size) > 0
+    given_B = np.bincount(trajectory_A[scored.given_A], minlength=size) > 0
+    counts_B = acted_B & given_B
+    task_B = np.array([record.trajectory.task.id for record in scored.rows.records], np.str_)
     mean_B, deviation_B = np.zeros(size), np.zeros(size)
-    for task in np.unique(task_B[present_B]):
-        group = (task_B == task) & present_B
-        mean_B[group], deviation_B[group] = total_B[group].mean(), total_B[group].std()
-    return mean_B[rows.trajectory_A], deviation_B[rows.trajectory_A]
+    for task in np.unique(task_B[counts_B]):
+        total = total_B[(task_B == task) & counts_B]
+        mean_B[task_B == task], deviation_B[task_B == task] = total.mean(), total.std()
+    return mean_B[trajectory_A], deviation_B[trajectory_A]
 
 
 BASELINES: Registry = {
@@ -81,32 +126,36 @@ BASELINES: Registry = {
 }
 
 
-def whiten(advantage_A: Reals) -> Reals:
-    """Mean 0 and standard deviation 1 over the rows; all zero where they agree."""
-    centred = advantage_A - advantage_A.mean() if len(advantage_A) else advantage_A
-    deviation = centred.std() if len(centred) else 0.0
+def whiten(advantage_A: Reals, learns_A: Bools) -> Reals:
+    """Mean 0 and standard deviation 1 over the rows that learn; all zero where they agree."""
+    if not learns_A.any():
+        return advantage_A
+    centred = advantage_A - advantage_A[learns_A].mean()
+    deviation = centred[learns_A].std()
     return centred / deviation if deviation > 1e-8 else np.zeros_like(centred)
 
 
-def uncoupled(rows: Rows, advantage_A: Reals) -> Reals:
+def uncoupled(scored: Scored, advantage_A: Reals) -> Reals:
     """Distillation alone."""
     return advantage_A
 
 
 def advantage_sum(
-    rows: Rows,
+    scored: Scored,
     advantage_A: Reals,
     *,
     reward_name: str = OUTCOME,
     distillation: float = 1.0,
     reinforcement: float = 1.0,
-    baseline: Literal["none", "batch_mean", "group_mean", "group_normalised"] = "group_normalised",
-    turn_gamma: Discount = 1.0,
+    baseline: Baseline = "group_normalised",
 ) -> Reals:
-    """distillation * A + reinforcement * A_rl, with A_rl from a reward's return-to-go (MOPD, arXiv 2601.02780; ATOD)."""
-    reward_A = reward(rows, reward_name)
-    return_A = returns(rows, reward_A, 1.0, turn_gamma)
-    reinforced_A: Reals = BASELINES[baseline](rows, return_A, reward_A)
+    """distillation * A + reinforcement * A_rl, with A_rl from a reward's undiscounted return (MOPD, arXiv 2601.02780; ATOD).
+
+    It works on the rows of the term it joins: turns that the term's teacher skips get neither part.
+    """
+    reinforced = Scored.by(scored.rows, scored.learns_A, scored.acted_A, reward_name)
+    return_A = returns(reinforced.rows, reinforced.reward_A, 1.0, 1.0)
+    reinforced_A: Reals = BASELINES[baseline](reinforced, return_A)
     return distillation * advantage_A + reinforcement * reinforced_A
 
 

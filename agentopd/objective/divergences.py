@@ -67,6 +67,16 @@ DIVERGENCES: Registry = {
 }
 
 
+def log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities [..., V] at a temperature, in float32 or better."""
+    return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature, -1)
+
+
+def entropy(logp: Tensor) -> Tensor:
+    """Entropy [...] in nats of log-probabilities [..., V]."""
+    return -(logp.exp() * logp.clamp_min(FLOOR)).sum(-1)
+
+
 def divergence(
     kind: str, student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0, **parameters: Any
 ) -> Tensor:
@@ -90,7 +100,7 @@ def divergence(
             f"student_logits {tuple(student_logits.shape)} and teacher_logits {tuple(teacher_logits.shape)} differ in shape"
         )
     choice = OneOf("divergence", DIVERGENCES).validate({"kind": kind, **parameters})
-    logp = torch.log_softmax(student_logits / temperature, -1)
-    logq = torch.log_softmax(teacher_logits.detach() / temperature, -1)
+    logp = log_softmax(student_logits, temperature)
+    logq = log_softmax(teacher_logits.detach(), temperature)
     value: Tensor = choice.function(logp, logq, **choice.settings)
     return value

@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from agentopd.choice import Registry
-from agentopd.objective.advantages import BASELINES, Discount, returns, whiten
-from agentopd.objective.rows import Reals, Rows
+from agentopd.objective.advantages import BASELINES, Baseline, Discount, Scored, returns, whiten
+from agentopd.objective.rows import Reals
 
 
 def analytic() -> None:
@@ -20,12 +20,11 @@ def analytic() -> None:
 
 
 def score_function(
-    rows: Rows,
-    reward_A: Reals,
+    scored: Scored,
     *,
     gamma: Discount | None = None,
     turn_gamma: Discount | None = None,
-    baseline: Literal["none", "batch_mean", "group_mean", "group_normalised"] = "none",
+    baseline: Baseline = "none",
     whitened: bool = False,
     clip: Annotated[float, Field(gt=0.0)] | None = None,
     logprobs: Literal["behaviour", "recomputed"] = "behaviour",
@@ -33,20 +32,20 @@ def score_function(
     clip_low: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2,
     clip_high: Annotated[float, Field(gt=0.0)] = 0.2,
 ) -> Reals:
-    """Advantages [A] from per-row rewards: return-to-go, baseline, whitening, clipping, in this order.
+    """Advantages [A] of whole episodes: return-to-go, baseline, whitening, clipping, in this order.
 
-    ``gamma`` discounts inside a turn and ``turn_gamma`` across turns. Left out, both are 0 for a teacher's log-ratio (the
-    token-local surrogate of Thinking Machines, 2025) and 1 for a reward; 1 and 1 give the gradient of the sequence's reverse
-    KL. ``logprobs`` says which log-probability of the student the log-ratio and the importance ratio use: the one it acted
-    with, or one recomputed by the learner. ``importance`` multiplies by p / p_old, bare or clipped as in PPO
-    (arXiv 1707.06347) to [1 - clip_low, 1 + clip_high].
+    ``gamma`` discounts inside a turn and ``turn_gamma``, which defaults to it, across turns. Left out, ``gamma`` is 0 for a
+    teacher's log-ratio (the token-local surrogate of Thinking Machines, 2025) and 1 for a reward; 1 for a log-ratio gives the
+    gradient of the sequence's reverse KL. ``logprobs`` says which log-probability of the student the log-ratio and the
+    importance ratio use: the one it acted with, or one recomputed by the learner. ``importance`` multiplies by p / p_old, bare
+    or clipped as in PPO (arXiv 1707.06347) to [1 - clip_low, 1 + clip_high].
     """
-    inside = 0.0 if gamma is None else gamma
+    inside = scored.gamma if gamma is None else gamma
     across = inside if turn_gamma is None else turn_gamma
-    return_A = returns(rows, reward_A, inside, across)
-    advantage_A: Reals = BASELINES[baseline](rows, return_A, reward_A)
+    return_A = returns(scored.rows, scored.reward_A, inside, across)
+    advantage_A: Reals = BASELINES[baseline](scored, return_A)
     if whitened:
-        advantage_A = whiten(advantage_A)
+        advantage_A = whiten(advantage_A, scored.learns_A)
     return advantage_A if clip is None else advantage_A.clip(-clip, clip)
 
 

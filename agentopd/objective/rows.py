@@ -6,12 +6,15 @@ across its segments, the corrected actions of teachers last. Columns are numpy a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agentopd.types import Annotation, Bools, Record, Segment, Trajectory
+
+CORRECTED = "corrected"
+"""The source of segments that come with an annotation."""
 
 Column: TypeAlias = NDArray[np.int64]
 Reals: TypeAlias = NDArray[np.float64]
@@ -21,15 +24,22 @@ Reals: TypeAlias = NDArray[np.float64]
 class TeacherColumns:
     """What one teacher said, spread over the rows."""
 
-    covered_A: Bools
-    """Rows with a distribution from this teacher (it read them and did not skip their turn)."""
+    annotation_A: Column
+    """Index into the record's annotations of the one that covers the row, -1 where the teacher says nothing of it or skips its turn."""
+    entry_A: Column
+    """Which of that annotation's rows it is."""
     taken_A: Reals
     entropy_A: Reals
     statistics: Mapping[str, Reals]
     reward_A: Reals
     """The reward of each turn, on the last row of the turn; 0 elsewhere."""
     rewarded_A: Bools
-    """Rows of turns that this teacher gave a reward."""
+    """Rows of the episodes that this teacher rewarded, without the turns that it skips. A reward reaches the turns before it."""
+
+    @property
+    def covered_A(self) -> Bools:
+        """Rows whose tokens this teacher read, in turns that it did not skip."""
+        return self.annotation_A >= 0
 
     def select(self, mask_A: Bools | Column) -> Self:
         """The same columns for some of the rows."""
@@ -74,6 +84,11 @@ class Rows:
         return len(self.trajectory_A)
 
     @property
+    def corrected_A(self) -> Bools:
+        """Rows of actions that teachers wrote after the fact: no policy took them, so they are in no return."""
+        return np.asarray(self.source_A == CORRECTED, np.bool_)
+
+    @property
     def turn_id_A(self) -> Column:
         """A number for each turn that no other turn of the batch has."""
         deepest = int(self.turn_A.max(initial=0)) + 1
@@ -93,19 +108,22 @@ class Rows:
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> "Rows":
-        """The rows of ``records``, every action token once."""
+        """The rows of ``records``, every action token once.
+
+        Raises:
+            ValueError: A trajectory marks a turn's tokens twice, or an annotation names a token that no policy produced.
+        """
         tables = [_trajectory_rows(i, record) for i, record in enumerate(records)]
         offsets = np.cumsum([0, *(len(segments) for segments, _ in tables)])
         segments = tuple(segment for own, _ in tables for segment in own)
-        joined = {name: np.concatenate([table[name] for _, table in tables]) for name in _EMPTY} if tables else _EMPTY
-        base = offsets[joined["trajectory_A"]] if tables else joined["trajectory_A"]
-        columns = joined | {"segment_A": joined["segment_A"] + base}
+        columns = {name: np.concatenate([empty, *(t[name] for _, t in tables)]) for name, empty in _EMPTY.items()}
+        columns["segment_A"] += offsets[columns["trajectory_A"]]
         names = sorted({annotation.teacher for record in records for annotation in record.annotations})
-        bare = cls(tuple(records), segments, teachers={}, **columns)  # type: ignore[arg-type]
+        bare = cls(tuple(records), segments, teachers={}, **columns)
         return replace(bare, teachers={name: _teacher_columns(name, bare, offsets) for name in names})
 
 
-_EMPTY: dict[str, NDArray[np.generic]] = {
+_EMPTY: dict[str, NDArray[Any]] = {
     "trajectory_A": np.zeros(0, np.int64),
     "segment_A": np.zeros(0, np.int64),
     "index_A": np.zeros(0, np.int64),
@@ -118,17 +136,29 @@ _EMPTY: dict[str, NDArray[np.generic]] = {
 }
 
 
-def _trajectory_rows(i: int, record: Record) -> tuple[list[Segment], dict[str, NDArray[np.generic]]]:
+def _trajectory_rows(i: int, record: Record) -> tuple[list[Segment], dict[str, NDArray[Any]]]:
     """The segments of one record and the columns of their action tokens, segments numbered within the record."""
     own = list(record.trajectory.segments)
-    corrected = [(s, a.teacher) for a in record.annotations for s in a.segments]
-    parts = [_segment_rows(i, s, segment, record.trajectory.actors) for s, segment in enumerate(own)]
-    parts += [_segment_rows(i, len(own) + s, segment, (name,)) for s, (segment, name) in enumerate(corrected)]
-    columns = {name: np.concatenate([part[name] for part in parts] or [empty]) for name, empty in _EMPTY.items()}
+    actors = np.array(record.trajectory.actors or ("",), np.str_)
+    parts = [_segment_rows(i, s, segment, actors[segment.actor_T]) for s, segment in enumerate(own)]
+    _check_time_order(record.trajectory, [part["turn_A"] for part in parts])
+    corrected = [(segment, annotation.teacher) for annotation in record.annotations for segment in annotation.segments]
+    for s, (segment, teacher) in enumerate(corrected, len(own)):
+        parts.append(_segment_rows(i, s, segment, np.full(len(segment), teacher)))
+    columns = {name: np.concatenate([empty, *(part[name] for part in parts)]) for name, empty in _EMPTY.items()}
     return own + [segment for segment, _ in corrected], columns
 
 
-def _segment_rows(i: int, s: int, segment: Segment, actors: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+def _check_time_order(trajectory: Trajectory, turns: list[Column]) -> None:
+    """A fork renders the past again as context; were it marked as action, its tokens would be learned twice."""
+    if (np.diff(np.concatenate([*turns, _EMPTY["turn_A"]])) < 0).any():
+        raise ValueError(
+            f"trajectory {trajectory.key}: action tokens are not in time order across its segments; "
+            "a forked segment must mark earlier turns as context (turn -1)"
+        )
+
+
+def _segment_rows(i: int, s: int, segment: Segment, actor_T: NDArray[np.str_]) -> dict[str, NDArray[Any]]:
     index_A = np.flatnonzero(segment.turn_T >= 0)
     return {
         "trajectory_A": np.full(len(index_A), i, np.int64),
@@ -138,50 +168,66 @@ def _segment_rows(i: int, s: int, segment: Segment, actors: Sequence[str]) -> di
         "token_A": segment.tokens_T[index_A].astype(np.int64),
         "logprob_A": segment.logprob_T[index_A].astype(np.float64),
         "trainable_A": segment.trainable_T[index_A],
-        "actor_A": np.array(actors, dtype=np.str_)[segment.actor_T[index_A]] if len(index_A) else _EMPTY["actor_A"],
+        "actor_A": actor_T[index_A],
         "source_A": np.full(len(index_A), segment.source),
     }
 
 
 def _teacher_columns(name: str, rows: Rows, offsets: Column) -> TeacherColumns:
-    """Spreads every annotation of one teacher over the rows."""
-    size = len(rows)
-    reals = {key: np.full(size, np.nan) for key in ("taken", "entropy")}
-    statistics: dict[str, Reals] = {}
-    covered_A, rewarded_A, reward_A = np.zeros(size, np.bool_), np.zeros(size, np.bool_), np.zeros(size)
+    """Spreads every annotation of one teacher over the rows; where two cover a row, the later one holds."""
+    columns = _nothing_said(len(rows))
     starts = np.searchsorted(rows.trajectory_A, np.arange(len(rows.records) + 1))
     for i, record in enumerate(rows.records):
-        for annotation in record.annotations:
-            if annotation.teacher != name:
-                continue
-            here = np.arange(starts[i], starts[i + 1])
-            found, at = _match(rows, here, annotation, int(offsets[i]))
-            taught = ~annotation.skip_S[rows.turn_A[at]]
-            at, found = at[taught], found[taught]
-            covered_A[at] = True
-            reals["taken"][at], reals["entropy"][at] = annotation.taken_N[found], annotation.entropy_N[found]
-            for key, column in annotation.statistics.items():
-                statistics.setdefault(key, np.full(size, np.nan))[at] = column[found]
-            _spread_rewards(rows, here, annotation, record.trajectory, reward_A, rewarded_A)
-    return TeacherColumns(covered_A, reals["taken"], reals["entropy"], statistics, reward_A, rewarded_A)
+        here = np.arange(starts[i], starts[i + 1])
+        for a, annotation in enumerate(record.annotations):
+            if annotation.teacher == name:
+                _spread(columns, rows, annotation, a, _match(rows, here, record, a, int(offsets[i])))
+                _spread_rewards(columns, rows, here, annotation)
+    return columns
 
 
-def _match(rows: Rows, here: Column, annotation: Annotation, offset: int) -> tuple[Column, Column]:
-    """Pairs the annotation's rows with ours: indices into the annotation, and into ``rows``."""
+def _nothing_said(size: int) -> TeacherColumns:
+    nobody, unknown = np.full(size, -1, np.int64), np.full(size, np.nan)
+    return TeacherColumns(
+        nobody, nobody.copy(), unknown, unknown.copy(), {}, reward_A=np.zeros(size), rewarded_A=np.zeros(size, np.bool_)
+    )
+
+
+def _match(rows: Rows, here: Column, record: Record, a: int, offset: int) -> Column:
+    """The row of each entry of an annotation, which numbers the trajectory's segments first, then its own."""
+    annotation, own = record.annotations[a], len(record.trajectory.segments)
+    earlier = sum(len(other.segments) for other in record.annotations[:a])
+    segment_N = annotation.segment_N.astype(np.int64)
+    segment_N = np.where(segment_N < own, segment_N, segment_N + earlier)
     width = int(max(rows.index_A[here].max(initial=0), annotation.index_N.max(initial=0))) + 1
     ours = (rows.segment_A[here] - offset) * width + rows.index_A[here]
-    theirs = annotation.segment_N.astype(np.int64) * width + annotation.index_N
-    _, found, at = np.intersect1d(theirs, ours, assume_unique=True, return_indices=True)
-    return found, here[at]
+    _, found, at = np.intersect1d(segment_N * width + annotation.index_N, ours, return_indices=True)
+    if len(found) != len(segment_N):
+        raise ValueError(
+            f"teacher {annotation.teacher!r} on trajectory {record.trajectory.key}: {len(segment_N) - len(found)} of its "
+            f"{len(segment_N)} rows name no action token, or one that another row names"
+        )
+    row_N = np.empty(len(segment_N), np.int64)
+    row_N[found] = here[at]
+    return row_N
 
 
-def _spread_rewards(
-    rows: Rows, here: Column, annotation: Annotation, trajectory: Trajectory, reward_A: Reals, rewarded_A: Bools
-) -> None:
-    """Puts the reward of each turn on its last row."""
-    own = here[rows.source_A[here] != "corrected"]
-    for s in np.flatnonzero(~np.isnan(annotation.reward_S) & ~annotation.skip_S):
-        rows_of_turn = own[rows.turn_A[own] == s]
-        if len(rows_of_turn):
-            rewarded_A[rows_of_turn] = True
-            reward_A[rows_of_turn[-1]] = annotation.reward_S[s]
+def _spread(columns: TeacherColumns, rows: Rows, annotation: Annotation, a: int, row_N: Column) -> None:
+    """Writes what annotation ``a`` of its record says of each token, but for the turns that it skips."""
+    entry = np.flatnonzero(~annotation.skip_S[rows.turn_A[row_N]])
+    at = row_N[entry]
+    columns.annotation_A[at], columns.entry_A[at] = a, entry
+    columns.taken_A[at], columns.entropy_A[at] = annotation.taken_N[entry], annotation.entropy_N[entry]
+    statistics = cast("dict[str, Reals]", columns.statistics)
+    for key, column in annotation.statistics.items():
+        statistics.setdefault(key, np.full(len(rows), np.nan))[at] = column[entry]
+
+
+def _spread_rewards(columns: TeacherColumns, rows: Rows, here: Column, annotation: Annotation) -> None:
+    """Puts the reward of each turn on its last row, or on the last row before it where the turn has none."""
+    rewarded = np.flatnonzero(~np.isnan(annotation.reward_S) & ~annotation.skip_S)
+    own = here[~rows.corrected_A[here]]
+    if len(rewarded):
+        columns.rewarded_A[own[~annotation.skip_S[rows.turn_A[own]]]] = True
+    last = np.searchsorted(rows.turn_A[own], rewarded, side="right") - 1
+    np.add.at(columns.reward_A, own[last[last >= 0]], annotation.reward_S[rewarded[last >= 0]])

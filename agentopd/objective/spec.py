@@ -10,10 +10,12 @@ from agentopd.objective.advantages import COUPLINGS, OUTCOME
 from agentopd.objective.aggregates import AGGREGATES
 from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS
+from agentopd.objective.rows import CORRECTED
 from agentopd.objective.supports import SUPPORTS
 from agentopd.objective.weights import WEIGHTS
 from agentopd.where import Where
 
+GROUPED = {"group_mean", "group_normalised"}
 TERM_PARTS = ("where", "target", "support", "divergence", "estimator", "weight", "rescale", "coefficient")
 
 
@@ -32,14 +34,17 @@ class Target(Settings):
 
 
 class Term(Settings):
-    """One summand: c * sum(coef * phi), with its own denominator."""
+    """One summand: c * sum(coef * phi), with its own denominator.
+
+    Where the estimator is a score function, or the target the taken token, the support is ``sampled`` and the divergence is
+    given: reverse KL for the first, forward KL to a one-hot target for the second.
+    """
 
     name: str = ""
     where: Where = Where(actor=("student",))
+    """The actor is the student unless ``where`` names an actor or a source."""
     target: Target = Target()
-    support: Annotated[Choice, OneOf("support", {**SUPPORTS, "sampled": lambda: None})] = Field(
-        "full", validate_default=True
-    )
+    support: Annotated[Choice, OneOf("support", SUPPORTS)] = Field("full", validate_default=True)
     divergence: Annotated[Choice, OneOf("divergence", DIVERGENCES)] = Field("forward_kl", validate_default=True)
     estimator: Annotated[Choice, OneOf("estimator", ESTIMATORS)] = Field("analytic", validate_default=True)
     weight: tuple[Annotated[Choice, OneOf("weight", WEIGHTS)], ...] = ()
@@ -49,10 +54,21 @@ class Term(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_weight(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and isinstance(given.get("weight"), str | Mapping | Choice):
-            return {**given, "weight": (given["weight"],)}
-        return given
+    def _fill(cls, given: Any) -> Any:
+        """Takes a single weight for a list of one, and adds what follows from other parts."""
+        if not isinstance(given, Mapping):
+            return given
+        implied = {}
+        if _kind(given.get("target"), "distribution") == "taken":
+            implied = {"support": "sampled", "divergence": "forward_kl"}
+        elif _kind(given.get("estimator"), "analytic") != "analytic":
+            implied = {"support": "sampled", "divergence": "reverse_kl"}
+        weight = given.get("weight", ())
+        filled = implied | dict(given) | {"weight": (weight,) if isinstance(weight, str | Mapping | Choice) else weight}
+        where = given.get("where")
+        if isinstance(where, Mapping) and not {"actor", "source"} & set(where):
+            filled["where"] = {"actor": "student", **where}
+        return filled
 
     @model_validator(mode="after")
     def _carries_signal(self) -> "Term":
@@ -66,10 +82,33 @@ class Term(Settings):
                 "an analytic gradient of the sampled token's log-ratio carries no teacher signal (its expectation is zero); "
                 "set estimator: {kind: score_function}, or support: {kind: full}"
             )
-        if self.target.kind == "distribution" and not analytic and not sampled:
+        if not analytic and not sampled:
             raise ValueError(
                 f"support {self.support.kind!r} under a score function is a reward that does not depend on the action, so its "
                 "gradient is zero; set support: {kind: sampled}, or estimator: {kind: analytic}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Term":
+        taken = self.target.kind == "taken"
+        fixed = "forward_kl" if taken else "reverse_kl"
+        if (taken or self.scored) and (self.divergence.kind != fixed or self.support.kind != "sampled"):
+            raise ValueError(
+                f"with target {self.target.kind!r} and estimator {self.estimator.kind!r} the divergence is {fixed} on support "
+                f"sampled, got {self.divergence.kind!r} on {self.support.kind!r}; leave both out"
+            )
+        if self.scored and CORRECTED in self.where.source:
+            raise ValueError(
+                "nobody sampled the corrected actions, so a score function cannot learn from them; set target: {kind: taken}"
+            )
+        settings = self.estimator.settings
+        discounts = {settings.get("gamma"), settings.get("turn_gamma")} - {None}
+        local = not discounts and self.target.kind == "distribution"
+        if settings.get("baseline") in GROUPED and (local or discounts - {1.0}):
+            raise ValueError(
+                f"baseline {settings['baseline']!r} compares the total rewards of episodes with undiscounted returns; set gamma "
+                "and turn_gamma to 1, or baseline: batch_mean"
             )
         return self
 
@@ -131,6 +170,9 @@ class Objective(Settings):
     def _coupled_to_something(self) -> "Objective":
         if not self.terms:
             raise ValueError("a method needs at least one term")
+        names = [term.name for term in self.terms if term.name]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two terms share a name among {', '.join(names)}; their metrics would be one")
         if self.coupling.kind != "none" and not any(t.scored and t.target.kind == "distribution" for t in self.terms):
             raise ValueError(
                 f"coupling {self.coupling.kind!r} adds to an advantage, and no term here has one; "
@@ -138,15 +180,32 @@ class Objective(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_groups(self) -> "Objective":
+        baselines = {part.settings.get("baseline") for part in (self.coupling, *(t.estimator for t in self.terms))}
+        if baselines & GROUPED and all(source.per_task == 1 for source in self.sources.values()):
+            raise ValueError(
+                f"baseline {min(baselines & GROUPED)!r} compares episodes of one task, and every source has per_task: 1, so each "
+                "advantage would be zero; set sampler.per_task to 2 or more"
+            )
+        return self
+
     def teachers(self) -> set[str]:
-        """Names of the teachers that the terms read."""
-        return {t.target.name for t in self.terms if t.target.kind != "taken" and t.target.name != OUTCOME}
+        """Names of the teachers that the terms and the coupling read."""
+        named = {t.target.name for t in self.terms if t.target.kind != "taken"}
+        return (named | {self.coupling.settings.get("reward_name", OUTCOME)}) - {OUTCOME}
 
     @property
     def needs_live(self) -> bool:
         """Whether prepare needs the pass without gradient."""
         weights = any(getattr(w.function, "needs_live", False) for t in self.terms for w in t.weight)
         return weights or any(t.estimator.settings.get("logprobs") == "recomputed" for t in self.terms)
+
+
+def _kind(part: Any, default: str) -> Any:
+    """The kind of a part that is not yet validated: a name, a mapping, or an object with a ``kind``."""
+    given = part.get("kind") if isinstance(part, Mapping) else getattr(part, "kind", part)
+    return default if given is None else given
 
 
 def _mapping(term: Any) -> Mapping[str, Any]:

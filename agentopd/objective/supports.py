@@ -18,11 +18,12 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class TeacherRows:
-    """What one teacher block offers for N rows: full log-probabilities, or ids [N, K] (padding -1)."""
+    """What one teacher block offers for N rows: full log-probabilities, or ids [N, K] (best first, padding -1) and a tail."""
 
     logq_N_V: Tensor | None = None
     ids_N_K: Tensor | None = None
     logq_N_K: Tensor | None = None
+    logtail_N: Tensor | None = None
 
 
 def full(logp_N_V: Tensor, teacher: TeacherRows) -> Pair:
@@ -53,39 +54,53 @@ def top_k(
         raise ValueError(
             "top_k: a tail bucket already makes both sides sum to one; set tail: false to normalise instead"
         )
-    ids_N_K, logq_N_K = _candidates(logp_N_V, teacher, k, of)
+    ids_N_K, logq_N_K, logtail_N = _candidates(logp_N_V, teacher, k, of)
     padding = ids_N_K < 0
     logp_N_K = logp_N_V.gather(1, ids_N_K.clamp_min(0)).masked_fill(padding, FLOOR)
     logq_N_K = logq_N_K.masked_fill(padding, FLOOR)
     if tail:
-        return _with_tail(logp_N_K), _with_tail(logq_N_K)
+        return _append(logp_N_K, _log_outside(logp_N_V, ids_N_K)), _append(logq_N_K, logtail_N)
     normal_p = torch.log_softmax(logp_N_K, -1) if normalise_student else logp_N_K
     return normal_p, torch.log_softmax(logq_N_K, -1) if normalise_teacher else logq_N_K
 
 
-def _candidates(logp_N_V: Tensor, teacher: TeacherRows, k: int, of: str) -> Pair:
-    """Ids of the support, duplicates and padding as -1, and the teacher's log-probabilities there."""
-    if teacher.logq_N_V is None:
-        if teacher.ids_N_K is None or teacher.logq_N_K is None or of != "teacher":
-            raise ValueError(
-                f"support top_k of {of!r} needs a teacher with full distributions; this one gives its own top-k only"
-            )
-        return teacher.ids_N_K[:, :k], teacher.logq_N_K[:, :k]
-    size = min(k, logp_N_V.shape[-1])
-    theirs, ours = teacher.logq_N_V.topk(size).indices, logp_N_V.detach().topk(size).indices
-    if of == "union":
-        repeated = (ours.unsqueeze(2) == theirs.unsqueeze(1)).any(-1)
-        ids = torch.cat([theirs, ours.masked_fill(repeated, -1)], 1)
-    else:
-        ids = theirs if of == "teacher" else ours
-    return ids, teacher.logq_N_V.gather(1, ids.clamp_min(0))
+def sampled() -> None:
+    """The taken token alone: what a score function and the target ``taken`` read."""
 
 
-def _with_tail(log_N_K: Tensor) -> Tensor:
-    """Appends the log of the mass outside the support; clamped where rounding leaves none."""
-    tiny = torch.finfo(log_N_K.dtype).eps
-    inside = log_N_K.logsumexp(-1, keepdim=True).clamp_max(-tiny)
-    return torch.cat([log_N_K, (-torch.expm1(inside)).log()], -1)
+def _candidates(logp_N_V: Tensor, teacher: TeacherRows, k: int, of: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids of the support, duplicates and padding as -1; the teacher's log-probabilities there, and of everything else."""
+    if teacher.logq_N_V is not None:
+        ids_N_K = _most_likely(logp_N_V.detach(), teacher.logq_N_V, min(k, logp_N_V.shape[-1]), of)
+        logq_N_K = teacher.logq_N_V.gather(1, ids_N_K.clamp_min(0))
+        return ids_N_K, logq_N_K, _log_outside(teacher.logq_N_V, ids_N_K)
+    if teacher.ids_N_K is None or teacher.logq_N_K is None or teacher.logtail_N is None or of != "teacher":
+        raise ValueError(
+            f"support top_k of {of!r} needs a teacher with full distributions; this one gives its own top-k only"
+        )
+    dropped = teacher.logq_N_K[:, k:].masked_fill(teacher.ids_N_K[:, k:] < 0, FLOOR)
+    logtail_N = torch.cat([dropped, teacher.logtail_N.unsqueeze(1)], 1).logsumexp(-1)
+    return teacher.ids_N_K[:, :k], teacher.logq_N_K[:, :k], logtail_N
 
 
-SUPPORTS: Registry = {"full": full, "top_k": top_k}
+def _most_likely(logp_N_V: Tensor, logq_N_V: Tensor, k: int, of: str) -> Tensor:
+    if of != "union":
+        return (logq_N_V if of == "teacher" else logp_N_V).topk(k).indices
+    theirs, ours = logq_N_V.topk(k).indices, logp_N_V.topk(k).indices
+    repeated = (ours.unsqueeze(2) == theirs.unsqueeze(1)).any(-1)
+    return torch.cat([theirs, ours.masked_fill(repeated, -1)], 1)
+
+
+def _log_outside(log_N_V: Tensor, ids_N_K: Tensor) -> Tensor:
+    """Log of the mass outside the support: summed, since one minus the rest would be rounding for a sure distribution."""
+    width = log_N_V.shape[-1]
+    inside = torch.zeros(len(ids_N_K), width + 1, dtype=torch.bool, device=log_N_V.device)
+    inside.scatter_(1, ids_N_K.masked_fill(ids_N_K < 0, width), True)
+    return log_N_V.masked_fill(inside[:, :width], FLOOR).logsumexp(-1)
+
+
+def _append(log_N_K: Tensor, logtail_N: Tensor) -> Tensor:
+    return torch.cat([log_N_K, logtail_N.unsqueeze(1)], -1)
+
+
+SUPPORTS: Registry = {"full": full, "top_k": top_k, "sampled": sampled}

@@ -1,1 +1,72 @@
 """Teachers: who annotates which turns, one file a kind."""
+
+from collections.abc import Callable, Mapping
+
+from transformers import PreTrainedModel
+
+from agentopd.chat import Chat
+from agentopd.choice import Choice, Registry
+from agentopd.errors import AgentOPDError, ConfigError
+from agentopd.models import ModelConfig
+from agentopd.teachers import expert, local, rewards
+from agentopd.teachers.annotation import annotate
+from agentopd.teachers.base import (
+    EVERYWHERE,
+    Needs,
+    Stateless,
+    Teacher,
+    TeacherContext,
+    rowless,
+    tokens_of,
+    turns_of,
+)
+
+TEACHERS: Registry = {"local": local.local, "reward": rewards.reward, "expert": expert.expert}
+"""Functions ``(context: TeacherContext, *, settings...) -> Teacher``, read by ``OneOf("teacher", TEACHERS)``."""
+
+
+def build_teachers(
+    choices: Mapping[str, Choice], chat: Chat, load: Callable[[ModelConfig], PreTrainedModel], temperature: float
+) -> dict[str, Teacher]:
+    """Makes the teachers of a run.
+
+    Args:
+        choices: What the configuration chose, by the teacher's name.
+        chat: The student's messages and tokens.
+        load: Gives a model, on the run's device.
+        temperature: The temperature at which student and teacher are compared.
+
+    Raises:
+        ConfigError: A teacher's settings do not go together, or one of them is a schedule. The message names the teacher.
+    """
+    return {name: _build(choice, TeacherContext(name, chat, load, temperature)) for name, choice in choices.items()}
+
+
+def _build(choice: Choice, context: TeacherContext) -> Teacher:
+    for name, value in choice.settings.items():
+        if isinstance(value, Choice):
+            raise ConfigError(
+                f"teachers.{context.name}.{name}: a teacher takes no schedule, got {value.plain()}; give a number"
+            )
+    try:
+        teacher: Teacher = choice.function(context, **choice.settings)
+    except AgentOPDError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"teachers.{context.name}: {error}") from error
+    return teacher
+
+
+__all__ = [
+    "EVERYWHERE",
+    "TEACHERS",
+    "Needs",
+    "Stateless",
+    "Teacher",
+    "TeacherContext",
+    "annotate",
+    "build_teachers",
+    "rowless",
+    "tokens_of",
+    "turns_of",
+]

@@ -1,0 +1,143 @@
+"""The canonical text of an action: content, then one block a call.
+
+    I look it up.
+    <tool_call>
+    {"name": "price", "arguments": {"item": "pears"}}
+    </tool_call>
+
+Whatever format a model writes in, this is what an environment reads.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from agentopd.types import ToolCall
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+_FORM = '{"name": ..., "arguments": {...}}'
+_SPACE = re.compile(r"\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedAction:
+    """What an action says.
+
+    ``problems`` holds one line for each thing in it that was meant as a call but is none. It never quotes the markers, which may be
+    special tokens: the line becomes an observation.
+    """
+
+    content: str
+    calls: tuple[ToolCall, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def call(name: str, /, **arguments: Any) -> str:
+    """The canonical text of one call, for instance what an expert returns: ``call("price", item="pears")``."""
+    return render_action("", [ToolCall(name, arguments)])
+
+
+def render_action(content: str, calls: Iterable[ToolCall]) -> str:
+    """The canonical text of an action; :func:`parse_action` gives back exactly ``content`` and ``calls``.
+
+    Arguments may hold any text: ``<`` is written as ``\\u003c`` inside the JSON, so that no marker can appear there.
+
+    Raises:
+        ValueError: ``content`` holds a marker (``<tool_call>`` or ``</tool_call>``), or arguments are not JSON (nan, infinity).
+    """
+    if OPEN in content or CLOSE in content:
+        raise ValueError(f"the content of an action cannot hold {OPEN} or {CLOSE}: {brief(repr(content), 80)}")
+    return "\n".join([*([content] if content else []), *map(_block, calls)])
+
+
+def parse_action(text: str) -> ParsedAction:
+    """Reads an action. Never raises.
+
+    White space around the JSON and between blocks is free. Text outside the blocks is content. A block that is not JSON of the
+    form ``{"name": str, "arguments": object}``, is not closed, or closes without opening, is a problem and no content.
+    """
+    outside: list[str] = []
+    calls: list[ToolCall] = []
+    problems: list[str] = []
+    position = 0
+    while (start := text.find(OPEN, position)) >= 0:
+        outside.append(text[position:start])
+        found, position = _read_block(text, start + len(OPEN))
+        if isinstance(found, ToolCall):
+            calls.append(found)
+        else:
+            problems.append(found)
+    outside.append(text[position:])
+    if any(CLOSE in piece for piece in outside):
+        problems.append("a block is closed that was not opened")
+    return ParsedAction(_content(outside), tuple(calls), tuple(problems))
+
+
+def brief(text: str, limit: int) -> str:
+    """``text`` on one line, cut to ``limit`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def _content(outside: list[str]) -> str:
+    first, *rest = outside
+    lead = first.removesuffix("\n") if rest else first  # the newline that joins content to the first block
+    pieces = [*lead.split(CLOSE), *(part.strip() for piece in rest for part in piece.split(CLOSE))]
+    return "\n".join(piece for piece in pieces if piece)
+
+
+def _read_block(text: str, start: int) -> tuple[ToolCall | str, int]:
+    """The call whose block opens right before ``start``, or what is wrong with it; and where to read on."""
+    following = [place for marker in (OPEN, CLOSE) if (place := text.find(marker, start)) >= 0]
+    resume = min(following, default=len(text))
+    closed = text.startswith(CLOSE, resume)
+    after_bad = resume + len(CLOSE) if closed else resume
+    try:
+        value, end = _DECODER.raw_decode(text, _skip_space(text, start))
+        found = _call_of(value)
+    except (ValueError, RecursionError) as error:
+        why = f"invalid JSON ({getattr(error, 'msg', brief(str(error), 80))})"
+        return (why if closed else "the block is not closed"), after_bad
+    end = _skip_space(text, end)
+    if text.startswith(CLOSE, end):
+        return found, end + len(CLOSE)
+    return ("text after the JSON object" if closed else "the block is not closed"), after_bad
+
+
+def _call_of(value: Any) -> ToolCall | str:
+    if not isinstance(value, dict) or value.keys() != {"name", "arguments"}:
+        return f"expected {_FORM}"
+    if not isinstance(value["name"], str) or not isinstance(value["arguments"], dict):
+        return f"expected {_FORM}"
+    found = ToolCall(value["name"], value["arguments"])
+    _block(
+        found
+    ).encode()  # 1e999 and half surrogates are JSON for Python only: a ValueError here, not later in a tokenizer
+    return found
+
+
+def _block(call: ToolCall) -> str:
+    body = {"name": call.name, "arguments": dict(call.arguments)}
+    text = json.dumps(body, ensure_ascii=False, allow_nan=False, default=plain_number).replace("<", "\\u003c")
+    return f"{OPEN}\n{text}\n{CLOSE}"
+
+
+def _skip_space(text: str, start: int) -> int:
+    match = _SPACE.match(text, start)
+    return match.end() if match else start
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, strict=False)
+
+
+def plain_number(value: Any) -> Any:
+    """NumPy scalars as plain numbers: an expert's arguments often come from ``np_random``."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{value!r} is not JSON")

@@ -1,0 +1,34 @@
+"""Play the fixed panel of held-out tasks with a student.
+
+examples:
+  agentopd eval runs/quickstart-1
+  agentopd eval runs/quickstart-1 evaluation.temperature=1.0 --tasks 500
+  agentopd eval configs/quickstart.yaml student.model=my/model --tasks 50
+"""
+
+import argparse
+import json
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument("config", help="a run folder, a YAML file, or the name of a shipped one")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="settings that come after the file")
+    parser.add_argument("--tasks", type=int, help="how many tasks (default: evaluation.tasks)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Plays, and prints success with its interval."""
+    from pathlib import Path
+
+    from agentopd.config import load_config
+    from agentopd.training.run import evaluate
+
+    run_folder = Path(arguments.config)
+    if (run_folder / "config.yaml").exists():
+        config, model = load_config(run_folder / "config.yaml", arguments.overrides), run_folder / "student"
+        panel = evaluate(config, model, arguments.tasks)
+    else:
+        panel = evaluate(load_config(arguments.config, arguments.overrides), None, arguments.tasks)
+    print(json.dumps({"success": panel.success.text(), "tasks": panel.success.n}, indent=2))
+    return 0

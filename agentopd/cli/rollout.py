@@ -1,0 +1,34 @@
+"""Play episodes and keep them as records; nothing is trained.
+
+examples:
+  agentopd rollout configs/quickstart.yaml --actor expert --episodes 100 --output runs/expert
+  agentopd rollout runs/quickstart-1 --episodes 50 --output runs/after rollout.temperature=0.7
+"""
+
+import argparse
+import json
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument("config", help="a run folder, a YAML file, or the name of a shipped one")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="settings that come after the file")
+    parser.add_argument("--episodes", type=int, required=True, help="how many")
+    parser.add_argument("--output", required=True, help="a folder for the records")
+    parser.add_argument("--actor", default="student", choices=("student", "expert"), help="who acts")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Plays, writes the records, and prints what the episodes looked like."""
+    from pathlib import Path
+
+    from agentopd.config import load_config
+    from agentopd.training.run import play
+
+    run_folder = Path(arguments.config)
+    is_run = (run_folder / "config.yaml").exists()
+    config = load_config(run_folder / "config.yaml" if is_run else arguments.config, arguments.overrides)
+    model = run_folder / "student" if is_run else None
+    metrics = play(config, arguments.episodes, Path(arguments.output), arguments.actor, model)
+    print(json.dumps(metrics, indent=2))
+    return 0

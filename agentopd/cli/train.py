@@ -1,0 +1,37 @@
+"""Train a student: stages, on-policy distillation, the panel, the report.
+
+examples:
+  agentopd train configs/quickstart.yaml
+  agentopd train configs/quickstart.yaml method=gkd train.steps=10 --output runs/gkd
+  agentopd train configs/quickstart.yaml env.id=guess:me/Guess-v0
+  agentopd train runs/gkd/config.yaml --output runs/gkd --resume
+"""
+
+import argparse
+import json
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument("config", help="a YAML file, or the name of a shipped one")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="settings that come after the file")
+    parser.add_argument("--output", help="the run folder (default: runs/NAME-N, the first that is free)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --output from its last checkpoint")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains, and prints where the run is."""
+    from pathlib import Path
+
+    from agentopd.config import load_config
+    from agentopd.errors import ConfigError
+    from agentopd.training.run import free_folder, train
+
+    if arguments.resume and not arguments.output:
+        raise ConfigError("--resume: which run? give its folder with --output")
+    config = load_config(arguments.config, arguments.overrides)
+    output = arguments.output or free_folder(Path("runs"), Path(arguments.config).stem)
+    result = train(config, output, arguments.resume)
+    summary = {name: panel.success.text() for name, panel in result.panels.items()}
+    print(json.dumps({"run": str(result.run_dir), **summary}, indent=2))
+    return 0

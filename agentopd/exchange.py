@@ -1,0 +1,101 @@
+"""One exchange with an environment: a canonical action in, role-tagged messages out. Shared by ``TextEnv`` and the wrappers."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import gymnasium
+
+from agentopd.errors import ToolError
+from agentopd.tooling import ToolSet, parse_action
+from agentopd.types import Message, ToolCall
+
+Step: TypeAlias = tuple[str, float, bool, bool, dict[str, Any]]
+
+
+class TextSpace(gymnasium.Space[str]):
+    """Every string. (Gymnasium's own ``Text`` knows only strings over a fixed alphabet and up to a fixed length.)"""
+
+    def __init__(self, seed: int | None = None):
+        super().__init__(seed=seed)
+
+    @property
+    def is_np_flattenable(self) -> bool:
+        """Text has no array form."""
+        return False
+
+    def sample(self, mask: Any = None, probability: Any = None) -> str:
+        """A few lower-case letters; masks mean nothing here."""
+        return "".join(chr(97 + self.np_random.integers(26)) for _ in range(8))
+
+    def contains(self, x: Any) -> bool:
+        """Whether ``x`` is a string."""
+        return isinstance(x, str)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TextSpace)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return "TextSpace()"
+
+
+@dataclass
+class Reply:
+    """What came back for one action: messages in order, and the kinds of what was wrong with it."""
+
+    messages: list[Message] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def observation(self) -> str:
+        """The messages as one text."""
+        return "\n".join(message["content"] for message in self.messages)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The messages and errors as ``info`` holds them."""
+        return {"messages": self.messages, "errors": self.errors}
+
+    def say(self, text: str) -> None:
+        """Adds a user message."""
+        self.messages.append({"role": "user", "content": text})
+
+    def run(self, calls: Iterable[ToolCall], tools: ToolSet, over: Callable[[], bool]) -> None:
+        """Runs calls until the episode is ``over``; each answer, or what was wrong, becomes a tool message."""
+        for call in calls:
+            if over():
+                return
+            try:
+                content = tools.call(call)
+            except ToolError as error:
+                content = str(error)
+                self.errors.append(error.kind)
+            self.messages.append({"role": "tool", "name": call.name, "content": content})
+
+    def complain(self, problems: tuple[str, ...]) -> None:
+        """Tells of malformed blocks in one user message; each counts as an error."""
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            self.say(f"malformed call: {problems[0]}{more}")
+            self.errors += ["malformed_call"] * len(problems)
+
+
+def reply_to(action: str, tools: ToolSet, respond: Callable[[str], str], over: Callable[[], bool]) -> Reply:
+    """Answers an action: its calls in order, then its malformed blocks; without either, what ``respond`` makes of the text."""
+    parsed, reply = parse_action(action), Reply()
+    reply.run(parsed.calls, tools, over)
+    reply.complain(parsed.problems)
+    if not parsed.calls and not parsed.problems:
+        try:
+            reply.say(respond(action))
+        except ToolError as error:
+            reply.say(str(error))
+            reply.errors.append(error.kind)
+    return reply
+
+
+def no_call(tools: ToolSet) -> ToolError:
+    """What an action without a call is told where only tools can act."""
+    return ToolError(f"Call a tool: {', '.join(tools.names)}.", kind="no_call")

@@ -1,0 +1,167 @@
+"""Cutting: from a prepared global batch to micro-batches of tensors under a token budget.
+
+Only segments with a row that some term trains are kept, each up to its last such row, and of teachers' blocks only the rows that a
+term reads. The coefficients are made already, so how a batch is cut changes neither loss nor gradient.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, Self, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agentopd.objective.blocks import BatchBlock, blocks_of
+from agentopd.objective.prepare import Prepared, PreparedTerm
+from agentopd.objective.rows import Column, Rows
+from agentopd.objective.spec import Term
+
+Layout: TypeAlias = Literal["padded", "packed"]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTerm:
+    """One term over the A rows of a micro-batch."""
+
+    name: str
+    term: Term
+    coef_A: Tensor
+    advantage_A: Tensor
+    old_A: Tensor
+    support: Mapping[str, Any]
+    divergence: Mapping[str, Any]
+    estimator: Mapping[str, Any]
+    """Settings of the parts: a value is a number, or one number a row, [A]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One micro-batch."""
+
+    input_ids_B_T: Tensor
+    position_ids_B_T: Tensor | None
+    """Positions that restart in each segment of a packed row, B = 1; ``None`` where rows are padded on the right."""
+    row_A: Tensor
+    """Which rows of ``Prepared.rows`` these are."""
+    sample_A: Tensor
+    position_A: Tensor
+    """The hidden state that predicts each: ``hidden_B_T_H[sample_A, position_A]``."""
+    taken_A: Tensor
+    terms: tuple[BatchTerm, ...]
+    blocks: tuple[BatchBlock, ...]
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on a device."""
+        moved: Self = _moved(self, torch.device(device))
+        return moved
+
+
+def cut(prepared: Prepared, max_tokens: int, layout: Layout = "padded") -> list[Batch]:
+    """Cuts a global batch; rows without a coefficient, and segments without a row, cost nothing.
+
+    Args:
+        prepared: The global batch.
+        max_tokens: Input tokens of a micro-batch, padding included; a longer segment stands alone.
+        layout: ``padded``: segments of similar length, padded on the right, for any causal model. ``packed``: concatenated, with
+            position ids that restart, for models that tell sequences apart by them.
+
+    Returns:
+        Micro-batches, the longest segments first; none where every coefficient is 0.
+
+    Raises:
+        ValueError: ``max_tokens`` is below 1, a segment starts with an action token, or a term reads a distribution that its
+            teacher did not give.
+    """
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+    needed_A = np.any([term.coef_A != 0 for term in prepared.terms], axis=0)
+    rows_of = _by_segment(prepared.rows, np.flatnonzero(needed_A))
+    lengths = {segment: int(prepared.rows.index_A[rows[-1]]) for segment, rows in rows_of.items()}
+    if 0 in lengths.values():
+        raise ValueError("a segment's first token is an action, which nothing precedes to predict it from")
+    return [_batch(prepared, rows_of, lengths, segments, layout) for segments in _fill(lengths, max_tokens, layout)]
+
+
+def _by_segment(rows: Rows, needed: Column) -> dict[int, Column]:
+    """The needed rows of each segment that has any, in order."""
+    segments, starts = np.unique(rows.segment_A[needed], return_index=True)
+    return dict(zip(segments.tolist(), np.split(needed, starts[1:]), strict=True)) if len(needed) else {}
+
+
+def _fill(lengths: Mapping[int, int], max_tokens: int, layout: Layout) -> list[list[int]]:
+    """Segments of each micro-batch: longest first, neighbours in length together, or wherever they fit when packed."""
+    bins: list[list[int]] = []
+    for segment in sorted(lengths, key=lambda segment: (-lengths[segment], segment)):
+        for candidate in bins if layout == "packed" else bins[-1:]:
+            if _size([*candidate, segment], lengths, layout) <= max_tokens:
+                candidate.append(segment)
+                break
+        else:
+            bins.append([segment])
+    return bins
+
+
+def _size(segments: Sequence[int], lengths: Mapping[int, int], layout: Layout) -> int:
+    longest_first = [lengths[segment] for segment in segments]
+    return sum(longest_first) if layout == "packed" else len(segments) * longest_first[0]
+
+
+def _batch(
+    prepared: Prepared, rows_of: Mapping[int, Column], lengths: Mapping[int, int], segments: list[int], layout: Layout
+) -> Batch:
+    rows = prepared.rows
+    row_A = np.concatenate([rows_of[segment] for segment in segments])
+    place_A = np.repeat(np.arange(len(segments)), [len(rows_of[segment]) for segment in segments])
+    position_A = rows.index_A[row_A] - 1
+    inputs = [rows.segments[segment].tokens_T[: lengths[segment]].astype(np.int64) for segment in segments]
+    if layout == "packed":
+        starts = np.cumsum([0, *(len(tokens) for tokens in inputs)])
+        position_A, place_A = position_A + starts[place_A], np.zeros_like(place_A)
+    return Batch(
+        _packed(inputs) if layout == "packed" else _padded(inputs),
+        _packed([np.arange(len(tokens)) for tokens in inputs]) if layout == "packed" else None,
+        torch.from_numpy(row_A),
+        torch.from_numpy(place_A),
+        torch.from_numpy(position_A),
+        torch.from_numpy(rows.token_A[row_A]),
+        tuple(_term(term, row_A) for term in prepared.terms),
+        tuple(blocks_of(prepared, row_A)),
+    )
+
+
+def _packed(parts: Sequence[Column]) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts))[None]
+
+
+def _padded(parts: Sequence[Column]) -> Tensor:
+    """Right padding; its ids are never read, since causal attention does not look right."""
+    padded = torch.zeros(len(parts), max(len(part) for part in parts), dtype=torch.int64)
+    for sample, part in zip(padded, parts, strict=True):
+        sample[: len(part)] = torch.from_numpy(part)
+    return padded
+
+
+def _term(term: PreparedTerm, row_A: Column) -> BatchTerm:
+    columns = (torch.from_numpy(column[row_A]) for column in (term.coef_A, term.advantage_A, term.old_A))
+    settings = ({k: _rowwise(v, row_A) for k, v in part.items()} for part in (term.support, term.divergence, term.estimator))
+    return BatchTerm(term.name, term.term, *columns, *settings)
+
+
+def _rowwise(setting: Any, row_A: Column) -> Any:
+    return torch.from_numpy(setting[row_A]) if isinstance(setting, np.ndarray) else setting
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        no_float64 = device.type == "mps" and value.dtype == torch.float64
+        return value.to(device, torch.float32 if no_float64 else value.dtype)
+    if isinstance(value, tuple):
+        return tuple(_moved(item, device) for item in value)
+    if isinstance(value, Mapping):
+        return {name: _moved(item, device) for name, item in value.items()}
+    return replace(value, **dict(_moved_fields(value, device))) if is_dataclass(value) else value  # type: ignore[type-var]
+
+
+def _moved_fields(value: Any, device: torch.device) -> Iterator[tuple[str, Any]]:
+    return ((f.name, _moved(getattr(value, f.name), device)) for f in fields(value))

@@ -1,0 +1,112 @@
+"""What teachers said, cut to the rows of a micro-batch that some term reads."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agentopd.objective.divergences import FLOOR
+from agentopd.objective.prepare import Prepared
+from agentopd.objective.rows import Column
+from agentopd.types import Annotation, Bools, Dense, Sparse
+
+Parts: TypeAlias = list[tuple[Annotation, Column]]
+"""Annotations, and which entries of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class SparseRows:
+    """A teacher's own top-k as tensors: see ``types.Sparse``."""
+
+    ids_N_K: Tensor
+    logprob_N_K: Tensor
+    logtail_N: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class BatchBlock:
+    """The distributions of one teacher on some rows: dense or sparse."""
+
+    teacher: str
+    row_N: Tensor
+    """Which of the micro-batch's rows, ascending."""
+    dense: Dense | None = None
+    sparse: SparseRows | None = None
+
+
+def blocks_of(prepared: Prepared, row_A: Column) -> Iterator[BatchBlock]:
+    """The blocks on ``row_A`` that analytic terms read, one a teacher and head.
+
+    Raises:
+        ValueError: A term reads a distribution that its teacher did not give.
+    """
+    for teacher in sorted({term.term.target.name for term in prepared.terms if term.reads_distribution}):
+        local_N = np.flatnonzero(_read(prepared, teacher)[row_A])
+        for head, (place, parts) in _grouped(prepared, teacher, row_A[local_N]).items():
+            order = np.argsort(place, kind="stable")
+            row_N = torch.from_numpy(local_N[place[order]])
+            if head is None:
+                yield BatchBlock(teacher, row_N, sparse=_sparse(parts, order))
+            else:
+                yield BatchBlock(teacher, row_N, dense=_dense(parts, order, head))
+
+
+def _read(prepared: Prepared, teacher: str) -> Bools:
+    """Rows on which some term reads the distribution of ``teacher``."""
+    read_A = np.zeros(len(prepared.rows), np.bool_)
+    for term in prepared.terms:
+        if term.reads_distribution and term.term.target.name == teacher:
+            read_A |= term.coef_A != 0
+    return read_A
+
+
+def _grouped(prepared: Prepared, teacher: str, row_N: Column) -> dict[str | None, tuple[Column, Parts]]:
+    """The annotations behind rows, by output head (``None``: sparse); and which of ``row_N`` they stand for, in their order."""
+    columns = prepared.rows.teachers[teacher]
+    source = np.stack([prepared.rows.trajectory_A[row_N], columns.annotation_A[row_N]], 1)
+    places: dict[str | None, list[Column]] = defaultdict(list)
+    parts: dict[str | None, Parts] = defaultdict(list)
+    for i, a in np.unique(source, axis=0):
+        place = np.flatnonzero((source == (i, a)).all(1))
+        annotation = prepared.rows.records[i].annotations[a]
+        head = _head(annotation)
+        places[head].append(place)
+        parts[head].append((annotation, columns.entry_A[row_N[place]]))
+    return {head: (np.concatenate(places[head]), parts[head]) for head in parts}
+
+
+def _head(annotation: Annotation) -> str | None:
+    if isinstance(annotation.block, Dense):
+        return annotation.block.head
+    if isinstance(annotation.block, Sparse):
+        return None
+    raise ValueError(
+        f"a term reads the distribution of teacher {annotation.teacher!r}, which gave only a {type(annotation.block).__name__} "
+        "block; set estimator: {kind: score_function}, or have it annotate with dense or sparse blocks"
+    )
+
+
+def _dense(parts: Parts, order: Column, head: str) -> Dense:
+    hidden = [annotation.block.hidden_N_H[torch.from_numpy(entry)] for annotation, entry in parts]  # type: ignore[union-attr]
+    return Dense(torch.cat(hidden)[torch.from_numpy(order)], head)
+
+
+def _sparse(parts: Parts, order: Column) -> SparseRows:
+    def joined(column: Callable[[Any], NDArray[Any]]) -> Tensor:
+        return torch.from_numpy(np.concatenate([column(annotation.block)[entry] for annotation, entry in parts])[order])
+
+    width = max(annotation.block.ids_N_K.shape[1] for annotation, _ in parts)  # type: ignore[union-attr]
+    return SparseRows(
+        joined(lambda block: _widened(block.ids_N_K, width, -1)).long(),
+        joined(lambda block: _widened(block.logprob_N_K, width, FLOOR)),
+        joined(lambda block: block.logtail_N),
+    )
+
+
+def _widened(column_N_K: NDArray[Any], width: int, filler: float) -> NDArray[Any]:
+    return np.pad(column_N_K, ((0, 0), (0, width - column_N_K.shape[1])), constant_values=filler)

@@ -1,0 +1,101 @@
+"""Rows of a table as records."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from agentopd.records.plain import from_json, unescape
+from agentopd.types import (
+    Annotation,
+    Block,
+    Failure,
+    Key,
+    Outcome,
+    Record,
+    Sampled,
+    Segment,
+    Span,
+    Sparse,
+    Task,
+    ToolCall,
+    Trajectory,
+    Turn,
+)
+
+
+def to_records(table: pa.Table) -> list[Record]:
+    """The records of a table that :func:`agentopd.records.encoding.to_table` made."""
+    rows = unpack(table.to_struct_array().combine_chunks())
+    return [Record(_trajectory(row), tuple(map(_annotation, row["annotations"]))) for row in rows]
+
+
+def unpack(array: pa.Array) -> list[Any]:
+    """Structs as dicts, lists of numbers as numpy arrays of their own, the rest as Python values; null is ``None``."""
+    kind = array.type
+    if pa.types.is_struct(kind):
+        names, columns = [field.name for field in kind], [unpack(child) for child in array.flatten()]
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    if not pa.types.is_list(kind) or pa.types.is_string(kind.value_type):
+        return list(array.to_pylist())
+    nested = pa.types.is_struct(kind.value_type)
+    values = unpack(array.values) if nested else array.values.to_numpy(zero_copy_only=False)
+    offsets, valid = array.offsets.to_pylist(), array.is_valid().to_pylist()
+    # a copy, so that one record does not keep its whole file alive, and so that its arrays can be written to
+    return [values[offsets[i] : offsets[i + 1]].copy() if valid[i] else None for i in range(len(array))]
+
+
+def _trajectory(row: dict[str, Any]) -> Trajectory:
+    options = None if row["options"] is None else from_json(row["options"])
+    return Trajectory(
+        key=Key(row["run"], row["step"], row["index"], row["attempt"]),
+        task=Task(row["env"], row["seed"], from_json(row["kwargs"]), options, row["split"], tuple(row["tags"])),
+        actors=tuple(row["actors"]),
+        segments=tuple(Segment(**segment) for segment in row["segments"]),
+        turns=tuple(map(_turn, row["turn_S"])),
+        outcome=Outcome(row["reward"], row["success"], row["stop"]),
+        privileged=from_json(row["privileged"]),
+        failure=_failure(row),
+        versions=from_json(row["versions"]),
+    )
+
+
+def _failure(row: dict[str, Any]) -> Failure | None:
+    if row["failure"] is None:
+        return None
+    return Failure(row["failure_boundary"], row["failure"], unescape(row["failure_message"]))
+
+
+def _turn(row: dict[str, Any]) -> Turn:
+    calls = tuple(ToolCall(unescape(call["name"]), from_json(call["arguments"])) for call in row["calls"])
+    changed = {
+        "text": unescape(row["text"]),
+        "action": unescape(row["action"]),
+        "advice": None if row["advice"] is None else unescape(row["advice"]),
+        "calls": calls,
+        "observations": tuple(map(from_json, row["observations"])),
+        "errors": tuple(row["errors"]),
+    }
+    return Turn(**row | changed)
+
+
+def _annotation(row: dict[str, Any]) -> Annotation:
+    arrays = {name: row[name] for name in ("segment_N", "index_N", "taken_N", "entropy_N", "reward_S", "skip_S")}
+    return Annotation(
+        teacher=row["teacher"],
+        block=_block(row),
+        corrected_S=tuple(None if text is None else unescape(text) for text in row["corrected_S"]),
+        segments=tuple(Segment(**segment) for segment in row["segments"]),
+        statistics={entry["name"]: entry["values"] for entry in row["statistics"]},
+        **arrays,
+    )
+
+
+def _block(row: dict[str, Any]) -> Block:
+    if row["block"] == "sampled":
+        return Sampled()
+    if row["block"] == "sparse":
+        kept = row["sparse"]
+        shape = (len(kept["logtail_N"]), kept["k"])
+        return Sparse(kept["ids_N_K"].reshape(shape), kept["logprob_N_K"].reshape(shape), kept["logtail_N"])
+    kept = row["span"]
+    return Span(kept["student_P_2"].reshape(-1, 2), kept["teacher_P_2"].reshape(-1, 2), kept["logprob_P"])

@@ -1,0 +1,150 @@
+"""Records as rows of a table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from agentopd.errors import RecordError
+from agentopd.records.plain import escape, to_json
+from agentopd.records.schema import ANNOTATION, BLOCKS, SCHEMA, SEGMENT, TURN
+from agentopd.types import Annotation, Block, Record, Sampled, Segment, Span, Sparse, Trajectory, Turn
+
+
+def to_table(records: Sequence[Record]) -> pa.Table:
+    """One row a record, in order.
+
+    Raises:
+        RecordError: A record holds what cannot be read back equal: a dense block, an array of another type than ``types.py``
+            gives, something that is not plain data.
+    """
+    rows = [_row(record) for record in records]
+    try:
+        return pa.Table.from_pylist(rows, schema=SCHEMA)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise RecordError(
+            f"cannot write {_span(records)}: {error}; every field must have the type that types.py gives it"
+        ) from error
+
+
+def _span(records: Sequence[Record]) -> str:
+    return f"records {records[0].trajectory.key} to {records[-1].trajectory.key}"
+
+
+def _row(record: Record) -> dict[str, Any]:
+    trajectory = record.trajectory
+    where = f"trajectory {trajectory.key}"
+    return {
+        **_plain_columns(trajectory),
+        **_failure(trajectory),
+        "kwargs": to_json(trajectory.task.kwargs, f"{where}: task.kwargs"),
+        "options": None
+        if trajectory.task.options is None
+        else to_json(trajectory.task.options, f"{where}: task.options"),
+        "privileged": to_json(trajectory.privileged, f"{where}: privileged"),
+        "versions": to_json(trajectory.versions, f"{where}: versions"),
+        "actors": trajectory.actors,
+        "segments": [_segment(segment, f"{where}: segment {i}") for i, segment in enumerate(trajectory.segments)],
+        "turn_S": [_turn(turn, f"{where}: turn {i}") for i, turn in enumerate(trajectory.turns)],
+        "annotations": [_annotation(a, f"{where}: annotation of teacher {a.teacher!r}") for a in record.annotations],
+    }
+
+
+def _plain_columns(trajectory: Trajectory) -> dict[str, Any]:
+    key, task, outcome = trajectory.key, trajectory.task, trajectory.outcome
+    return {
+        "key": str(key),
+        "run": key.run,
+        "step": key.step,
+        "index": key.index,
+        "attempt": key.attempt,
+        "env": task.env_id,
+        "task": task.id,
+        "seed": task.seed,
+        "split": task.split,
+        "tags": task.tags,
+        "source": trajectory.segments[0].source if trajectory.segments else None,
+        "success": outcome.success,
+        "reward": outcome.total_reward,
+        "stop": outcome.stop,
+        "turns": len(trajectory.turns),
+        "tokens": sum(len(segment) for segment in trajectory.segments),
+        "errors": sum(len(turn.errors) for turn in trajectory.turns),
+    }
+
+
+def _failure(trajectory: Trajectory) -> dict[str, Any]:
+    failure = trajectory.failure
+    if failure is None:
+        return {"failure": None, "failure_boundary": None, "failure_message": None}
+    return {
+        "failure": failure.kind,
+        "failure_boundary": failure.boundary,
+        "failure_message": escape(failure.message),
+    }
+
+
+def _segment(segment: Segment, where: str) -> dict[str, Any]:
+    return {"source": segment.source, **_arrays(segment, SEGMENT, where)}
+
+
+def _turn(turn: Turn, where: str) -> dict[str, Any]:
+    return {field.name: getattr(turn, field.name) for field in TURN} | {
+        "text": escape(turn.text),
+        "action": escape(turn.action),
+        "advice": None if turn.advice is None else escape(turn.advice),
+        "calls": [
+            {"name": escape(call.name), "arguments": to_json(call.arguments, f"{where}: arguments of {call.name!r}")}
+            for call in turn.calls
+        ],
+        "observations": [to_json(message, f"{where}: observations") for message in turn.observations],
+    }
+
+
+def _annotation(annotation: Annotation, where: str) -> dict[str, Any]:
+    statistics = [
+        {"name": name, "values": _checked(values, pa.float32(), f"{where}: statistics[{name!r}]")}
+        for name, values in annotation.statistics.items()
+    ]
+    return {
+        "teacher": annotation.teacher,
+        **_arrays(annotation, ANNOTATION, where),
+        "corrected_S": [None if text is None else escape(text) for text in annotation.corrected_S],
+        "segments": [_segment(segment, f"{where}: segment {i}") for i, segment in enumerate(annotation.segments)],
+        "statistics": statistics,
+        **_block(annotation.block, where),
+    }
+
+
+def _block(block: Block, where: str) -> dict[str, Any]:
+    if isinstance(block, Sampled):
+        return {"block": "sampled"}
+    if isinstance(block, Sparse):
+        _require_shapes(block, where)
+        return {"block": "sparse", "sparse": {"k": block.ids_N_K.shape[1], **_arrays(block, BLOCKS["sparse"], where)}}
+    if isinstance(block, Span):
+        return {"block": "span", "span": _arrays(block, BLOCKS["span"], where)}
+    raise RecordError(
+        f"{where} is a dense block (hidden states), which records do not keep; write agentopd.records.thin(record, ...) instead"
+    )
+
+
+def _require_shapes(block: Sparse, where: str) -> None:
+    ids, logprob, tail = block.ids_N_K.shape, block.logprob_N_K.shape, block.logtail_N.shape
+    if len(ids) != 2 or logprob != ids or tail != ids[:1]:
+        raise RecordError(
+            f"{where}: a sparse block of shapes {ids}, {logprob}, {tail}; they must be [N, K], [N, K], [N]"
+        )
+
+
+def _arrays(owner: object, kind: pa.StructType, where: str) -> Mapping[str, np.ndarray[Any, Any]]:
+    """The arrays of ``owner``, those of its fields that ``kind`` holds as lists of numbers, flat."""
+    names = [f.name for f in kind if pa.types.is_list(f.type) and pa.types.is_primitive(f.type.value_type)]
+    return {n: _checked(getattr(owner, n), kind.field(n).type.value_type, f"{where}: {n}") for n in names}
+
+
+def _checked(array: np.ndarray[Any, Any], kind: pa.DataType, where: str) -> np.ndarray[Any, Any]:
+    if array.dtype != kind.to_pandas_dtype():
+        raise RecordError(f"{where} is {array.dtype}; make it {kind}, or it would not be read back equal")
+    return array.reshape(-1)

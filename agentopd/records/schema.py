@@ -1,0 +1,122 @@
+"""The columns of a record file: what people query as plain columns, the rest as typed lists or JSON.
+
+Nested fields carry the names of ``types.py``. Free-form mappings (kwargs, options, privileged facts, tool arguments, messages)
+are JSON text; text that a model or an environment wrote is escaped as :mod:`agentopd.records.plain` says.
+"""
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+FORMAT = b"agentopd.format"
+RECORDS = b"records"
+SIGNALS = b"signals"
+VERSION = b"agentopd.version"
+CURRENT = b"1"
+
+_TEXT = pa.string()
+_TEXTS = pa.list_(_TEXT)
+_INTS = pa.list_(pa.int32())
+_FLOATS = pa.list_(pa.float32())
+_BOOLS = pa.list_(pa.bool_())
+
+SEGMENT = pa.struct(
+    {
+        "tokens_T": _INTS,
+        "turn_T": _INTS,
+        "actor_T": _INTS,
+        "trainable_T": _BOOLS,
+        "logprob_T": _FLOATS,
+        "source": _TEXT,
+    }
+)
+
+TURN = pa.struct(
+    {
+        "index": pa.int32(),
+        "actor": _TEXT,
+        "segment": pa.int32(),
+        "start": pa.int32(),
+        "stop": pa.int32(),
+        "text": _TEXT,
+        "action": _TEXT,
+        "calls": pa.list_(pa.struct({"name": _TEXT, "arguments": _TEXT})),
+        "observations": _TEXTS,
+        "reward": pa.float64(),
+        "terminated": pa.bool_(),
+        "truncated": pa.bool_(),
+        "finish": _TEXT,
+        "drift": _TEXT,
+        "errors": _TEXTS,
+        "advice": _TEXT,
+        "seconds_policy": pa.float64(),
+        "seconds_env": pa.float64(),
+        "prefilled": pa.int64(),
+        "policy_version": pa.int64(),
+    }
+)
+
+BLOCKS: Mapping[str, pa.StructType] = {
+    "sampled": pa.struct({}),
+    # [N, K] and [P, 2] arrays are kept flat, row by row
+    "sparse": pa.struct({"k": pa.int32(), "ids_N_K": _INTS, "logprob_N_K": _FLOATS, "logtail_N": _FLOATS}),
+    "span": pa.struct({"student_P_2": _INTS, "teacher_P_2": _INTS, "logprob_P": _FLOATS}),
+}
+
+ANNOTATION = pa.struct(
+    {
+        "teacher": _TEXT,
+        "segment_N": _INTS,
+        "index_N": _INTS,
+        "taken_N": _FLOATS,
+        "entropy_N": _FLOATS,
+        "reward_S": _FLOATS,
+        "skip_S": _BOOLS,
+        "corrected_S": _TEXTS,
+        "segments": pa.list_(SEGMENT),
+        "statistics": pa.list_(pa.struct({"name": _TEXT, "values": _FLOATS})),
+        "block": _TEXT,
+        "sparse": BLOCKS["sparse"],
+        "span": BLOCKS["span"],
+    }
+)
+
+PLAIN: Mapping[str, pa.DataType] = {
+    "key": _TEXT,
+    "run": _TEXT,
+    "step": pa.int64(),
+    "index": pa.int64(),
+    "attempt": pa.int64(),
+    "env": _TEXT,
+    "task": _TEXT,
+    "seed": pa.uint64(),
+    "split": _TEXT,
+    "tags": _TEXTS,
+    "source": _TEXT,
+    "success": pa.bool_(),
+    "reward": pa.float64(),
+    "stop": _TEXT,
+    "turns": pa.int64(),
+    "tokens": pa.int64(),
+    "errors": pa.int64(),
+    "failure": _TEXT,
+}
+"""One value an episode: ``task`` is ``Task.id``, ``source`` that of the first segment, ``turns``, ``tokens`` (of all segments) and
+``errors`` (bad actions) are counts, ``failure`` is its kind or null."""
+
+SCHEMA = pa.schema(
+    {
+        **PLAIN,
+        "failure_boundary": _TEXT,
+        "failure_message": _TEXT,
+        "kwargs": _TEXT,
+        "options": _TEXT,
+        "privileged": _TEXT,
+        "versions": _TEXT,
+        "actors": _TEXTS,
+        "segments": pa.list_(SEGMENT),
+        "turn_S": pa.list_(TURN),
+        "annotations": pa.list_(ANNOTATION),
+    },
+    metadata={FORMAT: RECORDS, VERSION: CURRENT},
+)

@@ -1,0 +1,86 @@
+"""Makes dense annotations small enough to keep."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from agentopd.errors import RecordError
+from agentopd.types import Annotation, Block, Dense, Record, Sampled, Sparse
+
+if TYPE_CHECKING:
+    import torch
+
+CHUNK_ROWS = 512
+"""Rows whose logits exist at once."""
+
+
+class LogitHead(Protocol):
+    """What turns hidden states [N, H] into logits [N, V]."""
+
+    def logits(self, hidden: "torch.Tensor") -> "torch.Tensor":
+        """The logits."""
+        ...
+
+
+def thin(
+    record: Record,
+    block: Literal["sampled", "sparse"] = "sampled",
+    k: int = 64,
+    heads: Mapping[str, Mapping[str, LogitHead]] | None = None,
+    temperature: float = 1.0,
+) -> Record:
+    """``record`` with every dense block replaced; other blocks stay, and ``taken_N`` and ``entropy_N`` stay in any case.
+
+    Args:
+        record: A record.
+        block: ``sampled`` keeps the log-probability of the taken token alone; ``sparse`` the ``k`` most likely tokens, the most
+            likely first, with the exact log of the mass outside them.
+        k: The most tokens that a sparse row keeps; the vocabulary bounds it.
+        heads: By teacher, its ``heads``; ``sparse`` needs those that the dense blocks name.
+        temperature: Divides the logits; the one at which the teacher was asked, so that ``taken_N`` agrees.
+
+    Raises:
+        RecordError: A head is missing, or ``k`` is not positive.
+    """
+    if k < 1:
+        raise RecordError(f"thin: k={k}; keep at least one token a row")
+
+    def thinned(annotation: Annotation) -> Annotation:
+        if not isinstance(annotation.block, Dense):
+            return annotation
+        if block == "sampled":
+            return replace(annotation, block=Sampled())
+        return replace(annotation, block=_sparse(annotation.block, k, _head(annotation, heads or {}), temperature))
+
+    return replace(record, annotations=tuple(map(thinned, record.annotations)))
+
+
+def _head(annotation: Annotation, heads: Mapping[str, Mapping[str, LogitHead]]) -> LogitHead:
+    assert isinstance(annotation.block, Dense)
+    name = annotation.block.head
+    try:
+        return heads[annotation.teacher][name]
+    except KeyError:
+        raise RecordError(
+            f"thin: the head {name!r} of teacher {annotation.teacher!r} is needed to make its block sparse; "
+            "pass heads={teacher.name: teacher.heads}, or block='sampled'"
+        ) from None
+
+
+def _sparse(dense: Dense, k: int, head: LogitHead, temperature: float) -> Block:
+    chunks = [_top(head.logits(hidden) / temperature, k) for hidden in dense.hidden_N_H.split(CHUNK_ROWS)]
+    ids_N_K, logprob_N_K, logtail_N = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    return Sparse(ids_N_K, logprob_N_K, logtail_N)
+
+
+def _top(logits_N_V: "torch.Tensor", k: int) -> tuple["np.ndarray", ...]:  # type: ignore[type-arg]
+    """The k most likely ids, their log-probabilities, and the log of the mass of the rest."""
+    logits_N_V = logits_N_V.detach().float()
+    top_N_K, ids_N_K = logits_N_V.topk(min(k, logits_N_V.shape[-1]), dim=-1)
+    total_N_1 = logits_N_V.logsumexp(-1, keepdim=True)
+    # summed over the others, not taken as 1 - sum: nothing cancels where the top holds nearly all of the mass
+    rest_N = logits_N_V.scatter(-1, ids_N_K, float("-inf")).logsumexp(-1)
+    logprob_N_K, logtail_N = top_N_K - total_N_1, rest_N - total_N_1.squeeze(-1)
+    return ids_N_K.cpu().numpy().astype(np.int32), logprob_N_K.cpu().numpy(), logtail_N.cpu().numpy()

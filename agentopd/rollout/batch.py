@@ -1,0 +1,165 @@
+"""One batch in the transformers engine: rows that are prefilled and decoded together over one cache."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+
+from agentopd.rollout.kv import BufferLayer, Column, Entry, Pool, common_prefix, gather, pool_of
+from agentopd.rollout.masks import gapped_mask
+from agentopd.rollout.policy import Request
+from agentopd.rollout.sampling import uniforms
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One request on its way through a turn."""
+
+    request: Request
+    prompt_T: Column
+    entry: Entry | None
+    cached: int
+    """Leading tokens of the prompt that the entry holds."""
+    uniform_N: NDArray[np.float64]
+    prefilled: int
+    """Prompt tokens that this turn must process."""
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    done: bool = False
+
+    @classmethod
+    def of(cls, request: Request, entry: Entry | None) -> "Row":
+        """A row that has produced nothing yet."""
+        prompt_T = np.array(request.tokens, np.int64)
+        uniform_N = uniforms(request.seed, request.max_new_tokens)
+        cached = common_prefix(entry, prompt_T)
+        return cls(request, prompt_T, entry, cached, uniform_N, prefilled=len(prompt_T) - cached)
+
+    @property
+    def uniform(self) -> float:
+        """The number that decides the next token; anything once the row is done."""
+        return 0.0 if self.done else float(self.uniform_N[len(self.tokens)])
+
+    def caught_up(self, entry: Entry) -> None:
+        """All of the prompt but its last token is now cached."""
+        self.entry, self.cached = entry, len(self.prompt_T) - 1
+
+    def add(self, token: int, logprob: float, end_of_turn: int) -> None:
+        """Takes the next token."""
+        self.tokens.append(token)
+        self.logprobs.append(logprob)
+        self.done = token == end_of_turn or len(self.tokens) == self.request.max_new_tokens
+
+
+class Batch:
+    """Rows over one cache of three stretches of columns: cached and new tokens, each right-aligned, then generated ones."""
+
+    def __init__(self, model: PreTrainedModel, rows: Sequence[Row], layers: int | None, held_back: int = 0) -> None:
+        """Gathers what is cached.
+
+        Args:
+            model: A causal language model.
+            rows: The requests.
+            layers: How many plain layers the model caches; None for models with others, which keep nothing between turns.
+            held_back: Tokens at the end of every prompt that are not to be processed.
+        """
+        self.model = model
+        self.rows = list(rows)
+        self.plain = layers is not None
+        self._held_back = held_back
+        self._device = next(model.parameters()).device
+        self._past = self._width = max(row.cached for row in rows)
+        self._start = self._past + max(self._stop(row) - row.cached for row in rows)
+        self._buffers = [] if layers is None else self._gather(layers)
+        self._cache = Cache(layers=[*self._buffers]) if self._buffers else DynamicCache(config=model.config)
+        self._visible_B_W = self._layout()
+
+    def _gather(self, layers: int) -> list[BufferLayer]:
+        room = max(row.request.max_new_tokens for row in self.rows)
+        return gather([row.entry for row in self.rows], [row.cached for row in self.rows], layers, self._start + room)
+
+    def _stop(self, row: Row) -> int:
+        return len(row.prompt_T) - self._held_back
+
+    def _layout(self) -> Tensor:
+        """Which columns of the first two stretches hold tokens, [B, past + new]."""
+        visible_B_W = np.zeros((len(self.rows), self._start), np.bool_)
+        for b, row in enumerate(self.rows):
+            visible_B_W[b, self._prompt_columns(row)] = True
+        return torch.from_numpy(visible_B_W).to(self._device)
+
+    def _prompt_columns(self, row: Row) -> Column:
+        new = self._stop(row) - row.cached
+        return np.concatenate(
+            [np.arange(self._past - row.cached, self._past), np.arange(self._start - new, self._start)]
+        )
+
+    def prefill(self) -> Tensor:
+        """Processes the new tokens of every prompt; the logits [B, V] after the last."""
+        shape = (len(self.rows), self._start - self._past)
+        tokens_B_Q, position_B_Q = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        for b, row in enumerate(self.rows):
+            stop = self._stop(row)
+            tokens_B_Q[b, shape[1] - (stop - row.cached) :] = row.prompt_T[row.cached : stop]
+            position_B_Q[b, shape[1] - (stop - row.cached) :] = np.arange(row.cached, stop)
+        return self._forward(tokens_B_Q, position_B_Q)
+
+    def step(self) -> Tensor:
+        """Processes the last generated token of every row; the logits [B, V] after it. Rows that are done are carried along."""
+        tokens_B_1 = np.array([[row.tokens[-1]] for row in self.rows], np.int64)
+        position_B_1 = np.array([[len(row.prompt_T) + len(row.tokens) - 1] for row in self.rows], np.int64)
+        self._visible_B_W = nn.functional.pad(self._visible_B_W, (0, 1), value=True)
+        return self._forward(tokens_B_1, position_B_1)
+
+    def _forward(self, tokens_B_Q: Column, position_B_Q: Column) -> Tensor:
+        queries = tokens_B_Q.shape[1]
+        self._width += queries
+        output = self.model(
+            input_ids=torch.from_numpy(tokens_B_Q).to(self._device),
+            position_ids=torch.from_numpy(position_B_Q).to(self._device),
+            attention_mask=self._mask(queries),
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits_B_V: Tensor = output.logits[:, -1]
+        return logits_B_V
+
+    def _mask(self, queries: int) -> Tensor | None:
+        """Our own mask where all layers are plain; others make theirs, each kind of layer its own, from the two-dimensional one."""
+        if not self.plain:
+            return self._visible_B_W
+        attention = self.model.config._attn_implementation
+        return gapped_mask(self._visible_B_W, queries, attention, next(self.model.parameters()).dtype)
+
+    def entries(self, done_only: bool = False) -> dict[int, Entry]:
+        """The cache entries, by episode, of all rows or of those that are done (then out of the shared tensors)."""
+        picked = [b for b, row in enumerate(self.rows) if row.done or not done_only]
+        pool = pool_of(self._buffers, self._index(picked) if done_only else None)
+        return {
+            self.rows[b].request.episode: self._entry(self.rows[b], pool, n if done_only else b)
+            for n, b in enumerate(picked)
+        }
+
+    def _entry(self, row: Row, pool: Pool, place: int) -> Entry:
+        generated = row.tokens[:-1]  # the last one was never processed
+        prompt_T = row.prompt_T[: self._stop(row)]
+        column_T = np.concatenate([self._prompt_columns(row), np.arange(self._start, self._start + len(generated))])
+        return Entry(pool, place, np.concatenate([prompt_T, np.array(generated, np.int64)]), column_T)
+
+    def drop_done(self) -> None:
+        """Goes on with the rows that are not done."""
+        alive = [b for b, row in enumerate(self.rows) if not row.done]
+        index = self._index(alive)
+        for layer in self._buffers:
+            layer.select(index)
+        self._visible_B_W = self._visible_B_W[index]
+        self.rows = [self.rows[b] for b in alive]
+
+    def _index(self, rows: list[int]) -> Tensor:
+        return torch.tensor(rows, dtype=torch.long, device=self._device)

@@ -1,0 +1,172 @@
+"""Plays many episodes at once: policies act for all that live, then all their environments step."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from agentopd.chat import Chat
+from agentopd.choice import nearest
+from agentopd.errors import ConfigError, EnvError, PolicyError
+from agentopd.rollout.episode import Episode
+from agentopd.rollout.isolation import Isolated
+from agentopd.rollout.policy import EXPERT, Assignment, Generation, Policy, Request, Rollout
+from agentopd.rollout.scripted import ScriptedPolicy
+from agentopd.rollout.session import Observed, Session
+from agentopd.types import Failure, Trajectory
+
+ENOUGH_TO_JUDGE = 16
+"""Episodes that must have begun before a share of failures says anything."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slot:
+    """A living episode and its environment."""
+
+    episode: Episode
+    session: Session
+    thread: Isolated[Observed]
+
+    def advance(self) -> None:
+        """Waits for the environment and tells the episode."""
+        observed = self.thread.result()
+        if isinstance(observed, Failure):
+            self.episode.fail(observed)
+        elif self.episode.begun:
+            self.episode.observe(observed)
+        else:
+            self.episode.open(observed)
+
+
+def collect(
+    assignments: Sequence[Assignment],
+    policies: Mapping[str, Policy],
+    chat: Chat,
+    settings: Rollout,
+    advice: bool = False,
+    on_done: Callable[[Trajectory], None] | None = None,
+) -> list[Trajectory]:
+    """Plays every assignment; an episode that ends makes room for the next at once.
+
+    Args:
+        assignments: What to play and who acts.
+        policies: By actor. ``expert`` needs none.
+        chat: Between messages and tokens, for all actors.
+        settings: Limits, sampling of lengths, concurrency.
+        advice: Whether to record the environment's expert action at every turn, where it has one.
+        on_done: Called with each trajectory when it ends.
+
+    Returns:
+        One trajectory an assignment, in their order. A failed episode is among them, with the turns it had and its ``failure``.
+
+    Raises:
+        ConfigError: An actor has no policy.
+        PolicyError: A policy failed; that is never one episode's fault.
+        EnvError: More than ``settings.max_failures`` of the episodes failed.
+    """
+    return _Collection(policies, chat, settings, advice, on_done).play(assignments)
+
+
+class _Collection:
+    def __init__(
+        self,
+        policies: Mapping[str, Policy],
+        chat: Chat,
+        settings: Rollout,
+        advice: bool,
+        on_done: Callable[[Trajectory], None] | None,
+    ) -> None:
+        self._policies: dict[str, Policy] = {EXPERT: ScriptedPolicy(), **policies}
+        self._chat = chat
+        self._settings = settings
+        self._advice = advice
+        self._on_done = on_done
+        self._living: list[Slot] = []
+        self._done: dict[int, Trajectory] = {}
+
+    def play(self, assignments: Sequence[Assignment]) -> list[Trajectory]:
+        for assignment in assignments:
+            _require_actor(assignment.actor, self._policies)
+        waiting = deque(enumerate(assignments))
+        try:
+            while waiting or self._living:
+                while waiting and len(self._living) < self._settings.concurrency:
+                    self._living.append(self._begin(*waiting.popleft()))
+                for slot in self._living:
+                    slot.advance()
+                self._retire()
+                self._judge(last=not waiting and not self._living)
+                self._act()
+        finally:
+            for slot in self._living:
+                self._free(slot)
+        return [self._done[number] for number in range(len(assignments))]
+
+    def _begin(self, number: int, assignment: Assignment) -> Slot:
+        session = Session(assignment.task, self._advice, needs_expert=assignment.actor == EXPERT)
+        slot = Slot(
+            Episode(number, assignment, self._chat, self._settings), session, Isolated(self._settings.time_limit)
+        )
+        slot.thread.submit("reset", session.reset)
+        return slot
+
+    def _retire(self) -> None:
+        """Turns episodes that are over into trajectories."""
+        over = [slot for slot in self._living if slot.episode.stop is not None]
+        self._living = [slot for slot in self._living if slot.episode.stop is None]
+        for slot in over:
+            self._free(slot)
+            trajectory = self._done[slot.episode.number] = slot.episode.trajectory()
+            if self._on_done is not None:
+                self._on_done(trajectory)
+
+    def _free(self, slot: Slot) -> None:
+        slot.thread.close(slot.session.close)
+        self._policies[slot.episode.assignment.actor].release([slot.episode.number])
+
+    def _judge(self, last: bool) -> None:
+        """Stops when too large a share of the episodes that have begun failed; one alone never stops it."""
+        reasons = Counter(_line(t.failure) for t in self._done.values() if t.failure is not None)
+        failed, begun = reasons.total(), len(self._done) + len(self._living)
+        if failed > 1 and failed > self._settings.max_failures * begun and (last or begun >= ENOUGH_TO_JUDGE):
+            reason, count = reasons.most_common(1)[0]
+            raise EnvError(
+                f"{failed} of {begun} episodes failed, more than rollout.max_failures={self._settings.max_failures:g} "
+                f"allows; {count} of them: {reason}"
+            )
+
+    def _act(self) -> None:
+        """Lets every policy act for its episodes, and starts their environments' steps."""
+        for actor, policy in self._policies.items():
+            slots = [slot for slot in self._living if slot.episode.assignment.actor == actor]
+            if not slots:
+                continue
+            begin = time.perf_counter()
+            generations = _generations(actor, policy, [slot.episode.request() for slot in slots])
+            # the batch is one piece of work: each turn carries its share, so that sums over turns are wall time
+            seconds = (time.perf_counter() - begin) / len(slots)
+            for slot, generation in zip(slots, generations, strict=True):
+                action = slot.episode.take(generation, policy.version, seconds)
+                slot.thread.submit("step", partial(slot.session.step, action))
+
+
+def _generations(actor: str, policy: Policy, requests: list[Request]) -> list[Generation]:
+    try:
+        generations = policy.act(requests)
+    except (PolicyError, ConfigError):
+        raise
+    except Exception as error:
+        raise PolicyError(f"the policy of {actor!r} failed: {type(error).__name__}: {error}") from error
+    if len(generations) != len(requests):
+        raise PolicyError(f"the policy of {actor!r} gave {len(generations)} generations for {len(requests)} requests")
+    return generations
+
+
+def _require_actor(actor: str, policies: Mapping[str, Policy]) -> None:
+    if actor not in policies:
+        raise ConfigError(f"no policy acts as {actor!r}{nearest(actor, policies)}; there are: {', '.join(policies)}")
+
+
+def _line(failure: Failure) -> str:
+    return f"{failure.boundary} {failure.kind}: {failure.message}"

@@ -1,0 +1,142 @@
+"""The transformers engine: batches of unequal length, and each episode's cache kept between its turns."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache
+
+from agentopd.errors import ConfigError, PolicyError
+from agentopd.rollout.batch import Batch, Row
+from agentopd.rollout.kv import Entry, is_plain
+from agentopd.rollout.masks import SUPPORTED
+from agentopd.rollout.policy import Generation, Request, Rollout
+from agentopd.rollout.sampling import draw, processed
+
+
+class TransformersPolicy:
+    """Samples turns from a causal language model of transformers.
+
+    A turn processes only the tokens after the longest common prefix of its context and what is cached. Models with layers other
+    than plain full attention (sliding window, recurrent) process the whole context each turn; ``Generation.prefilled`` says so.
+    The same request gives the same tokens in any batch up to rounding: a token differs only where a uniform draw falls within
+    rounding of a boundary between two tokens.
+    """
+
+    def __init__(self, model: PreTrainedModel, end_of_turn: int, settings: Rollout) -> None:
+        """Keeps a reference to ``model``; call :meth:`refresh` whenever its weights have changed.
+
+        Raises:
+            ConfigError: The model's attention is neither ``sdpa`` nor ``eager``.
+        """
+        self.version = 0
+        self._model = model
+        self._end_of_turn = end_of_turn
+        self._settings = settings
+        self._entries: dict[int, Entry] = {}
+        plain = is_plain(model.config)
+        self._layers = len(DynamicCache(config=model.config).layers) if plain else None
+        attention = model.config._attn_implementation
+        if attention not in SUPPORTED:
+            raise ConfigError(
+                f"the rollout engine supports attention {' or '.join(SUPPORTED)}, not {attention!r}: set attention=sdpa"
+            )
+
+    def act(self, requests: Sequence[Request]) -> list[Generation]:
+        """One generation a request. Scripts are played without the model; the cache catches up later.
+
+        Raises:
+            PolicyError: A request is impossible, or the model's logits are not finite.
+        """
+        _check(requests)
+        rows = [Row.of(r, self._entries.get(r.episode)) for r in requests if r.script is None]
+        if rows:
+            with torch.inference_mode(), evaluating(self._model):
+                self._generate(rows)
+        played = {row.request.episode: _generation(row) for row in rows}
+        return [played[r.episode] if r.script is None else _scripted(r.script) for r in requests]
+
+    def release(self, episodes: Sequence[int]) -> None:
+        """Frees the caches of these episodes; a pool's memory returns when none of its rows is in use."""
+        for episode in episodes:
+            self._entries.pop(episode, None)
+
+    def refresh(self) -> None:
+        """The weights changed: every cache dies, and the version grows."""
+        self._entries.clear()
+        self.version += 1
+
+    def _generate(self, rows: list[Row]) -> None:
+        self._catch_up(rows)
+        batch = Batch(self._model, rows, self._layers)
+        logits_B_V = batch.prefill()
+        while True:
+            self._take(batch.rows, logits_B_V)
+            done = sum(row.done for row in batch.rows)
+            if done == len(batch.rows):
+                break
+            if batch.plain and 4 * done >= len(batch.rows):
+                self._entries |= batch.entries(done_only=True)
+                batch.drop_done()
+            logits_B_V = batch.step()
+        if batch.plain:
+            self._entries |= batch.entries()
+
+    def _catch_up(self, rows: list[Row]) -> None:
+        """Processes the long contexts of newcomers by themselves, so that the others are not padded to their length."""
+        new = [len(row.prompt_T) - row.cached for row in rows]
+        typical = sorted(new)[len(new) // 2]
+        late = [row for row, count in zip(rows, new, strict=True) if count > 2 * typical]
+        if self._layers is None or not late or max(new) * len(new) <= 2 * sum(new):
+            return
+        batch = Batch(self._model, late, self._layers, held_back=1)
+        batch.prefill()
+        entries = batch.entries()
+        for row in late:
+            row.caught_up(entries[row.request.episode])
+
+    def _take(self, rows: Sequence[Row], logits_B_V: Tensor) -> None:
+        """Draws the next token of every row that is not done."""
+        if not bool(torch.isfinite(logits_B_V.amax(1)).all()):  # the largest shows any NaN and any infinity
+            raise PolicyError("the model's logits are not finite: its weights are broken, or its dtype overflows")
+        logprob_B_V = processed(logits_B_V, self._settings)
+        uniform_B = torch.tensor([row.uniform for row in rows], dtype=torch.float64, device=logits_B_V.device)
+        token_B = draw(logprob_B_V, uniform_B)
+        taken_B = logprob_B_V.gather(1, token_B[:, None])[:, 0]
+        for row, token, logprob in zip(rows, token_B.tolist(), taken_B.tolist(), strict=True):
+            if not row.done:
+                row.add(token, logprob, self._end_of_turn)
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Puts every module of ``model`` into evaluation mode, and afterwards back exactly those that were training."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _check(requests: Sequence[Request]) -> None:
+    episodes = [request.episode for request in requests]
+    if len(set(episodes)) < len(episodes):
+        raise PolicyError(f"an episode asks twice in one call: {sorted(e for e in episodes if episodes.count(e) > 1)}")
+    for request in requests:
+        if not len(request.tokens) or request.max_new_tokens < 1:
+            raise PolicyError(
+                f"episode {request.episode}: a context of {len(request.tokens)} tokens and max_new_tokens={request.max_new_tokens}; both must be positive"
+            )
+
+
+def _generation(row: Row) -> Generation:
+    return Generation(row.tokens, row.logprobs, prefilled=row.prefilled)
+
+
+def _scripted(script: Sequence[int]) -> Generation:
+    return Generation(list(script), [0.0] * len(script), prefilled=0)

@@ -1,0 +1,198 @@
+"""One episode: the conversation, and the exact tokens that the policy read and wrote."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+
+from agentopd.chat import Action, Chat
+from agentopd.errors import ConfigError
+from agentopd.rollout.policy import EXPERT, Assignment, Generation, Request, Rollout
+from agentopd.rollout.segments import SegmentBuilder
+from agentopd.rollout.session import Observed
+from agentopd.types import Failure, Message, Outcome, Trajectory, Turn
+
+Stop = Literal["terminated", "truncated", "turn_limit", "overflow", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An action that the environment has not answered yet."""
+
+    action: Action
+    turn: Turn
+
+
+class Episode:
+    """The life of one episode: open, then request, take and observe by turns, until ``stop`` is set."""
+
+    def __init__(self, number: int, assignment: Assignment, chat: Chat, settings: Rollout) -> None:
+        self.number = number
+        self.assignment = assignment
+        self.stop: Stop | None = None
+        self._chat = chat
+        self._settings = settings
+        self._failure: Failure | None = None
+        self._segments: list[SegmentBuilder] = []
+        self._turns: list[Turn] = []
+        self._messages: list[Message] = []
+        self._tools: list[dict[str, Any]] = []
+        self._advice: str | None = None
+        self._privileged: Mapping[str, Any] = {}
+        self._success: bool | None = None
+        self._pending: Pending | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether ``reset`` has been answered."""
+        return bool(self._segments)
+
+    def open(self, observed: Observed) -> None:
+        """Builds the first prompt from what ``reset`` gave."""
+        self._messages = observed.conversation
+        self._tools = list(observed.tools)
+        self._privileged = observed.privileged or {}
+        self._advice = observed.advice
+        self._segments.append(SegmentBuilder(self._chat.prompt(self._messages, self._tools)))
+        if not self._fits(self._segments[-1].tokens):
+            self.stop = "overflow"
+
+    def request(self) -> Request:
+        """What the policy is asked for next.
+
+        Raises:
+            ConfigError: The expert's action is longer than a turn may be.
+        """
+        seed = np.random.SeedSequence([self.assignment.seed, len(self._turns)]).generate_state(1, np.uint64)
+        script = self._script() if self.assignment.actor == EXPERT else None
+        return Request(
+            self.number, tuple(self._segments[-1].tokens), int(seed[0]), self._settings.max_new_tokens, script
+        )
+
+    def _script(self) -> tuple[int, ...]:
+        assert self._advice is not None  # the session of an expert's episode always asks
+        tokens = self._chat.write(self._messages, self._advice, self._tools)
+        limit = self._settings.max_new_tokens
+        if len(tokens) > limit:
+            raise ConfigError(
+                f"rollout.max_new_tokens={limit} is too small: an action of the expert of {self.assignment.task.env_id} "
+                f"has {len(tokens)} tokens; set it to {len(tokens)} or more"
+            )
+        return tuple(tokens)
+
+    def take(self, generation: Generation, policy_version: int, seconds: float) -> str:
+        """Appends what the policy wrote; returns the canonical action for the environment."""
+        action = self._chat.read(generation.tokens)
+        start, stop = self._segments[-1].add_action(generation.tokens, generation.logprobs, len(self._turns))
+        turn = Turn(
+            index=len(self._turns),
+            actor=self.assignment.actor,
+            segment=len(self._segments) - 1,
+            start=start,
+            stop=stop,
+            text=action.text,
+            action=action.canonical,
+            calls=tuple(action.calls),
+            finish="stop" if action.stopped else "length",
+            errors=(() if action.stopped else ("cut",)) + (() if action.text.strip() else ("empty",)),
+            advice=self._advice,
+            seconds_policy=seconds,
+            prefilled=generation.prefilled,
+            policy_version=policy_version,
+        )
+        self._pending = Pending(action, turn)
+        return action.canonical
+
+    def observe(self, observed: Observed) -> None:
+        """Takes the environment's answer to the pending action, and sets ``stop`` where the episode is over."""
+        assert self._pending is not None
+        action, turn = self._pending.action, self._pending.turn
+        self._pending = None
+        self._success = observed.success
+        self._advice = observed.advice
+        turn = replace(
+            turn,
+            observations=observed.messages,
+            reward=observed.reward,
+            terminated=observed.terminated,
+            truncated=observed.truncated,
+            errors=turn.errors + observed.errors,
+            seconds_env=observed.seconds,
+        )
+        self.stop = self._reason_to_stop(observed)
+        drift = "last" if self.stop else self._extend(action, observed.messages)
+        self._turns.append(replace(turn, drift=drift))
+
+    def _reason_to_stop(self, observed: Observed) -> Stop | None:
+        if observed.terminated:
+            return "terminated"
+        if observed.truncated:
+            return "truncated"
+        return "turn_limit" if len(self._turns) + 1 >= self._settings.max_turns else None
+
+    def _extend(
+        self, action: Action, observations: Sequence[Message]
+    ) -> Literal["clean", "realigned", "forked", "last"]:
+        """Lets the observations enter the context; ``last`` where it no longer fits and the episode stops."""
+        extension = self._chat.extend(self._messages, action, list(observations), self._tools)
+        self._messages = [*self._messages, action.message, *observations]
+        segment = self._segments[-1]
+        forked = extension.drift == "forked"
+        if self._fits(extension.tokens if forked else [*segment.tokens, *extension.tokens]):
+            if forked:
+                self._segments.append(SegmentBuilder(extension.tokens))
+            else:
+                segment.add_context(extension.tokens)
+            return extension.drift
+        prompt = self._shortened() if self._settings.on_overflow == "drop_oldest" else None
+        if prompt is None:
+            self.stop = "overflow"
+            return "last"
+        self._segments.append(SegmentBuilder(prompt))
+        return "forked"
+
+    def _shortened(self) -> list[int] | None:
+        """A prompt without the oldest turns that fits; None where even the latest turn alone does not."""
+        starts = [i for i, message in enumerate(self._messages) if message["role"] == "assistant"]
+        for start in starts[1:]:
+            messages = [*self._messages[: starts[0]], *self._messages[start:]]
+            prompt = self._chat.prompt(messages, self._tools)
+            if self._fits(prompt):
+                self._messages = messages
+                return prompt
+        return None
+
+    def _fits(self, prompt: Sequence[int]) -> bool:
+        return len(prompt) + self._settings.max_new_tokens <= self._settings.max_length
+
+    def fail(self, failure: Failure) -> None:
+        """The episode ends here; an action without an answer is kept."""
+        if self._pending is not None:
+            self._turns.append(self._pending.turn)
+        self._failure, self.stop = failure, "failed"
+
+    def trajectory(self) -> Trajectory:
+        """The episode as it was, once ``stop`` is set."""
+        assert self.stop is not None
+        reward = sum(turn.reward for turn in self._turns)
+        succeeded = reward > 0 if self._success is None else self._success
+        return Trajectory(
+            key=self.assignment.key,
+            task=self.assignment.task,
+            actors=(self.assignment.actor,),
+            segments=tuple(segment.build(self.assignment.source) for segment in self._segments),
+            turns=tuple(self._turns),
+            outcome=Outcome(reward, succeeded and self._failure is None, self.stop),
+            privileged=self._privileged,
+            failure=self._failure,
+            versions=dict(package_versions()),
+        )
+
+
+@cache
+def package_versions() -> Mapping[str, str]:
+    """The versions of what produced an episode."""
+    return {package: version(package) for package in ("agentopd", "transformers", "torch", "gymnasium")}

@@ -1,0 +1,42 @@
+"""What a set of episodes looked like, as numbers."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from agentopd.types import Trajectory
+
+
+def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Means over episodes, failed ones included (they count as no success); empty without episodes.
+
+    ``success``, ``reward``, ``turns``, ``tokens`` (of all segments), ``generated`` and ``prefilled`` tokens, ``drift/KIND``,
+    ``errors/KIND`` and ``stop/KIND`` are per episode; ``cut`` is the share of turns cut at the limit; ``failures`` is the share of
+    failed episodes and ``failures/KIND`` its parts; ``seconds/policy`` and ``seconds/env`` are totals, the latter of work in parallel.
+    """
+    if not trajectories:
+        return {}
+    turns = [turn for trajectory in trajectories for turn in trajectory.turns]
+    sums = {
+        "success": float(sum(t.outcome.success for t in trajectories)),
+        "reward": sum(t.outcome.total_reward for t in trajectories),
+        "turns": float(len(turns)),
+        "tokens": float(sum(len(segment) for t in trajectories for segment in t.segments)),
+        "generated": float(sum(turn.stop - turn.start for turn in turns)),
+        "prefilled": float(sum(turn.prefilled for turn in turns)),
+        "failures": float(sum(t.failure is not None for t in trajectories)),
+        **dict.fromkeys(("drift/clean", "drift/realigned", "drift/forked"), 0.0),
+        **_counted("drift", [turn.drift for turn in turns if turn.drift != "last"]),
+        **_counted("errors", [error for turn in turns for error in turn.errors]),
+        **_counted("stop", [t.outcome.stop for t in trajectories]),
+        **_counted("failures", [t.failure.kind for t in trajectories if t.failure is not None]),
+    }
+    means = {name: value / len(trajectories) for name, value in sums.items()}
+    return means | {
+        "cut": sum(turn.finish == "length" for turn in turns) / max(len(turns), 1),
+        "seconds/policy": sum(turn.seconds_policy for turn in turns),
+        "seconds/env": sum(turn.seconds_env for turn in turns),
+    }
+
+
+def _counted(prefix: str, names: Sequence[str]) -> dict[str, float]:
+    return {f"{prefix}/{name}": float(count) for name, count in Counter(names).items()}

@@ -1,0 +1,100 @@
+"""What acts: requests, generations, and the settings of sampling and of episodes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pydantic import Field
+
+from agentopd.choice import Settings
+from agentopd.types import Key, Task
+
+EXPERT = "expert"
+"""The actor whose actions come from the environment itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One episode asks a policy for its next turn."""
+
+    episode: int
+    """Whose turn it is: an engine may keep a cache under this number until it is released."""
+    tokens: Sequence[int]
+    """The whole context, generation prompt included."""
+    seed: int
+    """Of this turn: the same seed and context give the same tokens, whatever else is in the batch, up to rounding."""
+    max_new_tokens: int
+    script: tuple[int, ...] | None = None
+    """Tokens to play instead of generating."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What a policy produced for one request."""
+
+    tokens: list[int]
+    """The end-of-turn token included, where one was produced."""
+    logprobs: list[float]
+    """Of each token under the distribution that was sampled from; 0 for scripted and greedy tokens."""
+    prefilled: int
+    """Prompt tokens that were processed for this turn; those found in a cache are not."""
+
+
+class Policy(Protocol):
+    """Anything that acts for many episodes at once."""
+
+    @property
+    def version(self) -> int:
+        """How often the weights have changed."""
+        ...
+
+    def act(self, requests: Sequence[Request]) -> list[Generation]:
+        """One generation a request, in order; any subset of the living episodes, each at most once."""
+        ...
+
+    def release(self, episodes: Sequence[int]) -> None:
+        """These episodes are over: what was kept for them is freed."""
+        ...
+
+    def refresh(self) -> None:
+        """The weights changed: the version grows, and caches die."""
+        ...
+
+
+class Rollout(Settings):
+    """How turns are sampled and how long episodes may be."""
+
+    temperature: float = Field(1.0, ge=0.0)
+    """Divides the logits; 0 takes the most probable token, and records behaviour log-probability 0 (a point distribution)."""
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    """Keeps the fewest tokens whose probabilities reach this sum; applied after ``top_k``."""
+    top_k: int = Field(0, ge=0)
+    """Keeps this many most probable tokens; 0 keeps all."""
+    max_new_tokens: int = Field(128, ge=1)
+    """Of one turn; a turn that reaches it is cut."""
+    max_length: int = Field(2048, ge=2)
+    """Of one segment: prompt and ``max_new_tokens`` must fit."""
+    max_turns: int = Field(16, ge=1)
+    """Of one episode; it then stops with ``turn_limit``."""
+    time_limit: float = Field(30.0, gt=0.0)
+    """Seconds for one ``reset`` or ``step`` of an environment."""
+    concurrency: int = Field(64, ge=1)
+    """Episodes that live at the same time."""
+    on_overflow: Literal["truncate", "drop_oldest"] = "truncate"
+    """When a context no longer fits: end the episode, or drop its oldest turns and fork a segment."""
+    max_failures: float = Field(0.2, ge=0.0, le=1.0)
+    """The share of episodes that may fail; beyond it the run stops. A single failed episode never stops it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One episode to play: a task, a name, and who acts."""
+
+    task: Task
+    key: Key
+    actor: str
+    """``expert``, or a key of the policies."""
+    seed: int
+    """Of the policy's draws in this episode; the environment is seeded by the task."""
+    source: str
+    """The name, in the method, of what asked for this episode."""

@@ -1,0 +1,52 @@
+"""Drawing tokens: the processed distribution, and draws that depend on a request's seed alone."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agentopd.rollout.policy import Rollout
+
+
+def uniforms(seed: int, count: int) -> NDArray[np.float64]:
+    """``count`` numbers in [0, 1), the i-th for the i-th token of a turn, from a counter-based generator keyed by ``seed``."""
+    return np.random.Generator(np.random.Philox(key=seed)).random(count)
+
+
+def processed(logits_B_V: Tensor, settings: Rollout) -> Tensor:
+    """Log-probabilities [B, V] of the distribution that is sampled from: temperature, then top-k, then top-p.
+
+    Removed tokens have ``-inf``. At temperature 0 all mass is on the most probable token. Half precision is widened.
+    """
+    logits_B_V = logits_B_V.to(torch.promote_types(logits_B_V.dtype, torch.float32))
+    if settings.temperature == 0.0:
+        point_B_V = torch.full_like(logits_B_V, -torch.inf)
+        return point_B_V.scatter_(1, logits_B_V.argmax(1, keepdim=True), 0.0)
+    logprob_B_V = torch.log_softmax(logits_B_V / settings.temperature, dim=1)
+    if 0 < settings.top_k < logprob_B_V.shape[1]:
+        logprob_B_V = torch.log_softmax(_top_k(logprob_B_V, settings.top_k), dim=1)
+    if settings.top_p < 1.0:
+        logprob_B_V = torch.log_softmax(_top_p(logprob_B_V, settings.top_p), dim=1)
+    return logprob_B_V
+
+
+def draw(logprob_B_V: Tensor, uniform_B: Tensor) -> Tensor:
+    """Token ids [B] by inverse CDF, tokens in the order of their ids: the first whose cumulative mass exceeds the uniform."""
+    cdf_B_V = logprob_B_V.double().exp().cumsum(1)
+    total_B_1 = cdf_B_V[:, -1:]
+    below_total_B_1 = torch.nextafter(total_B_1, torch.zeros_like(total_B_1))
+    mass_B_1 = torch.minimum(uniform_B[:, None] * total_B_1, below_total_B_1)
+    return torch.searchsorted(cdf_B_V, mass_B_1, right=True)[:, 0]
+
+
+def _top_k(logprob_B_V: Tensor, k: int) -> Tensor:
+    kept = torch.topk(logprob_B_V, k, dim=1)
+    return torch.full_like(logprob_B_V, -torch.inf).scatter_(1, kept.indices, kept.values)
+
+
+def _top_p(logprob_B_V: Tensor, p: float) -> Tensor:
+    sorted_B_V, order_B_V = torch.sort(logprob_B_V, dim=1, descending=True, stable=True)
+    before_B_V = sorted_B_V.exp().cumsum(1) - sorted_B_V.exp()
+    before_B_V[:, 0] = 0.0  # the most probable token always stays
+    kept_B_V = sorted_B_V.masked_fill(before_B_V >= p, -torch.inf)
+    return torch.empty_like(kept_B_V).scatter_(1, order_B_V, kept_B_V)

@@ -1,0 +1,115 @@
+"""One environment as an episode sees it: conversation in, observations out. Everything here runs in the environment's thread."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+
+from agentopd import env as environments
+from agentopd.errors import EnvError
+from agentopd.types import Message, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What came back from ``reset`` or ``step``."""
+
+    messages: tuple[Message, ...]
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    errors: tuple[str, ...] = ()
+    success: bool | None = None
+    advice: str | None = None
+    """The expert's action in the state that is now reached."""
+    seconds: float = 0.0
+    system: str = ""
+    """The system message; only from ``reset``, as the next two."""
+    tools: tuple[dict[str, Any], ...] = ()
+    privileged: Mapping[str, Any] | None = None
+
+    @property
+    def conversation(self) -> list[Message]:
+        """What came back, after the system message where there is one."""
+        system: list[Message] = [Message(role="system", content=self.system)] if self.system else []
+        return [*system, *self.messages]
+
+
+class Session:
+    """Makes, resets and steps the environment of a task."""
+
+    def __init__(self, task: Task, advice: bool, needs_expert: bool) -> None:
+        """Nothing is made yet.
+
+        Args:
+            task: What to play.
+            advice: Whether to ask the environment's expert, where it has one, at every state.
+            needs_expert: Whether it must have one.
+        """
+        self._task = task
+        self._advice = advice or needs_expert
+        self._needs_expert = needs_expert
+        self._env: gymnasium.Env[Any, Any] | None = None
+
+    def reset(self) -> Observed:
+        """Makes the environment and starts the task."""
+        begin = time.perf_counter()
+        env = self._env = environments.make(self._task.env_id, **self._task.kwargs)
+        options = None if self._task.options is None else dict(self._task.options)
+        observation, info = env.reset(seed=self._task.seed, options=options)
+        if self._needs_expert and not environments.has_expert(env):
+            raise EnvError(f"{self._task.env_id} has no expert; define expert() or choose another actor")
+        return Observed(
+            messages=_messages(observation, info),
+            advice=self._ask_expert(env),
+            system=environments.system_prompt(env),
+            tools=tuple(environments.tools_of(env).schemas),
+            privileged=dict(info.get("privileged", {})),
+            seconds=time.perf_counter() - begin,
+        )
+
+    def step(self, action: str) -> Observed:
+        """Takes one action, given as canonical text."""
+        begin = time.perf_counter()
+        if self._env is None:
+            raise EnvError("step before reset")
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        over = bool(terminated or truncated)
+        success = info.get("success")
+        return Observed(
+            messages=_messages(observation, info),
+            reward=_finite(reward),
+            terminated=bool(terminated),
+            truncated=bool(truncated),
+            errors=tuple(info.get("errors", ())),
+            success=None if success is None else bool(success),
+            advice=None if over else self._ask_expert(self._env),
+            seconds=time.perf_counter() - begin,
+        )
+
+    def close(self) -> None:
+        """Closes the environment, where one was made."""
+        if self._env is not None:
+            self._env.close()
+
+    def _ask_expert(self, env: gymnasium.Env[Any, Any]) -> str | None:
+        return environments.expert_action(env) if self._advice and environments.has_expert(env) else None
+
+
+def _messages(observation: object, info: Mapping[str, Any]) -> tuple[Message, ...]:
+    messages: Sequence[Message] | None = info.get("messages")
+    if messages is not None:
+        return tuple(messages)
+    if not isinstance(observation, str):
+        raise EnvError(f"an observation must be text, got {type(observation).__name__}: use a text face")
+    return (Message(role="user", content=observation),)
+
+
+def _finite(reward: object) -> float:
+    number = float(reward)  # type: ignore[arg-type]
+    if not math.isfinite(number):
+        raise EnvError(f"a reward must be finite, got {number}")
+    return number

@@ -1,0 +1,78 @@
+"""All teachers on all trajectories: out come records."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from agentopd.errors import AgentOPDError, TeacherError
+from agentopd.teachers.base import Teacher
+from agentopd.types import Annotation, Dense, Record, Trajectory
+
+
+def annotate(teachers: Mapping[str, Teacher], trajectories: Sequence[Trajectory]) -> list[Record]:
+    """Lets every teacher annotate every trajectory.
+
+    Args:
+        teachers: By name; annotations stand in this order.
+        trajectories: What the student did. They are not changed.
+
+    Returns:
+        A record for each trajectory, in the same order.
+
+    Raises:
+        TeacherError: A teacher failed, or what it returned does not fit the trajectories. The message names the teacher.
+    """
+    said = [_annotations(teacher, trajectories) for teacher in teachers.values()]
+    return [Record(trajectory, tuple(column[b] for column in said)) for b, trajectory in enumerate(trajectories)]
+
+
+def _annotations(teacher: Teacher, trajectories: Sequence[Trajectory]) -> list[Annotation]:
+    try:
+        annotations = list(teacher.annotate(trajectories))
+    except AgentOPDError:
+        raise
+    except Exception as error:
+        raise TeacherError(f"teacher {teacher.name!r} failed: {type(error).__name__}: {error}") from error
+    if len(annotations) != len(trajectories):
+        raise TeacherError(
+            f"teacher {teacher.name!r} returned {len(annotations)} annotations for {len(trajectories)} trajectories; "
+            "return one each, in order"
+        )
+    for annotation, trajectory in zip(annotations, trajectories, strict=True):
+        problem = _problem(teacher, annotation, trajectory)
+        if problem:
+            raise TeacherError(f"teacher {teacher.name!r}, trajectory {trajectory.key}: {problem}")
+    return annotations
+
+
+def _problem(teacher: Teacher, annotation: Annotation, trajectory: Trajectory) -> str | None:
+    """What does not fit between an annotation and its trajectory."""
+    rows, turns = len(annotation.segment_N), len(trajectory.turns)
+    if annotation.teacher != teacher.name:
+        return f"the annotation is signed {annotation.teacher!r}; sign it with the teacher's name"
+    for name in ("reward_S", "skip_S", "corrected_S"):
+        length = len(getattr(annotation, name))
+        if length != turns and (name != "corrected_S" or length):
+            return f"{name} has {length} entries for {turns} turns"
+    columns = {name: getattr(annotation, name) for name in ("index_N", "taken_N", "entropy_N")}
+    for name, column in {**columns, **annotation.statistics}.items():
+        if len(column) != rows:
+            return f"{name} has {len(column)} entries and segment_N has {rows}"
+    if isinstance(annotation.block, Dense) and annotation.block.head not in teacher.heads:
+        return (
+            f"its block names the head {annotation.block.head!r}; the teacher has: {', '.join(teacher.heads) or 'none'}"
+        )
+    return _misplaced(annotation, trajectory)
+
+
+def _misplaced(annotation: Annotation, trajectory: Trajectory) -> str | None:
+    """The first row that is not an action token of the trajectory, or whether one comes twice."""
+    action_N = np.zeros(len(annotation.segment_N), dtype=np.bool_)
+    for s, segment in enumerate(trajectory.segments):
+        here_N = (annotation.segment_N == s) & (annotation.index_N >= 0) & (annotation.index_N < len(segment))
+        action_N[here_N] = segment.turn_T[annotation.index_N[here_N]] >= 0
+    if not action_N.all():
+        n = int(np.argmin(action_N))
+        return f"its row at segment {annotation.segment_N[n]}, position {annotation.index_N[n]} is not an action token"
+    rows_N_2 = np.stack([annotation.segment_N, annotation.index_N], axis=1)
+    return "two of its rows are the same action token" if len(np.unique(rows_N_2, axis=0)) < len(rows_N_2) else None

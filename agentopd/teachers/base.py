@@ -1,0 +1,149 @@
+"""What a teacher is: it reads finished trajectories and says something beside them; it never changes them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from agentopd.chat import Chat
+from agentopd.models import ModelConfig
+from agentopd.objective.head import Head
+from agentopd.types import Annotation, Bools, Floats, Sampled, Segment, Trajectory
+from agentopd.where import Where
+
+Needs: TypeAlias = Literal["turn", "episode", "group"]
+"""The least that a teacher must see at once: a turn, a whole episode, or all episodes of one task."""
+
+EVERYWHERE = Where()
+"""Every turn: the default of every kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherContext:
+    """What the run lends to the function that makes a teacher."""
+
+    name: str
+    """The teacher's name in the configuration; terms name it as their target."""
+    chat: Chat
+    load: Callable[[ModelConfig], PreTrainedModel]
+    """Gives a model, on the run's device."""
+    temperature: float
+    """The temperature at which student and teacher are compared."""
+
+
+class Teacher(Protocol):
+    """Says what it thinks of turns. Derive from :class:`Stateless` for everything but ``name``, ``where`` and ``annotate``."""
+
+    @property
+    def name(self) -> str:
+        """The teacher's name in the configuration."""
+
+    @property
+    def where(self) -> Where:
+        """The turns and tokens that it teaches."""
+
+    @property
+    def needs(self) -> Needs:
+        """The least that it must see at once."""
+
+    @property
+    def advice(self) -> bool:
+        """Whether rollout must record what the environment's expert would have done."""
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """The output heads that its dense blocks name."""
+
+    @property
+    def model(self) -> PreTrainedModel | None:
+        """A model that can also act, where there is one."""
+
+    def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
+        """One annotation for each trajectory, in the same order; an empty one for a trajectory that failed."""
+
+    def fit(self, trajectories: Sequence[Trajectory]) -> None:
+        """Learns from trajectories before training starts."""
+
+    def after_step(self, student: PreTrainedModel) -> None:
+        """Sees the student after each optimiser step."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must keep."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues from :meth:`state`."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Stateless:
+    """A base for teachers that learn nothing and keep nothing; subclasses add ``annotate``."""
+
+    name: str
+    where: Where = EVERYWHERE
+    needs: Needs = "turn"
+    advice: bool = False
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    model: PreTrainedModel | None = None
+
+    def fit(self, trajectories: Sequence[Trajectory]) -> None:
+        """Learns nothing."""
+
+    def after_step(self, student: PreTrainedModel) -> None:
+        """Follows nothing."""
+
+    def state(self) -> dict[str, Any]:
+        """Nothing to keep."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+def turns_of(where: Where, trajectory: Trajectory) -> Bools:
+    """The turns that ``where`` selects, by who acted in them and their segment's source too, [S]; none of a failed episode."""
+    selected_S = where.turns(trajectory)
+    for s, turn in enumerate(trajectory.turns):
+        selected_S[s] &= trajectory.failure is None
+        selected_S[s] &= not where.actor or turn.actor in where.actor
+        selected_S[s] &= not where.source or trajectory.segments[turn.segment].source in where.source
+    return selected_S
+
+
+def tokens_of(where: Where, trajectory: Trajectory, segment: Segment) -> Bools:
+    """The action tokens of ``segment`` that ``where`` selects, each by its own actor, [T]; none of a failed episode."""
+    acted_T = segment.turn_T >= 0
+    if trajectory.failure is not None or (where.source and segment.source not in where.source):
+        return np.zeros_like(acted_T)
+    selected_T = acted_T.copy()
+    selected_T[acted_T] = where.turns(trajectory)[segment.turn_T[acted_T]]
+    if where.actor:
+        actors = np.array(trajectory.actors, dtype=np.str_)
+        selected_T[acted_T] &= np.isin(actors[segment.actor_T[acted_T]], where.actor)
+    return selected_T
+
+
+def rowless(
+    teacher: str,
+    trajectory: Trajectory,
+    *,
+    reward_S: Floats | None = None,
+    skip_S: Bools | None = None,
+    corrected_S: tuple[str | None, ...] = (),
+    segments: tuple[Segment, ...] = (),
+) -> Annotation:
+    """An annotation without rows; by default it says nothing and skips every turn."""
+    nothing_N = np.zeros(0, dtype=np.float32)
+    return Annotation(
+        teacher,
+        segment_N=np.zeros(0, dtype=np.int32),
+        index_N=np.zeros(0, dtype=np.int32),
+        block=Sampled(),
+        taken_N=nothing_N,
+        entropy_N=nothing_N,
+        reward_S=np.full(len(trajectory.turns), np.nan, dtype=np.float32) if reward_S is None else reward_S,
+        skip_S=np.ones(len(trajectory.turns), dtype=np.bool_) if skip_S is None else skip_S,
+        corrected_S=corrected_S,
+        segments=segments,
+    )

@@ -1,0 +1,163 @@
+"""A teacher that is a model in this process: its distribution at every token that the student produced."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from transformers import PreTrainedModel
+
+from agentopd.errors import ConfigError, TeacherError
+from agentopd.models import ModelConfig, NewModel, head_of, hidden_states
+from agentopd.objective.chunked import statistics
+from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, tokens_of
+from agentopd.teachers.views import batches, check, from_segments, own_view, select
+from agentopd.types import Annotation, Dense, Floats, Trajectory, View
+from agentopd.where import Where
+
+HEAD = "model"
+CHUNK_ROWS = 512
+"""Rows whose logits exist at once."""
+
+
+def local(
+    context: TeacherContext,
+    *,
+    model: str | None = None,
+    new: NewModel | None = None,
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32",
+    attention: str = "sdpa",
+    where: Where = EVERYWHERE,
+    max_tokens: Annotated[int, Field(ge=1)] = 16384,
+) -> Teacher:
+    """A frozen model that reads the student's tokens, one forward a view, and keeps its hidden states at the action rows.
+
+    Args:
+        context: What the run lends.
+        model: A hub id or a folder. It must share the student's tokenizer.
+        new: A model from random weights instead; exactly one of the two.
+        dtype: The type of its weights.
+        attention: The attention implementation, by its name in transformers.
+        where: The turns and tokens that it teaches; the others cost nothing.
+        max_tokens: The largest number of tokens in one forward, padding included. A longer view is read alone.
+
+    Raises:
+        ConfigError: The model's vocabulary is smaller than the tokenizer's.
+    """
+    loaded = context.load(ModelConfig(model=model, new=new, dtype=dtype, attention=attention))
+    loaded.requires_grad_(False).train(False)
+    head = head_of(loaded)
+    size, ids = head.weight_V_H.shape[0], len(context.chat.tokenizer)
+    if size < ids:
+        raise ConfigError(
+            f"teacher {context.name!r}: its model knows {size} token ids and the student's tokenizer makes {ids}; choose a "
+            "model that shares the student's tokenizer"
+        )
+    return LocalTeacher(
+        name=context.name,
+        where=where,
+        model=loaded,
+        heads={HEAD: head},
+        temperature=context.temperature,
+        max_tokens=max_tokens,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What the model thinks at the rows that predict a view's action tokens."""
+
+    view: View
+    hidden_N_H: torch.Tensor
+    taken_N: torch.Tensor
+    entropy_N: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LocalTeacher(Stateless):
+    """See :func:`local`. ``view`` builds what the model reads of one segment; it alone knows the teacher's context."""
+
+    model: PreTrainedModel
+    temperature: float
+    max_tokens: int
+    view: Callable[[Trajectory, int], View] = own_view
+
+    def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
+        """The model's hidden states at the selected action tokens, with the log-probabilities of those tokens.
+
+        Raises:
+            TeacherError: A view is malformed, or the model gave NaN.
+        """
+        owners, views = [], []
+        for b, trajectory in enumerate(trajectories):
+            for segment in range(len(trajectory.segments)):
+                view = self._view(trajectory, segment)
+                if len(view.position_A):
+                    owners.append(b)
+                    views.append(view)
+        readings: list[list[_Reading]] = [[] for _ in trajectories]
+        for owner, reading in zip(owners, self._read(views), strict=True):
+            readings[owner].append(reading)
+        return [self._annotation(*pair) for pair in zip(trajectories, readings, strict=True)]
+
+    def _view(self, trajectory: Trajectory, segment: int) -> View:
+        """The view of one segment, cut down to the selected tokens."""
+        view = self.view(trajectory, segment)
+        check(view, trajectory)
+        selected = [tokens_of(self.where, trajectory, s) for s in trajectory.segments]
+        return select(view, from_segments(view, selected))
+
+    def _read(self, views: Sequence[View]) -> list[_Reading]:
+        """One forward a view, in batches by length; the readings come in the order of ``views``."""
+        readings: dict[int, _Reading] = {}
+        for batch in batches([len(view.tokens_T) for view in views], self.max_tokens):
+            readings.update(zip(batch.tolist(), self._forward([views[i] for i in batch]), strict=True))
+        return [readings[i] for i in range(len(views))]
+
+    @torch.no_grad()
+    def _forward(self, views: Sequence[View]) -> list[_Reading]:
+        """Reads one batch, padded on the right: causal attention never looks at the padding."""
+        ids_B_T = np.zeros((len(views), max(len(view.tokens_T) for view in views)), dtype=np.int64)
+        for b, view in enumerate(views):
+            ids_B_T[b, : len(view.tokens_T)] = view.tokens_T
+        counts = [len(view.position_A) for view in views]
+        sample_N = np.repeat(np.arange(len(views)), counts)
+        position_N = np.concatenate([view.position_A for view in views]).astype(np.int64)
+        tokens_B_T = torch.from_numpy(ids_B_T).to(self.model.device)
+        hidden_N_H = hidden_states(self.model, tokens_B_T)[sample_N, position_N - 1]
+        taken_N = tokens_B_T[sample_N, position_N]
+        logprob_N, entropy_N = statistics(hidden_N_H, self.heads[HEAD], taken_N, self.temperature, CHUNK_ROWS)
+        if logprob_N.isnan().any():
+            raise TeacherError(f"teacher {self.name!r}: its model gave NaN; try dtype: float32")
+        columns = (column.split(counts) for column in (hidden_N_H, logprob_N, entropy_N))
+        return [_Reading(*parts) for parts in zip(views, *columns, strict=True)]
+
+    def _annotation(self, trajectory: Trajectory, readings: Sequence[_Reading]) -> Annotation:
+        """Joins the readings of one trajectory's segments; a turn without a row is skipped."""
+        views = [reading.view for reading in readings]
+        segment_N = np.concatenate([_NO_ROWS, *(view.segment_A for view in views)])
+        index_N = np.concatenate([_NO_ROWS, *(view.index_A for view in views)])
+        weight_V_H = self.heads[HEAD].weight_V_H
+        hidden_N_H = torch.cat([weight_V_H.new_zeros(0, weight_V_H.shape[1]), *(r.hidden_N_H for r in readings)])
+        skip_S = np.ones(len(trajectory.turns), dtype=np.bool_)
+        for view in views:
+            skip_S[from_segments(view, [segment.turn_T for segment in trajectory.segments])] = False
+        return Annotation(
+            self.name,
+            segment_N=segment_N,
+            index_N=index_N,
+            block=Dense(hidden_N_H, HEAD),
+            taken_N=_column([reading.taken_N for reading in readings]),
+            entropy_N=_column([reading.entropy_N for reading in readings]),
+            reward_S=np.full(len(trajectory.turns), np.nan, dtype=np.float32),
+            skip_S=skip_S,
+        )
+
+
+_NO_ROWS = np.zeros(0, dtype=np.int32)
+
+
+def _column(parts: Sequence[torch.Tensor]) -> Floats:
+    return np.concatenate([np.zeros(0, dtype=np.float32), *(part.float().cpu().numpy() for part in parts)])

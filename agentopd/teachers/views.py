@@ -1,0 +1,88 @@
+"""Views: the token ids that a teacher reads, and where the student's action tokens stand among them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentopd.errors import TeacherError
+from agentopd.types import Bools, Ints, Trajectory, View
+
+
+def own_view(trajectory: Trajectory, segment: int) -> View:
+    """The student's own tokens: what a teacher with the student's tokenizer and template reads.
+
+    Args:
+        trajectory: The episode.
+        segment: Which of its segments.
+
+    Returns:
+        A view of the whole segment that covers every action token in it.
+    """
+    index_A = np.flatnonzero(trajectory.segments[segment].turn_T >= 0).astype(np.int32)
+    segment_A = np.full(len(index_A), segment, dtype=np.int32)
+    return View(trajectory.segments[segment].tokens_T, index_A, segment_A, index_A)
+
+
+def from_segments(view: View, columns_T: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """For each action token of ``view``, its entry in a column of its segment, [A].
+
+    Args:
+        view: Tells the segment and the position of each action token.
+        columns_T: One column for each segment of the trajectory.
+    """
+    starts = np.cumsum([0, *(len(column_T) for column_T in columns_T)])
+    return np.concatenate(columns_T)[starts[view.segment_A] + view.index_A]
+
+
+def check(view: View, trajectory: Trajectory) -> None:
+    """Checks that ``view`` shows the student's action tokens verbatim, each after a row that predicts it.
+
+    Raises:
+        TeacherError: An action token is another than the student's, the first of the view, or outside it.
+    """
+    outside_A = (view.position_A < 1) | (view.position_A >= len(view.tokens_T))
+    if outside_A.any():
+        raise TeacherError(
+            f"a view of {len(view.tokens_T)} tokens has an action token at position {view.position_A[outside_A][0]}, "
+            "which no row before it predicts; put context before the first action"
+        )
+    shown_A = view.tokens_T[view.position_A]
+    acted_A = from_segments(view, [segment.tokens_T for segment in trajectory.segments])
+    if (shown_A != acted_A).any():
+        a = int(np.argmax(shown_A != acted_A))
+        raise TeacherError(
+            f"a view shows token {shown_A[a]} at position {view.position_A[a]} where the student produced {acted_A[a]} "
+            f"(segment {view.segment_A[a]}, position {view.index_A[a]}); copy the student's action ids, never re-encode them"
+        )
+
+
+def select(view: View, mask_A: Bools) -> View:
+    """The action tokens that ``mask_A`` marks, and the tokens up to the last of them.
+
+    Attention is causal, so what is cut off could not have changed a row that is kept.
+    """
+    position_A = view.position_A[mask_A]
+    end = int(position_A.max(initial=-1)) + 1
+    return View(view.tokens_T[:end], position_A, view.segment_A[mask_A], view.index_A[mask_A])
+
+
+def batches(lengths: list[int], max_tokens: int) -> list[Ints]:
+    """Cuts sequences into batches, longest first, so that no padded batch exceeds ``max_tokens``.
+
+    Args:
+        lengths: The length of each sequence; empty ones are left out.
+        max_tokens: The largest number of tokens in a batch, padding included. A longer sequence stands alone.
+
+    Returns:
+        Indices into ``lengths``, one array a batch.
+    """
+    order = np.argsort(-np.array(lengths, dtype=np.int64), kind="stable")
+    cut: list[list[int]] = []
+    for i in order[: sum(length > 0 for length in lengths)]:
+        if cut and (len(cut[-1]) + 1) * lengths[cut[-1][0]] <= max_tokens:
+            cut[-1].append(int(i))
+        else:
+            cut.append([int(i)])
+    return [np.array(batch, dtype=np.int32) for batch in cut]

@@ -1,0 +1,199 @@
+"""Tools that models call. The text of a call is in :mod:`agentopd.action`, whose names are given here too."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field, replace
+from functools import partial
+from threading import Thread
+from typing import Any, TypeVar, overload
+
+from pydantic import BaseModel, ValidationError
+
+from agentopd.action import ParsedAction, brief, call, parse_action, plain_number, render_action
+from agentopd.errors import ConfigError, EnvError, ToolError
+from agentopd.signature import arguments_of, json_schema, summary
+from agentopd.types import ToolCall
+
+__all__ = ["ParsedAction", "Tool", "ToolSet", "call", "parse_action", "render_action", "tool"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MARK = "__agentopd_tool__"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that a model can call. Calling the tool checks the arguments first and gives text."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    """JSON schema of the arguments."""
+    function: Callable[..., Any] = field(repr=False)
+    model: type[BaseModel] = field(repr=False)
+    time_limit: float | None = None
+    """Seconds of wall time."""
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> "Tool":
+        """The tool that a function or bound method was marked as."""
+        marked = getattr(function, _MARK, None)
+        if not isinstance(marked, Tool):
+            raise ConfigError(f"{getattr(function, '__qualname__', function)!r} is not a tool; mark it with @tool")
+        return replace(marked, function=function)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The tool in the form that chat templates and chat APIs read."""
+        function = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": function}
+
+    def __call__(self, /, **arguments: Any) -> str:
+        """Runs the tool.
+
+        Returns:
+            ``str()`` of the result, ``ok`` for a function that returns nothing.
+
+        Raises:
+            ToolError: the arguments are wrong, the function raised, or time ran out. A ``ToolError`` that the function raised
+                itself keeps its message and kind.
+            EnvError: the function raised one, to say that not the call but the environment is broken.
+        """
+        work = partial(self.function, **self._checked(arguments))
+        try:
+            result = work() if self.time_limit is None else _within(self.time_limit, work)
+        except (ToolError, EnvError):
+            raise
+        except (Exception, SystemExit) as error:
+            raise ToolError(f"{self.name}: {type(error).__name__}: {brief(str(error), 200)}") from error
+        return "ok" if result is None else str(result)
+
+    def _checked(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            checked = self.model.model_validate_json(json.dumps(arguments, default=plain_number))
+        except ValidationError as error:
+            problems = "; ".join(self._problem(e) for e in error.errors(include_url=False)[:3])
+            raise ToolError(f"{self.name}: {problems}", kind="bad_arguments") from error
+        names = {name: info.alias or name for name, info in self.model.model_fields.items()}
+        return {alias: getattr(checked, name) for name, alias in names.items()}
+
+    def _problem(self, error: Mapping[str, Any]) -> str:
+        where = brief(".".join(map(str, error["loc"])), 40)
+        if error["type"] == "missing":
+            return f"{where}: missing"
+        if error["type"] == "extra_forbidden":
+            names = ", ".join(self.parameters.get("properties", ())) or "none"
+            return f"{where}: unknown argument (arguments: {names})"
+        return f"{where}: {error['msg']} (got {brief(repr(error['input']), 40)})"
+
+
+@overload
+def tool(function: F, /) -> F: ...
+@overload
+def tool(*, time_limit: float | None = None) -> Callable[[F], F]: ...
+def tool(function: Any = None, /, *, time_limit: float | None = None) -> Any:
+    """Marks a function or method as a tool: ``@tool`` or ``@tool(time_limit=5.0)``. It can still be called as before.
+
+    The schema is made from the type hints; the description is the first paragraph of the docstring, and those of the
+    parameters are in its ``Args:`` section (Google style).
+
+    Args:
+        function: The function to mark.
+        time_limit: Seconds after which a call counts as hung (``tool_timeout``). The function then runs in a thread of its own.
+            A thread cannot be killed: one that hangs lives until the process ends, and whatever it still writes it writes.
+
+    Raises:
+        ConfigError: the docstring or a type hint is missing.
+    """
+    if function is None:
+        return partial(_marked, time_limit=time_limit)
+    return _marked(function, time_limit)
+
+
+def _marked(function: F, time_limit: float | None) -> F:
+    description = summary(function.__doc__ or "")
+    if not description:
+        raise ConfigError(
+            f"tool {function.__name__}: no docstring; its first paragraph tells the model what the tool does"
+        )
+    if time_limit is not None and time_limit <= 0:
+        raise ConfigError(f"tool {function.__name__}: time_limit={time_limit} must be positive seconds")
+    model = arguments_of(function)
+    made = Tool(function.__name__, description, json_schema(model), function, model, time_limit)
+    setattr(function, _MARK, made)
+    return function
+
+
+class ToolSet(Sequence[Tool]):
+    """Tools by name, in order."""
+
+    def __init__(self, tools: Iterable[Tool | Callable[..., Any]] = ()):
+        self._tools = tuple(t if isinstance(t, Tool) else Tool.of(t) for t in tools)
+        twice = [name for name in self.names if self.names.count(name) > 1]
+        if twice:
+            raise ConfigError(f"two tools are called {twice[0]!r}; rename one")
+
+    @classmethod
+    def of(cls, owner: object) -> "ToolSet":
+        """The ``@tool`` methods of an object, base classes first, each class in the order of its source."""
+        names = dict.fromkeys(name for kind in reversed(type(owner).__mro__) for name in vars(kind))
+        return cls(getattr(owner, name) for name in names if isinstance(_mark_of(type(owner), name), Tool))
+
+    @overload
+    def __getitem__(self, index: int) -> Tool: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Tool, ...]: ...
+    def __getitem__(self, index: int | slice) -> Tool | tuple[Tool, ...]:
+        return self._tools[index]
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(self._tools)
+
+    def __repr__(self) -> str:
+        return f"ToolSet({', '.join(self.names)})"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, in order."""
+        return tuple(tool.name for tool in self._tools)
+
+    @property
+    def schemas(self) -> list[dict[str, Any]]:
+        """The tools as chat templates take them."""
+        return [tool.schema for tool in self._tools]
+
+    def call(self, call: ToolCall) -> str:
+        """Runs one call.
+
+        Raises:
+            ToolError: ``kind`` is ``unknown_tool``, ``bad_arguments``, ``tool_error`` or ``tool_timeout``; the message is one
+                line that a model can learn from.
+        """
+        for tool in self._tools:
+            if tool.name == call.name:
+                return tool(**call.arguments)
+        names = ", ".join(self.names) or "none"
+        raise ToolError(f"unknown tool {brief(repr(call.name), 40)}; tools: {names}", kind="unknown_tool")
+
+
+def _mark_of(kind: type, name: str) -> Any:
+    return getattr(next((vars(c)[name] for c in kind.__mro__ if name in vars(c)), None), _MARK, None)
+
+
+def _within(seconds: float, work: Callable[[], Any]) -> Any:
+    future: Future[Any] = Future()
+    Thread(target=_settle, args=(future, work), daemon=True).start()
+    if not wait([future], timeout=seconds).done:
+        raise ToolError(f"no answer within {seconds:g} s", kind="tool_timeout")
+    return future.result()
+
+
+def _settle(future: "Future[Any]", work: Callable[[], Any]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:  # handed to the caller, who decides
+        future.set_exception(error)

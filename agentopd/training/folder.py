@@ -1,0 +1,130 @@
+"""The folder of a run: its configuration, metrics, panels, records and checkpoints."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agentopd.config import Config, dump
+from agentopd.errors import ConfigError
+
+RIVER = "river.json"
+STATE = "trainer_state.json"
+
+
+class RunFolder:
+    """Where a run keeps what it makes. Everything in it is plain text, Parquet or safetensors."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.panels = self.path / "panels.json"
+        self.records = self.path / "records"
+        self.checkpoints = self.path / "checkpoints"
+
+    def open(self, config: Config, resume: bool) -> int:
+        """Claims the folder for ``config`` and returns the step to go on from, 0 for a new run.
+
+        Raises:
+            ConfigError: The folder holds another run; or there is nothing to resume, or it was made with another configuration.
+        """
+        if not resume:
+            if self.path.exists() and any(self.path.iterdir()):
+                raise ConfigError(
+                    f"output: {self.path} already holds a run or other files; add --resume to go on with it, or choose another folder"
+                )
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.config, dump(config))
+            return 0
+        if not self.config.exists():
+            raise ConfigError(f"--resume: {self.path} holds no run (no config.yaml); leave --resume out to start one there")
+        self._require_same(config)
+        checkpoint = self.last_checkpoint()
+        step = 0 if checkpoint is None else step_of(checkpoint)
+        self._forget_metrics_after(step)
+        return step
+
+    def _require_same(self, config: Config) -> None:
+        old, new = yaml.safe_load(self.config.read_text(encoding="utf-8")), yaml.safe_load(dump(config))
+        for path, was, is_ in differences(old, new):
+            raise ConfigError(
+                f"--resume: {self.path} was made with {path}={was!r}, and this configuration has {is_!r}; "
+                "resume with the run's own config.yaml, or start another run with another --output"
+            )
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint."""
+        complete = [path for path in self.checkpoints.glob("checkpoint-*") if is_complete(path)]
+        return max(complete, key=step_of, default=None)
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Appends one line to the metrics."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def history(self) -> list[dict[str, Any]]:
+        """The metrics so far; a line that was cut short by a kill is left out."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        return [row for line in lines if (row := _parsed(line)) is not None]
+
+    def _forget_metrics_after(self, step: int) -> None:
+        """Moves lines past the checkpoint aside: they will be made again."""
+        rows = self.history()
+        kept, dropped = [r for r in rows if r["step"] <= step], [r for r in rows if r["step"] > step]
+        if dropped:
+            with (self.path / "metrics.superseded.jsonl").open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in dropped)
+        write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def save_panel(self, name: str, panel: Mapping[str, Any]) -> None:
+        """Adds one panel to those kept."""
+        panels = self.load_panels() | {name: panel}
+        write_atomically(self.panels, json.dumps(panels))
+
+    def load_panels(self) -> dict[str, Any]:
+        """All panels by name."""
+        return dict(json.loads(self.panels.read_text(encoding="utf-8"))) if self.panels.exists() else {}
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether everything of a checkpoint was written: the trainer's state comes last."""
+    state = checkpoint / STATE
+    return (checkpoint / RIVER).exists() and state.exists() and _parsed(state.read_text(encoding="utf-8")) is not None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step of ``checkpoint-N``."""
+    return int(checkpoint.name.rsplit("-", 1)[-1])
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two plain values differ: path, old, new."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif old != new:
+        yield path, old, new
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file in one step, so that a kill leaves the old one or the new one."""
+    aside = path.with_name(path.name + ".part")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) else None

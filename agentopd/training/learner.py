@@ -1,0 +1,94 @@
+"""The learner's side of a step: from records to coefficients, micro-batches, losses and what was seen in them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from agentopd.choice import Clock
+from agentopd.config import Config
+from agentopd.errors import ConfigError
+from agentopd.models import head_of, hidden_states
+from agentopd.objective import Batch, Head, LossOutput, Objective, Prepared, Rows, cut, loss, prepare
+from agentopd.objective.live import live_columns
+from agentopd.types import Record
+
+Signals = Mapping[str, NDArray[np.float32]]
+
+
+class Learner:
+    """What is done with a global batch, for any objective."""
+
+    def __init__(self, config: Config, teacher_heads: Mapping[str, Head]) -> None:
+        self._config = config
+        self._heads = teacher_heads
+        self._temperature = config.rollout.temperature or 1.0
+
+    def check(self, model: nn.Module, objective: Objective) -> None:
+        """Refuses what cannot be exact.
+
+        Raises:
+            ConfigError: A weight reads the student's present statistics and the student has dropout.
+        """
+        dropout = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
+        if objective.needs_live and dropout:
+            raise ConfigError(f"a weight or ratio reads the student's present statistics, and it has dropout ({dropout[0]}); set it to 0")
+
+    def prepare(self, model: nn.Module, records: Sequence[Record], clock: Clock) -> tuple[Prepared, list[Batch]]:
+        """Coefficients on the global batch, and the micro-batches it is cut into."""
+        rows = Rows.of(records)
+        if self._config.objective.needs_live:
+            train = self._config.train
+            rows = rows.with_live(live_columns(rows, model, train.max_tokens, train.layout, self._temperature, train.chunk_rows))
+        prepared = prepare(self._config.objective, rows, clock)
+        return prepared, cut(prepared, self._config.train.max_tokens, self._config.train.layout)
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
+        """The loss of one micro-batch: sum(coef * phi)."""
+        device = next(model.parameters()).device
+        there = batch.to(device)
+        hidden_B_T_H = hidden_states(model, there.input_ids_B_T, there.position_ids_B_T)
+        hidden_A_H = hidden_B_T_H[there.sample_A, there.position_A]
+        return loss(hidden_A_H, head_of(model), self._heads, there, self._temperature, self._config.train.chunk_rows)
+
+    def gather(self, size: int, outputs: Sequence[tuple[Tensor, Mapping[str, Tensor]]]) -> dict[str, NDArray[np.float32]]:
+        """The signals of all micro-batches as columns over the rows of the global batch; ``nan`` where a row was left out."""
+        columns: dict[str, NDArray[np.float32]] = {}
+        for row_A, signals in outputs:
+            for name, value_A in signals.items():
+                column = columns.setdefault(name, np.full(size, np.nan, np.float32))
+                column[row_A.cpu().numpy()] = value_A.float().cpu().numpy()
+        return columns
+
+    def metrics(self, prepared: Prepared, signals: Signals, batches: Sequence[Batch]) -> dict[str, float]:
+        """Means of the signals over the rows that were trained on, and sizes."""
+        means = {f"train/{name}": float(np.nanmean(column)) for name, column in signals.items() if not np.isnan(column).all()}
+        tokens = float(sum(batch.input_ids_B_T.numel() for batch in batches))
+        sizes = {"train/tokens": tokens, "train/micro_batches": float(len(batches)), "train/rows": float(len(prepared.rows))}
+        return {**means, **{f"objective/{name}": value for name, value in prepared.metrics.items()}, **sizes}
+
+
+def save_batch(batch: Batch, folder: Path, step: int) -> Path:
+    """Writes the tensors of a micro-batch for a post-mortem."""
+    path = folder / f"failed-step-{step:06d}.safetensors"
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in _tensors("", batch)}, path)
+    return path
+
+
+def _tensors(name: str, value: Any) -> list[tuple[str, Tensor]]:
+    """Every tensor inside nested dataclasses, tuples and mappings, with the path to it."""
+    if isinstance(value, Tensor):
+        return [(name, value)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [pair for f in fields(value) for pair in _tensors(f"{name}.{f.name}".lstrip("."), getattr(value, f.name))]
+    if isinstance(value, Mapping):
+        return [pair for key, item in value.items() for pair in _tensors(f"{name}.{key}", item)]
+    if isinstance(value, tuple | list):
+        return [pair for i, item in enumerate(value) for pair in _tensors(f"{name}.{i}", item)]
+    return []

@@ -1,0 +1,53 @@
+"""What a step leaves behind: its records, and what the learner saw on each of their tokens."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentopd.config import RecordSettings
+from agentopd.objective import Head, Prepared
+from agentopd.records import RecordWriter, thin
+from agentopd.training.folder import RunFolder
+from agentopd.training.river import Drawn
+
+
+class Recorder:
+    """Writes records and signals of each step, where they are wanted."""
+
+    def __init__(self, settings: RecordSettings, folder: RunFolder | None, heads: Mapping[str, Head]) -> None:
+        self._settings = settings
+        self._heads = heads
+        self._writer = RecordWriter(folder.records) if folder is not None and settings.keep else None
+
+    def resume_at(self, step: int) -> None:
+        """Marks what was recorded from ``step`` on as superseded: those steps are made again."""
+        if self._writer is not None:
+            self._writer.supersede_after(step - 1)
+
+    def keep(self, drawn: Drawn, prepared: Prepared, signals: Mapping[str, NDArray[Any]]) -> None:
+        """Writes one step."""
+        if self._writer is None:
+            return
+        settings = self._settings
+        records = [thin(record, settings.block, k=settings.k, heads=self._heads) for record in drawn.records]
+        self._writer.write(drawn.step, records)
+        if settings.signals:
+            self._writer.write_signals(drawn.step, signal_columns(prepared, signals))
+
+
+def signal_columns(prepared: Prepared, signals: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """One row a token: where it stands, its coefficients and weights by term, and what the learner saw."""
+    rows = prepared.rows
+    keys = np.array([str(record.trajectory.key) for record in rows.records], dtype=object)
+    columns: dict[str, NDArray[Any]] = {
+        "trajectory": keys[rows.trajectory_A] if len(keys) else keys,
+        "segment": rows.segment_in_trajectory_A.astype(np.int32),
+        "index": rows.index_A.astype(np.int32),
+        "turn": rows.turn_A.astype(np.int32),
+    }
+    for i, term in enumerate(prepared.terms):
+        name = term.term.name or str(i)
+        columns |= {f"coef/{name}": term.coef_A, f"weight/{name}": term.weight_A, f"advantage/{name}": term.advantage_A}
+    return columns | dict(signals)

@@ -1,0 +1,159 @@
+"""The river up to the objective: tasks become annotated trajectories, one global batch for each optimiser step.
+
+What a step draws is a function of the seed, the step and the student's weights alone, so a resumed run draws what the
+uninterrupted one would have drawn.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from agentopd import records as store
+from agentopd.chat import Chat
+from agentopd.choice import Clock, at
+from agentopd.config import Config
+from agentopd.errors import ConfigError
+from agentopd.objective.head import Head
+from agentopd.objective.spec import Objective, Source
+from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
+from agentopd.rollout.policy import EXPERT, Policy
+from agentopd.teachers import Teacher, annotate
+from agentopd.types import Key, Record, Trajectory
+
+STUDENT = "student"
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What one step learns from."""
+
+    step: int
+    records: tuple[Record, ...]
+    metrics: Mapping[str, float]
+
+
+@dataclass
+class River:
+    """Draws global batches. ``policies`` holds the student and every teacher that can act."""
+
+    config: Config
+    run: str
+    chat: Chat
+    policies: Mapping[str, Policy]
+    teachers: Mapping[str, Teacher]
+    folder: Path | None = None
+    """Where frozen episodes are kept, so that a resumed run learns from the same ones."""
+    on_episode: Callable[[Trajectory], None] | None = None
+    last_metrics: dict[str, float] = field(default_factory=dict)
+    _frozen: dict[str, list[Trajectory]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._stream = TaskStream(self.config.envs, self.config.seed, "train")
+        self._annotators = annotators(self.objective, self.teachers)
+        for name, source in self.objective.sources.items():
+            for actor in source.actors:
+                if actor not in self.policies and actor != EXPERT:
+                    known = ", ".join([*self.policies, EXPERT])
+                    raise ConfigError(f"objective.sources.{name}.actors: nobody is called {actor!r}; those who can act: {known}")
+
+    @property
+    def objective(self) -> Objective:
+        """The method."""
+        return self.config.objective
+
+    @property
+    def teacher_heads(self) -> dict[str, Head]:
+        """The output heads of all teachers, by the names that their blocks use."""
+        return {name: head for teacher in self.teachers.values() for name, head in teacher.heads.items()}
+
+    def clock(self, step: int) -> Clock:
+        """What schedules read at ``step``."""
+        return Clock(step, self.config.train.steps, self.last_metrics)
+
+    def draw(self, step: int) -> Drawn:
+        """Plays and annotates the episodes of one global batch."""
+        trajectories: list[Trajectory] = []
+        fresh: list[Trajectory] = []
+        for name, source in self.objective.sources.items():
+            played = self._draw_source(name, source, step, len(trajectories))
+            trajectories += played
+            fresh += played if source.kind == "fresh" else []
+        metrics = rollout_metrics(fresh) if fresh else {}
+        return Drawn(step, tuple(annotate(self._annotators, trajectories)), metrics)
+
+    def _draw_source(self, name: str, source: Source, step: int, base: int) -> list[Trajectory]:
+        count = self._tasks_of(source)
+        if source.kind == "frozen":
+            chosen = self._from_pool(name, source, step, count * source.per_task)
+            return [replace(t, key=Key(self.run, step, base + i)) for i, t in enumerate(chosen)]
+        return self._play(name, source, range(step * count, (step + 1) * count), step, base)
+
+    def _tasks_of(self, source: Source) -> int:
+        """The source's share of the batch's tasks, at least one."""
+        total = sum(other.share for other in self.objective.sources.values())
+        return max(1, round(self.config.train.tasks_per_step * source.share / total))
+
+    def _play(self, name: str, source: Source, indices: Sequence[int], step: int, first: int) -> list[Trajectory]:
+        actors = {actor: at(share, self.clock(step)) for actor, share in source.actors.items()}
+        assignments = assign(
+            self._stream, indices, name, actors, source.per_task, self.run, step, self.config.seed, first
+        )
+        advice = any(teacher.advice for teacher in self._annotators.values())
+        return collect(
+            assignments, self.policies, self.chat, self.config.rollout, advice=advice, on_done=self.on_episode
+        )
+
+    def _from_pool(self, name: str, source: Source, step: int, count: int) -> list[Trajectory]:
+        """``count`` episodes of the pool, every one once before any comes again, shuffled by seed and pass."""
+        pool = self._pool(name, source)
+        positions = np.arange(step * count, (step + 1) * count)
+        return [pool[self._shuffled(len(pool), int(p) // len(pool))[int(p) % len(pool)]] for p in positions]
+
+    def _shuffled(self, size: int, turn: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        return np.random.default_rng([self.config.seed, turn]).permutation(size)
+
+    def _pool(self, name: str, source: Source) -> list[Trajectory]:
+        if name not in self._frozen:
+            path = self.folder / "frozen" / name if self.folder else None
+            if path is not None and path.exists():
+                self._frozen[name] = [record.trajectory for record in store.open(path)]
+            else:
+                self._frozen[name] = self._fill(name, source, path)
+        return self._frozen[name]
+
+    def _fill(self, name: str, source: Source, path: Path | None) -> list[Trajectory]:
+        played = self._play(name, source, range(-(-source.episodes // source.per_task)), step=0, first=0)
+        intact = [trajectory for trajectory in played if trajectory.failure is None]
+        if path is not None:
+            store.RecordWriter(path).write(0, [Record(trajectory) for trajectory in intact])
+        return intact
+
+    def weights_changed(self, student: PreTrainedModel) -> None:
+        """Tells policies and teachers that an optimiser step was taken."""
+        self.policies[STUDENT].refresh()
+        for teacher in self._annotators.values():
+            teacher.after_step(student)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the Trainer's own state."""
+        teachers = {name: teacher.state() for name, teacher in self._annotators.items()}
+        return {"last_metrics": self.last_metrics, "version": self.policies[STUDENT].version, "teachers": teachers}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues from :meth:`state`."""
+        self.last_metrics = dict(state["last_metrics"])
+        for name, teacher in self._annotators.items():
+            teacher.restore(state["teachers"][name])
+
+
+def annotators(objective: Objective, teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:
+    """The teachers whose word the method reads: its targets, and those that correct where a term learns from corrections."""
+    corrected = any("corrected" in term.where.source for term in objective.terms)
+    chosen = {n: t for n, t in teachers.items() if n in objective.teachers() or (corrected and t.advice)}
+    if corrected and not any(teacher.advice for teacher in chosen.values()):
+        raise ConfigError("objective: a term learns from corrected actions, and no teacher corrects; add teachers.expert: {kind: expert}")
+    return chosen

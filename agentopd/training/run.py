@@ -1,0 +1,164 @@
+"""A whole run: stages, training, panels and the report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from agentopd.chat import Chat
+from agentopd.config import Config, load_recipe
+from agentopd.errors import ConfigError
+from agentopd.evaluation import Panel
+from agentopd.models import ModelConfig, load_model
+from agentopd.objective.spec import Objective
+from agentopd.report import write_report
+from agentopd.records import RecordWriter
+from agentopd.rollout import TaskStream, TransformersPolicy, assign, collect, rollout_metrics
+from agentopd.rollout.policy import Policy
+from agentopd.rollout.preflight import check_first_prompts
+from agentopd.training.arguments import arguments
+from agentopd.training.build import build_panel
+from agentopd.training.callbacks import MetricsFile, Progress, console
+from agentopd.training.folder import RunFolder
+from agentopd.training.river import STUDENT
+from agentopd.training.stages import has_experts, student_of, teacher_of, tokenizer_of
+from agentopd.training.trainer import AgentOPDTrainer
+from agentopd.types import Record
+
+BEFORE, AFTER = "student_before", "student_after"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run made."""
+
+    run_dir: Path
+    metrics: Mapping[str, float]
+    """The last step's."""
+    panels: Mapping[str, Panel]
+    """``student_before``, ``student_after``, and every teacher that can act."""
+    student: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def train(config: Config, output: str | Path | None = None, resume: bool = False) -> Result:
+    """Runs ``config``: its stages, then training, then the panel of held-out tasks, then the report.
+
+    Args:
+        config: From :func:`agentopd.load_config`.
+        output: The run folder; by default ``runs/run-N`` with the first free N.
+        resume: Whether to go on with the run in ``output`` from its last checkpoint.
+
+    Raises:
+        ConfigError: The configuration and the environments do not fit, or the folder holds another run.
+        TrainingError: The loss is no longer finite.
+    """
+    config = without_expert(config)
+    folder = RunFolder(output or free_folder(Path("runs"), "run"))
+    tokenizer = tokenizer_of(config, say)
+    preflight(config, Chat(tokenizer, config.template_kwargs))
+    step = folder.open(config, resume)
+    trainer = build_trainer(config, folder, tokenizer)
+    trainer.recorder.resume_at(step)
+    panels = dict(folder.load_panels())
+    if BEFORE not in panels:
+        _panel(trainer, folder, BEFORE)
+    checkpoint = folder.last_checkpoint()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    for name, teacher in trainer.river.teachers.items():
+        if teacher.model is not None and name not in panels:
+            _panel(trainer, folder, name, actor=name)
+    _panel(trainer, folder, AFTER)
+    trainer.save_model(str(folder.path / "student"))
+    say(f"report: {write_report(folder.path)}")
+    found = {name: Panel.from_dict(panel) for name, panel in folder.load_panels().items()}
+    return Result(folder.path, folder.history()[-1], found, trainer.model, tokenizer)
+
+
+def build_trainer(config: Config, folder: RunFolder | None, tokenizer: PreTrainedTokenizerBase) -> AgentOPDTrainer:
+    """The trainer of a run: student and teachers after their stages."""
+    student = student_of(config, tokenizer, say)
+    checkpoints = folder.checkpoints if folder else Path("unused")
+
+    def load(wanted: ModelConfig) -> PreTrainedModel:
+        return load_model(wanted) if wanted.new is None else teacher_of(config, tokenizer, wanted.new, say)
+
+    callbacks = [Progress("training"), *([MetricsFile(folder)] if folder else [])]
+    return AgentOPDTrainer(
+        student, arguments(config, checkpoints), tokenizer, load=load, folder=folder, callbacks=callbacks
+    )
+
+
+def preflight(config: Config, chat: Chat) -> None:
+    """Checks that every environment starts and leaves room for a turn."""
+    stream = TaskStream(config.envs, config.seed, "train")
+    check_first_prompts([stream[i] for i in range(4 * len(config.envs))], chat, config.rollout)
+
+
+def without_expert(config: Config) -> Config:
+    """``config`` itself; or, where an environment lacks the expert that its stages need, one that learns from the step reward."""
+    stages = config.stages
+    lacking = has_experts(config) if stages.teacher or stages.cold_start else []
+    if not lacking:
+        return config
+    unfitted = [n for n, choice in config.teachers.items() if choice.settings.get("new") is not None]
+    say(f"{', '.join(lacking)} has no expert: the stages teacher and cold_start are left out")
+    kept = {name: choice for name, choice in config.teachers.items() if name not in unfitted and choice.kind != "expert"}
+    update: dict[str, Any] = {"stages": stages.model_copy(update={"teacher": None, "cold_start": None}), "teachers": kept}
+    if not config.objective.teachers() <= set(kept):
+        say("no teacher is left to learn from, so the method is grpo: the environment's reward alone. Weights from nothing will hardly learn so")
+        update["objective"] = Objective.model_validate(load_recipe("grpo"))
+    return config.model_copy(update=update)
+
+
+def free_folder(parent: Path, stem: str) -> Path:
+    """``parent/stem-N`` with the first N that is free."""
+    return next(path for n in range(1, 100_000) if not (path := parent / f"{stem}-{n}").exists())
+
+
+def say(text: str) -> None:
+    """One sentence to the person at the terminal."""
+    console.print(text, highlight=False)
+
+
+def _panel(trainer: AgentOPDTrainer, folder: RunFolder, name: str, actor: str = "student") -> Panel:
+    panel = trainer.play_panel(actor=actor)
+    folder.save_panel(name, panel.to_dict())
+    say(f"{name}: success {panel.success.text()} on {panel.success.n} held-out tasks")
+    return panel
+
+
+def evaluate(config: Config, model: str | Path | None = None, tasks: int | None = None) -> Panel:
+    """Plays the fixed panel with a student.
+
+    Args:
+        config: From :func:`agentopd.load_config`.
+        model: A folder of weights with its tokenizer, such as ``RUN/student``; by default the configuration's student.
+        tasks: How many; by default ``evaluation.tasks``.
+    """
+    if model is None and config.student.new is not None:
+        raise ConfigError("student.new has no weights to evaluate; train first, then give the run folder")
+    where = ModelConfig(model=str(model)) if model is not None else config.student
+    changed = config.model_copy(update={"student": where})
+    chat = Chat(tokenizer_of(changed, say), config.template_kwargs)
+    return build_panel(config, load_model(where), chat, tasks or config.evaluation.tasks)
+
+
+def play(config: Config, episodes: int, output: Path, actor: str, model: Path | None = None) -> dict[str, float]:
+    """Plays ``episodes`` training tasks as ``student`` or ``expert`` and writes them to ``output``; returns what they looked like."""
+    where = ModelConfig(model=str(model)) if model is not None else config.student
+    changed = config.model_copy(update={"student": where})
+    tokenizer = tokenizer_of(changed, say)
+    chat = Chat(tokenizer, config.template_kwargs)
+    policies: dict[str, Policy] = {}
+    if actor == STUDENT:
+        student = load_model(where) if where.new is None else student_of(config, tokenizer, say)
+        policies[STUDENT] = TransformersPolicy(student, chat.end_of_turn, config.rollout)
+    writer = RecordWriter(output / "records")
+    stream = TaskStream(config.envs, config.seed, "train")
+    assignments = assign(stream, range(episodes), "fresh", {actor: 1.0}, 1, output.name, 0, config.seed)
+    trajectories = collect(assignments, policies, chat, config.rollout)
+    writer.write(0, [Record(trajectory) for trajectory in trajectories])
+    return rollout_metrics(trajectories)

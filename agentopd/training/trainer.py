@@ -1,0 +1,202 @@
+"""The trainer: transformers' Trainer around the river. It is blind to the method: it sees prepared batches and an objective."""
+
+import contextlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl, TrainerState
+
+from agentopd.config import Config
+from agentopd.errors import ConfigError, TrainingError
+from agentopd.evaluation import Panel
+from agentopd.objective import Batch
+from agentopd.training.arguments import AgentOPDConfig
+from agentopd.models import load_model
+from agentopd.training.build import Load, build_panel, build_river, with_env
+from agentopd.training.folder import RIVER, RunFolder, write_atomically
+from agentopd.training.learner import Learner, save_batch
+from agentopd.training.recorder import Recorder
+from agentopd.training.river import Drawn, River
+
+
+class AgentOPDTrainer(Trainer):
+    """Trains a student by what its teachers said of its own trajectories."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: AgentOPDConfig,
+        processing_class: PreTrainedTokenizerBase,
+        teacher_model: PreTrainedModel | None = None,
+        env: str | None = None,
+        load: Load = load_model,
+        peft_config: Any = None,
+        folder: RunFolder | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        optimizers: tuple[Any, Any] = (None, None),
+    ) -> None:
+        """Builds the river from the arguments.
+
+        Args:
+            model: The student.
+            args: TrainingArguments whose field ``agentopd`` holds the configuration.
+            processing_class: The student's tokenizer.
+            teacher_model: The weights of the configuration's local teachers, instead of those it names.
+            env: An environment id, instead of the configuration's.
+            load: How local teachers get the weights they name.
+            peft_config: Trains an adapter of this kind rather than all weights.
+            folder: Where records go; none are kept without it.
+            callbacks: As for transformers' Trainer.
+            optimizers: As for transformers' Trainer.
+
+        Raises:
+            ConfigError: ``args.agentopd`` is missing, or a part of it does not fit the others.
+        """
+        if args.agentopd is None:
+            raise ConfigError("args.agentopd is None; give the configuration, such as agentopd.load_config('quickstart')")
+        self.config: Config = with_env(args.agentopd, env)
+        if peft_config is not None:
+            from peft import get_peft_model  # heavy, and only needed here
+
+            model = get_peft_model(model, peft_config)
+        self.folder = folder
+        load_teacher = load if teacher_model is None else lambda _: teacher_model
+        self.river: River = build_river(self.config, model, processing_class, load_teacher, args.device, folder)
+        self.learner = Learner(self.config, self.river.teacher_heads)
+        self.recorder = Recorder(self.config.records, folder, self.river.teacher_heads)
+        self.step_metrics: dict[str, float] = {}
+        panel = [] if args.eval_strategy == "no" else [{"task": i} for i in range(self.config.evaluation.during)]
+        super().__init__(
+            model=model,
+            args=args,
+            eval_dataset=panel,  # type: ignore[arg-type]  # only its presence matters: evaluate() plays the panel
+            processing_class=processing_class,
+            callbacks=[_TellRiver(self), *callbacks],
+            optimizers=optimizers,
+        )
+        self.learner.check(self.model, self.config.objective)
+
+    # The river in place of a data loader.
+
+    def get_train_dataloader(self) -> Any:
+        """The river's own loader. It is not prepared by accelerate, which would draw a batch ahead, under old weights."""
+        return _Loader(self)
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> tuple[list[Any], None]:
+        """One global batch; how it is normalised is in its coefficients."""
+        return [next(epoch_iterator)], None
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Of the last step: 6 per parameter and token."""
+        return int(6 * sum(p.numel() for p in self.model.parameters()) * self.step_metrics.get("train/tokens", 0.0))
+
+    # One optimiser step.
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of one global batch, micro-batch by micro-batch.
+
+        Raises:
+            TrainingError: The loss is not finite. The micro-batch is kept in the run folder.
+        """
+        drawn: Drawn = inputs
+        model.train()
+        prepared, batches = self.learner.prepare(model, drawn.records, self.river.clock(drawn.step))
+        total, outputs = 0.0, []
+        for i, batch in enumerate(batches):
+            last = i == len(batches) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model), self.compute_loss_context_manager():
+                output = self.learner.loss(model, batch)
+                self._require_finite(output.loss, drawn.step, batch)
+                self.accelerator.backward(output.loss * self.accelerator.num_processes)
+            total += float(output.loss.detach())
+            outputs.append((batch.row_A, output.signals))
+        signals = self.learner.gather(len(prepared.rows), outputs)
+        self.step_metrics = {**prefixed("rollout", drawn.metrics), **self.learner.metrics(prepared, signals, batches)}
+        self.recorder.keep(drawn, prepared, signals)
+        return torch.tensor(total, device=self.args.device)
+
+    def _require_finite(self, value: Tensor, step: int, batch: Batch) -> None:
+        if math.isfinite(float(value.detach())):
+            return
+        kept = "" if self.folder is None else f"; the micro-batch is kept in {save_batch(batch, self.folder.path, step)}"
+        raise TrainingError(f"the loss is {float(value.detach())} at step {step}{kept}; lower train.learning_rate, or look at its rows")
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if norm is not None and not math.isfinite(float(norm)):
+            raise TrainingError(f"the gradient norm is {float(norm)} at step {self.state.global_step}; lower train.learning_rate")
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds what the river and the objective saw in this step."""
+        if "loss" in logs:
+            self.river.last_metrics = {"loss": logs["loss"], **self.step_metrics}
+            logs = {**logs, **self.step_metrics}
+        super().log(logs, start_time)
+
+    # Panels.
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Plays the first tasks of the panel; the metric ``eval_success`` decides which checkpoint is the best."""
+        panel = self.play_panel(self.config.evaluation.during)
+        metrics = prefixed_by(f"{metric_key_prefix}_", panel_metrics(panel))
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def play_panel(self, tasks: int | None = None, actor: str = "student") -> Panel:
+        """Plays the fixed panel of held-out tasks, as the student or as a teacher that can act."""
+        model = self.model if actor == "student" else self.river.teachers[actor].model
+        return build_panel(self.config, model, self.river.chat, tasks or self.config.evaluation.tasks)
+
+    # Checkpoints: the river's state is written before the file that makes a checkpoint complete.
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        write_atomically(Path(output_dir) / RIVER, json.dumps(self.river.state()))
+        super()._save_rng_state(output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.river.restore(json.loads((Path(resume_from_checkpoint) / RIVER).read_text(encoding="utf-8")))
+
+
+class _Loader(Iterable[Drawn]):
+    """Endless; each batch is drawn when it is asked for, under the weights of that moment."""
+
+    def __init__(self, trainer: AgentOPDTrainer) -> None:
+        self._trainer = trainer
+
+    def __iter__(self) -> Iterator[Drawn]:
+        while True:
+            yield self._trainer.river.draw(self._trainer.state.global_step)
+
+
+class _TellRiver(TrainerCallback):
+    """After an optimiser step caches die and teachers follow, before anything is evaluated or saved."""
+
+    def __init__(self, trainer: AgentOPDTrainer) -> None:
+        self._trainer = trainer
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._trainer.river.weights_changed(kwargs["model"])
+
+
+def panel_metrics(panel: Panel) -> dict[str, float]:
+    """A panel in a few numbers."""
+    return {"success": panel.success.value, "low": panel.success.interval.low, "high": panel.success.interval.high}
+
+
+def prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """``prefix/name`` for every name."""
+    return prefixed_by(f"{prefix}/", metrics)
+
+
+def prefixed_by(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """``prefix`` before every name."""
+    return {f"{prefix}{name}": value for name, value in metrics.items()}

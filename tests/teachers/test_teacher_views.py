@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from teacher_cases import episode
+
+from agentopd.errors import TeacherError
+from agentopd.teachers.views import batches, check, own_view, select
+from agentopd.types import View
+
+
+def test_own_view_covers_every_action_token_of_its_segment() -> None:
+    trajectory = episode("..00.1", "...22")
+    first, second = own_view(trajectory, 0), own_view(trajectory, 1)
+    assert first.position_A.tolist() == first.index_A.tolist() == [2, 3, 5]
+    assert second.index_A.tolist() == [3, 4]
+    assert second.segment_A.tolist() == [1, 1]
+    assert second.tokens_T is trajectory.segments[1].tokens_T
+
+
+def test_select_keeps_the_map_and_cuts_the_tail() -> None:
+    view = own_view(episode("..00.1.22."), 0)
+    kept = select(view, np.array([True, False, True, False, False]))
+    assert kept.index_A.tolist() == [2, 5]
+    assert kept.tokens_T.tolist() == view.tokens_T[:6].tolist()
+    assert len(select(view, np.zeros(5, np.bool_)).tokens_T) == 0
+
+
+@pytest.mark.parametrize(("position", "shift"), [(0, 2), (10, 0)])
+def test_an_action_token_without_a_row_is_an_error(position: int, shift: int) -> None:
+    trajectory = episode("..0")
+    view = View(trajectory.segments[0].tokens_T, *(np.array([x], np.int32) for x in (position, 0, shift)))
+    with pytest.raises(TeacherError, match=f"position {position}"):
+        check(view, trajectory)
+
+
+def test_invariant_1_a_view_never_reencodes_an_action() -> None:
+    trajectory = episode("..00")
+    view = own_view(trajectory, 0)
+    check(view, trajectory)
+    tokens = view.tokens_T.copy()
+    tokens[3] += 1
+    with pytest.raises(TeacherError, match="never re-encode"):
+        check(View(tokens, view.position_A, view.segment_A, view.index_A), trajectory)
+
+
+@given(st.lists(st.integers(0, 50)), st.integers(1, 200))
+def test_batches_hold_every_sequence_once_within_the_budget(lengths: list[int], max_tokens: int) -> None:
+    cut = batches(lengths, max_tokens)
+    assert sorted(int(i) for batch in cut for i in batch) == [i for i, length in enumerate(lengths) if length]
+    for batch in cut:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= max_tokens
+
+
+def test_batches_are_as_few_as_their_order_allows() -> None:
+    assert [batch.tolist() for batch in batches([3, 9, 4, 2], 10)] == [[1], [2, 0], [3]]
