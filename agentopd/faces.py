@@ -29,18 +29,24 @@ class Face:
     """Whether an episode that terminated with this total reward was a success."""
 
 
-def face_of(env: gymnasium.Env[Any, Any]) -> Face:
-    """The face of an environment: its own where it is known, else numbers for actions and observations.
+def actions_of(env: gymnasium.Env[Any, Any]) -> spaces.Discrete:
+    """The action space of an environment that a text face can show.
 
     Raises:
-        ConfigError: the actions are not Discrete, or the observations cannot be told.
+        ConfigError: the actions are not Discrete.
     """
     if not isinstance(env.action_space, spaces.Discrete):
         raise ConfigError(f"{_name(env)}: the text face needs a Discrete action space, not {env.action_space}")
+    return env.action_space
+
+
+def face_of(env: gymnasium.Env[Any, Any]) -> Face:
+    """The face of an environment: its own where it is known, else numbers for actions and observations."""
     known = FACES.get(type(env.unwrapped).__name__)
     if known:
         return known
-    actions = tuple(str(int(env.action_space.start) + index) for index in range(int(env.action_space.n)))
+    space = actions_of(env)
+    actions = tuple(str(int(space.start) + index) for index in range(int(space.n)))
     return Face("Choose one action a turn to get a high total reward.", actions, _generic)
 
 

@@ -134,6 +134,8 @@ class ArrayEquality:
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
     return bool(a is b or a == b)
 
 
@@ -234,7 +236,7 @@ class Annotation(ArrayEquality):
     teacher: str
     segment_N: Ints
     index_N: Ints
-    """The action token of each row: segment of the trajectory, and position inside it."""
+    """The action token of each row: segment (the trajectory's, then those of ``segments``), and position inside it."""
     block: Block
     taken_N: Floats
     """Log-probability of the taken token (it may lie outside a top-k)."""

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from agentopd.choice import Settings
 from agentopd.types import Bools, Trajectory, Turn
@@ -35,6 +35,12 @@ class Where(Settings):
     """The first and the last turn selected, counted from 0."""
     every: int = Field(1, ge=1)
     """Every n-th turn, from ``min_turn`` on."""
+
+    @model_validator(mode="after")
+    def _selects_something(self) -> "Where":
+        if self.max_turn is not None and self.max_turn < self.min_turn:
+            raise ValueError(f"max_turn {self.max_turn} is before min_turn {self.min_turn}, so no turn is selected")
+        return self
 
     def episode(self, trajectory: Trajectory) -> bool:
         """Whether anything of ``trajectory`` may be selected."""

@@ -1,17 +1,17 @@
 """Wrappers between a policy and an environment: extra tools, a limit of turns, and text for what is not text."""
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import gymnasium
 from gymnasium.error import ResetNeeded
-from gymnasium.spaces import Discrete
 from gymnasium.utils import RecordConstructorArgs
 
 from agentopd.errors import ConfigError, EnvError, ToolError
 from agentopd.exchange import Reply, Step, TextSpace, no_call, reply_to
-from agentopd.faces import Describe, face_of, tellable
+from agentopd.faces import Describe, actions_of, face_of, tellable
 from agentopd.tooling import Tool, ToolSet, parse_action, render_action, tool
 
 
@@ -110,13 +110,11 @@ class TextFace(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
     ):
         RecordConstructorArgs.__init__(self, describe=describe, actions=actions, success=success)
         gymnasium.Wrapper.__init__(self, env)
-        face = face_of(env)
-        if not isinstance(env.action_space, Discrete):  # face_of has refused it
-            raise AssertionError
-        self._first = int(env.action_space.start)
+        space, face = actions_of(env), face_of(env)
+        self._first = int(space.start)
         self._actions = tuple(actions) if actions is not None else face.actions
-        if len(set(self._actions)) != env.action_space.n:
-            raise ConfigError(f"actions={self._actions}: {env.action_space.n} different names are needed")
+        if len(set(self._actions)) != space.n:
+            raise ConfigError(f"actions={self._actions}: {space.n} different names are needed")
         if describe is None:
             tellable(env)
         self._describe = describe or face.describe
@@ -124,8 +122,7 @@ class TextFace(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         self.action_space = TextSpace()
         self.observation_space = TextSpace()
         self.instructions = face.instructions
-        act = ToolSet.of(self)[0]
-        self.tools = ToolSet([replace(act, description=f"{act.description} Actions: {', '.join(self._actions)}.")])
+        self.tools = ToolSet([_choosing(ToolSet.of(self)[0], self._actions)])
         self._over = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -143,9 +140,9 @@ class TextFace(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
             raise ResetNeeded("the episode is over: call reset() before step()")
         self._reward = 0.0
         reply = reply_to(action, self.tools, self._respond, lambda: self._terminated or self._truncated)
-        self._over = self._terminated
+        self._over = self._terminated or self._truncated
         info = reply.info
-        if self._terminated or self._truncated:
+        if self._over:
             info["success"] = self._terminated and bool(self._success(self._total))
         return reply.observation, self._reward, self._terminated, self._truncated, info
 
@@ -158,11 +155,12 @@ class TextFace(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         """
         if action not in self._actions:
             raise ToolError(f"no action {action[:20]!r}; actions: {', '.join(self._actions)}", kind="invalid_action")
+        inner: gymnasium.Env[Any, Any] = self.env
         try:
-            result = self.env.step(self._first + self._actions.index(action))
-            text = self._describe(self.env, result[0])
+            result = inner.step(self._first + self._actions.index(action))
+            text = self._describe(inner, result[0])
         except Exception as error:
-            raise EnvError(f"{self.env}: step({action!r}) raised {type(error).__name__}: {error}") from error
+            raise EnvError(f"{inner}: step({action!r}) raised {type(error).__name__}: {error}") from error
         self._reward += float(result[1])
         self._total += float(result[1])
         self._terminated, self._truncated = bool(result[2]), bool(result[3])
@@ -170,3 +168,10 @@ class TextFace(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
 
     def _respond(self, text: str) -> str:
         raise no_call(self.tools)
+
+
+def _choosing(act: Tool, actions: Sequence[str]) -> Tool:
+    """``act`` with the names of the actions in its schema; a wrong one is still ``act``'s to refuse."""
+    parameters = copy.deepcopy(act.parameters)
+    parameters["properties"]["action"]["enum"] = list(actions)
+    return replace(act, parameters=parameters)

@@ -1,1 +1,15 @@
-"""Shipped environments."""
+"""Shipped environments. Importing this package registers them with Gymnasium; nothing else is loaded."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+
+ENVS: Mapping[str, Mapping[str, Any]] = {
+    "agentopd/Calculator-v0": {"entry_point": "agentopd.envs.calculator:Calculator", "max_episode_steps": 12},
+    "agentopd/Checkout-v0": {"entry_point": "agentopd.envs.checkout:Checkout", "max_episode_steps": 10},
+}
+
+for _id, _registration in ENVS.items():
+    if _id not in gymnasium.registry:  # a checkout can import this file as `envs` too
+        gymnasium.register(_id, **_registration)

@@ -1,1 +1,44 @@
-"""The objective: the parts of a method as pure functions, and prepare."""
+"""The objective: from rows and what teachers said of them to one loss.
+
+Divergences:      ``divergence`` on logits, ``linear_divergence`` fused from hidden states.
+A method:         ``Objective`` and its ``Term``, ``Target``, ``Source``.
+A global batch:   ``Rows`` of records, ``prepare`` to coefficients, ``cut`` to micro-batches.
+A micro-batch:    ``loss``, and ``statistics`` of the student or a teacher without gradient.
+One's own weight: a function of ``Rows`` and ``TeacherColumns``, marked by ``needs_live`` if it reads the student's present state.
+"""
+
+from agentopd.objective.advantages import Scored
+from agentopd.objective.batch import Batch, cut
+from agentopd.objective.chunked import statistics
+from agentopd.objective.divergences import divergence
+from agentopd.objective.head import Head
+from agentopd.objective.linear import LinearDivergence, linear_divergence
+from agentopd.objective.loss import LossOutput, loss
+from agentopd.objective.prepare import Prepared, PreparedTerm, prepare
+from agentopd.objective.rows import LiveColumns, Rows, TeacherColumns
+from agentopd.objective.spec import Objective, Source, Target, Term
+from agentopd.objective.weights import needs_live
+
+__all__ = [
+    "Batch",
+    "Head",
+    "LinearDivergence",
+    "LiveColumns",
+    "LossOutput",
+    "Objective",
+    "Prepared",
+    "PreparedTerm",
+    "Rows",
+    "Scored",
+    "Source",
+    "Target",
+    "TeacherColumns",
+    "Term",
+    "cut",
+    "divergence",
+    "linear_divergence",
+    "loss",
+    "needs_live",
+    "prepare",
+    "statistics",
+]

@@ -143,9 +143,12 @@ def _padded(parts: Sequence[Column]) -> Tensor:
 
 
 def _term(term: PreparedTerm, row_A: Column) -> BatchTerm:
-    columns = (torch.from_numpy(column[row_A]) for column in (term.coef_A, term.advantage_A, term.old_A))
-    settings = ({k: _rowwise(v, row_A) for k, v in part.items()} for part in (term.support, term.divergence, term.estimator))
-    return BatchTerm(term.name, term.term, *columns, *settings)
+    coef_A, advantage_A, old_A = (torch.from_numpy(c[row_A]) for c in (term.coef_A, term.advantage_A, term.old_A))
+    support, divergence, estimator = (
+        {name: _rowwise(value, row_A) for name, value in part.items()}
+        for part in (term.support, term.divergence, term.estimator)
+    )
+    return BatchTerm(term.name, term.term, coef_A, advantage_A, old_A, support, divergence, estimator)
 
 
 def _rowwise(setting: Any, row_A: Column) -> Any:

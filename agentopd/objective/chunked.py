@@ -4,19 +4,22 @@ A chunk's logits live only while its loss and its gradient are computed, so no [
 only scales what is already there.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from agentopd.objective.divergences import entropy, log_softmax
 from agentopd.objective.head import Head
 
 Evaluate: TypeAlias = Callable[[Tensor, slice], tuple[Tensor, dict[str, Tensor]]]
 """From the logits [N, V] of the rows ``slice`` to their summed loss and to signals [N], the same names for every chunk."""
 
 
-def chunked_loss(hidden_A_H: Tensor, head: Head, evaluate: Evaluate, chunk_rows: int) -> tuple[Tensor, dict[str, Tensor]]:
+def chunked_loss(
+    hidden_A_H: Tensor, head: Head, evaluate: Evaluate, chunk_rows: int
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of ``evaluate`` over chunks of rows, differentiable once in the hidden states and in the head's parameters.
 
     Sums run in float32 or better. Without gradient mode, or where nothing needs a gradient, none is formed.
@@ -28,7 +31,7 @@ def chunked_loss(hidden_A_H: Tensor, head: Head, evaluate: Evaluate, chunk_rows:
         chunk_rows: Rows of a chunk.
 
     Returns:
-        The scalar loss, and signals [A], detached.
+        The scalar loss, 0 but differentiable where there are no rows, and signals [A], detached.
 
     Raises:
         ValueError: ``chunk_rows`` is below 1.
@@ -41,11 +44,29 @@ def chunked_loss(hidden_A_H: Tensor, head: Head, evaluate: Evaluate, chunk_rows:
     return _Differentiated.apply(loss, gradients, *inputs), signals  # type: ignore[no-untyped-call]
 
 
-def chunks(rows: int, chunk_rows: int) -> Iterator[slice]:
-    """Consecutive slices of ``rows`` rows."""
+@torch.no_grad()
+def statistics(
+    hidden_A_H: Tensor, head: Head, taken_A: Tensor, temperature: float = 1.0, chunk_rows: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of the taken tokens and entropy in nats, [A] each, without gradient."""
+    found: list[tuple[Tensor, Tensor]] = []
+    for rows in chunks(len(hidden_A_H), chunk_rows):
+        logp_N_V = log_softmax(head.logits(hidden_A_H[rows]), temperature)
+        found.append((taken_logprob(logp_N_V, taken_A[rows]), entropy(logp_N_V)))
+    logprobs, entropies = zip(*found, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)
+
+
+def taken_logprob(logp_N_V: Tensor, taken_N: Tensor) -> Tensor:
+    """Log-probability [N] of one token a row."""
+    return logp_N_V.gather(1, taken_N.unsqueeze(1)).squeeze(1)
+
+
+def chunks(rows: int, chunk_rows: int) -> list[slice]:
+    """Consecutive slices of ``rows`` rows; one empty slice of none, so that every signal has its name."""
     if chunk_rows < 1:
         raise ValueError(f"chunk_rows must be at least 1, got {chunk_rows}")
-    return (slice(start, min(start + chunk_rows, rows)) for start in range(0, rows, chunk_rows))
+    return [slice(start, min(start + chunk_rows, rows)) for start in range(0, max(rows, 1), chunk_rows)]
 
 
 def _forward(hidden_A_H: Tensor, head: Head, evaluate: Evaluate, chunk_rows: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -114,4 +135,4 @@ def _zeros(like: Tensor) -> Tensor:
 
 
 def _joined(signals: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([signal[name] for signal in signals]) for name in (signals[0] if signals else ())}
+    return {name: torch.cat([signal[name] for signal in signals]) for name in signals[0]}

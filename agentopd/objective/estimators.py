@@ -15,6 +15,10 @@ from agentopd.objective.advantages import BASELINES, Baseline, Discount, Scored,
 from agentopd.objective.rows import Reals
 
 
+RATIO = {"importance", "clip_low", "clip_high"}
+"""The settings of a score function that :func:`policy_gradient` reads; the others make the advantage."""
+
+
 def analytic() -> None:
     """The gradient of the divergence, through the student's distribution; none through sampling."""
 
@@ -50,15 +54,21 @@ def score_function(
 
 
 def policy_gradient(
-    logp_N: Tensor, advantage_N: Tensor, old_N: Tensor, importance: str, clip_low: float, clip_high: float
+    logp_N: Tensor,
+    advantage_N: Tensor,
+    old_N: Tensor,
+    *,
+    importance: str = "none",
+    clip_low: float | Tensor = 0.2,
+    clip_high: float | Tensor = 0.2,
 ) -> Tensor:
-    """phi [N] of a score-function row, from the student's log-probability of the taken token."""
+    """phi [N] of score-function rows, from the student's log-probability of the taken token."""
     if importance == "none":
         return -advantage_N * logp_N
     ratio_N = (logp_N - old_N).exp()
     if importance == "ratio":
         return -advantage_N * ratio_N
-    clipped_N = ratio_N.clamp(1.0 - clip_low, 1.0 + clip_high)
+    clipped_N = ratio_N.clamp(min=1.0 - clip_low).clamp(max=1.0 + clip_high)
     return -torch.minimum(ratio_N * advantage_N, clipped_N * advantage_N)
 
 

@@ -1,15 +1,17 @@
 """A divergence between two language models' heads, from hidden states, without the full logits of either."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from agentopd.choice import Choice, OneOf
+from agentopd.choice import Function, OneOf
 from agentopd.objective.chunked import chunked_loss
 from agentopd.objective.divergences import DIVERGENCES, entropy, log_softmax
 from agentopd.objective.head import Head
+from agentopd.objective.reading import check_vocabulary, of_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +65,42 @@ def linear_divergence(
         ValueError: The kind or a parameter does not exist, or shapes do not match.
     """
     rows = len(student_hidden)
-    student = Head(student_weight, student_bias, scale, softcap)
-    teacher = Head(teacher_weight, teacher_bias, scale, softcap)
-    coef_A = student_hidden.new_full((rows,), 1.0 / max(rows, 1), dtype=torch.float64) if weights is None else weights.detach()
-    _check_shapes(student_hidden, student_weight, teacher_hidden, teacher_weight, coef_A)
-    choice = _choice(kind, parameters, rows)
+    check_vocabulary(len(student_weight), len(teacher_weight), "teacher_weight")
+    coef_A = student_hidden.new_full((rows,), 1.0 / max(rows, 1)) if weights is None else weights.detach()
+    if coef_A.shape != (rows,) or len(teacher_hidden) != rows:
+        raise ValueError(
+            f"student_hidden has {rows} rows, teacher_hidden {len(teacher_hidden)} and weights {tuple(coef_A.shape)}; give one a row"
+        )
+    function, settings = _checked(kind, parameters, rows)
+    student, teacher = (
+        Head(weight, bias, scale, softcap)
+        for weight, bias in ((student_weight, student_bias), (teacher_weight, teacher_bias))
+    )
 
-    def evaluate(logits_N_V: Tensor, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
-        logp = log_softmax(logits_N_V, temperature)
+    def evaluate(logits_N_V: Tensor, chunk: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        logp_N_V = log_softmax(logits_N_V, temperature)
         with torch.no_grad():
-            logq = log_softmax(teacher.logits(teacher_hidden[rows]), temperature)
-        settings = {name: _of_rows(value, rows, logp) for name, value in choice.settings.items()}
-        value: Tensor = choice.function(logp, logq.to(logp.dtype), **settings)
-        signals = {"divergence": value, "student_entropy": entropy(logp), "teacher_entropy": entropy(logq)}
-        return (coef_A[rows].to(value.dtype) * value).sum(), {name: signal.detach() for name, signal in signals.items()}
+            logq_N_V = log_softmax(teacher.logits(teacher_hidden[chunk]), temperature).to(logp_N_V.dtype)
+        value_N: Tensor = function(logp_N_V, logq_N_V, **of_rows(settings, chunk, None, logp_N_V.dtype))
+        signals = (value_N.detach(), entropy(logp_N_V.detach()), entropy(logq_N_V))
+        return (coef_A[chunk].to(value_N.dtype) * value_N).sum(), dict(zip(_SIGNALS, signals, strict=True))
 
-    total, signals = chunked_loss(student_hidden, student, evaluate, chunk_rows)
-    nothing = student_hidden.new_zeros(0)
-    return LinearDivergence(total, *(signals.get(n, nothing) for n in ("divergence", "student_entropy", "teacher_entropy")))
+    loss, signals = chunked_loss(student_hidden, student, evaluate, chunk_rows)
+    return LinearDivergence(loss, *(signals[name] for name in _SIGNALS))
+
+
+_SIGNALS = ("divergence", "student_entropy", "teacher_entropy")
+
+
+def _checked(kind: str, parameters: Mapping[str, Any], rows: int) -> tuple[Function, dict[str, Any]]:
+    """The divergence and its settings, checked; one number a row by the smallest and the largest."""
+    per_row = {name: value for name, value in parameters.items() if isinstance(value, Tensor) and value.ndim > 0}
+    for name, value in per_row.items():
+        if value.shape != (rows,):
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)} for {rows} rows; give a number, or one number a row"
+            )
+    choose = OneOf("divergence", DIVERGENCES).validate
+    ends = [{name: float(end(value)) for name, value in per_row.items() if rows} for end in (torch.min, torch.max)]
+    choices = [choose({"kind": kind, **parameters, **end}) for end in ends]
+    return choices[0].function, {**choices[0].settings, **per_row}

@@ -89,6 +89,16 @@ class Rows:
         return np.asarray(self.source_A == CORRECTED, np.bool_)
 
     @property
+    def segment_in_trajectory_A(self) -> Column:
+        """Number of the segment within its record: the trajectory's own, then its annotations'."""
+        counts = [
+            len(record.trajectory.segments) + sum(len(annotation.segments) for annotation in record.annotations)
+            for record in self.records
+        ]
+        first_B = np.cumsum([0, *counts])
+        return np.asarray(self.segment_A - first_B[self.trajectory_A], np.int64)
+
+    @property
     def turn_id_A(self) -> Column:
         """A number for each turn that no other turn of the batch has."""
         deepest = int(self.turn_A.max(initial=0)) + 1
@@ -119,7 +129,7 @@ class Rows:
         columns = {name: np.concatenate([empty, *(t[name] for _, t in tables)]) for name, empty in _EMPTY.items()}
         columns["segment_A"] += offsets[columns["trajectory_A"]]
         names = sorted({annotation.teacher for record in records for annotation in record.annotations})
-        bare = cls(tuple(records), segments, teachers={}, **columns)
+        bare = cls(records=tuple(records), segments=segments, teachers={}, live=None, **columns)
         return replace(bare, teachers={name: _teacher_columns(name, bare, offsets) for name in names})
 
 

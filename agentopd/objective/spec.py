@@ -19,6 +19,12 @@ GROUPED = {"group_mean", "group_normalised"}
 TERM_PARTS = ("where", "target", "support", "divergence", "estimator", "weight", "rescale", "coefficient")
 
 
+def _kind(part: Any, default: str) -> Any:
+    """The kind of a part that is not yet validated: a name, a mapping, or an object with a ``kind``."""
+    given = part.get("kind") if isinstance(part, Mapping) else getattr(part, "kind", part)
+    return default if given is None else given
+
+
 class Target(Settings):
     """Towards what: the taken token itself, a teacher's distribution, or a reward."""
 
@@ -42,7 +48,7 @@ class Term(Settings):
 
     name: str = ""
     where: Where = Where(actor=("student",))
-    """The actor is the student unless ``where`` names an actor or a source."""
+    """Which trainable tokens. A ``where`` that is given replaces this one: without an actor it selects those of every actor."""
     target: Target = Target()
     support: Annotated[Choice, OneOf("support", SUPPORTS)] = Field("full", validate_default=True)
     divergence: Annotated[Choice, OneOf("divergence", DIVERGENCES)] = Field("forward_kl", validate_default=True)
@@ -64,11 +70,7 @@ class Term(Settings):
         elif _kind(given.get("estimator"), "analytic") != "analytic":
             implied = {"support": "sampled", "divergence": "reverse_kl"}
         weight = given.get("weight", ())
-        filled = implied | dict(given) | {"weight": (weight,) if isinstance(weight, str | Mapping | Choice) else weight}
-        where = given.get("where")
-        if isinstance(where, Mapping) and not {"actor", "source"} & set(where):
-            filled["where"] = {"actor": "student", **where}
-        return filled
+        return implied | dict(given) | {"weight": (weight,) if isinstance(weight, str | Mapping | Choice) else weight}
 
     @model_validator(mode="after")
     def _carries_signal(self) -> "Term":
@@ -182,10 +184,11 @@ class Objective(Settings):
 
     @model_validator(mode="after")
     def _has_groups(self) -> "Objective":
-        baselines = {part.settings.get("baseline") for part in (self.coupling, *(t.estimator for t in self.terms))}
-        if baselines & GROUPED and all(source.per_task == 1 for source in self.sources.values()):
+        parts = (self.coupling, *(term.estimator for term in self.terms))
+        grouped = [part.settings["baseline"] for part in parts if part.settings.get("baseline") in GROUPED]
+        if grouped and all(source.per_task == 1 for source in self.sources.values()):
             raise ValueError(
-                f"baseline {min(baselines & GROUPED)!r} compares episodes of one task, and every source has per_task: 1, so each "
+                f"baseline {grouped[0]!r} compares episodes of one task, and every source has per_task: 1, so each "
                 "advantage would be zero; set sampler.per_task to 2 or more"
             )
         return self
@@ -200,12 +203,6 @@ class Objective(Settings):
         """Whether prepare needs the pass without gradient."""
         weights = any(getattr(w.function, "needs_live", False) for t in self.terms for w in t.weight)
         return weights or any(t.estimator.settings.get("logprobs") == "recomputed" for t in self.terms)
-
-
-def _kind(part: Any, default: str) -> Any:
-    """The kind of a part that is not yet validated: a name, a mapping, or an object with a ``kind``."""
-    given = part.get("kind") if isinstance(part, Mapping) else getattr(part, "kind", part)
-    return default if given is None else given
 
 
 def _mapping(term: Any) -> Mapping[str, Any]:

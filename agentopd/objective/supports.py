@@ -3,8 +3,8 @@
 A support turns the student's full log-probabilities and what a teacher block holds into two log-distributions on common ids.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field
@@ -24,6 +24,12 @@ class TeacherRows:
     ids_N_K: Tensor | None = None
     logq_N_K: Tensor | None = None
     logtail_N: Tensor | None = None
+
+    def select(self, at: Tensor) -> Self:
+        """Some of the rows."""
+        return replace(
+            self, **{f.name: column[at] for f in fields(self) if (column := getattr(self, f.name)) is not None}
+        )
 
 
 def full(logp_N_V: Tensor, teacher: TeacherRows) -> Pair:

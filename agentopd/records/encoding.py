@@ -145,6 +145,7 @@ def _arrays(owner: object, kind: pa.StructType, where: str) -> Mapping[str, np.n
 
 
 def _checked(array: np.ndarray[Any, Any], kind: pa.DataType, where: str) -> np.ndarray[Any, Any]:
-    if array.dtype != kind.to_pandas_dtype():
-        raise RecordError(f"{where} is {array.dtype}; make it {kind}, or it would not be read back equal")
+    expected = np.dtype(kind.to_pandas_dtype())
+    if array.dtype != expected:
+        raise RecordError(f"{where} is {array.dtype}; make it {expected}, or it would not be read back equal")
     return array.reshape(-1)

@@ -80,7 +80,7 @@ class Batch:
         self._visible_B_W = self._layout()
 
     def _gather(self, layers: int) -> list[BufferLayer]:
-        room = max(row.request.max_new_tokens for row in self.rows)
+        room = 0 if self._held_back else max(row.request.max_new_tokens for row in self.rows)
         return gather([row.entry for row in self.rows], [row.cached for row in self.rows], layers, self._start + room)
 
     def _stop(self, row: Row) -> int:

@@ -96,7 +96,12 @@ class Session:
             self._env.close()
 
     def _ask_expert(self, env: gymnasium.Env[Any, Any]) -> str | None:
-        return environments.expert_action(env) if self._advice and environments.has_expert(env) else None
+        if not self._advice or not environments.has_expert(env):
+            return None
+        action: object = environments.expert_action(env)
+        if not isinstance(action, str):
+            raise EnvError(f"the expert of {self._task.env_id} must give text, got {action!r}")
+        return action
 
 
 def _messages(observation: object, info: Mapping[str, Any]) -> tuple[Message, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from agentopd.chat import Chat
@@ -52,8 +53,9 @@ def _build(choice: Choice, context: TeacherContext) -> Teacher:
         teacher: Teacher = choice.function(context, **choice.settings)
     except AgentOPDError:
         raise
-    except ValueError as error:
-        raise ConfigError(f"teachers.{context.name}: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
+        raise ConfigError(f"teachers.{context.name}: {problems}") from error
     return teacher
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from agentopd.errors import AgentOPDError, TeacherError
 from agentopd.teachers.base import Teacher
-from agentopd.types import Annotation, Dense, Record, Trajectory
+from agentopd.types import Annotation, Dense, Record, Sparse, Trajectory
 
 
 def annotate(teachers: Mapping[str, Teacher], trajectories: Sequence[Trajectory]) -> list[Record]:
@@ -58,11 +58,18 @@ def _problem(teacher: Teacher, annotation: Annotation, trajectory: Trajectory) -
     for name, column in {**columns, **annotation.statistics}.items():
         if len(column) != rows:
             return f"{name} has {len(column)} entries and segment_N has {rows}"
-    if isinstance(annotation.block, Dense) and annotation.block.head not in teacher.heads:
-        return (
-            f"its block names the head {annotation.block.head!r}; the teacher has: {', '.join(teacher.heads) or 'none'}"
-        )
-    return _misplaced(annotation, trajectory)
+    return _unreadable(teacher, annotation) or _misplaced(annotation, trajectory)
+
+
+def _unreadable(teacher: Teacher, annotation: Annotation) -> str | None:
+    """What keeps the block from being read."""
+    block, rows = annotation.block, len(annotation.segment_N)
+    if isinstance(block, Dense) and block.head not in teacher.heads:
+        return f"its block names the head {block.head!r}; the teacher has: {', '.join(teacher.heads) or 'none'}"
+    if isinstance(block, Dense | Sparse):
+        length = len(block.hidden_N_H if isinstance(block, Dense) else block.ids_N_K)
+        return f"its block has {length} rows and segment_N has {rows}" if length != rows else None
+    return None
 
 
 def _misplaced(annotation: Annotation, trajectory: Trajectory) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -10,14 +10,13 @@ from pydantic import Field
 from transformers import PreTrainedModel
 
 from agentopd.errors import ConfigError, TeacherError
-from agentopd.models import ModelConfig, NewModel, head_of, hidden_states
+from agentopd.models import Dtype, ModelConfig, NewModel, head_of, hidden_states
 from agentopd.objective.chunked import statistics
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, tokens_of
-from agentopd.teachers.views import batches, check, from_segments, own_view, select
+from agentopd.teachers.views import batches, from_segments, own_view, problem, select
 from agentopd.types import Annotation, Dense, Floats, Trajectory, View
 from agentopd.where import Where
 
-HEAD = "model"
 CHUNK_ROWS = 512
 """Rows whose logits exist at once."""
 
@@ -27,7 +26,7 @@ def local(
     *,
     model: str | None = None,
     new: NewModel | None = None,
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32",
+    dtype: Dtype = "float32",
     attention: str = "sdpa",
     where: Where = EVERYWHERE,
     max_tokens: Annotated[int, Field(ge=1)] = 16384,
@@ -59,7 +58,7 @@ def local(
         name=context.name,
         where=where,
         model=loaded,
-        heads={HEAD: head},
+        heads={context.name: head},
         temperature=context.temperature,
         max_tokens=max_tokens,
     )
@@ -105,7 +104,9 @@ class LocalTeacher(Stateless):
     def _view(self, trajectory: Trajectory, segment: int) -> View:
         """The view of one segment, cut down to the selected tokens."""
         view = self.view(trajectory, segment)
-        check(view, trajectory)
+        wrong = problem(view, trajectory)
+        if wrong:
+            raise TeacherError(f"teacher {self.name!r}, trajectory {trajectory.key}: {wrong}")
         selected = [tokens_of(self.where, trajectory, s) for s in trajectory.segments]
         return select(view, from_segments(view, selected))
 
@@ -128,10 +129,10 @@ class LocalTeacher(Stateless):
         tokens_B_T = torch.from_numpy(ids_B_T).to(self.model.device)
         hidden_N_H = hidden_states(self.model, tokens_B_T)[sample_N, position_N - 1]
         taken_N = tokens_B_T[sample_N, position_N]
-        logprob_N, entropy_N = statistics(hidden_N_H, self.heads[HEAD], taken_N, self.temperature, CHUNK_ROWS)
+        logprob_N, entropy_N = statistics(hidden_N_H, self.heads[self.name], taken_N, self.temperature, CHUNK_ROWS)
         if logprob_N.isnan().any():
             raise TeacherError(f"teacher {self.name!r}: its model gave NaN; try dtype: float32")
-        columns = (column.split(counts) for column in (hidden_N_H, logprob_N, entropy_N))
+        columns = (torch.split(column, counts) for column in (hidden_N_H, logprob_N, entropy_N))
         return [_Reading(*parts) for parts in zip(views, *columns, strict=True)]
 
     def _annotation(self, trajectory: Trajectory, readings: Sequence[_Reading]) -> Annotation:
@@ -139,7 +140,7 @@ class LocalTeacher(Stateless):
         views = [reading.view for reading in readings]
         segment_N = np.concatenate([_NO_ROWS, *(view.segment_A for view in views)])
         index_N = np.concatenate([_NO_ROWS, *(view.index_A for view in views)])
-        weight_V_H = self.heads[HEAD].weight_V_H
+        weight_V_H = self.heads[self.name].weight_V_H
         hidden_N_H = torch.cat([weight_V_H.new_zeros(0, weight_V_H.shape[1]), *(r.hidden_N_H for r in readings)])
         skip_S = np.ones(len(trajectory.turns), dtype=np.bool_)
         for view in views:
@@ -148,7 +149,7 @@ class LocalTeacher(Stateless):
             self.name,
             segment_N=segment_N,
             index_N=index_N,
-            block=Dense(hidden_N_H, HEAD),
+            block=Dense(hidden_N_H, self.name),
             taken_N=_column([reading.taken_N for reading in readings]),
             entropy_N=_column([reading.entropy_N for reading in readings]),
             reward_S=np.full(len(trajectory.turns), np.nan, dtype=np.float32),

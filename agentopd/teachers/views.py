@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agentopd.errors import TeacherError
 from agentopd.types import Bools, Ints, Trajectory, View
 
 
@@ -36,26 +35,23 @@ def from_segments(view: View, columns_T: Sequence[NDArray[Any]]) -> NDArray[Any]
     return np.concatenate(columns_T)[starts[view.segment_A] + view.index_A]
 
 
-def check(view: View, trajectory: Trajectory) -> None:
-    """Checks that ``view`` shows the student's action tokens verbatim, each after a row that predicts it.
-
-    Raises:
-        TeacherError: An action token is another than the student's, the first of the view, or outside it.
-    """
+def problem(view: View, trajectory: Trajectory) -> str | None:
+    """What keeps ``view`` from showing the student's action tokens verbatim, each after a row that predicts it."""
     outside_A = (view.position_A < 1) | (view.position_A >= len(view.tokens_T))
     if outside_A.any():
-        raise TeacherError(
+        return (
             f"a view of {len(view.tokens_T)} tokens has an action token at position {view.position_A[outside_A][0]}, "
             "which no row before it predicts; put context before the first action"
         )
     shown_A = view.tokens_T[view.position_A]
     acted_A = from_segments(view, [segment.tokens_T for segment in trajectory.segments])
-    if (shown_A != acted_A).any():
-        a = int(np.argmax(shown_A != acted_A))
-        raise TeacherError(
-            f"a view shows token {shown_A[a]} at position {view.position_A[a]} where the student produced {acted_A[a]} "
-            f"(segment {view.segment_A[a]}, position {view.index_A[a]}); copy the student's action ids, never re-encode them"
-        )
+    if (shown_A == acted_A).all():
+        return None
+    a = int(np.argmax(shown_A != acted_A))
+    return (
+        f"a view shows token {shown_A[a]} at position {view.position_A[a]} where the student produced {acted_A[a]} "
+        f"(segment {view.segment_A[a]}, position {view.index_A[a]}); copy the student's action ids, never re-encode them"
+    )
 
 
 def select(view: View, mask_A: Bools) -> View:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from agentopd.choice import Clock
 from agentopd.config import Config
 from agentopd.errors import ConfigError
 from agentopd.models import head_of, hidden_states
-from agentopd.objective import Batch, Head, LossOutput, Objective, Prepared, Rows, cut, loss, prepare
+from agentopd.objective import Batch, Head, LiveColumns, LossOutput, Objective, Prepared, Rows, cut, loss, prepare
 from agentopd.objective.live import live_columns
 from agentopd.types import Record
 
@@ -44,10 +45,14 @@ class Learner:
         """Coefficients on the global batch, and the micro-batches it is cut into."""
         rows = Rows.of(records)
         if self._config.objective.needs_live:
-            train = self._config.train
-            rows = rows.with_live(live_columns(rows, model, train.max_tokens, train.layout, self._temperature, train.chunk_rows))
+            rows = rows.with_live(self._live(model, rows))
         prepared = prepare(self._config.objective, rows, clock)
         return prepared, cut(prepared, self._config.train.max_tokens, self._config.train.layout)
+
+    def _live(self, model: nn.Module, rows: Rows) -> LiveColumns:
+        train = self._config.train
+        forward = partial(hidden_states, model)
+        return live_columns(rows, forward, head_of(model), train.max_tokens, train.layout, self._temperature, train.chunk_rows)
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
         """The loss of one micro-batch: sum(coef * phi)."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import agentopd.env as environments
-from agentopd.chat import Chat
+from agentopd.chat import Chat, Extension
 from agentopd.env import TextEnv, TextSpace
 from agentopd.errors import ConfigError, EnvError, PolicyError
 from agentopd.models import build_tokenizer
@@ -55,6 +55,12 @@ class Ladder(TextEnv):
             self.finish(reward=1.0)
         return f"You stand on step {self.at}."
 
+    @tool(time_limit=0.05)
+    def rest(self) -> str:
+        """Rests for too long."""
+        time.sleep(0.3)
+        return "Rested."
+
     @tool
     def jump(self) -> str:
         """Jumps; it never works."""
@@ -63,7 +69,7 @@ class Ladder(TextEnv):
     def respond(self, text: str) -> str:
         if self.trouble == "step":
             raise KeyError("step")
-        return "Use a tool."
+        return super().respond(text)
 
     def expert(self) -> str:
         return CLIMB
@@ -94,7 +100,7 @@ class Plain(gymnasium.Env[str, str]):
 @pytest.fixture(autouse=True, scope="module")
 def _registered() -> Iterator[None]:
     for env_id, entry_point in ((LADDER, Ladder), (PLAIN, Plain)):
-        gymnasium.register(env_id, entry_point=entry_point)
+        gymnasium.register(env_id, entry_point=f"{__name__}:{entry_point.__name__}")
     yield
     for env_id in (LADDER, PLAIN):
         del gymnasium.registry[env_id]
@@ -141,6 +147,7 @@ ROOMY = Rollout(max_turns=8, time_limit=5.0, max_length=4000, max_new_tokens=100
         (call("fly"), "unknown_tool"),
         (call("climb", steps="many"), "bad_arguments"),
         (call("jump"), "tool_error"),
+        (call("rest"), "tool_timeout"),
         ("I would rather talk.", "no_call"),
     ],
 )
@@ -264,13 +271,35 @@ def test_invariant_1_token_in_token_out() -> None:
             segment = trajectory.segments[turn.segment]
             assert segment.tokens_T[turn.start : turn.stop].tolist() == generation.tokens
             assert segment.tokens_T[: turn.start].tolist() == list(request.tokens)
-            np.testing.assert_array_equal(segment.logprob_T[turn.start : turn.stop], np.float32(generation.logprobs))
+            np.testing.assert_array_equal(segment.logprob_T[turn.start : turn.stop], generation.logprobs)
             assert (segment.turn_T[turn.start : turn.stop] == turn.index).all()
             assert (turn.prefilled, turn.policy_version) == (7, 3)
         for segment in trajectory.segments:
             assert ((segment.turn_T == CONTEXT) == ~segment.trainable_T).all()
             assert (segment.logprob_T[segment.turn_T == CONTEXT] == 0).all()
             assert segment.source == "fresh"
+
+
+class Rewriting(Chat):
+    """As a template that rewrites the past: every extension is a whole new prompt."""
+
+    def extend(self, messages: Any, action: Any, observations: Any, tools: Any = None) -> Extension:
+        return Extension(self.prompt([*messages, action.message, *observations], tools), "forked")
+
+
+def test_a_forked_observation_closes_the_segment_and_opens_the_next() -> None:
+    forking = Rewriting(chat().tokenizer)
+    recorder = Recorder(ScriptedPolicy([say("Hello."), say(CLIMB)]))
+    settings = ROOMY.model_copy(update={"max_turns": 2})
+    [trajectory] = collect(assignments(), {"student": recorder}, forking, settings)
+    first, second = trajectory.segments
+    assert [turn.drift for turn in trajectory.turns] == ["forked", "last"]
+    assert [turn.segment for turn in trajectory.turns] == [0, 1]
+    assert len(first) == trajectory.turns[0].stop
+    assert set(first.turn_T.tolist()) == {CONTEXT, 0}
+    assert set(second.turn_T.tolist()) == {CONTEXT, 1}
+    assert second.tokens_T[: trajectory.turns[1].start].tolist() == list(recorder.seen[0][1][0].tokens)
+    assert rollout_metrics([trajectory])["drift/forked"] == 1.0
 
 
 def test_invariant_6_trajectories_do_not_depend_on_concurrency_or_order() -> None:
@@ -344,6 +373,7 @@ def test_a_plain_gymnasium_environment_can_be_played() -> None:
     assert trajectory.outcome == type(trajectory.outcome)(1.0, True, "truncated")
 
 
+@pytest.mark.filterwarnings("ignore:.*reward is a NaN")
 def test_a_reward_that_is_not_finite_is_a_failure() -> None:
     failure = play("Hello.", env=PLAIN, reward=float("nan")).failure
     assert failure is not None

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from agentopd.chat import Chat
 from agentopd.models import ModelConfig
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from agentopd.chat import Chat
 from agentopd.teachers import TeacherContext
 from agentopd.types import CONTEXT, Failure, Key, Message, Outcome, Segment, Task, ToolCall, Trajectory, Turn
 
@@ -68,6 +68,7 @@ def episode(
     advice: Mapping[int, str] | None = None,
     tools: Mapping[int, str] | None = None,
     sources: Sequence[str] = (),
+    tokens: Sequence[int] | None = None,
     failed: bool = False,
 ) -> Trajectory:
     """An episode from one picture a segment: ``"..00.11"`` has two turns of two tokens in three tokens of context.
@@ -81,6 +82,7 @@ def episode(
         advice: The expert's advice, by the turn's index.
         tools: The tool that a turn called, by the turn's index.
         sources: The source of each segment, ``fresh`` where it is not said.
+        tokens: The token ids of every segment, where they matter.
         failed: Whether the episode failed.
     """
     rng = np.random.default_rng(seed)
@@ -89,7 +91,7 @@ def episode(
     for s, layout in enumerate(layouts):
         turn_T = np.array([CONTEXT if char == "." else int(char) for char in layout], dtype=np.int32)
         actor_T = np.array([acted.get(int(turn), 0) if turn >= 0 else CONTEXT for turn in turn_T], dtype=np.int32)
-        tokens_T = rng.integers(0, VOCAB, len(layout)).astype(np.int32)
+        tokens_T = np.array(rng.integers(0, VOCAB, len(layout)) if tokens is None else tokens, dtype=np.int32)
         logprob_T = np.where(turn_T >= 0, -1.0, 0.0).astype(np.float32)
         segments.append(
             Segment(tokens_T, turn_T, actor_T, turn_T >= 0, logprob_T, dict(enumerate(sources)).get(s, "fresh"))

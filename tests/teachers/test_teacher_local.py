@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from agentopd.objective.head import Head
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from teacher_cases import VOCAB, acted_by, context, episode, tiny_llama
@@ -12,8 +11,9 @@ from transformers import PreTrainedModel
 import agentopd.teachers.local as local_module
 from agentopd.choice import OneOf
 from agentopd.errors import ConfigError, TeacherError
+from agentopd.objective.head import Head
 from agentopd.teachers import EVERYWHERE, TEACHERS, annotate, build_teachers
-from agentopd.teachers.local import HEAD, LocalTeacher, local
+from agentopd.teachers.local import LocalTeacher, local
 from agentopd.teachers.views import own_view
 from agentopd.types import Annotation, Dense, Trajectory, View
 from agentopd.where import Where
@@ -58,7 +58,7 @@ def test_taken_entropy_and_logits_equal_a_plain_forward(temperature: float) -> N
         if trajectory.failure:
             continue
         assert list(zip(said.segment_N.tolist(), said.index_N.tolist(), strict=True)) == rows_of(trajectory)
-        logits_N_V = teacher.heads[HEAD].logits(hidden_of(said))
+        logits_N_V = teacher.heads["teacher"].logits(hidden_of(said))
         for n, (segment, index) in enumerate(rows_of(trajectory)):
             want_V = plain_logits(EXACT, trajectory, segment)[index - 1]
             torch.testing.assert_close(logits_N_V[n], want_V, rtol=0, atol=1e-10)
@@ -157,6 +157,15 @@ def test_invariant_8_a_view_with_privileged_context_only_moves_the_positions() -
         np.testing.assert_array_equal(tokens, segment_after.tokens_T)
 
 
+def test_a_malformed_view_is_an_error_that_names_teacher_and_trajectory() -> None:
+    teacher = replace(
+        teacher_of(MODEL),
+        view=lambda trajectory, segment: replace(own_view(trajectory, segment), position_A=np.zeros(3, np.int32)),
+    )
+    with pytest.raises(TeacherError, match=r"'teacher', trajectory test/0/1/0: .*position 0"):
+        teacher.annotate(EPISODES[:1])
+
+
 def test_the_model_is_frozen() -> None:
     model = tiny_llama(1).train()
     teacher = teacher_of(model)
@@ -184,7 +193,7 @@ def test_a_small_vocabulary_is_an_error() -> None:
 
 def test_neither_model_nor_new_is_a_config_error_that_names_the_teacher() -> None:
     ours = context(model=MODEL)
-    with pytest.raises(ConfigError, match="mentor"):
+    with pytest.raises(ConfigError, match=r"^teachers\.mentor: give exactly one of model .* got neither$"):
         build_teachers({"mentor": OneOf("teacher", TEACHERS).validate("local")}, ours.chat, ours.load, 1.0)
 
 

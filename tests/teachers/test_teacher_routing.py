@@ -6,6 +6,7 @@ from typing import Annotated
 
 import numpy as np
 import pytest
+import torch
 from pydantic import TypeAdapter
 from teacher_cases import context, episode, tiny_llama
 
@@ -14,7 +15,7 @@ from agentopd.errors import ConfigError, EnvError, TeacherError
 from agentopd.objective.rows import Rows
 from agentopd.teachers import TEACHERS, Stateless, Teacher, TeacherContext, annotate, build_teachers
 from agentopd.teachers.base import rowless
-from agentopd.types import Annotation, Trajectory
+from agentopd.types import Annotation, Dense, Sparse, Trajectory
 
 CHOICE: TypeAdapter[Choice] = TypeAdapter(Annotated[Choice, OneOf("teacher", TEACHERS)])
 MODEL = tiny_llama(0)
@@ -78,6 +79,8 @@ class Misbehaving(Stateless):
             "turns": replace(good, skip_S=np.zeros(9, np.bool_)),
             "rows": replace(good, taken_N=two),
             "place": replace(good, segment_N=at_0, index_N=at_1, taken_N=row, entropy_N=row),
+            "head": replace(good, block=Dense(torch.zeros(0, 4), "nowhere")),
+            "block": replace(good, block=Sparse(np.zeros((2, 3), np.int32), np.zeros((2, 3), np.float32), two)),
             "twice": replace(good, segment_N=at_0.repeat(2), index_N=at_2.repeat(2), taken_N=two, entropy_N=two),
         }
         return faulty.get(self.fault, good)
@@ -95,6 +98,8 @@ def misbehaving(context: TeacherContext, *, fault: str) -> Teacher:
         ("sign", "'odd', trajectory test/0/0/0: .*somebody"),
         ("turns", "skip_S has 9 entries for 2 turns"),
         ("rows", "taken_N has 2 entries"),
+        ("head", r"names the head 'nowhere'; the teacher has: none"),
+        ("block", "its block has 2 rows and segment_N has 0"),
         ("twice", "two of its rows are the same action token"),
         ("place", "segment 0, position 1 is not an action token"),
     ],
@@ -113,3 +118,11 @@ def test_a_kind_is_found_by_import_path() -> None:
     (said,) = annotate(build(odd={"kind": f"{__name__}:misbehaving", "fault": "none"}), [episode("..0")])[0].annotations
     assert said.teacher == "odd"
     assert said.skip_S.all()
+
+
+def test_heads_of_two_models_have_different_names() -> None:
+    teachers = build(one={"kind": "local", "model": "a-folder"}, two={"kind": "local", "model": "a-folder"})
+    assert [list(teacher.heads) for teacher in teachers.values()] == [["one"], ["two"]]
+    for said in annotate(teachers, [episode("..0")])[0].annotations:
+        assert isinstance(said.block, Dense)
+        assert said.block.head == said.teacher

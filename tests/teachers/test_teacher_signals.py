@@ -1,15 +1,20 @@
 """The teachers that need no model: step rewards and the environment's expert."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from teacher_cases import ByteChat, context, episode
 
+from agentopd.chat import Chat
 from agentopd.errors import TeacherError
 from agentopd.objective.rows import Rows
 from agentopd.teachers import annotate
 from agentopd.teachers.expert import expert
 from agentopd.teachers.rewards import reward
-from agentopd.types import CONTEXT, Sampled
+from agentopd.tokenizer import build_tokenizer
+from agentopd.tooling import call
+from agentopd.types import CONTEXT, Message, Sampled
 from agentopd.where import Where
 
 
@@ -98,3 +103,18 @@ def test_rows_see_corrections_as_tokens_of_the_teacher() -> None:
     assert rows.token_A[corrected].tolist() == ByteChat().write([], "go", [])
     assert not rows.teachers["mentor"].covered_A.any()
     assert not rows.teachers["mentor"].rewarded_A.any()
+
+
+def test_a_correction_is_what_the_whole_conversation_would_have_written() -> None:
+    advice = call("lookup", item="pear")
+    chat = Chat(build_tokenizer([advice, "the price of a pear"], vocab_size=400))
+    tool = {"type": "function", "function": {"name": "lookup", "parameters": {"type": "object", "properties": {}}}}
+    first: list[Message] = [{"role": "system", "content": "Shop."}, {"role": "user", "content": "the price of a pear"}]
+    second: list[Message] = [{"role": "assistant", "content": "no"}, {"role": "tool", "content": "call a tool"}]
+    for messages in (first, first + second):
+        seen = chat.prompt(messages, [tool])
+        trajectory = episode("." * len(seen) + "0", advice={0: advice}, tokens=[*seen, chat.end_of_turn])
+        ours = replace(context(), chat=chat)
+        (segment,) = expert(ours).annotate([trajectory])[0].segments
+        assert segment.tokens_T.tolist() == seen + chat.write(messages, advice, [tool])
+        assert chat.read(segment.tokens_T[len(seen) :].tolist()).canonical == advice

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from agentopd.errors import RecordError
-from agentopd.types import Annotation, Block, Dense, Record, Sampled, Sparse
+from agentopd.types import Annotation, Block, Dense, Floats, Ints, Record, Sampled, Sparse
 
 if TYPE_CHECKING:
     import torch
@@ -70,12 +70,14 @@ def _head(annotation: Annotation, heads: Mapping[str, Mapping[str, LogitHead]]) 
 
 
 def _sparse(dense: Dense, k: int, head: LogitHead, temperature: float) -> Block:
-    chunks = [_top(head.logits(hidden) / temperature, k) for hidden in dense.hidden_N_H.split(CHUNK_ROWS)]
+    hidden_N_H = dense.hidden_N_H
+    starts = range(0, max(len(hidden_N_H), 1), CHUNK_ROWS)
+    chunks = [_top(head.logits(hidden_N_H[i : i + CHUNK_ROWS]) / temperature, k) for i in starts]
     ids_N_K, logprob_N_K, logtail_N = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     return Sparse(ids_N_K, logprob_N_K, logtail_N)
 
 
-def _top(logits_N_V: "torch.Tensor", k: int) -> tuple["np.ndarray", ...]:  # type: ignore[type-arg]
+def _top(logits_N_V: "torch.Tensor", k: int) -> tuple[Ints, Floats, Floats]:
     """The k most likely ids, their log-probabilities, and the log of the mass of the rest."""
     logits_N_V = logits_N_V.detach().float()
     top_N_K, ids_N_K = logits_N_V.topk(min(k, logits_N_V.shape[-1]), dim=-1)

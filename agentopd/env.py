@@ -1,0 +1,196 @@
+"""Environments: text in, text out, Gymnasium unmodified. They know no tokens and no models."""
+
+import copy
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Any, Self
+
+import gymnasium
+from gymnasium.error import DependencyNotInstalled, ResetNeeded
+from gymnasium.vector import SyncVectorEnv
+
+from agentopd.errors import ConfigError, EnvError
+from agentopd.exchange import Reply, Step, TextSpace, no_call, reply_to
+from agentopd.registry import resolve
+from agentopd.tooling import ToolSet
+from agentopd.wrappers import TextFace, TurnLimit
+
+__all__ = [
+    "TextEnv",
+    "TextSpace",
+    "expert_action",
+    "has_expert",
+    "make",
+    "make_vec",
+    "system_prompt",
+    "tools_of",
+]
+
+
+class TextEnv(gymnasium.Env[str, str]):
+    """An environment of text and tools. A subclass writes :meth:`start` and ``@tool`` methods, and what else it needs.
+
+    ``reset`` and ``step`` are Gymnasium's and stay as they are. An action is canonical text (see ``agentopd.action``). Whatever is
+    wrong with an action is told in the observation and counted in ``info["errors"]``; it never raises. What ``start``, ``respond``,
+    ``expert`` or ``privileged`` raise is an error of the environment and propagates.
+
+    ``info`` is fresh plain data: ``messages`` (the observation, role-tagged), ``errors`` (kinds of bad action), ``success`` (once
+    the episode is over), ``privileged`` (where there is any). Randomness comes from ``self.np_random`` only.
+    """
+
+    instructions: str = ""
+    """The system message."""
+    extra_tools: tuple[Callable[..., Any], ...] = ()
+    """Free ``@tool`` functions that the model can call beside the ``@tool`` methods."""
+    options: dict[str, Any]
+    """The options that ``reset`` was given."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Makes the state that ``step`` needs, so that a subclass need not call ``super().__init__``."""
+        env = super().__new__(cls)
+        env.action_space, env.observation_space = TextSpace(), TextSpace()
+        env.options = {}
+        env._reward, env._over, env._success = 0.0, True, False
+        return env
+
+    def start(self) -> str:
+        """Draws a task from ``self.np_random`` and ``self.options``, and tells it: the first observation."""
+        raise NotImplementedError(f"{type(self).__name__} must define start()")
+
+    def respond(self, text: str) -> str:
+        """Answers an action without calls. A ``ToolError`` raised here is a bad action of its ``kind``.
+
+        The default asks for a call (``no_call``).
+        """
+        if not self.tools:
+            raise EnvError(f"{type(self).__name__} has no tools: define respond(), or mark a method with @tool")
+        raise no_call(self.tools)
+
+    def expert(self) -> str:
+        """The best action at this state as canonical text, whatever was done before. It changes nothing. Optional."""
+        raise NotImplementedError(f"{type(self).__name__} has no expert()")
+
+    def privileged(self) -> dict[str, Any]:
+        """Facts about this episode for teachers only, as plain data. Optional."""
+        return {}
+
+    @cached_property
+    def tools(self) -> ToolSet:
+        """The ``@tool`` methods and ``extra_tools``."""
+        return ToolSet([*ToolSet.of(self), *self.extra_tools])
+
+    def finish(self, reward: float = 0.0, success: bool | None = None) -> None:
+        """Ends the episode, from inside a tool or ``respond``. Later calls of the same action are not run.
+
+        Args:
+            reward: Added to the reward of this step.
+            success: Whether the task was solved. Default: ``reward`` is positive.
+        """
+        self.add_reward(reward)
+        self._over = True
+        self._success = reward > 0 if success is None else bool(success)
+
+    def add_reward(self, reward: float) -> None:
+        """Adds to the reward of this step."""
+        self._reward += float(reward)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Starts an episode; see ``gymnasium.Env.reset``."""
+        super().reset(seed=seed)
+        self.options = dict(options or {})
+        self._over = self._success = False
+        reply = Reply()
+        reply.say(self._text(self.start(), "start"))
+        if self._over:
+            raise EnvError(f"{type(self).__name__}: start() called finish(); an episode has at least one action")
+        return reply.observation, self._info(reply)
+
+    def step(self, action: str) -> Step:
+        """Runs the calls of one action; see ``gymnasium.Env.step``. ``truncated`` is always false: limits are wrappers.
+
+        Raises:
+            ResetNeeded: there is no episode, or it is over.
+        """
+        if self._over:
+            raise ResetNeeded("the episode is over: call reset() before step()")
+        self._reward = 0.0
+        reply = reply_to(action, self.tools, self._respond, lambda: self._over)
+        return reply.observation, self._reward, self._over, False, self._info(reply)
+
+    def _respond(self, text: str) -> str:
+        return self._text(self.respond(text), "respond")
+
+    def _text(self, value: Any, method: str) -> str:
+        if not isinstance(value, str):
+            raise EnvError(f"{type(self).__name__}.{method}() must return text, not {value!r}")
+        return value
+
+    def _info(self, reply: Reply) -> dict[str, Any]:
+        info = reply.info
+        if self._over:
+            info["success"] = self._success
+        if facts := self.privileged():
+            info["privileged"] = copy.deepcopy(facts)
+        return info
+
+
+def make(id: str, **kwargs: Any) -> gymnasium.Env[str, str]:
+    """Makes a registered environment as text in, text out.
+
+    Shipped environments need no import, ``"module:ns/Name-v0"`` imports ``module`` first (the working directory is on the path),
+    and packages that declare an entry point in the group ``agentopd.envs`` are found. An ordinary environment with Discrete
+    actions gets a :class:`~agentopd.wrappers.TextFace`, and its limit of steps bounds the turns.
+
+    Args:
+        id: The registered id, version included.
+        **kwargs: For the environment's constructor; ``max_episode_steps`` as in ``gymnasium.make``.
+
+    Raises:
+        ConfigError: nothing is registered under ``id``, the arguments do not fit, or it cannot be shown as text.
+    """
+    spec = resolve(id)
+    try:
+        env: gymnasium.Env[Any, Any] = gymnasium.make(spec, **kwargs)
+    except DependencyNotInstalled as error:
+        raise ConfigError(f"environment {id!r} needs another package: {error}") from error
+    except TypeError as error:
+        raise ConfigError(f"environment {id!r} cannot be made: {error}") from error
+    if isinstance(env.action_space, TextSpace) and isinstance(env.observation_space, TextSpace):
+        return env
+    face = TextFace(env)
+    limit = env.spec.max_episode_steps if env.spec else None
+    return TurnLimit(face, limit) if limit else face
+
+
+def make_vec(id: str, n: int, **kwargs: Any) -> SyncVectorEnv:
+    """``n`` copies of :func:`make` as one Gymnasium vector environment; observations and actions are tuples of text."""
+    return SyncVectorEnv([partial(make, id, **kwargs)] * n)
+
+
+def tools_of(env: gymnasium.Env[Any, Any]) -> ToolSet:
+    """The tools of an environment, through its wrappers."""
+    tools: ToolSet = env.get_wrapper_attr("tools") if env.has_wrapper_attr("tools") else ToolSet()
+    return tools
+
+
+def system_prompt(env: gymnasium.Env[Any, Any]) -> str:
+    """The instructions of an environment, through its wrappers; empty where it has none."""
+    return str(env.get_wrapper_attr("instructions")) if env.has_wrapper_attr("instructions") else ""
+
+
+def has_expert(env: gymnasium.Env[Any, Any]) -> bool:
+    """Whether an environment defines an expert, through its wrappers."""
+    if not env.has_wrapper_attr("expert"):
+        return False
+    return getattr(env.get_wrapper_attr("expert"), "__func__", None) is not TextEnv.expert
+
+
+def expert_action(env: gymnasium.Env[Any, Any]) -> str:
+    """The expert's action at this state, as canonical text.
+
+    Raises:
+        ConfigError: the environment has no expert.
+    """
+    if not has_expert(env):
+        raise ConfigError(f"{env} has no expert: define expert() on it, or choose a method that needs none")
+    return str(env.get_wrapper_attr("expert")())

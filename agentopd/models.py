@@ -1,0 +1,226 @@
+"""Models: from random weights, a folder or the hub; their hidden states, and the head that turns those into logits."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from agentopd.chat import Chat
+from agentopd.choice import Settings
+from agentopd.errors import ConfigError
+from agentopd.objective.head import Head
+from agentopd.tokenizer import build_tokenizer
+
+__all__ = [
+    "ModelConfig",
+    "NewModel",
+    "build_tokenizer",
+    "check_head",
+    "head_of",
+    "hidden_states",
+    "load_model",
+    "load_tokenizer",
+    "new_model",
+]
+
+Dtype = Literal["float32", "bfloat16", "float16", "float64"]
+
+
+class NewModel(Settings):
+    """A Llama architecture with random weights."""
+
+    hidden_size: int = Field(128, ge=2)
+    """Must be an even multiple of ``heads``: rotary positions turn pairs of units."""
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    intermediate_size: int = Field(384, ge=1)
+    max_positions: int = Field(2048, ge=2)
+    """The longest sequence."""
+    vocab_size: int = Field(1024, ge=1)
+    """The largest vocabulary of a tokenizer built for it; the model has one row for each id of the tokenizer it gets."""
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "NewModel":
+        if self.hidden_size % (2 * self.heads):
+            raise ConfigError(f"hidden_size={self.hidden_size} must be an even multiple of heads={self.heads}")
+        return self
+
+
+class ModelConfig(Settings):
+    """Which model: exactly one of ``model`` and ``new``."""
+
+    model: str | None = None
+    """A hub id or a folder."""
+    new: NewModel | None = None
+    """Random weights instead."""
+    dtype: Dtype = "float32"
+    attention: str = "sdpa"
+    """The attention implementation, by its name in transformers."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "ModelConfig":
+        if (self.model is None) == (self.new is None):
+            given = "neither" if self.model is None else "both"
+            raise ConfigError(f"give exactly one of model (a hub id or folder) and new (random weights), got {given}")
+        return self
+
+
+def load_model(config: ModelConfig) -> PreTrainedModel:
+    """Loads a causal language model, in evaluation mode, on the CPU.
+
+    Its head is tried with one small forward, where the attention runs on a CPU (``sdpa``, ``eager``).
+
+    Raises:
+        ConfigError: There is no such model, it has no weights or not all of them, or its logits are not a :class:`Head` of its
+            hidden states.
+    """
+    if config.model is None:
+        raise ConfigError(
+            "load_model reads a hub id or folder, but the config says new; use new_model for random weights"
+        )
+    _check_folder(config.model, "config.json")
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            config.model,
+            dtype=getattr(torch, config.dtype),
+            attn_implementation=config.attention,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"model={config.model!r} cannot be loaded: {_first_line(error)}") from error
+    model: PreTrainedModel = loaded[0]
+    report: Mapping[str, Any] = loaded[1]
+    if report["missing_keys"] or report["mismatched_keys"]:
+        lacking = sorted(map(str, report["missing_keys"] or report["mismatched_keys"]))
+        raise ConfigError(f"model={config.model!r} lacks weights that its config.json asks for, such as {lacking[0]!r}")
+    if config.attention in ("sdpa", "eager"):
+        check_head(model)
+    return model
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of a hub id or folder.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    _check_folder(name, "tokenizer_config.json")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"{name!r} has no tokenizer that can be loaded: {_first_line(error)}") from error
+    return tokenizer
+
+
+def new_model(new: NewModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    """A Llama (arXiv 2302.13971) with random float32 weights, no dropout, input and output embeddings tied.
+
+    The weights depend on ``seed`` alone; no global random generator moves.
+    """
+    end, pad = Chat(tokenizer).end_of_turn, tokenizer.pad_token_id
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=new.hidden_size,
+        num_hidden_layers=new.layers,
+        num_attention_heads=new.heads,
+        num_key_value_heads=new.heads,
+        intermediate_size=new.intermediate_size,
+        max_position_embeddings=new.max_positions,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=end,
+        pad_token_id=pad,
+        dtype=torch.float32,
+    )
+    config._attn_implementation = "sdpa"
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model: PreTrainedModel = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+    return model.to(torch.float32).eval()
+
+
+def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Tensor | None = None) -> Tensor:
+    """The last hidden states [B, T, H], after the final norm: what :func:`head_of` turns into logits.
+
+    They are taken through the forward of ``model`` itself, so that the hooks of wrappers (DDP, FSDP, PEFT) run. No mask is given:
+    sequences are padded on the right, where causal attention never looks, or packed into one row.
+
+    Args:
+        model: A causal language model, wrapped or not.
+        input_ids_B_T: Token ids; any id as padding.
+        position_ids_B_T: For packed rows, positions that restart at 0 with each sequence.
+    """
+    last = _inner(model).config.get_text_config().num_hidden_layers - 1
+    output = model(
+        input_ids=input_ids_B_T,
+        position_ids=position_ids_B_T,
+        output_hidden_states=[last],  # the others are not kept alive; the last one is stored after the norm
+        logits_to_keep=1,
+        use_cache=False,  # with a cache, packed sequences would see each other
+    )
+    hidden_B_T_H: Tensor = output.hidden_states[-1]
+    return hidden_B_T_H
+
+
+def head_of(model: nn.Module) -> Head:
+    """The output head of a causal language model, wrapped or not. Its tensors are the model's own parameters.
+
+    Raises:
+        ConfigError: The head is not one plain linear layer (it has an adapter, or is split over devices).
+    """
+    inner = _inner(model)
+    linear = inner.get_output_embeddings()
+    if type(linear) is not nn.Linear:
+        raise ConfigError(
+            f"the output head of {type(inner).__name__} is a {type(linear).__name__}, not one plain linear layer; "
+            "leave lm_head out of adapters, and the vocabulary unsplit"
+        )
+    config = inner.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+    return Head(linear.weight, linear.bias, float(scale), getattr(config, "final_logit_softcapping", None))
+
+
+@torch.no_grad()
+def check_head(model: PreTrainedModel) -> None:
+    """Compares the model's own logits with those that its head gives, on two tokens.
+
+    Raises:
+        ConfigError: They differ: the architecture does something to its logits that :class:`Head` does not know.
+    """
+    ids_B_T = torch.tensor([[0, 1]], device=model.device)
+    own = model(input_ids=ids_B_T, use_cache=False).logits.float()
+    ours = head_of(model).logits(hidden_states(model, ids_B_T)).float()
+    if own.shape != ours.shape or not torch.allclose(own, ours, rtol=2e-2, atol=1e-3 * float(own.abs().max())):
+        raise ConfigError(
+            f"the logits of {type(model).__name__} are not its hidden states times its output head (with logit_scale, "
+            "logits_scaling and final_logit_softcapping applied), so its divergences would be wrong; use another architecture"
+        )
+
+
+def _inner(model: nn.Module) -> Any:
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def _check_folder(name: str, needed: str) -> None:
+    """Names what is wrong with a local path, which transformers would take for a hub id."""
+    folder = Path(name).expanduser()
+    if not folder.exists() and (folder.is_absolute() or name.startswith((".", "~"))):
+        raise ConfigError(f"model={name!r}: there is no such folder")
+    if folder.is_dir() and not (folder / needed).exists():
+        raise ConfigError(f"model={name!r}: the folder has no {needed}; give one that save_pretrained wrote")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,51 @@
+"""The live pass: the student's present statistics on every row, without gradient, for weights and ratios that read them."""
+
+from collections.abc import Callable
+
+import numpy as np
+from torch import Tensor, no_grad
+
+from agentopd.objective.batch import Layout, cut
+from agentopd.objective.chunked import statistics
+from agentopd.objective.head import Head
+from agentopd.objective.prepare import Prepared, PreparedTerm
+from agentopd.objective.rows import LiveColumns, Rows
+from agentopd.objective.spec import Target, Term
+
+
+@no_grad()
+def live_columns(
+    rows: Rows,
+    hidden_states: Callable[[Tensor, Tensor | None], Tensor],
+    head: Head,
+    max_tokens: int,
+    layout: Layout,
+    temperature: float,
+    chunk_rows: int,
+) -> LiveColumns:
+    """Runs the student once over the trainable rows; the others are ``nan``.
+
+    Args:
+        rows: The global batch.
+        hidden_states: From input ids [B, T] and position ids (``None`` where padded) to hidden states [B, T, H].
+        head: The student's output head.
+        max_tokens: As for :func:`cut`.
+        layout: As for :func:`cut`.
+        temperature: The one that was sampled at.
+        chunk_rows: Rows whose logits exist at once.
+    """
+    logprob_A, entropy_A = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+    for batch in cut(Prepared(rows, (_every_trainable_row(rows),), {}), max_tokens, layout):
+        there = batch.to(head.weight_V_H.device)
+        hidden_A_H = hidden_states(there.input_ids_B_T, there.position_ids_B_T)[there.sample_A, there.position_A]
+        found = statistics(hidden_A_H, head, there.taken_A, temperature, chunk_rows)
+        logprob_A[batch.row_A.numpy()], entropy_A[batch.row_A.numpy()] = (
+            column.double().cpu().numpy() for column in found
+        )
+    return LiveColumns(logprob_A, entropy_A)
+
+
+def _every_trainable_row(rows: Rows) -> PreparedTerm:
+    nothing = np.zeros(len(rows))
+    coef_A = rows.trainable_A.astype(np.float64)
+    return PreparedTerm("live", Term(target=Target(kind="taken")), coef_A, coef_A, nothing, nothing, {}, {}, {})

@@ -1,0 +1,106 @@
+"""What is written is read back equal, or refused."""
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+import record_cases as cases
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agentopd import records
+from agentopd.errors import RecordError
+from agentopd.records.plain import escape, from_json, to_json, unescape
+from agentopd.types import Dense, Key, Record, Sparse
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(st.data())
+def test_invariant_7_a_record_read_back_equals_the_one_written(data: st.DataObject) -> None:
+    run = data.draw(cases.NAME, "run")
+    written = [data.draw(cases.records(Key(run, 3, i)), "record") for i in range(data.draw(st.integers(0, 3), "count"))]
+    with TemporaryDirectory() as folder:
+        records.RecordWriter(folder).write(3, written)
+        read = records.open(folder)
+        assert list(read) == written
+        assert len(read) == len(written)
+        for record in written:
+            assert read[record.trajectory.key] == read[str(record.trajectory.key)] == record
+
+
+def test_equality_sees_every_kind_of_difference(tmp_path: Path) -> None:
+    record = cases.plain_record(0, 0)
+    annotation = record.annotations[0]
+    statistics = {"margin": annotation.taken_N}
+    record = replace(record, annotations=(replace(annotation, statistics=statistics),))
+    records.RecordWriter(tmp_path).write(0, [record])
+    (read,) = records.open(tmp_path)
+    assert read == record
+    read.annotations[0].statistics["margin"][0] += 1
+    assert read != record
+
+
+def test_arrays_read_back_can_be_written_to(tmp_path: Path) -> None:
+    records.RecordWriter(tmp_path).write(0, [cases.plain_record(0, 0)])
+    (read,) = records.open(tmp_path)
+    read.trajectory.segments[0].tokens_T[0] = 5
+
+
+def test_a_dense_block_is_refused_and_thin_named(tmp_path: Path) -> None:
+    record = cases.plain_record(0, 0)
+    dense = replace(record.annotations[0], block=Dense(torch.zeros(2, 3), "model"))
+    writer = records.RecordWriter(tmp_path)
+    with pytest.raises(RecordError, match=r"run/0/0/0.*'teacher'.*thin"):
+        writer.write(0, [Record(record.trajectory, (dense,))])
+    assert records.open(tmp_path).steps == ()
+
+
+def test_an_array_of_another_type_is_refused(tmp_path: Path) -> None:
+    record = cases.plain_record(0, 0)
+    wide = replace(record.annotations[0], taken_N=np.zeros(2))  # type: ignore[arg-type]
+    with pytest.raises(RecordError, match="taken_N is float64; make it float32"):
+        records.RecordWriter(tmp_path).write(0, [Record(record.trajectory, (wide,))])
+
+
+def test_a_sparse_block_of_odd_shapes_is_refused(tmp_path: Path) -> None:
+    record = cases.plain_record(0, 0)
+    odd = Sparse(np.zeros((2, 3), np.int32), np.zeros((2, 2), np.float32), np.zeros(2, np.float32))
+    with pytest.raises(RecordError, match=r"\(2, 3\), \(2, 2\)"):
+        records.RecordWriter(tmp_path).write(
+            0, [Record(record.trajectory, (replace(record.annotations[0], block=odd),))]
+        )
+
+
+def test_what_is_not_plain_data_is_refused_by_name(tmp_path: Path) -> None:
+    record = cases.plain_record(0, 0)
+    odd = replace(record.trajectory, privileged={"answer": {3}})
+    with pytest.raises(RecordError, match=r"run/0/0/0: privileged holds a set"):
+        records.RecordWriter(tmp_path).write(0, [Record(odd)])
+
+
+def test_a_number_too_large_for_its_column_is_refused(tmp_path: Path) -> None:
+    record = cases.plain_record(0, 0)
+    odd = replace(record.trajectory, task=replace(record.trajectory.task, seed=2**64))
+    with pytest.raises(RecordError, match="run/0/0/0"):
+        records.RecordWriter(tmp_path).write(0, [Record(odd)])
+
+
+@given(cases.TEXT)
+def test_escaped_text_is_valid_and_comes_back(text: str) -> None:
+    assert unescape(escape(text)) == text
+    escape(text).encode("utf-8")
+
+
+def test_ordinary_text_is_not_changed() -> None:
+    assert escape("größer 🙂 \n") == "größer 🙂 \n"
+    assert escape("\ud800") == "\0d800"
+
+
+@given(cases.PLAIN)
+def test_plain_values_come_back_with_their_types(value: object) -> None:
+    read = from_json(to_json(value, "value"))
+    assert read == value
+    assert repr(read) == repr(value)

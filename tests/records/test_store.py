@@ -1,0 +1,259 @@
+"""The files of a run: written once, superseded, read by key, refused where they cannot be trusted."""
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from record_cases import plain_record
+
+from agentopd import records
+from agentopd.errors import RecordError
+from agentopd.records import RecordWriter
+from agentopd.types import Failure, Key, Record
+
+
+def _filled(path: Path, steps: int = 3, each: int = 2) -> RecordWriter:
+    writer = RecordWriter(path)
+    for step in range(steps):
+        writer.write(step, [plain_record(step, i) for i in range(each)])
+    return writer
+
+
+def _signals(size: int = 3) -> dict[str, np.ndarray]:
+    return {
+        "key": np.array(["run/0/0/0"] * size),
+        "segment": np.zeros(size, np.int32),
+        "index": np.arange(size, dtype=np.int32),
+        "divergence": np.array([0.5, np.nan, 2.0], np.float32)[:size],
+        "top_ids": np.arange(2 * size, dtype=np.int64).reshape(size, 2),
+        "kept": np.arange(size) > 0,
+    }
+
+
+def test_a_run_folder_and_its_records_folder_are_the_same(tmp_path: Path) -> None:
+    _filled(tmp_path / "records")
+    by_run, by_folder = records.open(tmp_path), records.open(tmp_path / "records")
+    assert by_run.steps == by_folder.steps == (0, 1, 2)
+    assert len(by_run) == 6
+    assert list(by_run) == list(by_folder) == [plain_record(step, i) for step in range(3) for i in range(2)]
+    assert list(by_run.step(1)) == [plain_record(1, 0), plain_record(1, 1)]
+    assert list(by_run.step(9)) == []
+
+
+def test_a_copied_folder_of_any_name_is_read(tmp_path: Path) -> None:
+    _filled(tmp_path)
+    (tmp_path / "records").rename(tmp_path / "kept")
+    assert len(records.open(tmp_path / "kept")) == 6
+
+
+def test_a_key_reads_its_own_file_alone(tmp_path: Path) -> None:
+    _filled(tmp_path)
+    (tmp_path / "records" / "step-000001.parquet").write_bytes(b"damaged")
+    read = records.open(tmp_path)
+    assert read["run/2/1/0"] == read[Key("run", 2, 1)] == plain_record(2, 1)
+    assert "run/2/1/0" in read
+    assert Key("run", 2, 5) not in read
+
+
+def test_a_key_beyond_the_first_row_group_is_found(tmp_path: Path) -> None:
+    RecordWriter(tmp_path).write(0, [plain_record(0, i) for i in range(150)])
+    read = records.open(tmp_path)
+    assert read["run/0/149/0"] == plain_record(0, 149)
+    assert [record.trajectory.key.index for record in read] == list(range(150))
+
+
+def test_an_absent_or_malformed_key_is_an_error(tmp_path: Path) -> None:
+    _filled(tmp_path)
+    read = records.open(tmp_path)
+    with pytest.raises(RecordError, match=r"no record run/7/0/0; its steps are 0 to 2"):
+        read["run/7/0/0"]
+    with pytest.raises(RecordError, match="run/step/index/attempt"):
+        read["seven"]
+
+
+def test_a_step_is_written_once(tmp_path: Path) -> None:
+    writer = _filled(tmp_path)
+    with pytest.raises(RecordError, match=r"step-000001\.parquet exists already.*supersede_after"):
+        writer.write(1, [plain_record(1, 0)])
+    assert len(records.open(tmp_path)) == 6
+
+
+def test_keys_belong_to_their_step_and_come_once(tmp_path: Path) -> None:
+    writer = RecordWriter(tmp_path)
+    with pytest.raises(RecordError, match="belongs to step 4"):
+        writer.write(5, [plain_record(4, 0)])
+    with pytest.raises(RecordError, match="2 records of the key run/5/0/0"):
+        writer.write(5, [plain_record(5, 0), plain_record(5, 0)])
+    assert len(records.open(tmp_path)) == 0
+
+
+def test_a_step_without_records_is_kept_as_such(tmp_path: Path) -> None:
+    RecordWriter(tmp_path).write(0, [])
+    assert records.open(tmp_path).steps == (0,)
+    assert list(records.open(tmp_path)) == []
+
+
+def test_superseded_records_are_kept_and_not_counted(tmp_path: Path) -> None:
+    writer = _filled(tmp_path)
+    writer.write_signals(2, _signals())
+    assert writer.supersede_after(0) == [1, 2]
+    assert records.open(tmp_path).steps == (0,)
+    assert records.open(tmp_path).signals(2) is None
+    writer.write(1, [plain_record(1, 0, tokens=9)])
+    assert writer.supersede_after(0) == [1]
+    writer.write(1, [plain_record(1, 0, tokens=5)])
+    counted, everything = records.open(tmp_path), records.open(tmp_path, superseded=True)
+    assert (len(counted), len(everything)) == (3, 8)
+    assert counted["run/1/0/0"] == everything["run/1/0/0"] == plain_record(1, 0, tokens=5)
+    assert everything["run/2/1/0"] == plain_record(2, 1)
+    assert everything.signals(2) is not None
+    assert sorted(path.name for path in (tmp_path / "records").iterdir()) == [
+        "step-000000.parquet",
+        "step-000001.parquet",
+        "step-000001.superseded-1.parquet",
+        "step-000001.superseded-2.parquet",
+        "step-000002.signals.superseded-1.parquet",
+        "step-000002.superseded-1.parquet",
+    ]
+
+
+def test_superseding_can_be_cut_short_and_repeated(tmp_path: Path) -> None:
+    writer = _filled(tmp_path)
+    writer.write_signals(2, _signals())
+    folder = tmp_path / "records"
+    (folder / "step-000002.signals.parquet").rename(folder / "step-000002.signals.superseded-1.parquet")
+    assert writer.supersede_after(1) == [2]
+    assert writer.supersede_after(1) == []
+    assert (folder / "step-000002.superseded-1.parquet").exists()
+
+
+def test_the_newest_superseded_record_is_found_when_none_counts(tmp_path: Path) -> None:
+    writer = RecordWriter(tmp_path)
+    for tokens in (4, 6):
+        writer.write(1, [plain_record(1, 0, tokens=tokens)])
+        writer.supersede_after(0)
+    assert records.open(tmp_path, superseded=True)["run/1/0/0"] == plain_record(1, 0, tokens=6)
+
+
+def test_an_unfinished_file_is_ignored_and_cleaned(tmp_path: Path) -> None:
+    _filled(tmp_path)
+    unfinished = tmp_path / "records" / ".step-000003.parquet.part"
+    unfinished.write_bytes(b"half")
+    assert records.open(tmp_path).steps == (0, 1, 2)
+    RecordWriter(tmp_path)
+    assert not unfinished.exists()
+
+
+def test_plain_columns_are_a_table(tmp_path: Path) -> None:
+    failed = plain_record(0, 0, success=False)
+    failed = Record(replace(failed.trajectory, failure=Failure("env", "timeout", "30 s")))
+    writer = RecordWriter(tmp_path)
+    writer.write(0, [failed])
+    writer.supersede_after(-1)
+    writer.write(0, [plain_record(0, 0), plain_record(0, 1)])
+    assert records.open(tmp_path).table().num_rows == 2
+    rows = records.open(tmp_path, superseded=True).table().to_pylist()
+    assert [row["superseded"] for row in rows] == [0, 0, 1]
+    assert [row["failure"] for row in rows] == [None, None, "timeout"]
+    first = rows[0]
+    assert {k: first[k] for k in ("step", "env", "success", "reward", "turns", "tokens", "errors", "source")} == {
+        "step": 0,
+        "env": "toy/Sum-v0",
+        "success": True,
+        "reward": 1.0,
+        "turns": 1,
+        "tokens": 4,
+        "errors": 1,
+        "source": "fresh",
+    }
+    assert first["task"] == plain_record(0, 0).trajectory.task.id
+    assert records.open(tmp_path).table(["key", "segments"]).column_names == ["key", "segments", "superseded"]
+
+
+def test_signals_come_back_equal(tmp_path: Path) -> None:
+    writer = _filled(tmp_path)
+    for size in (3, 0):
+        step = 0 if size else 1
+        writer.write_signals(step, _signals(size))
+        read = records.open(tmp_path).signals(step)
+        assert read is not None
+        assert list(read) == list(_signals())
+        for name, column in _signals(size).items():
+            assert read[name].dtype.kind == column.dtype.kind
+            np.testing.assert_array_equal(read[name], column)
+    assert records.open(tmp_path).signals(2) is None
+
+
+def test_signals_that_cannot_be_trusted_are_refused(tmp_path: Path) -> None:
+    writer = _filled(tmp_path)
+    with pytest.raises(RecordError, match="no records"):
+        writer.write_signals(9, _signals())
+    with pytest.raises(RecordError, match="lack the columns segment, index"):
+        writer.write_signals(0, {"key": np.array(["run/0/0/0"])})
+    with pytest.raises(RecordError, match="different lengths"):
+        writer.write_signals(0, _signals() | {"weight": np.ones(2)})
+    with pytest.raises(RecordError, match=r"odd is object"):
+        writer.write_signals(0, _signals() | {"odd": np.array([None] * 3)})
+    writer.write_signals(0, _signals())
+    with pytest.raises(RecordError, match="exists already"):
+        writer.write_signals(0, _signals())
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"nowhere does not exist; give a run folder"):
+        records.open(tmp_path / "nowhere")
+    with pytest.raises(RecordError, match="holds no records"):
+        records.open(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 40, -20])
+def test_a_truncated_file_is_named(tmp_path: Path, keep: int) -> None:
+    _filled(tmp_path)
+    path = tmp_path / "records" / "step-000001.parquet"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(RecordError, match=r"step-000001\.parquet.*damaged"):
+        list(records.open(tmp_path))
+
+
+def test_a_flipped_byte_never_gives_wrong_records(tmp_path: Path) -> None:
+    written = [plain_record(0, i, tokens=500) for i in range(8)]
+    RecordWriter(tmp_path).write(0, written)
+    path = tmp_path / "records" / "step-000000.parquet"
+    whole = path.read_bytes()
+    for place in np.random.default_rng(0).integers(4, len(whole) - 4, 25):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        # a byte outside any page may be padding or a statistic that nothing reads: then all is still right
+        with contextlib.suppress(RecordError):
+            assert list(records.open(tmp_path)) == written
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({}, "holds no agentopd records"),
+        ({"agentopd.format": "signals", "agentopd.version": "1"}, "holds no agentopd records"),
+        ({"agentopd.format": "records", "agentopd.version": "99"}, "version 99.*reads version 1"),
+    ],
+)
+def test_a_file_of_another_form_or_version_is_named(tmp_path: Path, metadata: dict[str, str], said: str) -> None:
+    _filled(tmp_path)
+    table = pa.table({"a": [1]}).replace_schema_metadata(metadata)
+    pq.write_table(table, tmp_path / "records" / "step-000001.parquet")
+    with pytest.raises(RecordError, match=said):
+        len(records.open(tmp_path))
+
+
+def test_a_disk_that_refuses_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = _filled(tmp_path)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(RecordError, match=r"step-000003\.parquet.*No space left.*make room"):
+        writer.write(3, [plain_record(3, 0)])
+    assert len(list((tmp_path / "records").iterdir())) == 3
