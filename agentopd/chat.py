@@ -153,18 +153,20 @@ class Chat:
         return Extension(added, "clean") if action.stopped else Extension([self.end_of_turn, *added], "realigned")
 
     def _split_thought(self, text: str) -> tuple[str, str]:
-        """The thinking that opens a turn, its marks included, and the rest; only where the template knows thinking."""
+        """The thinking that opens a turn, marks and newlines included, and the rest; only where the template knows thinking."""
         thought, mark, said = text.partition(THOUGHT_CLOSE)
         opened = text.lstrip().startswith(THOUGHT_OPEN) or OPEN not in thought
-        return (thought + mark, said.lstrip("\n")) if self._thinks and mark and opened else ("", text)
+        if not (self._thinks and mark and opened):
+            return "", text
+        said = said.lstrip("\n")
+        return text[: len(text) - len(said)], said
 
     def _message(self, thought: str, parsed: ParsedAction) -> Message:
         """The assistant message, its calls in the form that the template writes, else as text in the content."""
-        lead = f"{thought}\n\n" if thought else ""
         native = self._native[len(parsed.calls) > 1] and all(_depth(call.arguments) <= DEEPEST for call in parsed.calls)
         if parsed.calls and not native:
-            return _said(lead + render_action(parsed.content, parsed.calls))
-        message = _said(lead + parsed.content)
+            return _said(thought + render_action(parsed.content, parsed.calls))
+        message = _said(thought + parsed.content)
         if parsed.calls:
             message["tool_calls"] = [_openai(call) for call in parsed.calls]
         return message

@@ -86,7 +86,7 @@ class OneOf:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """One object a kind, from the functions' signatures; import paths are any object with a ``kind``."""
-        branches = [_kind_schema(kind, function) for kind, function in self.registry.items()]
+        branches = [_kind_schema(kind, function, handler) for kind, function in self.registry.items()]
         return {"anyOf": [*branches, {"type": "object", "properties": {"kind": {"type": "string", "pattern": ":"}}}]}
 
     def validate(self, value: Any) -> Choice:
@@ -173,8 +173,9 @@ def _checked(part: str, kind: str, function: Function, settings: Mapping[str, An
     return {name: getattr(checked, name) for name in model.model_fields}
 
 
-def _kind_schema(kind: str, function: Function) -> JsonSchemaValue:
-    schema = _model_of(function).model_json_schema()
+def _kind_schema(kind: str, function: Function, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    """The settings of ``function`` with ``kind`` among them; ``handler`` keeps what they refer to with the whole schema."""
+    schema = dict(handler.resolve_ref_schema(handler(_model_of(function).__pydantic_core_schema__)))
     schema["properties"] = {"kind": {"const": kind}} | schema.get("properties", {})
     schema["required"] = ["kind", *schema.get("required", [])]
     return schema

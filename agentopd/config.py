@@ -134,7 +134,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     """
     raw = dict(source) if isinstance(source, Mapping) else _read(_find(source))
     for key, value in (_split(text) for text in overrides):
-        raw = apply(raw, key, value)
+        raw = apply(_with_recipe(raw) if key.startswith("objective") else raw, key, value)
     return build(raw)
 
 
@@ -217,6 +217,12 @@ def _long_form(raw: Mapping[str, Any]) -> dict[str, Any]:
     root["envs"] = [{"id": env} if isinstance(env, str) else env for env in root.get("envs", ())]
     if "teacher" in root:
         root["teachers"] = {"teacher": root.pop("teacher"), **root.get("teachers", {})}
+    return _with_recipe(root)
+
+
+def _with_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts the recipe that ``method`` names where it starts from: under ``objective``."""
+    root = dict(raw)
     if "method" in root:
         method = root.pop("method")
         recipe = load_recipe(method) if isinstance(method, str) else dict(method)

@@ -62,7 +62,7 @@ class Tool:
         """
         work = partial(self.function, **self._checked(arguments))
         try:
-            result = work() if self.time_limit is None else _within(self.time_limit, work)
+            result = work() if self.time_limit is None else _within(self.name, self.time_limit, work)
         except (ToolError, EnvError):
             raise
         except (Exception, SystemExit) as error:
@@ -71,7 +71,7 @@ class Tool:
 
     def _checked(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            checked = self.model.model_validate_json(json.dumps(arguments, default=plain_number))
+            checked = self.model.model_validate_json(json.dumps(arguments, default=plain_number), strict=True)
         except ValidationError as error:
             problems = "; ".join(self._problem(e) for e in error.errors(include_url=False)[:3])
             raise ToolError(f"{self.name}: {problems}", kind="bad_arguments") from error
@@ -184,11 +184,11 @@ def _mark_of(kind: type, name: str) -> Any:
     return getattr(next((vars(c)[name] for c in kind.__mro__ if name in vars(c)), None), _MARK, None)
 
 
-def _within(seconds: float, work: Callable[[], Any]) -> Any:
+def _within(name: str, seconds: float, work: Callable[[], Any]) -> Any:
     future: Future[Any] = Future()
     Thread(target=_settle, args=(future, work), daemon=True).start()
     if not wait([future], timeout=seconds).done:
-        raise ToolError(f"no answer within {seconds:g} s", kind="tool_timeout")
+        raise ToolError(f"{name}: no answer within {seconds:g} s", kind="tool_timeout")
     return future.result()
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
@@ -250,12 +250,11 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(hostile_text, inner, max_size=3),
     max_leaves=6,
 )
-calls = st.lists(
-    st.builds(ToolCall, hostile_text, st.dictionaries(hostile_text, json_values, max_size=3)), max_size=3
-)
+calls = st.lists(st.builds(ToolCall, hostile_text, st.dictionaries(hostile_text, json_values, max_size=3)), max_size=3)
 contents = hostile_text.filter(lambda text: not any(marker in text for marker in MARKERS))
 
 
+@settings(max_examples=60, deadline=None)
 @given(contents, calls)
 def test_parsing_undoes_rendering(content: str, calls: list[ToolCall]) -> None:
     assert parse_action(render_action(content, calls)) == ParsedAction(content, tuple(calls))

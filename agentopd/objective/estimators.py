@@ -14,7 +14,6 @@ from agentopd.choice import Registry
 from agentopd.objective.advantages import BASELINES, Baseline, Discount, Scored, returns, whiten
 from agentopd.objective.rows import Reals
 
-
 RATIO = {"importance", "clip_low", "clip_high"}
 """The settings of a score function that :func:`policy_gradient` reads; the others make the advantage."""
 

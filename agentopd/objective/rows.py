@@ -6,6 +6,7 @@ across its segments, the corrected actions of teachers last. Columns are numpy a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
@@ -161,7 +162,9 @@ def _trajectory_rows(i: int, record: Record) -> tuple[list[Segment], dict[str, N
 
 def _check_time_order(trajectory: Trajectory, turns: list[Column]) -> None:
     """A fork renders the past again as context; were it marked as action, its tokens would be learned twice."""
-    if (np.diff(np.concatenate([*turns, _EMPTY["turn_A"]])) < 0).any():
+    acted = [turn_A for turn_A in turns if len(turn_A)]
+    backwards = any((np.diff(turn_A) < 0).any() for turn_A in acted)
+    if backwards or any(before[-1] >= after[0] for before, after in pairwise(acted)):
         raise ValueError(
             f"trajectory {trajectory.key}: action tokens are not in time order across its segments; "
             "a forked segment must mark earlier turns as context (turn -1)"

@@ -47,6 +47,11 @@ class Records:
         """The steps that have records."""
         return tuple(step for step, _ in groupby(self._records, key=lambda file: file.step))
 
+    @property
+    def signal_steps(self) -> tuple[int, ...]:
+        """The steps that have signals."""
+        return tuple(step for step, _ in groupby(self._signals, key=lambda file: file.step))
+
     def __len__(self) -> int:
         return sum(self._count(file) for file in self._records)
 
@@ -75,7 +80,7 @@ class Records:
         return found
 
     def signals(self, step: int) -> dict[str, NDArray[Any]] | None:
-        """The per-token signals of ``step``: columns by name, among them ``key``, ``segment`` and ``index``; ``None`` without any."""
+        """The per-token signals of ``step``: columns by name, among them ``trajectory``, ``segment`` and ``index``; ``None`` without any."""
         files = [file for file in self._signals if file.step == step]
         if not files:
             return None

@@ -12,7 +12,7 @@ from agentopd.records.schema import CURRENT, FORMAT, SIGNALS, VERSION
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 
-KEYS = ("key", "segment", "index")
+KEYS = ("trajectory", "segment", "index")
 """The columns that say which token a row is about: the trajectory's key as text, the segment, the position inside it."""
 
 
@@ -32,6 +32,7 @@ def to_table(step: int, columns: Columns) -> pa.Table:
         raise RecordError(
             f"signals of step {step} have columns of different lengths: {lengths}; give one entry a token"
         )
+    columns = {name: _text(column) for name, column in columns.items()}
     arrays = {name: _array(f"signals of step {step}: {name}", column) for name, column in columns.items()}
     return pa.table(arrays).replace_schema_metadata({FORMAT: SIGNALS, VERSION: CURRENT})
 
@@ -39,6 +40,12 @@ def to_table(step: int, columns: Columns) -> pa.Table:
 def from_table(table: pa.Table) -> dict[str, NDArray[Any]]:
     """The columns that :func:`to_table` was given."""
     return {name: _column(table[name].combine_chunks()) for name in table.column_names}
+
+
+def _text(column: NDArray[Any]) -> NDArray[Any]:
+    """A column of Python strings as one of numpy's."""
+    is_text = column.dtype.kind == "O" and all(isinstance(item, str) for item in column.flat)
+    return column.astype(np.str_) if is_text else column
 
 
 def _array(where: str, column: NDArray[Any]) -> pa.Array:

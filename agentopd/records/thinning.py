@@ -19,7 +19,7 @@ CHUNK_ROWS = 512
 class LogitHead(Protocol):
     """What turns hidden states [N, H] into logits [N, V]."""
 
-    def logits(self, hidden: "torch.Tensor") -> "torch.Tensor":
+    def logits(self, hidden_N_H: "torch.Tensor", /) -> "torch.Tensor":
         """The logits."""
         ...
 
@@ -28,7 +28,7 @@ def thin(
     record: Record,
     block: Literal["sampled", "sparse"] = "sampled",
     k: int = 64,
-    heads: Mapping[str, Mapping[str, LogitHead]] | None = None,
+    heads: Mapping[str, LogitHead] | None = None,
     temperature: float = 1.0,
 ) -> Record:
     """``record`` with every dense block replaced; other blocks stay, and ``taken_N`` and ``entropy_N`` stay in any case.
@@ -38,7 +38,7 @@ def thin(
         block: ``sampled`` keeps the log-probability of the taken token alone; ``sparse`` the ``k`` most likely tokens, the most
             likely first, with the exact log of the mass outside them.
         k: The most tokens that a sparse row keeps; the vocabulary bounds it.
-        heads: By teacher, its ``heads``; ``sparse`` needs those that the dense blocks name.
+        heads: Of the teachers, by the names that their dense blocks use; only ``sparse`` needs them.
         temperature: Divides the logits; the one at which the teacher was asked, so that ``taken_N`` agrees.
 
     Raises:
@@ -57,16 +57,15 @@ def thin(
     return replace(record, annotations=tuple(map(thinned, record.annotations)))
 
 
-def _head(annotation: Annotation, heads: Mapping[str, Mapping[str, LogitHead]]) -> LogitHead:
+def _head(annotation: Annotation, heads: Mapping[str, LogitHead]) -> LogitHead:
     assert isinstance(annotation.block, Dense)
     name = annotation.block.head
-    try:
-        return heads[annotation.teacher][name]
-    except KeyError:
+    if name not in heads:
         raise RecordError(
-            f"thin: the head {name!r} of teacher {annotation.teacher!r} is needed to make its block sparse; "
-            "pass heads={teacher.name: teacher.heads}, or block='sampled'"
-        ) from None
+            f"thin: the head {name!r} of teacher {annotation.teacher!r} is needed to make its block sparse, and heads has: "
+            f"{', '.join(heads) or 'none'}; pass the teacher's heads, or block='sampled'"
+        )
+    return heads[name]
 
 
 def _sparse(dense: Dense, k: int, head: LogitHead, temperature: float) -> Block:

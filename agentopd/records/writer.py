@@ -46,7 +46,7 @@ class RecordWriter:
 
         Args:
             step: The step.
-            columns: By name, [A] or [A, K] each. ``key`` (trajectory key as text), ``segment`` and ``index`` say which token.
+            columns: By name, [A] or [A, K] each. ``trajectory`` (its key as text), ``segment`` and ``index`` say which token.
 
         Raises:
             RecordError: The step has no records or has signals already, or the columns do not fit together.

@@ -34,7 +34,7 @@ class TeacherContext:
 
 
 class Teacher(Protocol):
-    """Says what it thinks of turns. Derive from :class:`Stateless` for everything but ``name``, ``where`` and ``annotate``."""
+    """Says what it thinks of turns. One that keeps no state derives from :class:`Stateless`."""
 
     @property
     def name(self) -> str:

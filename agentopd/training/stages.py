@@ -118,8 +118,7 @@ def fit(
     from agentopd.training.trainer import AgentOPDTrainer  # the trainer builds on these stages' neighbours
 
     recipe = load_recipe("sft")
-    sources = {"expert": {"kind": "frozen", "actors": {"expert": 1.0}, "episodes": stage.episodes}}
-    objective = Objective.model_validate({**recipe, "sources": sources})
+    objective = Objective.model_validate({**recipe, "sampler": {**recipe["sampler"], "episodes": stage.episodes}})
     train = Train(
         steps=stage.steps,
         tasks_per_step=min(stage.episodes_per_step, stage.episodes),

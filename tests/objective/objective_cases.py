@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from agentopd.choice import Clock
 from agentopd.objective import Batch, Head, LossOutput, Objective, Prepared, Rows, TeacherColumns, cut, loss, prepare
@@ -102,8 +105,7 @@ def annotate(trajectory: Trajectory, saying: Saying, heads: Mapping[str, Head] |
         for t in np.flatnonzero(one.turn_T >= 0).tolist()
         if saying.kind != "none" and (saying.turns is None or one.turn_T[t] in saying.turns)
     ]
-    generator = torch.Generator().manual_seed(trajectory.key.index * 7 + len(saying.teacher))
-    hidden_N_H = torch.randn(len(places), H, generator=generator, dtype=torch.float64)
+    hidden_N_H = torch.stack([torch.zeros(H).double(), *(_hidden(trajectory, saying, i, t) for i, t, _ in places)])[1:]
     head = (heads or {}).get(saying.teacher) or Head(torch.eye(V, H, dtype=torch.float64))
     logq = torch.log_softmax(head.logits(hidden_N_H), -1)
     tokens = torch.tensor([int(one.tokens_T[t]) for _, t, one in places], dtype=torch.int64)
@@ -113,12 +115,17 @@ def annotate(trajectory: Trajectory, saying: Saying, heads: Mapping[str, Head] |
         np.array([i for i, _, _ in places], np.int32),
         np.array([t for _, t, _ in places], np.int32),
         block_of(saying.kind, saying.teacher, hidden_N_H, logq, k),
-        logq.gather(1, tokens[:, None]).squeeze(1).numpy(),  # type: ignore[arg-type]
-        -(logq.exp() * logq).sum(-1).numpy(),  # type: ignore[arg-type]
+        logq.gather(1, tokens[:, None]).squeeze(1).numpy(),
+        -(logq.exp() * logq).sum(-1).numpy(),
         reward_S,
         np.isin(np.arange(depth), list(saying.skip)),
         segments=corrected,
     )
+
+
+def _hidden(trajectory: Trajectory, saying: Saying, segment: int, t: int) -> Tensor:
+    seed = (trajectory.key.index * 100 + segment) * 1000 + t * 10 + len(saying.teacher)
+    return torch.randn(H, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def block_of(kind: str, head: str, hidden_N_H: Tensor, logq_N_V: Tensor, k: int) -> Block:
@@ -128,7 +135,7 @@ def block_of(kind: str, head: str, hidden_N_H: Tensor, logq_N_V: Tensor, k: int)
         return Sampled()
     top = logq_N_V.topk(k)
     outside = logq_N_V.scatter(1, top.indices, -torch.inf).logsumexp(-1)
-    return Sparse(top.indices.numpy(), top.values.numpy(), outside.numpy())  # type: ignore[arg-type]
+    return Sparse(top.indices.numpy(), top.values.numpy(), outside.numpy())
 
 
 def _corrected(trajectory: Trajectory, s: int, size: int) -> Segment:
@@ -190,6 +197,19 @@ def teacher_heads(*names: str) -> dict[str, Head]:
     return {name: Head(torch.randn(V, H, generator=generator, dtype=torch.float64)) for name in names}
 
 
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Remembers the largest tensor that any operation made."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.size = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.size = max([self.size, *(leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, Tensor))])
+        return out
+
+
 def number_of_turn(rows: Rows, teacher: TeacherColumns | None, *, base: float = 1.0) -> NDArray[np.float64]:
     """A user's weight."""
     return base + rows.turn_A.astype(np.float64)
@@ -197,7 +217,8 @@ def number_of_turn(rows: Rows, teacher: TeacherColumns | None, *, base: float = 
 
 def first_token(rows: Rows) -> NDArray[np.float64]:
     """A user's aggregate: all on the first row."""
-    return np.eye(1, len(rows))[0]
+    measure: NDArray[np.float64] = np.eye(1, len(rows))[0]
+    return measure
 
 
 def negative(rows: Rows, teacher: TeacherColumns | None) -> NDArray[np.float64]:
@@ -211,7 +232,8 @@ def too_short(rows: Rows, teacher: TeacherColumns | None) -> NDArray[np.float64]
 def trajectory_probability(rows: Rows, teacher: TeacherColumns | None) -> NDArray[np.float64]:
     """Turns a token mean over enumerated episodes into an expectation over them."""
     logprob_B = np.bincount(rows.trajectory_A, weights=rows.logprob_A)
-    return np.exp(logprob_B)[rows.trajectory_A] * len(rows)
+    probability_A: NDArray[np.float64] = np.exp(logprob_B)[rows.trajectory_A] * len(rows)
+    return probability_A
 
 
 def squared_difference(logp: Tensor, logq: Tensor, *, power: float = 2.0) -> Tensor:

@@ -63,7 +63,7 @@ def segments(draw: st.DrawFn) -> Segment:
 def messages() -> st.SearchStrategy[Message]:
     call = st.fixed_dictionaries({"type": st.just("function"), "function": MAPPING})
     required = {"role": st.sampled_from(["user", "tool"]), "content": TEXT}
-    return st.fixed_dictionaries(required, optional={"name": TEXT, "tool_calls": st.lists(call, max_size=2)})  # type: ignore[return-value, arg-type]
+    return st.fixed_dictionaries(required, optional={"name": TEXT, "tool_calls": st.lists(call, max_size=2)})  # type: ignore[return-value]
 
 
 def turns() -> st.SearchStrategy[Turn]:
@@ -158,7 +158,7 @@ def plain_record(step: int, index: int, tokens: int = 4, success: bool = True, r
         np.where(n < 2, -1, 0).astype(np.int32),
         np.where(n < 2, -1, 0).astype(np.int32),
         n >= 2,
-        n.astype(np.float32) / -2,
+        -n.astype(np.float32),
     )
     turn = Turn(0, "student", 0, 2, tokens, "a", "a", (ToolCall("add", {"x": step}),), errors=("tool_error",))
     trajectory = Trajectory(

@@ -25,7 +25,7 @@ def _filled(path: Path, steps: int = 3, each: int = 2) -> RecordWriter:
 
 def _signals(size: int = 3) -> dict[str, np.ndarray]:
     return {
-        "key": np.array(["run/0/0/0"] * size),
+        "trajectory": np.array(["run/0/0/0"] * size),
         "segment": np.zeros(size, np.int32),
         "index": np.arange(size, dtype=np.int32),
         "divergence": np.array([0.5, np.nan, 2.0], np.float32)[:size],
@@ -186,6 +186,16 @@ def test_signals_come_back_equal(tmp_path: Path) -> None:
             assert read[name].dtype.kind == column.dtype.kind
             np.testing.assert_array_equal(read[name], column)
     assert records.open(tmp_path).signals(2) is None
+    assert records.open(tmp_path).signal_steps == (0, 1)
+
+
+def test_signals_take_text_as_python_objects(tmp_path: Path) -> None:
+    writer = _filled(tmp_path)
+    keys = np.array(["run/0/0/0", "run/0/1/0", "run/0/1/0"], dtype=object)
+    writer.write_signals(0, _signals() | {"trajectory": keys})
+    read = records.open(tmp_path).signals(0)
+    assert read is not None
+    assert list(read["trajectory"]) == list(keys)
 
 
 def test_signals_that_cannot_be_trusted_are_refused(tmp_path: Path) -> None:
@@ -193,7 +203,7 @@ def test_signals_that_cannot_be_trusted_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no records"):
         writer.write_signals(9, _signals())
     with pytest.raises(RecordError, match="lack the columns segment, index"):
-        writer.write_signals(0, {"key": np.array(["run/0/0/0"])})
+        writer.write_signals(0, {"trajectory": np.array(["run/0/0/0"])})
     with pytest.raises(RecordError, match="different lengths"):
         writer.write_signals(0, _signals() | {"weight": np.ones(2)})
     with pytest.raises(RecordError, match=r"odd is object"):

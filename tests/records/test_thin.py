@@ -35,7 +35,7 @@ def test_sampled_keeps_what_every_annotation_carries() -> None:
 def test_sparse_by_hand() -> None:
     """Probabilities 1/2, 1/4, 1/8, 1/8: the two most likely, and log(1/4) for the rest."""
     logits = torch.tensor([[0.125, 0.5, 0.125, 0.25]]).log()
-    heads = {"teacher": {"model": Linear(torch.eye(4))}}
+    heads = {"model": Linear(torch.eye(4))}
     block = thin(_dense(logits), "sparse", k=2, heads=heads).annotations[0].block
     assert isinstance(block, Sparse)
     np.testing.assert_array_equal(block.ids_N_K, [[1, 3]])
@@ -49,7 +49,7 @@ def test_sparse_agrees_with_the_full_distribution_across_chunks(monkeypatch: pyt
     monkeypatch.setattr("agentopd.records.thinning.CHUNK_ROWS", 3)
     torch.manual_seed(0)
     hidden, weight = torch.randn(8, 5), torch.randn(30, 5)
-    heads = {"teacher": {"model": Linear(weight)}}
+    heads = {"model": Linear(weight)}
     block = thin(_dense(hidden), "sparse", k=4, heads=heads, temperature=0.7).annotations[0].block
     assert isinstance(block, Sparse)
     logq = torch.log_softmax((hidden @ weight.T).double() / 0.7, -1)
@@ -61,14 +61,14 @@ def test_sparse_agrees_with_the_full_distribution_across_chunks(monkeypatch: pyt
 
 def test_the_tail_is_exact_where_the_top_holds_nearly_everything() -> None:
     """One token holds all but 3 exp(-40): far below what 1 - p can tell in float32."""
-    heads = {"teacher": {"model": Linear(torch.eye(4))}}
+    heads = {"model": Linear(torch.eye(4))}
     block = thin(_dense(torch.tensor([[40.0, 0.0, 0.0, 0.0]])), "sparse", k=1, heads=heads).annotations[0].block
     assert isinstance(block, Sparse)
     np.testing.assert_allclose(block.logtail_N, [np.log(3) - 40], rtol=1e-6)
 
 
 def test_k_beyond_the_vocabulary_keeps_it_all() -> None:
-    heads = {"teacher": {"model": Linear(torch.eye(4))}}
+    heads = {"model": Linear(torch.eye(4))}
     block = thin(_dense(torch.zeros(2, 4)), "sparse", k=9, heads=heads).annotations[0].block
     assert isinstance(block, Sparse)
     assert block.ids_N_K.shape == (2, 4)
@@ -76,7 +76,7 @@ def test_k_beyond_the_vocabulary_keeps_it_all() -> None:
 
 
 def test_no_rows_stay_no_rows() -> None:
-    heads = {"teacher": {"model": Linear(torch.eye(4))}}
+    heads = {"model": Linear(torch.eye(4))}
     block = thin(_dense(torch.zeros(0, 4)), "sparse", k=2, heads=heads).annotations[0].block
     assert isinstance(block, Sparse)
     assert (block.ids_N_K.shape, block.logtail_N.shape) == ((0, 2), (0,))
@@ -88,7 +88,7 @@ def test_other_blocks_stay() -> None:
 
 
 def test_a_missing_head_is_named() -> None:
-    with pytest.raises(RecordError, match=r"head 'model' of teacher 'teacher'.*heads=\{teacher.name"):
-        thin(_dense(torch.zeros(2, 4)), "sparse", heads={"other": {"model": Linear(torch.eye(4))}})
+    with pytest.raises(RecordError, match=r"head 'model' of teacher 'teacher'.*heads has: other;"):
+        thin(_dense(torch.zeros(2, 4)), "sparse", heads={"other": Linear(torch.eye(4))})
     with pytest.raises(RecordError, match="k=0"):
         thin(_dense(torch.zeros(2, 4)), "sparse", k=0)

@@ -1,241 +1,27 @@
 """Episodes against small environments, with scripted policies."""
 
-import time
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Sequence
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
+from rollout_ladder import CLIMB, LADDER, PLAIN, ROOMY, assignments, chat, play, say, student
 
 import agentopd.env as environments
 from agentopd.chat import Chat, Extension
-from agentopd.env import TextEnv, TextSpace
-from agentopd.errors import ConfigError, EnvError, PolicyError
-from agentopd.models import build_tokenizer
-from agentopd.rollout.collect import collect
-from agentopd.rollout.metrics import rollout_metrics
-from agentopd.rollout.policy import Assignment, Generation, Policy, Request, Rollout
-from agentopd.rollout.preflight import check_first_prompts
-from agentopd.rollout.scripted import ScriptedPolicy
-from agentopd.tooling import call, tool
-from agentopd.types import CONTEXT, Failure, Key, Task, Trajectory
-
-LADDER, PLAIN = "tests/Ladder-v0", "tests/Plain-v0"
-CLIMB = call("climb", steps=1)
-
-
-class Ladder(TextEnv):
-    """Climb to the top, one step at a time."""
-
-    instructions = "Climb the ladder."
-
-    def __init__(self, trouble: str = "") -> None:
-        super().__init__()
-        self.trouble = trouble
-
-    def start(self) -> str:
-        if self.trouble == "reset":
-            raise RuntimeError("no ladder")
-        self.height, self.at = int(self.np_random.integers(2, 5)), 0
-        return f"The ladder has {self.height} steps."
-
-    @tool
-    def climb(self, steps: int) -> str:
-        """Climbs.
-
-        Args:
-            steps: How many.
-        """
-        if self.trouble == "hang":
-            time.sleep(1.0)
-        self.at += steps
-        if self.at >= self.height:
-            self.finish(reward=1.0)
-        return f"You stand on step {self.at}."
-
-    @tool(time_limit=0.05)
-    def rest(self) -> str:
-        """Rests for too long."""
-        time.sleep(0.3)
-        return "Rested."
-
-    @tool
-    def jump(self) -> str:
-        """Jumps; it never works."""
-        raise ValueError("too high")
-
-    def respond(self, text: str) -> str:
-        if self.trouble == "step":
-            raise KeyError("step")
-        return super().respond(text)
-
-    def expert(self) -> str:
-        return CLIMB
-
-    def privileged(self) -> dict[str, Any]:
-        return {"height": self.height}
-
-
-class Plain(gymnasium.Env[str, str]):
-    """A text environment that knows nothing of messages or tools."""
-
-    observation_space = TextSpace()
-    action_space = TextSpace()
-
-    def __init__(self, reward: float = 0.5) -> None:
-        self.reward = reward
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.count = 0
-        return "Say something.", {}
-
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        self.count += 1
-        return f"You said {len(action)} letters.", self.reward, False, self.count == 2, {}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _registered() -> Iterator[None]:
-    for env_id, entry_point in ((LADDER, Ladder), (PLAIN, Plain)):
-        gymnasium.register(env_id, entry_point=f"{__name__}:{entry_point.__name__}")
-    yield
-    for env_id in (LADDER, PLAIN):
-        del gymnasium.registry[env_id]
-
-
-@cache
-def chat() -> Chat:
-    words = ["Climb the ladder. Use a tool. You stand on step", CLIMB, '{"name": "climb", "arguments": {"steps": 1}}']
-    return Chat(build_tokenizer(words, vocab_size=600))
-
-
-def say(text: str) -> list[int]:
-    tokens: list[int] = chat().tokenizer.encode(text, add_special_tokens=False)
-    return [*tokens, chat().end_of_turn]
-
-
-def student(*texts: str) -> dict[str, Policy]:
-    return {"student": ScriptedPolicy([say(text) for text in texts])}
-
-
-def assignments(count: int = 1, actor: str = "student", env: str = LADDER, **kwargs: Any) -> list[Assignment]:
-    return [
-        Assignment(Task(env, seed=i, kwargs=kwargs), Key("run", 0, i), actor, seed=100 + i, source="fresh")
-        for i in range(count)
-    ]
-
-
-def play(*texts: str, settings: Rollout | None = None, advice: bool = False, **kwargs: Any) -> Trajectory:
-    settings = settings or Rollout(max_turns=len(texts), time_limit=5.0, max_length=4000, max_new_tokens=100)
-    [trajectory] = collect(assignments(**kwargs), student(*texts), chat(), settings, advice)
-    return trajectory
-
-
-ROOMY = Rollout(max_turns=8, time_limit=5.0, max_length=4000, max_new_tokens=100)
-
-
-# A bad action is an observation.
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("<tool_call>\n{not json\n</tool_call>", "malformed_call"),
-        (call("fly"), "unknown_tool"),
-        (call("climb", steps="many"), "bad_arguments"),
-        (call("jump"), "tool_error"),
-        (call("rest"), "tool_timeout"),
-        ("I would rather talk.", "no_call"),
-    ],
+from agentopd.errors import ConfigError, EnvError
+from agentopd.rollout import (
+    Generation,
+    Policy,
+    Request,
+    Rollout,
+    ScriptedPolicy,
+    check_first_prompts,
+    collect,
+    rollout_metrics,
 )
-def test_invariant_9_a_bad_action_is_an_observation(text: str, kind: str) -> None:
-    trajectory = play(text, CLIMB)
-    assert trajectory.failure is None
-    assert len(trajectory.turns) == 2
-    first = trajectory.turns[0]
-    assert kind in first.errors
-    assert first.observations[0]["content"]
-    assert first.drift == "clean"
-    assert rollout_metrics([trajectory])[f"errors/{kind}"] == 1.0
-
-
-def test_invariant_9_an_empty_generation_is_an_observation() -> None:
-    trajectory = play("", CLIMB)
-    assert "empty" in trajectory.turns[0].errors
-    assert trajectory.turns[0].finish == "stop"
-    assert trajectory.failure is None
-    assert rollout_metrics([trajectory])["errors/empty"] == 1.0
-
-
-def test_invariant_9_a_generation_cut_at_the_limit_is_an_observation() -> None:
-    settings = Rollout(max_turns=2, max_new_tokens=4, max_length=4000)
-    trajectory = play("one two three four five six seven", "x", settings=settings)
-    first = trajectory.turns[0]
-    assert first.finish == "length"
-    assert "cut" in first.errors
-    assert first.stop - first.start == 4
-    assert first.drift == "realigned"  # the missing end of turn enters as context
-    metrics = rollout_metrics([trajectory])
-    assert metrics["cut"] == 0.5
-    assert metrics["drift/realigned"] == 1.0
-
-
-# An infrastructure failure is a typed failure of the episode, and the run goes on.
-
-
-def test_invariant_9_an_environment_that_raises_in_reset_fails_its_episode() -> None:
-    trajectory = play(CLIMB, trouble="reset")
-    assert trajectory.failure == Failure("env", "raised", "RuntimeError: no ladder")
-    assert trajectory.outcome.stop == "failed"
-    assert (trajectory.turns, trajectory.segments) == ((), ())
-    assert rollout_metrics([trajectory])["failures/raised"] == 1.0
-
-
-def test_invariant_9_an_environment_that_raises_in_step_keeps_the_turns_so_far() -> None:
-    trajectory = play(CLIMB, "Hello.", trouble="step")
-    assert trajectory.failure == Failure("env", "raised", "KeyError: 'step'")
-    assert [turn.text for turn in trajectory.turns] == [CLIMB, "Hello."]
-    assert trajectory.turns[1].observations == ()
-    assert not trajectory.outcome.success
-
-
-def test_invariant_9_a_hanging_environment_fails_by_time_out_while_others_go_on() -> None:
-    settings = Rollout(max_turns=4, time_limit=0.3, max_length=4000, max_new_tokens=100)
-    hanging, *others = assignments(5)
-    hanging = Assignment(Task(LADDER, 0, {"trouble": "hang"}), hanging.key, "student", 0, "fresh")
-    begin = time.monotonic()
-    trajectories = collect([hanging, *others], student(*[CLIMB] * 4), chat(), settings)
-    assert time.monotonic() - begin < 0.9
-    failure = trajectories[0].failure
-    assert failure is not None
-    assert (failure.boundary, failure.kind) == ("env", "timeout")
-    assert all(t.failure is None and t.outcome.success for t in trajectories[1:])
-    assert rollout_metrics(trajectories)["failures/timeout"] == pytest.approx(1 / 5)
-
-
-def test_invariant_9_past_a_share_of_failures_the_run_stops_with_the_reason() -> None:
-    mixed = [*assignments(4), *assignments(2, trouble="reset")]
-    with pytest.raises(EnvError, match=r"2 of 6 episodes failed.*max_failures=0\.2.*RuntimeError: no ladder"):
-        collect(mixed, student(*[CLIMB] * 5), chat(), ROOMY)
-    tolerant = ROOMY.model_copy(update={"max_failures": 0.5})
-    assert len(collect(mixed, student(*[CLIMB] * 5), chat(), tolerant)) == 6
-
-
-def test_a_broken_policy_is_not_one_bad_episode() -> None:
-    def broken(request: Request) -> Sequence[int]:
-        raise RuntimeError("out of memory")
-
-    with pytest.raises(PolicyError, match="'student' failed: RuntimeError: out of memory"):
-        collect(assignments(), {"student": ScriptedPolicy(broken)}, chat(), ROOMY)
-
-
-def test_an_actor_without_a_policy_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"no policy acts as 'studnet'.*did you mean 'student'"):
-        collect(assignments(actor="studnet"), student(CLIMB), chat(), ROOMY)
-
+from agentopd.tooling import call
+from agentopd.types import CONTEXT, Key, Task, Trajectory
 
 # Tokens.
 

@@ -59,6 +59,17 @@ def test_settings_reach_the_teacher() -> None:
         build(judge={"kind": "reward", "scale": {"kind": "linear", "start": 0, "end": 1}})
 
 
+def test_a_choice_reads_back_equal_and_has_a_whole_schema() -> None:
+    given = {"kind": "local", "new": {"layers": 2}, "where": {"every": 2}, "max_tokens": 64}
+    choice = CHOICE.validate_python(given)
+    assert CHOICE.validate_python(CHOICE.dump_python(choice, mode="json")) == choice
+    schema = CHOICE.json_schema()
+    kinds = {branch["properties"]["kind"].get("const"): branch for branch in schema["anyOf"]}
+    assert set(kinds) == {*TEACHERS, None}
+    assert kinds["local"]["properties"]["max_tokens"]["minimum"] == 1
+    assert "layers" in schema["$defs"]["NewModel"]["properties"]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Misbehaving(Stateless):
     fault: str

@@ -20,6 +20,7 @@ from agentopd.tools.calculator import calculate
         ("2**10", "1024"),
         ("0.1+0.2", "0.3"),
         ("2**-1", "0.5"),
+        ("-" * 199 + "1", "-1"),
     ],
 )
 def test_results(expression: str, result: str) -> None:
@@ -44,14 +45,10 @@ def test_results(expression: str, result: str) -> None:
         ("3*", "not an expression"),
         ("\x00", "not an expression"),
         ("(" * 150, "not an expression"),
-        ("-" * 199 + "1", ""),
         ("1+" * 150 + "1", "longer"),
     ],
 )
 def test_what_is_refused(expression: str, message: str) -> None:
-    if expression.startswith("---"):
-        assert calculate(expression) == "-1"
-        return
     with pytest.raises(ToolError, match=message):
         calculate(expression)
 

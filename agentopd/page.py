@@ -1,0 +1,58 @@
+"""The parts that the page of a run is put together from: style sheet, tables, figures."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+_CSS = """
+:root { color-scheme: light dark; --page: #fff; --ink: #1b1f24; --muted: #656d76; --line: #d8dee4; --soft: #f6f8fa;
+  --student: #2563c9; --before: #8c959f; --teacher: #c2620e; --other: #7a8fb8; --good: #1a7f37; --bad: #c0362c; --heat: 214 93 14; --cold: 37 99 201 }
+@media (prefers-color-scheme: dark) { :root { --page: #0f1216; --ink: #e3e7ec; --muted: #98a2ae; --line: #2c333b; --soft: #171b21;
+  --student: #6aa3ff; --before: #7d8792; --teacher: #f0a155; --other: #8fa3cc; --good: #4cc06b; --bad: #ff7a70; --heat: 240 130 60; --cold: 90 150 255 } }
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.25rem 5rem; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif }
+h1 { font-size: 1.7rem; margin: 0 } h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem } p.facts, figcaption, .missing { color: var(--muted) }
+p { margin: .4rem 0 } .wide { overflow-x: auto } .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1.2rem }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums } th { color: var(--muted); font-weight: 500; font-size: .85rem }
+th, td { text-align: right; padding: .45rem .8rem; border-bottom: 1px solid var(--line); white-space: nowrap } th:first-child, td:first-child { text-align: left; padding-left: 0 }
+figure { margin: 0 } figcaption { font-size: .85rem } svg { width: 100%; height: auto; max-width: 44rem } svg text { font-family: inherit !important }
+summary { cursor: pointer } code, pre { font: .84rem/1.5 ui-monospace, monospace } summary code { color: var(--muted) } pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere }
+.episode { border: 1px solid var(--line); border-radius: 8px; padding: .7rem 1rem; margin: .7rem 0 } .prompt { margin-top: .7rem; color: var(--muted) }
+.message { margin-top: .7rem; padding: .5rem .8rem; border-left: 3px solid var(--line) } .assistant { border-color: var(--student); background: var(--soft) } .failure { border-color: var(--bad) }
+h4 { margin: 0 0 .2rem; font-size: .78rem; font-weight: 500; color: var(--muted) } .call { font: .84rem/1.5 ui-monospace, monospace; color: var(--muted); margin-top: .3rem }
+.tags span { display: inline-block; font-size: .75rem; color: var(--muted); border: 1px solid var(--line); border-radius: 4px; padding: 0 .4rem; margin: .35rem .35rem 0 0 }
+.good { color: var(--good) } .bad, .tags span.bad { color: var(--bad) } b { font-weight: 600 }
+i { font-style: normal; border-radius: 2px; background: rgb(var(--heat) / calc(var(--d) * .55)) } i.n { background: rgb(var(--cold) / calc(var(--d) * .55)) }
+"""
+
+_PAGE = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    "<title>{title}</title><style>" + _CSS.replace("{", "{{").replace("}", "}}") + "</style></head>"
+    '<body><header><h1>{title}</h1><p class="facts">{facts}</p></header>{body}</body></html>\n'
+)
+
+
+def page(title: str, facts: str, body: str) -> str:
+    """A whole document. ``facts`` and ``body`` are HTML."""
+    return _PAGE.format(title=escape(title), facts=facts, body=body)
+
+
+def missing(text: str) -> str:
+    """A line that says what is not there."""
+    return f'<p class="missing">{escape(text)}</p>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of text; the first column is its rows' names."""
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def figure(chart: str, caption: str) -> str:
+    """A chart with its caption."""
+    return f"<figure>{chart}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def grid(figures: Sequence[str]) -> str:
+    """Figures side by side where there is room."""
+    return f'<div class="grid">{"".join(figures)}</div>'

@@ -1,0 +1,329 @@
+"""The page of a run: one self-contained HTML file with results, curves and sample episodes. What is missing is said in a line."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentopd import charts, records
+from agentopd.charts import BEFORE, OTHER, STUDENT, TEACHER, Series
+from agentopd.errors import ConfigError, RecordError
+from agentopd.evaluation import Panel, by_depth
+from agentopd.page import figure, grid, missing, page, table
+from agentopd.transcript import Decode, Shading, episode
+from agentopd.types import Record
+
+SAMPLES = 3
+"""Successes shown, and failures shown."""
+
+SHADED = 95
+"""The percentile of a signal that has the full colour."""
+
+BEFORE_PANEL, AFTER_PANEL = "student_before", "student_after"
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """What a run folder holds; ``problems`` says of the rest why it is not here."""
+
+    path: Path
+    config: str
+    metrics: Sequence[Mapping[str, Any]]
+    panels: Mapping[str, Panel]
+    records: records.Records | None
+    decode: Decode | None
+    problems: Sequence[str]
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Writes ``report.html`` into a run folder from its ``config.yaml``, ``metrics.jsonl``, ``panels.json`` and ``records/``.
+
+    The page needs no network. Token texts come from a tokenizer in the folder (``student/``, or the newest checkpoint).
+
+    Returns:
+        The path of the page.
+    """
+    run = _read(Path(run_dir))
+    sections = [
+        ("Result", _result(run)),
+        ("Learning curve", _learning(run)),
+        ("Loss", _losses(run)),
+        ("By turn depth", _depths(run)),
+        ("Errors", _errors(run)),
+        ("Sample episodes", _guarded(_samples, run)),
+        ("Configuration", _config(run)),
+    ]
+    body = "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in sections)
+    problems = "".join(map(missing, run.problems))
+    path = run.path / "report.html"
+    title = run.path.resolve().name
+    path.write_text(page(title, _guarded(_facts, run), problems + body), encoding="utf-8")
+    return path
+
+
+def _read(path: Path) -> RunData:
+    problems: list[str] = []
+
+    def attempt(name: str, read: Callable[[Path], Any], default: Any) -> Any:
+        try:
+            return read(path / name)
+        except FileNotFoundError:
+            problems.append(f"{name} is not in the run folder.")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecordError) as error:
+            problems.append(f"{name} cannot be read: {error}")
+        return default
+
+    return RunData(
+        path,
+        attempt("config.yaml", lambda file: file.read_text(encoding="utf-8"), ""),
+        attempt("metrics.jsonl", lambda file: _read_metrics(file, problems), []),
+        attempt("panels.json", _read_panels, {}),
+        attempt("records", records.open, None),
+        attempt("tokenizer", lambda file: _find_tokenizer(file.parent), None),
+        problems,
+    )
+
+
+def _read_metrics(file: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """The rows; a line that a kill has cut short is counted."""
+    rows, unreadable = [], 0
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+            rows.append({"step": int(row["step"]), **row})
+        except (ValueError, TypeError, KeyError):
+            unreadable += 1
+    if unreadable:
+        problems.append(f"{file.name}: {unreadable} unreadable lines are left out.")
+    return rows
+
+
+def _read_panels(file: Path) -> dict[str, Panel]:
+    return {name: Panel.from_dict(panel) for name, panel in json.loads(file.read_text(encoding="utf-8")).items()}
+
+
+def _find_tokenizer(path: Path) -> Decode | None:
+    checkpoints = sorted(path.glob("checkpoints/*/tokenizer.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in [path / "student" / "tokenizer.json", *checkpoints]:
+        if file.exists():
+            return _decoder(file)
+    return None
+
+
+def _decoder(file: Path) -> Decode:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{file}: {error}") from error
+    return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False))
+
+
+def _guarded(section: Callable[[RunData], str], run: RunData) -> str:
+    try:
+        return section(run)
+    except RecordError as error:
+        return missing(str(error))
+
+
+def _facts(run: RunData) -> str:
+    facts = [f"{len(run.metrics)} logged steps"] if run.metrics else []
+    if run.records is not None:
+        facts.append(f"{len(run.records)} episodes recorded in {len(run.records.steps)} steps")
+    return " · ".join(facts)
+
+
+def _result(run: RunData) -> str:
+    if not run.panels:
+        return missing("No panel was played.")
+    before = run.panels.get(BEFORE_PANEL)
+    rows = [_result_row(name, panel, before) for name, panel in _main_panels(run)]
+    head = ("", "success, 95% interval", "change, paired", "reward", "turns", "failed", "tasks")
+    return table(head, rows)
+
+
+def _main_panels(run: RunData) -> list[tuple[str, Panel]]:
+    """Before, after, then the teachers; the panels played on the way are not among them."""
+    named = [name for name in (BEFORE_PANEL, AFTER_PANEL) if name in run.panels]
+    named += [name for name in run.panels if name not in named and not name.startswith("student@")]
+    return [(name, run.panels[name]) for name in named]
+
+
+def _result_row(name: str, panel: Panel, before: Panel | None) -> list[str]:
+    change = ""
+    if before is not None and name == AFTER_PANEL:
+        try:
+            change = panel.change_from(before).text()
+        except ConfigError:
+            change = "other tasks"
+    numbers = (f"{panel.mean_reward:.3g}", f"{panel.mean_turns:.3g}", str(panel.failed), str(panel.success.n))
+    return [name.replace("_", " "), panel.success.text(), change, *numbers]
+
+
+def _learning(run: RunData) -> str:
+    series = [s for s in (_panel_curve(run), _metric(run, "rollout/success", "training episodes", BEFORE)) if s]
+    if not series:
+        return missing("Neither panels nor rollout/success were logged.")
+    span = sorted({x for one in series for x in one.x})
+    for name, panel in _main_panels(run):
+        if name not in (BEFORE_PANEL, AFTER_PANEL) and panel.success.n:
+            level = [panel.success.value] * 2
+            series.append(Series(name, [span[0], max(span[-1], span[0] + 1)], level, TEACHER, dashed=True))
+    return figure(
+        charts.lines("Success by step", series, "optimiser step", "success", share=True),
+        "Success on held-out tasks, with its 95% Wilson band, and of the episodes that were trained on.",
+    )
+
+
+def _panel_curve(run: RunData) -> Series | None:
+    points = {
+        int(name[8:]): p for name, p in run.panels.items() if name.startswith("student@") and name[8:].isdecimal()
+    }
+    last = max([*points, *(row["step"] for row in run.metrics)], default=1)
+    ends = {0: run.panels.get(BEFORE_PANEL), last: run.panels.get(AFTER_PANEL)}
+    points |= {step: panel for step, panel in ends.items() if panel is not None}
+    steps = [step for step in sorted(points) if points[step].success.n]
+    rates = [points[step].success for step in steps]
+    low, high = [r.interval.low for r in rates], [r.interval.high for r in rates]
+    return Series("held-out tasks", steps, [r.value for r in rates], STUDENT, low, high) if rates else None
+
+
+def _metric(run: RunData, name: str, label: str, colour: str) -> Series | None:
+    rows = [row for row in run.metrics if isinstance(row.get(name), int | float) and np.isfinite(row[name])]
+    return Series(label, [row["step"] for row in rows], [row[name] for row in rows], colour) if rows else None
+
+
+def _losses(run: RunData) -> str:
+    names = sorted({name for row in run.metrics for name in row if name.startswith("train/") and name.endswith("/phi")})
+    wanted = [("train/loss", "loss")] + [(name, f"{name[6:-4]}: mean phi") for name in names]
+    found = [(label, _metric(run, name, label, STUDENT)) for name, label in wanted]
+    figures = [
+        figure(
+            charts.lines(escape(label), [one], "optimiser step", label), f"{label[0].upper()}{label[1:]}, step by step."
+        )
+        for label, one in found
+        if one is not None
+    ]
+    return grid(figures) if figures else missing("No train/loss was logged.")
+
+
+def _depths(run: RunData) -> str:
+    colours = {BEFORE_PANEL: BEFORE, AFTER_PANEL: STUDENT}
+    success, errors = [], []
+    for name, panel in _main_panels(run):
+        depths, colour, label = panel.by_depth(), colours.get(name, TEACHER), name.replace("_", " ")
+        ended, reached = [d for d in depths if d.episodes.n], [d for d in depths if d.turns]
+        rates = [d.episodes for d in ended]
+        limits = [r.interval.low for r in rates], [r.interval.high for r in rates]
+        success.append(Series(label, [d.depth for d in ended], [r.value for r in rates], colour, *limits))
+        errors.append(Series(label, [d.depth for d in reached], [d.errors / d.turns for d in reached], colour))
+    figures = [] if not success else [
+        figure(charts.bars("Success by turns", success, "turns of the episode", "success", share=True), "Success of episodes by how many turns they took, with 95% intervals."),
+        figure(charts.bars("Bad actions by turn", errors, "turn", "bad actions a turn"), "Bad actions at each turn of the panel's episodes."),
+    ]  # fmt: skip
+    figures.append(_guarded(_signal_by_depth, run))
+    return grid(figures)
+
+
+def _signal_by_depth(run: RunData) -> str:
+    stored = run.records
+    steps = stored.signal_steps if stored else ()
+    series, name = [], ""
+    for step, colour in dict(zip(steps[:1] + steps[-1:], (OTHER, STUDENT), strict=False)).items():
+        signals = stored.signals(step) if stored else None
+        name = _shading_name(signals or {})
+        if stored and signals and name:
+            points = by_depth(*_turns_of(stored.step(step), signals, name))
+            series.append(Series(f"step {step}", [d + 1 for d, _, _ in points], [m for _, m, _ in points], colour))
+    if not series:
+        return missing("No signals were recorded.")
+    chart = charts.lines(f"{escape(name)} by turn", series, "turn", f"mean {name}")
+    return figure(chart, f"Mean {name} of the tokens at each turn, in the first and the last recorded step.")
+
+
+def _shading_name(signals: Mapping[str, NDArray[Any]]) -> str:
+    """The signal to shade by: the first term's phi, the divergence where the term is one."""
+    return next((name for name in signals if name == "divergence" or name.endswith("/phi")), "")
+
+
+def _turns_of(
+    step: Iterable[Record], signals: Mapping[str, NDArray[Any]], name: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The turn and the signal of every token that is in a trajectory's own segments."""
+    segments = {str(record.trajectory.key): record.trajectory.segments for record in step}
+    turns, values = [], []
+    for key, segment, index, value in zip(*(signals[k] for k in ("trajectory", "segment", "index", name)), strict=True):
+        own = segments.get(str(key), ())
+        if segment < len(own):
+            turns.append(int(own[segment].turn_T[index]))
+            values.append(float(value))
+    return np.array(turns, np.int64), np.array(values, np.float64)
+
+
+def _errors(run: RunData) -> str:
+    panels = _main_panels(run)
+    counts = {name: panel.errors() for name, panel in panels}
+    kinds = sorted({k for c in counts.values() for k in c}, key=lambda k: -sum(c[k] for c in counts.values()))
+    if not kinds:
+        return missing("No bad action in any panel." if panels else "No panel was played.")
+    turns = {name: max(sum(played.turns for played in panel.episodes), 1) for name, panel in panels}
+    rows = [[kind, *(f"{100 * counts[name][kind] / turns[name]:.1f}" for name in counts)] for kind in kinds]
+    return table(["in 100 turns", *(name.replace("_", " ") for name in counts)], rows)
+
+
+def _samples(run: RunData) -> str:
+    if run.records is None or not run.records.steps:
+        return missing("No episode was recorded.")
+    step = run.records.steps[-1]
+    chosen = [*_chosen(run.records.step(step), True), *_chosen(run.records.step(step), False)]
+    if not chosen:
+        return missing(f"Step {step} recorded no episode.")
+    signals = run.records.signals(step) or {}
+    name = _shading_name(signals)
+    scale = _scale(signals[name]) if name else 1.0
+    episodes = [
+        episode(record.trajectory, run.decode, _shading(record, signals, name, scale), unfold=i == 0)
+        for i, record in enumerate(chosen)
+    ]
+    return _caption(step, name, scale, run.decode is not None) + "".join(episodes)
+
+
+def _chosen(step: Iterable[Record], success: bool) -> list[Record]:
+    fitting = (r for r in step if (r.trajectory.outcome.success and r.trajectory.failure is None) == success)
+    return list(islice(fitting, SAMPLES))
+
+
+def _scale(values: NDArray[Any]) -> float:
+    known = np.abs(values[np.isfinite(values)].astype(np.float64))
+    return float(np.percentile(known, SHADED)) or float(known.max()) or 1.0 if len(known) else 1.0
+
+
+def _shading(record: Record, signals: Mapping[str, NDArray[Any]], name: str, scale: float) -> Shading:
+    if not name:
+        return Shading("")
+    rows = np.flatnonzero((signals["trajectory"] == str(record.trajectory.key)) & np.isfinite(signals[name]))
+    places = zip(signals["segment"][rows].tolist(), signals["index"][rows].tolist(), strict=True)
+    return Shading(name, dict(zip(places, signals[name][rows].tolist(), strict=True)), scale)
+
+
+def _caption(step: int, name: str, scale: float, readable: bool) -> str:
+    text = f"From step {step}. "
+    if not readable:
+        return missing(text + "No tokenizer lies in the run folder, so prompts and the shading of tokens are left out.")
+    if not name:
+        return missing(text + "No signals were recorded, so tokens are not shaded.")
+    legend = f"Tokens are shaded by {name}; full colour is {scale:.3g} or more. Point at one to see its number."
+    return f"<p>{escape(text + legend)}</p>"
+
+
+def _config(run: RunData) -> str:
+    if not run.config:
+        return missing("There is no config.yaml.")
+    return f"<details><summary>config.yaml</summary><pre>{escape(run.config)}</pre></details>"

@@ -1,0 +1,114 @@
+"""Episodes as readable conversations in HTML, every token shaded by a signal."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from statistics import fmean
+
+from agentopd.types import Message, ToolCall, Trajectory, Turn
+
+Decode = Callable[[Sequence[int]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Shading:
+    """A signal by segment and index of a token. A token of ``scale`` or more has the full colour."""
+
+    name: str
+    values: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    scale: float = 1.0
+
+
+def episode(trajectory: Trajectory, decode: Decode | None, shading: Shading, unfold: bool = False) -> str:
+    """One episode as a ``<details>`` element.
+
+    Args:
+        trajectory: The episode.
+        decode: From token ids to text, special tokens included; without it the prompt is left out and tokens are not shaded.
+        shading: How to shade the tokens of turns.
+        unfold: Whether the element is open.
+    """
+    parts = [_prompt(trajectory, decode)]
+    parts += [_turn(trajectory, turn, decode, shading) for turn in trajectory.turns]
+    if trajectory.failure is not None:
+        failure = trajectory.failure
+        parts.append(_block("failure", f"{failure.boundary} failed · {failure.kind}", escape(failure.message)))
+    opened = " open" if unfold else ""
+    return f'<details class="episode"{opened}><summary>{_summary(trajectory)}</summary>{"".join(parts)}</details>'
+
+
+def _summary(trajectory: Trajectory) -> str:
+    won, outcome = trajectory.outcome.success and trajectory.failure is None, trajectory.outcome
+    mark = '<b class="good">success</b>' if won else '<b class="bad">no success</b>'
+    facts = [
+        trajectory.task.env_id,
+        "1 turn" if len(trajectory.turns) == 1 else f"{len(trajectory.turns)} turns",
+        f"reward {outcome.total_reward:g}",
+        outcome.stop.replace("_", " "),
+    ]
+    return f"{mark} {escape(' · '.join(facts))} <code>{escape(str(trajectory.key))}</code>"
+
+
+def _prompt(trajectory: Trajectory, decode: Decode | None) -> str:
+    if decode is None or not trajectory.segments or not trajectory.turns:
+        return ""
+    start = trajectory.turns[0].start
+    text = decode(trajectory.segments[0].tokens_T[:start].tolist())
+    return f'<details class="prompt"><summary>prompt, {start} tokens</summary><pre>{escape(text)}</pre></details>'
+
+
+def _turn(trajectory: Trajectory, turn: Turn, decode: Decode | None, shading: Shading) -> str:
+    values = [shading.values.get((turn.segment, i)) for i in range(turn.start, turn.stop)]
+    known = [value for value in values if value is not None]
+    head = f"{turn.actor} · turn {turn.index + 1} · {turn.stop - turn.start} tokens"
+    if known:
+        head += f" · mean {shading.name} {fmean(known):.3g}"
+    body = escape(turn.text)
+    if decode is not None and turn.segment < len(trajectory.segments):
+        ids = trajectory.segments[turn.segment].tokens_T[turn.start : turn.stop].tolist()
+        body = "".join(_token(piece, v, shading.scale) for piece, v in zip(pieces(ids, decode), values, strict=False))
+    calls = "".join(f'<div class="call">→ {escape(_call(call))}</div>' for call in turn.calls)
+    return _block("assistant", head, body, calls + _tags(turn)) + "".join(map(_message, turn.observations))
+
+
+def _tags(turn: Turn) -> str:
+    tags = [f'<span class="bad">{escape(kind)}</span>' for kind in turn.errors]
+    tags += ['<span class="bad">cut at the limit</span>'] if turn.finish == "length" else []
+    tags += [f"<span>reward {turn.reward:g}</span>"] if turn.reward else []
+    tags += [f"<span>context {turn.drift}</span>"] if turn.drift in ("realigned", "forked") else []
+    tags += [f"<span>expert: {escape(turn.advice)}</span>"] if turn.advice is not None else []
+    return f'<div class="tags">{"".join(tags)}</div>' if tags else ""
+
+
+def _call(call: ToolCall) -> str:
+    arguments = ", ".join(f"{name}={json.dumps(value, default=str)}" for name, value in call.arguments.items())
+    return f"{call.name}({arguments})"
+
+
+def _message(message: Message) -> str:
+    role = message["role"]
+    head = f"{role} · {message['name']}" if "name" in message else role
+    return _block(role, head, escape(str(message.get("content", ""))))
+
+
+def _block(kind: str, head: str, body: str, after: str = "") -> str:
+    return f'<div class="message {escape(kind)}"><h4>{escape(head)}</h4><pre>{body}</pre>{after}</div>'
+
+
+def _token(text: str, value: float | None, scale: float) -> str:
+    if value is None:
+        return escape(text)
+    strength, kind = min(abs(value) / scale, 1.0), " class=n" if value < 0 else ""
+    return f'<i{kind} style="--d:{strength:.2f}" title="{value:.3g}">{escape(text)}</i>'
+
+
+def pieces(ids: Sequence[int], decode: Decode) -> list[str]:
+    """The text that each token adds; a character of several tokens stands with the last of them."""
+    texts, done = [], ""
+    for stop in range(1, len(ids) + 1):
+        whole = decode(ids[:stop])
+        unfinished = whole.endswith("\ufffd") and stop < len(ids)
+        texts.append("" if unfinished or not whole.startswith(done) else whole[len(done) :])
+        done = done if unfinished else whole
+    return texts

@@ -1,0 +1,201 @@
+"""Coefficients: what prepare selects, how it averages, weighs and rescales."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from objective_cases import START, Saying, episode, method, prepared, record
+
+from agentopd.choice import Clock
+from agentopd.errors import TeacherError
+from agentopd.objective import Rows, prepare
+
+SFT: dict[str, Any] = {"target": {"kind": "taken"}}
+
+
+def coefficients(records: list[Any], clock: Clock = START, **settings: Any) -> NDArray[Any]:
+    return prepared(method(**settings), records, clock).terms[0].coef_A
+
+
+def two_episodes() -> list[Any]:
+    """Turns of 1 and 3 tokens, and one of 2."""
+    return [record(episode([1, 3]), Saying()), record(episode([2], index=1), Saying())]
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "expected"),
+    [
+        ("token", [1 / 6] * 6),
+        ("turn", [1 / 4] + [1 / 12] * 3 + [1 / 4] * 2),
+        ("sequence", [1 / 8] * 4 + [1 / 4] * 2),
+        ({"kind": "blend", "share": 0.25}, [0.1875] + [0.125 + 1 / 48] * 3 + [0.1875] * 2),
+        ("objective_cases:first_token", [1, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_aggregates_by_hand(aggregate: Any, expected: list[float]) -> None:
+    np.testing.assert_allclose(coefficients(two_episodes(), aggregate=aggregate), expected)
+
+
+def test_turn_mean_counts_a_forked_turn_once_per_turn_not_per_segment() -> None:
+    found = coefficients([record(episode([1, 2, 1], forks=[1, 2]), Saying())], aggregate="turn")
+    np.testing.assert_allclose(found, [1 / 3, 1 / 6, 1 / 6, 1 / 3])
+    assert coefficients([record(episode([1, 2], forks=[1]), Saying())], aggregate="sequence").tolist() == [1 / 3] * 3
+
+
+def test_skipped_turns_and_failed_episodes_leave_every_denominator() -> None:
+    records = [
+        record(episode([1, 3]), Saying(skip=[1])),
+        record(episode([2], index=1), Saying()),
+        record(episode([4], index=2, failed=True), Saying()),
+    ]
+    kept = [1.0, 0, 0, 0, 1.0, 1.0, 0, 0, 0, 0]
+    np.testing.assert_allclose(coefficients(records, aggregate="token"), np.array(kept) / 3)
+    np.testing.assert_allclose(coefficients(records, aggregate="turn"), [0.5, 0, 0, 0, 0.25, 0.25, 0, 0, 0, 0])
+    # the teacher's skip does not concern a term that does not read it
+    np.testing.assert_allclose(coefficients(records, **SFT), [1 / 6] * 6 + [0] * 4)
+
+
+def test_each_term_has_its_own_denominator() -> None:
+    records = [record(episode([1, 3]), Saying(), Saying("other", "sparse", turns=[1]))]
+    terms = [{"name": "a"}, {"name": "b", "target": {"name": "other"}, "support": "top_k", "coefficient": 0.5}]
+    a, b = prepared(method(terms=terms), records).terms
+    np.testing.assert_allclose(a.coef_A, [0.25] * 4)
+    np.testing.assert_allclose(b.coef_A, [0, 1 / 6, 1 / 6, 1 / 6])
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"min_turn": 1}, [0, 0, 1, 1, 1, 0]),
+        ({"max_turn": 1}, [1, 1, 1, 0, 0, 1]),
+        ({"every": 2}, [1, 1, 0, 1, 1, 1]),
+        ({"actor": "student"}, [1, 1, 0, 1, 1, 1]),
+        ({"actor": "expert"}, [0, 0, 1, 0, 0, 0]),
+        ({"success": True}, [0, 0, 0, 0, 0, 1]),
+        ({"source": "frozen"}, [0, 0, 0, 0, 0, 1]),
+        ({"env": "Other-v0"}, [0] * 6),
+        ({}, [1] * 6),
+    ],
+)
+def test_where(where: dict[str, Any], expected: list[int]) -> None:
+    trajectory = episode([2, 1, 2], acted_by={1: "expert"})
+    records = [record(trajectory), record(episode([1], index=1, success=True, source="frozen"))]
+    found = coefficients(records, **SFT, where=where)
+    np.testing.assert_allclose(found, np.array(expected) / max(sum(expected), 1))
+
+
+def test_dagger_trains_corrected_actions_alone() -> None:
+    records = [record(episode([2, 1]), Saying("expert", "none", corrects={1: 3}))]
+    found = coefficients(records, **SFT, where={"source": "corrected"}, aggregate="turn")
+    np.testing.assert_allclose(found, [0, 0, 0, 1 / 3, 1 / 3, 1 / 3])
+    assert coefficients(records, **SFT).tolist() == pytest.approx([1 / 3] * 3 + [0] * 3)
+
+
+def test_only_trainable_tokens_have_coefficients() -> None:
+    one = record(episode([3]), Saying())
+    one.trajectory.segments[0].trainable_T[3] = False
+    assert coefficients([one]).tolist() == [0.5, 0, 0.5]
+
+
+def test_teacher_entropy_weights() -> None:
+    rows = Rows.of(two_episodes())
+    entropy = rows.teachers["teacher"].entropy_A
+    scaled = prepare(method(weight={"kind": "teacher_entropy", "scale": 2.0}), rows, START).terms[0]
+    np.testing.assert_allclose(scaled.weight_A, np.exp(-entropy / 2))
+    np.testing.assert_allclose(scaled.coef_A, np.exp(-entropy / 2) / 6)
+    threshold = float(np.median(entropy))
+    for above in (True, False):
+        gate = {"kind": "teacher_entropy_gate", "threshold": threshold, "above": above}
+        found = prepare(method(weight=gate), rows, START).terms[0].weight_A
+        assert found.tolist() == ((entropy > threshold) == above).astype(float).tolist()
+
+
+def test_weights_multiply_and_a_users_own_is_found_by_import_path() -> None:
+    rows = Rows.of(two_episodes())
+    weight = [{"kind": "objective_cases:number_of_turn", "base": 2.0}, "teacher_entropy"]
+    found = prepare(method(weight=weight), rows, START).terms[0].weight_A
+    np.testing.assert_allclose(found, np.array([2.0, 3, 3, 3, 2, 2]) * np.exp(-rows.teachers["teacher"].entropy_A))
+
+
+def test_invariant_4_weights_of_one_reproduce_the_unweighted_coefficients_exactly() -> None:
+    for aggregate in ("token", "turn", "sequence"):
+        bare = coefficients(two_episodes(), aggregate=aggregate)
+        for rescale in (False, True):
+            one = coefficients(two_episodes(), aggregate=aggregate, weight=["uniform", "uniform"], rescale=rescale)
+            np.testing.assert_array_equal(bare, one)
+
+
+@pytest.mark.parametrize("aggregate", ["token", "turn", "sequence"])
+def test_invariant_4_rescaling_keeps_the_scale(aggregate: str) -> None:
+    weight = {"kind": "teacher_entropy", "scale": 0.3}
+    weighted = coefficients(two_episodes(), aggregate=aggregate, weight=weight, coefficient=3.0)
+    rescaled = coefficients(two_episodes(), aggregate=aggregate, weight=weight, coefficient=3.0, rescale=True)
+    assert weighted.sum() < 2.9
+    assert rescaled.sum() == pytest.approx(3.0)
+    np.testing.assert_allclose(rescaled / rescaled.sum(), weighted / weighted.sum())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first", "last"),
+    [
+        ({"kind": "constant", "value": 2.0}, 2.0, 2.0),
+        ({"kind": "linear", "start": 1.0, "end": 3.0}, 1.0, 3.0),
+        ({"kind": "cosine", "start": 1.0, "end": 3.0}, 1.0, 3.0),
+        ({"kind": "step", "values": [1.0, 5.0], "boundaries": [9]}, 1.0, 5.0),
+    ],
+)
+def test_invariant_4_schedules_at_their_ends(schedule: dict[str, Any], first: float, last: float) -> None:
+    records = two_episodes()
+    for clock, value in ((Clock(0, 10), first), (Clock(9, 10), last)):
+        np.testing.assert_allclose(coefficients(records, clock, coefficient=schedule), [value / 6] * 6)
+        parameter = prepared(method(weight={"kind": "teacher_entropy", "scale": schedule}), records, clock).terms[0]
+        fixed = prepared(method(weight={"kind": "teacher_entropy", "scale": value}), records).terms[0]
+        np.testing.assert_allclose(parameter.weight_A, fixed.weight_A)
+
+
+def test_a_blend_scheduled_from_token_to_turn() -> None:
+    blend = {"kind": "blend", "share": {"kind": "linear", "start": 0.0, "end": 1.0}}
+    for clock, aggregate in ((Clock(0, 10), "token"), (Clock(9, 10), "turn")):
+        found = coefficients(two_episodes(), clock, aggregate=blend)
+        np.testing.assert_allclose(found, coefficients(two_episodes(), aggregate=aggregate))
+
+
+@pytest.mark.parametrize("aggregate", ["token", "turn", "sequence", "blend"])
+def test_a_zero_denominator_gives_zero_and_a_warning_metric(aggregate: str) -> None:
+    everything_skipped = [record(episode([2]), Saying(skip=[0])), record(episode([1], index=1, failed=True), Saying())]
+    ready = prepared(method(aggregate=aggregate, weight="teacher_entropy", rescale=True), everything_skipped)
+    assert ready.terms[0].coef_A.tolist() == [0.0, 0.0, 0.0]
+    assert ready.metrics["loss/empty"] == 1.0
+    assert ready.metrics["loss/rows"] == 0.0
+    nothing = prepared(method(aggregate=aggregate), [])
+    assert nothing.metrics["loss/empty"] == 1.0
+    shut = {"kind": "teacher_entropy_gate", "threshold": 100.0}
+    assert not coefficients(two_episodes(), weight=shut, rescale=True).any()
+
+
+def test_metrics() -> None:
+    ready = prepared(method(terms=[{"name": "kl"}, {"estimator": "score_function"}]), two_episodes())
+    assert {name.split("/")[0] for name in ready.metrics} == {"kl", "term1"}
+    advantage = ready.terms[1].advantage_A
+    assert ready.metrics["term1/advantage"] == pytest.approx(advantage.mean())
+    assert ready.metrics["kl/rows"] == 6.0
+    assert ready.metrics["kl/empty"] == 0.0
+
+
+def test_parts_that_return_nonsense_are_named() -> None:
+    with pytest.raises(ValueError, match=r"weight 'objective_cases:too_short' returned shape \(1,\) for 6 rows"):
+        coefficients(two_episodes(), weight="objective_cases:too_short")
+    with pytest.raises(ValueError, match="weight 'objective_cases:negative' returned a negative"):
+        coefficients(two_episodes(), weight="objective_cases:negative")
+    unsure = two_episodes()
+    unsure[0].annotations[0].entropy_N[1] = np.nan
+    with pytest.raises(ValueError, match="needs the teacher's entropy on every row"):
+        coefficients(unsure, weight="teacher_entropy")
+    with pytest.raises(ValueError, match="needs a term whose target is a teacher's distribution"):
+        coefficients(two_episodes(), **SFT, weight="teacher_entropy")
+
+
+def test_a_teacher_that_said_nothing_is_named() -> None:
+    with pytest.raises(TeacherError, match=r"target 'mentor' annotated nothing in this batch \(teacher did\)"):
+        coefficients(two_episodes(), target={"name": "mentor"})

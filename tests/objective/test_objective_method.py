@@ -1,0 +1,88 @@
+"""A method as settings: what follows from what, and what is refused."""
+
+from typing import Any
+
+import pytest
+from objective_cases import method
+from pydantic import ValidationError
+
+from agentopd.objective import Objective
+
+SCORED = {"estimator": "score_function"}
+
+
+def test_the_defaults_are_a_full_forward_kl() -> None:
+    (term,) = method().terms
+    assert (term.divergence.kind, term.support.kind, term.estimator.kind) == ("forward_kl", "full", "analytic")
+    assert term.where.actor == ("student",)
+
+
+@pytest.mark.parametrize(
+    ("given", "divergence"), [(SCORED, "reverse_kl"), ({"target": {"kind": "taken"}}, "forward_kl")]
+)
+def test_support_and_divergence_follow_from_the_estimator_and_the_target(
+    given: dict[str, Any], divergence: str
+) -> None:
+    (term,) = method(**given).terms
+    assert (term.support.kind, term.divergence.kind) == ("sampled", divergence)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        SCORED,
+        {"target": {"kind": "taken"}, "where": {"source": "corrected"}},
+        {
+            "target": {"kind": "reward"},
+            "sampler": {"per_task": 4},
+            "estimator": {"kind": "score_function", "baseline": "group_mean"},
+        },
+        {"terms": [{"name": "a", "weight": "teacher_entropy"}, {"name": "b", "support": {"kind": "top_k", "k": 2}}]},
+        {"divergence": {"kind": "jsd", "beta": {"kind": "linear", "start": 0.1, "end": 0.9}}},
+    ],
+)
+def test_a_method_written_out_in_full_reads_back_equal(given: dict[str, Any]) -> None:
+    plain = method(**given).model_dump(mode="json")
+    assert Objective.model_validate(plain).model_dump(mode="json") == plain
+
+
+def test_a_full_divergence_as_a_policy_gradient_reward_is_refused() -> None:
+    with pytest.raises(ValidationError, match="support 'full' under a score function is a reward that does not depend"):
+        method(**SCORED, support="full")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"support": "sampled"}, "carries no teacher signal"),
+        ({"target": {"kind": "reward"}}, "target 'reward' has no distribution"),
+        ({"target": {"kind": "taken"}, **SCORED}, "target 'taken' is supervised"),
+        ({**SCORED, "divergence": "jsd"}, "the divergence is reverse_kl on support sampled, got 'jsd'"),
+        ({"target": {"kind": "taken"}, "divergence": "reverse_kl"}, "the divergence is forward_kl on support sampled"),
+        ({**SCORED, "where": {"source": ["fresh", "corrected"]}}, "nobody sampled the corrected actions"),
+        ({"estimator": {"kind": "score_function", "baseline": "group_mean"}}, "with undiscounted returns"),
+        (
+            {
+                "target": {"kind": "reward"},
+                "estimator": {"kind": "score_function", "baseline": "group_mean", "gamma": 0.9},
+            },
+            "with undiscounted returns",
+        ),
+        (
+            {"target": {"kind": "reward"}, "estimator": {"kind": "score_function", "baseline": "group_normalised"}},
+            "every source has per_task: 1",
+        ),
+        ({**SCORED, "coupling": "advantage_sum"}, "every source has per_task: 1"),
+        ({"coupling": {"kind": "advantage_sum", "baseline": "none"}}, "no term here has one"),
+        ({"terms": []}, "at least one term"),
+        ({"terms": [{"name": "a"}, {"name": "a"}]}, "two terms share a name"),
+        ({"terms": [{}, {}], "weight": "uniform"}, "belong to a method of one term"),
+        ({"sampler": {}, "sources": {}}, "either sampler"),
+        ({"where": {"min_turn": 3, "max_turn": 2}}, "no turn is selected"),
+        ({"weight": "teacher_entrpy"}, "did you mean 'teacher_entropy'"),
+    ],
+)
+def test_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        method(**given)

@@ -1,0 +1,111 @@
+"""Invariant 9: bad actions are observations, infrastructure failures are typed, one bad episode never kills a run."""
+
+import time
+from collections.abc import Sequence
+
+import pytest
+from rollout_ladder import CLIMB, LADDER, ROOMY, assignments, chat, play, student
+
+from agentopd.errors import ConfigError, EnvError, PolicyError
+from agentopd.rollout import Assignment, Request, Rollout, ScriptedPolicy, collect, rollout_metrics
+from agentopd.tooling import call
+from agentopd.types import Failure, Task
+
+# A bad action is an observation.
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("<tool_call>\n{not json\n</tool_call>", "malformed_call"),
+        (call("fly"), "unknown_tool"),
+        (call("climb", steps="many"), "bad_arguments"),
+        (call("jump"), "tool_error"),
+        (call("rest"), "tool_timeout"),
+        ("I would rather talk.", "no_call"),
+    ],
+)
+def test_invariant_9_a_bad_action_is_an_observation(text: str, kind: str) -> None:
+    trajectory = play(text, CLIMB)
+    assert trajectory.failure is None
+    assert len(trajectory.turns) == 2
+    first = trajectory.turns[0]
+    assert kind in first.errors
+    assert first.observations[0]["content"]
+    assert first.drift == "clean"
+    assert rollout_metrics([trajectory])[f"errors/{kind}"] == 1.0
+
+
+def test_invariant_9_an_empty_generation_is_an_observation() -> None:
+    trajectory = play("", CLIMB)
+    assert "empty" in trajectory.turns[0].errors
+    assert trajectory.turns[0].finish == "stop"
+    assert trajectory.failure is None
+    assert rollout_metrics([trajectory])["errors/empty"] == 1.0
+
+
+def test_invariant_9_a_generation_cut_at_the_limit_is_an_observation() -> None:
+    settings = Rollout(max_turns=2, max_new_tokens=4, max_length=4000)
+    trajectory = play("one two three four five six seven", "x", settings=settings)
+    first = trajectory.turns[0]
+    assert first.finish == "length"
+    assert "cut" in first.errors
+    assert first.stop - first.start == 4
+    assert first.drift == "realigned"  # the missing end of turn enters as context
+    metrics = rollout_metrics([trajectory])
+    assert metrics["cut"] == 0.5
+    assert metrics["drift/realigned"] == 1.0
+
+
+# An infrastructure failure is a typed failure of the episode, and the run goes on.
+
+
+def test_invariant_9_an_environment_that_raises_in_reset_fails_its_episode() -> None:
+    trajectory = play(CLIMB, trouble="reset")
+    assert trajectory.failure == Failure("env", "raised", "RuntimeError: no ladder")
+    assert trajectory.outcome.stop == "failed"
+    assert (trajectory.turns, trajectory.segments) == ((), ())
+    assert rollout_metrics([trajectory])["failures/raised"] == 1.0
+
+
+def test_invariant_9_an_environment_that_raises_in_step_keeps_the_turns_so_far() -> None:
+    trajectory = play(CLIMB, "Hello.", trouble="step")
+    assert trajectory.failure == Failure("env", "raised", "KeyError: 'step'")
+    assert [turn.text for turn in trajectory.turns] == [CLIMB, "Hello."]
+    assert trajectory.turns[1].observations == ()
+    assert not trajectory.outcome.success
+
+
+def test_invariant_9_a_hanging_environment_fails_by_time_out_while_others_go_on() -> None:
+    settings = Rollout(max_turns=4, time_limit=0.3, max_length=4000, max_new_tokens=100)
+    hanging, *others = assignments(5)
+    hanging = Assignment(Task(LADDER, 0, {"trouble": "hang"}), hanging.key, "student", 0, "fresh")
+    begin = time.monotonic()
+    trajectories = collect([hanging, *others], student(*[CLIMB] * 4), chat(), settings)
+    assert time.monotonic() - begin < 0.9
+    failure = trajectories[0].failure
+    assert failure is not None
+    assert (failure.boundary, failure.kind) == ("env", "timeout")
+    assert all(t.failure is None and t.outcome.success for t in trajectories[1:])
+    assert rollout_metrics(trajectories)["failures/timeout"] == pytest.approx(1 / 5)
+
+
+def test_invariant_9_past_a_share_of_failures_the_run_stops_with_the_reason() -> None:
+    mixed = [*assignments(4), *assignments(2, trouble="reset")]
+    with pytest.raises(EnvError, match=r"2 of 6 episodes failed.*max_failures=0\.2.*RuntimeError: no ladder"):
+        collect(mixed, student(*[CLIMB] * 5), chat(), ROOMY)
+    tolerant = ROOMY.model_copy(update={"max_failures": 0.5})
+    assert len(collect(mixed, student(*[CLIMB] * 5), chat(), tolerant)) == 6
+
+
+def test_a_broken_policy_is_not_one_bad_episode() -> None:
+    def broken(request: Request) -> Sequence[int]:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(PolicyError, match="'student' failed: RuntimeError: out of memory"):
+        collect(assignments(), {"student": ScriptedPolicy(broken)}, chat(), ROOMY)
+
+
+def test_an_actor_without_a_policy_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no policy acts as 'studnet'.*did you mean 'student'"):
+        collect(assignments(actor="studnet"), student(CLIMB), chat(), ROOMY)

@@ -1,0 +1,268 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from agentopd.chat import Chat
+from agentopd.errors import ConfigError
+from agentopd.models import (
+    ModelConfig,
+    NewModel,
+    check_head,
+    head_of,
+    hidden_states,
+    load_model,
+    load_tokenizer,
+    new_model,
+)
+from agentopd.objective.head import Head
+from agentopd.tokenizer import build_tokenizer
+
+TOKENIZER = build_tokenizer(["the price of a pear"], 400)
+TINY = NewModel(hidden_size=16, layers=2, heads=2, intermediate_size=24, max_positions=64)
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 24,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "initializer_range": 0.5,
+}
+ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM, {}),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 8}),
+    "gemma3": (
+        Gemma3TextConfig,
+        Gemma3ForCausalLM,
+        {"head_dim": 8, "sliding_window": 3, "final_logit_softcapping": 2.0},
+    ),
+    "cohere": (CohereConfig, CohereForCausalLM, {"logit_scale": 0.25}),
+    "granite": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 8.0}),
+}
+
+
+def model_of(architecture: str, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
+    config, kind, own = ARCHITECTURES[architecture]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: PreTrainedModel = kind(config(**SIZES, **own))
+    model.to(dtype).eval()  # type: ignore[arg-type]
+    return model
+
+
+def sequences() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(3, 50, (length,), generator=generator) for length in (5, 1, 7)]
+
+
+def gradients(model: PreTrainedModel, hidden: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Values, and the gradient of a sum that treats all positions differently."""
+    parameters = [p for name, p in model.named_parameters() if "lm_head" not in name]
+    loss = sum(((h * torch.arange(1, len(h) + 1)[:, None]).sin().sum() for h in hidden), torch.zeros(()))
+    return [h.detach() for h in hidden], list(torch.autograd.grad(loss, parameters))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "dtype", "tolerance"),
+    [
+        ("llama", torch.float32, 1e-5),
+        ("llama", torch.float64, 1e-10),
+        ("qwen3", torch.float32, 1e-5),
+        ("qwen3", torch.float64, 1e-10),
+        ("gemma3", torch.float32, 1e-5),
+        ("gemma3", torch.float64, 1e-5),  # its norms sum the gradients of their weights in float32 whatever the dtype
+    ],
+)
+def test_padded_packed_and_single_sequences_agree(architecture: str, dtype: torch.dtype, tolerance: float) -> None:
+    model, each = model_of(architecture, dtype), sequences()
+    lengths = [len(ids) for ids in each]
+    padded_B_T_H = hidden_states(model, nn.utils.rnn.pad_sequence(each, batch_first=True, padding_value=0))
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    packed_T_H = hidden_states(model, torch.cat(each)[None], positions)[0]
+    single = gradients(model, [hidden_states(model, ids[None])[0] for ids in each])
+    padded = gradients(model, [h[:length] for h, length in zip(padded_B_T_H, lengths, strict=True)])
+    packed = gradients(model, list(torch.split(packed_T_H, lengths)))
+    for values, reference in [(padded, single), (packed, single)]:
+        for ours, theirs in zip(values[0] + values[1], reference[0] + reference[1], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_head_gives_the_models_logits(architecture: str) -> None:
+    model = model_of(architecture)
+    ids_B_T = torch.stack([sequences()[0]] * 2)
+    head = head_of(model)
+    torch.testing.assert_close(head.logits(hidden_states(model, ids_B_T)), model(input_ids=ids_B_T).logits)
+    plain = nn.functional.linear(hidden_states(model, ids_B_T), head.weight_V_H)
+    assert (architecture in ("llama", "qwen3")) == bool(torch.equal(plain, head.logits(hidden_states(model, ids_B_T))))
+    check_head(model)
+
+
+def test_head_by_hand() -> None:
+    hidden_N_H = torch.tensor([[1.0, 2.0]])
+    head = Head(torch.tensor([[1.0, 0.0], [0.0, 3.0]]), torch.tensor([1.0, -2.0]), scale=0.5, softcap=4.0)
+    expected = 4.0 * torch.tanh(torch.tensor([[1.0, 2.0]]) / 4.0)  # (1 + 1) / 2 and (6 - 2) / 2
+    torch.testing.assert_close(head.logits(hidden_N_H), expected)
+    weight, bias = torch.zeros(2, 2, requires_grad=True), torch.tensor([8.0, 0.0], requires_grad=True)
+    leaf = head.logits(hidden_N_H, weight, bias)
+    torch.testing.assert_close(leaf.detach(), torch.tensor([[4.0 * torch.tanh(torch.tensor(1.0)), 0.0]]))
+    torch.autograd.backward(leaf.sum())
+    assert weight.grad is not None
+    assert weight.grad[1].tolist() == [0.5, 1.0]
+
+
+def test_the_heads_tensors_are_the_models_own() -> None:
+    model = new_model(TINY, TOKENIZER, 0)
+    hidden = hidden_states(model, torch.tensor([[5, 6, 7]]))
+    torch.autograd.backward(head_of(model).logits(hidden).sum())
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_only_the_last_hidden_states_are_kept() -> None:
+    model, kept = model_of("llama"), []
+    model.register_forward_hook(lambda module, args, output: kept.append(output))
+    hidden_states(model, torch.tensor([[5, 6, 7]]))
+    assert [h is None for h in kept[0].hidden_states] == [True, False]
+    assert kept[0].logits.shape[1] == 1
+    assert kept[0].past_key_values is None
+
+
+@pytest.fixture
+def process_group(tmp_path: Path) -> Iterator[None]:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_wrapped_by_ddp_the_wrappers_forward_runs(process_group: None) -> None:
+    model = model_of("llama")
+    wrapped, seen = DistributedDataParallel(model), []
+    wrapped.register_forward_hook(lambda *_: seen.append(True))
+    ids_B_T = sequences()[0][None]
+    torch.testing.assert_close(hidden_states(wrapped, ids_B_T), hidden_states(model, ids_B_T))
+    assert seen == [True]
+    assert head_of(wrapped).weight_V_H is model.lm_head.weight
+
+
+def test_wrapped_by_peft_the_adapter_counts() -> None:
+    ids_B_T = sequences()[0][None]
+    plain = hidden_states(model_of("llama"), ids_B_T)
+    adapted: Any = get_peft_model(
+        model_of("llama"), LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    )
+    hidden = hidden_states(adapted, ids_B_T)
+    assert not torch.allclose(hidden, plain)
+    torch.testing.assert_close(head_of(adapted).logits(hidden), adapted(input_ids=ids_B_T).logits)
+    with adapted.disable_adapter():
+        torch.testing.assert_close(hidden_states(adapted, ids_B_T), plain)
+
+
+def test_an_adapter_on_the_head_is_refused() -> None:
+    adapted: Any = get_peft_model(model_of("llama"), LoraConfig(target_modules=["lm_head"]))
+    with pytest.raises(ConfigError, match="leave lm_head out of adapters"):
+        head_of(adapted)
+
+
+def test_logits_that_no_head_explains_are_refused() -> None:
+    model = model_of("llama")
+    model.lm_head.register_forward_hook(lambda module, args, output: 2 * output)
+    with pytest.raises(ConfigError, match="the logits of LlamaForCausalLM are not"):
+        check_head(model)
+
+
+def test_new_weights_depend_on_the_seed_alone() -> None:
+    before = torch.get_rng_state()
+    first = new_model(TINY, TOKENIZER, 7)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    again, other = new_model(TINY, TOKENIZER, 7), new_model(TINY, TOKENIZER, 8)
+    pairs = list(zip(first.parameters(), again.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+    assert {p.dtype for p in first.parameters()} == {torch.float32}
+
+
+def test_a_new_model_fits_its_tokenizer() -> None:
+    model = new_model(TINY, TOKENIZER, 0)
+    assert head_of(model).weight_V_H.shape == (len(TOKENIZER), 16)
+    assert model.config.eos_token_id == Chat(TOKENIZER).end_of_turn
+    assert model.config._attn_implementation == "sdpa"
+    assert not model.training
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    new_model(TINY, TOKENIZER, 0).save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(str(tmp_path))
+    return tmp_path
+
+
+def test_a_saved_model_is_loaded_as_it_was(folder: Path) -> None:
+    loaded = load_model(ModelConfig(model=str(folder)))
+    original = dict(new_model(TINY, TOKENIZER, 0).named_parameters())
+    assert all(torch.equal(p, original[name]) for name, p in loaded.named_parameters())
+    assert not loaded.training
+    half = load_model(ModelConfig(model=str(folder), dtype="bfloat16", attention="eager"))
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    assert half.config._attn_implementation == "eager"
+    text = "the price 17 <|end|>"
+    assert load_tokenizer(str(folder)).encode(text) == TOKENIZER.encode(text)
+
+
+def test_folders_that_hold_no_model_are_refused(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    empty = tmp_path_factory.mktemp("empty")
+    with pytest.raises(ConfigError, match=r"the folder has no config\.json"):
+        load_model(ModelConfig(model=str(empty)))
+    with pytest.raises(ConfigError, match=r"the folder has no tokenizer_config\.json"):
+        load_tokenizer(str(empty))
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        load_model(ModelConfig(model="./nowhere"))
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ConfigError, match="no tokenizer that can be loaded"):
+        load_tokenizer(str(folder))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"cannot be loaded: .*no file named model\.safetensors"):
+        load_model(ModelConfig(model=str(folder)))
+
+
+def test_missing_weights_are_not_made_up(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(ConfigError, match=r"lacks weights .* such as 'model\.layers\.2"):
+        load_model(ModelConfig(model=str(folder)))
+
+
+def test_settings_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"exactly one of model .* got neither"):
+        ModelConfig()
+    with pytest.raises(ValidationError, match="got both"):
+        ModelConfig(model="a", new=TINY)
+    with pytest.raises(ValidationError, match="hidden_size=18 must be an even multiple of heads=4"):
+        NewModel(hidden_size=18, heads=4)
+    with pytest.raises(ConfigError, match="use new_model"):
+        load_model(ModelConfig(new=TINY))

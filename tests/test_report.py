@@ -1,0 +1,253 @@
+"""The page of a run: what it shows, what it escapes, and that nothing missing or damaged stops it."""
+
+import json
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+
+from agentopd.evaluation import Panel
+from agentopd.records import RecordWriter
+from agentopd.report import write_report
+from agentopd.transcript import pieces
+from agentopd.types import Failure, Key, Outcome, Record, Segment, Task, ToolCall, Trajectory, Turn
+
+EVIL = "<script>alert('x')</script>"
+PROMPT, ACTION = "Add 2 and 3 & say so.", "add <2> & 3 → ü"
+
+
+def _bytes_tokenizer() -> Tokenizer:
+    alphabet = sorted(ByteLevel.alphabet())
+    tokenizer = Tokenizer(BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    return tokenizer
+
+
+def _record(step: int, index: int, success: bool, failure: Failure | None = None) -> Record:
+    tokenizer = _bytes_tokenizer()
+    prompt, action = tokenizer.encode(PROMPT).ids, tokenizer.encode(ACTION).ids
+    start, stop = len(prompt), len(prompt) + len(action)
+    made_T = np.arange(stop) >= start
+    turn_T = np.where(made_T, 0, -1).astype(np.int32)
+    zeros = np.zeros(stop, np.float32)
+    segment = Segment(np.array(prompt + action, np.int32), turn_T, turn_T, made_T, zeros)
+    turn = Turn(
+        0,
+        "student",
+        0,
+        start,
+        stop,
+        ACTION,
+        ACTION,
+        (ToolCall("add", {"x": 2}),),
+        ({"role": "tool", "name": "add", "content": f"5 {EVIL}"},),
+        reward=1.0,
+        errors=() if success else ("unknown_tool",),
+        advice=EVIL,
+    )
+    outcome = Outcome(float(success), success, "failed" if failure else "terminated")
+    key, task = Key(EVIL, step, index), Task("toy/Sum-v0", index)
+    return Record(Trajectory(key, task, ("student",), (segment,), (turn,), outcome, failure=failure))
+
+
+def _signals(record: Record) -> dict[str, np.ndarray]:
+    index = np.flatnonzero(record.trajectory.segments[0].turn_T >= 0)
+    return {
+        "trajectory": np.array([str(record.trajectory.key)] * len(index)),
+        "segment": np.zeros(len(index), np.int32),
+        "index": index.astype(np.int32),
+        "entropy": np.zeros(len(index), np.float32),
+        "loss/phi": np.linspace(-0.5, 2.0, len(index), dtype=np.float32),
+    }
+
+
+def _panel(successes: int, tasks: int = 20) -> dict[str, object]:
+    records = [_record(0, i, i < successes) for i in range(tasks)]
+    return Panel.of([record.trajectory for record in records]).to_dict()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "my-run"
+    (folder / "student").mkdir(parents=True)
+    _bytes_tokenizer().save(str(folder / "student" / "tokenizer.json"))
+    (folder / "config.yaml").write_text(f"seed: 0\nnote: {EVIL}\n")
+    rows = [{"step": s, "train/loss": 1 / s, "train/loss/phi": 2 / s, "rollout/success": s / 10} for s in range(1, 6)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    panels = {"student_before": _panel(6), "student@3": _panel(10), "teacher": _panel(19), "student_after": _panel(15)}
+    (folder / "panels.json").write_text(json.dumps(panels))
+    writer = RecordWriter(folder)
+    for step in (0, 4):
+        records = [_record(step, i, i % 2 == 0) for i in range(9)]
+        records.append(_record(step, 9, True, Failure("env", "timeout", EVIL)))
+        writer.write(step, records)
+        writer.write_signals(step, _signals(records[0]))
+    return folder
+
+
+class _Page(HTMLParser):
+    """Tags, balanced or not, and text."""
+
+    VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def named(self, tag: str) -> Iterator[dict[str, str | None]]:
+        return (attrs for name, attrs in self.tags if name == tag)
+
+
+def _page(run: Path) -> _Page:
+    path = write_report(run)
+    assert path == run / "report.html"
+    page = _Page(path.read_text(encoding="utf-8"))
+    assert page.open == []
+    return page
+
+
+def test_the_page_shows_the_result(run: Path) -> None:
+    text = _page(run).text
+    assert "my-run" in text
+    assert "20 episodes recorded in 2 steps" in text
+    for shown in ("30.0% [14.5, 51.9]", "75.0% [53.1, 88.8]", "95.0% [76.4, 99.1]", "+45.0 points ["):
+        assert shown in text
+    assert "unknown_tool" in text
+
+
+def test_the_page_draws_its_charts_as_text_without_network(run: Path) -> None:
+    page = _page(run)
+    charts = list(page.named("svg"))
+    assert [chart["aria-label"] for chart in charts] == [
+        "Success by step",
+        "loss",
+        "loss: mean phi",
+        "Success by turns",
+        "Bad actions by turn",
+        "loss/phi by turn",
+    ]
+    assert "held-out tasks" in page.text
+    assert not list(page.named("script")) + list(page.named("link")) + list(page.named("img"))
+    addresses = [v for _, attrs in page.tags for k, v in attrs.items() if k in ("href", "src", "xlink:href")]
+    assert all(address and address.startswith("#") for address in addresses)
+    assert "#0000" not in (run / "report.html").read_text()
+
+
+def test_the_page_shows_three_successes_and_three_failures_of_the_last_step(run: Path) -> None:
+    page = _page(run)
+    episodes = [attrs for attrs in page.named("details") if attrs.get("class") == "episode"]
+    assert len(episodes) == 6
+    assert page.text.count("no success toy/Sum-v0") == 3
+    assert "/4/0/0" in page.text
+    assert "/0/0/0" not in page.text
+    assert "From step 4." in page.text
+    assert PROMPT in page.text
+    assert "→ add(x=2)" in page.text
+    assert "tool · add" in page.text
+    assert "reward 1" in page.text
+
+
+def test_tokens_are_shaded_by_the_signal(run: Path) -> None:
+    page = _page(run)
+    shaded = list(page.named("i"))
+    assert len(shaded) == len(_bytes_tokenizer().encode(ACTION).ids)
+    assert (shaded[0]["title"], shaded[0]["class"]) == ("-0.5", "n")
+    assert (shaded[-1]["title"], shaded[-1]["style"]) == ("2", "--d:1.00")
+    assert "class" not in shaded[-1]
+    assert page.text.count(ACTION) == 6
+
+
+def test_text_of_models_and_environments_is_escaped(run: Path) -> None:
+    page = _page(run)
+    assert not list(page.named("script"))
+    assert page.text.count(EVIL) >= 6
+    assert EVIL not in (run / "report.html").read_text()
+
+
+def test_panel_names_are_escaped_in_charts(run: Path) -> None:
+    (run / "panels.json").write_text(json.dumps({"student_before": _panel(3), f"{EVIL} $x$": _panel(4)}))
+    page = _page(run)
+    assert not list(page.named("script"))
+    assert f"{EVIL} $x$" in page.text
+
+
+def test_the_same_run_gives_the_same_page(run: Path) -> None:
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+
+
+def test_an_empty_folder_gives_a_page_that_says_what_is_missing(tmp_path: Path) -> None:
+    text = _page(tmp_path).text
+    for name in ("config.yaml", "metrics.jsonl", "panels.json"):
+        assert f"{name} is not in the run folder." in text
+    for line in ("No panel was played.", "No train/loss was logged.", "No episode was recorded.", "No signals"):
+        assert line in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("panels.json", b"{", "panels.json cannot be read"),
+        ("panels.json", b'{"student_before": {"episodes": [{"odd": 1}]}}', "panels.json cannot be read"),
+        ("panels.json", b"[]", "panels.json cannot be read"),
+        ("metrics.jsonl", b'{"step": 1, "train/loss": 2.0}\n{"step": 2, "tr', "1 unreadable lines"),
+        ("metrics.jsonl", b'{"step": 1, "train/loss": Infinity}\n\xff\n', "1 unreadable lines"),
+        ("config.yaml", b"\xff\xfe\xff", "config.yaml cannot be read"),
+        ("records/step-000004.parquet", b"half", "step-000004.parquet: "),
+        ("records/step-000004.signals.parquet", b"half", "step-000004.signals.parquet: "),
+        ("student/tokenizer.json", b"{", "cannot be read"),
+    ],
+)
+def test_a_damaged_file_is_said_in_a_line(run: Path, name: str, content: bytes, said: str) -> None:
+    (run / name).write_bytes(content)
+    text = _page(run).text
+    assert said in text
+    assert "By turn depth" in text
+
+
+def test_without_a_tokenizer_episodes_are_shown_as_text(run: Path) -> None:
+    (run / "student" / "tokenizer.json").unlink()
+    page = _page(run)
+    assert "No tokenizer lies in the run folder" in page.text
+    assert ACTION in page.text
+    assert not list(page.named("i"))
+
+
+def test_panels_over_other_tasks_are_not_paired(run: Path) -> None:
+    (run / "panels.json").write_text(json.dumps({"student_before": _panel(3, 10), "student_after": _panel(4, 12)}))
+    assert "other tasks" in _page(run).text
+
+
+@given(st.text(max_size=20))
+def test_pieces_join_to_the_whole(text: str) -> None:
+    tokenizer = _bytes_tokenizer()
+    ids = tokenizer.encode(text).ids
+    found = pieces(ids, lambda some: str(tokenizer.decode(list(some), skip_special_tokens=False)))
+    assert len(found) == len(ids)
+    assert "".join(found) == text
