@@ -57,16 +57,40 @@ _ROOMS = ("objective", "records")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    # to write an environment
-    "TextEnv", "TextSpace", "tool", "call", "make", "make_vec",
-    # what a run is made of
-    "Annotation", "Record", "Segment", "Trajectory", "Turn",
-    # to train and to look
-    "Config", "load_config", "train", "Result", "evaluate", "Panel", "AgentOPDTrainer", "AgentOPDConfig",
-    "objective", "records",
+    "AgentOPDConfig",
     # what can go wrong
-    "AgentOPDError", "ConfigError", "EnvError", "PolicyError", "RecordError", "TeacherError", "ToolError", "TrainingError",
-]  # fmt: skip  # noqa: RUF022
+    "AgentOPDError",
+    "AgentOPDTrainer",
+    # what a run is made of
+    "Annotation",
+    # to train and to look
+    "Config",
+    "ConfigError",
+    "EnvError",
+    "Panel",
+    "PolicyError",
+    "Record",
+    "RecordError",
+    "Result",
+    "Segment",
+    "TeacherError",
+    # to write an environment
+    "TextEnv",
+    "TextSpace",
+    "ToolError",
+    "TrainingError",
+    "Trajectory",
+    "Turn",
+    "call",
+    "evaluate",
+    "load_config",
+    "make",
+    "make_vec",
+    "objective",
+    "records",
+    "tool",
+    "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -81,7 +81,7 @@ class Evaluation(Settings):
     """Of the panel, apart from the run's own seed: runs with different seeds meet the same tasks."""
     temperature: float = Field(0.0, ge=0.0)
     during: int = Field(64, ge=1)
-    """How many of the panel's tasks are played during training."""
+    """How many validation tasks are played every ``train.eval_every`` steps; they are none of the panel's."""
 
 
 class RecordSettings(Settings):
@@ -120,6 +120,23 @@ class Config(Settings):
                 f"add teachers.{name}, or set the term's target.name"
             )
         return self
+
+    @model_validator(mode="after")
+    def _ratios_are_exact(self) -> "Config":
+        rollout = self.rollout
+        ratios = any(term.estimator.settings.get("importance", "none") != "none" for term in self.objective.terms)
+        if ratios and (rollout.top_p < 1.0 or rollout.top_k > 0 or rollout.temperature == 0.0):
+            raise ValueError(
+                f"objective: an importance ratio needs the whole distribution that was sampled from, and rollout has "
+                f"top_p={rollout.top_p}, top_k={rollout.top_k}, temperature={rollout.temperature}; set top_p=1, top_k=0 and a "
+                "temperature above 0, or estimator.importance: none"
+            )
+        return self
+
+    @property
+    def temperature(self) -> float:
+        """The temperature at which student and teacher are compared: that of the rollout, or 1 where it is greedy."""
+        return self.rollout.temperature or 1.0
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
@@ -161,7 +178,9 @@ def load_recipe(name: str) -> dict[str, Any]:
     if path.suffix in {".yaml", ".yml"}:
         return _read(path)
     if name not in recipes():
-        raise ConfigError(f"method: no recipe is called {name!r}{nearest(name, recipes())}; there are: {', '.join(recipes())}")
+        raise ConfigError(
+            f"method: no recipe is called {name!r}{nearest(name, recipes())}; there are: {', '.join(recipes())}"
+        )
     return _read(_shipped() / "methods" / f"{name}.yaml")
 
 

@@ -138,6 +138,8 @@ def new_model(new: NewModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> P
         num_key_value_heads=new.heads,
         intermediate_size=new.intermediate_size,
         max_position_embeddings=new.max_positions,
+        initializer_range=0.6
+        * new.hidden_size**-0.5,  # transformers' 0.02 is for wide models; narrow ones start far too small
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=end,

@@ -42,7 +42,9 @@ def _set(node: Any, parts: list[str], value: Any, path: str) -> Any:
     if isinstance(node, list | tuple):
         return _set_item(list(node), name, rest, value, here)
     if node is None and name.isdigit():
-        raise ConfigError(f"{here}: there is no list at {path}; the parts of a single term are set without terms.{name}")
+        raise ConfigError(
+            f"{here}: there is no list at {path}; the parts of a single term are set without terms.{name}"
+        )
     if isinstance(node, str) and path:
         node = {"id" if path == "env" else "kind": node}
     if node is not None and not isinstance(node, Mapping):

@@ -9,7 +9,11 @@ from agentopd.config import Config, build, dump, load_config, load_recipe, recip
 from agentopd.errors import ConfigError
 from agentopd.overrides import apply
 
-MINIMAL: dict[str, Any] = {"env": "agentopd/Checkout-v0", "student": {"model": "somewhere"}, "teacher": {"kind": "local", "model": "x"}}
+MINIMAL: dict[str, Any] = {
+    "env": "agentopd/Checkout-v0",
+    "student": {"model": "somewhere"},
+    "teacher": {"kind": "local", "model": "x"},
+}
 
 
 def test_quickstart_round_trips(tmp_path: Path) -> None:
@@ -33,7 +37,9 @@ def test_short_forms() -> None:
     assert list(config.teachers) == ["teacher"]
 
 
-def test_a_path_given_as_in_the_repository_finds_the_shipped_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_given_as_in_the_repository_finds_the_shipped_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_config("configs/quickstart.yaml") == load_config("quickstart")
 
@@ -77,7 +83,9 @@ def test_a_recipe_is_the_start_and_the_objective_comes_after() -> None:
 
 def test_an_override_of_a_resolved_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(dump(load_config("quickstart")))
-    again = load_config(tmp_path / "config.yaml", ["method=gkd", "env.id=agentopd/Calculator-v0", "teacher.where.every=2"])
+    again = load_config(
+        tmp_path / "config.yaml", ["method=gkd", "env.id=agentopd/Calculator-v0", "teacher.where.every=2"]
+    )
     assert again.objective.terms[0].divergence.kind == "jsd"
     assert again.envs[0].id == "agentopd/Calculator-v0"
     assert again.teachers["teacher"].settings["where"].every == 2

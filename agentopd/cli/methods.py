@@ -28,6 +28,11 @@ def run(arguments: argparse.Namespace) -> int:
     for name in recipes():
         recipe = load_recipe(name)
         axes = recipe.get("axes", {})
-        table.add_row(name, *(axes.get(a, "") for a in ("signal", "access", "granularity")), recipe["title"], recipe.get("paper", ""))
+        table.add_row(
+            name,
+            *(axes.get(a, "") for a in ("signal", "access", "granularity")),
+            recipe["title"],
+            recipe.get("paper", ""),
+        )
     Console().print(table)
     return 0

@@ -32,13 +32,13 @@ class AgentOPDConfig(TrainingArguments):
             setattr(self, name, value)
         if self.max_steps <= 0:
             raise ConfigError(f"max_steps={self.max_steps}: a run has no epochs; give the number of optimiser steps")
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for trackers and saved arguments."""
         config, self.agentopd = self.agentopd, None
         try:
-            plain: dict[str, Any] = super().to_dict()
+            plain: dict[str, Any] = super().to_dict()  # type: ignore[no-untyped-call]
         finally:
             self.agentopd = config
         return plain | {"agentopd": None if config is None else config.model_dump(mode="json")}
@@ -55,7 +55,9 @@ def arguments(config: Config, output: Path) -> AgentOPDConfig:
         "output_dir": str(output),
         "max_steps": train.steps,
         "learning_rate": train.learning_rate,
-        "lr_scheduler_type": train.schedule if train.warmup_steps == 0 or train.schedule != "constant" else "constant_with_warmup",
+        "lr_scheduler_type": train.schedule
+        if train.warmup_steps == 0 or train.schedule != "constant"
+        else "constant_with_warmup",
         "warmup_steps": train.warmup_steps,
         "optim": train.optimizer,
         "adam_beta1": train.betas[0],
@@ -81,6 +83,8 @@ def _check(given: dict[str, Any], decided: dict[str, Any]) -> None:
     known = {f.name for f in fields(TrainingArguments) if f.init}
     for name in given:
         if name in decided:
-            raise ConfigError(f"train.arguments.{name}: this is decided elsewhere; set the key of train that it belongs to")
+            raise ConfigError(
+                f"train.arguments.{name}: this is decided elsewhere; set the key of train that it belongs to"
+            )
         if name not in known:
             raise ConfigError(f"train.arguments.{name}: TrainingArguments has no such field{nearest(name, known)}")

@@ -1,9 +1,9 @@
 """The pieces of a run, made from its configuration."""
 
-import itertools
 from collections.abc import Callable
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat
@@ -36,7 +36,7 @@ def build_river(
 ) -> River:
     """The river of ``config`` around ``student``; ``load`` gives local teachers their weights."""
     chat = Chat(tokenizer, config.template_kwargs)
-    teachers = build_teachers(config.teachers, chat, lambda wanted: load(wanted).to(device), temperature_of(config))
+    teachers = build_teachers(config.teachers, chat, lambda wanted: _moved(load(wanted), device), config.temperature)
     return River(
         config=config,
         run=folder.path.name if folder else "run",
@@ -47,21 +47,23 @@ def build_river(
     )
 
 
-def build_policies(config: Config, student: PreTrainedModel, chat: Chat, teachers: dict[str, Teacher]) -> dict[str, Policy]:
+def _moved(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    nn.Module.to(model, device)  # transformers' own ``to`` hides its signature
+    return model
+
+
+def build_policies(
+    config: Config, student: PreTrainedModel, chat: Chat, teachers: dict[str, Teacher]
+) -> dict[str, Policy]:
     """The student, and every teacher with a model, as policies."""
     models = {STUDENT: student} | {name: t.model for name, t in teachers.items() if t.model is not None}
     return {name: TransformersPolicy(model, chat.end_of_turn, config.rollout) for name, model in models.items()}
 
 
-def temperature_of(config: Config) -> float:
-    """The temperature at which student and teacher are compared: that of the rollout, or 1 where it is greedy."""
-    return config.rollout.temperature or 1.0
-
-
-def panel_tasks(config: Config, count: int) -> list[Task]:
-    """The first ``count`` held-out tasks of the fixed panel."""
-    stream = TaskStream(config.envs, config.evaluation.seed, "evaluation")
-    return list(itertools.islice((stream[i] for i in itertools.count()), count))
+def panel_tasks(config: Config, count: int, split: str) -> list[Task]:
+    """The first ``count`` tasks of a split, the same for every run with this ``evaluation.seed``."""
+    stream = TaskStream(config.envs, config.evaluation.seed, split)
+    return [stream[i] for i in range(count)]
 
 
 def build_panel(
@@ -69,10 +71,21 @@ def build_panel(
     model: PreTrainedModel | None,
     chat: Chat,
     count: int,
+    split: str = "evaluation",
     on_done: Callable[[Trajectory], None] | None = None,
 ) -> Panel:
     """Plays ``count`` tasks of the panel with ``model``, or with the environments' expert where there is none."""
-    settings = config.rollout.model_copy(update={"temperature": config.evaluation.temperature, "top_p": 1.0, "top_k": 0})
+    settings = config.rollout.model_copy(
+        update={"temperature": config.evaluation.temperature, "top_p": 1.0, "top_k": 0}
+    )
     policy: Policy = ScriptedPolicy() if model is None else TransformersPolicy(model, chat.end_of_turn, settings)
     actor = EXPERT if model is None else STUDENT
-    return run_panel(panel_tasks(config, count), policy, chat, settings, actor=actor, seed=config.evaluation.seed, on_done=on_done)
+    return run_panel(
+        panel_tasks(config, count, split),
+        policy,
+        chat,
+        settings,
+        actor=actor,
+        seed=config.evaluation.seed,
+        on_done=on_done,
+    )

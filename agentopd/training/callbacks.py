@@ -4,7 +4,16 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as Bar,
+)
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from agentopd.training.folder import RunFolder
@@ -57,7 +66,9 @@ class MetricsFile(TrainerCallback):
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """One line a log."""
-        logs = {_name(key): value for key, value in (kwargs.get("logs") or {}).items() if isinstance(value, int | float)}
+        logs = {
+            _name(key): value for key, value in (kwargs.get("logs") or {}).items() if isinstance(value, int | float)
+        }
         if "train_runtime" not in logs:
             self._folder.log({"step": state.global_step, "seconds": round(time.monotonic() - self._begin, 3), **logs})
 

@@ -41,7 +41,9 @@ class RunFolder:
             write_atomically(self.config, dump(config))
             return 0
         if not self.config.exists():
-            raise ConfigError(f"--resume: {self.path} holds no run (no config.yaml); leave --resume out to start one there")
+            raise ConfigError(
+                f"--resume: {self.path} holds no run (no config.yaml); leave --resume out to start one there"
+            )
         self._require_same(config)
         checkpoint = self.last_checkpoint()
         step = 0 if checkpoint is None else step_of(checkpoint)

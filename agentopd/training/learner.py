@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ class Learner:
     def __init__(self, config: Config, teacher_heads: Mapping[str, Head]) -> None:
         self._config = config
         self._heads = teacher_heads
-        self._temperature = config.rollout.temperature or 1.0
+        self._temperature = config.temperature
 
     def check(self, model: nn.Module, objective: Objective) -> None:
         """Refuses what cannot be exact.
@@ -39,7 +38,9 @@ class Learner:
         """
         dropout = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
         if objective.needs_live and dropout:
-            raise ConfigError(f"a weight or ratio reads the student's present statistics, and it has dropout ({dropout[0]}); set it to 0")
+            raise ConfigError(
+                f"a weight or ratio reads the student's present statistics, and it has dropout ({dropout[0]}); set it to 0"
+            )
 
     def prepare(self, model: nn.Module, records: Sequence[Record], clock: Clock) -> tuple[Prepared, list[Batch]]:
         """Coefficients on the global batch, and the micro-batches it is cut into."""
@@ -52,7 +53,9 @@ class Learner:
     def _live(self, model: nn.Module, rows: Rows) -> LiveColumns:
         train = self._config.train
         forward = partial(hidden_states, model)
-        return live_columns(rows, forward, head_of(model), train.max_tokens, train.layout, self._temperature, train.chunk_rows)
+        return live_columns(
+            rows, forward, head_of(model), train.max_tokens, train.layout, self._temperature, train.chunk_rows
+        )
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
         """The loss of one micro-batch: sum(coef * phi)."""
@@ -62,7 +65,9 @@ class Learner:
         hidden_A_H = hidden_B_T_H[there.sample_A, there.position_A]
         return loss(hidden_A_H, head_of(model), self._heads, there, self._temperature, self._config.train.chunk_rows)
 
-    def gather(self, size: int, outputs: Sequence[tuple[Tensor, Mapping[str, Tensor]]]) -> dict[str, NDArray[np.float32]]:
+    def gather(
+        self, size: int, outputs: Sequence[tuple[Tensor, Mapping[str, Tensor]]]
+    ) -> dict[str, NDArray[np.float32]]:
         """The signals of all micro-batches as columns over the rows of the global batch; ``nan`` where a row was left out."""
         columns: dict[str, NDArray[np.float32]] = {}
         for row_A, signals in outputs:
@@ -73,9 +78,15 @@ class Learner:
 
     def metrics(self, prepared: Prepared, signals: Signals, batches: Sequence[Batch]) -> dict[str, float]:
         """Means of the signals over the rows that were trained on, and sizes."""
-        means = {f"train/{name}": float(np.nanmean(column)) for name, column in signals.items() if not np.isnan(column).all()}
+        means = {
+            f"train/{name}": float(np.nanmean(column)) for name, column in signals.items() if not np.isnan(column).all()
+        }
         tokens = float(sum(batch.input_ids_B_T.numel() for batch in batches))
-        sizes = {"train/tokens": tokens, "train/micro_batches": float(len(batches)), "train/rows": float(len(prepared.rows))}
+        sizes = {
+            "train/tokens": tokens,
+            "train/micro_batches": float(len(batches)),
+            "train/rows": float(len(prepared.rows)),
+        }
         return {**means, **{f"objective/{name}": value for name, value in prepared.metrics.items()}, **sizes}
 
 
@@ -91,7 +102,9 @@ def _tensors(name: str, value: Any) -> list[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         return [(name, value)]
     if is_dataclass(value) and not isinstance(value, type):
-        return [pair for f in fields(value) for pair in _tensors(f"{name}.{f.name}".lstrip("."), getattr(value, f.name))]
+        return [
+            pair for f in fields(value) for pair in _tensors(f"{name}.{f.name}".lstrip("."), getattr(value, f.name))
+        ]
     if isinstance(value, Mapping):
         return [pair for key, item in value.items() for pair in _tensors(f"{name}.{key}", item)]
     if isinstance(value, tuple | list):

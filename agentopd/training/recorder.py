@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agentopd.config import RecordSettings
+from agentopd.config import Config
 from agentopd.objective import Head, Prepared
 from agentopd.records import RecordWriter, thin
 from agentopd.training.folder import RunFolder
@@ -16,8 +16,9 @@ from agentopd.training.river import Drawn
 class Recorder:
     """Writes records and signals of each step, where they are wanted."""
 
-    def __init__(self, settings: RecordSettings, folder: RunFolder | None, heads: Mapping[str, Head]) -> None:
-        self._settings = settings
+    def __init__(self, config: Config, folder: RunFolder | None, heads: Mapping[str, Head]) -> None:
+        settings = self._settings = config.records
+        self._temperature = config.temperature
         self._heads = heads
         self._writer = RecordWriter(folder.records) if folder is not None and settings.keep else None
 
@@ -31,7 +32,10 @@ class Recorder:
         if self._writer is None:
             return
         settings = self._settings
-        records = [thin(record, settings.block, k=settings.k, heads=self._heads) for record in drawn.records]
+        temperature = self._temperature
+        records = [
+            thin(r, settings.block, k=settings.k, heads=self._heads, temperature=temperature) for r in drawn.records
+        ]
         self._writer.write(drawn.step, records)
         if settings.signals:
             self._writer.write_signals(drawn.step, signal_columns(prepared, signals))

@@ -58,7 +58,9 @@ class River:
             for actor in source.actors:
                 if actor not in self.policies and actor != EXPERT:
                     known = ", ".join([*self.policies, EXPERT])
-                    raise ConfigError(f"objective.sources.{name}.actors: nobody is called {actor!r}; those who can act: {known}")
+                    raise ConfigError(
+                        f"objective.sources.{name}.actors: nobody is called {actor!r}; those who can act: {known}"
+                    )
 
     @property
     def objective(self) -> Objective:
@@ -119,10 +121,8 @@ class River:
     def _pool(self, name: str, source: Source) -> list[Trajectory]:
         if name not in self._frozen:
             path = self.folder / "frozen" / name if self.folder else None
-            if path is not None and path.exists():
-                self._frozen[name] = [record.trajectory for record in store.open(path)]
-            else:
-                self._frozen[name] = self._fill(name, source, path)
+            kept = [] if path is None or not path.exists() else [record.trajectory for record in store.open(path)]
+            self._frozen[name] = kept or self._fill(name, source, path)
         return self._frozen[name]
 
     def _fill(self, name: str, source: Source, path: Path | None) -> list[Trajectory]:
@@ -155,5 +155,7 @@ def annotators(objective: Objective, teachers: Mapping[str, Teacher]) -> dict[st
     corrected = any("corrected" in term.where.source for term in objective.terms)
     chosen = {n: t for n, t in teachers.items() if n in objective.teachers() or (corrected and t.advice)}
     if corrected and not any(teacher.advice for teacher in chosen.values()):
-        raise ConfigError("objective: a term learns from corrected actions, and no teacher corrects; add teachers.expert: {kind: expert}")
+        raise ConfigError(
+            "objective: a term learns from corrected actions, and no teacher corrects; add teachers.expert: {kind: expert}"
+        )
     return chosen

@@ -13,8 +13,8 @@ from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel
 from agentopd.models import ModelConfig, load_model
 from agentopd.objective.spec import Objective
-from agentopd.report import write_report
 from agentopd.records import RecordWriter
+from agentopd.report import write_report
 from agentopd.rollout import TaskStream, TransformersPolicy, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
 from agentopd.rollout.preflight import check_first_prompts
@@ -74,7 +74,7 @@ def train(config: Config, output: str | Path | None = None, resume: bool = False
     trainer.save_model(str(folder.path / "student"))
     say(f"report: {write_report(folder.path)}")
     found = {name: Panel.from_dict(panel) for name, panel in folder.load_panels().items()}
-    return Result(folder.path, folder.history()[-1], found, trainer.model, tokenizer)
+    return Result(folder.path, folder.history()[-1], found, trainer.student, tokenizer)
 
 
 def build_trainer(config: Config, folder: RunFolder | None, tokenizer: PreTrainedTokenizerBase) -> AgentOPDTrainer:
@@ -105,10 +105,17 @@ def without_expert(config: Config) -> Config:
         return config
     unfitted = [n for n, choice in config.teachers.items() if choice.settings.get("new") is not None]
     say(f"{', '.join(lacking)} has no expert: the stages teacher and cold_start are left out")
-    kept = {name: choice for name, choice in config.teachers.items() if name not in unfitted and choice.kind != "expert"}
-    update: dict[str, Any] = {"stages": stages.model_copy(update={"teacher": None, "cold_start": None}), "teachers": kept}
+    kept = {
+        name: choice for name, choice in config.teachers.items() if name not in unfitted and choice.kind != "expert"
+    }
+    update: dict[str, Any] = {
+        "stages": stages.model_copy(update={"teacher": None, "cold_start": None}),
+        "teachers": kept,
+    }
     if not config.objective.teachers() <= set(kept):
-        say("no teacher is left to learn from, so the method is grpo: the environment's reward alone. Weights from nothing will hardly learn so")
+        say(
+            "no teacher is left to learn from, so the method is grpo: the environment's reward alone. Weights from nothing will hardly learn so"
+        )
         update["objective"] = Objective.model_validate(load_recipe("grpo"))
     return config.model_copy(update=update)
 

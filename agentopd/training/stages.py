@@ -3,17 +3,15 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd import env as environments
 from agentopd.config import Config, Fit, Stages, Train, load_recipe
-from agentopd.errors import EnvError
 from agentopd.models import ModelConfig, NewModel, load_model, load_tokenizer, new_model
 from agentopd.objective.spec import Objective
 from agentopd.rollout import TaskStream

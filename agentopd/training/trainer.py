@@ -9,19 +9,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 
 from agentopd.config import Config
 from agentopd.errors import ConfigError, TrainingError
 from agentopd.evaluation import Panel
+from agentopd.models import load_model
 from agentopd.objective import Batch
 from agentopd.training.arguments import AgentOPDConfig
-from agentopd.models import load_model
 from agentopd.training.build import Load, build_panel, build_river, with_env
 from agentopd.training.folder import RIVER, RunFolder, write_atomically
 from agentopd.training.learner import Learner, save_batch
 from agentopd.training.recorder import Recorder
-from agentopd.training.river import Drawn, River
+from agentopd.training.river import STUDENT, Drawn, River
 
 
 class AgentOPDTrainer(Trainer):
@@ -58,28 +66,35 @@ class AgentOPDTrainer(Trainer):
             ConfigError: ``args.agentopd`` is missing, or a part of it does not fit the others.
         """
         if args.agentopd is None:
-            raise ConfigError("args.agentopd is None; give the configuration, such as agentopd.load_config('quickstart')")
+            raise ConfigError(
+                "args.agentopd is None; give the configuration, such as agentopd.load_config('quickstart')"
+            )
         self.config: Config = with_env(args.agentopd, env)
         if peft_config is not None:
             from peft import get_peft_model  # heavy, and only needed here
 
             model = get_peft_model(model, peft_config)
-        self.folder = folder
+        if teacher_model is model:
+            raise ConfigError(
+                "teacher_model is the student itself, which has nothing to teach itself; give other weights"
+            )
+        self.student, self.folder = model, folder
         load_teacher = load if teacher_model is None else lambda _: teacher_model
         self.river: River = build_river(self.config, model, processing_class, load_teacher, args.device, folder)
         self.learner = Learner(self.config, self.river.teacher_heads)
-        self.recorder = Recorder(self.config.records, folder, self.river.teacher_heads)
+        self.recorder = Recorder(self.config, folder, self.river.teacher_heads)
         self.step_metrics: dict[str, float] = {}
-        panel = [] if args.eval_strategy == "no" else [{"task": i} for i in range(self.config.evaluation.during)]
+        panel: Any = [] if args.eval_strategy == "no" else [{"task": i} for i in range(self.config.evaluation.during)]
         super().__init__(
             model=model,
             args=args,
-            eval_dataset=panel,  # type: ignore[arg-type]  # only its presence matters: evaluate() plays the panel
+            eval_dataset=panel,  # only its presence matters: evaluate() plays the panel
             processing_class=processing_class,
             callbacks=[_TellRiver(self), *callbacks],
             optimizers=optimizers,
         )
-        self.learner.check(self.model, self.config.objective)
+        self.remove_callback(PrinterCallback)  # our own callbacks say what there is to say
+        self.learner.check(model, self.config.objective)
 
     # The river in place of a data loader.
 
@@ -87,13 +102,15 @@ class AgentOPDTrainer(Trainer):
         """The river's own loader. It is not prepared by accelerate, which would draw a batch ahead, under old weights."""
         return _Loader(self)
 
-    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> tuple[list[Any], None]:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], None]:
         """One global batch; how it is normalised is in its coefficients."""
         return [next(epoch_iterator)], None
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Of the last step: 6 per parameter and token."""
-        return int(6 * sum(p.numel() for p in self.model.parameters()) * self.step_metrics.get("train/tokens", 0.0))
+        return int(6 * self.student.num_parameters() * self.step_metrics.get("train/tokens", 0.0))
 
     # One optimiser step.
 
@@ -109,7 +126,10 @@ class AgentOPDTrainer(Trainer):
         total, outputs = 0.0, []
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(model), self.compute_loss_context_manager():
+            with (
+                contextlib.nullcontext() if last else self.accelerator.no_sync(model),
+                self.compute_loss_context_manager(),
+            ):
                 output = self.learner.loss(model, batch)
                 self._require_finite(output.loss, drawn.step, batch)
                 self.accelerator.backward(output.loss * self.accelerator.num_processes)
@@ -123,13 +143,19 @@ class AgentOPDTrainer(Trainer):
     def _require_finite(self, value: Tensor, step: int, batch: Batch) -> None:
         if math.isfinite(float(value.detach())):
             return
-        kept = "" if self.folder is None else f"; the micro-batch is kept in {save_batch(batch, self.folder.path, step)}"
-        raise TrainingError(f"the loss is {float(value.detach())} at step {step}{kept}; lower train.learning_rate, or look at its rows")
+        kept = (
+            "" if self.folder is None else f"; the micro-batch is kept in {save_batch(batch, self.folder.path, step)}"
+        )
+        raise TrainingError(
+            f"the loss is {float(value.detach())} at step {step}{kept}; lower train.learning_rate, or look at its rows"
+        )
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        norm = super()._clip_grad_norm(model)
+        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         if norm is not None and not math.isfinite(float(norm)):
-            raise TrainingError(f"the gradient norm is {float(norm)} at step {self.state.global_step}; lower train.learning_rate")
+            raise TrainingError(
+                f"the gradient norm is {float(norm)} at step {self.state.global_step}; lower train.learning_rate"
+            )
         return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -141,18 +167,20 @@ class AgentOPDTrainer(Trainer):
 
     # Panels.
 
-    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Plays the first tasks of the panel; the metric ``eval_success`` decides which checkpoint is the best."""
-        panel = self.play_panel(self.config.evaluation.during)
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Plays a panel of validation tasks, apart from the one that is reported; the metric ``eval_success`` decides which checkpoint is the best."""
+        panel = self.play_panel(self.config.evaluation.during, split="validation")
         metrics = prefixed_by(f"{metric_key_prefix}_", panel_metrics(panel))
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def play_panel(self, tasks: int | None = None, actor: str = "student") -> Panel:
+    def play_panel(self, tasks: int | None = None, actor: str = STUDENT, split: str = "evaluation") -> Panel:
         """Plays the fixed panel of held-out tasks, as the student or as a teacher that can act."""
-        model = self.model if actor == "student" else self.river.teachers[actor].model
-        return build_panel(self.config, model, self.river.chat, tasks or self.config.evaluation.tasks)
+        model = self.student if actor == STUDENT else self.river.teachers[actor].model
+        return build_panel(self.config, model, self.river.chat, tasks or self.config.evaluation.tasks, split)
 
     # Checkpoints: the river's state is written before the file that makes a checkpoint complete.
 
