@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except AgentOPDError as error:
-        print(f"agentopd: {type(error).__name__}: {error}", file=sys.stderr)
+        message = " ".join(str(error).split())
+        print(f"agentopd: {type(error).__name__}: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("agentopd: interrupted", file=sys.stderr)

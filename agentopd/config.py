@@ -18,9 +18,12 @@ from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig
 from agentopd.objective.spec import Objective
 from agentopd.overrides import apply
-from agentopd.rollout.policy import Rollout
+from agentopd.rollout.policy import EXPERT, Rollout
 from agentopd.rollout.tasks import EnvConfig
 from agentopd.teachers import TEACHERS
+
+STUDENT = "student"
+"""The name of the student among those who act."""
 
 
 class Fit(Settings):
@@ -32,6 +35,9 @@ class Fit(Settings):
     """Optimiser steps."""
     episodes_per_step: int = Field(32, ge=1)
     learning_rate: float = Field(2e-3, gt=0.0)
+    corrected: int = Field(0, ge=0)
+    """Episodes that the model plays itself after half of the steps, at temperature 1. In the other half it learns from the traces
+    and from what the expert would have done in each state of these (DAgger), so that it knows what to do after a mistake."""
 
 
 class Stages(Settings):
@@ -119,6 +125,18 @@ class Config(Settings):
                 f"objective: a term names the teacher {name!r}{nearest(name, self.teachers)}, and teachers has: {known}; "
                 f"add teachers.{name}, or set the term's target.name"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _actors_exist(self) -> "Config":
+        known = [STUDENT, EXPERT, *self.teachers]
+        for name, source in self.objective.sources.items():
+            for actor in source.actors:
+                if actor not in known:
+                    raise ValueError(
+                        f"objective.sources.{name}.actors: nobody is called {actor!r}{nearest(actor, known)}; "
+                        f"there are: {', '.join(known)}"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -19,16 +19,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Plays, and prints success with its interval."""
-    from pathlib import Path
-
-    from agentopd.config import load_config
+    from agentopd.cli import source
     from agentopd.training.run import evaluate
 
-    run_folder = Path(arguments.config)
-    if (run_folder / "config.yaml").exists():
-        config, model = load_config(run_folder / "config.yaml", arguments.overrides), run_folder / "student"
-        panel = evaluate(config, model, arguments.tasks)
-    else:
-        panel = evaluate(load_config(arguments.config, arguments.overrides), None, arguments.tasks)
+    config, student = source.load(arguments.config, arguments.overrides)
+    panel = evaluate(config, student, arguments.tasks)
     print(json.dumps({"success": panel.success.text(), "tasks": panel.success.n}, indent=2))
     return 0

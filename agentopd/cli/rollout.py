@@ -22,13 +22,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Plays, writes the records, and prints what the episodes looked like."""
     from pathlib import Path
 
-    from agentopd.config import load_config
+    from agentopd.cli import source
     from agentopd.training.run import play
 
-    run_folder = Path(arguments.config)
-    is_run = (run_folder / "config.yaml").exists()
-    config = load_config(run_folder / "config.yaml" if is_run else arguments.config, arguments.overrides)
-    model = run_folder / "student" if is_run else None
-    metrics = play(config, arguments.episodes, Path(arguments.output), arguments.actor, model)
+    config, student = source.load(arguments.config, arguments.overrides)
+    metrics = play(config, arguments.episodes, Path(arguments.output), arguments.actor, student)
     print(json.dumps(metrics, indent=2))
     return 0

@@ -48,7 +48,8 @@ def arguments(config: Config, output: Path) -> AgentOPDConfig:
     """TrainingArguments for a run whose checkpoints go to ``output``.
 
     Raises:
-        ConfigError: ``train.arguments`` names an unknown argument, or one that the configuration or the trainer decides.
+        ConfigError: ``train.arguments`` names an unknown argument, or one that the configuration or the trainer decides; or a
+            value is wrong.
     """
     train = config.train
     decided: dict[str, Any] = {
@@ -76,7 +77,22 @@ def arguments(config: Config, output: Path) -> AgentOPDConfig:
     }
     defaults: dict[str, Any] = {"report_to": [], "disable_tqdm": True, "save_total_limit": 2}
     _check(train.arguments, {**decided, **FIXED})
-    return AgentOPDConfig(agentopd=config, **(defaults | dict(train.arguments)), **decided)
+    try:
+        return AgentOPDConfig(agentopd=config, **(defaults | dict(train.arguments)), **decided)
+    except (ValueError, TypeError, ImportError) as error:  # for instance an optimizer that does not exist
+        raise ConfigError(f"train: transformers' TrainingArguments refuses a value: {error}") from error
+
+
+def settled(args: AgentOPDConfig) -> Config:
+    """The configuration inside ``args``, with the number of steps that ``args`` decides: schedules read it.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if args.agentopd is None:
+        raise ConfigError("args.agentopd is None; give the configuration, such as agentopd.load_config('quickstart')")
+    train = args.agentopd.train.model_copy(update={"steps": args.max_steps})
+    return args.agentopd.model_copy(update={"train": train})
 
 
 def _check(given: dict[str, Any], decided: dict[str, Any]) -> None:

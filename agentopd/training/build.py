@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat
-from agentopd.config import Config
+from agentopd.config import STUDENT, Config
 from agentopd.evaluation import Panel, run_panel
 from agentopd.models import ModelConfig
 from agentopd.rollout import EnvConfig, TaskStream, TransformersPolicy
@@ -15,7 +15,7 @@ from agentopd.rollout.policy import EXPERT, Policy
 from agentopd.rollout.scripted import ScriptedPolicy
 from agentopd.teachers import Teacher, build_teachers
 from agentopd.training.folder import RunFolder
-from agentopd.training.river import STUDENT, River
+from agentopd.training.river import River, Watch
 from agentopd.types import Task, Trajectory
 
 Load = Callable[[ModelConfig], PreTrainedModel]
@@ -33,6 +33,7 @@ def build_river(
     load: Load,
     device: torch.device,
     folder: RunFolder | None,
+    watch: Watch,
 ) -> River:
     """The river of ``config`` around ``student``; ``load`` gives local teachers their weights."""
     chat = Chat(tokenizer, config.template_kwargs)
@@ -44,6 +45,7 @@ def build_river(
         policies=build_policies(config, student, chat, teachers),
         teachers=teachers,
         folder=folder.path if folder else None,
+        watch=watch,
     )
 
 

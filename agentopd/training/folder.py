@@ -26,25 +26,35 @@ class RunFolder:
         self.records = self.path / "records"
         self.checkpoints = self.path / "checkpoints"
 
-    def open(self, config: Config, resume: bool) -> int:
-        """Claims the folder for ``config`` and returns the step to go on from, 0 for a new run.
+    def check(self, config: Config, resume: bool) -> None:
+        """Touches nothing.
 
         Raises:
             ConfigError: The folder holds another run; or there is nothing to resume, or it was made with another configuration.
         """
-        if not resume:
-            if self.path.exists() and any(self.path.iterdir()):
+        if resume:
+            if not self.config.exists():
                 raise ConfigError(
-                    f"output: {self.path} already holds a run or other files; add --resume to go on with it, or choose another folder"
+                    f"--resume: {self.path} holds no run (no config.yaml); leave --resume out to start one there"
                 )
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.config, dump(config))
+            self._require_same(config)
+        else:
+            require_free(self.path)
+
+    def open(self, config: Config, resume: bool) -> int:
+        """Claims the folder for ``config`` and returns the step to go on from, 0 for a new run.
+
+        Raises:
+            ConfigError: As :meth:`check`; or the folder cannot be written.
+        """
+        self.check(config, resume)
+        if not resume:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.config, dump(config))
+            except OSError as error:
+                raise ConfigError(f"output: {self.path} cannot be written: {error.strerror}") from None
             return 0
-        if not self.config.exists():
-            raise ConfigError(
-                f"--resume: {self.path} holds no run (no config.yaml); leave --resume out to start one there"
-            )
-        self._require_same(config)
         checkpoint = self.last_checkpoint()
         step = 0 if checkpoint is None else step_of(checkpoint)
         self._forget_metrics_after(step)
@@ -92,6 +102,14 @@ class RunFolder:
     def load_panels(self) -> dict[str, Any]:
         """All panels by name."""
         return dict(json.loads(self.panels.read_text(encoding="utf-8"))) if self.panels.exists() else {}
+
+
+def require_free(path: Path) -> None:
+    """Raises ConfigError where something lies at ``path`` already; an empty folder is free."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ConfigError(
+            f"output: {path} already holds a run or other files; add --resume to go on with it, or choose another folder"
+        )
 
 
 def is_complete(checkpoint: Path) -> bool:

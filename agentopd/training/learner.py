@@ -37,6 +37,8 @@ class Learner:
             ConfigError: A weight reads the student's present statistics and the student has dropout.
         """
         dropout = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
+        if getattr(getattr(model, "config", None), "attention_dropout", 0.0):
+            dropout.append("attention_dropout")
         if objective.needs_live and dropout:
             raise ConfigError(
                 f"a weight or ratio reads the student's present statistics, and it has dropout ({dropout[0]}); set it to 0"
@@ -91,9 +93,9 @@ class Learner:
 
 
 def save_batch(batch: Batch, folder: Path, step: int) -> Path:
-    """Writes the tensors of a micro-batch for a post-mortem."""
+    """Writes the tensors of a micro-batch for a post-mortem. They are cloned: safetensors refuses shared memory."""
     path = folder / f"failed-step-{step:06d}.safetensors"
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in _tensors("", batch)}, path)
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in _tensors("", batch)}, path)
     return path
 
 

@@ -5,9 +5,10 @@ uninterrupted one would have drawn.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -15,8 +16,8 @@ from transformers import PreTrainedModel
 from agentopd import records as store
 from agentopd.chat import Chat
 from agentopd.choice import Clock, at
-from agentopd.config import Config
-from agentopd.errors import ConfigError
+from agentopd.config import STUDENT, Config
+from agentopd.errors import ConfigError, TrainingError
 from agentopd.objective.head import Head
 from agentopd.objective.spec import Objective, Source
 from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
@@ -24,7 +25,13 @@ from agentopd.rollout.policy import EXPERT, Policy
 from agentopd.teachers import Teacher, annotate
 from agentopd.types import Key, Record, Trajectory
 
-STUDENT = "student"
+Watch: TypeAlias = Callable[[str, int], AbstractContextManager[Callable[[Trajectory], None]]]
+"""Opened with a title and a number of episodes, it takes each episode that ends: a display, for instance."""
+
+
+def unwatched(title: str, episodes: int) -> AbstractContextManager[Callable[[Trajectory], None]]:
+    """Looks away."""
+    return nullcontext(lambda _: None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,7 @@ class River:
     teachers: Mapping[str, Teacher]
     folder: Path | None = None
     """Where frozen episodes are kept, so that a resumed run learns from the same ones."""
-    on_episode: Callable[[Trajectory], None] | None = None
+    watch: Watch = unwatched
     last_metrics: dict[str, float] = field(default_factory=dict)
     _frozen: dict[str, list[Trajectory]] = field(default_factory=dict)
 
@@ -105,9 +112,8 @@ class River:
             self._stream, indices, name, actors, source.per_task, self.run, step, self.config.seed, first
         )
         advice = any(teacher.advice for teacher in self._annotators.values())
-        return collect(
-            assignments, self.policies, self.chat, self.config.rollout, advice=advice, on_done=self.on_episode
-        )
+        with self.watch("episodes", len(assignments)) as on_done:
+            return collect(assignments, self.policies, self.chat, self.config.rollout, advice=advice, on_done=on_done)
 
     def _from_pool(self, name: str, source: Source, step: int, count: int) -> list[Trajectory]:
         """``count`` episodes of the pool, every one once before any comes again, shuffled by seed and pass."""
@@ -121,13 +127,17 @@ class River:
     def _pool(self, name: str, source: Source) -> list[Trajectory]:
         if name not in self._frozen:
             path = self.folder / "frozen" / name if self.folder else None
-            kept = [] if path is None or not path.exists() else [record.trajectory for record in store.open(path)]
+            kept = [] if path is None else _kept(path)
             self._frozen[name] = kept or self._fill(name, source, path)
         return self._frozen[name]
 
     def _fill(self, name: str, source: Source, path: Path | None) -> list[Trajectory]:
         played = self._play(name, source, range(-(-source.episodes // source.per_task)), step=0, first=0)
         intact = [trajectory for trajectory in played if trajectory.failure is None]
+        if not intact:
+            raise TrainingError(
+                f"objective.sources.{name}: all {len(played)} episodes failed, so there is nothing to draw from"
+            )
         if path is not None:
             store.RecordWriter(path).write(0, [Record(trajectory) for trajectory in intact])
         return intact
@@ -146,8 +156,16 @@ class River:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues from :meth:`state`."""
         self.last_metrics = dict(state["last_metrics"])
+        student = self.policies[STUDENT]
+        while student.version < state["version"]:  # caches die too: the weights have been loaded
+            student.refresh()
         for name, teacher in self._annotators.items():
             teacher.restore(state["teachers"][name])
+
+
+def _kept(pool: Path) -> list[Trajectory]:
+    """What a pool's folder holds; nothing where a kill came before its one file was whole."""
+    return [record.trajectory for record in store.open(pool)] if (pool / "records").exists() else []
 
 
 def annotators(objective: Objective, teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:

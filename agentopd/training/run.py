@@ -1,6 +1,6 @@
 """A whole run: stages, training, panels and the report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat
-from agentopd.config import Config, load_recipe
+from agentopd.config import STUDENT, Config, load_recipe
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel
 from agentopd.models import ModelConfig, load_model
@@ -16,14 +16,14 @@ from agentopd.objective.spec import Objective
 from agentopd.records import RecordWriter
 from agentopd.report import write_report
 from agentopd.rollout import TaskStream, TransformersPolicy, assign, collect, rollout_metrics
-from agentopd.rollout.policy import Policy
-from agentopd.rollout.preflight import check_first_prompts
+from agentopd.rollout.policy import EXPERT, Policy
 from agentopd.training.arguments import arguments
 from agentopd.training.build import build_panel
-from agentopd.training.callbacks import MetricsFile, Progress, console
-from agentopd.training.folder import RunFolder
-from agentopd.training.river import STUDENT
-from agentopd.training.stages import has_experts, student_of, teacher_of, tokenizer_of
+from agentopd.training.callbacks import MetricsFile, Progress
+from agentopd.training.display import attended, say, watch
+from agentopd.training.folder import RunFolder, require_free
+from agentopd.training.preflight import check_experts, check_models, check_prompts, without_experts
+from agentopd.training.stages import student_of, teacher_of, tokenizer_of
 from agentopd.training.trainer import AgentOPDTrainer
 from agentopd.types import Record
 
@@ -43,6 +43,7 @@ class Result:
     tokenizer: PreTrainedTokenizerBase
 
 
+@attended()
 def train(config: Config, output: str | Path | None = None, resume: bool = False) -> Result:
     """Runs ``config``: its stages, then training, then the panel of held-out tasks, then the report.
 
@@ -57,8 +58,12 @@ def train(config: Config, output: str | Path | None = None, resume: bool = False
     """
     config = without_expert(config)
     folder = RunFolder(output or free_folder(Path("runs"), "run"))
+    folder.check(config, resume)
+    arguments(config, folder.checkpoints)
+    check_experts(config)
     tokenizer = tokenizer_of(config, say)
-    preflight(config, Chat(tokenizer, config.template_kwargs))
+    check_models(config, tokenizer)
+    check_prompts(config, tokenizer)
     step = folder.open(config, resume)
     trainer = build_trainer(config, folder, tokenizer)
     trainer.recorder.resume_at(step)
@@ -74,7 +79,13 @@ def train(config: Config, output: str | Path | None = None, resume: bool = False
     trainer.save_model(str(folder.path / "student"))
     say(f"report: {write_report(folder.path)}")
     found = {name: Panel.from_dict(panel) for name, panel in folder.load_panels().items()}
-    return Result(folder.path, folder.history()[-1], found, trainer.student, tokenizer)
+    return Result(folder.path, _last(folder.history()), found, trainer.student, tokenizer)
+
+
+def _last(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Everything that was logged at the last step."""
+    rows = [row for row in history if row["step"] == history[-1]["step"]]
+    return {name: value for row in rows for name, value in row.items()}
 
 
 def build_trainer(config: Config, folder: RunFolder | None, tokenizer: PreTrainedTokenizerBase) -> AgentOPDTrainer:
@@ -87,20 +98,14 @@ def build_trainer(config: Config, folder: RunFolder | None, tokenizer: PreTraine
 
     callbacks = [Progress("training"), *([MetricsFile(folder)] if folder else [])]
     return AgentOPDTrainer(
-        student, arguments(config, checkpoints), tokenizer, load=load, folder=folder, callbacks=callbacks
+        student, arguments(config, checkpoints), tokenizer, load=load, folder=folder, watch=watch, callbacks=callbacks
     )
-
-
-def preflight(config: Config, chat: Chat) -> None:
-    """Checks that every environment starts and leaves room for a turn."""
-    stream = TaskStream(config.envs, config.seed, "train")
-    check_first_prompts([stream[i] for i in range(4 * len(config.envs))], chat, config.rollout)
 
 
 def without_expert(config: Config) -> Config:
     """``config`` itself; or, where an environment lacks the expert that its stages need, one that learns from the step reward."""
     stages = config.stages
-    lacking = has_experts(config) if stages.teacher or stages.cold_start else []
+    lacking = without_experts(config) if stages.teacher or stages.cold_start else []
     if not lacking:
         return config
     unfitted = [n for n, choice in config.teachers.items() if choice.settings.get("new") is not None]
@@ -112,7 +117,8 @@ def without_expert(config: Config) -> Config:
         "stages": stages.model_copy(update={"teacher": None, "cold_start": None}),
         "teachers": kept,
     }
-    if not config.objective.teachers() <= set(kept):
+    acting = {actor for source in config.objective.sources.values() for actor in source.actors} - {STUDENT, EXPERT}
+    if not config.objective.teachers() | acting <= set(kept):
         say(
             "no teacher is left to learn from, so the method is grpo: the environment's reward alone. Weights from nothing will hardly learn so"
         )
@@ -125,11 +131,6 @@ def free_folder(parent: Path, stem: str) -> Path:
     return next(path for n in range(1, 100_000) if not (path := parent / f"{stem}-{n}").exists())
 
 
-def say(text: str) -> None:
-    """One sentence to the person at the terminal."""
-    console.print(text, highlight=False)
-
-
 def _panel(trainer: AgentOPDTrainer, folder: RunFolder, name: str, actor: str = "student") -> Panel:
     panel = trainer.play_panel(actor=actor)
     folder.save_panel(name, panel.to_dict())
@@ -137,6 +138,7 @@ def _panel(trainer: AgentOPDTrainer, folder: RunFolder, name: str, actor: str = 
     return panel
 
 
+@attended()
 def evaluate(config: Config, model: str | Path | None = None, tasks: int | None = None) -> Panel:
     """Plays the fixed panel with a student.
 
@@ -149,23 +151,33 @@ def evaluate(config: Config, model: str | Path | None = None, tasks: int | None 
         raise ConfigError("student.new has no weights to evaluate; train first, then give the run folder")
     where = ModelConfig(model=str(model)) if model is not None else config.student
     changed = config.model_copy(update={"student": where})
-    chat = Chat(tokenizer_of(changed, say), config.template_kwargs)
-    return build_panel(config, load_model(where), chat, tasks or config.evaluation.tasks)
+    tokenizer = tokenizer_of(changed, say)
+    check_prompts(config, tokenizer)
+    chat, count = Chat(tokenizer, config.template_kwargs), tasks or config.evaluation.tasks
+    with watch("panel", count) as on_done:
+        return build_panel(config, load_model(where), chat, count, on_done=on_done)
 
 
+@attended()
 def play(config: Config, episodes: int, output: Path, actor: str, model: Path | None = None) -> dict[str, float]:
     """Plays ``episodes`` training tasks as ``student`` or ``expert`` and writes them to ``output``; returns what they looked like."""
+    require_free(output)
+    if actor == EXPERT and (lacking := without_experts(config)):
+        raise ConfigError(
+            f"--actor expert: {', '.join(lacking)} has no expert; define expert() on it, or let the student act"
+        )
     where = ModelConfig(model=str(model)) if model is not None else config.student
     changed = config.model_copy(update={"student": where})
     tokenizer = tokenizer_of(changed, say)
+    check_prompts(config, tokenizer)
     chat = Chat(tokenizer, config.template_kwargs)
     policies: dict[str, Policy] = {}
     if actor == STUDENT:
         student = load_model(where) if where.new is None else student_of(config, tokenizer, say)
         policies[STUDENT] = TransformersPolicy(student, chat.end_of_turn, config.rollout)
-    writer = RecordWriter(output / "records")
     stream = TaskStream(config.envs, config.seed, "train")
     assignments = assign(stream, range(episodes), "fresh", {actor: 1.0}, 1, output.name, 0, config.seed)
-    trajectories = collect(assignments, policies, chat, config.rollout)
-    writer.write(0, [Record(trajectory) for trajectory in trajectories])
+    with watch("episodes", episodes) as on_done:
+        trajectories = collect(assignments, policies, chat, config.rollout, on_done=on_done)
+    RecordWriter(output / "records").write(0, [Record(trajectory) for trajectory in trajectories])
     return rollout_metrics(trajectories)

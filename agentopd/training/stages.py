@@ -3,7 +3,9 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,18 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd import env as environments
+from agentopd.choice import OneOf
 from agentopd.config import Config, Fit, Stages, Train, load_recipe
+from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig, NewModel, load_model, load_tokenizer, new_model
 from agentopd.objective.spec import Objective
 from agentopd.rollout import TaskStream
+from agentopd.teachers import TEACHERS
 from agentopd.tokenizer import build_tokenizer
 from agentopd.training.arguments import arguments
+from agentopd.training.callbacks import Progress
+from agentopd.training.display import watch
+from agentopd.training.trainer import AgentOPDTrainer
 
 Say = Callable[[str], None]
 CORPUS_EPISODES = 200
@@ -30,12 +38,25 @@ def cached(config: Config, name: str, content: Any, make: Callable[[Path], None]
     if folder.exists():
         say(f"{name}: taken from {folder}")
         return folder
-    aside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    make(aside)
-    aside.replace(folder)
+    with _aside(folder.parent) as aside:
+        make(aside)
+        if not folder.exists():  # another run may have been quicker
+            aside.replace(folder)
     return folder
+
+
+@contextmanager
+def _aside(cache: Path) -> Iterator[Path]:
+    """A folder of this process alone, so that two runs may make the same stage at once; it is gone afterwards."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix="making-", dir=cache))
+    except OSError as error:
+        raise ConfigError(f"stages.cache: {cache} cannot be written: {error.strerror}") from None
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def tokenizer_of(config: Config, say: Say) -> PreTrainedTokenizerBase:
@@ -111,39 +132,63 @@ def fresh(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) ->
 def fit(
     config: Config, stage: Fit, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, say: Say, what: str
 ) -> None:
-    """Supervised fine-tuning of ``model`` in place, on the expert's traces: the recipe ``sft`` in the ordinary trainer."""
-    from agentopd.training.callbacks import Progress
-    from agentopd.training.trainer import AgentOPDTrainer  # the trainer builds on these stages' neighbours
+    """Supervised fine-tuning of ``model`` in place on the expert's traces, by ordinary objectives in the ordinary trainer."""
+    say(f"{what}: {stage.steps} steps of supervised fine-tuning on {stage.episodes} traces of the expert")
+    first = stage.steps // 2 if stage.corrected else stage.steps
+    _fit(config, stage, _imitation(stage), first, model, tokenizer, what)
+    if stage.corrected:
+        say(f"{what}: the second half also on the expert's corrections of {stage.corrected} episodes of its own")
+        _fit(config, stage, _corrections(stage), stage.steps - first, model, tokenizer, what)
 
-    recipe = load_recipe("sft")
-    objective = Objective.model_validate({**recipe, "sampler": {**recipe["sampler"], "episodes": stage.episodes}})
+
+def _fit(
+    config: Config,
+    stage: Fit,
+    objective: Objective,
+    steps: int,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    what: str,
+) -> None:
     train = Train(
-        steps=stage.steps,
+        steps=steps,
         tasks_per_step=min(stage.episodes_per_step, stage.episodes),
         learning_rate=stage.learning_rate,
         schedule="cosine",
-        warmup_steps=max(1, stage.steps // 20),
+        warmup_steps=max(1, steps // 20),
         max_tokens=config.train.max_tokens,
         layout=config.train.layout,
         eval_every=0,
         save_every=0,
     )
-    update = {"objective": objective, "train": train, "teachers": {}, "stages": Stages()}
-    staged = config.model_copy(update=update)
-    say(f"{what}: {stage.steps} steps of supervised fine-tuning on {stage.episodes} traces of the expert")
-    args = arguments(staged, Path("unused"))
-    AgentOPDTrainer(model, args, tokenizer, callbacks=[Progress(what)]).train()
+    update = {
+        "objective": objective,
+        "train": train,
+        "teachers": {"expert": OneOf("teacher", TEACHERS).validate("expert")},
+        "stages": Stages(),
+        "rollout": config.rollout.model_copy(update={"temperature": 1.0}),
+    }
+    args = arguments(config.model_copy(update=update), Path("unused"))
+    AgentOPDTrainer(model, args, tokenizer, watch=watch, callbacks=[Progress(what)]).train()
 
 
-def has_experts(config: Config) -> list[str]:
-    """The environments of ``config`` without an expert."""
-    lacking = []
-    for settings in config.envs:
-        env = environments.make(settings.id, **settings.kwargs)
-        if not environments.has_expert(env):
-            lacking.append(settings.id)
-        env.close()
-    return lacking
+def _imitation(stage: Fit) -> Objective:
+    """The recipe ``sft``."""
+    recipe = load_recipe("sft")
+    return Objective.model_validate({**recipe, "sampler": {**recipe["sampler"], "episodes": stage.episodes}})
+
+
+def _corrections(stage: Fit) -> Objective:
+    """Half of each batch from the expert's traces, half from its corrections of the model's own episodes."""
+    sources = {
+        "traces": {"kind": "frozen", "actors": {"expert": 1.0}, "episodes": stage.episodes},
+        "own": {"kind": "frozen", "actors": {"student": 1.0}, "episodes": stage.corrected},
+    }
+    terms = [
+        {"name": "traces", "where": {"source": "traces"}, "target": {"kind": "taken"}},
+        {"name": "corrections", "where": {"source": "corrected"}, "target": {"kind": "taken"}},
+    ]
+    return Objective.model_validate({"sources": sources, "terms": terms})
 
 
 def _envs(config: Config) -> list[Any]:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,17 @@ from transformers import (
     TrainerState,
 )
 
-from agentopd.config import Config
+from agentopd.config import STUDENT, Config
 from agentopd.errors import ConfigError, TrainingError
 from agentopd.evaluation import Panel
 from agentopd.models import load_model
 from agentopd.objective import Batch
-from agentopd.training.arguments import AgentOPDConfig
+from agentopd.training.arguments import AgentOPDConfig, settled
 from agentopd.training.build import Load, build_panel, build_river, with_env
 from agentopd.training.folder import RIVER, RunFolder, write_atomically
 from agentopd.training.learner import Learner, save_batch
 from agentopd.training.recorder import Recorder
-from agentopd.training.river import STUDENT, Drawn, River
+from agentopd.training.river import Drawn, River, Watch, unwatched
 
 
 class AgentOPDTrainer(Trainer):
@@ -45,6 +46,7 @@ class AgentOPDTrainer(Trainer):
         load: Load = load_model,
         peft_config: Any = None,
         folder: RunFolder | None = None,
+        watch: Watch = unwatched,
         callbacks: Sequence[TrainerCallback] = (),
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
@@ -59,17 +61,14 @@ class AgentOPDTrainer(Trainer):
             load: How local teachers get the weights they name.
             peft_config: Trains an adapter of this kind rather than all weights.
             folder: Where records go; none are kept without it.
+            watch: Sees the episodes of rollouts and panels as they end.
             callbacks: As for transformers' Trainer.
             optimizers: As for transformers' Trainer.
 
         Raises:
             ConfigError: ``args.agentopd`` is missing, or a part of it does not fit the others.
         """
-        if args.agentopd is None:
-            raise ConfigError(
-                "args.agentopd is None; give the configuration, such as agentopd.load_config('quickstart')"
-            )
-        self.config: Config = with_env(args.agentopd, env)
+        self.config: Config = with_env(settled(args), env)
         if peft_config is not None:
             from peft import get_peft_model  # heavy, and only needed here
 
@@ -80,7 +79,8 @@ class AgentOPDTrainer(Trainer):
             )
         self.student, self.folder = model, folder
         load_teacher = load if teacher_model is None else lambda _: teacher_model
-        self.river: River = build_river(self.config, model, processing_class, load_teacher, args.device, folder)
+        self._watch = watch
+        self.river: River = build_river(self.config, model, processing_class, load_teacher, args.device, folder, watch)
         self.learner = Learner(self.config, self.river.teacher_heads)
         self.recorder = Recorder(self.config, folder, self.river.teacher_heads)
         self.step_metrics: dict[str, float] = {}
@@ -105,8 +105,8 @@ class AgentOPDTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], None]:
-        """One global batch; how it is normalised is in its coefficients."""
-        return [next(epoch_iterator)], None
+        """One global batch, none past the last step; how it is normalised is in its coefficients."""
+        return list(islice(epoch_iterator, 1)), None
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Of the last step: 6 per parameter and token."""
@@ -137,6 +137,7 @@ class AgentOPDTrainer(Trainer):
             outputs.append((batch.row_A, output.signals))
         signals = self.learner.gather(len(prepared.rows), outputs)
         self.step_metrics = {**prefixed("rollout", drawn.metrics), **self.learner.metrics(prepared, signals, batches)}
+        self.river.last_metrics = {"loss": total, **self.step_metrics}
         self.recorder.keep(drawn, prepared, signals)
         return torch.tensor(total, device=self.args.device)
 
@@ -161,7 +162,6 @@ class AgentOPDTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds what the river and the objective saw in this step."""
         if "loss" in logs:
-            self.river.last_metrics = {"loss": logs["loss"], **self.step_metrics}
             logs = {**logs, **self.step_metrics}
         super().log(logs, start_time)
 
@@ -180,7 +180,16 @@ class AgentOPDTrainer(Trainer):
     def play_panel(self, tasks: int | None = None, actor: str = STUDENT, split: str = "evaluation") -> Panel:
         """Plays the fixed panel of held-out tasks, as the student or as a teacher that can act."""
         model = self.student if actor == STUDENT else self.river.teachers[actor].model
-        return build_panel(self.config, model, self.river.chat, tasks or self.config.evaluation.tasks, split)
+        count = tasks or self.config.evaluation.tasks
+        with self._watch("panel", count) as on_done:
+            return build_panel(self.config, model, self.river.chat, count, split, on_done)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """The best student so far is saved at once, whether or not a checkpoint is due: it is kept until there is a better one."""
+        best: bool = super()._determine_best_metric(metrics, trial)
+        if best and self.args.save_strategy != "no":
+            self.control.should_save = True
+        return best
 
     # Checkpoints: the river's state is written before the file that makes a checkpoint complete.
 
@@ -195,14 +204,14 @@ class AgentOPDTrainer(Trainer):
 
 
 class _Loader(Iterable[Drawn]):
-    """Endless; each batch is drawn when it is asked for, under the weights of that moment."""
+    """Each batch is drawn when it is asked for, under the weights of that moment. It ends with the last step."""
 
     def __init__(self, trainer: AgentOPDTrainer) -> None:
         self._trainer = trainer
 
     def __iter__(self) -> Iterator[Drawn]:
-        while True:
-            yield self._trainer.river.draw(self._trainer.state.global_step)
+        while (step := self._trainer.state.global_step) < self._trainer.state.max_steps:
+            yield self._trainer.river.draw(step)
 
 
 class _TellRiver(TrainerCallback):

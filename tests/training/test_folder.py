@@ -24,7 +24,7 @@ def test_a_folder_that_holds_another_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_resuming_with_another_configuration_names_the_difference(tmp_path: Path) -> None:
-    RunFolder(tmp_path).open(load_config("quickstart"), resume=False)
+    RunFolder(tmp_path).open(load_config("quickstart", ["train.steps=30"]), resume=False)
     with pytest.raises(ConfigError, match=r"train\.steps=30, and this configuration has 7"):
         RunFolder(tmp_path).open(load_config("quickstart", ["train.steps=7"]), resume=True)
 

@@ -1,0 +1,105 @@
+"""What is checked before anything expensive: before a stage is fitted and before a run folder is made."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from agentopd import env as environments
+from agentopd.chat import Chat
+from agentopd.config import Config
+from agentopd.errors import ConfigError
+from agentopd.models import ModelConfig, load_tokenizer
+from agentopd.objective.rows import CORRECTED
+from agentopd.objective.spec import Objective
+from agentopd.rollout import TaskStream
+from agentopd.rollout.policy import EXPERT
+from agentopd.rollout.preflight import check_first_prompts
+
+
+def check_experts(config: Config) -> None:
+    """Raises ConfigError where the method learns from experts and an environment has none."""
+    lacking = without_experts(config) if learns_from_experts(config.objective) else []
+    if lacking:
+        raise ConfigError(
+            f"objective: this method learns from the environments' experts, and {', '.join(lacking)} has none; define expert() "
+            "on it, or choose another method, such as method=grpo"
+        )
+
+
+def learns_from_experts(objective: Objective) -> bool:
+    """Whether an expert acts, or corrects what the student did."""
+    acts = any(EXPERT in source.actors for source in objective.sources.values())
+    return acts or any(CORRECTED in term.where.source for term in objective.terms)
+
+
+def without_experts(config: Config) -> list[str]:
+    """The environments of ``config`` without an expert."""
+    lacking = []
+    for settings in config.envs:
+        env = environments.make(settings.id, **settings.kwargs)
+        if not environments.has_expert(env):
+            lacking.append(settings.id)
+        env.close()
+    return lacking
+
+
+def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Starts every environment, and raises ConfigError where a first prompt leaves no room for a turn."""
+    stream = TaskStream(config.envs, config.seed, "train")
+    chat = Chat(tokenizer, config.template_kwargs)
+    check_first_prompts([stream[i] for i in range(4 * len(config.envs))], chat, config.rollout)
+
+
+def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Reads the configurations of all models, no weights.
+
+    Raises:
+        ConfigError: One is shorter than an episode may get, or a teacher reads other token ids than the student writes.
+    """
+    for key, model in {"student": config.student, **dict(_local_teachers(config))}.items():
+        longest, wanted = _positions(model), config.rollout.max_length
+        if longest is not None and longest < wanted:
+            raise ConfigError(
+                f"{key}: the model reads at most {longest} tokens, and rollout.max_length={wanted}; lower rollout.max_length, "
+                "or choose a model with more positions"
+            )
+        if key != "student" and model.model is not None:
+            _check_vocabulary(key, model.model, tokenizer)
+
+
+def _local_teachers(config: Config) -> Iterator[tuple[str, ModelConfig]]:
+    for name, choice in config.teachers.items():
+        if choice.kind == "local":
+            model, new = choice.settings["model"], choice.settings["new"]
+            if (model is None) == (new is None):
+                raise ConfigError(
+                    f"teachers.{name}: give exactly one of model (a hub id or folder) and new (random weights)"
+                )
+            yield f"teachers.{name}", ModelConfig(model=model, new=new)
+
+
+def _positions(config: ModelConfig) -> int | None:
+    """The longest sequence a model reads; ``None`` where it has no limit."""
+    if config.new is not None:
+        return config.new.max_positions
+    try:
+        found = AutoConfig.from_pretrained(str(config.model)).get_text_config()
+    except Exception as error:  # loaders raise nearly anything over a file that is not what it should be
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"model={config.model!r} cannot be loaded: {reason}") from error
+    return getattr(found, "max_position_embeddings", None)
+
+
+def _check_vocabulary(key: str, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A teacher's folder need not hold a tokenizer; where it does, every id must mean to it what it means to the student."""
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not (folder / "tokenizer_config.json").exists():
+        return
+    theirs = load_tokenizer(name).get_vocab()
+    other = [token for token, i in tokenizer.get_vocab().items() if theirs.get(token) != i]
+    if other:
+        raise ConfigError(
+            f"{key}: the tokenizer of {name!r} differs from the student's, for instance in {other[0]!r}; for now a local teacher "
+            "must share the student's tokenizer"
+        )

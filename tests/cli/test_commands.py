@@ -1,0 +1,175 @@
+"""The verbs, run as a person runs them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agentopd import cli, evaluate, records
+from agentopd.__main__ import main
+from agentopd.cli import source
+from agentopd.config import load_recipe, recipes
+from agentopd.evaluation import Panel
+from agentopd.training.display import attended
+
+NEW = "{hidden_size: 16, layers: 1, heads: 2, intermediate_size: 24, max_positions: 640, vocab_size: 400}"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The quickstart, made so small that it takes a second."""
+    return [
+        "configs/quickstart.yaml", f"student.new={NEW}", f"teachers.teacher.new={NEW}", "stages.teacher=null",
+        "stages.cold_start=null", f"stages.cache={tmp_path_factory.mktemp('cache')}", "rollout.max_length=640",
+        "rollout.max_new_tokens=24", "rollout.max_turns=3", "train.steps=2", "train.tasks_per_step=2",
+        "train.eval_every=2", "train.save_every=2", "evaluation.tasks=3", "evaluation.during=2",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["train", *tiny, "--output", str(folder)]) == 0
+    return folder
+
+
+def _fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The one line that a mistake leaves on stderr."""
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    lines = [line for line in captured.err.splitlines() if not line.startswith("tokenizer: ")]
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("agentopd: ")
+    return lines[0]
+
+
+def test_train_writes_a_run_and_says_where(run: Path, tiny: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    folder = run.with_name("again")
+    assert main(["train", *tiny, "--output", str(folder)]) == 0
+    out, err = capfd.readouterr()
+    said = json.loads(out)
+    assert said["run"] == str(folder)
+    assert said.keys() == {"run", "student_before", "student_after", "teacher"}
+    assert "training 2/2  loss" in err
+    for noise in ("Writing model shards", "Loading weights", "it/s", "Warning", "warn"):
+        assert noise not in err
+    assert (folder / "report.html").stat().st_size > 1000
+    assert (folder / "student" / "tokenizer_config.json").exists()
+    assert records.open(folder).steps == (0, 1)
+
+
+def test_resume_from_the_runs_own_configuration(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(run / "config.yaml"), "--output", str(run), "--resume"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == str(run)
+    line = _fails(capsys, "train", str(run / "config.yaml"), "train.steps=9", "--output", str(run), "--resume")
+    assert "was made with train.steps=2, and this configuration has 9" in line
+    assert "--resume: which run?" in _fails(capsys, "train", str(run / "config.yaml"), "--resume")
+
+
+def test_eval_plays_the_panel_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(run), "--tasks", "2"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["tasks"] == 2
+    assert said["success"].endswith("]")
+    assert main(["eval", str(run), "evaluation.temperature=1.0"]) == 0
+    assert json.loads(capsys.readouterr().out)["tasks"] == 3
+
+
+def test_eval_agrees_with_the_panel_of_training(run: Path) -> None:
+    reported = Panel.from_dict(json.loads((run / "panels.json").read_text())["student_after"])
+    assert evaluate(*source.load(str(run), [])) == reported
+
+
+@pytest.mark.parametrize("actor", ["expert", "student"])
+def test_rollout_keeps_episodes(
+    actor: str, run: Path, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "episodes"
+    begin = tiny if actor == "expert" else [str(run)]
+    argv = ["rollout", *begin, "rollout.max_turns=10", "--actor", actor, "--episodes", "3", "--output", str(output)]
+    assert main(argv) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    played = list(records.open(output))
+    assert len(played) == 3
+    assert {turn.actor for record in played for turn in record.trajectory.turns} == {actor}
+    assert metrics["turns"] == sum(len(record.trajectory.turns) for record in played) / 3
+    if actor == "expert":
+        assert metrics["success"] == 1.0
+    assert "already holds a run or other files" in _fails(capsys, *argv)
+
+
+def test_mistakes_are_one_line_and_status_2(
+    run: Path, tmp_path: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "config.yaml").write_text((run / "config.yaml").read_text())
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("train: {steps: 3\nenv: [")
+    output = ["--output", str(tmp_path / "out")]
+    for argv, message in (
+        (["train", *tiny, "train.stepz=1", *output], "train.stepz: unknown key (did you mean 'steps'?)"),
+        (["train", *tiny, "method=gdk", *output], "no recipe is called 'gdk' (did you mean 'gkd'?)"),
+        (["train", *tiny, "env.id=agentopd/Chekout-v0", *output], "agentopd/Checkout-v0"),
+        (["train", *tiny, "rollout.max_length=70", *output], "rollout.max_length=70 is too small"),
+        (["train", *tiny, "train.steps", *output], "'train.steps' is not an override"),
+        (["train", "quickstrat", *output], "no configuration at 'quickstrat'"),
+        (["train", str(broken), *output], "is not valid YAML"),
+        (["train", *tiny, "--output", str(run)], "already holds a run"),
+        (["train", *tiny, "--output", str(broken / "x")], "cannot be written"),
+        (["eval", str(unfinished)], "the run has not finished"),
+        (["eval", *tiny], "student.new has no weights to evaluate"),
+        (["eval", "configs/quickstart.yaml", f"student.model={tmp_path / 'nothing'}"], "there is no such folder"),
+        (["methods", "gdk"], "no recipe is called 'gdk'"),
+    ):
+        assert message in _fails(capsys, *argv), argv
+        assert not (tmp_path / "out").exists()
+
+
+def test_methods_lists_every_recipe_and_prints_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name[:8] in listed for name in recipes())
+    assert main(["methods", "gkd"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == load_recipe("gkd")
+
+
+def test_envs_lists_what_is_shipped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["envs"]) == 0
+    listed = capsys.readouterr().out
+    assert "Checkout" in listed
+    assert "Calculator" in listed
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_shows_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "examples:" in shown
+    assert f"agentopd {verb}" in shown.split("examples:")[1]
+
+
+def test_the_libraries_speak_again_afterwards() -> None:
+    from transformers.utils import logging
+
+    logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    verbosity = logging.get_verbosity()
+    with attended():
+        assert not logging.is_progress_bar_enabled()
+    assert logging.is_progress_bar_enabled()
+    assert logging.get_verbosity() == verbosity
+
+
+def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(arguments: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.VERBS["envs"], "run", interrupted)
+    assert main(["envs"]) == 130
+    assert capsys.readouterr().err == "agentopd: interrupted\n"

@@ -1,0 +1,64 @@
+"""Runs that kill themselves, each in a process of its own: what a power cut or an eviction does."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerState
+
+from agentopd.config import load_config
+from agentopd.training.recorder import Recorder
+from agentopd.training.river import Drawn
+from agentopd.training.run import train
+
+_processes = multiprocessing.get_context("forkserver")  # torch's threads do not survive a plain fork
+_processes.set_forkserver_preload(["agentopd.training.run"])
+
+
+def killed(raw: dict[str, Any], folder: Path, when: Callable[[int], None], step: int) -> int:
+    """Trains in a process that ``when`` makes kill itself at ``step``; its exit code."""
+    process = _processes.Process(target=_train, args=(raw, folder, when, step))
+    process.start()
+    process.join(120)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _train(raw: dict[str, Any], folder: Path, when: Callable[[int], None], step: int) -> None:
+    when(step)
+    train(load_config(raw), folder)
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def after_the_records(step: int) -> None:
+    """The step has been played and recorded, and the optimiser has not moved."""
+    keep = Recorder.keep
+
+    def keep_and_die(self: Recorder, drawn: Drawn, prepared: Any, signals: Any) -> None:
+        keep(self, drawn, prepared, signals)
+        if drawn.step == step:
+            _die()
+
+    Recorder.keep = keep_and_die  # type: ignore[method-assign]
+
+
+def inside_a_checkpoint(step: int) -> None:
+    """Half of the file that makes a checkpoint complete has been written."""
+    save = TrainerState.save_to_json
+
+    def save_half_and_die(self: TrainerState, json_path: str) -> None:
+        save(self, json_path)
+        if self.global_step == step:
+            text = Path(json_path).read_text()
+            assert json.loads(text)["global_step"] == step
+            Path(json_path).write_text(text[: len(text) // 2])
+            _die()
+
+    TrainerState.save_to_json = save_half_and_die  # type: ignore[method-assign]

@@ -1,0 +1,168 @@
+"""Mistakes are named before anything expensive happens, and a loss that is not finite keeps what was there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import training_cases as cases
+from safetensors.torch import load_file
+
+from agentopd import records
+from agentopd.errors import AgentOPDError, ConfigError, TrainingError
+from agentopd.models import build_tokenizer
+from agentopd.objective import LossOutput
+from agentopd.training import stages
+from agentopd.training.learner import Learner
+from agentopd.training.run import train
+
+
+@pytest.fixture
+def no_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fitting anything fails the test."""
+
+    def expensive(*args: Any) -> None:
+        pytest.fail("a stage was fitted before the mistake was found")
+
+    monkeypatch.setattr(stages, "fit", expensive)
+
+
+STAGED = ["stages.cold_start={episodes: 4, steps: 2}", "stages.teacher={episodes: 4, steps: 2}"]
+
+
+@pytest.mark.usefixtures("no_stage")
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.stepz=3", r"train\.stepz: unknown key \(did you mean 'steps'\?\)"),
+        (
+            "objective.divergence.kind=reverse_lk",
+            r"no divergence is called 'reverse_lk' \(did you mean 'reverse_kl'\?\)",
+        ),
+        (
+            "objective.sampler={actors: {teachr: 1.0}}",
+            r"sources\.fresh\.actors: nobody is called 'teachr' \(did you mean",
+        ),
+        ("env.id=agentopd/Chekout-v0", r"agentopd/Checkout-v0"),
+        ("env.id=no_such_module:a/B-v0", r"no_such_module"),
+        ("rollout.max_length=60", r"rollout\.max_length=60 is too small for agentopd/Checkout-v0"),
+        ("rollout.max_length=641", r"student: the model reads at most 640 tokens, and rollout\.max_length=641"),
+        ("train.arguments={optim: sgdd}", r"train\.arguments\.optim: this is decided elsewhere"),
+        ("train.arguments={logging_dirr: x}", r"train\.arguments\.logging_dirr: TrainingArguments has no such field"),
+        ("train.optimizer=sgdd", r"sgdd"),
+        ("teacher={kind: local}", r"teachers\.teacher: give exactly one of model"),
+    ],
+)
+def test_a_mistake_is_found_before_anything_is_made(override: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(cases.tiny(*STAGED, override), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_is_too_short_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"teachers\.teacher: the model reads at most 512 tokens"):
+        train(cases.tiny("teachers.teacher.new.max_positions=512"), tmp_path / "run")
+
+
+@pytest.mark.usefixtures("no_stage")
+def test_a_teacher_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "teacher"
+    cases.model(1).save_pretrained(folder)
+    config = cases.tiny(*STAGED, f"teachers.teacher={{kind: local, model: {folder}}}")
+    other = build_tokenizer(["quite other words"], 300)
+    other.save_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"teachers\.teacher: the tokenizer of .* differs from the student's"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("with_tokenizer", [True, False])
+def test_a_teacher_in_a_folder_with_the_same_tokenizer_or_none_is_fine(with_tokenizer: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "teacher"
+    cases.model(1).save_pretrained(folder)
+    if with_tokenizer:
+        cases.tokenizer().save_pretrained(folder)
+    result = train(cases.tiny(f"teachers.teacher={{kind: local, model: {folder}}}", steps=1), tmp_path / "run")
+    assert result.metrics["step"] == 1
+
+
+@pytest.mark.usefixtures("no_stage")
+def test_folders_that_hold_something_or_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").touch()
+    for output, message in (
+        (tmp_path / "taken", "already holds a run or other files"),
+        (tmp_path / "taken" / "thesis.tex", "already holds a run or other files"),
+        (tmp_path / "taken" / "thesis.tex" / "run", "cannot be written"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train(cases.tiny(*STAGED), output)
+
+
+@pytest.mark.usefixtures("no_stage")
+def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"stages\.cache: .* cannot be written"):
+        train(cases.tiny(f"stages.cache={tmp_path / 'file' / 'cache'}"), tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(cases.tiny(save_every=1, steps=1), run)
+    before = sorted(path.name for path in run.rglob("*"))
+    with pytest.raises(ConfigError, match=r"train\.learning_rate=0\.01, and this configuration has 0\.02"):
+        train(cases.tiny("train.learning_rate=0.02", save_every=1, steps=1), run, resume=True)
+    assert sorted(path.name for path in run.rglob("*")) == before
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, calls = Learner.loss, []
+
+    def broken(self: Learner, model: torch.nn.Module, batch: Any) -> LossOutput:
+        output = loss(self, model, batch)
+        calls.append(batch)
+        return LossOutput(output.loss * float("nan"), output.signals) if len(calls) > 2 else output
+
+    monkeypatch.setattr(Learner, "loss", broken)
+    run = tmp_path / "run"
+    with pytest.raises(
+        TrainingError, match=r"the loss is nan at step 2; the micro-batch is kept in .*failed-step-000002"
+    ):
+        train(cases.tiny(steps=4, save_every=1), run)
+    tensors = load_file(run / "failed-step-000002.safetensors")
+    assert torch.equal(tensors["input_ids_B_T"], calls[-1].input_ids_B_T)
+    assert [row["step"] for row in cases.metrics(run)] == [1, 2]
+    assert records.open(run).steps == (0, 1)
+    monkeypatch.undo()
+    assert train(cases.tiny(steps=4, save_every=1), run, resume=True).metrics["step"] == 4
+
+
+def test_a_method_that_needs_an_expert_says_so(tmp_path: Path) -> None:
+    for method in ("sft", "dagger"):
+        with pytest.raises(
+            ConfigError, match="learns from the environments' experts, and training_envs:tests/Lengthy-v0"
+        ):
+            train(cases.tiny("env.id=training_envs:tests/Lengthy-v0", method=method), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_without_an_expert_the_quickstart_learns_from_the_reward(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = cases.tiny(*STAGED, "env.id=training_envs:tests/Lengthy-v0", "evaluation.tasks=2")
+    run = tmp_path / "run"
+    result = train(config, run)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "training_envs:tests/Lengthy-v0 has no expert: the stages teacher and cold_start are left out" in said
+    assert "the method is grpo" in said
+    assert result.panels.keys() == {"student_before", "student_after"}
+    assert "expert" not in json.dumps(cases.metrics(run))
+    # the same command resumes it, although the folder holds the configuration without stages
+    assert train(config, run, resume=True).metrics["step"] == 2
+
+
+def test_an_expert_that_always_fails_leaves_nothing_to_draw_from(tmp_path: Path) -> None:
+    config = cases.tiny("env.id=training_envs:tests/Lost-v0", "rollout.max_failures=1.0", method="sft")
+    with pytest.raises(AgentOPDError, match="all 8 episodes failed, so there is nothing to draw from"):
+        cases.trainer(config, tmp_path).train()

@@ -1,0 +1,141 @@
+"""The trainer as a person uses it from Python: with their own models, arguments, callbacks and adapters."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import training_cases as cases
+from transformers import TrainerCallback
+
+import agentopd
+from agentopd.config import load_config
+from agentopd.errors import ConfigError
+from agentopd.evaluation import Panel, Played
+from agentopd.training.trainer import AgentOPDTrainer
+
+
+class Diary(TrainerCallback):
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.events.append(f"step {state.global_step}")
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.events.append(f"evaluate {sorted(kwargs['metrics'])}")
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.events.append(f"save {state.global_step}")
+
+
+def _arguments(output: Path, **options: Any) -> agentopd.AgentOPDConfig:
+    config = load_config(cases.raw(steps=77))
+    return agentopd.AgentOPDConfig(
+        output_dir=str(output),
+        max_steps=2,
+        learning_rate=0.01,
+        report_to=[],
+        disable_tqdm=True,
+        agentopd=config,
+        **options,
+    )
+
+
+def test_the_public_surface(tmp_path: Path) -> None:
+    student, diary = cases.model(0), Diary()
+    before = cases.weights(student)
+    trainer = agentopd.AgentOPDTrainer(
+        model=student,
+        teacher_model=cases.model(1),
+        env="agentopd/Calculator-v0",
+        args=_arguments(tmp_path),
+        processing_class=cases.tokenizer(),
+        callbacks=[diary],
+    )
+    trainer.train()
+    assert not cases.same_weights(before, cases.weights(student))
+    assert diary.events[:2] == ["step 1", "step 2"]
+    assert trainer.config.envs[0].id == "agentopd/Calculator-v0"
+    assert trainer.config.train.steps == 2  # what schedules read is what the arguments say
+    metrics = trainer.evaluate()
+    assert metrics.keys() == {"eval_success", "eval_low", "eval_high"}
+    assert 0 <= metrics["eval_low"] <= metrics["eval_success"] <= metrics["eval_high"] <= 1
+    assert trainer.play_panel(3).success.n == 3
+
+
+def test_evaluation_and_checkpoints_happen_on_time(tmp_path: Path) -> None:
+    diary = Diary()
+    cases.trainer(cases.tiny(steps=2, eval_every=1, save_every=2), tmp_path, callbacks=[diary]).train()
+    evaluated = "evaluate ['eval_high', 'eval_low', 'eval_success']"
+    assert diary.events == ["step 1", evaluated, "save 1", "step 2", evaluated, "save 2"]
+
+
+def test_the_best_checkpoint_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The panel is best after step 1, when no checkpoint is due; it outlives the rotation of the others."""
+    trainer = cases.trainer(cases.tiny(steps=5, eval_every=1, save_every=2), tmp_path)
+    rates = {1: 2, 2: 1, 3: 0, 4: 1, 5: 2}
+
+    def panel(*args: Any, **kwargs: Any) -> Any:
+        return _panel_of(rates[trainer.state.global_step])
+
+    monkeypatch.setattr(AgentOPDTrainer, "play_panel", panel)
+    trainer.train()
+    assert trainer.state.best_metric == 1.0
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-1")
+    assert (tmp_path / "checkpoint-1" / "model.safetensors").exists()
+    assert (tmp_path / "checkpoint-5").exists()
+
+
+def _panel_of(successes: int) -> Panel:
+    """A panel of two tasks, of which so many succeeded."""
+    return Panel(tuple(Played(str(i), "tests/None-v0", i < successes, 0.0, 1, ((),), "terminated") for i in range(2)))
+
+
+def test_an_adapter_is_trained_and_saved(tmp_path: Path) -> None:
+    base = cases.model(0)
+    before = cases.weights(base)
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    trainer = AgentOPDTrainer(
+        base, _arguments(tmp_path), cases.tokenizer(), teacher_model=cases.model(1), peft_config=lora
+    )
+    untouched = cases.weights(trainer.student)
+    trainer.train()
+    after = cases.weights(trainer.student)
+    changed = {name for name in after if not torch.equal(after[name], untouched[name])}
+    assert changed
+    assert all("lora" in name for name in changed)
+    for name, value in before.items():
+        twin = next(
+            v for n, v in after.items() if n.endswith(name) or n.endswith(name.replace(".weight", ".base_layer.weight"))
+        )
+        assert torch.equal(twin, value)
+    assert math.isfinite(trainer.state.log_history[-1]["train_loss"])
+    trainer.save_model(str(tmp_path / "adapter"))
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+    assert not (tmp_path / "adapter" / "model.safetensors").exists()
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+    student = cases.model(0)
+    with pytest.raises(ConfigError, match="teacher_model is the student itself"):
+        AgentOPDTrainer(student, _arguments(tmp_path), cases.tokenizer(), teacher_model=student)
+    with pytest.raises(ConfigError, match=r"args\.agentopd is None"):
+        AgentOPDTrainer(student, agentopd.AgentOPDConfig(output_dir=str(tmp_path), max_steps=1), cases.tokenizer())
+    with pytest.raises(ConfigError, match="a run has no epochs"):
+        agentopd.AgentOPDConfig(output_dir=str(tmp_path))
+
+
+def test_dropout_is_refused_where_a_ratio_reads_recomputed_probabilities(tmp_path: Path) -> None:
+    student = cases.model(0)
+    student.add_module("dropout", torch.nn.Dropout(0.1))
+    assert cases.trainer(cases.tiny(), tmp_path, model=student)
+    recomputed = cases.tiny("objective.estimator.logprobs=recomputed", method="thinking-machines")
+    with pytest.raises(ConfigError, match=r"it has dropout \(dropout\)"):
+        cases.trainer(recomputed, tmp_path, model=student)
+    student = cases.model(0)
+    student.config.attention_dropout = 0.1
+    with pytest.raises(ConfigError, match=r"it has dropout \(attention_dropout\)"):
+        cases.trainer(recomputed, tmp_path, model=student)

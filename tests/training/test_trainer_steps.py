@@ -1,0 +1,97 @@
+"""One optimiser step: how it is cut changes nothing, what it learns from is fresh, every recipe moves the student."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import training_cases as cases
+
+from agentopd import records
+from agentopd.config import recipes
+from agentopd.training.river import Drawn
+from agentopd.training.run import train
+from agentopd.training.trainer import AgentOPDTrainer
+
+
+def _gradients(drawn: Drawn, output: Path, method: str, **cut: Any) -> tuple[float, dict[str, torch.Tensor], float]:
+    trainer = cases.trainer(cases.tiny(method=method, **cut), output, model=cases.model(0).double())
+    loss = trainer.training_step(trainer.student, drawn)
+    gradients = {name: p.grad for name, p in trainer.student.named_parameters() if p.grad is not None}
+    return float(loss), gradients, trainer.step_metrics["train/micro_batches"]
+
+
+@pytest.mark.parametrize("method", ["agentopd", "gkd", "thinking-machines"])
+def test_invariant_5_a_step_does_not_depend_on_how_it_is_cut(method: str, tmp_path: Path) -> None:
+    drawn = cases.trainer(cases.tiny(method=method, tasks_per_step=4), tmp_path).river.draw(0)
+    loss, expected, whole = _gradients(drawn, tmp_path, method, max_tokens=100_000)
+    assert whole == 1
+    assert any(gradient.abs().max() > 1e-4 for gradient in expected.values())
+    for cut in (
+        {"max_tokens": 500},
+        {"max_tokens": 100_000, "layout": "packed"},
+        {"max_tokens": 900, "layout": "packed"},
+    ):
+        again, gradients, pieces = _gradients(drawn, tmp_path, method, **cut)
+        assert pieces > 1 or cut["max_tokens"] == 100_000
+        assert again == pytest.approx(loss, abs=1e-6)
+        assert gradients.keys() == expected.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-6, atol=1e-6)
+
+
+def test_every_draw_happens_under_the_weights_of_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = cases.trainer(cases.tiny(steps=3), tmp_path)
+    draw, step = trainer.river.draw, AgentOPDTrainer.training_step
+    drawn_under, trained_under = [], []
+
+    def watched_draw(at: int) -> Drawn:
+        drawn_under.append((at, cases.weights(trainer.student)))
+        return draw(at)
+
+    def watched_step(self: AgentOPDTrainer, model: Any, inputs: Drawn, *rest: Any) -> torch.Tensor:
+        trained_under.append((inputs.step, cases.weights(trainer.student)))
+        assert len(drawn_under) == len(trained_under)  # nothing is drawn ahead
+        versions = {turn.policy_version for record in inputs.records for turn in record.trajectory.turns}
+        assert versions == {inputs.step}
+        return step(self, model, inputs, *rest)
+
+    monkeypatch.setattr(trainer.river, "draw", watched_draw)
+    monkeypatch.setattr(AgentOPDTrainer, "training_step", watched_step)
+    trainer.train()
+    assert [at for at, _ in drawn_under] == [at for at, _ in trained_under] == [0, 1, 2]
+    for (_, drawn), (_, trained) in zip(drawn_under, trained_under, strict=True):
+        assert cases.same_weights(drawn, trained)
+    assert not cases.same_weights(drawn_under[0][1], drawn_under[1][1])
+
+
+@pytest.mark.parametrize("method", recipes())
+def test_every_recipe_moves_the_student(method: str, tmp_path: Path) -> None:
+    if method == "grpo":  # random weights never earn a reward in the Checkout; here each episode's reward is its own
+        config = cases.tiny("env.id=training_envs:tests/Lengthy-v0", method=method)
+    else:
+        config = cases.tiny(method=method)
+    trainer = cases.trainer(config, tmp_path)
+    before = cases.weights(trainer.student)
+    result = trainer.train()
+    assert trainer.state.global_step == 2
+    assert math.isfinite(result.training_loss)
+    assert not cases.same_weights(before, cases.weights(trainer.student))
+
+
+def test_a_run_of_one_step_leaves_everything_behind(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = train(cases.tiny(steps=1), run)
+    assert {path.name for path in run.iterdir()} >= {
+        "config.yaml",
+        "metrics.jsonl",
+        "panels.json",
+        "records",
+        "report.html",
+        "student",
+    }
+    assert result.run_dir == run
+    assert result.panels.keys() == {"student_before", "student_after", "teacher"}
+    assert result.metrics["step"] == 1
+    assert records.open(run).signal_steps == (0,)
