@@ -35,9 +35,6 @@ class Fit(Settings):
     """Optimiser steps."""
     episodes_per_step: int = Field(32, ge=1)
     learning_rate: float = Field(2e-3, gt=0.0)
-    corrected: int = Field(0, ge=0)
-    """Episodes that the model plays itself after half of the steps, at temperature 1. In the other half it learns from the traces
-    and from what the expert would have done in each state of these (DAgger), so that it knows what to do after a mistake."""
 
 
 class Stages(Settings):

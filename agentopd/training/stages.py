@@ -13,13 +13,11 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd import env as environments
-from agentopd.choice import OneOf
 from agentopd.config import Config, Fit, Stages, Train, load_recipe
 from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig, NewModel, load_model, load_tokenizer, new_model
 from agentopd.objective.spec import Objective
 from agentopd.rollout import TaskStream
-from agentopd.teachers import TEACHERS
 from agentopd.tokenizer import build_tokenizer
 from agentopd.training.arguments import arguments
 from agentopd.training.callbacks import Progress
@@ -132,63 +130,24 @@ def fresh(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) ->
 def fit(
     config: Config, stage: Fit, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, say: Say, what: str
 ) -> None:
-    """Supervised fine-tuning of ``model`` in place on the expert's traces, by ordinary objectives in the ordinary trainer."""
-    say(f"{what}: {stage.steps} steps of supervised fine-tuning on {stage.episodes} traces of the expert")
-    first = stage.steps // 2 if stage.corrected else stage.steps
-    _fit(config, stage, _imitation(stage), first, model, tokenizer, what)
-    if stage.corrected:
-        say(f"{what}: the second half also on the expert's corrections of {stage.corrected} episodes of its own")
-        _fit(config, stage, _corrections(stage), stage.steps - first, model, tokenizer, what)
-
-
-def _fit(
-    config: Config,
-    stage: Fit,
-    objective: Objective,
-    steps: int,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    what: str,
-) -> None:
+    """Supervised fine-tuning of ``model`` in place, on the expert's traces: the recipe ``sft`` in the ordinary trainer."""
+    recipe = load_recipe("sft")
+    objective = Objective.model_validate({**recipe, "sampler": {**recipe["sampler"], "episodes": stage.episodes}})
     train = Train(
-        steps=steps,
+        steps=stage.steps,
         tasks_per_step=min(stage.episodes_per_step, stage.episodes),
         learning_rate=stage.learning_rate,
         schedule="cosine",
-        warmup_steps=max(1, steps // 20),
+        warmup_steps=max(1, stage.steps // 20),
         max_tokens=config.train.max_tokens,
         layout=config.train.layout,
         eval_every=0,
         save_every=0,
     )
-    update = {
-        "objective": objective,
-        "train": train,
-        "teachers": {"expert": OneOf("teacher", TEACHERS).validate("expert")},
-        "stages": Stages(),
-        "rollout": config.rollout.model_copy(update={"temperature": 1.0}),
-    }
-    args = arguments(config.model_copy(update=update), Path("unused"))
+    staged = config.model_copy(update={"objective": objective, "train": train, "teachers": {}, "stages": Stages()})
+    say(f"{what}: {stage.steps} steps of supervised fine-tuning on {stage.episodes} traces of the expert")
+    args = arguments(staged, Path("unused"))
     AgentOPDTrainer(model, args, tokenizer, watch=watch, callbacks=[Progress(what)]).train()
-
-
-def _imitation(stage: Fit) -> Objective:
-    """The recipe ``sft``."""
-    recipe = load_recipe("sft")
-    return Objective.model_validate({**recipe, "sampler": {**recipe["sampler"], "episodes": stage.episodes}})
-
-
-def _corrections(stage: Fit) -> Objective:
-    """Half of each batch from the expert's traces, half from its corrections of the model's own episodes."""
-    sources = {
-        "traces": {"kind": "frozen", "actors": {"expert": 1.0}, "episodes": stage.episodes},
-        "own": {"kind": "frozen", "actors": {"student": 1.0}, "episodes": stage.corrected},
-    }
-    terms = [
-        {"name": "traces", "where": {"source": "traces"}, "target": {"kind": "taken"}},
-        {"name": "corrections", "where": {"source": "corrected"}, "target": {"kind": "taken"}},
-    ]
-    return Objective.model_validate({"sources": sources, "terms": terms})
 
 
 def _envs(config: Config) -> list[Any]:

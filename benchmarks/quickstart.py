@@ -1,0 +1,87 @@
+"""The quickstart over seeds, beside off-policy distillation from the same cold start with the same number of updates.
+
+    python -m benchmarks.quickstart --seeds 0 1 2      # resumable: finished runs are kept
+    python -m benchmarks.quickstart --table            # the README's table from the stored results
+
+Results: ``benchmarks/results/quickstart.json``, every panel's successes task by task.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results" / "quickstart.json"
+ARMS: dict[str, tuple[str, ...]] = {
+    "on-policy": (),
+    "off-policy": ("objective.sampler={kind: frozen, actors: {teacher: 1.0}, episodes: 1000}", "objective.where={}"),
+}
+"""What each arm changes. Off-policy is the same divergence to the same teacher, on episodes that the teacher played."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs what is missing, then prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark-quickstart"))
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    arguments = parser.parse_args(argv)
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for seed in [] if arguments.table else arguments.seeds:
+        for arm in ARMS:
+            if f"{arm}/{seed}" not in results:
+                results[f"{arm}/{seed}"] = run(arm, seed, arguments.output)
+                RESULTS.parent.mkdir(parents=True, exist_ok=True)
+                RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
+
+
+def run(arm: str, seed: int, output: Path) -> dict[str, Any]:
+    """One run of one arm: successes of every panel, seconds, and what made them."""
+    import torch
+
+    import agentopd
+
+    config = agentopd.load_config("quickstart", [f"seed={seed}", *ARMS[arm]])
+    begin = time.perf_counter()
+    result = agentopd.train(config, output / f"{arm}-{seed}")
+    return {
+        "seconds": round(time.perf_counter() - begin, 1),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "agentopd": agentopd.__version__,
+        "updates": config.train.steps,
+        "success": {name: panel.success_B.astype(int).tolist() for name, panel in result.panels.items()},
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """Rows by seed and pooled, as Markdown."""
+    from agentopd.evaluation import Rate, paired_difference
+
+    seeds = sorted({int(key.split("/")[1]) for key in results})
+    lines = [
+        "| seed | teacher | student before | off-policy | on-policy | on-policy gain, paired | on- minus off-policy, paired |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|")
+    for name, members in [*((str(seed), [seed]) for seed in seeds), ("pooled", seeds)]:
+        pooled = {
+            column: [s for seed in members for s in results[f"{arm}/{seed}"]["success"][panel]]
+            for column, arm, panel in (
+                ("teacher", "on-policy", "teacher"),
+                ("before", "on-policy", "student_before"),
+                ("off", "off-policy", "student_after"),
+                ("on", "on-policy", "student_after"),
+            )
+        }
+        rates = [Rate(sum(values), len(values)).text() for values in pooled.values()]
+        gain = paired_difference(pooled["before"], pooled["on"]).text()
+        beside = paired_difference(pooled["off"], pooled["on"]).text()
+        lines.append(f"| {name} | {' | '.join(rates)} | {gain} | {beside} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
