@@ -16,9 +16,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from agentopd.evaluation import Panel
 from agentopd.records import RecordWriter
-from agentopd.report import write_report
-from agentopd.transcript import pieces
 from agentopd.types import Failure, Key, Outcome, Record, Segment, Task, ToolCall, Trajectory, Turn
+from agentopd.viewer import write_report
+from agentopd.viewer.transcript import pieces
 
 EVIL = "<script>alert('x')</script>"
 PROMPT, ACTION = "Add 2 and 3 & say so.", "add <2> & 3 → ü"

@@ -14,7 +14,6 @@ from agentopd.evaluation import Panel
 from agentopd.models import ModelConfig, load_model
 from agentopd.objective.spec import Objective
 from agentopd.records import RecordWriter
-from agentopd.report import write_report
 from agentopd.rollout import TaskStream, TransformersPolicy, assign, collect, rollout_metrics
 from agentopd.rollout.policy import EXPERT, Policy
 from agentopd.training.arguments import arguments
@@ -26,6 +25,7 @@ from agentopd.training.preflight import check_experts, check_models, check_promp
 from agentopd.training.stages import student_of, teacher_of, tokenizer_of
 from agentopd.training.trainer import AgentOPDTrainer
 from agentopd.types import Record
+from agentopd.viewer import write_report
 
 BEFORE, AFTER = "student_before", "student_after"
 
