@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from agentopd.models import ModelConfig
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from agentopd.chat import Chat
+from agentopd.models import ModelConfig
 from agentopd.teachers import TeacherContext
 from agentopd.types import CONTEXT, Failure, Key, Message, Outcome, Segment, Task, ToolCall, Trajectory, Turn
 
