@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 from numpy.typing import NDArray
 
+import agentopd.records.decoding as decoding
+import agentopd.records.signals as signals
 from agentopd.errors import RecordError
-from agentopd.records import decoding, signals
 from agentopd.records.files import StepFile, folder_of, listed, opened
 from agentopd.records.schema import PLAIN, RECORDS, SCHEMA, SIGNALS
 from agentopd.types import Key, Record

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import agentopd.records.encoding as encoding
+import agentopd.records.signals as signals
 from agentopd.errors import RecordError
-from agentopd.records import encoding, signals
 from agentopd.records.files import StepFile, folder_of, listed, remove_unfinished, supersede, sync, write
 from agentopd.types import Record
 
