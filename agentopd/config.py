@@ -71,7 +71,7 @@ class Train(Settings):
     eval_every: int = Field(20, ge=0)
     """Steps between panels; 0 for none."""
     save_every: int = Field(20, ge=0)
-    """Steps between checkpoints; 0 for one at the end alone."""
+    """Steps between checkpoints; 0 for none, so that the run cannot be resumed."""
     arguments: dict[str, Any] = {}
     """Further fields of transformers' TrainingArguments, such as ``report_to``."""
 

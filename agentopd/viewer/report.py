@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import agentopd.viewer.charts as charts
 from agentopd import records
 from agentopd.errors import ConfigError, RecordError
 from agentopd.evaluation import Panel, by_depth
 from agentopd.types import Record
-from agentopd.viewer import charts
 from agentopd.viewer.charts import BEFORE, OTHER, STUDENT, TEACHER, Series
 from agentopd.viewer.page import figure, grid, missing, page, table
 from agentopd.viewer.transcript import Decode, Shading, episode
