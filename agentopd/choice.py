@@ -1,14 +1,15 @@
 """Choices in a configuration: a ``kind`` that names a function, with the function's keyword arguments as its siblings.
 
 ``{kind: jsd, beta: 0.5}`` names an entry of a literal registry; ``{kind: "package.module:name"}`` names any function of the same
-form. The keyword-only parameters of the function are the settings, its annotations check them, its docstring documents them.
+form. The keyword-only parameters of the function are the settings, its annotations check them, its docstring documents them. A
+setting without an annotation takes any value of its default's type, or anything where there is no default.
 """
 
-import difflib
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
@@ -20,20 +21,50 @@ from pydantic import (
     GetJsonSchemaHandler,
     PlainSerializer,
     ValidationError,
+    ValidatorFunctionWrapHandler,
     WrapValidator,
     create_model,
+    field_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic.warnings import ArbitraryTypeWarning
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+
+from agentopd.problems import explain, shown
+from agentopd.problems import nearest as nearest
 
 Function: TypeAlias = Callable[..., Any]
 Registry: TypeAlias = Mapping[str, Function]
 
 
 class Settings(BaseModel):
-    """Base of every block of settings: frozen, and an unknown key is an error."""
+    """Base of every block of settings: frozen, numbers finite, nothing coerced, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _uncoerced(cls, given: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        got = check(given)
+        _require_kept(given, got)
+        return got
+
+
+def _require_kept(given: Any, got: Any) -> None:
+    """Refuses a number or a truth value that was made of something else; an integer may stand for a float."""
+    if type(got) in _NOT_A:
+        same = isinstance(given, bool) == isinstance(got, bool) and isinstance(given, type(got))
+        if not same and not (type(got) is float and type(given) is int):
+            raise PydanticKnownError(_NOT_A[type(got)])
+    elif isinstance(got, list | tuple) and isinstance(given, list | tuple):
+        for pair in zip(given, got, strict=False):
+            _require_kept(*pair)
+    elif isinstance(got, Mapping) and isinstance(given, Mapping):
+        for name in got.keys() & given.keys():
+            _require_kept(given[name], got[name])
+
+
+_NOT_A: Mapping[type, Any] = {bool: "bool_type", int: "int_type", float: "float_type"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +117,10 @@ class OneOf:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """One object a kind, from the functions' signatures; import paths are any object with a ``kind``."""
-        branches = [_kind_schema(kind, function, handler) for kind, function in self.registry.items()]
+        schedulable = self.part != "schedule"
+        branches = [
+            _kind_schema(kind, _model_of(function, schedulable), handler) for kind, function in self.registry.items()
+        ]
         return {"anyOf": [*branches, {"type": "object", "properties": {"kind": {"type": "string", "pattern": ":"}}}]}
 
     def validate(self, value: Any) -> Choice:
@@ -95,9 +129,14 @@ class OneOf:
             return value
         given = {"kind": value} if isinstance(value, str) else value
         if not isinstance(given, Mapping) or not isinstance(given.get("kind"), str):
-            raise ValueError(f"expected a {self.part} such as {{kind: {next(iter(self.registry))}}}, got {value!r}")
+            article = "an" if self.part[0] in "aeiou" else "a"
+            raise ValueError(
+                f"expected {article} {self.part} such as {{kind: {next(iter(self.registry))}}}, got {shown(value)}"
+            )
         settings = {name: setting for name, setting in given.items() if name != "kind"}
         function = self.find(given["kind"])
+        if ":" in given["kind"]:
+            self._require_readable(given["kind"], function)
         return Choice(given["kind"], function, _checked(self.part, given["kind"], function, settings))
 
     def find(self, kind: str) -> Function:
@@ -110,55 +149,106 @@ class OneOf:
             )
         return self.registry[kind]
 
+    def _require_readable(self, kind: str, function: Function) -> None:
+        """Refuses a user's function whose settings cannot be told from its signature."""
+        example = max(self.registry.values(), key=lambda known: len(_leading(known)))
+        shape = f"({', '.join([*_leading(example), '*', 'setting: float = 1.0'])})"
+        try:
+            parameters = inspect.signature(function).parameters.values()
+            loose = [str(p) for p in parameters if _is_loose(p)]
+            _model_of(function, self.part != "schedule")
+        except Exception as error:  # annotations are the user's code: reading them may raise anything
+            reason = f"its settings cannot be read: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        else:
+            rule = "settings stand after a *, each by its name, which is not kind and has no leading underscore"
+            reason = f"{', '.join(loose)} cannot be set: {rule}" if loose else ""
+        if reason:
+            raise ValueError(f"{self.part} {kind!r}: {reason}; the shape is {shape}")
+
+
+_LEADING = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _is_loose(p: inspect.Parameter) -> bool:
+    """Whether it looks like a setting and cannot be read as one."""
+    if p.kind in _LEADING:
+        return p.default is not p.empty
+    return p.kind is p.VAR_KEYWORD or p.name == "kind" or p.name.startswith("_")
+
+
+def _leading(function: Function) -> list[str]:
+    """The parameters that are passed by position."""
+    return [p.name for p in inspect.signature(function).parameters.values() if p.kind in _LEADING]
+
 
 def load(path: str) -> Function:
     """Imports ``package.module:name``."""
     module, _, name = path.partition(":")
+    if not module or not name:
+        raise ValueError(f"cannot import {path!r}; the form is package.module:name")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"cannot import {path!r}: {error}; the form is package.module:name") from error
+    except Exception as error:  # importing runs the user's code
+        raise ValueError(f"cannot import {path!r}: {module} raises {type(error).__name__}: {error}") from error
     if not callable(found):
         raise ValueError(f"{path!r} is not a function or class")
     return found  # type: ignore[no-any-return]
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """A hint for a misspelt word, empty where nothing is near."""
-    found = difflib.get_close_matches(word, list(words), n=1)
-    return f" (did you mean {found[0]!r}?)" if found else ""
+class _Arguments(Settings):
+    """Base of the settings of one function."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, validate_default=True)
 
 
 @lru_cache(maxsize=256)
-def _model_of(function: Function) -> type[BaseModel]:
+def _model_of(function: Function, schedulable: bool) -> type[BaseModel]:
+    """The keyword-only parameters as a model; where ``schedulable``, a schedule may stand for a float."""
     parameters = inspect.signature(function, eval_str=True).parameters.values()
-    is_schedule = function in SCHEDULES.values()
     fields: dict[str, Any] = {
         p.name: (
-            p.annotation if is_schedule else _schedulable(p.annotation),
+            _schedulable(_type_of(p)) if schedulable else _type_of(p),
             ... if p.default is p.empty else p.default,
         )
         for p in parameters
         if p.kind is p.KEYWORD_ONLY
     }
-    config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, validate_default=True)
-    return create_model(getattr(function, "__name__", "settings"), __config__=config, **fields)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ArbitraryTypeWarning)  # or what is no type would check nothing
+        warnings.filterwarnings("ignore", message="Field name .* shadows an attribute")
+        return create_model(getattr(function, "__name__", "settings"), __base__=_Arguments, **fields)
+
+
+def _type_of(parameter: inspect.Parameter) -> Any:
+    """The annotation, or else the type of the default."""
+    if parameter.annotation is not parameter.empty:
+        return parameter.annotation
+    return Any if parameter.default is parameter.empty or parameter.default is None else type(parameter.default)
 
 
 def _schedulable(annotation: Any) -> Any:
     """Lets a schedule stand wherever a function asks for a float."""
-    if annotation is inspect.Parameter.empty:
-        return Any
     number = annotation is float or (get_origin(annotation) is Annotated and get_args(annotation)[0] is float)
     return Annotated[annotation, WrapValidator(_number_or_schedule)] if number else annotation
 
 
 def _number_or_schedule(value: Any, number: Callable[[Any], Any]) -> Any:
-    return OneOf("schedule", SCHEDULES).validate(value) if isinstance(value, Mapping | Choice) else number(value)
+    """A schedule is tried at the first step: what it gives there must be such a number."""
+    if not isinstance(value, Mapping | Choice):
+        return number(value)
+    schedule = OneOf("schedule", SCHEDULES).validate(value)
+    try:
+        first = at(schedule, Clock(step=0, total=1))
+    except Exception as error:  # a schedule may be the user's code
+        raise ValueError(f"schedule {schedule.kind!r}: {type(error).__name__}: {error}") from error
+    number(first)
+    return schedule
 
 
 def _checked(part: str, kind: str, function: Function, settings: Mapping[str, Any]) -> dict[str, Any]:
-    model = _model_of(function)
+    model = _model_of(function, part != "schedule")
     for name in settings:
         if name not in model.model_fields:
             names = ", ".join(model.model_fields) or "none"
@@ -168,14 +258,13 @@ def _checked(part: str, kind: str, function: Function, settings: Mapping[str, An
     try:
         checked = model.model_validate(dict(settings))
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
-        raise ValueError(f"{part} {kind!r}: {'; '.join(problems)}") from error
+        raise ValueError(f"{part} {kind!r}: {explain(error, model)}") from error
     return {name: getattr(checked, name) for name in model.model_fields}
 
 
-def _kind_schema(kind: str, function: Function, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-    """The settings of ``function`` with ``kind`` among them; ``handler`` keeps what they refer to with the whole schema."""
-    schema = dict(handler.resolve_ref_schema(handler(_model_of(function).__pydantic_core_schema__)))
+def _kind_schema(kind: str, settings: type[BaseModel], handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    """``settings`` with ``kind`` among them; ``handler`` keeps what they refer to with the whole schema."""
+    schema = dict(handler.resolve_ref_schema(handler(settings.__pydantic_core_schema__)))
     schema["properties"] = {"kind": {"const": kind}} | schema.get("properties", {})
     schema["required"] = ["kind", *schema.get("required", [])]
     return schema
@@ -199,9 +288,7 @@ def cosine(clock: Clock, *, start: float, end: float, steps: int | None = None, 
 def step(clock: Clock, *, values: list[float], boundaries: list[int]) -> float:
     """``values[i]`` from step ``boundaries[i - 1]`` on; one value more than boundaries, boundaries increasing."""
     if len(values) != len(boundaries) + 1:
-        raise ValueError(
-            f"step schedule: {len(values)} values need {len(values) - 1} boundaries, got {len(boundaries)}"
-        )
+        raise ValueError(f"{len(values)} values need {len(values) - 1} boundaries, got {len(boundaries)}")
     return values[sum(clock.step >= boundary for boundary in boundaries)]
 
 

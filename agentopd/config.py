@@ -1,29 +1,49 @@
 """The configuration of a run: frozen data, one key for each choice.
 
-A file is YAML; ``a.b=value`` overrides come after it, in order. Three keys are short forms: ``env`` for one entry of ``envs``,
-``teacher`` for the teacher of that name in ``teachers``, and ``method`` (a recipe's name, a path, or the recipe itself) for what
-``objective`` starts from.
+A file is YAML; ``a.b=value`` overrides come after it, in order. Two keys are short forms: ``env`` for one entry of ``envs``, and
+``teacher`` for the teacher of that name in ``teachers``.
+
+``method`` (a recipe's name, a path, or the recipe itself) is what ``objective`` starts from: the keys of ``objective`` that a file
+has replace those of its method, and every ``objective.x=value`` goes on top, wherever on the command line it stands. An override
+``method=`` replaces the file's method and the file's ``objective``, which belonged to it, and no other override.
 """
 
-from collections.abc import Mapping, Sequence
-from importlib import resources
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from agentopd.choice import Choice, OneOf, Settings, nearest
+from agentopd.choice import Choice, OneOf, Settings
 from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig
-from agentopd.objective.spec import Objective
+from agentopd.objective.spec import TERM_PARTS, Objective
 from agentopd.overrides import apply
+from agentopd.problems import Location, explain, nearest, shown
 from agentopd.rollout.policy import EXPERT, Rollout
 from agentopd.rollout.tasks import EnvConfig
+from agentopd.shipped import find, load_yaml, parse, recipes, write
+from agentopd.shipped import load_recipe as load_recipe
 from agentopd.teachers import TEACHERS
 
 STUDENT = "student"
 """The name of the student among those who act."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What numpy takes for a seed."""
+
+
+def _takes_context(teacher: Choice) -> Choice:
+    signature = inspect.signature(teacher.function)
+    try:
+        signature.bind("context", **teacher.settings)
+    except TypeError as error:
+        raise ValueError(
+            f"teacher {teacher.kind!r} takes {signature}: {error}; the shape is (context, *, setting: float = 1.0)"
+        ) from None
+    return teacher
 
 
 class Fit(Settings):
@@ -48,6 +68,9 @@ class Stages(Settings):
     """The folder of cached stages."""
 
 
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
 class Train(Settings):
     """How the objective is optimised."""
 
@@ -60,7 +83,7 @@ class Train(Settings):
     warmup_steps: int = Field(0, ge=0)
     optimizer: str = "adamw_torch"
     """Any ``optim`` of transformers' TrainingArguments."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(0.0, ge=0.0)
     max_grad_norm: float = Field(1.0, gt=0.0)
     max_tokens: int = Field(16384, ge=1)
@@ -71,7 +94,7 @@ class Train(Settings):
     eval_every: int = Field(20, ge=0)
     """Steps between panels; 0 for none."""
     save_every: int = Field(20, ge=0)
-    """Steps between checkpoints; 0 for none, so that the run cannot be resumed."""
+    """Steps between checkpoints; 0 for the last step's only."""
     arguments: dict[str, Any] = {}
     """Further fields of transformers' TrainingArguments, such as ``report_to``."""
 
@@ -80,7 +103,7 @@ class Evaluation(Settings):
     """The fixed panel of held-out tasks."""
 
     tasks: int = Field(200, ge=1)
-    seed: int = 0
+    seed: Seed = 0
     """Of the panel, apart from the run's own seed: runs with different seeds meet the same tasks."""
     temperature: float = Field(0.0, ge=0.0)
     during: int = Field(64, ge=1)
@@ -101,10 +124,10 @@ class RecordSettings(Settings):
 class Config(Settings):
     """Everything that decides a run."""
 
-    seed: int = 0
-    envs: tuple[EnvConfig, ...] = Field(min_length=1)
+    seed: Seed = 0
+    envs: tuple[EnvConfig, ...]
     student: ModelConfig
-    teachers: dict[str, Annotated[Choice, OneOf("teacher", TEACHERS)]] = {}
+    teachers: dict[str, Annotated[Choice, OneOf("teacher", TEACHERS), AfterValidator(_takes_context)]] = {}
     template_kwargs: dict[str, Any] = {}
     """Settings that the chat template reads, such as ``enable_thinking``."""
     rollout: Rollout = Rollout()
@@ -113,6 +136,13 @@ class Config(Settings):
     train: Train = Train()
     evaluation: Evaluation = Evaluation()
     records: RecordSettings = RecordSettings()
+
+    @field_validator("envs")
+    @classmethod
+    def _some_env(cls, envs: tuple[EnvConfig, ...]) -> tuple[EnvConfig, ...]:
+        if not envs:
+            raise ValueError("give at least one environment, such as env: {id: agentopd/Calculator-v0}")
+        return envs
 
     @model_validator(mode="after")
     def _teachers_exist(self) -> "Config":
@@ -126,7 +156,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _actors_exist(self) -> "Config":
-        known = [STUDENT, EXPERT, *self.teachers]
+        known = list(dict.fromkeys([STUDENT, EXPERT, *self.teachers]))
         for name, source in self.objective.sources.items():
             for actor in source.actors:
                 if actor not in known:
@@ -159,14 +189,20 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
     Args:
         source: A YAML file, the name of a shipped one (``quickstart``), or the mapping itself.
-        overrides: ``a.b=value``, values in YAML. Setting ``x.kind``, ``env.id`` or ``x={...}`` replaces the whole of ``x``.
+        overrides: ``a.b=value``, values in YAML, applied in order after any ``method=``. Setting ``x.kind``, ``env.id`` or
+            ``x={...}`` replaces the whole of ``x``; the method remains under ``objective={...}``.
 
     Raises:
         ConfigError: A key or a value is wrong. The message names the path, and the nearest valid key or kind.
     """
-    raw = dict(source) if isinstance(source, Mapping) else _read(_find(source))
-    for key, value in (_split(text) for text in overrides):
-        raw = apply(_with_recipe(raw) if key.startswith("objective") else raw, key, value)
+    raw = dict(source) if isinstance(source, Mapping) else load_yaml(find(source))
+    pairs = [_split(text) for text in overrides]
+    for method in (value for key, value in pairs if key == "method"):
+        raw = {name: part for name, part in raw.items() if name != "objective"} | {"method": method}
+    recipe, raw = _recipe(raw), _with_recipe(raw)
+    for key, value in pairs:
+        if key != "method":
+            raw = apply(raw, key, _over(recipe, value) if key == "objective" else value)
     return build(raw)
 
 
@@ -175,71 +211,22 @@ def build(raw: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(_long_form(raw))
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
+        raise ConfigError(explain(error, Config, _short_forms, partial(_spelt, raw))) from None
 
 
 def dump(config: Config) -> str:
     """``config`` as YAML that :func:`load_config` reads back equal."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
-
-
-def load_recipe(name: str) -> dict[str, Any]:
-    """The recipe called ``name``, or the one at that path.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    path = Path(name)
-    if path.suffix in {".yaml", ".yml"}:
-        return _read(path)
-    if name not in recipes():
-        raise ConfigError(
-            f"method: no recipe is called {name!r}{nearest(name, recipes())}; there are: {', '.join(recipes())}"
-        )
-    return _read(_shipped() / "methods" / f"{name}.yaml")
-
-
-def recipes() -> list[str]:
-    """The names of the shipped recipes."""
-    return sorted(path.stem for path in (_shipped() / "methods").glob("*.yaml"))
-
-
-def _shipped() -> Path:
-    return Path(str(resources.files("agentopd.configs")))
-
-
-def _find(source: str | Path) -> Path:
-    """The file itself, or else the shipped one of that name."""
-    path, shipped = Path(source), _shipped()
-    if path.exists():
-        return path
-    inside = shipped / (path.relative_to("configs") if path.parts[:1] == ("configs",) else path)
-    if inside.with_suffix(".yaml").exists():
-        return inside.with_suffix(".yaml")
-    names = sorted(file.stem for file in shipped.glob("*.yaml"))
-    raise ConfigError(f"no configuration at {str(source)!r}; shipped ones are: {', '.join(names)}")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds {type(raw).__name__}, not a mapping of settings")
-    return raw
+    return write(config.model_dump(mode="json"))
 
 
 def _split(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
-    if not equals or not key:
+    if not equals or not all(key.split(".")):
         raise ConfigError(f"{text!r} is not an override; write key=value, such as train.steps=10")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"{key}: {value!r} is not valid YAML; quote it") from None
+    if key.startswith("method."):
+        own = key.removeprefix("method.")
+        raise ConfigError(f"{key}: method is a recipe's name; change what it says by objective.{own}={value}")
+    return key, parse(value, key)
 
 
 def _long_form(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,60 +235,60 @@ def _long_form(raw: Mapping[str, Any]) -> dict[str, Any]:
         if "envs" in root:
             raise ConfigError("give either env (one environment) or envs (a weighted list), not both")
         root["envs"] = [root.pop("env")]
-    root["envs"] = [{"id": env} if isinstance(env, str) else env for env in root.get("envs", ())]
+    envs = root.get("envs", ())
+    if isinstance(envs, list | tuple):
+        root["envs"] = [{"id": env} if isinstance(env, str) else env for env in envs]
     if "teacher" in root:
-        root["teachers"] = {"teacher": root.pop("teacher"), **root.get("teachers", {})}
+        root["teachers"] = _over({"teacher": root.pop("teacher")}, root.get("teachers", {}))
     return _with_recipe(root)
 
 
 def _with_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Puts the recipe that ``method`` names where it starts from: under ``objective``."""
-    root = dict(raw)
-    if "method" in root:
-        method = root.pop("method")
-        recipe = load_recipe(method) if isinstance(method, str) else dict(method)
-        root["objective"] = recipe | dict(root.get("objective", {}))
+    root = {name: part for name, part in raw.items() if name != "method"}
+    if "method" in raw:
+        root["objective"] = _over(_recipe(raw), raw.get("objective", {}))
     return root
 
 
-def _explain(problem: Any) -> str:
-    """One sentence on one validation problem: the path, what is wrong, what would be right."""
-    location = problem["loc"]
-    path = ".".join(str(part) for part in location)
-    if problem["type"] == "extra_forbidden":
-        siblings = _fields(location[:-1])
-        return f"{path}: unknown key{nearest(str(location[-1]), siblings)}; valid keys: {', '.join(siblings)}"
-    if problem["type"] == "missing":
-        return f"{path}: missing, and it has no default"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{path}: {message}" if path else message
-    return f"{path}: {message} (got {problem['input']!r})"
+def _recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``method`` stands for; nothing where there is none."""
+    method = raw.get("method", {})
+    if isinstance(method, str):
+        return load_recipe(method)
+    if not isinstance(method, Mapping):
+        raise ConfigError(
+            f"method: expected the name of a recipe, a path, or a recipe itself, got {shown(method)}; "
+            f"there are: {', '.join(recipes())}"
+        )
+    return dict(method)
 
 
-def _fields(location: Sequence[str | int]) -> list[str]:
-    """The keys that are valid at a place in the configuration."""
-    schema: Any = Config.model_json_schema()
-    definitions, here = schema["$defs"], schema
-    for part in location:
-        here = _below(_resolved(here, definitions), part)
-    return list(_resolved(here, definitions).get("properties", {}))
+def _over(base: Mapping[str, Any], given: Any) -> Any:
+    """The keys of ``given`` over those of ``base``; what is no mapping stays as it is, to be refused by name."""
+    return {**base, **given} if isinstance(given, Mapping) else given
 
 
-def _below(schema: Mapping[str, Any], part: str | int) -> Mapping[str, Any]:
-    if isinstance(part, int):
-        found: Mapping[str, Any] = schema.get("items", {})
-    else:
-        found = schema.get("properties", {}).get(part) or schema.get("additionalProperties") or {}
-    return found
+def _short_forms(location: Location) -> Iterable[str]:
+    """Keys that are valid at a place besides the fields there."""
+    return [*(short[-1] for short in _LONG_FORMS if short[:-1] == location), *(() if location else ("method",))]
 
 
-def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Follows a reference, and takes the object of an optional one."""
-    while True:
-        if "$ref" in schema:
-            schema = definitions[schema["$ref"].rsplit("/", 1)[-1]]
-        elif "anyOf" in schema and any("$ref" in branch for branch in schema["anyOf"]):
-            schema = next(branch for branch in schema["anyOf"] if "$ref" in branch)
-        else:
-            return schema
+def _spelt(raw: Mapping[str, Any], location: Location) -> Location:
+    """The path as the user wrote it, where that was a short form."""
+    objective = raw.get("objective", {})
+    given: set[Location] = {(name,) for name in raw}
+    if isinstance(objective, Mapping):
+        given |= {("objective", name) for name in objective}
+    for short, long in _LONG_FORMS.items():
+        if short in given and location[: len(long)] == long:
+            return short + location[len(long) :]
+    return location
+
+
+_LONG_FORMS: Mapping[Location, Location] = {
+    ("env",): ("envs", 0),
+    ("teacher",): ("teachers", "teacher"),
+    ("objective", "sampler"): ("objective", "sources", "fresh"),
+    **{("objective", part): ("objective", "terms", 0, part) for part in TERM_PARTS},
+}

@@ -1,14 +1,16 @@
 """Environments: text in, text out, Gymnasium unmodified. They know no tokens and no models."""
 
 import copy
+import math
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any, Self
+from typing import Any, Self, SupportsFloat
 
 import gymnasium
 from gymnasium.error import DependencyNotInstalled, ResetNeeded
 from gymnasium.vector import SyncVectorEnv
 
+from agentopd.answer import well_formed, well_formed_data
 from agentopd.errors import ConfigError, EnvError
 from agentopd.exchange import Reply, Step, TextSpace, no_call, reply_to
 from agentopd.registry import resolve
@@ -91,7 +93,13 @@ class TextEnv(gymnasium.Env[str, str]):
         self._success = reward > 0 if success is None else bool(success)
 
     def add_reward(self, reward: float) -> None:
-        """Adds to the reward of this step."""
+        """Adds to the reward of this step.
+
+        Raises:
+            EnvError: ``reward`` is not a finite number.
+        """
+        if not isinstance(reward, SupportsFloat) or not math.isfinite(reward):
+            raise EnvError(f"{type(self).__name__}: a reward must be a finite number, not {reward!r}")
         self._reward += float(reward)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -130,7 +138,7 @@ class TextEnv(gymnasium.Env[str, str]):
         if self._over:
             info["success"] = self._success
         if facts := self.privileged():
-            info["privileged"] = copy.deepcopy(facts)
+            info["privileged"] = well_formed_data(copy.deepcopy(facts))
         return info
 
 
@@ -174,8 +182,15 @@ def tools_of(env: gymnasium.Env[Any, Any]) -> ToolSet:
 
 
 def system_prompt(env: gymnasium.Env[Any, Any]) -> str:
-    """The instructions of an environment, through its wrappers; empty where it has none."""
-    return str(env.get_wrapper_attr("instructions")) if env.has_wrapper_attr("instructions") else ""
+    """The instructions of an environment, through its wrappers; empty where it has none.
+
+    Raises:
+        EnvError: they are not text.
+    """
+    text = env.get_wrapper_attr("instructions") if env.has_wrapper_attr("instructions") else ""
+    if not isinstance(text, str):
+        raise EnvError(f"{type(env.unwrapped).__name__}: instructions must be text, not {text!r}")
+    return well_formed(text)
 
 
 def has_expert(env: gymnasium.Env[Any, Any]) -> bool:
@@ -190,7 +205,12 @@ def expert_action(env: gymnasium.Env[Any, Any]) -> str:
 
     Raises:
         ConfigError: the environment has no expert.
+        EnvError: the expert gave something else than text.
     """
     if not has_expert(env):
         raise ConfigError(f"{env} has no expert: define expert() on it, or choose a method that needs none")
-    return str(env.get_wrapper_attr("expert")())
+    action = env.get_wrapper_attr("expert")()
+    if not isinstance(action, str):
+        name = type(env.unwrapped).__name__
+        raise EnvError(f"{name}.expert() must return an action as text (see agentopd.call), not {action!r}")
+    return well_formed(action)

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import gymnasium
 
+from agentopd.answer import well_formed
 from agentopd.errors import ToolError
 from agentopd.tooling import ToolSet, parse_action
 from agentopd.types import Message, ToolCall
@@ -43,7 +44,7 @@ class TextSpace(gymnasium.Space[str]):
 
 @dataclass
 class Reply:
-    """What came back for one action: messages in order, and the kinds of what was wrong with it."""
+    """What came back for one action: messages in order, and the kinds of what was wrong with it. All text in it is well-formed."""
 
     messages: list[Message] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -60,7 +61,7 @@ class Reply:
 
     def say(self, text: str) -> None:
         """Adds a user message."""
-        self.messages.append({"role": "user", "content": text})
+        self.messages.append({"role": "user", "content": well_formed(text)})
 
     def run(self, calls: Iterable[ToolCall], tools: ToolSet, over: Callable[[], bool]) -> None:
         """Runs calls until the episode is ``over``; each answer, or what was wrong, becomes a tool message."""
@@ -72,7 +73,7 @@ class Reply:
             except ToolError as error:
                 content = str(error)
                 self.errors.append(error.kind)
-            self.messages.append({"role": "tool", "name": call.name, "content": content})
+            self.messages.append({"role": "tool", "name": call.name, "content": well_formed(content)})
 
     def complain(self, problems: tuple[str, ...]) -> None:
         """Tells of malformed blocks in one user message; each counts as an error."""

@@ -61,12 +61,12 @@ class NewModel(Settings):
 class ModelConfig(Settings):
     """Which model: exactly one of ``model`` and ``new``."""
 
-    model: str | None = None
+    model: str | None = Field(None, min_length=1)
     """A hub id or a folder."""
     new: NewModel | None = None
     """Random weights instead."""
     dtype: Dtype = "float32"
-    attention: str = "sdpa"
+    attention: str = Field("sdpa", min_length=1)
     """The attention implementation, by its name in transformers."""
 
     @model_validator(mode="after")

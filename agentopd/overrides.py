@@ -18,21 +18,24 @@ def apply(raw: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
         ConfigError: The path goes through something that has no keys, or past the end of a list.
     """
     parts = key.split(".")
-    root = _without_long_form(dict(raw), parts[0])
+    root = _in_the_form_of(parts[0], dict(raw))
     changed: dict[str, Any] = _set(root, parts, value, "")
     return changed
 
 
-def _without_long_form(root: dict[str, Any], first: str) -> dict[str, Any]:
-    """``env.x=`` and ``method=`` start over from what a file said in the long form; ``teacher`` moves out of ``teachers``."""
+def _in_the_form_of(first: str, root: dict[str, Any]) -> dict[str, Any]:
+    """Says what a file said in the form that the key is in; ``env`` starts over where there are several."""
+    envs, teachers = root.get("envs"), root.get("teachers")
     if first == "env" and "env" not in root:
-        envs = root.pop("envs", [])
-        root["env"] = envs[0] if len(envs) == 1 else {}
-    elif first == "method":
-        root.pop("objective", None)
-    elif first == "teacher" and "teacher" in root.get("teachers", {}):
-        teachers = dict(root["teachers"])
-        root["teacher"], root["teachers"] = teachers.pop("teacher"), teachers
+        root["env"] = envs[0] if isinstance(envs, list | tuple) and len(envs) == 1 else {}
+        root.pop("envs", None)
+    elif first == "envs" and "env" in root:
+        root["envs"] = [root.pop("env")]
+    elif first == "teacher" and isinstance(teachers, Mapping) and "teacher" in teachers:
+        root["teachers"] = {name: teacher for name, teacher in teachers.items() if name != "teacher"}
+        root["teacher"] = teachers["teacher"]
+    elif first == "teachers" and "teacher" in root and isinstance(teachers, Mapping | None):
+        root["teachers"] = {"teacher": root.pop("teacher"), **(teachers or {})}
     return root
 
 
@@ -46,7 +49,7 @@ def _set(node: Any, parts: list[str], value: Any, path: str) -> Any:
             f"{here}: there is no list at {path}; the parts of a single term are set without terms.{name}"
         )
     if isinstance(node, str) and path:
-        node = {"id" if path == "env" else "kind": node}
+        node = {"id" if path == "env" or path.startswith("envs.") else "kind": node}
     if node is not None and not isinstance(node, Mapping):
         raise ConfigError(f"{here}: {path} is {node!r}, which has no keys")
     if not rest and name in REPLACES_PARENT and path:

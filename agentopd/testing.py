@@ -1,23 +1,21 @@
 """The conformance test for environments: run it on your own."""
 
 import copy
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from functools import partial
+from typing import Any
 
-import gymnasium
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
-from agentopd.env import TextSpace, expert_action, has_expert, make, system_prompt, tools_of
-from agentopd.errors import EnvError
-from agentopd.tooling import Tool, call, parse_action, render_action
+from agentopd.action import brief, call, parse_action, render_action
+from agentopd.env import TextSpace, has_expert, make, tools_of
+from agentopd.probe import Bench, Found, Probe
+from agentopd.tooling import Tool
 from agentopd.types import ToolCall
 
-Env: TypeAlias = gymnasium.Env[str, str]
-Step: TypeAlias = tuple[str, float, bool, bool, dict[str, Any]]
-
+PLAYED_SEEDS = range(4)
 EXPERT_SEEDS = 20
 EXPERT_RATE = 0.5
 """An expert that succeeds less often is broken."""
@@ -25,6 +23,8 @@ MAX_TURNS = 200
 """How long an episode is followed where no limit is registered."""
 SECRET_LENGTH = 4
 """Shorter privileged strings may stand in an observation by chance."""
+GYMNASIUM_CALLS = 20
+"""Calls of an environment in Gymnasium's own check, about."""
 
 HOSTILE: tuple[str, ...] = (
     "",
@@ -57,163 +57,139 @@ class Report:
     """Its mean number of turns."""
 
 
-def check_text_env(id: str, **kwargs: Any) -> Report:
+def check_text_env(id: str, /, *, time_limit: float = 10.0, **kwargs: Any) -> Report:
     """Checks everything that agentopd, and Gymnasium, expect of an environment.
 
     Args:
         id: A registered id, as :func:`agentopd.make` takes it.
+        time_limit: Seconds that one call of the environment may take. One that hangs is left behind in its thread; code that never
+            releases the interpreter cannot be left.
         **kwargs: For the environment's constructor.
 
     Raises:
-        EnvError: the first broken rule.
+        ConfigError: there is no such environment, or ``kwargs`` do not fit.
+        EnvError: the first broken rule, and what broke it.
     """
-    check = _Check(id, lambda: make(id, **kwargs))
-    check.spaces_and_tools()
-    check.reset()
-    check.hostile_actions()
-    check.reproducible()
-    check.fresh_info()
-    check.limit()
-    rate, turns = check.expert()
-    check.gymnasium()
-    return Report(id, tools_of(check.env).names, check.limit_of(), rate, turns)
+    bench = Bench(id, lambda: make(id, **kwargs), time_limit)
+    return bench.within_time(lambda: _Check(bench).report())
 
 
 class _Check:
     """The rules, one a method."""
 
-    def __init__(self, id: str, new: Callable[[], Env]):
-        self.id, self.new, self.env = id, new, new()
+    def __init__(self, bench: Bench):
+        self.bench, self.fail, self.probe = bench, bench.fail, bench.new()
+        self.tools = bench.call("reading the tools", lambda: tools_of(self.probe.env))
+        self.has_expert = has_expert(self.probe.env)
+        self.limit = self.probe.env.spec.max_episode_steps if self.probe.env.spec else None
 
-    def fail(self, rule: str, found: str) -> NoReturn:
-        raise EnvError(f"{self.id}: {rule}; {found}")
+    def report(self) -> Report:
+        self.spaces_and_tools()
+        self.first_observation()
+        self.hostile_actions()
+        self.reproducible()
+        self.undisturbed()
+        self.turn_limit()
+        rate, turns = self.expert()
+        self.gymnasium()
+        return Report(self.bench.id, self.tools.names, self.limit, rate, turns)
 
     def spaces_and_tools(self) -> None:
         for name in ("observation_space", "action_space"):
-            space = getattr(self.env, name)
+            space = getattr(self.probe.env, name)
             if not isinstance(space, TextSpace):
                 self.fail(f"{name} must be a TextSpace", f"it is {space}")
-        for tool in tools_of(self.env):
+        for tool in self.tools:
             if not tool.description or tool.parameters.get("type") != "object":
                 self.fail(
                     "every tool needs a description and a schema of its arguments", f"{tool.name} has {tool.schema}"
                 )
-        if not isinstance(system_prompt(self.env), str):
-            self.fail("instructions must be text", f"they are {system_prompt(self.env)!r}")
 
-    def reset(self) -> None:
+    def first_observation(self) -> None:
         for seed in range(3):
-            observation, info = self.env.reset(seed=seed)
-            self._info(observation, info, ("user",))
-            if len(info["messages"]) != 1:
-                self.fail("info of reset must hold one user message", f"it holds {info['messages']}")
-            self._no_secret(system_prompt(self.env) + "\n" + observation, info)
+            found = self.probe.reset(seed)
+            self._no_secret(found["system message"] + "\n" + found["observation"], found["info"])
 
     def hostile_actions(self) -> None:
         """None may raise, and what is wrong must be counted."""
         for action in (*HOSTILE, *self._wrong_arguments()):
-            self.env.reset(seed=0)
-            try:
-                observation, _, terminated, _, info = self.env.step(action)
-            except Exception as error:
-                self.fail("no action may raise", f"{action[:60]!r} raised {type(error).__name__}: {error}")
-            self._info(observation, info, ("user", "tool"))
+            self.probe.reset(0)
+            found = self.probe.step(action)
             if action in HOSTILE:  # a call that fits may find a secret out
-                self._no_secret(observation, info)
-            if parse_action(action).problems and "malformed_call" not in info["errors"]:
-                self.fail(
-                    "a malformed call must be counted in info['errors']", f"{action[:60]!r} gave {info['errors']}"
-                )
-            if terminated:
-                self._over(info)
+                self._no_secret(found["observation"], found["info"])
+            if parse_action(action).problems and "malformed_call" not in found["info"]["errors"]:
+                rule = "a malformed call must be counted in info['errors']"
+                self.fail(rule, f"{action[:60]!r} gave {found['info']['errors']}")
+            if found["terminated"]:
+                self._over(self.probe, found)
 
     def reproducible(self) -> None:
-        """Two instances, the same seed and the same actions: everything is equal."""
-        for seed in range(4):
-            plays = [list(self._play(self.new(), seed)) for _ in range(2)]
-            for turn, (one, other) in enumerate(zip(*plays, strict=True)):
-                if one != other:
-                    self.fail(
-                        "the same seed and actions must give the same steps",
-                        f"seed {seed}, turn {turn}: {one} and {other}",
-                    )
+        """The same seed and actions give the same steps."""
+        rule = "the same seed and actions must give the same steps (randomness from self.np_random only, nothing kept from before)"
+        for seed in PLAYED_SEEDS:
+            alone = self._play(seed)
+            for _ in range(2):  # a draw of few values may agree by chance, and would be taken for another fault below
+                self._same(seed, alone, self._play(seed), rule)
+            prompts = [{"system message": found["system message"]} for found in alone]
+            first = prompts[:1] * len(prompts)
+            self._same(seed, first, prompts, "the system message must stay the same during an episode")
 
-    def fresh_info(self) -> None:
-        """Whoever changes a returned info must change nothing else."""
-        kept = [copy.deepcopy(step) for step in self._play(self.new(), 0)]
-        changed = []
-        for step in self._play(self.new(), 0):
-            changed.append(copy.deepcopy(step))
-            _spoil(step[-1])
-        if kept != changed:
-            self.fail("info must be fresh data each step", "a change to one info showed in a later step")
+    def undisturbed(self) -> None:
+        """Readers of ``info``, other instances and the expert change nothing."""
+        for seed in PLAYED_SEEDS:
+            alone, spoilt = self._play(seed), self._play(seed, spoil=True)
+            self._same(seed, alone, spoilt, "info must be fresh data each step; each was emptied after it was read")
+            beside = self._play(seed, beside=self.bench.new())
+            self._same(seed, alone, beside, "instances must share nothing; one was played beside another")
+            if self.has_expert:
+                asked = self._play(seed, asks=2)
+                self._same(seed, alone, asked, "expert() must change nothing; it was asked twice a turn")
 
-    def limit(self) -> None:
+    def turn_limit(self) -> None:
         """An episode of useless actions ends in time."""
-        limit = self.limit_of()
-        self.env.reset(seed=0)
-        for _ in range(limit or 0):
-            _, _, terminated, truncated, _ = self.env.step("<tool_call>")
-            if terminated or truncated:
+        self.probe.reset(0)
+        for _ in range(self.limit or 0):
+            found = self.probe.step("<tool_call>")
+            if found["terminated"] or found["truncated"]:
                 return
-        if limit is not None:
-            self.fail(f"an episode must end within max_episode_steps={limit}", "it did not")
+        if self.limit is not None:
+            self.fail(f"an episode must end within max_episode_steps={self.limit}", "it did not")
 
     def expert(self) -> tuple[float | None, float | None]:
-        if not has_expert(self.env):
+        if not self.has_expert:
             return None, None
         episodes = [self._expert_episode(seed) for seed in range(EXPERT_SEEDS)]
-        rate = sum(success for success, _ in episodes) / EXPERT_SEEDS
+        failures = [found for _, found in episodes if found]
+        rate = 1 - len(failures) / EXPERT_SEEDS
         if rate <= EXPERT_RATE:
-            self.fail("the expert must succeed on most seeds", f"it succeeded on {rate:.0%} of {EXPERT_SEEDS}")
-        return rate, sum(turns for _, turns in episodes) / EXPERT_SEEDS
+            rule = "the expert must succeed on most seeds"
+            self.fail(rule, f"it succeeded on {rate:.0%} of {EXPERT_SEEDS}, and not here: {failures[0]}")
+        return rate, sum(turns for turns, _ in episodes) / EXPERT_SEEDS
 
     def gymnasium(self) -> None:
-        try:
-            check_env(self.new().unwrapped, skip_render_check=True)
-        except Exception as error:
-            raise EnvError(f"{self.id}: gymnasium's check_env must pass; {type(error).__name__}: {error}") from error
-
-    def limit_of(self) -> int | None:
-        return self.env.spec.max_episode_steps if self.env.spec else None
-
-    def _info(self, observation: Any, info: Any, roles: tuple[str, ...]) -> None:
-        if not isinstance(observation, str):
-            self.fail("an observation must be text", f"got {observation!r}")
-        if not isinstance(info, dict) or not _is_plain(info):
-            self.fail(
-                "info must be plain data that survives JSON (no arrays, tuples or NumPy numbers)", f"got {info!r}"
-            )
-        messages, errors = info.get("messages"), info.get("errors")
-        if not isinstance(messages, list) or not all(_is_message(message, roles) for message in messages):
-            self.fail(
-                f"info['messages'] must be messages of roles {roles}, tool messages with a name", f"got {messages!r}"
-            )
-        if "\n".join(message["content"] for message in messages) != observation:
-            self.fail("info['messages'] must say what the observation says", f"got {messages!r} and {observation!r}")
-        if not isinstance(errors, list) or not all(isinstance(kind, str) for kind in errors):
-            self.fail("info['errors'] must be a list of kinds", f"got {errors!r}")
+        env = self.bench.new().env.unwrapped
+        check = partial(check_env, env, skip_render_check=True)
+        self.bench.call("gymnasium's check_env", check, times=GYMNASIUM_CALLS)
 
     def _no_secret(self, text: str, info: Mapping[str, Any]) -> None:
         for secret in _strings(info.get("privileged")):
             if len(secret) >= SECRET_LENGTH and secret in text:
-                self.fail(
-                    "privileged facts must not be told before they are found out",
-                    f"{secret!r} stands in {text[:200]!r}",
-                )
+                rule = "privileged facts must not be told before they are found out"
+                self.fail(rule, f"{secret!r} stands in {text[:200]!r}")
 
-    def _over(self, info: Mapping[str, Any]) -> None:
-        if not isinstance(info.get("success"), bool):
-            self.fail("info['success'] must be true or false once the episode is over", f"got {info.get('success')!r}")
+    def _over(self, probe: Probe, found: Found) -> None:
+        success = found["info"].get("success")
+        if not isinstance(success, bool):
+            self.fail("info['success'] must be true or false once the episode is over", f"got {success!r}")
         try:
-            self.env.step("x")
+            self.bench.call("step after the end", lambda: probe.env.step("x"), passes=ResetNeeded)
         except ResetNeeded:
             return
         self.fail("step after the end must raise gymnasium.error.ResetNeeded", "it returned")
 
     def _wrong_arguments(self) -> Iterator[str]:
         """For each tool: nothing, junk, a likely call twice, and a likely call beside a broken one."""
-        for tool in tools_of(self.env):
+        for tool in self.tools:
             likely = ToolCall(tool.name, _likely(tool))
             yield call(tool.name)
             yield call(tool.name, **{name: [{"x": None}] for name in likely.arguments}, _unknown=1)
@@ -221,47 +197,61 @@ class _Check:
             yield render_action("Twice.", [likely, likely])
             yield render_action("", [likely]) + "<tool_call>{"
 
-    def _play(self, env: Env, seed: int) -> Iterator[tuple[Any, ...]]:
-        """Expert, junk and likely calls by turns, from one seed; yields every step."""
-        observation, info = env.reset(seed=seed)
-        yield observation, info
-        script = [*HOSTILE[2:5], *(render_action("", [ToolCall(tool.name, _likely(tool))]) for tool in tools_of(env))]
-        for turn in range(min(self.limit_of() or MAX_TURNS, 2 * len(script))):
-            by_expert = has_expert(env) and (turn + seed) % 2
-            step = env.step(expert_action(env) if by_expert else script[turn // 2 % len(script)])
-            yield step
-            if step[2] or step[3]:
-                return
+    def _play(self, seed: int, beside: Probe | None = None, asks: int = 1, spoil: bool = False) -> list[Found]:
+        """Likely calls and junk in a fresh instance: what came back, and what the expert advised.
 
-    def _expert_episode(self, seed: int) -> tuple[bool, int]:
-        self.env.reset(seed=seed)
-        for turn in range(1, (self.limit_of() or MAX_TURNS) + 1):
-            action = expert_action(self.env)
+        Args:
+            seed: Of the episode. Where it is odd, every other action is the expert's.
+            beside: Another instance, which is reset and stepped before each step.
+            asks: How often the expert is asked at each state.
+            spoil: Whether to empty each ``info`` after it was read.
+        """
+        probe = self.bench.new()
+        found, history = probe.reset(seed), []
+        script = [*(render_action("", [ToolCall(t.name, _likely(t))]) for t in self.tools), *HOSTILE[2:4]]
+        by_turns = self.has_expert and seed % 2
+        for turn in range(min(self.limit or MAX_TURNS, 2 * len(script))):
+            history.append(copy.deepcopy(found))
+            if spoil:
+                _spoil(found["info"])
+            action = script[(turn // 2 if by_turns else turn + seed) % len(script)]
+            if beside:
+                beside.reset(seed + 100)
+                beside.step(action)
+            if self.has_expert:
+                advice = [probe.expert() for _ in range(asks)][-1]
+                history[-1]["the expert's action"] = advice
+                action = advice if by_turns and turn % 2 else action
+            found = probe.step(action)
+            if found["terminated"] or found["truncated"]:
+                break
+        return [*history, found]
+
+    def _same(self, seed: int, one: list[Found], other: list[Found], rule: str) -> None:
+        for turn, (here, there) in enumerate(zip(one, other, strict=False)):  # lengths differ only after a step differs
+            for key in here:
+                if here[key] != there[key]:
+                    pair = " and ".join(brief(repr(value), 150) for value in (here[key], there[key]))
+                    self.fail(rule, f"seed {seed}, turn {turn}: {key} {pair}")
+
+    def _expert_episode(self, seed: int) -> tuple[int, str]:
+        """The number of turns, and the first bad turn of an episode without success (the last turn where none was bad)."""
+        self.probe.reset(seed)
+        bad = ""
+        for turn in range(1, (self.limit or MAX_TURNS) + 1):
+            action = self.probe.expert()
             if parse_action(action).problems:
                 self.fail("the expert must write canonical actions (use agentopd.call)", f"seed {seed}: {action!r}")
-            observation, _, terminated, truncated, info = self.env.step(action)
-            self._info(observation, info, ("user", "tool"))
-            if terminated:
-                self._over(info)
-            if terminated or truncated:
-                return bool(info.get("success", False)), turn
-        return False, turn
-
-
-def _is_plain(info: Mapping[str, Any]) -> bool:
-    try:
-        return bool(json.loads(json.dumps(info, allow_nan=False)) == info)
-    except (TypeError, ValueError):
-        return False
-
-
-def _is_message(message: Any, roles: tuple[str, ...]) -> bool:
-    return (
-        isinstance(message, dict)
-        and message.get("role") in roles
-        and isinstance(message.get("content"), str)
-        and (message["role"] != "tool" or isinstance(message.get("name"), str))
-    )
+            found = self.probe.step(action)
+            errors = found["info"]["errors"]
+            told = f"seed {seed}, turn {turn}: {brief(action, 150)!r} was answered {brief(found['observation'], 150)!r}"
+            if errors and not bad:
+                bad = f"{told} ({', '.join(errors)})"
+            if found["terminated"]:
+                self._over(self.probe, found)
+            if found["terminated"] or found["truncated"]:
+                break
+        return turn, "" if found["info"].get("success", False) else bad or f"{told}, the last of {turn} turns"
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
+from inspect import iscoroutinefunction
 from threading import Thread
 from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
 
 from agentopd.action import ParsedAction, brief, call, parse_action, plain_number, render_action
+from agentopd.answer import answer, well_formed_data
 from agentopd.errors import ConfigError, EnvError, ToolError
 from agentopd.signature import arguments_of, json_schema, summary
 from agentopd.types import ToolCall
@@ -47,18 +49,18 @@ class Tool:
     def schema(self) -> dict[str, Any]:
         """The tool in the form that chat templates and chat APIs read."""
         function = {"name": self.name, "description": self.description, "parameters": self.parameters}
-        return {"type": "function", "function": function}
+        return {"type": "function", "function": well_formed_data(function)}
 
     def __call__(self, /, **arguments: Any) -> str:
         """Runs the tool.
 
         Returns:
-            ``str()`` of the result, ``ok`` for a function that returns nothing.
+            The result as text, by the rules of :func:`agentopd.answer.answer`: JSON, unless it is text already.
 
         Raises:
             ToolError: the arguments are wrong, the function raised, or time ran out. A ``ToolError`` that the function raised
                 itself keeps its message and kind.
-            EnvError: the function raised one, to say that not the call but the environment is broken.
+            EnvError: not the call but the environment is broken: the function raised one, or what it returned has no text form.
         """
         work = partial(self.function, **self._checked(arguments))
         try:
@@ -67,7 +69,12 @@ class Tool:
             raise
         except (Exception, SystemExit) as error:
             raise ToolError(f"{self.name}: {type(error).__name__}: {brief(str(error), 200)}") from error
-        return "ok" if result is None else str(result)
+        try:
+            return answer(result)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise EnvError(
+                f"tool {self.name} returned what a model cannot read ({brief(str(error), 100)}); return text, or data that JSON can hold"
+            ) from error
 
     def _checked(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -104,7 +111,7 @@ def tool(function: Any = None, /, *, time_limit: float | None = None) -> Any:
             A thread cannot be killed: one that hangs lives until the process ends, and whatever it still writes it writes.
 
     Raises:
-        ConfigError: the docstring or a type hint is missing.
+        ConfigError: the docstring or a type hint is missing, or the function is async.
     """
     if function is None:
         return partial(_marked, time_limit=time_limit)
@@ -116,6 +123,10 @@ def _marked(function: F, time_limit: float | None) -> F:
     if not description:
         raise ConfigError(
             f"tool {function.__name__}: no docstring; its first paragraph tells the model what the tool does"
+        )
+    if iscoroutinefunction(function):
+        raise ConfigError(
+            f"tool {function.__name__}: it is async; write a plain function, environments step side by side"
         )
     if time_limit is not None and time_limit <= 0:
         raise ConfigError(f"tool {function.__name__}: time_limit={time_limit} must be positive seconds")
@@ -186,13 +197,14 @@ def _mark_of(kind: type, name: str) -> Any:
 
 def _within(name: str, seconds: float, work: Callable[[], Any]) -> Any:
     future: Future[Any] = Future()
-    Thread(target=_settle, args=(future, work), daemon=True).start()
+    Thread(target=settle, args=(future, work), daemon=True).start()
     if not wait([future], timeout=seconds).done:
         raise ToolError(f"{name}: no answer within {seconds:g} s", kind="tool_timeout")
     return future.result()
 
 
-def _settle(future: "Future[Any]", work: Callable[[], Any]) -> None:
+def settle(future: "Future[Any]", work: Callable[[], Any]) -> None:
+    """Runs ``work`` and puts what came of it, an exception included, into ``future``; for a thread of its own."""
     try:
         future.set_result(work())
     except BaseException as error:  # handed to the caller, who decides

@@ -8,10 +8,11 @@ Results: ``benchmarks/results/quickstart.json``, every panel's successes task by
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.measured import measured_run
 
 RESULTS = Path(__file__).parent / "results" / "quickstart.json"
 ARMS: dict[str, tuple[str, ...]] = {
@@ -32,29 +33,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     for seed in [] if arguments.table else arguments.seeds:
         for arm in ARMS:
             if f"{arm}/{seed}" not in results:
-                results[f"{arm}/{seed}"] = run(arm, seed, arguments.output)
+                results[f"{arm}/{seed}"] = measured_run(
+                    [f"seed={seed}", *ARMS[arm]], arguments.output / f"{arm}-{seed}"
+                )
                 RESULTS.parent.mkdir(parents=True, exist_ok=True)
                 RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
-
-
-def run(arm: str, seed: int, output: Path) -> dict[str, Any]:
-    """One run of one arm: successes of every panel, seconds, and what made them."""
-    import torch
-
-    import agentopd
-
-    config = agentopd.load_config("quickstart", [f"seed={seed}", *ARMS[arm]])
-    begin = time.perf_counter()
-    result = agentopd.train(config, output / f"{arm}-{seed}")
-    return {
-        "seconds": round(time.perf_counter() - begin, 1),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "agentopd": agentopd.__version__,
-        "updates": config.train.steps,
-        "success": {name: panel.success_B.astype(int).tolist() for name, panel in result.panels.items()},
-    }
 
 
 def table(results: dict[str, Any]) -> str:

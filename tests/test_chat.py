@@ -160,7 +160,7 @@ def hostile(name: str) -> st.SearchStrategy[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_text_that_imitates_special_tokens_stays_text(name: str, data: st.DataObject) -> None:
     chat, text = chat_of(name), hostile(name)
@@ -179,7 +179,7 @@ def test_text_that_imitates_special_tokens_stays_text(name: str, data: st.DataOb
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters=Guard.MARK)))
 def test_other_text_is_tokenised_plainly(name: str, text: str) -> None:
     chat, messages = chat_of(name), [*ASK, Message(role="tool", content=text)]
@@ -199,7 +199,7 @@ def test_half_surrogates_are_replaced() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_read_never_raises(name: str, data: st.DataObject) -> None:
     chat = chat_of(name)
@@ -241,7 +241,7 @@ json_values = st.recursive(
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_what_is_written_reads_back(name: str, data: st.DataObject) -> None:
     chat, text = chat_of(name), hostile(name)

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from agentopd.config import Config, build, dump, load_config, load_recipe, recipes
+from agentopd.config import Config, build, dump, load_config
 from agentopd.errors import ConfigError
 from agentopd.overrides import apply
+from agentopd.shipped import load_recipe, recipes
 
 MINIMAL: dict[str, Any] = {
     "env": "agentopd/Checkout-v0",
@@ -76,19 +77,66 @@ def test_overrides(key: str, value: Any, expected: dict[str, Any]) -> None:
         assert not {"alpha", "kwargs", "new"} & set(node)
 
 
-def test_a_recipe_is_the_start_and_the_objective_comes_after() -> None:
-    config = load_config("quickstart", ["method=gkd", "objective.divergence.beta=0.25"])
+def test_a_recipe_is_the_start_and_the_objective_comes_after_in_any_order() -> None:
+    overrides = ["objective.divergence.beta=0.25", "objective.aggregate=turn", "method=gkd"]
+    config = load_config("quickstart", overrides)
     assert config.objective.terms[0].divergence.plain() == {"kind": "jsd", "beta": 0.25}
+    assert config.objective.aggregate.kind == "turn"
+    assert set(config.objective.sources["fresh"].actors) == {"student", "teacher"}
+    assert config == load_config("quickstart", overrides[::-1])
+
+
+def test_the_last_method_wins_and_one_word_replaces_a_kind_whatever_the_order() -> None:
+    overrides = ["objective.divergence.kind=reverse_kl", "method=grpo", "method=gkd"]
+    config = load_config("quickstart", overrides)
+    assert config.objective.terms[0].divergence.plain() == {"kind": "reverse_kl"}
+    assert config.objective.title == load_recipe("gkd")["title"]
+
+
+def test_a_method_override_replaces_the_files_method_and_objective_alone() -> None:
+    file = MINIMAL | {"method": "gkd", "objective": {"aggregate": "sequence", "divergence": "skew_forward_kl"}}
+    merged = build(file).objective
+    assert (merged.aggregate.kind, merged.terms[0].divergence.kind) == ("sequence", "skew_forward_kl")
+    assert merged.title == load_recipe("gkd")["title"]
+    plain = load_config(MINIMAL | {"method": "agentopd"})
+    assert load_config(file, ["method=agentopd"]) == plain
+    assert load_config(file, ["objective.rescale=true", "method=agentopd"]).objective.terms[0].rescale is True
+
+
+def test_a_whole_objective_replaces_the_files_and_keeps_the_method() -> None:
+    file = MINIMAL | {"method": "gkd", "objective": {"aggregate": "sequence"}}
+    objective = load_config(file, ["objective={divergence: reverse_kl}"]).objective
+    assert objective == load_config(MINIMAL | {"method": "gkd", "objective": {"divergence": "reverse_kl"}}).objective
+    assert objective.aggregate.kind == "token"
 
 
 def test_an_override_of_a_resolved_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(dump(load_config("quickstart")))
     again = load_config(
-        tmp_path / "config.yaml", ["method=gkd", "env.id=agentopd/Calculator-v0", "teacher.where.every=2"]
+        tmp_path / "config.yaml",
+        ["objective.aggregate=turn", "method=gkd", "env.id=agentopd/Calculator-v0", "teacher.where.every=2"],
     )
-    assert again.objective.terms[0].divergence.kind == "jsd"
+    assert again.objective == load_config("quickstart", ["method=gkd", "objective.aggregate=turn"]).objective
     assert again.envs[0].id == "agentopd/Calculator-v0"
     assert again.teachers["teacher"].settings["where"].every == 2
+
+
+def test_the_long_form_overrides_the_short_one() -> None:
+    overrides = ["envs.0.weight=2", "teachers.teacher.max_tokens=7"]
+    config = load_config(MINIMAL, overrides)
+    assert (config.envs[0].id, config.envs[0].weight) == ("agentopd/Checkout-v0", 2.0)
+    assert config.teachers["teacher"].settings["max_tokens"] == 7
+    assert config == load_config(MINIMAL, ["env.weight=2", "teacher.max_tokens=7"])
+    assert len(load_config(MINIMAL, ["envs=[a/B-v0, c/D-v0]"]).envs) == 2
+
+
+@pytest.mark.parametrize("written", ["1e-3", "1E-3", "1.e-3", ".1e-2", "0.001", "1.0e-3"])
+def test_numbers_with_an_exponent_are_numbers(written: str, tmp_path: Path) -> None:
+    assert load_config("quickstart", [f"train.learning_rate={written}"]).train.learning_rate == 0.001
+    config = load_config("quickstart", [f"env.kwargs={{failure_rate: {written}, name: '1e3'}}"])
+    assert config.envs[0].kwargs == {"failure_rate": 0.001, "name": "1e3"}
+    (tmp_path / "again.yaml").write_text(dump(config))
+    assert load_config(tmp_path / "again.yaml") == config
 
 
 @pytest.mark.parametrize(
@@ -109,6 +157,18 @@ def test_an_override_of_a_resolved_configuration(tmp_path: Path) -> None:
         (["objective.terms.7.weight=uniform"], ["objective.terms", "7"]),
         (["rollout.temperature.x=1"], ["rollout.temperature"]),
         (["student.dtype=int8"], ["student.dtype", "int8"]),
+        (["objective.divergance.kind=jsd"], ["objective.divergance", "did you mean 'divergence'"]),
+        (["teacher.kind=os:getcwd"], ["teacher: ", "'os:getcwd' takes ()", "(context, *, setting"]),
+        (
+            ["objective.coefficient={kind: step, values: [1], boundaries: [1]}"],
+            ["objective.coefficient: ", "0 boundaries"],
+        ),
+        (["metod=gkd"], ["metod", "did you mean 'method'"]),
+        (["teacher.new={hidden: 3}"], ["teacher", "new.hidden", "did you mean 'hidden_size'"]),
+        (["method.beta=1"], ["method.beta", "objective.beta=1"]),
+        (["train..steps=1"], ["train..steps=1", "key=value"]),
+        (["train.steps=2001-99-99"], ["train.steps", "not valid YAML"]),
+        (["env.kwargs.x=[1"], ["env.kwargs.x", "not valid YAML"]),
     ],
 )
 def test_bad_input_names_the_path_and_the_remedy(overrides: list[str], words: list[str]) -> None:

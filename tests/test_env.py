@@ -373,7 +373,7 @@ def test_vector_environments() -> None:
     assert info["messages"][1][0]["name"] == "price"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text(max_size=60), max_size=4), st.integers(0, 2**32 - 1))
 def test_any_text_is_answered_and_reproducible(actions: list[str], seed: int) -> None:
     def play() -> list[Any]:

@@ -16,11 +16,12 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from agentopd.evaluation import Panel
 from agentopd.records import RecordWriter
-from agentopd.types import Failure, Key, Outcome, Record, Segment, Task, ToolCall, Trajectory, Turn
+from agentopd.types import Failure, Key, Message, Outcome, Record, Segment, Task, ToolCall, Trajectory, Turn
 from agentopd.viewer import write_report
 from agentopd.viewer.transcript import pieces
 
 EVIL = "<script>alert('x')</script>"
+QUESTION = "What do 2 and 3 make, <together>?"
 PROMPT, ACTION = "Add 2 and 3 & say so.", "add <2> & 3 → ü"
 
 
@@ -56,7 +57,13 @@ def _record(step: int, index: int, success: bool, failure: Failure | None = None
     )
     outcome = Outcome(float(success), success, "failed" if failure else "terminated")
     key, task = Key(EVIL, step, index), Task("toy/Sum-v0", index)
-    return Record(Trajectory(key, task, ("student",), (segment,), (turn,), outcome, failure=failure))
+    opening: tuple[Message, ...] = ({"role": "system", "content": EVIL}, {"role": "user", "content": QUESTION})
+    tool = {"type": "function", "function": {"name": "add", "description": EVIL}}
+    return Record(
+        Trajectory(
+            key, task, ("student",), (segment,), (turn,), outcome, failure=failure, opening=opening, tools=(tool,)
+        )
+    )
 
 
 def _signals(record: Record) -> dict[str, np.ndarray]:
@@ -66,7 +73,8 @@ def _signals(record: Record) -> dict[str, np.ndarray]:
         "segment": np.zeros(len(index), np.int32),
         "index": index.astype(np.int32),
         "entropy": np.zeros(len(index), np.float32),
-        "loss/phi": np.linspace(-0.5, 2.0, len(index), dtype=np.float32),
+        "loss/coef": np.ones(len(index), np.float32),
+        "loss/divergence": np.linspace(-0.5, 2.0, len(index), dtype=np.float32),
     }
 
 
@@ -81,7 +89,9 @@ def run(tmp_path: Path) -> Path:
     (folder / "student").mkdir(parents=True)
     _bytes_tokenizer().save(str(folder / "student" / "tokenizer.json"))
     (folder / "config.yaml").write_text(f"seed: 0\nnote: {EVIL}\n")
-    rows = [{"step": s, "train/loss": 1 / s, "train/loss/phi": 2 / s, "rollout/success": s / 10} for s in range(1, 6)]
+    rows = [
+        {"step": s, "train/loss": 1 / s, "train/loss/divergence": 2 / s, "rollout/success": s / 10} for s in range(1, 6)
+    ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     panels = {"student_before": _panel(6), "student@3": _panel(10), "teacher": _panel(19), "student_after": _panel(15)}
     (folder / "panels.json").write_text(json.dumps(panels))
@@ -147,10 +157,10 @@ def test_the_page_draws_its_charts_as_text_without_network(run: Path) -> None:
     assert [chart["aria-label"] for chart in charts] == [
         "Success by step",
         "loss",
-        "loss: mean phi",
+        "mean loss/divergence",
         "Success by turns",
         "Bad actions by turn",
-        "loss/phi by turn",
+        "loss/divergence by turn",
     ]
     assert "held-out tasks" in page.text
     assert not list(page.named("script")) + list(page.named("link")) + list(page.named("img"))
@@ -159,15 +169,18 @@ def test_the_page_draws_its_charts_as_text_without_network(run: Path) -> None:
     assert "#0000" not in (run / "report.html").read_text()
 
 
-def test_the_page_shows_three_successes_and_three_failures_of_the_last_step(run: Path) -> None:
+def test_the_page_shows_two_successes_and_two_failures_of_the_first_and_the_last_step(run: Path) -> None:
     page = _page(run)
     episodes = [attrs for attrs in page.named("details") if attrs.get("class") == "episode"]
-    assert len(episodes) == 6
-    assert page.text.count("no success toy/Sum-v0") == 3
-    assert "/4/0/0" in page.text
-    assert "/0/0/0" not in page.text
-    assert "From step 4." in page.text
-    assert PROMPT in page.text
+    assert len(episodes) == 8
+    assert page.text.count("no success toy/Sum-v0") == 4
+    for key in ("/0/0/0", "/0/1/0", "/4/0/0", "/4/3/0"):
+        assert f"{EVIL}{key}" in page.text
+    assert page.text.index("Step 0") < page.text.index("/0/0/0") < page.text.index("Step 4") < page.text.index("/4/0/0")
+    assert page.text.count(f"user{QUESTION}") == 8
+    assert page.text.count(f"system{EVIL}") == 8
+    assert page.text.count("tools: add") == 8
+    assert PROMPT not in page.text
     assert "→ add(x=2)" in page.text
     assert "tool · add" in page.text
     assert "reward 1" in page.text
@@ -176,11 +189,11 @@ def test_the_page_shows_three_successes_and_three_failures_of_the_last_step(run:
 def test_tokens_are_shaded_by_the_signal(run: Path) -> None:
     page = _page(run)
     shaded = list(page.named("i"))
-    assert len(shaded) == len(_bytes_tokenizer().encode(ACTION).ids)
+    assert len(shaded) == 2 * len(_bytes_tokenizer().encode(ACTION).ids)
     assert (shaded[0]["title"], shaded[0]["class"]) == ("-0.5", "n")
     assert (shaded[-1]["title"], shaded[-1]["style"]) == ("2", "--d:1.00")
     assert "class" not in shaded[-1]
-    assert page.text.count(ACTION) == 6
+    assert page.text.count(ACTION) == 8
 
 
 def test_text_of_models_and_environments_is_escaped(run: Path) -> None:

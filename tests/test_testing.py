@@ -1,5 +1,6 @@
 """The conformance test finds each kind of broken environment."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -118,6 +119,137 @@ class Deaf(Good):
         return super().reset(seed=123 if seed == 456 else seed, options=options)
 
 
+class Rich(Good):
+    """Rewards what is no number."""
+
+    reward: Any = "high"
+
+    def step(self, action: str) -> Step:
+        observation, _, terminated, truncated, info = super().step(action)
+        return observation, self.reward, terminated, truncated, info
+
+
+class Infinite(Rich):
+    reward = float("nan")
+
+
+class Generous(Good):
+    @tool
+    def look(self) -> str:
+        """Look."""
+        self.add_reward("high")  # type: ignore[arg-type]
+        return self.capital
+
+
+class Shared(Good):
+    atlas: dict[str, str] = {}
+
+    def start(self) -> str:
+        first = super().start()
+        self.atlas["open"] = self.capital
+        return first
+
+    @tool
+    def look(self) -> str:
+        """Look."""
+        return self.atlas["open"]
+
+
+class Remembering(Good):
+    looks: list[str] = []
+
+    @tool
+    def look(self) -> str:
+        """Look."""
+        self.looks.append(self.capital)
+        return str(len(self.looks))
+
+
+class Restless(Good):
+    """Changes the system message in the middle of an episode."""
+
+    @tool
+    def look(self) -> str:
+        """Look."""
+        self.instructions = f"It is {self.capital}."
+        return self.capital
+
+
+class Wordless(Good):
+    instructions = None  # type: ignore[assignment]
+
+
+class Dithering(Good):
+    """Its expert draws from the environment's own generator."""
+
+    def expert(self) -> str:
+        return call("name" if self.np_random.random() < 0.9 else "look", capital=self.capital)
+
+
+class Dumb(Good):
+    def expert(self) -> str:
+        return None  # type: ignore[return-value]
+
+
+class Clumsy(Good):
+    def expert(self) -> str:
+        return call("nam", capital=self.capital)
+
+
+class Binary(Good):
+    @tool
+    def look(self) -> Any:
+        """Look."""
+        return self.capital.encode()
+
+
+class Halved(Good):
+    def step(self, action: str) -> Step:
+        _, reward, terminated, truncated, info = super().step(action)
+        return "\ud800", reward, terminated, truncated, info
+
+
+class Failing(Good):
+    def start(self) -> str:
+        return str(self.options["level"])
+
+
+class Unmade(Good):
+    def __init__(self) -> None:
+        self.maps = dict[str, int]()["europe"]
+
+
+class Hanging(Good):
+    """Waits where it is told to."""
+
+    where = ""
+
+    def start(self) -> str:
+        return self._wait("start") or super().start()
+
+    @tool
+    def look(self) -> str:
+        """Look."""
+        return self._wait("look") or self.capital
+
+    def expert(self) -> str:
+        return self._wait("expert") or super().expert()
+
+    def _wait(self, where: str) -> str:
+        time.sleep(3.0 if where == self.where else 0.0)
+        return ""
+
+
+class Greedy(Good):
+    """Its tool changes the arguments it was given, and its default; that harms nobody."""
+
+    @tool
+    def mark(self, places: list[str] = []) -> str:  # noqa: B006
+        """Mark places."""
+        places.append("here")
+        return str(len(places))
+
+
 @pytest.fixture
 def register() -> Iterator[Callable[[type[TextEnv]], str]]:
     def add(kind: type[TextEnv]) -> str:
@@ -134,22 +266,41 @@ def test_a_good_environment_passes(register: Callable[[type[TextEnv]], str]) -> 
     assert report.tools == ("look", "name")
 
 
+@pytest.mark.filterwarnings("ignore:.*reward")
 @pytest.mark.parametrize(
     ("kind", "rule"),
     [
         (Telling, "privileged facts must not be told"),
         (Whispering, "privileged facts must not be told"),
-        (Raising, "no action may raise; '' raised ValueError"),
+        (Raising, "step('') (seed 0, turn 1) must not raise; it raised ValueError: invalid literal"),
         (Unseeded, "the same seed and actions must give the same steps"),
-        (Arrays, "info must be plain data"),
+        (Arrays, "info['privileged'] must be plain data"),
         (Reused, "info must be fresh data"),
         (Foolish, "the expert must succeed on most seeds; it succeeded on 0% of 20"),
+        (Foolish, """seed 0, turn 1: '<tool_call> {"name": "name", "arguments": {"capital": "Bonn"}} </tool_call>'"""),
+        (Foolish, "was answered 'ok', the last of 1 turns"),
+        (Clumsy, "seed 0, turn 1: "),
+        (Clumsy, """was answered "unknown tool 'nam'; tools: look, name" (unknown_tool)"""),
+        (Rich, "a reward must be a finite number; seed 0, turn 1 gave 'high'"),
+        (Infinite, "a reward must be a finite number; seed 0, turn 1 gave nan"),
+        (Generous, "Generous: a reward must be a finite number, not 'high'"),
+        (Shared, "instances must share nothing"),
+        (Remembering, "nothing kept from before"),
+        (Restless, "the system message must stay the same during an episode"),
+        (Wordless, "instructions must be text, not None"),
+        (Dithering, "expert() must change nothing"),
+        (Dumb, "Dumb.expert() must return an action as text (see agentopd.call), not None"),
+        (Binary, "tool look returned what a model cannot read (bytes has no text form)"),
+        (Halved, "an observation must not hold half surrogates"),
+        (Failing, """reset(seed=0) must not raise; it raised KeyError: 'level' (test_testing.py, line """),
+        (Failing, """: return str(self.options["level"]))"""),
+        (Unmade, "making it must not raise; it raised KeyError: 'europe' (test_testing.py, line "),
         (Mumbling, "the expert must write canonical actions"),
         (Endless, "the expert must succeed on most seeds"),
         (Silent, "must say what the observation says"),
         (Undying, "step after the end must raise"),
         (Blind, "a malformed call must be counted"),
-        (Deaf, "gymnasium's check_env must pass"),
+        (Deaf, "gymnasium's check_env must not raise; it raised AssertionError"),
     ],
 )
 def test_a_broken_environment_is_named(
@@ -159,6 +310,39 @@ def test_a_broken_environment_is_named(
         check_text_env(register(kind))
     assert str(caught.value).startswith("tests/Broken-v0: ")
     assert rule in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "call_"),
+    [
+        ("start", "reset(seed=0)"),
+        ("look", """step('<tool_call> {"name": "look", "arguments": {}} </tool_call>') (seed 0, turn 1)"""),
+        ("expert", "expert() (seed 0, turn 1)"),
+    ],
+)
+def test_a_hanging_environment_does_not_hang_the_check(
+    register: Callable[[type[TextEnv]], str], monkeypatch: pytest.MonkeyPatch, where: str, call_: str
+) -> None:
+    monkeypatch.setattr(Hanging, "where", where)
+    begin = time.monotonic()
+    with pytest.raises(EnvError) as caught:
+        check_text_env(register(Hanging), time_limit=0.1)
+    assert time.monotonic() - begin < 1.0
+    assert f"{call_} must end within 0.1 s" in str(caught.value)
+
+
+def test_a_tool_that_changes_its_arguments_harms_nobody(register: Callable[[type[TextEnv]], str]) -> None:
+    assert check_text_env(register(Greedy)).expert_rate == 1.0
+
+
+def test_a_system_message_of_each_episode_is_allowed(register: Callable[[type[TextEnv]], str]) -> None:
+    class Varied(Good):
+        def start(self) -> str:
+            first = super().start()
+            self.instructions = f"Look {self.np_random.integers(1, 9)} times."
+            return first
+
+    assert check_text_env(register(Varied)).expert_rate == 1.0
 
 
 def test_an_unknown_id_is_a_config_error() -> None:

@@ -36,7 +36,7 @@ def rendered(messages: list[Any], **kwargs: Any) -> str:
     return str(TOKENIZER.apply_chat_template(messages, tokenize=False, **kwargs))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.text() | st.lists(st.sampled_from([*SPECIAL, *CALL_PARTS, " ", "\n", "7", "pear", "é", "\r\n  "])).map("".join)
 )

@@ -197,6 +197,10 @@ def variadic(*items: str) -> None:
     """Doc."""
 
 
+async def later(item: str) -> None:
+    """Doc."""
+
+
 def unreadable(item: "Missing") -> None:  # type: ignore[name-defined] # noqa: F821
     """Doc."""
 
@@ -209,6 +213,7 @@ def unreadable(item: "Missing") -> None:  # type: ignore[name-defined] # noqa: F
         (only_args, "only_args: no docstring"),
         (wrong_docs, "describes 'thing'"),
         (variadic, "by name"),
+        (later, "later: it is async; write a plain function"),
         (unreadable, "Missing"),
     ],
 )
@@ -254,7 +259,7 @@ calls = st.lists(st.builds(ToolCall, hostile_text, st.dictionaries(hostile_text,
 contents = hostile_text.filter(lambda text: not any(marker in text for marker in MARKERS))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(contents, calls)
 def test_parsing_undoes_rendering(content: str, calls: list[ToolCall]) -> None:
     assert parse_action(render_action(content, calls)) == ParsedAction(content, tuple(calls))

@@ -1,5 +1,6 @@
 """Extra tools, limits of turns, and text faces."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -7,14 +8,17 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
+from gymnasium.vector import SyncVectorEnv
+from gymnasium.wrappers import OrderEnforcing, RecordEpisodeStatistics, TimeLimit
 
 from agentopd.env import TextEnv, expert_action, has_expert, make, system_prompt, tools_of
 from agentopd.errors import ConfigError, EnvError
 from agentopd.faces import face_of, tell
+from agentopd.rollout.session import Session
 from agentopd.testing import check_text_env
 from agentopd.tooling import call, render_action, tool
 from agentopd.tools.calculator import calculate
-from agentopd.types import ToolCall
+from agentopd.types import Task, ToolCall
 from agentopd.wrappers import TextFace, ToolUse, TurnLimit
 
 
@@ -238,3 +242,84 @@ def test_success_of_toy_text_games() -> None:
 @pytest.mark.parametrize("id", ["FrozenLake-v1", "FrozenLake8x8-v1", "CliffWalking-v1", "Taxi-v4", "Blackjack-v1"])
 def test_faces_conform(id: str) -> None:
     assert check_text_env(id).tools == ("act",)
+
+
+def stock(env: TextEnv) -> gymnasium.Env[str, str]:
+    return RecordEpisodeStatistics(OrderEnforcing(TimeLimit(env, max_episode_steps=3)))
+
+
+class Known(Sum):
+    """With all that a collector asks for."""
+
+    instructions = "Add."
+
+    def expert(self) -> str:
+        return call("submit", total=5)
+
+    def privileged(self) -> dict[str, Any]:
+        return {"total": 5}
+
+
+@pytest.fixture
+def stock_id() -> Iterator[str]:
+    gymnasium.register("tests/Stock-v0", entry_point=lambda **kwargs: stock(Known(**kwargs)))
+    yield "tests/Stock-v0"
+    gymnasium.registry.pop("tests/Stock-v0")
+
+
+def test_stock_wrappers_let_everything_through_to_the_collector(stock_id: str) -> None:
+    session = Session(Task(stock_id, seed=0), advice=True, needs_expert=True)
+    begun = session.reset()
+    assert begun.system == "Add."
+    assert [schema["function"]["name"] for schema in begun.tools] == ["submit", "wait"]
+    assert begun.privileged == {"total": 5}
+    assert begun.advice == call("submit", total=5)
+    ended = session.step(str(begun.advice))
+    assert (ended.reward, ended.terminated, ended.success) == (1.0, True, True)
+
+
+def test_stock_wrappers_conform_and_do_their_work(stock_id: str) -> None:
+    assert check_text_env(stock_id).expert_turns == 1.0
+    env = make(stock_id)
+    with pytest.raises(ResetNeeded):
+        env.step("x")
+    env.reset(seed=0)
+    assert isinstance(env.unwrapped, Known)
+    assert [env.step(call("wait"))[3] for _ in range(3)] == [False, False, True]
+    env.reset(seed=0)
+    info = env.step(call("submit", total=5))[4]
+    assert (info["episode"]["r"], info["episode"]["l"], info["success"]) == (1.0, 1, True)
+
+
+def test_gymnasium_makes_vectors_of_text() -> None:
+    envs = gymnasium.make_vec("agentopd.envs:agentopd/Checkout-v0", 2, items=1, failure_rate=0.0)
+    assert isinstance(envs, SyncVectorEnv)
+    observations, _ = envs.reset(seed=0)
+    assert all("cost?" in text for text in observations)
+    assert envs.get_attr("tools")[1].names == ("price", "calculate", "submit")
+    assert list(envs.step(envs.call("expert"))[1]) == [0.0, 0.0]
+
+
+def test_a_face_renders_as_the_game_does() -> None:
+    env = make("FrozenLake-v1", render_mode="ansi", is_slippery=False)
+    env.reset(seed=0)
+    env.step(call("act", action="right"))
+    assert "(Right)" in str(env.render())
+    assert env.render_mode == "ansi"
+
+
+@pytest.mark.filterwarnings("ignore:.*render_mode")
+def test_an_environment_that_cannot_render_says_so() -> None:
+    with pytest.raises(ConfigError, match="render_mode"):
+        make("agentopd/Checkout-v0", render_mode="human")
+
+
+def test_a_face_passes_on_an_expert_below_it() -> None:
+    class Guided(Corridor):
+        def expert(self) -> str:
+            return call("act", action="6")
+
+    env = TurnLimit(TextFace(Guided()), turns=5)
+    env.reset(seed=0)
+    env.step(expert_action(env))
+    assert env.step(expert_action(env))[4]["success"] is True

@@ -2,6 +2,7 @@
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -13,6 +14,10 @@ Value: TypeAlias = int | float
 MAX_LENGTH = 200
 MAX_VALUE = 1e15
 MAX_EXPONENT = 64
+_ONLY = "only numbers, + - * / // % ** and parentheses"
+
+_ARITHMETIC = re.compile(r"[0-9eE_.+\-*/%()\s]*")
+"""No keyword can be written with these, so that Python's parser has nothing to warn of, such as the ``1or 2`` of a confused model."""
 
 _BINARY: Mapping[type[ast.operator], Callable[[Value, Value], Value]] = {
     ast.Add: operator.add,
@@ -35,6 +40,8 @@ def calculate(expression: str) -> str:
     """
     if len(expression) > MAX_LENGTH:
         raise ToolError(f"the expression is longer than {MAX_LENGTH} characters")
+    if not _ARITHMETIC.fullmatch(expression):
+        raise ToolError(_ONLY)
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -51,7 +58,7 @@ def _value(node: ast.expr) -> Value:
             return _UNARY[type(op)](_value(operand))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             return _apply(op, _value(left), _value(right))
-    raise ToolError("only numbers, + - * / // % ** and parentheses")
+    raise ToolError(_ONLY)
 
 
 def _apply(op: ast.operator, left: Value, right: Value) -> Value:

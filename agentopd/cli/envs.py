@@ -13,17 +13,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table."""
-    from rich.console import Console
-    from rich.table import Table
-
     from agentopd import env as environments
+    from agentopd.cli.table import show
     from agentopd.envs import ENVS
 
-    table = Table("id", "what it is", "tools", "expert")
+    rows = []
     for env_id in ENVS:
         env = environments.make(env_id)
         summary = (type(env.unwrapped).__doc__ or "").partition("\n")[0]
         expert = "yes" if environments.has_expert(env) else "no"
-        table.add_row(env_id, summary, ", ".join(environments.tools_of(env).names), expert)
-    Console().print(table)
+        rows.append((env_id, summary, ", ".join(environments.tools_of(env).names), expert))
+        env.close()
+    show(("id", "what it is", "tools", "expert"), rows)
     return 0

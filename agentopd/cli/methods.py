@@ -3,6 +3,7 @@
 examples:
   agentopd methods
   agentopd methods gkd
+  agentopd methods | grep outcomes
 """
 
 import argparse
@@ -16,23 +17,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table, or the recipe."""
     import yaml
-    from rich.console import Console
-    from rich.table import Table
 
-    from agentopd.config import load_recipe, recipes
+    from agentopd.cli.table import show
+    from agentopd.shipped import load_recipe, recipes
 
     if arguments.name:
         print(yaml.safe_dump(load_recipe(arguments.name), sort_keys=False, allow_unicode=True, width=100), end="")
         return 0
-    table = Table("method", "signal", "access", "granularity", "title", "paper")
-    for name in recipes():
-        recipe = load_recipe(name)
-        axes = recipe.get("axes", {})
-        table.add_row(
-            name,
-            *(axes.get(a, "") for a in ("signal", "access", "granularity")),
-            recipe["title"],
-            recipe.get("paper", ""),
-        )
-    Console().print(table)
+    show(("method", "what it is; signal, access, granularity; paper"), [(name, _said_of(name)) for name in recipes()])
     return 0
+
+
+def _said_of(name: str) -> str:
+    """Title, place on the axes and paper of a recipe, a line each."""
+    from agentopd.shipped import load_recipe
+
+    recipe = load_recipe(name)
+    axes = ", ".join(recipe["axes"][axis] for axis in ("signal", "access", "granularity"))
+    return "\n".join([recipe["title"], axes, recipe.get("paper", "")]).rstrip()

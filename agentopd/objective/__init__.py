@@ -4,7 +4,7 @@ Divergences:      ``divergence`` on logits, ``linear_divergence`` fused from hid
 A method:         ``Objective`` and its ``Term``, ``Target``, ``Source``.
 A global batch:   ``Rows`` of records, ``prepare`` to coefficients, ``cut`` to micro-batches.
 A micro-batch:    ``loss``, and ``statistics`` of the student or a teacher without gradient.
-One's own weight: a function of ``Rows`` and ``TeacherColumns``, marked by ``needs_live`` if it reads the student's present state.
+One's own parts:  functions of ``Rows``, ``TeacherColumns``, ``Scored`` and ``TeacherRows``; ``docs/objective.md`` has the contracts.
 """
 
 from agentopd.objective.advantages import Scored
@@ -17,6 +17,7 @@ from agentopd.objective.loss import LossOutput, loss
 from agentopd.objective.prepare import Prepared, PreparedTerm, prepare
 from agentopd.objective.rows import LiveColumns, Rows, TeacherColumns
 from agentopd.objective.spec import Objective, Source, Target, Term
+from agentopd.objective.supports import TeacherRows
 from agentopd.objective.weights import needs_live
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Source",
     "Target",
     "TeacherColumns",
+    "TeacherRows",
     "Term",
     "cut",
     "divergence",

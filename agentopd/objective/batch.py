@@ -25,6 +25,8 @@ class BatchTerm:
     """One term over the A rows of a micro-batch."""
 
     name: str
+    key: str
+    """Where the term stands in a configuration, for messages."""
     term: Term
     coef_A: Tensor
     advantage_A: Tensor
@@ -148,7 +150,7 @@ def _term(term: PreparedTerm, row_A: Column) -> BatchTerm:
         {name: _rowwise(value, row_A) for name, value in part.items()}
         for part in (term.support, term.divergence, term.estimator)
     )
-    return BatchTerm(term.name, term.term, coef_A, advantage_A, old_A, support, divergence, estimator)
+    return BatchTerm(term.name, term.key, term.term, coef_A, advantage_A, old_A, support, divergence, estimator)
 
 
 def _rowwise(setting: Any, row_A: Column) -> Any:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agentopd.errors import ConfigError
 from agentopd.objective.divergences import FLOOR
 from agentopd.objective.prepare import Prepared
 from agentopd.objective.rows import Column
@@ -43,7 +44,7 @@ def blocks_of(prepared: Prepared, row_A: Column) -> Iterator[BatchBlock]:
     """The blocks on ``row_A`` that analytic terms read, one a teacher and head.
 
     Raises:
-        ValueError: A term reads a distribution that its teacher did not give.
+        ConfigError: A term reads a distribution that its teacher did not give.
     """
     for teacher in sorted({term.term.target.name for term in prepared.terms if term.reads_distribution}):
         local_N = np.flatnonzero(_read(prepared, teacher)[row_A])
@@ -85,7 +86,7 @@ def _head(annotation: Annotation) -> str | None:
         return annotation.block.head
     if isinstance(annotation.block, Sparse):
         return None
-    raise ValueError(
+    raise ConfigError(
         f"a term reads the distribution of teacher {annotation.teacher!r}, which gave only a {type(annotation.block).__name__} "
         "block; set estimator: {kind: score_function}, or have it annotate with dense or sparse blocks"
     )

@@ -48,7 +48,13 @@ def chunked_loss(
 def statistics(
     hidden_A_H: Tensor, head: Head, taken_A: Tensor, temperature: float = 1.0, chunk_rows: int = 1024
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of the taken tokens and entropy in nats, [A] each, without gradient."""
+    """Log-probability of the taken tokens and entropy in nats, [A] each, without gradient.
+
+    Raises:
+        ValueError: There is not one integer a row, or one that is no token of the vocabulary (rows with a label of -100 are for
+            the caller to leave out); or ``chunk_rows`` is below 1.
+    """
+    check_taken(taken_A, len(hidden_A_H), len(head.weight_V_H))
     found: list[tuple[Tensor, Tensor]] = []
     for rows in chunks(len(hidden_A_H), chunk_rows):
         logp_N_V = log_softmax(head.logits(hidden_A_H[rows]), temperature)
@@ -60,6 +66,19 @@ def statistics(
 def taken_logprob(logp_N_V: Tensor, taken_N: Tensor) -> Tensor:
     """Log-probability [N] of one token a row."""
     return logp_N_V.gather(1, taken_N.unsqueeze(1)).squeeze(1)
+
+
+def check_taken(taken_A: Tensor, rows: int, vocabulary: int) -> None:
+    """Refuses what is not one token of the vocabulary a row, which a device may answer by ending the process."""
+    if taken_A.shape != (rows,) or taken_A.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"the tokens taken are {tuple(taken_A.shape)} of {taken_A.dtype} for {rows} hidden states; give one integer a row"
+        )
+    if taken_A.numel() and not 0 <= int(taken_A.min()) <= int(taken_A.max()) < vocabulary:
+        raise ValueError(
+            f"the tokens taken run from {int(taken_A.min())} to {int(taken_A.max())} in a vocabulary of {vocabulary}; leave out rows "
+            "that are not action tokens (labels of -100)"
+        )
 
 
 def chunks(rows: int, chunk_rows: int) -> list[slice]:

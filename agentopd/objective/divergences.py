@@ -5,13 +5,15 @@ Each function takes the student's ``logp`` and the teacher's ``logq``, [..., V],
 """
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from agentopd.choice import OneOf, Registry
+from agentopd.choice import Choice, OneOf, Registry
+from agentopd.objective.contract import call, per_row
 
 FLOOR = -1.0e6
 """Stands for log 0: keeps 0 * log 0 at zero, in values and gradients, and is far below any log-probability that matters."""
@@ -80,7 +82,7 @@ def entropy(logp: Tensor) -> Tensor:
 def divergence(
     kind: str, student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0, **parameters: Any
 ) -> Tensor:
-    """The divergence ``kind`` between the softmax of two sets of logits.
+    """The divergence ``kind`` between the softmax of two sets of logits, in float32 or better.
 
     Args:
         kind: A key of ``DIVERGENCES`` or an import path ``package.module:name``.
@@ -93,14 +95,39 @@ def divergence(
         [...] in nats.
 
     Raises:
-        ValueError: The kind or a parameter does not exist, or the shapes differ.
+        ValueError: The kind or a parameter does not exist; the shapes differ; a number is out of range; or one's own divergence
+            returns no number a row, or lets no gradient through though gradients are enabled.
     """
-    if student_logits.shape != teacher_logits.shape:
+    check_tensors(student_logits=student_logits, teacher_logits=teacher_logits)
+    if student_logits.shape != teacher_logits.shape or not student_logits.ndim or not student_logits.shape[-1]:
         raise ValueError(
-            f"student_logits {tuple(student_logits.shape)} and teacher_logits {tuple(teacher_logits.shape)} differ in shape"
+            f"student_logits {tuple(student_logits.shape)} and teacher_logits {tuple(teacher_logits.shape)} differ in shape or "
+            "have no entries; give [..., V] each, over one vocabulary (cut padding columns from the larger)"
         )
-    choice = OneOf("divergence", DIVERGENCES).validate({"kind": kind, **parameters})
+    check_temperature(temperature)
+    choice = choose(kind, parameters)
     logp = log_softmax(student_logits, temperature)
     logq = log_softmax(teacher_logits.detach(), temperature)
-    value: Tensor = choice.function(logp, logq, **choice.settings)
-    return value
+    return per_row("", choice, call("", choice, choice.settings, logp, logq), logp)
+
+
+def choose(kind: str, parameters: Mapping[str, Any]) -> Choice:
+    """A divergence and its settings, checked outside of a run: schedules have no clock there."""
+    choice = OneOf("divergence", DIVERGENCES).validate({"kind": kind, **parameters})
+    for name, value in choice.settings.items():
+        if isinstance(value, Choice):
+            raise ValueError(f"divergence {kind!r}: {name} is a schedule, which only a run can follow; give a number")
+    return choice
+
+
+def check_tensors(**given: Any) -> None:
+    """Refuses arrays and lists; ``None`` is for what may be left out."""
+    for name, value in given.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise ValueError(f"{name} is a {type(value).__name__}; give a torch tensor")
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuses a temperature that makes no distribution."""
+    if not 0.0 < temperature < math.inf:
+        raise ValueError(f"temperature must be above 0 and finite, got {temperature}")

@@ -48,4 +48,4 @@ def live_columns(
 def _every_trainable_row(rows: Rows) -> PreparedTerm:
     nothing = np.zeros(len(rows))
     coef_A = rows.trainable_A.astype(np.float64)
-    return PreparedTerm("live", Term(target=Target(kind="taken")), coef_A, coef_A, nothing, nothing, {}, {}, {})
+    return PreparedTerm("live", "live", Term(target=Target(kind="taken")), coef_A, coef_A, nothing, nothing, {}, {}, {})

@@ -1,23 +1,29 @@
-"""Reading teachers' blocks a chunk of rows at a time."""
+"""Reading: what teachers say of a micro-batch, a chunk of rows at a time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from agentopd.errors import ConfigError
+from agentopd.objective.batch import Batch, BatchTerm
 from agentopd.objective.blocks import BatchBlock
-from agentopd.objective.divergences import log_softmax
+from agentopd.objective.chunked import chunks, taken_logprob
+from agentopd.objective.divergences import entropy, log_softmax
 from agentopd.objective.head import Head
+from agentopd.objective.signals import STUDENT_ENTROPY, STUDENT_LOGPROB, teacher_entropy
 from agentopd.objective.supports import TeacherRows
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What a term reads of one block in one chunk: M rows of the chunk, and the teacher there."""
+    """What one term reads of one block in one chunk: M rows, the student there and the teacher there."""
 
     local_M: Tensor
+    """The row of each within the chunk."""
+    logp_M_V: Tensor
     teacher: TeacherRows
 
 
@@ -25,30 +31,101 @@ class Read:
 class Teaching:
     """One block in one chunk, computed once for all terms."""
 
+    name: str
     entry_N: Tensor
     """The block's entries, consecutive."""
     local_N: Tensor
     """The row of each within the chunk."""
     teacher: TeacherRows
 
-    def read(self, entry_M: Tensor) -> Read:
-        """The part that one term reads."""
-        if len(entry_M) == len(self.entry_N):
-            return Read(self.local_N, self.teacher)
-        at = entry_M - self.entry_N[:1]
-        return Read(self.local_N[at], self.teacher.select(at))
+    def read(self, entry_M: Tensor, logp_N_V: Tensor) -> Read:
+        """The part that one term reads, beside the student's log-probabilities."""
+        local_M, teacher = self.local_N, self.teacher
+        if len(entry_M) != len(self.entry_N):
+            at = entry_M - self.entry_N[:1]
+            local_M, teacher = local_M[at], teacher.select(at)
+        return Read(local_M, logp_N_V if len(local_M) == len(logp_N_V) else logp_N_V[local_M], teacher)
 
 
-def split(block: BatchBlock, keep_N: Tensor, slices: Sequence[slice]) -> list[Tensor]:
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk of rows while its logits exist: all that the loss of a term is made of."""
+
+    rows: slice
+    """Which rows of the micro-batch."""
+    logp_N_V: Tensor
+    taken_N: Tensor
+    """The student's log-probability of the token taken."""
+    teachings: tuple[Teaching, ...]
+    """One a block."""
+    entries: tuple[Mapping[int, Tensor], ...]
+    """For each term, the blocks that it reads, and which entries of each."""
+
+    def reads(self, term: int) -> Iterator[Read]:
+        """What a term reads, block by block; copies of rows live one at a time."""
+        for block, entry_M in self.entries[term].items():
+            if len(entry_M):
+                yield self.teachings[block].read(entry_M, self.logp_N_V)
+
+    def signals(self) -> dict[str, Tensor]:
+        """What is seen of the rows whatever the terms, [N] each, detached."""
+        seen = {STUDENT_LOGPROB: self.taken_N.detach(), STUDENT_ENTROPY: entropy(self.logp_N_V.detach())}
+        for teaching in self.teachings:
+            if teaching.teacher.logq_N_V is not None:
+                nothing_N = torch.full_like(seen[STUDENT_ENTROPY], torch.nan)
+                column_N = seen.setdefault(teacher_entropy(teaching.name), nothing_N)
+                column_N[teaching.local_N] = entropy(teaching.teacher.logq_N_V)
+        return seen
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where the blocks of a micro-batch meet its chunks of rows; made once, since finding out waits for the device."""
+
+    batch: Batch
+    chunk_rows: int
+    whole: tuple[Sequence[Tensor], ...]
+    """The entries of each block, by chunk."""
+    parts: tuple[Mapping[int, Sequence[Tensor]], ...]
+    """For each term, the blocks that it reads, and by chunk the entries of each that it trains."""
+
+    @classmethod
+    def of(cls, batch: Batch, chunk_rows: int) -> Self:
+        """The plan of a micro-batch in chunks of ``chunk_rows`` rows."""
+        slices = chunks(len(batch.row_A), chunk_rows)
+        whole = tuple(_split(block, torch.ones_like(block.row_N), slices) for block in batch.blocks)
+        return cls(batch, chunk_rows, whole, tuple(_parts(term, batch, slices) for term in batch.terms))
+
+    def chunk(self, logits_N_V: Tensor, rows: slice, heads: Mapping[str, Head], temperature: float) -> Chunk:
+        """The chunk ``rows``, from the student's logits and the heads of its teachers."""
+        c, logp_N_V = rows.start // self.chunk_rows, log_softmax(logits_N_V, temperature)
+        teachings = (
+            _teaching(block, entries[c], rows, heads, temperature, logp_N_V.detach())
+            for block, entries in zip(self.batch.blocks, self.whole, strict=True)
+        )
+        taken_N = taken_logprob(logp_N_V, self.batch.taken_A[rows])
+        entries = tuple({block: by_chunk[c] for block, by_chunk in part.items()} for part in self.parts)
+        return Chunk(rows, logp_N_V, taken_N, tuple(teachings), entries)
+
+
+def _parts(term: BatchTerm, batch: Batch, slices: Sequence[slice]) -> dict[int, Sequence[Tensor]]:
+    """The blocks that a term takes a divergence from, and the entries that it trains, by chunk."""
+    if term.term.scored or term.term.target.kind != "distribution":
+        return {}
+    mine = {i: block for i, block in enumerate(batch.blocks) if block.teacher == term.term.target.name}
+    return {i: _split(block, term.coef_A[block.row_N] != 0, slices) for i, block in mine.items()}
+
+
+def _split(block: BatchBlock, keep_N: Tensor, slices: Sequence[slice]) -> Sequence[Tensor]:
     """The entries of a block that ``keep_N`` marks, for each chunk of rows."""
     entry_M = keep_N.nonzero().squeeze(1)
     inner = torch.tensor([rows.start for rows in slices[1:]], dtype=torch.int64, device=entry_M.device)
     bounds = torch.searchsorted(block.row_N[entry_M], inner)
-    return list(torch.tensor_split(entry_M, bounds.tolist()))
+    return torch.tensor_split(entry_M, bounds.tolist())
 
 
 @torch.no_grad()
-def teaching(
+def _teaching(
     block: BatchBlock, entry_N: Tensor, rows: slice, heads: Mapping[str, Head], temperature: float, logp_N_V: Tensor
 ) -> Teaching:
     """What a teacher says of the rows of a chunk, in the student's precision."""
@@ -57,22 +134,24 @@ def teaching(
         sparse = block.sparse
         assert sparse is not None
         logq, tail = sparse.logprob_N_K[entry_N].to(logp_N_V.dtype), sparse.logtail_N[entry_N].to(logp_N_V.dtype)
-        return Teaching(entry_N, local_N, TeacherRows(ids_N_K=sparse.ids_N_K[entry_N], logq_N_K=logq, logtail_N=tail))
+        own = TeacherRows(ids_N_K=sparse.ids_N_K[entry_N], logq_N_K=logq, logtail_N=tail)
+        return Teaching(block.teacher, entry_N, local_N, own)
     if block.dense.head not in heads:
         raise ValueError(
             f"teacher {block.teacher!r} used head {block.dense.head!r}, which is not among {sorted(heads)}; "
             "give every teacher's heads"
         )
     logits_N_V = heads[block.dense.head].logits(block.dense.hidden_N_H[entry_N])
-    check_vocabulary(logp_N_V.shape[-1], logits_N_V.shape[-1], block.teacher)
-    return Teaching(entry_N, local_N, TeacherRows(log_softmax(logits_N_V, temperature).to(logp_N_V.dtype)))
+    check_vocabulary(logp_N_V.shape[-1], logits_N_V.shape[-1], f"teacher {block.teacher!r}")
+    logq_N_V = log_softmax(logits_N_V, temperature).to(logp_N_V.dtype)
+    return Teaching(block.teacher, entry_N, local_N, TeacherRows(logq_N_V))
 
 
 def check_vocabulary(student: int, teacher: int, name: str) -> None:
     """Refuses vocabularies of different sizes: which columns are padding is for whoever made the heads to say."""
     if student != teacher:
-        raise ValueError(
-            f"the vocabulary of teacher {name!r} has {teacher} tokens, the student's {student}; the same tokenizer is needed: cut "
+        raise ConfigError(
+            f"the vocabulary of {name} has {teacher} tokens, the student's {student}; the same tokenizer is needed: cut "
             "padding columns from the head's weight, or use a sparse block"
         )
 
@@ -83,7 +162,7 @@ def check_ids(block: BatchBlock, vocabulary: int) -> None:
         return
     largest = int(block.sparse.ids_N_K.max())
     if largest >= vocabulary:
-        raise ValueError(
+        raise ConfigError(
             f"teacher {block.teacher!r} names token {largest} and the student has {vocabulary}; the same tokenizer is needed"
         )
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from agentopd.choice import Choice, Number, OneOf, Settings
 from agentopd.objective.advantages import COUPLINGS, OUTCOME
 from agentopd.objective.aggregates import AGGREGATES
+from agentopd.objective.contract import callable_as
 from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS
 from agentopd.objective.rows import CORRECTED
@@ -46,14 +47,21 @@ class Term(Settings):
     given: reverse KL for the first, forward KL to a one-hot target for the second.
     """
 
-    name: str = ""
+    name: str = Field("", pattern="^[^/]*$")
+    """Its name in metrics and signals, without a slash."""
     where: Where = Where(actor=("student",))
     """Which trainable tokens. A ``where`` that is given replaces this one: without an actor it selects those of every actor."""
     target: Target = Target()
-    support: Annotated[Choice, OneOf("support", SUPPORTS)] = Field("full", validate_default=True)
-    divergence: Annotated[Choice, OneOf("divergence", DIVERGENCES)] = Field("forward_kl", validate_default=True)
-    estimator: Annotated[Choice, OneOf("estimator", ESTIMATORS)] = Field("analytic", validate_default=True)
-    weight: tuple[Annotated[Choice, OneOf("weight", WEIGHTS)], ...] = ()
+    support: Annotated[Choice, OneOf("support", SUPPORTS), callable_as("support")] = Field(
+        "full", validate_default=True
+    )
+    divergence: Annotated[Choice, OneOf("divergence", DIVERGENCES), callable_as("divergence")] = Field(
+        "forward_kl", validate_default=True
+    )
+    estimator: Annotated[Choice, OneOf("estimator", ESTIMATORS), callable_as("estimator")] = Field(
+        "analytic", validate_default=True
+    )
+    weight: tuple[Annotated[Choice, OneOf("weight", WEIGHTS), callable_as("weight")], ...] = ()
     rescale: bool = False
     """Whether weights are rescaled so that the term's coefficients keep their sum."""
     coefficient: Number = 1.0
@@ -84,6 +92,9 @@ class Term(Settings):
                 "an analytic gradient of the sampled token's log-ratio carries no teacher signal (its expectation is zero); "
                 "set estimator: {kind: score_function}, or support: {kind: full}"
             )
+        settings = self.support.settings
+        if settings.get("tail") and (settings.get("normalise_teacher") or settings.get("normalise_student")):
+            raise ValueError("a tail bucket already makes both sides sum to one; set support.tail: false to normalise")
         if not analytic and not sampled:
             raise ValueError(
                 f"support {self.support.kind!r} under a score function is a reward that does not depend on the action, so its "
@@ -144,8 +155,12 @@ class Objective(Settings):
     notes: str = ""
     sources: dict[str, Source] = {"fresh": Source()}
     terms: tuple[Term, ...] = (Term(),)
-    aggregate: Annotated[Choice, OneOf("aggregate", AGGREGATES)] = Field("token", validate_default=True)
-    coupling: Annotated[Choice, OneOf("coupling", COUPLINGS)] = Field("none", validate_default=True)
+    aggregate: Annotated[Choice, OneOf("aggregate", AGGREGATES), callable_as("aggregate")] = Field(
+        "token", validate_default=True
+    )
+    coupling: Annotated[Choice, OneOf("coupling", COUPLINGS), callable_as("coupling")] = Field(
+        "none", validate_default=True
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -155,26 +170,27 @@ class Objective(Settings):
             return given
         root = dict(given)
         parts = {name: root.pop(name) for name in TERM_PARTS if name in root}
-        terms = list(root.get("terms", ({},)))
+        if "sampler" in root:
+            if "sources" in root:
+                raise ValueError("give either sampler (one source) or sources, not both")
+            root["sources"] = {"fresh": root.pop("sampler")}
+        terms = root.get("terms", ({},))
+        if not isinstance(terms, list | tuple) or not all(isinstance(term, Mapping | Term) for term in terms):
+            return root  # refused by its own path
         if parts and len(terms) != 1:
             raise ValueError(
                 f"{', '.join(parts)} at the root belong to a method of one term; this one has {len(terms)}: use terms"
             )
         if parts:
             root["terms"] = [{**_mapping(terms[0]), **parts}]
-        if "sampler" in root:
-            if "sources" in root:
-                raise ValueError("give either sampler (one source) or sources, not both")
-            root["sources"] = {"fresh": root.pop("sampler")}
         return root
 
     @model_validator(mode="after")
     def _coupled_to_something(self) -> "Objective":
         if not self.terms:
             raise ValueError("a method needs at least one term")
-        names = [term.name for term in self.terms if term.name]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two terms share a name among {', '.join(names)}; their metrics would be one")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"two terms share a name among {', '.join(self.names)}; their metrics would be one")
         if self.coupling.kind != "none" and not any(t.scored and t.target.kind == "distribution" for t in self.terms):
             raise ValueError(
                 f"coupling {self.coupling.kind!r} adds to an advantage, and no term here has one; "
@@ -192,6 +208,16 @@ class Objective(Settings):
                 "advantage would be zero; set sampler.per_task to 2 or more"
             )
         return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each term in metrics and signals."""
+        single = len(self.terms) == 1
+        return tuple(term.name or ("loss" if single else f"term{i}") for i, term in enumerate(self.terms))
+
+    def key(self, i: int) -> str:
+        """Where the parts of term ``i`` stand in a configuration."""
+        return "objective" if len(self.terms) == 1 else f"objective.terms.{i}"
 
     def teachers(self) -> set[str]:
         """Names of the teachers that the terms and the coupling read."""

@@ -56,6 +56,8 @@ def _trajectory(row: dict[str, Any]) -> Trajectory:
         privileged=from_json(row["privileged"]),
         failure=_failure(row),
         versions=from_json(row["versions"]),
+        opening=tuple(map(from_json, row["opening"])),
+        tools=tuple(map(from_json, row["tools"])),
     )
 
 

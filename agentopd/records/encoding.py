@@ -44,6 +44,8 @@ def _row(record: Record) -> dict[str, Any]:
         else to_json(trajectory.task.options, f"{where}: task.options"),
         "privileged": to_json(trajectory.privileged, f"{where}: privileged"),
         "versions": to_json(trajectory.versions, f"{where}: versions"),
+        "opening": [to_json(message, f"{where}: opening") for message in trajectory.opening],
+        "tools": [to_json(schema, f"{where}: tools") for schema in trajectory.tools],
         "actors": trajectory.actors,
         "segments": [_segment(segment, f"{where}: segment {i}") for i, segment in enumerate(trajectory.segments)],
         "turn_S": [_turn(turn, f"{where}: turn {i}") for i, turn in enumerate(trajectory.turns)],

@@ -1,7 +1,7 @@
 """Reads the records of a run."""
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,16 @@ def open(path: str | Path, superseded: bool = False) -> "Records":
     for folder in (folder_of(path), path):
         if folder.is_dir() and (folder.name == "records" or listed(folder)):
             return Records(folder, superseded)
-    problem = "holds no records" if path.is_dir() else "does not exist"
-    raise RecordError(f"{path} {problem}; give a run folder (with records/ in it) or a records folder")
+    raise RecordError(f"{path} {_absence(path)}; give a run folder (with records/ in it) or a records folder")
+
+
+def _absence(path: Path) -> str:
+    """Why there are no records at ``path``."""
+    if not path.is_dir():
+        return "is a file" if path.exists() else "does not exist"
+    if (path / "config.yaml").exists():
+        return "holds no records beside its config.yaml, so that run has finished no step or has records.keep=false"
+    return "holds no records"
 
 
 class Records:
@@ -61,10 +69,12 @@ class Records:
             yield from self._read(file)
 
     def step(self, step: int) -> Iterator[Record]:
-        """The records of one step; none where it has none."""
-        for file in self._records:
-            if file.step == step:
-                yield from self._read(file)
+        """The records of one step.
+
+        Raises:
+            RecordError: The step was not recorded.
+        """
+        return chain.from_iterable(map(self._read, self._of(step)))
 
     def __contains__(self, key: Key | str) -> bool:
         return self._find(_parsed(key)) is not None
@@ -75,16 +85,26 @@ class Records:
         Raises:
             RecordError: There is none.
         """
-        found = self._find(_parsed(key))
+        key = _parsed(key)
+        files = self._of(key.step)
+        found = self._find(key)
         if found is None:
-            raise RecordError(f"{self.folder} has no record {key}; its steps are {_ranges(self.steps)}")
+            held = [text for file in files for text in self._columns(file, ["key"])["key"].to_pylist()]
+            raise RecordError(f"{self.folder} has no record {key}; step {key.step} holds {len(held)}{_span(held)}")
         return found
 
-    def signals(self, step: int) -> dict[str, NDArray[Any]] | None:
-        """The per-token signals of ``step``: columns by name, among them ``trajectory``, ``segment`` and ``index``; ``None`` without any."""
+    def signals(self, step: int) -> dict[str, NDArray[Any]]:
+        """The per-token signals of a step: columns by name, among them ``trajectory``, ``segment`` and ``index``.
+
+        Raises:
+            RecordError: The step was not recorded, or its signals were not.
+        """
+        self._of(step)
         files = [file for file in self._signals if file.step == step]
         if not files:
-            return None
+            some = f"those that have some: {_ranges(self.signal_steps)}"
+            none = "none has any; a run keeps them with records.signals=true"
+            raise RecordError(f"step {step} has no signals in {self.folder}; {some if self._signals else none}")
         with opened(self.folder / str(files[0]), SIGNALS) as file:
             return signals.from_table(file.read())
 
@@ -97,6 +117,15 @@ class Records:
         parts = [self._columns(file, columns) for file in self._records]
         kinds = pa.schema([*(SCHEMA.field(name) for name in columns), pa.field("superseded", pa.int64())])
         return pa.concat_tables([kinds.empty_table(), *(part.cast(kinds) for part in parts)])
+
+    def _of(self, step: int) -> list[StepFile]:
+        """The record files of a step that has some."""
+        files = [file for file in self._records if file.step == step]
+        if not files:
+            raise RecordError(
+                f"step {step} has no records in {self.folder}; those that have some: {_ranges(self.steps)}"
+            )
+        return files
 
     def _columns(self, file: StepFile, columns: Sequence[str]) -> pa.Table:
         with opened(self.folder / str(file), RECORDS) as parquet:
@@ -128,11 +157,24 @@ class Records:
 def _parsed(key: Key | str) -> Key:
     if isinstance(key, Key):
         return key
-    parts = key.rsplit("/", 3)
+    parts = key.rsplit("/", 3) if isinstance(key, str) else []
     if len(parts) != 4 or not all(part.isdecimal() for part in parts[1:]):
         raise RecordError(f"{key!r} is no key; its form is run/step/index/attempt, such as quickstart/12/3/0")
     return Key(parts[0], *map(int, parts[1:]))
 
 
 def _ranges(steps: Sequence[int]) -> str:
-    return f"{steps[0]} to {steps[-1]}" if steps else "none"
+    """Steps as text, runs of them joined: ``0 to 4, 7``."""
+    runs: list[list[int]] = []
+    for step in steps:
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs) or "none"
+
+
+def _span(keys: Sequence[str]) -> str:
+    if not keys:
+        return ""
+    return f", {keys[0]}" if len(keys) == 1 else f", {keys[0]} to {keys[-1]}"

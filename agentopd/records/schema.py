@@ -1,7 +1,7 @@
 """The columns of a record file: what people query as plain columns, the rest as typed lists or JSON.
 
-Nested fields carry the names of ``types.py``. Free-form mappings (kwargs, options, privileged facts, tool arguments, messages)
-are JSON text; text that a model or an environment wrote is escaped as :mod:`agentopd.records.plain` says.
+Nested fields carry the names of ``types.py``. Free-form mappings (kwargs, options, privileged facts, tool schemas and
+arguments, messages) are JSON text; text that a model or an environment wrote is escaped as :mod:`agentopd.records.plain` says.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ FORMAT = b"agentopd.format"
 RECORDS = b"records"
 SIGNALS = b"signals"
 VERSION = b"agentopd.version"
-CURRENT = b"1"
+CURRENT = b"2"
 
 _TEXT = pa.string()
 _TEXTS = pa.list_(_TEXT)
@@ -113,6 +113,8 @@ SCHEMA = pa.schema(
         "options": _TEXT,
         "privileged": _TEXT,
         "versions": _TEXT,
+        "opening": _TEXTS,
+        "tools": _TEXTS,
         "actors": _TEXTS,
         "segments": pa.list_(SEGMENT),
         "turn_S": pa.list_(TURN),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from agentopd.chat import Action, Chat
+from agentopd.chat import Action, Chat, Extension
 from agentopd.errors import ConfigError
 from agentopd.rollout.policy import EXPERT, Assignment, Generation, Request, Rollout
 from agentopd.rollout.segments import SegmentBuilder
@@ -26,6 +26,15 @@ class Pending:
     turn: Turn
 
 
+@dataclass(frozen=True, slots=True)
+class Following:
+    """How the context goes on after an action."""
+
+    messages: list[Message]
+    """The conversation that the next action reads."""
+    extension: Extension
+
+
 class Episode:
     """The life of one episode: open, then request, take and observe by turns, until ``stop`` is set."""
 
@@ -38,8 +47,9 @@ class Episode:
         self._failure: Failure | None = None
         self._segments: list[SegmentBuilder] = []
         self._turns: list[Turn] = []
+        self._opening: tuple[Message, ...] = ()
         self._messages: list[Message] = []
-        self._tools: list[dict[str, Any]] = []
+        self._tools: tuple[dict[str, Any], ...] = ()
         self._advice: str | None = None
         self._privileged: Mapping[str, Any] = {}
         self._success: bool | None = None
@@ -53,7 +63,8 @@ class Episode:
     def open(self, observed: Observed) -> None:
         """Builds the first prompt from what ``reset`` gave."""
         self._messages = observed.conversation
-        self._tools = list(observed.tools)
+        self._opening = tuple(self._messages)
+        self._tools = observed.tools
         self._privileged = observed.privileged or {}
         self._advice = observed.advice
         self._segments.append(SegmentBuilder(self._chat.prompt(self._messages, self._tools)))
@@ -122,9 +133,13 @@ class Episode:
             errors=turn.errors + observed.errors,
             seconds_env=observed.seconds,
         )
-        self.stop = self._reason_to_stop(observed)
-        drift = "last" if self.stop else self._extend(action, observed.messages)
-        self._turns.append(replace(turn, drift=drift))
+        reason = self._reason_to_stop(observed)
+        following = None if reason else self._following(action, observed.messages)
+        self._turns.append(replace(turn, drift=following.extension.drift if following else "last"))
+        if following:
+            self._go_on(following)
+        else:
+            self.stop = reason or "overflow"
 
     def _reason_to_stop(self, observed: Observed) -> Stop | None:
         if observed.terminated:
@@ -133,37 +148,31 @@ class Episode:
             return "truncated"
         return "turn_limit" if len(self._turns) + 1 >= self._settings.max_turns else None
 
-    def _extend(
-        self, action: Action, observations: Sequence[Message]
-    ) -> Literal["clean", "realigned", "forked", "last"]:
-        """Lets the observations enter the context; ``last`` where it no longer fits and the episode stops."""
-        extension = self._chat.extend(self._messages, action, list(observations), self._tools)
-        self._messages = [*self._messages, action.message, *observations]
-        segment = self._segments[-1]
-        forked = extension.drift == "forked"
-        if self._fits(extension.tokens if forked else [*segment.tokens, *extension.tokens]):
-            if forked:
-                self._segments.append(SegmentBuilder(extension.tokens))
-            else:
-                segment.add_context(extension.tokens)
-            return extension.drift
-        prompt = self._shortened() if self._settings.on_overflow == "drop_oldest" else None
-        if prompt is None:
-            self.stop = "overflow"
-            return "last"
-        self._segments.append(SegmentBuilder(prompt))
-        return "forked"
+    def _following(self, action: Action, observations: Sequence[Message]) -> Following | None:
+        """How the observations would enter the context; None where they do not fit."""
+        extension = self._chat.extend(self._messages, action, observations, self._tools)
+        messages = [*self._messages, action.message, *observations]
+        past = [] if extension.drift == "forked" else self._segments[-1].tokens
+        if self._fits([*past, *extension.tokens]):
+            return Following(messages, extension)
+        return self._shortened(messages) if self._settings.on_overflow == "drop_oldest" else None
 
-    def _shortened(self) -> list[int] | None:
-        """A prompt without the oldest turns that fits; None where even the latest turn alone does not."""
-        starts = [i for i, message in enumerate(self._messages) if message["role"] == "assistant"]
+    def _shortened(self, messages: list[Message]) -> Following | None:
+        """``messages`` without the oldest turns, as many as must go; None where even the latest turn alone does not fit."""
+        starts = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         for start in starts[1:]:
-            messages = [*self._messages[: starts[0]], *self._messages[start:]]
-            prompt = self._chat.prompt(messages, self._tools)
+            kept = [*messages[: starts[0]], *messages[start:]]
+            prompt = self._chat.prompt(kept, self._tools)
             if self._fits(prompt):
-                self._messages = messages
-                return prompt
+                return Following(kept, Extension(prompt, "forked"))
         return None
+
+    def _go_on(self, following: Following) -> None:
+        self._messages = following.messages
+        if following.extension.drift == "forked":
+            self._segments.append(SegmentBuilder(following.extension.tokens))
+        else:
+            self._segments[-1].add_context(following.extension.tokens)
 
     def _fits(self, prompt: Sequence[int]) -> bool:
         return len(prompt) + self._settings.max_new_tokens <= self._settings.max_length
@@ -189,6 +198,8 @@ class Episode:
             privileged=self._privileged,
             failure=self._failure,
             versions=dict(package_versions()),
+            opening=self._opening,
+            tools=self._tools,
         )
 
 

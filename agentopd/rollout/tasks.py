@@ -10,8 +10,9 @@ from agentopd.choice import Settings, nearest
 from agentopd.errors import ConfigError
 from agentopd.types import Task
 
-SPLITS: Mapping[str, int] = {"train": 0, "validation": 1, "evaluation": 2}
-"""Each split owns one range of environment seeds, so that no start is in two of them."""
+SPLITS: Mapping[str, int] = {"train": 0, "validation": 1, "evaluation": 2, "stages": 3}
+"""Each split owns one range of environment seeds, so that no start is in two of them. What is played before training has its
+own too: the first training tasks are no tasks that a cold start has seen."""
 
 SEEDS_PER_SPLIT = 2**29
 

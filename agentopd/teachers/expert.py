@@ -10,13 +10,11 @@ from itertools import compress
 import numpy as np
 
 from agentopd.chat import Chat
+from agentopd.conversation import conversation
 from agentopd.errors import TeacherError
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, turns_of
-from agentopd.types import CONTEXT, Annotation, Bools, Message, Segment, Trajectory, Turn
+from agentopd.types import CONTEXT, Annotation, Bools, Segment, Trajectory, Turn
 from agentopd.where import Where
-
-OPENING: tuple[Message, ...] = ({"role": "user", "content": "."},)
-"""A stand-in for the conversation before an action: templates write an action alike after any user or tool message."""
 
 
 def expert(context: TeacherContext, *, where: Where = EVERYWHERE) -> Teacher:
@@ -42,7 +40,7 @@ class ExpertTeacher(Stateless):
         """A corrected action for each selected turn that has advice.
 
         Raises:
-            TeacherError: There are selected turns, and not one of them has advice.
+            TeacherError: There are selected turns, and not one of them has advice; or a trajectory lacks its opening.
         """
         selected = [turns_of(self.where, trajectory) for trajectory in trajectories]
         self._check(trajectories, selected)
@@ -72,9 +70,15 @@ class ExpertTeacher(Stateless):
         return rowless(self.name, trajectory, skip_S=~advised_S, corrected_S=corrected_S, segments=segments)
 
     def _corrected(self, trajectory: Trajectory, turn: Turn, action: str) -> Segment:
-        """What the student saw up to ``turn``, then ``action`` as the student would have written it."""
+        """What the student saw up to ``turn``, then ``action`` as the student would have written it there."""
+        if not trajectory.opening:
+            raise TeacherError(
+                f"teacher {self.name!r}, trajectory {trajectory.key}: it has no opening, and a correction is written after "
+                "the conversation; give the trajectory the messages that came before its first action"
+            )
         seen_T = trajectory.segments[turn.segment].tokens_T[: turn.start]
-        written_T = np.array(self.chat.write(OPENING, action, ()), dtype=np.int32)
+        messages = conversation(trajectory, turn.index, self.chat)
+        written_T = np.array(self.chat.write(messages, action, trajectory.tools), dtype=np.int32)
         acted_T = np.arange(len(seen_T) + len(written_T)) >= len(seen_T)
         return Segment(
             tokens_T=np.concatenate([seen_T, written_T]),

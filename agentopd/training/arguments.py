@@ -1,9 +1,12 @@
 """The mapping between our configuration and transformers' TrainingArguments: the one place that knows both."""
 
+import os
+import tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
 from agentopd.choice import nearest
@@ -15,6 +18,8 @@ FIXED: dict[str, Any] = {
     "ignore_data_skip": True,  # or a resumed run would play every past episode again
     "logging_nan_inf_filter": False,  # it hides a loss that is not finite
     "remove_unused_columns": False,
+    "auto_find_batch_size": False,  # train.max_tokens bounds memory; a retry would make recorded steps again
+    "include_num_input_tokens_seen": "no",  # it reads batches that are mappings of tensors
     "dataloader_num_workers": 0,
     "num_train_epochs": 1,
 }
@@ -29,10 +34,21 @@ class AgentOPDConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         for name, value in FIXED.items():
+            if getattr(self, name) not in (value, getattr(TrainingArguments, name)):
+                raise ConfigError(f"{name}={getattr(self, name)!r}: the trainer needs {value!r}; leave it out")
             setattr(self, name, value)
         if self.max_steps <= 0:
             raise ConfigError(f"max_steps={self.max_steps}: a run has no epochs; give the number of optimiser steps")
+        _require_alone(
+            int(os.environ.get("WORLD_SIZE", "1"))
+        )  # transformers does not read it on a machine without cards
         super().__post_init__()  # type: ignore[no-untyped-call]
+        _require_alone(self.world_size)
+
+    @property
+    def n_gpu(self) -> int:
+        """At most 1: DataParallel would scatter what is no plain batch of tensors."""
+        return min(int(super().n_gpu), 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for trackers and saved arguments."""
@@ -44,16 +60,22 @@ class AgentOPDConfig(TrainingArguments):
         return plain | {"agentopd": None if config is None else config.model_dump(mode="json")}
 
 
-def arguments(config: Config, output: Path) -> AgentOPDConfig:
-    """TrainingArguments for a run whose checkpoints go to ``output``.
+def arguments(config: Config, output: Path | None) -> AgentOPDConfig:
+    """TrainingArguments for a run.
+
+    Args:
+        config: Its configuration.
+        output: Where its checkpoints go: the best by panel, the last, and every ``train.save_every`` steps one to resume from.
+            ``None`` for none.
 
     Raises:
         ConfigError: ``train.arguments`` names an unknown argument, or one that the configuration or the trainer decides; or a
-            value is wrong.
+            value is wrong; or this is one process of several.
     """
     train = config.train
     decided: dict[str, Any] = {
-        "output_dir": str(output),
+        # transformers makes this folder even where it saves nothing
+        "output_dir": str(output or tempfile.gettempdir()),
         "max_steps": train.steps,
         "learning_rate": train.learning_rate,
         "lr_scheduler_type": train.schedule
@@ -70,15 +92,17 @@ def arguments(config: Config, output: Path) -> AgentOPDConfig:
         "logging_steps": 1,
         "eval_strategy": "steps" if train.eval_every else "no",
         "eval_steps": train.eval_every or None,
-        "save_strategy": "steps" if train.save_every else "no",
-        "save_steps": train.save_every or 500,
+        "save_strategy": "steps" if output else "no",
+        "save_steps": train.save_every or train.steps,
         "metric_for_best_model": "success" if train.eval_every else None,
         "greater_is_better": True if train.eval_every else None,
     }
     defaults: dict[str, Any] = {"report_to": [], "disable_tqdm": True, "save_total_limit": 2}
-    _check(train.arguments, {**decided, **FIXED})
+    _check(train.arguments, decided)
     try:
         return AgentOPDConfig(agentopd=config, **(defaults | dict(train.arguments)), **decided)
+    except ConfigError:
+        raise
     except (ValueError, TypeError, ImportError) as error:  # for instance an optimizer that does not exist
         raise ConfigError(f"train: transformers' TrainingArguments refuses a value: {error}") from error
 
@@ -95,12 +119,28 @@ def settled(args: AgentOPDConfig) -> Config:
     return args.agentopd.model_copy(update={"train": train})
 
 
+def _require_alone(processes: int) -> None:
+    if processes > 1:
+        raise ConfigError(
+            f"WORLD_SIZE={processes}: each of {processes} processes would play and learn from the whole batch; more than one "
+            "process is not supported, so start agentopd without accelerate launch or torchrun"
+        )
+
+
 def _check(given: dict[str, Any], decided: dict[str, Any]) -> None:
     known = {f.name for f in fields(TrainingArguments) if f.init}
-    for name in given:
+    types = get_type_hints(TrainingArguments)
+    for name, value in given.items():
+        if name in FIXED:
+            raise ConfigError(f"train.arguments.{name}: the trainer needs {FIXED[name]!r}; leave it out")
         if name in decided:
             raise ConfigError(
                 f"train.arguments.{name}: this is decided elsewhere; set the key of train that it belongs to"
             )
         if name not in known:
             raise ConfigError(f"train.arguments.{name}: TrainingArguments has no such field{nearest(name, known)}")
+        try:  # a dataclass takes anything, and fails where the value is read
+            TypeAdapter(types[name]).validate_python(value)
+        except ValidationError as error:
+            [first, *_] = error.errors()
+            raise ConfigError(f"train.arguments.{name}: {first['msg']} (got {value!r})") from None

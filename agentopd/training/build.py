@@ -1,15 +1,18 @@
 """The pieces of a run, made from its configuration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat
+from agentopd.choice import Choice
 from agentopd.config import STUDENT, Config
 from agentopd.evaluation import Panel, run_panel
 from agentopd.models import ModelConfig
+from agentopd.objective.rows import CORRECTED
+from agentopd.objective.spec import Objective
 from agentopd.rollout import EnvConfig, TaskStream, TransformersPolicy
 from agentopd.rollout.policy import EXPERT, Policy
 from agentopd.rollout.scripted import ScriptedPolicy
@@ -18,12 +21,28 @@ from agentopd.training.folder import RunFolder
 from agentopd.training.river import River, Watch
 from agentopd.types import Task, Trajectory
 
+LOCAL = "local"
+"""The kind of teacher that is a model in this process."""
+
 Load = Callable[[ModelConfig], PreTrainedModel]
 
 
 def with_env(config: Config, env: str | None) -> Config:
     """``config`` with one environment in place of its own."""
     return config if env is None else config.model_copy(update={"envs": (EnvConfig(id=env),)})
+
+
+def named_teachers(objective: Objective) -> set[str]:
+    """The teachers that a method names: its targets, and those that act."""
+    acting = {actor for source in objective.sources.values() for actor in source.actors}
+    return objective.teachers() | (acting - {STUDENT, EXPERT})
+
+
+def used_teachers(config: Config) -> dict[str, Choice]:
+    """The teachers without which the method could not run. Those that correct are never named; a local one never corrects."""
+    named = named_teachers(config.objective)
+    corrected = any(CORRECTED in term.where.source for term in config.objective.terms)
+    return {n: c for n, c in config.teachers.items() if n in named or (corrected and c.kind != LOCAL)}
 
 
 def build_river(
@@ -34,18 +53,22 @@ def build_river(
     device: torch.device,
     folder: RunFolder | None,
     watch: Watch,
+    given: Sequence[Trajectory] | None = None,
 ) -> River:
-    """The river of ``config`` around ``student``; ``load`` gives local teachers their weights."""
+    """The river of ``config`` around ``student``, with the teachers that the method uses; ``load`` gives local ones their weights."""
     chat = Chat(tokenizer, config.template_kwargs)
-    teachers = build_teachers(config.teachers, chat, lambda wanted: _moved(load(wanted), device), config.temperature)
+    teachers = build_teachers(
+        used_teachers(config), chat, lambda wanted: _moved(load(wanted), device), config.temperature
+    )
     return River(
         config=config,
-        run=folder.path.name if folder else "run",
+        run=folder.path.resolve().name if folder else "run",
         chat=chat,
         policies=build_policies(config, student, chat, teachers),
         teachers=teachers,
         folder=folder.path if folder else None,
         watch=watch,
+        given=given,
     )
 
 

@@ -23,6 +23,8 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.jsonl"
         self.panels = self.path / "panels.json"
+        self.student = self.path / "student"
+        self.weights = self.path / "weights.json"
         self.records = self.path / "records"
         self.checkpoints = self.path / "checkpoints"
 
@@ -63,9 +65,12 @@ class RunFolder:
     def _require_same(self, config: Config) -> None:
         old, new = yaml.safe_load(self.config.read_text(encoding="utf-8")), yaml.safe_load(dump(config))
         for path, was, is_ in differences(old, new):
+            remedy = "resume with the run's own config.yaml, or start another run with another --output"
+            if path == "train.steps":  # schedules read it, so a longer run differs from its first step on
+                again = f"student={{model: {self.student}}} stages.cold_start=null"
+                remedy += f"; to train the student of this one further, give that run {again}"
             raise ConfigError(
-                f"--resume: {self.path} was made with {path}={was!r}, and this configuration has {is_!r}; "
-                "resume with the run's own config.yaml, or start another run with another --output"
+                f"--resume: {self.path} was made with {path}={was!r}, and this configuration has {is_!r}; {remedy}"
             )
 
     def last_checkpoint(self) -> Path | None:
@@ -102,6 +107,19 @@ class RunFolder:
     def load_panels(self) -> dict[str, Any]:
         """All panels by name."""
         return dict(json.loads(self.panels.read_text(encoding="utf-8"))) if self.panels.exists() else {}
+
+    def save_weights(self, step: int, best: tuple[int, float] | None) -> None:
+        """Writes which weights lie where.
+
+        Args:
+            step: The optimiser step after which ``student/`` was taken.
+            best: Step and validation success of the best checkpoint by the panels during training, where there is one.
+        """
+        kept: dict[str, Any] = {"student": {"path": self.student.name, "step": step}}
+        if best is not None:
+            path = f"{self.checkpoints.name}/checkpoint-{best[0]}"
+            kept["best"] = {"path": path, "step": best[0], "validation_success": best[1]}
+        write_atomically(self.weights, json.dumps(kept, indent=2) + "\n")
 
 
 def require_free(path: Path) -> None:

@@ -31,11 +31,13 @@ class Learner:
         self._temperature = config.temperature
 
     def check(self, model: nn.Module, objective: Objective) -> None:
-        """Refuses what cannot be exact.
+        """Refuses what cannot be trained, or not exactly.
 
         Raises:
-            ConfigError: A weight reads the student's present statistics and the student has dropout.
+            ConfigError: All of the student is frozen; or a weight reads its present statistics and it has dropout.
         """
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ConfigError("the student has no parameter with requires_grad, so nothing would be trained")
         dropout = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
         if getattr(getattr(model, "config", None), "attention_dropout", 0.0):
             dropout.append("attention_dropout")

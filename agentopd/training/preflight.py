@@ -8,13 +8,14 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from agentopd import env as environments
 from agentopd.chat import Chat
 from agentopd.config import Config
-from agentopd.errors import ConfigError
+from agentopd.errors import AgentOPDError, ConfigError, EnvError
 from agentopd.models import ModelConfig, load_tokenizer
 from agentopd.objective.rows import CORRECTED
 from agentopd.objective.spec import Objective
-from agentopd.rollout import TaskStream
+from agentopd.rollout import EnvConfig, TaskStream
 from agentopd.rollout.policy import EXPERT
 from agentopd.rollout.preflight import check_first_prompts
+from agentopd.training.build import LOCAL, used_teachers
 
 
 def check_experts(config: Config) -> None:
@@ -34,14 +35,36 @@ def learns_from_experts(objective: Objective) -> bool:
 
 
 def without_experts(config: Config) -> list[str]:
-    """The environments of ``config`` without an expert."""
-    lacking = []
-    for settings in config.envs:
+    """The environments of ``config`` without an expert.
+
+    Raises:
+        ConfigError: One is not registered, or refuses its arguments.
+        EnvError: One cannot be made.
+    """
+    return [settings.id for settings in config.envs if not _has_expert(settings)]
+
+
+def _has_expert(settings: EnvConfig) -> bool:
+    try:
         env = environments.make(settings.id, **settings.kwargs)
-        if not environments.has_expert(env):
-            lacking.append(settings.id)
-        env.close()
-    return lacking
+    except AgentOPDError:
+        raise
+    except Exception as error:  # a constructor is the user's own code
+        raise EnvError(f"{settings.id} cannot be made: {type(error).__name__}: {error}") from error
+    found = environments.has_expert(env)
+    env.close()
+    return found
+
+
+def check_teachers(config: Config) -> None:
+    """Raises ConfigError where the method uses a teacher of random weights that no stage fits."""
+    for name, choice in used_teachers(config).items():
+        if choice.kind == LOCAL and choice.settings["new"] is not None and config.stages.teacher is None:
+            raise ConfigError(
+                f"stages.teacher=null: the method uses teachers.{name}, whose weights are new, and nothing fits them, so it would "
+                f"teach noise; add a stage, such as stages.teacher={{episodes: 1000, steps: 300}}, give teachers.{name}.model "
+                "trained weights, or choose a method without this teacher, such as method=grpo"
+            )
 
 
 def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -52,7 +75,7 @@ def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Reads the configurations of all models, no weights.
+    """Reads the configurations of the models that the run uses, no weights.
 
     Raises:
         ConfigError: One is shorter than an episode may get, or a teacher reads other token ids than the student writes.
@@ -69,14 +92,17 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def _local_teachers(config: Config) -> Iterator[tuple[str, ModelConfig]]:
+    """Those that the method uses, as model settings; each must name one model, used or not."""
+    used = used_teachers(config)
     for name, choice in config.teachers.items():
-        if choice.kind == "local":
+        if choice.kind == LOCAL:
             model, new = choice.settings["model"], choice.settings["new"]
             if (model is None) == (new is None):
                 raise ConfigError(
                     f"teachers.{name}: give exactly one of model (a hub id or folder) and new (random weights)"
                 )
-            yield f"teachers.{name}", ModelConfig(model=model, new=new)
+            if name in used:
+                yield f"teachers.{name}", ModelConfig(model=model, new=new)
 
 
 def _positions(config: ModelConfig) -> int | None:

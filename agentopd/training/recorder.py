@@ -51,7 +51,4 @@ def signal_columns(prepared: Prepared, signals: Mapping[str, NDArray[Any]]) -> d
         "index": rows.index_A.astype(np.int32),
         "turn": rows.turn_A.astype(np.int32),
     }
-    for i, term in enumerate(prepared.terms):
-        name = term.term.name or str(i)
-        columns |= {f"coef/{name}": term.coef_A, f"weight/{name}": term.weight_A, f"advantage/{name}": term.advantage_A}
-    return columns | dict(signals)
+    return columns | prepared.signals | dict(signals)

@@ -1,28 +1,29 @@
 """The river up to the objective: tasks become annotated trajectories, one global batch for each optimiser step.
 
-What a step draws is a function of the seed, the step and the student's weights alone, so a resumed run draws what the
-uninterrupted one would have drawn.
+What a step draws depends on the configuration and its seed, the step, the weights of those who act, the teachers' state, the
+last step's metrics (schedules may read them) and the frozen pools; time limits aside, on nothing else. Checkpoints and the run
+folder keep all of these, so a resumed run draws what the uninterrupted one would have drawn.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 from transformers import PreTrainedModel
 
-from agentopd import records as store
 from agentopd.chat import Chat
 from agentopd.choice import Clock, at
 from agentopd.config import STUDENT, Config
-from agentopd.errors import ConfigError, TrainingError
+from agentopd.errors import ConfigError
 from agentopd.objective.head import Head
 from agentopd.objective.spec import Objective, Source
 from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import EXPERT, Policy
 from agentopd.teachers import Teacher, annotate
+from agentopd.training.pool import Pool
 from agentopd.types import Key, Record, Trajectory
 
 Watch: TypeAlias = Callable[[str, int], AbstractContextManager[Callable[[Trajectory], None]]]
@@ -55,12 +56,23 @@ class River:
     folder: Path | None = None
     """Where frozen episodes are kept, so that a resumed run learns from the same ones."""
     watch: Watch = unwatched
+    given: Sequence[Trajectory] | None = None
+    """Episodes for the frozen sources to draw from, instead of playing them."""
     last_metrics: dict[str, float] = field(default_factory=dict)
-    _frozen: dict[str, list[Trajectory]] = field(default_factory=dict)
+    """Of the last step; empty before the first. Schedules of actors' shares may read them."""
 
     def __post_init__(self) -> None:
         self._stream = TaskStream(self.config.envs, self.config.seed, "train")
         self._annotators = annotators(self.objective, self.teachers)
+        self._check_actors()
+        frozen = {name: source for name, source in self.objective.sources.items() if source.kind == "frozen"}
+        if self.given is not None and not frozen:
+            raise ConfigError(
+                "train_dataset: the method draws from no frozen source; give one objective.sources.NAME.kind: frozen"
+            )
+        self._pools = {name: self._pool(name, source) for name, source in frozen.items()}
+
+    def _check_actors(self) -> None:
         for name, source in self.objective.sources.items():
             for actor in source.actors:
                 if actor not in self.policies and actor != EXPERT:
@@ -68,6 +80,14 @@ class River:
                     raise ConfigError(
                         f"objective.sources.{name}.actors: nobody is called {actor!r}; those who can act: {known}"
                     )
+
+    def _pool(self, name: str, source: Source) -> Pool:
+        given, tasks = self.given, range(math.ceil(source.episodes / source.per_task))
+
+        def play() -> list[Trajectory]:
+            return self._play(name, source, tasks, step=0, first=0) if given is None else list(given)
+
+        return Pool(name, self.config.seed, self.folder / "frozen" / name if self.folder else None, play)
 
     @property
     def objective(self) -> Objective:
@@ -84,7 +104,7 @@ class River:
         return Clock(step, self.config.train.steps, self.last_metrics)
 
     def draw(self, step: int) -> Drawn:
-        """Plays and annotates the episodes of one global batch."""
+        """Plays and annotates the episodes of one global batch. What that depends on is said at the top of this module."""
         trajectories: list[Trajectory] = []
         fresh: list[Trajectory] = []
         for name, source in self.objective.sources.items():
@@ -95,11 +115,12 @@ class River:
         return Drawn(step, tuple(annotate(self._annotators, trajectories)), metrics)
 
     def _draw_source(self, name: str, source: Source, step: int, base: int) -> list[Trajectory]:
+        """The source's episodes of ``step``, their keys counted from ``base``."""
         count = self._tasks_of(source)
-        if source.kind == "frozen":
-            chosen = self._from_pool(name, source, step, count * source.per_task)
-            return [replace(t, key=Key(self.run, step, base + i)) for i, t in enumerate(chosen)]
-        return self._play(name, source, range(step * count, (step + 1) * count), step, base)
+        if source.kind == "fresh":
+            return self._play(name, source, range(step * count, (step + 1) * count), step, base)
+        again = self._pools[name].draw(step, count * source.per_task)
+        return [replace(trajectory, key=Key(self.run, step, base + i)) for i, trajectory in enumerate(again)]
 
     def _tasks_of(self, source: Source) -> int:
         """The source's share of the batch's tasks, at least one."""
@@ -107,6 +128,7 @@ class River:
         return max(1, round(self.config.train.tasks_per_step * source.share / total))
 
     def _play(self, name: str, source: Source, indices: Sequence[int], step: int, first: int) -> list[Trajectory]:
+        """Plays the tasks ``indices`` under the weights, and the shares of actors, of this moment."""
         actors = {actor: at(share, self.clock(step)) for actor, share in source.actors.items()}
         assignments = assign(
             self._stream, indices, name, actors, source.per_task, self.run, step, self.config.seed, first
@@ -114,33 +136,6 @@ class River:
         advice = any(teacher.advice for teacher in self._annotators.values())
         with self.watch("episodes", len(assignments)) as on_done:
             return collect(assignments, self.policies, self.chat, self.config.rollout, advice=advice, on_done=on_done)
-
-    def _from_pool(self, name: str, source: Source, step: int, count: int) -> list[Trajectory]:
-        """``count`` episodes of the pool, every one once before any comes again, shuffled by seed and pass."""
-        pool = self._pool(name, source)
-        positions = np.arange(step * count, (step + 1) * count)
-        return [pool[self._shuffled(len(pool), int(p) // len(pool))[int(p) % len(pool)]] for p in positions]
-
-    def _shuffled(self, size: int, turn: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        return np.random.default_rng([self.config.seed, turn]).permutation(size)
-
-    def _pool(self, name: str, source: Source) -> list[Trajectory]:
-        if name not in self._frozen:
-            path = self.folder / "frozen" / name if self.folder else None
-            kept = [] if path is None else _kept(path)
-            self._frozen[name] = kept or self._fill(name, source, path)
-        return self._frozen[name]
-
-    def _fill(self, name: str, source: Source, path: Path | None) -> list[Trajectory]:
-        played = self._play(name, source, range(-(-source.episodes // source.per_task)), step=0, first=0)
-        intact = [trajectory for trajectory in played if trajectory.failure is None]
-        if not intact:
-            raise TrainingError(
-                f"objective.sources.{name}: all {len(played)} episodes failed, so there is nothing to draw from"
-            )
-        if path is not None:
-            store.RecordWriter(path).write(0, [Record(trajectory) for trajectory in intact])
-        return intact
 
     def weights_changed(self, student: PreTrainedModel) -> None:
         """Tells policies and teachers that an optimiser step was taken."""
@@ -161,11 +156,6 @@ class River:
             student.refresh()
         for name, teacher in self._annotators.items():
             teacher.restore(state["teachers"][name])
-
-
-def _kept(pool: Path) -> list[Trajectory]:
-    """What a pool's folder holds; nothing where a kill came before its one file was whole."""
-    return [record.trajectory for record in store.open(pool)] if (pool / "records").exists() else []
 
 
 def annotators(objective: Objective, teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:

@@ -1,6 +1,8 @@
 """A whole run: stages, training, panels and the report."""
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,20 +10,21 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat
-from agentopd.config import STUDENT, Config, load_recipe
+from agentopd.config import STUDENT, Config
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel
-from agentopd.models import ModelConfig, load_model
+from agentopd.models import ModelConfig, load_model, load_tokenizer
 from agentopd.objective.spec import Objective
 from agentopd.records import RecordWriter
 from agentopd.rollout import TaskStream, TransformersPolicy, assign, collect, rollout_metrics
 from agentopd.rollout.policy import EXPERT, Policy
+from agentopd.shipped import load_recipe
 from agentopd.training.arguments import arguments
-from agentopd.training.build import build_panel
+from agentopd.training.build import build_panel, named_teachers
 from agentopd.training.callbacks import MetricsFile, Progress
 from agentopd.training.display import attended, say, watch
-from agentopd.training.folder import RunFolder, require_free
-from agentopd.training.preflight import check_experts, check_models, check_prompts, without_experts
+from agentopd.training.folder import RunFolder, require_free, step_of
+from agentopd.training.preflight import check_experts, check_models, check_prompts, check_teachers, without_experts
 from agentopd.training.stages import student_of, teacher_of, tokenizer_of
 from agentopd.training.trainer import AgentOPDTrainer
 from agentopd.types import Record
@@ -50,24 +53,39 @@ def train(config: Config, output: str | Path | None = None, resume: bool = False
     Args:
         config: From :func:`agentopd.load_config`.
         output: The run folder; by default ``runs/run-N`` with the first free N.
-        resume: Whether to go on with the run in ``output`` from its last checkpoint.
+        resume: Whether to go on with the run in ``output`` from its last checkpoint. Of a finished run only the report is
+            written again.
 
     Raises:
         ConfigError: The configuration and the environments do not fit, or the folder holds another run.
-        TrainingError: The loss is no longer finite.
+        TrainingError: The loss is not finite, or has no gradient.
     """
     config = without_expert(config)
     folder = RunFolder(output or free_folder(Path("runs"), "run"))
     folder.check(config, resume)
+    if AFTER in folder.load_panels():
+        say(f"{folder.path} is already finished, so nothing is trained")
+        return _result(folder, load_model(_trained(config, folder)), load_tokenizer(str(folder.student)))
     arguments(config, folder.checkpoints)
     check_experts(config)
-    tokenizer = tokenizer_of(config, say)
+    check_teachers(config)
+    checkpoint = folder.last_checkpoint() if resume else None  # its weights know its own token ids
+    tokenizer = load_tokenizer(str(checkpoint)) if checkpoint else tokenizer_of(config, say)
     check_models(config, tokenizer)
     check_prompts(config, tokenizer)
     step = folder.open(config, resume)
-    trainer = build_trainer(config, folder, tokenizer)
+    if resume:
+        say(f"{folder.path}: goes on after step {step} of {config.train.steps}")
+    with resumable(folder):
+        trainer = build_trainer(config, folder, tokenizer)
+        _train(trainer, folder, step)
+    return _result(folder, trainer.student, tokenizer)
+
+
+def _train(trainer: AgentOPDTrainer, folder: RunFolder, step: int) -> None:
+    """Panel, training from ``step`` on, panels. The student's last panel is the last thing to be kept: with it a run is finished."""
     trainer.recorder.resume_at(step)
-    panels = dict(folder.load_panels())
+    panels = folder.load_panels()
     if BEFORE not in panels:
         _panel(trainer, folder, BEFORE)
     checkpoint = folder.last_checkpoint()
@@ -75,11 +93,33 @@ def train(config: Config, output: str | Path | None = None, resume: bool = False
     for name, teacher in trainer.river.teachers.items():
         if teacher.model is not None and name not in panels:
             _panel(trainer, folder, name, actor=name)
+    trainer.save_model(str(folder.student))
+    folder.save_weights(trainer.weights_of, trainer.best)
     _panel(trainer, folder, AFTER)
-    trainer.save_model(str(folder.path / "student"))
+
+
+def _result(folder: RunFolder, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Result:
+    """What a finished run made, its report written."""
     say(f"report: {write_report(folder.path)}")
     found = {name: Panel.from_dict(panel) for name, panel in folder.load_panels().items()}
-    return Result(folder.path, _last(folder.history()), found, trainer.student, tokenizer)
+    return Result(folder.path, _last(folder.history()), found, student, tokenizer)
+
+
+def _trained(config: Config, folder: RunFolder) -> ModelConfig:
+    return config.student.model_copy(update={"model": str(folder.student), "new": None})
+
+
+@contextmanager
+def resumable(folder: RunFolder) -> Iterator[None]:
+    """Says how to go on with a run that a person interrupts."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        checkpoint = folder.last_checkpoint()
+        step = step_of(checkpoint) if checkpoint else 0
+        command = shlex.join(["agentopd", "train", str(folder.config), "--output", str(folder.path), "--resume"])
+        say(f"interrupted; to go on after step {step}: {command}")
+        raise
 
 
 def _last(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -88,18 +128,16 @@ def _last(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: value for row in rows for name, value in row.items()}
 
 
-def build_trainer(config: Config, folder: RunFolder | None, tokenizer: PreTrainedTokenizerBase) -> AgentOPDTrainer:
+def build_trainer(config: Config, folder: RunFolder, tokenizer: PreTrainedTokenizerBase) -> AgentOPDTrainer:
     """The trainer of a run: student and teachers after their stages."""
     student = student_of(config, tokenizer, say)
-    checkpoints = folder.checkpoints if folder else Path("unused")
 
     def load(wanted: ModelConfig) -> PreTrainedModel:
         return load_model(wanted) if wanted.new is None else teacher_of(config, tokenizer, wanted.new, say)
 
-    callbacks = [Progress("training"), *([MetricsFile(folder)] if folder else [])]
-    return AgentOPDTrainer(
-        student, arguments(config, checkpoints), tokenizer, load=load, folder=folder, watch=watch, callbacks=callbacks
-    )
+    callbacks = [Progress("training"), MetricsFile(folder)]
+    args = arguments(config, folder.checkpoints)
+    return AgentOPDTrainer(student, args, tokenizer, load=load, folder=folder, watch=watch, callbacks=callbacks)
 
 
 def without_expert(config: Config) -> Config:
@@ -117,8 +155,7 @@ def without_expert(config: Config) -> Config:
         "stages": stages.model_copy(update={"teacher": None, "cold_start": None}),
         "teachers": kept,
     }
-    acting = {actor for source in config.objective.sources.values() for actor in source.actors} - {STUDENT, EXPERT}
-    if not config.objective.teachers() | acting <= set(kept):
+    if not named_teachers(config.objective) <= set(kept):
         say(
             "no teacher is left to learn from, so the method is grpo: the environment's reward alone. Weights from nothing will hardly learn so"
         )

@@ -1,8 +1,10 @@
 """The stages before training, each cached by the content of what decides it: a tokenizer, a fitted teacher, a cold start."""
 
 import hashlib
+import inspect
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,19 +15,17 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd import env as environments
+from agentopd.chat import Chat
 from agentopd.config import Config, Fit, Stages, Train, load_recipe
 from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig, NewModel, load_model, load_tokenizer, new_model
 from agentopd.objective.spec import Objective
-from agentopd.rollout import TaskStream
+from agentopd.rollout import EnvConfig
 from agentopd.tokenizer import build_tokenizer
 from agentopd.training.arguments import arguments
 from agentopd.training.callbacks import Progress
-from agentopd.training.display import watch
+from agentopd.training.traces import Say, corpus, traces
 from agentopd.training.trainer import AgentOPDTrainer
-
-Say = Callable[[str], None]
-CORPUS_EPISODES = 200
 
 
 def cached(config: Config, name: str, content: Any, make: Callable[[Path], None], say: Say) -> Path:
@@ -62,33 +62,13 @@ def tokenizer_of(config: Config, say: Say) -> PreTrainedTokenizerBase:
     if config.student.new is None:
         return load_tokenizer(str(config.student.model))
     size = config.student.new.vocab_size
-    content = [_envs(config), size, config.seed]
+    content = [_envs(config), size, config.seed, config.rollout.max_turns]
 
     def make(folder: Path) -> None:
         say("tokenizer: reading the environments' texts")
-        build_tokenizer(corpus(config), size).save_pretrained(folder)
+        build_tokenizer(corpus(config, say), size).save_pretrained(folder)
 
     return load_tokenizer(str(cached(config, "tokenizer", content, make, say)))
-
-
-def corpus(config: Config) -> list[str]:
-    """What is said in some episodes that the environments' experts play; first observations alone without an expert."""
-    stream = TaskStream(config.envs, config.seed, "train")
-    return [text for i in range(CORPUS_EPISODES) for text in _texts(stream[i].env_id, stream[i].kwargs, stream[i].seed)]
-
-
-def _texts(env_id: str, kwargs: Any, seed: int) -> list[str]:
-    env = environments.make(env_id, **kwargs)
-    observation, _ = env.reset(seed=seed)
-    tools = [json.dumps(schema) for schema in environments.tools_of(env).schemas]
-    texts, over = [environments.system_prompt(env), *tools, str(observation)], not environments.has_expert(env)
-    while not over:
-        action = environments.expert_action(env)
-        observation, _, terminated, truncated, _ = env.step(action)
-        texts += [action, str(observation)]
-        over = terminated or truncated
-    env.close()
-    return texts
 
 
 def student_of(config: Config, tokenizer: PreTrainedTokenizerBase, say: Say) -> PreTrainedModel:
@@ -96,7 +76,7 @@ def student_of(config: Config, tokenizer: PreTrainedTokenizerBase, say: Say) -> 
     fit_settings = config.stages.cold_start
     if fit_settings is None:
         return fresh(config.student, tokenizer, config.seed)
-    content = [_envs(config), config.student.model_dump(), fit_settings.model_dump(), config.seed]
+    content = [config.student.model_dump(), config.seed, *_decides_fit(config, fit_settings, tokenizer)]
 
     def make(folder: Path) -> None:
         model = fresh(config.student, tokenizer, config.seed)
@@ -112,7 +92,7 @@ def teacher_of(config: Config, tokenizer: PreTrainedTokenizerBase, new: NewModel
     seed = config.seed + 1  # so that it does not start as the student does
     if fit_settings is None:
         return new_model(new, tokenizer, seed)
-    content = [_envs(config), new.model_dump(), fit_settings.model_dump(), seed]
+    content = [new.model_dump(), seed, *_decides_fit(config, fit_settings, tokenizer)]
 
     def make(folder: Path) -> None:
         model = new_model(new, tokenizer, seed)
@@ -131,8 +111,7 @@ def fit(
     config: Config, stage: Fit, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, say: Say, what: str
 ) -> None:
     """Supervised fine-tuning of ``model`` in place, on the expert's traces: the recipe ``sft`` in the ordinary trainer."""
-    recipe = load_recipe("sft")
-    objective = Objective.model_validate({**recipe, "sampler": {**recipe["sampler"], "episodes": stage.episodes}})
+    played = traces(config, stage.episodes, Chat(tokenizer, config.template_kwargs), what, say)
     train = Train(
         steps=stage.steps,
         tasks_per_step=min(stage.episodes_per_step, stage.episodes),
@@ -144,11 +123,35 @@ def fit(
         eval_every=0,
         save_every=0,
     )
+    objective = Objective.model_validate(load_recipe("sft"))
     staged = config.model_copy(update={"objective": objective, "train": train, "teachers": {}, "stages": Stages()})
-    say(f"{what}: {stage.steps} steps of supervised fine-tuning on {stage.episodes} traces of the expert")
-    args = arguments(staged, Path("unused"))
-    AgentOPDTrainer(model, args, tokenizer, watch=watch, callbacks=[Progress(what)]).train()
+    say(f"{what}: {stage.steps} steps of supervised fine-tuning on {len(played)} traces of the expert")
+    args = arguments(staged, None)
+    AgentOPDTrainer(model, args, tokenizer, train_dataset=played, callbacks=[Progress(what)]).train()
+
+
+EPISODE = {"max_new_tokens", "max_length", "max_turns", "on_overflow", "temperature"}
+"""The settings of ``rollout`` that decide an expert's trace, and (the temperature) the loss on it."""
+
+
+def _decides_fit(config: Config, stage: Fit, tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """What decides the outcome of :func:`fit`, beside the weights it starts from; micro-batches by rounding alone."""
+    tokens = [tokenizer.get_vocab(), tokenizer.chat_template, config.template_kwargs]
+    batches = [config.train.max_tokens, config.train.layout]
+    return [_envs(config), stage.model_dump(), config.rollout.model_dump(include=EPISODE), tokens, batches]
 
 
 def _envs(config: Config) -> list[Any]:
-    return [env.model_dump(mode="json") for env in config.envs]
+    """The environments as settings and as code: one that is edited gets stages of its own."""
+    return [[env.model_dump(mode="json"), _source(env)] for env in config.envs]
+
+
+def _source(settings: EnvConfig) -> str:
+    """The file that defines an environment; empty where there is none, as in an interactive session."""
+    env = environments.make(settings.id, **settings.kwargs)
+    try:
+        return inspect.getsource(sys.modules[type(env.unwrapped).__module__])
+    except (OSError, TypeError):
+        return ""
+    finally:
+        env.close()

@@ -1,6 +1,5 @@
 """The trainer: transformers' Trainer around the river. It is blind to the method: it sees prepared batches and an objective."""
 
-import contextlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from agentopd.training.folder import RIVER, RunFolder, write_atomically
 from agentopd.training.learner import Learner, save_batch
 from agentopd.training.recorder import Recorder
 from agentopd.training.river import Drawn, River, Watch, unwatched
+from agentopd.types import Trajectory
 
 
 class AgentOPDTrainer(Trainer):
@@ -43,6 +43,7 @@ class AgentOPDTrainer(Trainer):
         processing_class: PreTrainedTokenizerBase,
         teacher_model: PreTrainedModel | None = None,
         env: str | None = None,
+        train_dataset: Sequence[Trajectory] | None = None,
         load: Load = load_model,
         peft_config: Any = None,
         folder: RunFolder | None = None,
@@ -58,6 +59,7 @@ class AgentOPDTrainer(Trainer):
             processing_class: The student's tokenizer.
             teacher_model: The weights of the configuration's local teachers, instead of those it names.
             env: An environment id, instead of the configuration's.
+            train_dataset: Episodes for the method's frozen sources to draw from, instead of playing them.
             load: How local teachers get the weights they name.
             peft_config: Trains an adapter of this kind rather than all weights.
             folder: Where records go; none are kept without it.
@@ -80,7 +82,9 @@ class AgentOPDTrainer(Trainer):
         self.student, self.folder = model, folder
         load_teacher = load if teacher_model is None else lambda _: teacher_model
         self._watch = watch
-        self.river: River = build_river(self.config, model, processing_class, load_teacher, args.device, folder, watch)
+        self.river: River = build_river(
+            self.config, model, processing_class, load_teacher, args.device, folder, watch, train_dataset
+        )
         self.learner = Learner(self.config, self.river.teacher_heads)
         self.recorder = Recorder(self.config, folder, self.river.teacher_heads)
         self.step_metrics: dict[str, float] = {}
@@ -118,21 +122,17 @@ class AgentOPDTrainer(Trainer):
         """Forward and backward of one global batch, micro-batch by micro-batch.
 
         Raises:
-            TrainingError: The loss is not finite. The micro-batch is kept in the run folder.
+            TrainingError: The loss is not finite, and the micro-batch is kept in the run folder; or it has no gradient.
         """
         drawn: Drawn = inputs
         model.train()
         prepared, batches = self.learner.prepare(model, drawn.records, self.river.clock(drawn.step))
         total, outputs = 0.0, []
-        for i, batch in enumerate(batches):
-            last = i == len(batches) - 1
-            with (
-                contextlib.nullcontext() if last else self.accelerator.no_sync(model),
-                self.compute_loss_context_manager(),
-            ):
+        for batch in batches:
+            with self.compute_loss_context_manager():
                 output = self.learner.loss(model, batch)
-                self._require_finite(output.loss, drawn.step, batch)
-                self.accelerator.backward(output.loss * self.accelerator.num_processes)
+            self._require_trainable(output.loss, drawn.step, batch)
+            self.accelerator.backward(output.loss)
             total += float(output.loss.detach())
             outputs.append((batch.row_A, output.signals))
         signals = self.learner.gather(len(prepared.rows), outputs)
@@ -141,19 +141,20 @@ class AgentOPDTrainer(Trainer):
         self.recorder.keep(drawn, prepared, signals)
         return torch.tensor(total, device=self.args.device)
 
-    def _require_finite(self, value: Tensor, step: int, batch: Batch) -> None:
-        if math.isfinite(float(value.detach())):
+    def _require_trainable(self, loss: Tensor, step: int, batch: Batch) -> None:
+        if not loss.requires_grad:
+            raise TrainingError(
+                f"the loss of step {step} reaches no trainable parameter of the student; look at which of them are frozen"
+            )
+        if math.isfinite(value := float(loss.detach())):
             return
-        kept = (
-            "" if self.folder is None else f"; the micro-batch is kept in {save_batch(batch, self.folder.path, step)}"
-        )
-        raise TrainingError(
-            f"the loss is {float(value.detach())} at step {step}{kept}; lower train.learning_rate, or look at its rows"
-        )
+        kept = f"; the micro-batch is kept in {save_batch(batch, self.folder.path, step)}" if self.folder else ""
+        raise TrainingError(f"the loss is {value} at step {step}{kept}; lower train.learning_rate, or look at its rows")
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
-        if norm is not None and not math.isfinite(float(norm)):
+        scaled = self.accelerator.scaler is not None  # float16's loss scale overflows now and then, and skips that step
+        if norm is not None and not scaled and not math.isfinite(float(norm)):
             raise TrainingError(
                 f"the gradient norm is {float(norm)} at step {self.state.global_step}; lower train.learning_rate"
             )
@@ -187,9 +188,21 @@ class AgentOPDTrainer(Trainer):
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """The best student so far is saved at once, whether or not a checkpoint is due: it is kept until there is a better one."""
         best: bool = super()._determine_best_metric(metrics, trial)
-        if best and self.args.save_strategy != "no":
-            self.control.should_save = True
+        self.control.should_save |= best and self.args.save_strategy != "no"
         return best
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """Step and validation success of the best checkpoint by the panels so far; ``None`` where there is none."""
+        step, success = self.state.best_global_step, self.state.best_metric
+        return None if step is None or success is None else (step, success)
+
+    @property
+    def weights_of(self) -> int:
+        """The step whose weights the student has after training: the last, or the best with ``load_best_model_at_end``."""
+        state = self.state
+        loaded = self.args.load_best_model_at_end and state.best_model_checkpoint is not None
+        return int((loaded and state.best_global_step) or state.global_step)
 
     # Checkpoints: the river's state is written before the file that makes a checkpoint complete.
 

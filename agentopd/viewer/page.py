@@ -10,13 +10,13 @@ _CSS = """
   --student: #6aa3ff; --before: #7d8792; --teacher: #f0a155; --other: #8fa3cc; --good: #4cc06b; --bad: #ff7a70; --heat: 240 130 60; --cold: 90 150 255 } }
 * { box-sizing: border-box }
 body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.25rem 5rem; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif }
-h1 { font-size: 1.7rem; margin: 0 } h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem } p.facts, figcaption, .missing { color: var(--muted) }
+h1 { font-size: 1.7rem; margin: 0 } h3 { font-size: 1rem; margin: 1.4rem 0 .4rem } h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem } p.facts, figcaption, .missing { color: var(--muted) }
 p { margin: .4rem 0 } .wide { overflow-x: auto } .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1.2rem }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums } th { color: var(--muted); font-weight: 500; font-size: .85rem }
 th, td { text-align: right; padding: .45rem .8rem; border-bottom: 1px solid var(--line); white-space: nowrap } th:first-child, td:first-child { text-align: left; padding-left: 0 }
 figure { margin: 0 } figcaption { font-size: .85rem } svg { width: 100%; height: auto; max-width: 44rem } svg text { font-family: inherit !important }
 summary { cursor: pointer } code, pre { font: .84rem/1.5 ui-monospace, monospace } summary code { color: var(--muted) } pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere }
-.episode { border: 1px solid var(--line); border-radius: 8px; padding: .7rem 1rem; margin: .7rem 0 } .prompt { margin-top: .7rem; color: var(--muted) }
+.episode { border: 1px solid var(--line); border-radius: 8px; padding: .7rem 1rem; margin: .7rem 0 } .tools { margin-top: .7rem; color: var(--muted) }
 .message { margin-top: .7rem; padding: .5rem .8rem; border-left: 3px solid var(--line) } .assistant { border-color: var(--student); background: var(--soft) } .failure { border-color: var(--bad) }
 h4 { margin: 0 0 .2rem; font-size: .78rem; font-weight: 500; color: var(--muted) } .call { font: .84rem/1.5 ui-monospace, monospace; color: var(--muted); margin-top: .3rem }
 .tags span { display: inline-block; font-size: .75rem; color: var(--muted); border: 1px solid var(--line); border-radius: 4px; padding: 0 .4rem; margin: .35rem .35rem 0 0 }

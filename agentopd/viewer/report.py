@@ -1,30 +1,23 @@
 """The page of a run: one self-contained HTML file with results, curves and sample episodes. What is missing is said in a line."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import agentopd.viewer.charts as charts
 from agentopd import records
 from agentopd.errors import ConfigError, RecordError
-from agentopd.evaluation import Panel, by_depth
-from agentopd.types import Record
-from agentopd.viewer.charts import BEFORE, OTHER, STUDENT, TEACHER, Series
+from agentopd.evaluation import Panel
+from agentopd.objective.signals import LOSSES
+from agentopd.viewer.charts import BEFORE, STUDENT, TEACHER, Series
+from agentopd.viewer.episodes import samples, signal_by_depth
 from agentopd.viewer.page import figure, grid, missing, page, table
-from agentopd.viewer.transcript import Decode, Shading, episode
-
-SAMPLES = 3
-"""Successes shown, and failures shown."""
-
-SHADED = 95
-"""The percentile of a signal that has the full colour."""
+from agentopd.viewer.transcript import Decode
 
 BEFORE_PANEL, AFTER_PANEL = "student_before", "student_after"
 
@@ -57,14 +50,14 @@ def write_report(run_dir: str | Path) -> Path:
         ("Loss", _losses(run)),
         ("By turn depth", _depths(run)),
         ("Errors", _errors(run)),
-        ("Sample episodes", _guarded(_samples, run)),
+        ("Sample episodes", _guarded(lambda: samples(run.records, run.decode))),
         ("Configuration", _config(run)),
     ]
     body = "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in sections)
     problems = "".join(map(missing, run.problems))
     path = run.path / "report.html"
     title = run.path.resolve().name
-    path.write_text(page(title, _guarded(_facts, run), problems + body), encoding="utf-8")
+    path.write_text(page(title, _guarded(lambda: _facts(run)), problems + body), encoding="utf-8")
     return path
 
 
@@ -127,9 +120,9 @@ def _decoder(file: Path) -> Decode:
     return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
-def _guarded(section: Callable[[RunData], str], run: RunData) -> str:
+def _guarded(section: Callable[[], str]) -> str:
     try:
-        return section(run)
+        return section()
     except RecordError as error:
         return missing(str(error))
 
@@ -202,8 +195,9 @@ def _metric(run: RunData, name: str, label: str, colour: str) -> Series | None:
 
 
 def _losses(run: RunData) -> str:
-    names = sorted({name for row in run.metrics for name in row if name.startswith("train/") and name.endswith("/phi")})
-    wanted = [("train/loss", "loss")] + [(name, f"{name[6:-4]}: mean phi") for name in names]
+    logged = sorted({name for row in run.metrics for name in row if name.startswith("train/")})
+    terms = [name for name in logged if name.endswith(tuple(f"/{kind}" for kind in LOSSES))]
+    wanted = [("train/loss", "loss")] + [(name, f"mean {name.removeprefix('train/')}") for name in terms]
     found = [(label, _metric(run, name, label, STUDENT)) for name, label in wanted]
     figures = [
         figure(
@@ -229,43 +223,8 @@ def _depths(run: RunData) -> str:
         figure(charts.bars("Success by turns", success, "turns of the episode", "success", share=True), "Success of episodes by how many turns they took, with 95% intervals."),
         figure(charts.bars("Bad actions by turn", errors, "turn", "bad actions a turn"), "Bad actions at each turn of the panel's episodes."),
     ]  # fmt: skip
-    figures.append(_guarded(_signal_by_depth, run))
+    figures.append(_guarded(lambda: signal_by_depth(run.records)))
     return grid(figures)
-
-
-def _signal_by_depth(run: RunData) -> str:
-    stored = run.records
-    steps = stored.signal_steps if stored else ()
-    series, name = [], ""
-    for step, colour in dict(zip(steps[:1] + steps[-1:], (OTHER, STUDENT), strict=False)).items():
-        signals = stored.signals(step) if stored else None
-        name = _shading_name(signals or {})
-        if stored and signals and name:
-            points = by_depth(*_turns_of(stored.step(step), signals, name))
-            series.append(Series(f"step {step}", [d + 1 for d, _, _ in points], [m for _, m, _ in points], colour))
-    if not series:
-        return missing("No signals were recorded.")
-    chart = charts.lines(f"{escape(name)} by turn", series, "turn", f"mean {name}")
-    return figure(chart, f"Mean {name} of the tokens at each turn, in the first and the last recorded step.")
-
-
-def _shading_name(signals: Mapping[str, NDArray[Any]]) -> str:
-    """The signal to shade by: the first term's phi, the divergence where the term is one."""
-    return next((name for name in signals if name == "divergence" or name.endswith("/phi")), "")
-
-
-def _turns_of(
-    step: Iterable[Record], signals: Mapping[str, NDArray[Any]], name: str
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The turn and the signal of every token that is in a trajectory's own segments."""
-    segments = {str(record.trajectory.key): record.trajectory.segments for record in step}
-    turns, values = [], []
-    for key, segment, index, value in zip(*(signals[k] for k in ("trajectory", "segment", "index", name)), strict=True):
-        own = segments.get(str(key), ())
-        if segment < len(own):
-            turns.append(int(own[segment].turn_T[index]))
-            values.append(float(value))
-    return np.array(turns, np.int64), np.array(values, np.float64)
 
 
 def _errors(run: RunData) -> str:
@@ -277,51 +236,6 @@ def _errors(run: RunData) -> str:
     turns = {name: max(sum(played.turns for played in panel.episodes), 1) for name, panel in panels}
     rows = [[kind, *(f"{100 * counts[name][kind] / turns[name]:.1f}" for name in counts)] for kind in kinds]
     return table(["in 100 turns", *(name.replace("_", " ") for name in counts)], rows)
-
-
-def _samples(run: RunData) -> str:
-    if run.records is None or not run.records.steps:
-        return missing("No episode was recorded.")
-    step = run.records.steps[-1]
-    chosen = [*_chosen(run.records.step(step), True), *_chosen(run.records.step(step), False)]
-    if not chosen:
-        return missing(f"Step {step} recorded no episode.")
-    signals = run.records.signals(step) or {}
-    name = _shading_name(signals)
-    scale = _scale(signals[name]) if name else 1.0
-    episodes = [
-        episode(record.trajectory, run.decode, _shading(record, signals, name, scale), unfold=i == 0)
-        for i, record in enumerate(chosen)
-    ]
-    return _caption(step, name, scale, run.decode is not None) + "".join(episodes)
-
-
-def _chosen(step: Iterable[Record], success: bool) -> list[Record]:
-    fitting = (r for r in step if (r.trajectory.outcome.success and r.trajectory.failure is None) == success)
-    return list(islice(fitting, SAMPLES))
-
-
-def _scale(values: NDArray[Any]) -> float:
-    known = np.abs(values[np.isfinite(values)].astype(np.float64))
-    return float(np.percentile(known, SHADED)) or float(known.max()) or 1.0 if len(known) else 1.0
-
-
-def _shading(record: Record, signals: Mapping[str, NDArray[Any]], name: str, scale: float) -> Shading:
-    if not name:
-        return Shading("")
-    rows = np.flatnonzero((signals["trajectory"] == str(record.trajectory.key)) & np.isfinite(signals[name]))
-    places = zip(signals["segment"][rows].tolist(), signals["index"][rows].tolist(), strict=True)
-    return Shading(name, dict(zip(places, signals[name][rows].tolist(), strict=True)), scale)
-
-
-def _caption(step: int, name: str, scale: float, readable: bool) -> str:
-    text = f"From step {step}. "
-    if not readable:
-        return missing(text + "No tokenizer lies in the run folder, so prompts and the shading of tokens are left out.")
-    if not name:
-        return missing(text + "No signals were recorded, so tokens are not shaded.")
-    legend = f"Tokens are shaded by {name}; full colour is {scale:.3g} or more. Point at one to see its number."
-    return f"<p>{escape(text + legend)}</p>"
 
 
 def _config(run: RunData) -> str:

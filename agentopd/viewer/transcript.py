@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from statistics import fmean
+from typing import Any
 
 from agentopd.types import Message, ToolCall, Trajectory, Turn
 
@@ -25,11 +26,11 @@ def episode(trajectory: Trajectory, decode: Decode | None, shading: Shading, unf
 
     Args:
         trajectory: The episode.
-        decode: From token ids to text, special tokens included; without it the prompt is left out and tokens are not shaded.
+        decode: From token ids to text, special tokens included; without it tokens are not shaded.
         shading: How to shade the tokens of turns.
         unfold: Whether the element is open.
     """
-    parts = [_prompt(trajectory, decode)]
+    parts = [*map(_message, trajectory.opening), _tools(trajectory.tools)]
     parts += [_turn(trajectory, turn, decode, shading) for turn in trajectory.turns]
     if trajectory.failure is not None:
         failure = trajectory.failure
@@ -50,12 +51,12 @@ def _summary(trajectory: Trajectory) -> str:
     return f"{mark} {escape(' · '.join(facts))} <code>{escape(str(trajectory.key))}</code>"
 
 
-def _prompt(trajectory: Trajectory, decode: Decode | None) -> str:
-    if decode is None or not trajectory.segments or not trajectory.turns:
+def _tools(schemas: Sequence[Mapping[str, Any]]) -> str:
+    if not schemas:
         return ""
-    start = trajectory.turns[0].start
-    text = decode(trajectory.segments[0].tokens_T[:start].tolist())
-    return f'<details class="prompt"><summary>prompt, {start} tokens</summary><pre>{escape(text)}</pre></details>'
+    names = ", ".join(str(schema.get("function", schema).get("name", "?")) for schema in schemas)
+    text = "\n".join(json.dumps(schema, ensure_ascii=False, default=str) for schema in schemas)
+    return f'<details class="tools"><summary>tools: {escape(names)}</summary><pre>{escape(text)}</pre></details>'
 
 
 def _turn(trajectory: Trajectory, turn: Turn, decode: Decode | None, shading: Shading) -> str:

@@ -1,6 +1,9 @@
 """The verbs, run as a person runs them."""
 
 import json
+import re
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,9 @@ import yaml
 from agentopd import cli, evaluate, records
 from agentopd.__main__ import main
 from agentopd.cli import source
-from agentopd.config import load_recipe, recipes
+from agentopd.envs import ENVS
 from agentopd.evaluation import Panel
+from agentopd.shipped import load_recipe, recipes
 from agentopd.training.display import attended
 
 NEW = "{hidden_size: 16, layers: 1, heads: 2, intermediate_size: 24, max_positions: 640, vocab_size: 400}"
@@ -21,9 +25,9 @@ NEW = "{hidden_size: 16, layers: 1, heads: 2, intermediate_size: 24, max_positio
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The quickstart, made so small that it takes a second."""
     return [
-        "configs/quickstart.yaml", f"student.new={NEW}", f"teachers.teacher.new={NEW}", "stages.teacher=null",
+        "configs/quickstart.yaml", f"student.new={NEW}", f"teachers.teacher.new={NEW}", "stages.teacher={episodes: 8, steps: 1}",
         "stages.cold_start=null", f"stages.cache={tmp_path_factory.mktemp('cache')}", "rollout.max_length=640",
-        "rollout.max_new_tokens=24", "rollout.max_turns=3", "train.steps=2", "train.tasks_per_step=2",
+        "rollout.max_new_tokens=24", "rollout.max_turns=5", "train.steps=2", "train.tasks_per_step=2",
         "train.eval_every=2", "train.save_every=2", "evaluation.tasks=3", "evaluation.during=2",
     ]  # fmt: skip
 
@@ -132,17 +136,39 @@ def test_mistakes_are_one_line_and_status_2(
 
 def test_methods_lists_every_recipe_and_prints_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods"]) == 0
-    listed = capsys.readouterr().out
-    assert all(name[:8] in listed for name in recipes())
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [fields[0] for fields in lines] == recipes()
+    for name, title, axes, *paper in lines:
+        recipe = load_recipe(name)
+        assert (title, axes) == (recipe["title"], ", ".join(recipe["axes"].values()))
+        assert paper == ([recipe["paper"]] if "paper" in recipe else [])
     assert main(["methods", "gkd"]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == load_recipe("gkd")
 
 
 def test_envs_lists_what_is_shipped(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["envs"]) == 0
-    listed = capsys.readouterr().out
-    assert "Checkout" in listed
-    assert "Calculator" in listed
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [fields[0] for fields in lines] == list(ENVS)
+    assert lines[-1][2:] == ["price, calculate, submit", "yes"]
+
+
+@pytest.mark.parametrize("verb", ["methods", "envs"])
+@pytest.mark.parametrize("width", [80, 60])
+def test_a_table_folds_to_the_width_of_the_terminal_and_cuts_nothing(
+    verb: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb]) == 0
+    whole = capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert main([verb]) == 0
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert max(map(len, shown.splitlines())) <= width
+    assert "…" not in shown
+    letters = Counter(filter(str.isalnum, whole))
+    assert letters <= Counter(filter(str.isalnum, shown))
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)

@@ -71,7 +71,7 @@ student = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(list(ENVS)), st.lists(student, max_size=6), st.integers(0, 10_000))
 def test_expert_recovers_from_any_state(id: str, actions: list[str], seed: int) -> None:
     env = make(id, failure_rate=0.3, max_episode_steps=200)

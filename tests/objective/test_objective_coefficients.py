@@ -184,9 +184,11 @@ def test_metrics() -> None:
 
 
 def test_parts_that_return_nonsense_are_named() -> None:
-    with pytest.raises(ValueError, match=r"weight 'objective_cases:too_short' returned shape \(1,\) for 6 rows"):
+    with pytest.raises(
+        ValueError, match=r"weight\.kind=objective_cases:too_short returned shape \(1,\) of float64 for 6 rows"
+    ):
         coefficients(two_episodes(), weight="objective_cases:too_short")
-    with pytest.raises(ValueError, match="weight 'objective_cases:negative' returned a negative"):
+    with pytest.raises(ValueError, match=r"weight\.kind=objective_cases:negative returned -1\.0 for row 0"):
         coefficients(two_episodes(), weight="objective_cases:negative")
     unsure = two_episodes()
     unsure[0].annotations[0].entropy_N[1] = np.nan

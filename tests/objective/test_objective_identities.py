@@ -134,7 +134,7 @@ def test_clipped_ratio_by_hand() -> None:
     p = torch.tensor([0.31, 0.29, 0.25, 0.15]).double()  # ratios 1.24, 1.16, 1.0, 0.6
     hidden = p.log().repeat(4, 1).requires_grad_()
     out = loss(hidden, Head(torch.eye(4).double()), {}, batch)
-    phi = dict(zip(order, out.signals["loss/phi"].tolist(), strict=True))
+    phi = dict(zip(order, out.signals["loss/surrogate"].tolist(), strict=True))
     assert phi == pytest.approx({0: -1.2, 1: 1.16, 2: -1.0, 3: 0.8})
     moved = torch.autograd.grad(out.loss, hidden)[0].abs().sum(-1)
     assert [bool(moved[order.index(row)]) for row in range(4)] == [False, True, True, False]

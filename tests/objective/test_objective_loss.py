@@ -98,18 +98,25 @@ def test_signals_are_detached_and_mark_what_a_term_leaves_out() -> None:
     student, ready = Student.new(), prepared(method(terms=terms), records_of(*said))
     (batch,) = cut(ready, 10**6)
     out = loss(student.hidden(batch), student.head, HEADS, batch, 1.0, 4)
-    assert set(out.signals) == {"logprob", "entropy", "teacher_entropy", "full/phi", "some/phi", "sft/phi"}
+    assert set(out.signals) == {
+        "student_logprob",
+        "student_entropy",
+        "teacher_entropy/teacher",
+        "full/divergence",
+        "some/divergence",
+        "sft/nll",
+    }
     depth = ready.rows.turn_A[batch.row_A.numpy()]
-    for name, turn in (("full/phi", 0), ("some/phi", 1), ("teacher_entropy", 0)):
+    for name, turn in (("full/divergence", 0), ("some/divergence", 1), ("teacher_entropy/teacher", 0)):
         assert (~out.signals[name].isnan().numpy() == (depth == turn)).all()
     rows = batch.row_A.numpy()
     np.testing.assert_allclose(
-        out.signals["teacher_entropy"][depth == 0], ready.rows.teachers["teacher"].entropy_A[rows][depth == 0]
+        out.signals["teacher_entropy/teacher"][depth == 0], ready.rows.teachers["teacher"].entropy_A[rows][depth == 0]
     )
-    torch.testing.assert_close(out.signals["sft/phi"], -out.signals["logprob"])
+    torch.testing.assert_close(out.signals["sft/nll"], -out.signals["student_logprob"])
     assert not any(signal.requires_grad for signal in out.signals.values())
     coefficients = [batch.terms[i].coef_A for i in range(3)]
-    phis = [out.signals[f"{name}/phi"].nan_to_num() for name in ("full", "some", "sft")]
+    phis = [out.signals[name].nan_to_num() for name in ("full/divergence", "some/divergence", "sft/nll")]
     torch.testing.assert_close(
         sum(((c * p).sum() for c, p in zip(coefficients, phis, strict=True)), torch.zeros(()).double()),
         out.loss.detach(),
@@ -236,8 +243,8 @@ def test_one_trajectory_mixes_logits_step_reward_and_skip_turn_by_turn_from_two_
         for term, out_phi in zip(
             batch.terms,
             (
-                loss(student.hidden(batch), student.head, HEADS, batch).signals[f"{t}/phi"]
-                for t in ("kl", "other", "step")
+                loss(student.hidden(batch), student.head, HEADS, batch).signals[t]
+                for t in ("kl/divergence", "other/divergence", "step/surrogate")
             ),
             strict=True,
         )
@@ -251,7 +258,7 @@ def test_empty_terms_give_zero_loss_beside_others() -> None:
     out = Student.new().loss(prepared(method(terms=terms), records_of()), HEADS)
     alone = Student.new().loss(prepared(method(), records_of()), HEADS)
     assert out.loss.item() == alone.loss.item()
-    assert out.signals["none/phi"].isnan().all()
+    assert out.signals["none/divergence"].isnan().all()
 
 
 def test_a_masked_token_outside_a_term_does_not_poison_it() -> None:
@@ -290,7 +297,7 @@ def test_bad_input_is_named() -> None:
         student.loss(sparse, HEADS)
     with pytest.raises(ValueError, match="'full' needs a teacher with hidden states"):
         student.loss(prepared(method(), records_of(Saying(kind="sparse"))), HEADS)
-    with pytest.raises(ValueError, match=r"divergence 'objective_cases:wrong_shape' returned shape \(\)"):
+    with pytest.raises(ValueError, match=r"divergence\.kind=objective_cases:wrong_shape returned shape \(\)"):
         student.loss(prepared(method(divergence="objective_cases:wrong_shape"), records_of()), HEADS)
 
 

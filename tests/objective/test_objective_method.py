@@ -77,6 +77,8 @@ def test_a_full_divergence_as_a_policy_gradient_reward_is_refused() -> None:
         ({"coupling": {"kind": "advantage_sum", "baseline": "none"}}, "no term here has one"),
         ({"terms": []}, "at least one term"),
         ({"terms": [{"name": "a"}, {"name": "a"}]}, "two terms share a name"),
+        ({"terms": [{"name": "term1"}, {}]}, "two terms share a name among term1, term1"),
+        ({"terms": [{"name": "a/b"}]}, "String should match pattern"),
         ({"terms": [{}, {}], "weight": "uniform"}, "belong to a method of one term"),
         ({"sampler": {}, "sources": {}}, "either sampler"),
         ({"where": {"min_turn": 3, "max_turn": 2}}, "no turn is selected"),

@@ -62,7 +62,7 @@ def segments(draw: st.DrawFn) -> Segment:
 
 def messages() -> st.SearchStrategy[Message]:
     call = st.fixed_dictionaries({"type": st.just("function"), "function": MAPPING})
-    required = {"role": st.sampled_from(["user", "tool"]), "content": TEXT}
+    required = {"role": st.sampled_from(["system", "user", "tool"]), "content": TEXT}
     return st.fixed_dictionaries(required, optional={"name": TEXT, "tool_calls": st.lists(call, max_size=2)})  # type: ignore[return-value]
 
 
@@ -137,6 +137,8 @@ def records(draw: st.DrawFn, key: Key) -> Record:
         privileged=draw(MAPPING),
         failure=draw(st.none() | st.builds(Failure, NAME, NAME, TEXT)),
         versions=draw(st.dictionaries(NAME, NAME, max_size=2)),
+        opening=tuple(draw(st.lists(messages(), max_size=2))),
+        tools=tuple(draw(st.lists(MAPPING, max_size=2))),
     )
     return Record(trajectory, tuple(draw(st.lists(annotations(len(taken)), max_size=2))))
 

@@ -17,7 +17,7 @@ from agentopd.records.plain import escape, from_json, to_json, unescape
 from agentopd.types import Dense, Key, Record, Sparse
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.data())
 def test_invariant_7_a_record_read_back_equals_the_one_written(data: st.DataObject) -> None:
     run = data.draw(cases.NAME, "run")

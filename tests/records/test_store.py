@@ -41,7 +41,6 @@ def test_a_run_folder_and_its_records_folder_are_the_same(tmp_path: Path) -> Non
     assert len(by_run) == 6
     assert list(by_run) == list(by_folder) == [plain_record(step, i) for step in range(3) for i in range(2)]
     assert list(by_run.step(1)) == [plain_record(1, 0), plain_record(1, 1)]
-    assert list(by_run.step(9)) == []
 
 
 def test_a_copied_folder_of_any_name_is_read(tmp_path: Path) -> None:
@@ -67,12 +66,35 @@ def test_a_key_beyond_the_first_row_group_is_found(tmp_path: Path) -> None:
 
 
 def test_an_absent_or_malformed_key_is_an_error(tmp_path: Path) -> None:
-    _filled(tmp_path)
+    writer = _filled(tmp_path)
+    writer.write(4, [plain_record(4, 0)])
     read = records.open(tmp_path)
-    with pytest.raises(RecordError, match=r"no record run/7/0/0; its steps are 0 to 2"):
+    with pytest.raises(RecordError, match=r"step 7 has no records in .*; those that have some: 0 to 2, 4$"):
         read["run/7/0/0"]
-    with pytest.raises(RecordError, match="run/step/index/attempt"):
-        read["seven"]
+    with pytest.raises(RecordError, match=r"no record run/1/2/0; step 1 holds 2, run/1/0/0 to run/1/1/0$"):
+        read["run/1/2/0"]
+    with pytest.raises(RecordError, match=r"no record other/4/0/0; step 4 holds 1, run/4/0/0$"):
+        read[Key("other", 4, 0)]
+    for malformed in ("seven", "run/1/0", "run/1/one/0", ("run", 1, 0, 0), 3):
+        with pytest.raises(RecordError, match=r"is no key.*run/step/index/attempt"):
+            read[malformed]  # type: ignore[index]
+    assert "run/1/2/0" not in read
+
+
+def test_a_step_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    writer = _filled(tmp_path)
+    writer.write(4, [])
+    read = records.open(tmp_path)
+    assert list(read.step(4)) == []
+    with pytest.raises(RecordError, match=r"step 3 has no records in .*; those that have some: 0 to 2, 4"):
+        read.step(3)
+    with pytest.raises(RecordError, match=r"step 0 has no signals in .*; none has any.*records\.signals"):
+        read.signals(0)
+    with pytest.raises(RecordError, match=r"step -1 has no records"):
+        read.signals(-1)
+    writer.write_signals(1, _signals())
+    with pytest.raises(RecordError, match=r"step 0 has no signals in .*; those that have some: 1$"):
+        records.open(tmp_path).signals(0)
 
 
 def test_a_step_is_written_once(tmp_path: Path) -> None:
@@ -102,7 +124,8 @@ def test_superseded_records_are_kept_and_not_counted(tmp_path: Path) -> None:
     writer.write_signals(2, _signals())
     assert writer.supersede_after(0) == [1, 2]
     assert records.open(tmp_path).steps == (0,)
-    assert records.open(tmp_path).signals(2) is None
+    with pytest.raises(RecordError, match=r"step 2 has no records.*: 0$"):
+        records.open(tmp_path).signals(2)
     writer.write(1, [plain_record(1, 0, tokens=9)])
     assert writer.supersede_after(0) == [1]
     writer.write(1, [plain_record(1, 0, tokens=5)])
@@ -110,7 +133,7 @@ def test_superseded_records_are_kept_and_not_counted(tmp_path: Path) -> None:
     assert (len(counted), len(everything)) == (3, 8)
     assert counted["run/1/0/0"] == everything["run/1/0/0"] == plain_record(1, 0, tokens=5)
     assert everything["run/2/1/0"] == plain_record(2, 1)
-    assert everything.signals(2) is not None
+    assert len(everything.signals(2)["index"]) == 3
     assert sorted(path.name for path in (tmp_path / "records").iterdir()) == [
         "step-000000.parquet",
         "step-000001.parquet",
@@ -180,12 +203,10 @@ def test_signals_come_back_equal(tmp_path: Path) -> None:
         step = 0 if size else 1
         writer.write_signals(step, _signals(size))
         read = records.open(tmp_path).signals(step)
-        assert read is not None
         assert list(read) == list(_signals())
         for name, column in _signals(size).items():
             assert read[name].dtype.kind == column.dtype.kind
             np.testing.assert_array_equal(read[name], column)
-    assert records.open(tmp_path).signals(2) is None
     assert records.open(tmp_path).signal_steps == (0, 1)
 
 
@@ -194,7 +215,6 @@ def test_signals_take_text_as_python_objects(tmp_path: Path) -> None:
     keys = np.array(["run/0/0/0", "run/0/1/0", "run/0/1/0"], dtype=object)
     writer.write_signals(0, _signals() | {"trajectory": keys})
     read = records.open(tmp_path).signals(0)
-    assert read is not None
     assert list(read["trajectory"]) == list(keys)
 
 
@@ -216,8 +236,13 @@ def test_signals_that_cannot_be_trusted_are_refused(tmp_path: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"nowhere does not exist; give a run folder"):
         records.open(tmp_path / "nowhere")
-    with pytest.raises(RecordError, match="holds no records"):
+    with pytest.raises(RecordError, match=r"holds no records; give a run folder"):
         records.open(tmp_path)
+    (tmp_path / "config.yaml").write_text("seed: 0")
+    with pytest.raises(RecordError, match=r"holds no records.*config\.yaml.*records\.keep"):
+        records.open(tmp_path)
+    with pytest.raises(RecordError, match=r"config\.yaml is a file; give a run folder"):
+        records.open(tmp_path / "config.yaml")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 40, -20])
@@ -245,8 +270,12 @@ def test_a_flipped_byte_never_gives_wrong_records(tmp_path: Path) -> None:
     ("metadata", "said"),
     [
         ({}, "holds no agentopd records"),
-        ({"agentopd.format": "signals", "agentopd.version": "1"}, "holds no agentopd records"),
-        ({"agentopd.format": "records", "agentopd.version": "99"}, "version 99.*reads version 1"),
+        ({"agentopd.format": "signals", "agentopd.version": "2"}, "holds no agentopd records"),
+        (
+            {"agentopd.format": "records", "agentopd.version": "1"},
+            "version 1, .*reads version 2; read it with the agentopd",
+        ),
+        ({"agentopd.format": "records", "agentopd.version": "99"}, "version 99.*reads version 2"),
     ],
 )
 def test_a_file_of_another_form_or_version_is_named(tmp_path: Path, metadata: dict[str, str], said: str) -> None:

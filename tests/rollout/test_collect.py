@@ -88,6 +88,12 @@ def test_a_forked_observation_closes_the_segment_and_opens_the_next() -> None:
     assert rollout_metrics([trajectory])["drift/forked"] == 1.0
 
 
+def test_an_episode_without_a_start_has_no_opening() -> None:
+    [trajectory] = collect(assignments(trouble="reset"), student(), chat(), ROOMY)
+    assert trajectory.failure is not None
+    assert trajectory.opening == trajectory.tools == ()
+
+
 def test_invariant_6_trajectories_do_not_depend_on_concurrency_or_order() -> None:
     def draw(request: Request) -> Sequence[int]:
         random = np.random.default_rng(request.seed)

@@ -44,7 +44,7 @@ def test_draws_invert_the_cdf(number: float, token: int) -> None:
     assert draw(processed(LOGITS, Rollout()), torch.tensor([number], dtype=torch.float64)).tolist() == [token]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     logits=st.lists(st.floats(-30, 30), min_size=2, max_size=9),
     number=st.floats(0, 1, exclude_max=True),

@@ -31,11 +31,14 @@ def test_environments_are_drawn_by_weight_with_their_settings() -> None:
     assert (first.kwargs, first.options, first.tags, first.split) == ({"size": 2}, {"level": 1}, ("easy",), "train")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(index=st.integers(0, 10**6), seed=st.integers(0, 10**6))
 def test_splits_have_disjoint_seeds(index: int, seed: int) -> None:
-    for place, split in enumerate(["train", "validation", "evaluation"]):
-        assert TaskStream(ENVS, seed, split)[index].seed // SEEDS_PER_SPLIT == place
+    for place, split in enumerate(["train", "validation", "evaluation", "stages"]):
+        task = TaskStream(ENVS, seed, split)[index]
+        assert task.split == split
+        assert task.seed // SEEDS_PER_SPLIT == place
+        assert task.seed < 2**31  # environments may keep a seed in a signed 32-bit number
 
 
 def test_bad_streams_are_refused() -> None:

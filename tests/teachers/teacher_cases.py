@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from agentopd.chat import Chat
+from agentopd.chat import Action, Chat
 from agentopd.models import ModelConfig
 from agentopd.teachers import TeacherContext
 from agentopd.types import CONTEXT, Failure, Key, Message, Outcome, Segment, Task, ToolCall, Trajectory, Turn
@@ -36,14 +36,21 @@ def tiny_llama(seed: int, dtype: torch.dtype = torch.float32) -> LlamaForCausalL
     return model
 
 
+OPENING: tuple[Message, ...] = ({"role": "user", "content": "Begin."},)
+
+
 class ByteChat:
-    """Writes an action as its bytes modulo the vocabulary, then an end of turn."""
+    """Writes an action as its bytes modulo the vocabulary, then an end of turn. What it reads says how many tokens it was."""
 
     end_of_turn = 7
     tokenizer = range(VOCAB)
 
     def write(self, messages: Sequence[Message], canonical: str, tools: Sequence[Mapping[str, Any]]) -> list[int]:
         return [byte % VOCAB for byte in canonical.encode()] + [self.end_of_turn]
+
+    def read(self, tokens: Sequence[int]) -> Action:
+        text = f"{len(tokens)} tokens"
+        return Action(text, text, (), text, True, {"role": "assistant", "content": text})
 
 
 def context(
@@ -119,6 +126,7 @@ def episode(
         turns=tuple(turns),
         outcome=Outcome(float(sum(rewards)), False, "failed" if failed else "terminated"),
         failure=Failure("env", "ValueError", "boom") if failed else None,
+        opening=OPENING,
     )
 
 

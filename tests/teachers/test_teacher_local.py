@@ -71,7 +71,7 @@ def test_taken_entropy_and_logits_equal_a_plain_forward(temperature: float) -> N
 
 
 @pytest.mark.parametrize(("model", "atol"), [(MODEL, 1e-5), (EXACT, 1e-10)])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(max_tokens=st.integers(1, 64), order=st.permutations(range(len(EPISODES))))
 def test_batching_and_order_change_nothing(
     model: PreTrainedModel, atol: float, max_tokens: int, order: list[int]

@@ -1,21 +1,26 @@
 """The teachers that need no model: step rewards and the environment's expert."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
-from teacher_cases import ByteChat, context, episode
+from teacher_cases import OPENING, ByteChat, context, episode
 
 from agentopd.chat import Chat
 from agentopd.errors import TeacherError
 from agentopd.objective.rows import Rows
+from agentopd.rollout import Assignment, Rollout, ScriptedPolicy, collect
 from agentopd.teachers import annotate
 from agentopd.teachers.expert import expert
 from agentopd.teachers.rewards import reward
 from agentopd.tokenizer import build_tokenizer
 from agentopd.tooling import call
-from agentopd.types import CONTEXT, Message, Sampled
+from agentopd.types import CONTEXT, Key, Message, Sampled, Task
 from agentopd.where import Where
+
+TOOL = {"type": "function", "function": {"name": "lookup", "parameters": {"type": "object", "properties": {}}}}
 
 
 def test_reward_repeats_the_step_rewards() -> None:
@@ -105,16 +110,61 @@ def test_rows_see_corrections_as_tokens_of_the_teacher() -> None:
     assert not rows.teachers["mentor"].rewarded_A.any()
 
 
-def test_a_correction_is_what_the_whole_conversation_would_have_written() -> None:
-    advice = call("lookup", item="pear")
-    chat = Chat(build_tokenizer([advice, "the price of a pear"], vocab_size=400))
-    tool = {"type": "function", "function": {"name": "lookup", "parameters": {"type": "object", "properties": {}}}}
-    first: list[Message] = [{"role": "system", "content": "Shop."}, {"role": "user", "content": "the price of a pear"}]
-    second: list[Message] = [{"role": "assistant", "content": "no"}, {"role": "tool", "content": "call a tool"}]
-    for messages in (first, first + second):
-        seen = chat.prompt(messages, [tool])
-        trajectory = episode("." * len(seen) + "0", advice={0: advice}, tokens=[*seen, chat.end_of_turn])
-        ours = replace(context(), chat=chat)
-        (segment,) = expert(ours).annotate([trajectory])[0].segments
-        assert segment.tokens_T.tolist() == seen + chat.write(messages, advice, [tool])
-        assert chat.read(segment.tokens_T[len(seen) :].tolist()).canonical == advice
+class Noting(ByteChat):
+    """Keeps what it was asked to write, and after what."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Sequence[Message], str, Sequence[Mapping[str, Any]]]] = []
+
+    def write(self, messages: Sequence[Message], canonical: str, tools: Sequence[Mapping[str, Any]]) -> list[int]:
+        self.asked.append((messages, canonical, tools))
+        return super().write(messages, canonical, tools)
+
+
+def test_a_correction_is_written_after_the_conversation_that_led_there() -> None:
+    noting = Noting()
+    ours = replace(context(), chat=cast(Chat, noting))
+    trajectory = replace(episode("...00..1.22", advice={0: "go", 2: "stop"}), tools=(TOOL,))
+    said: Message = {"role": "tool", "content": "no"}
+    turns = tuple(replace(turn, observations=(said,)) for turn in trajectory.turns)
+    expert(ours).annotate([replace(trajectory, turns=turns)])
+    two, one = ({"role": "assistant", "content": text} for text in ("2 tokens", "1 tokens"))
+    assert noting.asked == [
+        (list(OPENING), "go", (TOOL,)),
+        ([*OPENING, two, said, one, said], "stop", (TOOL,)),
+    ]
+
+
+def test_a_trajectory_without_its_opening_is_not_corrected() -> None:
+    bare = replace(episode("..0", advice={0: "go"}), opening=())
+    with pytest.raises(TeacherError, match=r"'mentor', trajectory test/0/0/0: it has no opening"):
+        expert(context("mentor")).annotate([bare])
+
+
+COUNTING = (
+    "{%- for message in messages -%}{{- '<|' ~ message.role ~ '|>' -}}"
+    "{%- if message.tool_calls -%}{{- raise_exception('no calls here') -}}{%- endif -%}"
+    "{%- if message.role == 'assistant' -%}{{- loop.index ~ ': ' -}}{%- endif -%}"
+    "{{- message.content ~ '<|end|>' -}}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
+)
+"""A template in which an action depends on how many messages came before it, and which knows no calls."""
+
+
+def test_a_correction_is_tokens_as_the_template_writes_them_there() -> None:
+    tokenizer = build_tokenizer(["the price of pears"], vocab_size=400)
+    tokenizer.chat_template = COUNTING
+    chat = Chat(tokenizer)
+    texts = [call("price", item="pears") * 2, "Well."]
+    policy = ScriptedPolicy([[*tokenizer.encode(text, add_special_tokens=False), chat.end_of_turn] for text in texts])
+    assigned = Assignment(Task("agentopd/Checkout-v0", 0), Key("run", 0, 0), "student", seed=0, source="fresh")
+    settings = Rollout(max_turns=2, max_new_tokens=200, max_length=8000)
+    [trajectory] = collect([assigned], {"student": policy}, chat, settings, advice=True)
+    (said,) = expert(replace(context(), chat=chat)).annotate([trajectory])
+    for turn, segment, number in zip(trajectory.turns, said.segments, ("3: ", "6: "), strict=True):
+        seen = trajectory.segments[turn.segment].tokens_T[: turn.start].tolist()
+        assert segment.tokens_T[: len(seen)].tolist() == seen
+        written = segment.tokens_T[len(seen) :].tolist()
+        assert turn.advice is not None
+        assert chat.read(written).text == number + turn.advice
+        assert written[-1] == chat.end_of_turn

@@ -50,8 +50,10 @@ STAGED = ["stages.cold_start={episodes: 4, steps: 2}", "stages.teacher={episodes
         ("rollout.max_length=641", r"student: the model reads at most 640 tokens, and rollout\.max_length=641"),
         ("train.arguments={optim: sgdd}", r"train\.arguments\.optim: this is decided elsewhere"),
         ("train.arguments={logging_dirr: x}", r"train\.arguments\.logging_dirr: TrainingArguments has no such field"),
+        ("train.arguments={adam_epsilon: x}", r"train\.arguments\.adam_epsilon: Input should be a valid number"),
         ("train.optimizer=sgdd", r"sgdd"),
         ("teacher={kind: local}", r"teachers\.teacher: give exactly one of model"),
+        ("stages.teacher=null", r"stages\.teacher=null: the method uses teachers\.teacher, .*model trained weights"),
     ],
 )
 def test_a_mistake_is_found_before_anything_is_made(override: str, message: str, tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ def test_resuming_with_another_configuration_names_the_difference(tmp_path: Path
     RunFolder(tmp_path).open(load_config("quickstart", ["train.steps=30"]), resume=False)
     with pytest.raises(ConfigError, match=r"train\.steps=30, and this configuration has 7"):
         RunFolder(tmp_path).open(load_config("quickstart", ["train.steps=7"]), resume=True)
+    with pytest.raises(
+        ConfigError, match=r"further, give that run student={model: .*/student} stages\.cold_start=null"
+    ):
+        RunFolder(tmp_path).check(load_config("quickstart", ["train.steps=60"]), resume=True)
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

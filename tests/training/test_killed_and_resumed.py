@@ -1,5 +1,8 @@
 """A run that was killed and resumed is the run that was not."""
 
+import json
+import shlex
+import shutil
 import signal
 from collections.abc import Callable
 from functools import cache
@@ -13,7 +16,9 @@ import training_cases as cases
 
 from agentopd import records
 from agentopd.config import load_config
+from agentopd.training import run as running
 from agentopd.training.folder import RunFolder
+from agentopd.training.river import Drawn, River
 from agentopd.training.run import train
 
 STEPS = {"steps": 5, "eval_every": 2, "save_every": 2}
@@ -63,14 +68,61 @@ def test_invariant_10_a_killed_run_resumes_as_if_nothing_had_happened(
     assert {key.step for key in everything if everything.count(key) == 2} == again
 
 
-def test_resuming_a_finished_run_trains_no_further(tmp_path: Path) -> None:
-    raw, run = cases.raw(method="gkd", **STEPS), tmp_path / "run"
-    train(load_config(raw), run)
-    before = cases.saved(run), cases.metrics(run), cases.kept(run)
-    result = train(load_config(raw), run, resume=True)
+def test_resuming_a_finished_run_gives_its_result_and_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, run = cases.raw(method="gkd"), tmp_path / "run"
+    first = train(load_config(raw), run)
+    before = cases.metrics(run), cases.kept(run), (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    monkeypatch.setattr(running, "build_trainer", lambda *args: pytest.fail("a trainer was built"))
+    again = train(load_config(raw), run, resume=True)
+    assert "is already finished, so nothing is trained" in " ".join(capsys.readouterr().err.split())
+    assert (cases.metrics(run), cases.kept(run), (run / "report.html").read_text()) == before
+    assert (again.run_dir, again.metrics, again.panels) == (first.run_dir, first.metrics, first.panels)
+    assert cases.same_weights(cases.weights(again.student), cases.weights(first.student))
+    assert again.tokenizer.get_vocab() == first.tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("save_every", [0, 2])
+def test_a_run_killed_before_its_last_panel_was_kept_trains_no_further(
+    save_every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run = load_config(cases.raw(method="gkd", steps=3, save_every=save_every)), tmp_path / "run"
+    train(config, run)
+    before = cases.saved(run), cases.metrics(run), cases.kept(run), cases.panels(run)
+    folder = RunFolder(run)
+    checkpoint = folder.last_checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.name == "checkpoint-3"
+    folder.panels.write_text(json.dumps({n: p for n, p in before[3].items() if n != "student_after"}))
+    shutil.rmtree(folder.student)
+    monkeypatch.setattr(River, "draw", lambda self, step: pytest.fail("a batch was drawn"))
+    train(config, run, resume=True)
     assert cases.same_weights(cases.saved(run), before[0])
-    assert cases.same_weights(cases.weights(result.student), cases.weights(result.student) | before[0])
-    assert (cases.metrics(run), cases.kept(run)) == before[1:]
+    assert (cases.metrics(run), cases.kept(run), cases.panels(run)) == before[1:]
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, draw = tmp_path / "a run", River.draw
+
+    def interrupted(self: River, step: int) -> Drawn:
+        if step == 1:
+            raise KeyboardInterrupt
+        return draw(self, step)
+
+    monkeypatch.setattr(River, "draw", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(load_config(cases.raw(method="gkd", save_every=1)), run)
+    said = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("interrupted"))
+    message, _, command = said.partition(": ")
+    assert message == "interrupted; to go on after step 1"
+    monkeypatch.undo()
+    program, verb, config, *options = shlex.split(command)
+    assert (program, verb, options) == ("agentopd", "train", ["--output", str(run), "--resume"])
+    assert train(load_config(config), run, resume=True).metrics["step"] == 2
 
 
 def test_a_frozen_pool_that_a_kill_left_empty_is_filled(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from transformers import TrainerCallback
 
 import agentopd
 from agentopd.config import load_config
-from agentopd.errors import ConfigError
-from agentopd.evaluation import Panel, Played
+from agentopd.errors import ConfigError, TrainingError
 from agentopd.training.trainer import AgentOPDTrainer
 
 
@@ -79,7 +78,7 @@ def test_the_best_checkpoint_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     rates = {1: 2, 2: 1, 3: 0, 4: 1, 5: 2}
 
     def panel(*args: Any, **kwargs: Any) -> Any:
-        return _panel_of(rates[trainer.state.global_step])
+        return cases.panel_of(rates[trainer.state.global_step])
 
     monkeypatch.setattr(AgentOPDTrainer, "play_panel", panel)
     trainer.train()
@@ -87,11 +86,6 @@ def test_the_best_checkpoint_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-1")
     assert (tmp_path / "checkpoint-1" / "model.safetensors").exists()
     assert (tmp_path / "checkpoint-5").exists()
-
-
-def _panel_of(successes: int) -> Panel:
-    """A panel of two tasks, of which so many succeeded."""
-    return Panel(tuple(Played(str(i), "tests/None-v0", i < successes, 0.0, 1, ((),), "terminated") for i in range(2)))
 
 
 def test_an_adapter_is_trained_and_saved(tmp_path: Path) -> None:
@@ -126,6 +120,55 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         AgentOPDTrainer(student, agentopd.AgentOPDConfig(output_dir=str(tmp_path), max_steps=1), cases.tokenizer())
     with pytest.raises(ConfigError, match="a run has no epochs"):
         agentopd.AgentOPDConfig(output_dir=str(tmp_path))
+
+
+def test_a_student_that_cannot_be_trained_is_refused(tmp_path: Path) -> None:
+    student = cases.model(0)
+    trainer = cases.trainer(cases.tiny(), tmp_path, model=student)
+    student.requires_grad_(False)
+    with pytest.raises(TrainingError, match="the loss of step 0 reaches no trainable parameter"):
+        trainer.training_step(student, trainer.river.draw(0))
+    with pytest.raises(ConfigError, match="the student has no parameter with requires_grad"):
+        cases.trainer(cases.tiny(), tmp_path, model=student)
+
+
+def detached(logp: torch.Tensor, logq: torch.Tensor) -> torch.Tensor:
+    """No divergence: nothing of it reaches the student."""
+    return (logp - logq).detach().abs().sum(-1)
+
+
+def test_a_divergence_without_a_gradient_stops_the_first_step(tmp_path: Path) -> None:
+    config = cases.tiny("objective.divergence={kind: 'test_trainer_in_python:detached'}", method="gkd")
+    with pytest.raises(ConfigError, match="detached returned a tensor without a gradient"):
+        cases.trainer(config, tmp_path).train()
+
+
+def test_a_gradient_that_is_zero_is_no_mistake(tmp_path: Path) -> None:
+    """The teacher says what the student says: the divergence is at its least, and nothing moves."""
+    trainer = cases.trainer(cases.tiny(method="gkd"), tmp_path, model=cases.model(0), teacher_model=cases.model(0))
+    assert abs(trainer.train().training_loss) < 1e-6
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_unless_a_loss_scale_made_it(tmp_path: Path) -> None:
+    trainer = cases.trainer(cases.tiny(), tmp_path)
+    for parameter in trainer.student.parameters():
+        parameter.grad = torch.full_like(parameter, math.inf)
+    with pytest.raises(TrainingError, match="the gradient norm is"):
+        trainer._clip_grad_norm(trainer.student)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu")
+    assert not math.isfinite(trainer._clip_grad_norm(trainer.student))
+
+
+def test_callbacks_see_a_river_that_knows_of_the_step(tmp_path: Path) -> None:
+    versions = []
+
+    class Versions(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            versions.append((state.global_step, trainer.river.policies["student"].version))
+
+    trainer = cases.trainer(cases.tiny(), tmp_path, callbacks=[Versions()])
+    trainer.train()
+    assert versions == [(1, 1), (2, 2)]
 
 
 def test_dropout_is_refused_where_a_ratio_reads_recomputed_probabilities(tmp_path: Path) -> None:

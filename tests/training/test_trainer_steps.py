@@ -1,5 +1,6 @@
 """One optimiser step: how it is cut changes nothing, what it learns from is fresh, every recipe moves the student."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 import training_cases as cases
 
 from agentopd import records
-from agentopd.config import recipes
+from agentopd.shipped import recipes
 from agentopd.training.river import Drawn
 from agentopd.training.run import train
 from agentopd.training.trainer import AgentOPDTrainer
@@ -90,7 +91,9 @@ def test_a_run_of_one_step_leaves_everything_behind(tmp_path: Path) -> None:
         "records",
         "report.html",
         "student",
+        "weights.json",
     }
+    assert json.loads((run / "weights.json").read_text()) == {"student": {"path": "student", "step": 1}}
     assert result.run_dir == run
     assert result.panels.keys() == {"student_before", "student_after", "teacher"}
     assert result.metrics["step"] == 1

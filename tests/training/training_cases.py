@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd import records
 from agentopd.config import Config, load_config
+from agentopd.evaluation import Panel, Played
 from agentopd.models import NewModel, new_model
 from agentopd.training.arguments import AgentOPDConfig, arguments
 from agentopd.training.display import say
@@ -31,7 +32,7 @@ def raw(*, method: str = "agentopd", **train: Any) -> dict[str, Any]:
         "env": {"id": "agentopd/Checkout-v0"},
         "student": {"new": TINY | {"vocab_size": 400}},
         "teachers": {"teacher": {"kind": "local", "new": TINY | {"vocab_size": 400}}, "expert": {"kind": "expert"}},
-        "stages": {"cache": stage_cache()},
+        "stages": {"cache": stage_cache(), "teacher": {"episodes": 8, "steps": 1}},
         "rollout": {"max_new_tokens": 24, "max_length": 640, "max_turns": 4},
         "method": method,
         "train": {
@@ -98,6 +99,11 @@ def kept(run: Path) -> list[Record]:
 def _timeless(record: Record) -> Record:
     turns = tuple(replace(turn, seconds_policy=0.0, seconds_env=0.0) for turn in record.trajectory.turns)
     return replace(record, trajectory=replace(record.trajectory, turns=turns))
+
+
+def panel_of(successes: int) -> Panel:
+    """A panel of two tasks, of which so many succeeded."""
+    return Panel(tuple(Played(str(i), "tests/None-v0", i < successes, 0.0, 1, ((),), "terminated") for i in range(2)))
 
 
 def panels(run: Path) -> dict[str, Any]:

@@ -1,0 +1,51 @@
+"""A trajectory as messages, which teachers with another tokenizer or template can read too."""
+
+from agentopd.action import ParsedAction, parse_action
+from agentopd.chat import THOUGHT_CLOSE, Chat
+from agentopd.types import Message, Trajectory, Turn
+
+
+def conversation(trajectory: Trajectory, turn: int, chat: Chat | None = None) -> list[Message]:
+    """The messages before a turn: the opening, then each earlier action with its observations.
+
+    Turns that rollout dropped to make room (``on_overflow: drop_oldest``) are among them: nothing of the episode is left out.
+
+    Args:
+        trajectory: The episode.
+        turn: Which turn, from 0; the number of turns gives the whole conversation.
+        chat: The chat that wrote the trajectory's tokens. With it the actions are the very messages that rollout put into its
+            template; without it the calls of an action are its ``tool_calls``, whether or not that template can write them.
+
+    Raises:
+        IndexError: There is no such turn.
+    """
+    count = len(trajectory.turns)
+    if not 0 <= turn <= count:
+        raise IndexError(f"turn={turn}: trajectory {trajectory.key} has {count} turns; give 0 to {count}")
+    messages = list(trajectory.opening)
+    for earlier in trajectory.turns[:turn]:
+        messages += [_read(trajectory, earlier, chat) if chat else _rebuilt(earlier), *earlier.observations]
+    return messages
+
+
+def _read(trajectory: Trajectory, turn: Turn, chat: Chat) -> Message:
+    return chat.read(trajectory.segments[turn.segment].tokens_T[turn.start : turn.stop].tolist()).message
+
+
+def _rebuilt(turn: Turn) -> Message:
+    """The assistant's message of a turn; an action in which a call is malformed is text as a whole."""
+    parsed = parse_action(turn.action)
+    if parsed.problems:
+        return {"role": "assistant", "content": turn.text}
+    message: Message = {"role": "assistant", "content": _thought(turn.text, parsed) + parsed.content}
+    if parsed.calls:
+        functions = [{"name": call.name, "arguments": dict(call.arguments)} for call in parsed.calls]
+        message["tool_calls"] = [{"type": "function", "function": function} for function in functions]
+    return message
+
+
+def _thought(text: str, parsed: ParsedAction) -> str:
+    """The thinking that opens a text, marks and newlines included: what the canonical action leaves out."""
+    said = text.partition(THOUGHT_CLOSE)[2].lstrip("\n")
+    thought = text[: len(text) - len(said)]
+    return thought if THOUGHT_CLOSE in text and parse_action(text) != parsed else ""

@@ -1,0 +1,187 @@
+"""What a part is called with and what it must return.
+
+A part may be a user's own function, named by import path, so every call goes through :func:`call` and every result through a
+check. Each mistake is one ``ConfigError`` that names the part's key, what was returned, and what was expected.
+"""
+
+import inspect
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import AfterValidator
+from torch import Tensor
+
+from agentopd.choice import Choice
+from agentopd.errors import ConfigError
+from agentopd.objective.rows import Reals
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """How one part of a method is called."""
+
+    arguments: tuple[str, ...]
+    """Positional arguments; the settings follow by keyword."""
+    returns: str
+
+    def __str__(self) -> str:
+        return f"f({', '.join(self.arguments)}, **settings)"
+
+
+CONTRACTS: Mapping[str, Contract] = {
+    "aggregate": Contract(("rows",), "one finite number of at least 0 a row, [A]"),
+    "weight": Contract(("rows", "teacher"), "one finite number of at least 0 a row, [A]"),
+    "estimator": Contract(("scored",), "one finite number a row of scored.rows, [A]"),
+    "coupling": Contract(("scored", "advantage_A"), "one finite number a row of scored.rows, [A]"),
+    "support": Contract(
+        ("logp_N_V", "teacher"), "the log-probabilities of student and teacher on the same K tokens, two tensors [N, K]"
+    ),
+    "divergence": Contract(("logp_N_K", "logq_N_K"), "one number a row, a floating-point tensor [N]"),
+}
+
+
+def is_own(choice: Choice) -> bool:
+    """Whether a part is a user's own function."""
+    return ":" in choice.kind
+
+
+def callable_as(part: str) -> AfterValidator:
+    """Refuses, when a configuration is read, a user's function that cannot be called as ``part`` is."""
+    contract = CONTRACTS[part]
+
+    def check(choice: Choice) -> Choice:
+        if is_own(choice):
+            signature = inspect.signature(choice.function)
+            try:
+                signature.bind(*contract.arguments, **choice.settings)
+            except TypeError as error:
+                raise ValueError(
+                    f"{part} {choice.kind!r} takes {signature} and is called as {contract}: {error}; settings stand after a *"
+                ) from error
+        return choice
+
+    return AfterValidator(check)
+
+
+def call(key: str, choice: Choice, settings: Mapping[str, Any], *arguments: Any) -> Any:
+    """What a part returns.
+
+    Args:
+        key: Where the part stands in a configuration, such as ``objective.weight``.
+        choice: The part.
+        settings: Its settings at this step.
+        *arguments: As its contract says.
+
+    Raises:
+        ConfigError: It raised, or cannot work on what it was given.
+    """
+    try:
+        return choice.function(*arguments, **settings)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if is_own(choice):
+            raise ConfigError(f"{_name(key, choice)} raised {type(error).__name__}: {error}{_place(error)}") from error
+        if isinstance(error, ValueError):
+            raise ConfigError(f"{_name(key, choice)}: {error}") from error
+        raise
+
+
+def column(key: str, choice: Choice, given: Any, size: int, part: str) -> Reals:
+    """One number a row, [size], from what a part returned on the global batch.
+
+    Raises:
+        ConfigError: It is something else, or a number is not finite, or negative where the contract forbids that.
+    """
+    wanted = f"return {CONTRACTS[part].returns}"
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{_name(key, choice)} returned {_shape(given)}, no array: {error}; {wanted}") from error
+    if array.shape != (size,) or array.dtype.kind not in "biuf":
+        found = _shape(given if given is None else array)
+        raise ConfigError(f"{_name(key, choice)} returned {found} for {size} rows; {wanted}")
+    number_A = array.astype(np.float64)
+    bad_A = ~np.isfinite(number_A)
+    if part in ("aggregate", "weight"):
+        bad_A |= number_A < 0
+    if bad_A.any():
+        found = (
+            f"{number_A[bad_A][0]} for row {np.flatnonzero(bad_A)[0]}, one of {bad_A.sum()} bad numbers in {size} rows"
+        )
+        raise ConfigError(f"{_name(key, choice)} returned {found}; {wanted}")
+    return number_A
+
+
+def pair(key: str, choice: Choice, given: Any, logp_N_V: Tensor) -> tuple[Tensor, Tensor]:
+    """What a support returned: the student's and the teacher's log-probabilities on common tokens, [N, K] each.
+
+    Raises:
+        ConfigError: It is something else, or the student's no longer depends on its logits.
+    """
+    tensors = given if isinstance(given, tuple | list) else (given,)
+    shapes = {tuple(t.shape) if isinstance(t, Tensor) and t.is_floating_point() else None for t in tensors}
+    shape = shapes.pop()
+    if len(tensors) != 2 or shapes or shape is None or len(shape) != 2 or shape[0] != len(logp_N_V):
+        found = " and ".join(map(_shape, tensors))
+        raise ConfigError(
+            f"{_name(key, choice)} returned {found} for {len(logp_N_V)} rows; return {CONTRACTS['support'].returns}"
+        )
+    require_gradient(key, choice, tensors[0], logp_N_V)
+    return tensors[0], tensors[1]
+
+
+def per_row(key: str, choice: Choice, value: Any, logp: Tensor) -> Tensor:
+    """What a divergence returned on log-probabilities [..., K]: one number a row, [...].
+
+    Raises:
+        ConfigError: It is something else; it does not depend on the student; or it is a user's own and not a number where the
+            student's log-probabilities are.
+    """
+    wanted = f"return {CONTRACTS['divergence'].returns}"
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.shape != logp.shape[:-1]:
+        raise ConfigError(
+            f"{_name(key, choice)} returned {_shape(value)} for rows of shape {tuple(logp.shape[:-1])}; {wanted}"
+        )
+    require_gradient(key, choice, value, logp)
+    if is_own(choice):
+        bad = ~value.detach().isfinite() & ~logp.detach().isnan().any(-1)
+        if bad.any():
+            raise ConfigError(
+                f"{_name(key, choice)} returned {float(value.detach()[bad][0])}, one of {int(bad.sum())} bad numbers in "
+                f"{bad.numel()} rows; return finite numbers (log-probabilities may be -inf: clamp them)"
+            )
+    return value
+
+
+def require_gradient(key: str, choice: Choice, value: Tensor, logp: Tensor) -> None:
+    """Refuses a value through which no gradient reaches the student although one is wanted: it would train nothing.
+
+    Raises:
+        ConfigError: That is so.
+    """
+    if torch.is_grad_enabled() and logp.requires_grad and not value.requires_grad:
+        raise ConfigError(
+            f"{_name(key, choice)} returned a tensor without a gradient in the student's log-probabilities, so it would train "
+            "nothing; use no detach, argmax or comparison on the way, or torch.no_grad() to evaluate only"
+        )
+
+
+def _name(key: str, choice: Choice) -> str:
+    return f"{key}.kind={choice.kind}".lstrip(".")
+
+
+def _shape(given: Any) -> str:
+    if hasattr(given, "shape") and hasattr(given, "dtype"):
+        return f"shape {tuple(given.shape)} of {given.dtype}"
+    return repr(given) if given is None or isinstance(given, bool | int | float) else f"a {type(given).__name__}"
+
+
+def _place(error: Exception) -> str:
+    """Where in a user's function an error arose; nowhere where it could not even be called."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    return f" (line {frames[0].lineno} of {frames[0].filename})" if frames else ""

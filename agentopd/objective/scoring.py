@@ -1,0 +1,70 @@
+"""Scoring: the advantages of a score-function term, formed on whole episodes."""
+
+import numpy as np
+
+from agentopd.choice import Clock
+from agentopd.errors import ConfigError
+from agentopd.objective.advantages import Scored, teacher_of
+from agentopd.objective.contract import call, column
+from agentopd.objective.rows import Reals, Rows
+from agentopd.objective.selection import Selection
+from agentopd.objective.spec import Objective
+from agentopd.types import Bools
+
+
+def advantages(objective: Objective, i: int, rows: Rows, selection: Selection, old_A: Reals, clock: Clock) -> Reals:
+    """Advantages [A] of term ``i``; rows that ``where`` leaves out still count in the returns of others.
+
+    Args:
+        objective: The method.
+        i: Which of its terms.
+        rows: The global batch.
+        selection: The term's rows.
+        old_A: The student's log-probability of the token taken, which a log-ratio is formed against.
+        clock: Evaluates schedules.
+    """
+    term = objective.terms[i]
+    scored = _scored(objective, i, rows, selection, old_A)
+    key = f"{objective.key(i)}.estimator"
+    given = call(key, term.estimator, term.estimator.at(clock), scored)
+    advantage = column(key, term.estimator, given, len(scored.rows), "estimator")
+    if term.target.kind == "distribution":
+        key, coupling = "objective.coupling", objective.coupling
+        given = call(key, coupling, coupling.at(clock), scored, advantage)
+        advantage = column(key, coupling, given, len(scored.rows), "coupling")
+    advantage_A = np.zeros(len(rows))
+    advantage_A[selection.played_A] = advantage
+    return advantage_A
+
+
+def old_logprob(objective: Objective, i: int, rows: Rows) -> Reals:
+    """The student's log-probability [A] that term ``i`` compares with: the one it acted with, or one recomputed."""
+    if objective.terms[i].estimator.settings.get("logprobs", "behaviour") == "behaviour":
+        return rows.logprob_A
+    if rows.live is None:
+        raise ConfigError(
+            f"{objective.key(i)}.estimator.logprobs: recomputed needs the live pass; call prepare on rows.with_live(...)"
+        )
+    return rows.live.logprob_A
+
+
+def _scored(objective: Objective, i: int, rows: Rows, selection: Selection, old_A: Reals) -> Scored:
+    """The episodes played, with the reward that term ``i`` names: of a teacher or the outcome, or a teacher's log-ratio."""
+    target, played_A = objective.terms[i].target, selection.played_A
+    episodes, learns, acted = rows.select(played_A), selection.learns_A[played_A], selection.acted_A[played_A]
+    if target.kind == "reward":
+        return Scored.by(episodes, learns, acted, target.name)
+    return Scored(episodes, learns, acted, *_log_ratio(episodes, acted, target.name, old_A[played_A]), gamma=0.0)
+
+
+def _log_ratio(rows: Rows, acted_A: Bools, name: str, old_A: Reals) -> tuple[Reals, Bools]:
+    """The reward log q(y) - log p(y) where the teacher covers the term's actors, nothing elsewhere; and where that is."""
+    teacher = teacher_of(rows, name)
+    given_A = teacher.covered_A & acted_A
+    ratio_A = np.where(given_A, teacher.taken_A - old_A, 0.0)
+    if not np.isfinite(ratio_A).all():
+        raise ConfigError(
+            f"a score function needs finite log-probabilities of the taken tokens from teacher {name!r} and the student; "
+            f"{int((~np.isfinite(ratio_A)).sum())} of {int(given_A.sum())} rows have none"
+        )
+    return ratio_A, given_A

@@ -1,0 +1,76 @@
+"""Selection: which rows of a global batch one term works on."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from agentopd.objective.advantages import OUTCOME, teacher_of
+from agentopd.objective.rows import Reals, Rows
+from agentopd.objective.spec import Term
+from agentopd.types import Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Three masks [A], each within the one before it for a score function."""
+
+    played_A: Bools
+    """Rows of episodes that did not fail, without corrected actions, which nobody took: what returns are formed on."""
+    acted_A: Bools
+    """Trainable rows of the term's actors and sources in episodes that did not fail: who acted forms the groups."""
+    learns_A: Bools
+    """Those in turns that ``where`` selects and that the target says something of: what the term trains."""
+
+    @classmethod
+    def of(cls, term: Term, rows: Rows) -> Self:
+        """The rows that ``term`` works on.
+
+        Raises:
+            TeacherError: Its target annotated nothing in this batch.
+        """
+        intact_A = _intact(rows)
+        acted_A = _acted(term, rows) & intact_A
+        return cls(intact_A & ~rows.corrected_A, acted_A, acted_A & _in_turns(term, rows) & _taught(term, rows))
+
+    def spread(self, column: Reals) -> Reals:
+        """A column of the rows that learn over the whole batch, 0 elsewhere."""
+        spread_A = np.zeros(len(self.learns_A))
+        spread_A[self.learns_A] = column
+        return spread_A
+
+
+def _intact(rows: Rows) -> Bools:
+    """Rows of episodes that did not fail."""
+    intact_B = np.array([record.trajectory.failure is None for record in rows.records], np.bool_)
+    return intact_B[rows.trajectory_A]
+
+
+def _acted(term: Term, rows: Rows) -> Bools:
+    """Trainable rows of the term's actors and sources."""
+    mask_A = rows.trainable_A.copy()
+    if term.scored:
+        mask_A &= ~rows.corrected_A
+    if term.where.actor:
+        mask_A &= np.isin(rows.actor_A, term.where.actor)
+    if term.where.source:
+        mask_A &= np.isin(rows.source_A, term.where.source)
+    return mask_A
+
+
+def _in_turns(term: Term, rows: Rows) -> Bools:
+    """Rows of the episodes and turns that ``where`` selects."""
+    turns = [term.where.turns(record.trajectory) for record in rows.records]
+    starts = np.cumsum([0, *(len(selected) for selected in turns)])
+    flags = np.concatenate([np.zeros(0, np.bool_), *turns])
+    return flags[starts[rows.trajectory_A] + rows.turn_A]
+
+
+def _taught(term: Term, rows: Rows) -> Bools:
+    """Rows that the target says something of; turns that its teacher skips are not among them."""
+    if term.target.kind == "taken" or term.target.name == OUTCOME:
+        return np.ones(len(rows), np.bool_)
+    if not rows.records:
+        return np.zeros(0, np.bool_)
+    teacher = teacher_of(rows, term.target.name)
+    return teacher.covered_A if term.target.kind == "distribution" else teacher.rewarded_A

@@ -1,0 +1,36 @@
+"""The names of what is seen of each row, in records and in metrics: all of them, in one place.
+
+========================  ============================================================================================
+``<term>/coef``           what multiplies the row's loss; 0 where the term leaves the row out
+``<term>/weight``         the product of the term's weights, rescaled where the term asks for that
+``<term>/advantage``      of a score function
+``<term>/divergence``     the loss of a term with a teacher's distribution, in nats
+``<term>/nll``            the loss of a term with target ``taken``, in nats
+``<term>/surrogate``      the loss of a score function: minus advantage times log-probability, or times a ratio
+``student_logprob``       of the token taken, in nats
+``student_entropy``       in nats
+``teacher_entropy/<t>``   of each teacher ``<t>`` that gives full distributions, in nats
+========================  ============================================================================================
+
+The first three come from :attr:`Prepared.signals`, the others from :attr:`LossOutput.signals`, ``nan`` on rows they do not concern.
+A term without a name is called ``loss``, or ``term<i>`` where there are several.
+"""
+
+from agentopd.objective.spec import Term
+
+STUDENT_LOGPROB = "student_logprob"
+STUDENT_ENTROPY = "student_entropy"
+LOSSES = ("divergence", "nll", "surrogate")
+"""What the loss of a term may be called."""
+
+
+def loss_of(term: Term) -> str:
+    """What the loss phi of ``term`` is."""
+    if term.scored:
+        return "surrogate"
+    return "nll" if term.target.kind == "taken" else "divergence"
+
+
+def teacher_entropy(teacher: str) -> str:
+    """The name of a teacher's entropy."""
+    return f"teacher_entropy/{teacher}"

@@ -1,0 +1,117 @@
+"""What the records of a run show: episodes before and after training, and how a signal depends on depth."""
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import agentopd.viewer.charts as charts
+from agentopd.evaluation import by_depth
+from agentopd.objective.signals import LOSSES
+from agentopd.records import Records
+from agentopd.types import Record
+from agentopd.viewer.charts import OTHER, STUDENT, Series
+from agentopd.viewer.page import figure, missing
+from agentopd.viewer.transcript import Decode, Shading, episode
+
+SAMPLES = 2
+"""Successes shown, and failures shown, of the first recorded step and of the last."""
+
+SHADED = 95
+"""The percentile of a signal that has the full colour."""
+
+
+def samples(stored: Records | None, decode: Decode | None) -> str:
+    """Episodes of the first and of the last recorded step, shaded on one scale, as HTML.
+
+    Raises:
+        RecordError: A file is damaged.
+    """
+    if stored is None or not stored.steps:
+        return missing("No episode was recorded.")
+    steps = sorted({stored.steps[0], stored.steps[-1]})
+    signals = {step: stored.signals(step) if step in stored.signal_steps else {} for step in steps}
+    name = shading_name(signals[steps[-1]])
+    scale = _scale([seen[name] for seen in signals.values() if name in seen])
+    parts = [_caption(name, scale, decode is not None)]
+    for step in steps:
+        chosen = [*_chosen(stored.step(step), True), *_chosen(stored.step(step), False)]
+        parts.append(f"<h3>Step {step}</h3>" if chosen else missing(f"Step {step} recorded no episode."))
+        for i, record in enumerate(chosen):
+            shading = _shading(record, signals[step], name, scale)
+            parts.append(episode(record.trajectory, decode, shading, unfold=i == 0))
+    return "".join(parts)
+
+
+def shading_name(signals: Iterable[str]) -> str:
+    """The signal to shade by: what the first divergence, else the first loss, is called; empty without any."""
+    names = list(signals)
+    return next((name for kind in LOSSES for name in names if name.endswith(f"/{kind}")), "")
+
+
+def signal_by_depth(stored: Records | None) -> str:
+    """The mean of a signal at each turn, in the first and the last step that have signals, as HTML.
+
+    Raises:
+        RecordError: A file is damaged.
+    """
+    series, name = [], ""
+    steps = stored.signal_steps if stored else ()
+    for step, colour in dict(zip(steps[:1] + steps[-1:], (OTHER, STUDENT), strict=False)).items():
+        assert stored is not None
+        signals = stored.signals(step)
+        name = shading_name(signals)
+        if name:
+            points = by_depth(*_turns_of(stored.step(step), signals, name))
+            series.append(Series(f"step {step}", [d + 1 for d, _, _ in points], [m for _, m, _ in points], colour))
+    if not series:
+        return missing("No signals were recorded.")
+    chart = charts.lines(f"{escape(name)} by turn", series, "turn", f"mean {name}")
+    return figure(chart, f"Mean {name} of the tokens at each turn, in the first and the last recorded step.")
+
+
+def _turns_of(
+    step: Iterable[Record], signals: Mapping[str, NDArray[Any]], name: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The turn and the signal of every token that is in a trajectory's own segments."""
+    segments = {str(record.trajectory.key): record.trajectory.segments for record in step}
+    turns, values = [], []
+    for key, segment, index, value in zip(*(signals[k] for k in ("trajectory", "segment", "index", name)), strict=True):
+        own = segments.get(str(key), ())
+        if segment < len(own):
+            turns.append(int(own[segment].turn_T[index]))
+            values.append(float(value))
+    return np.array(turns, np.int64), np.array(values, np.float64)
+
+
+def _chosen(step: Iterable[Record], success: bool) -> list[Record]:
+    fitting = (r for r in step if (r.trajectory.outcome.success and r.trajectory.failure is None) == success)
+    return list(islice(fitting, SAMPLES))
+
+
+def _scale(columns: list[NDArray[Any]]) -> float:
+    known = np.concatenate(
+        [np.zeros(0), *(np.abs(column[np.isfinite(column)].astype(np.float64)) for column in columns)]
+    )
+    return float(np.percentile(known, SHADED)) or float(known.max()) or 1.0 if len(known) else 1.0
+
+
+def _shading(record: Record, signals: Mapping[str, NDArray[Any]], name: str, scale: float) -> Shading:
+    if name not in signals:
+        return Shading("")
+    rows = np.flatnonzero((signals["trajectory"] == str(record.trajectory.key)) & np.isfinite(signals[name]))
+    places = zip(signals["segment"][rows].tolist(), signals["index"][rows].tolist(), strict=True)
+    return Shading(name, dict(zip(places, signals[name][rows].tolist(), strict=True)), scale)
+
+
+def _caption(name: str, scale: float, readable: bool) -> str:
+    text = "From the first and the last recorded step. "
+    if not readable:
+        return missing(text + "No tokenizer lies in the run folder, so tokens are not shaded.")
+    if not name:
+        return missing(text + "No signals were recorded, so tokens are not shaded.")
+    legend = f"Tokens are shaded by {name}; full colour is {scale:.3g} or more. Point at one to see its number."
+    return f"<p>{escape(text + legend)}</p>"

@@ -1,0 +1,27 @@
+"""One measured run of the quickstart's configuration."""
+
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def measured_run(overrides: Sequence[str], output: Path) -> dict[str, Any]:
+    """Trains with ``overrides``: successes of every panel task by task, seconds of the whole run, and what made them."""
+    import torch
+
+    import agentopd
+
+    config = agentopd.load_config("quickstart", list(overrides))
+    begin = time.perf_counter()
+    result = agentopd.train(config, output)
+    return {
+        "seconds": round(time.perf_counter() - begin, 1),
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+        "agentopd": agentopd.__version__,
+        "updates": config.train.steps,
+        "success": {name: panel.success_B.astype(int).tolist() for name, panel in result.panels.items()},
+    }

@@ -1,0 +1,44 @@
+"""The names of what is seen of each row: one scheme, and all of them listed in ``signals.py``."""
+
+import re
+
+import numpy as np
+from objective_cases import Saying, Student, episode, method, prepared, record, teacher_heads
+
+from agentopd.objective import cut, loss, signals
+
+HEADS = teacher_heads("one", "two")
+TERMS = [
+    {"name": "kl", "target": {"name": "one"}},
+    {"target": {"name": "two"}, "divergence": "jsd", "where": {"max_turn": 0}},
+    {"name": "pg", "target": {"name": "two"}, "estimator": "score_function"},
+    {"name": "sft", "target": {"kind": "taken"}},
+]
+
+
+def test_every_signal_is_named_by_one_scheme_and_listed() -> None:
+    said = (Saying("one", turns=[0]), Saying("two"), Saying("three", "sparse"))
+    ready = prepared(method(terms=TERMS), [record(episode([2, 3]), *said, heads=HEADS)])
+    (batch,) = cut(ready, 100)
+    student = Student.new()
+    seen = loss(student.hidden(batch), student.head, HEADS, batch, chunk_rows=2).signals
+    names = ("kl", "term1", "pg", "sft")
+    assert set(ready.signals) == {f"{name}/{what}" for name in names for what in ("coef", "weight")} | {"pg/advantage"}
+    student_and_teachers = {"student_logprob", "student_entropy", "teacher_entropy/one", "teacher_entropy/two"}
+    assert set(seen) == student_and_teachers | {"kl/divergence", "term1/divergence", "pg/surrogate", "sft/nll"}
+    assert signals.__doc__ is not None
+    listed = re.findall(r"``([^`]+)``  +", signals.__doc__)
+    found = {re.sub(r"^teacher_entropy/.*", "teacher_entropy/<t>", name) for name in [*ready.signals, *seen]}
+    assert {re.sub(r"^(kl|term1|pg|sft)/", "<term>/", name) for name in found} == set(listed)
+    assert {name.split("/")[1] for name in seen if name.startswith(names)} == set(signals.LOSSES)
+
+
+def test_each_teacher_has_its_own_entropy() -> None:
+    said = (Saying("one", turns=[0]), Saying("two"))
+    ready = prepared(method(terms=TERMS[:2]), [record(episode([2, 3]), *said, heads=HEADS)])
+    (batch,) = cut(ready, 100)
+    student = Student.new()
+    seen = loss(student.hidden(batch), student.head, HEADS, batch, chunk_rows=2).signals
+    for name in ("one", "two"):
+        expected = ready.rows.teachers[name].entropy_A[batch.row_A.numpy()]
+        np.testing.assert_allclose(seen[f"teacher_entropy/{name}"], expected)

@@ -1,0 +1,64 @@
+"""The trainer's arguments: what it rests on cannot be changed, and what it cannot do is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import training_cases as cases
+
+from agentopd.errors import ConfigError
+from agentopd.training.arguments import AgentOPDConfig, arguments
+from agentopd.training.run import train
+
+
+def test_one_of_several_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = "^WORLD_SIZE=2: each of 2 processes would .* start agentopd without accelerate launch or torchrun"
+    with pytest.raises(ConfigError, match=message):
+        AgentOPDConfig(output_dir=str(tmp_path), max_steps=1)
+    with pytest.raises(ConfigError, match=message):
+        train(cases.tiny(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_accelerate_knows_of_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AgentOPDConfig, "world_size", 3)
+    with pytest.raises(ConfigError, match=r"^WORLD_SIZE=3"):
+        arguments(cases.tiny(), tmp_path)
+
+
+def test_several_cards_in_one_process_are_one(tmp_path: Path) -> None:
+    args = arguments(cases.tiny(), tmp_path)
+    for cards, used in ((0, 0), (1, 1), (4, 1)):
+        args._n_gpu = cards
+        assert args.n_gpu == used
+
+
+@pytest.mark.parametrize(
+    ("given", "needed"),
+    [
+        ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps=4: the trainer needs 1"),
+        ({"auto_find_batch_size": True}, "auto_find_batch_size=True: the trainer needs False"),
+        ({"num_train_epochs": 7}, "num_train_epochs=7: the trainer needs 1"),
+    ],
+)
+def test_what_the_trainer_rests_on_cannot_be_changed(given: dict[str, int], needed: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=needed):
+        AgentOPDConfig(output_dir=str(tmp_path), max_steps=1, **given)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=rf"train\.arguments\.{next(iter(given))}: the trainer needs"):
+        arguments(cases.tiny(arguments=given), tmp_path)
+
+
+def test_arguments_are_plain_for_trackers(tmp_path: Path) -> None:
+    args = arguments(cases.tiny(arguments={"report_to": ["none"]}, steps=3), tmp_path)
+    assert args.report_to == []
+    plain = json.loads(args.to_json_string())  # type: ignore[no-untyped-call]
+    assert plain["agentopd"]["train"]["steps"] == plain["max_steps"] == 3
+    assert args.agentopd is not None
+    assert not args.logging_nan_inf_filter
+
+
+def test_where_nothing_is_kept_no_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cases.trainer(cases.tiny(steps=1, save_every=1), tmp_path, args=arguments(cases.tiny(steps=1), None)).train()
+    assert list(tmp_path.iterdir()) == []
