@@ -64,7 +64,7 @@ class Stages(Settings):
     """Fits every local teacher whose weights are new."""
     cold_start: Fit | None = None
     """Fits the student."""
-    cache: str = "~/.cache/agentopd"
+    cache: str = Field("~/.cache/agentopd", min_length=1)
     """The folder of cached stages."""
 
 

@@ -1,5 +1,6 @@
 """Checkout: look up the prices of some goods, calculate the total, submit it. Tools fail now and then."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from agentopd.env import TextEnv
@@ -21,6 +22,10 @@ GOODS = (
     "pears",
     "plums",
 )
+
+PRICES = ("{}", "it costs {}")
+RESULTS = ("{}", "it is {}")
+"""How a tool words its answer. It varies so that a number must be found by what it is, not by how far back it stands."""
 
 
 class Checkout(TextEnv):
@@ -68,7 +73,7 @@ class Checkout(TextEnv):
         if item not in self.prices:
             raise ToolError(f"no such item; items: {', '.join(GOODS)}")
         self.seen.add(item)
-        return str(self.prices[item])
+        return self._worded(PRICES, self.prices[item])
 
     @tool
     def calculate(self, expression: str) -> str:
@@ -80,7 +85,7 @@ class Checkout(TextEnv):
         self._may_fail()
         result = calculator.calculate(expression)
         self.calculated = self.calculated or result == str(self.answer)
-        return result
+        return self._worded(RESULTS, result)
 
     @tool
     def submit(self, total: int) -> str:
@@ -105,6 +110,9 @@ class Checkout(TextEnv):
     def privileged(self) -> dict[str, Any]:
         """The prices of what is asked for, and the total."""
         return {"prices": {name: self.prices[name] for name in self.basket}, "answer": self.answer}
+
+    def _worded(self, wordings: Sequence[str], value: object) -> str:
+        return wordings[self.np_random.integers(len(wordings))].format(value)
 
     def _may_fail(self) -> None:
         if self.np_random.random() < self.failure_rate:
