@@ -25,7 +25,7 @@ COMMANDS = [
     for line in text.splitlines()
     if line.strip()
 ]
-FILES = dict(zip(re.findall(r"[Pp]ut this in `(\w+\.py)`", README), PYTHON[1:], strict=True))
+FILES = dict(zip(re.findall(r"[Pp]ut\s+this\s+in `(\w+\.py)`", README), PYTHON[1:], strict=True))
 SMALL = [
     "train.steps=2",
     "train.tasks_per_step=4",
