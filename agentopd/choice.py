@@ -8,6 +8,7 @@ setting without an annotation takes any value of its default's type, or anything
 import importlib
 import inspect
 import math
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -206,23 +207,21 @@ class _Arguments(Settings):
 @lru_cache(maxsize=256)
 def _model_of(function: Function, schedulable: bool) -> type[BaseModel]:
     """The keyword-only parameters as a model; where ``schedulable``, a schedule may stand for a float."""
-    parameters = inspect.signature(function, eval_str=True).parameters.values()
-    fields: dict[str, Any] = {
-        p.name: (
-            _schedulable(_type_of(p)) if schedulable else _type_of(p),
-            ... if p.default is p.empty else p.default,
-        )
-        for p in parameters
-        if p.kind is p.KEYWORD_ONLY
-    }
+    fields: dict[str, Any] = {}
+    for p in inspect.signature(function).parameters.values():
+        if p.kind is p.KEYWORD_ONLY:
+            kind = _type_of(p, function)
+            fields[p.name] = (_schedulable(kind) if schedulable else kind, ... if p.default is p.empty else p.default)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ArbitraryTypeWarning)  # or what is no type would check nothing
         warnings.filterwarnings("ignore", message="Field name .* shadows an attribute")
         return create_model(getattr(function, "__name__", "settings"), __base__=_Arguments, **fields)
 
 
-def _type_of(parameter: inspect.Parameter) -> Any:
-    """The annotation, or else the type of the default."""
+def _type_of(parameter: inspect.Parameter, function: Function) -> Any:
+    """The annotation, or else the type of the default. Annotations of other parameters may name what only a type checker knows."""
+    if isinstance(parameter.annotation, str):
+        return eval(parameter.annotation, vars(sys.modules[function.__module__]))
     if parameter.annotation is not parameter.empty:
         return parameter.annotation
     return Any if parameter.default is parameter.empty or parameter.default is None else type(parameter.default)

@@ -112,7 +112,7 @@ class Checkout(TextEnv):
         return {"prices": {name: self.prices[name] for name in self.basket}, "answer": self.answer}
 
     def _worded(self, wordings: Sequence[str], value: object) -> str:
-        return wordings[self.np_random.integers(len(wordings))].format(value)
+        return wordings[int(self.np_random.integers(len(wordings)))].format(value)
 
     def _may_fail(self) -> None:
         if self.np_random.random() < self.failure_rate:

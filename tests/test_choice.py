@@ -18,6 +18,7 @@ def bare(rows, teacher, *, floor=0.5, k=3, mode="soft", on=True, steps=(1, 2), a
     return rows
 
 def plain(rows, teacher): return rows
+def checked(rows: "Missing", teacher: "Missing", *, floor: "float" = 0.5) -> "Missing": return rows
 def loose(rows, teacher, floor=0.5, *, k=1): return rows
 def open_(rows, teacher, **settings): return rows
 def unknown(rows, teacher, *, floor: "Missing" = 0.5): return rows
@@ -50,6 +51,10 @@ def test_settings_without_annotations_take_their_defaults_type() -> None:
     assert _bare().settings == defaults
     given = {"floor": 1, "k": 4, "mode": "hard", "on": False, "steps": [3], "anything": {"a": [1]}, "required": "x"}
     assert _bare(**given).settings == given | {"floor": 1.0, "steps": (3,)}
+
+
+def test_only_the_annotations_of_settings_need_to_exist_at_run_time() -> None:
+    assert WEIGHT.validate({"kind": "my_parts:checked", "floor": 1}).settings == {"floor": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 
 from agentopd import env as environments
+from agentopd.answer import well_formed
 from agentopd.errors import EnvError
 from agentopd.types import Message, Task
 
@@ -98,19 +99,22 @@ class Session:
     def _ask_expert(self, env: gymnasium.Env[Any, Any]) -> str | None:
         if not self._advice or not environments.has_expert(env):
             return None
-        action: object = environments.expert_action(env)
-        if not isinstance(action, str):
-            raise EnvError(f"the expert of {self._task.env_id} must give text, got {action!r}")
-        return action
+        return environments.expert_action(env)
 
 
 def _messages(observation: object, info: Mapping[str, Any]) -> tuple[Message, ...]:
-    messages: Sequence[Message] | None = info.get("messages")
-    if messages is not None:
-        return tuple(messages)
+    """The role-tagged form of an observation: the one in ``info``, or else one user message."""
     if not isinstance(observation, str):
         raise EnvError(f"an observation must be text, got {type(observation).__name__}: use a text face")
-    return (Message(role="user", content=observation),)
+    messages: Sequence[Message] | None = info.get("messages")
+    if messages is None:
+        return (Message(role="user", content=well_formed(observation)),)
+    if "\n".join(message["content"] for message in messages) != observation:
+        raise EnvError(
+            "the observation and info['messages'] differ: a wrapper that changes the one must change the other, or take "
+            "'messages' out of info"
+        )
+    return tuple(messages)
 
 
 def _finite(reward: object) -> float:

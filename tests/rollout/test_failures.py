@@ -3,11 +3,13 @@
 import time
 from collections.abc import Sequence
 
+import gymnasium
 import pytest
 from rollout_ladder import CLIMB, LADDER, ROOMY, assignments, chat, play, student
 
 from agentopd.errors import ConfigError, EnvError, PolicyError
 from agentopd.rollout import Assignment, Request, Rollout, ScriptedPolicy, collect, rollout_metrics
+from agentopd.rollout.session import Session
 from agentopd.tooling import call
 from agentopd.types import Failure, Task
 
@@ -58,6 +60,22 @@ def test_invariant_9_a_generation_cut_at_the_limit_is_an_observation() -> None:
 
 
 # An infrastructure failure is a typed failure of the episode, and the run goes on.
+
+
+class Shouting(gymnasium.ObservationWrapper[str, str, str]):
+    """Changes the observation and forgets the messages in ``info``."""
+
+    def observation(self, observation: str) -> str:
+        return observation.upper()
+
+
+def test_invariant_9_an_observation_that_contradicts_its_messages_fails_its_episode() -> None:
+    gymnasium.register(
+        "me/Shouting-v0", entry_point=lambda: Shouting(gymnasium.make("agentopd.envs:agentopd/Checkout-v0"))
+    )
+    session = Session(Task("me/Shouting-v0", 0), advice=False, needs_expert=False)
+    with pytest.raises(EnvError, match=r"the observation and info\['messages'\] differ: a wrapper"):
+        session.reset()
 
 
 def test_invariant_9_an_environment_that_raises_in_reset_fails_its_episode() -> None:
