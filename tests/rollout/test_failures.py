@@ -71,7 +71,7 @@ class Shouting(gymnasium.ObservationWrapper[str, str, str]):
 
 def test_invariant_9_an_observation_that_contradicts_its_messages_fails_its_episode() -> None:
     gymnasium.register(
-        "me/Shouting-v0", entry_point=lambda: Shouting(gymnasium.make("agentopd.envs:agentopd/Checkout-v0"))
+        "me/Shouting-v0", entry_point=lambda **kwargs: Shouting(gymnasium.make("agentopd.envs:agentopd/Checkout-v0"))
     )
     session = Session(Task("me/Shouting-v0", 0), advice=False, needs_expert=False)
     with pytest.raises(EnvError, match=r"the observation and info\['messages'\] differ: a wrapper"):
