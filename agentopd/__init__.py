@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agentopd import objective as objective
     from agentopd import records as records
+    from agentopd import testing as testing
     from agentopd.config import Config as Config
     from agentopd.config import load_config as load_config
     from agentopd.env import TextEnv as TextEnv
@@ -53,7 +54,7 @@ _HOMES = {
         "AgentOPDError", "ConfigError", "EnvError", "PolicyError", "RecordError", "TeacherError", "ToolError", "TrainingError",
     ),
 }  # fmt: skip
-_ROOMS = ("objective", "records")
+_ROOMS = ("objective", "records", "testing")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "make_vec",
     "objective",
     "records",
+    "testing",
     "tool",
     "train",
 ]  # fmt: skip

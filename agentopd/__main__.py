@@ -28,7 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         verb.configure(child)
         child.set_defaults(run=verb.run)
-    arguments = parser.parse_args(argv)
+    arguments, rest = parser.parse_known_args(argv)
+    late = [text for text in rest if "=" in text and not text.startswith("-")]
+    if len(late) < len(rest) or (late and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if late:  # argparse takes positionals in one go; settings may also follow the options
+        arguments.overrides = [*arguments.overrides, *late]
     try:
         return int(arguments.run(arguments))
     except AgentOPDError as error:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
 from pydantic import (
@@ -288,6 +289,8 @@ def step(clock: Clock, *, values: list[float], boundaries: list[int]) -> float:
     """``values[i]`` from step ``boundaries[i - 1]`` on; one value more than boundaries, boundaries increasing."""
     if len(values) != len(boundaries) + 1:
         raise ValueError(f"{len(values)} values need {len(values) - 1} boundaries, got {len(boundaries)}")
+    if any(later <= earlier for earlier, later in pairwise(boundaries)):
+        raise ValueError(f"boundaries must increase, got {boundaries}")
     return values[sum(clock.step >= boundary for boundary in boundaries)]
 
 

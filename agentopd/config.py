@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from agentopd.choice import Choice, OneOf, Settings
 from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig
+from agentopd.objective.rows import CORRECTED
 from agentopd.objective.spec import TERM_PARTS, Objective
 from agentopd.overrides import apply
 from agentopd.problems import Location, explain, nearest, shown
@@ -164,6 +165,23 @@ class Config(Settings):
                         f"objective.sources.{name}.actors: nobody is called {actor!r}{nearest(actor, known)}; "
                         f"there are: {', '.join(known)}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _selections_can_match(self) -> "Config":
+        known = {
+            "actor": [STUDENT, EXPERT, *self.teachers],
+            "source": [*self.objective.sources, CORRECTED],
+            "env": [env.id for env in self.envs],
+        }
+        for i, term in enumerate(self.objective.terms):
+            for key, names in known.items():
+                for name in getattr(term.where, key):
+                    if name not in names:
+                        raise ValueError(
+                            f"{self.objective.key(i)}.where.{key}: there is no {name!r}{nearest(name, names)}; there are: "
+                            f"{', '.join(dict.fromkeys(names))}"
+                        )
         return self
 
     @model_validator(mode="after")

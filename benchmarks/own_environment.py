@@ -19,7 +19,8 @@ from benchmarks.measured import measured_run
 
 README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results" / "own_environment.json"
-OVERRIDE = "env.id=guess:me/Guess-v0"
+COMMAND = ("env.id=guess:me/Guess-v0", "stages.teacher.steps=300", "stages.cold_start.episodes=40", "train.steps=100")
+"""The overrides of the README's command."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for seed in [] if arguments.table else arguments.seeds:
             if str(seed) not in results:
                 # a cache of its own, so that the time is that of a first run
-                overrides = [OVERRIDE, f"seed={seed}", f"stages.cache={folder}/cache-{seed}"]
+                overrides = [*COMMAND, f"seed={seed}", f"stages.cache={folder}/cache-{seed}"]
                 results[str(seed)] = measured_run(overrides, Path(folder) / f"run-{seed}")
                 RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))

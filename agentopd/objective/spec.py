@@ -144,6 +144,17 @@ class Source(Settings):
     """Share of the batch's tasks, relative to the other sources."""
     episodes: int = Field(512, ge=1)
 
+    @model_validator(mode="after")
+    def _somebody_acts(self) -> "Source":
+        numbers = {actor: share for actor, share in self.actors.items() if isinstance(share, int | float)}
+        if any(share < 0 for share in numbers.values()) or (
+            len(numbers) == len(self.actors) and not sum(numbers.values())
+        ):
+            raise ValueError(
+                f"actors={self.actors}: shares must be at least 0, and one of them above, such as {{student: 1.0}}"
+            )
+        return self
+
 
 class Objective(Settings):
     """A method: who acts, what is learned from it, and how it is averaged."""

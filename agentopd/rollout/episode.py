@@ -187,7 +187,8 @@ class Episode:
         """The episode as it was, once ``stop`` is set."""
         assert self.stop is not None
         reward = sum(turn.reward for turn in self._turns)
-        succeeded = reward > 0 if self._success is None else self._success
+        # a reward on the way is no success: an episode that was cut off says nothing of its own
+        succeeded = (reward > 0 and self.stop == "terminated") if self._success is None else self._success
         return Trajectory(
             key=self.assignment.key,
             task=self.assignment.task,

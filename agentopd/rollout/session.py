@@ -11,7 +11,11 @@ import gymnasium
 from agentopd import env as environments
 from agentopd.answer import well_formed
 from agentopd.errors import EnvError
+from agentopd.problems import shown
 from agentopd.types import Message, Task
+
+ROLES = ("user", "tool")
+"""Who may speak for an environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class Session:
             reward=_finite(reward),
             terminated=bool(terminated),
             truncated=bool(truncated),
-            errors=tuple(info.get("errors", ())),
+            errors=_errors(info),
             success=None if success is None else bool(success),
             advice=None if over else self._ask_expert(self._env),
             seconds=time.perf_counter() - begin,
@@ -109,12 +113,29 @@ def _messages(observation: object, info: Mapping[str, Any]) -> tuple[Message, ..
     messages: Sequence[Message] | None = info.get("messages")
     if messages is None:
         return (Message(role="user", content=well_formed(observation)),)
+    if not isinstance(messages, list | tuple) or not all(map(_is_message, messages)):
+        raise EnvError(
+            f"info['messages'] must be a list of messages, each with a role of {', '.join(ROLES)} and text as content, got "
+            f"{shown(messages)}"
+        )
     if "\n".join(message["content"] for message in messages) != observation:
         raise EnvError(
             "the observation and info['messages'] differ: a wrapper that changes the one must change the other, or take "
             "'messages' out of info"
         )
     return tuple(messages)
+
+
+def _is_message(given: object) -> bool:
+    return isinstance(given, Mapping) and given.get("role") in ROLES and isinstance(given.get("content"), str)
+
+
+def _errors(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """The kinds of what was wrong with the action."""
+    errors = info.get("errors", ())
+    if not isinstance(errors, list | tuple) or not all(isinstance(kind, str) for kind in errors):
+        raise EnvError(f"info['errors'] must be a list of texts, got {shown(errors)}")
+    return tuple(errors)
 
 
 def _finite(reward: object) -> float:

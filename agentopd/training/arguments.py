@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from agentopd.choice import nearest
 from agentopd.config import Config
@@ -21,6 +22,7 @@ FIXED: dict[str, Any] = {
     "auto_find_batch_size": False,  # train.max_tokens bounds memory; a retry would make recorded steps again
     "include_num_input_tokens_seen": "no",  # it reads batches that are mappings of tensors
     "dataloader_num_workers": 0,
+    "save_only_model": False,  # a checkpoint without the river and the optimiser cannot be resumed
     "num_train_epochs": 1,
 }
 """Arguments on which the trainer's correctness rests."""
@@ -100,7 +102,11 @@ def arguments(config: Config, output: Path | None) -> AgentOPDConfig:
     defaults: dict[str, Any] = {"report_to": [], "disable_tqdm": True, "save_total_limit": 2}
     _check(train.arguments, decided)
     try:
-        return AgentOPDConfig(agentopd=config, **(defaults | dict(train.arguments)), **decided)
+        made = AgentOPDConfig(agentopd=config, **(defaults | dict(train.arguments)), **decided)
+        # what the Trainer reads only once it is built, or at its first step, after the stages
+        get_reporting_integration_callbacks(made.report_to)  # type: ignore[no-untyped-call]
+        Trainer.get_optimizer_cls_and_kwargs(made)
+        return made
     except ConfigError:
         raise
     except (ValueError, TypeError, ImportError) as error:  # for instance an optimizer that does not exist

@@ -8,11 +8,12 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from agentopd import env as environments
 from agentopd.chat import Chat
 from agentopd.config import Config
-from agentopd.errors import AgentOPDError, ConfigError, EnvError
+from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig, load_tokenizer
 from agentopd.objective.rows import CORRECTED
 from agentopd.objective.spec import Objective
-from agentopd.rollout import EnvConfig, TaskStream
+from agentopd.rollout import TaskStream
+from agentopd.rollout.looking import look_at
 from agentopd.rollout.policy import EXPERT
 from agentopd.rollout.preflight import check_first_prompts
 from agentopd.training.build import LOCAL, used_teachers
@@ -41,19 +42,8 @@ def without_experts(config: Config) -> list[str]:
         ConfigError: One is not registered, or refuses its arguments.
         EnvError: One cannot be made.
     """
-    return [settings.id for settings in config.envs if not _has_expert(settings)]
-
-
-def _has_expert(settings: EnvConfig) -> bool:
-    try:
-        env = environments.make(settings.id, **settings.kwargs)
-    except AgentOPDError:
-        raise
-    except Exception as error:  # a constructor is the user's own code
-        raise EnvError(f"{settings.id} cannot be made: {type(error).__name__}: {error}") from error
-    found = environments.has_expert(env)
-    env.close()
-    return found
+    limit = config.rollout.time_limit
+    return [settings.id for settings in config.envs if not look_at(settings, environments.has_expert, limit)]
 
 
 def check_teachers(config: Config) -> None:

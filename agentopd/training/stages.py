@@ -12,15 +12,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from agentopd import env as environments
 from agentopd.chat import Chat
 from agentopd.config import Config, Fit, Stages, Train, load_recipe
 from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig, NewModel, load_model, load_tokenizer, new_model
 from agentopd.objective.spec import Objective
-from agentopd.rollout import EnvConfig
+from agentopd.rollout.looking import look_at
 from agentopd.tokenizer import build_tokenizer
 from agentopd.training.arguments import arguments
 from agentopd.training.callbacks import Progress
@@ -143,15 +143,13 @@ def _decides_fit(config: Config, stage: Fit, tokenizer: PreTrainedTokenizerBase)
 
 def _envs(config: Config) -> list[Any]:
     """The environments as settings and as code: one that is edited gets stages of its own."""
-    return [[env.model_dump(mode="json"), _source(env)] for env in config.envs]
+    limit = config.rollout.time_limit
+    return [[env.model_dump(mode="json"), look_at(env, _source, limit)] for env in config.envs]
 
 
-def _source(settings: EnvConfig) -> str:
+def _source(env: gymnasium.Env[Any, Any]) -> str:
     """The file that defines an environment; empty where there is none, as in an interactive session."""
-    env = environments.make(settings.id, **settings.kwargs)
     try:
         return inspect.getsource(sys.modules[type(env.unwrapped).__module__])
     except (OSError, TypeError):
         return ""
-    finally:
-        env.close()

@@ -134,6 +134,17 @@ def test_mistakes_are_one_line_and_status_2(
         assert not (tmp_path / "out").exists()
 
 
+def test_settings_may_stand_after_the_options(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = ["train", *tiny, "--output", str(tmp_path / "run"), "train.stepz=3"]
+    assert main(late) == 2
+    assert "train.stepz: unknown key (did you mean 'steps'?)" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", *tiny, "--outptu", "x"])
+    assert "unrecognized arguments: --outptu" in capsys.readouterr().err
+
+
 def test_methods_lists_every_recipe_and_prints_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods"]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]

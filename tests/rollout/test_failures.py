@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium
 import pytest
 from rollout_ladder import CLIMB, LADDER, ROOMY, assignments, chat, play, student
 
+from agentopd.env import TextSpace
 from agentopd.errors import ConfigError, EnvError, PolicyError
 from agentopd.rollout import Assignment, Request, Rollout, ScriptedPolicy, collect, rollout_metrics
 from agentopd.rollout.session import Session
@@ -60,6 +62,36 @@ def test_invariant_9_a_generation_cut_at_the_limit_is_an_observation() -> None:
 
 
 # An infrastructure failure is a typed failure of the episode, and the run goes on.
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ({"messages": [42]}, r"info\['messages'\] must be a list of messages, .* got \[42\]"),
+        ({"messages": "hello"}, r"got 'hello'"),
+        ({"messages": [{"role": "critic", "content": "hm"}]}, r"a role of user, tool"),
+        ({"messages": [{"role": "user", "content": None}]}, r"text as content"),
+        ({"errors": "oops"}, r"info\['errors'\] must be a list of texts, got 'oops'"),
+    ],
+)
+def test_invariant_9_garbage_in_info_fails_its_episode(info: dict[str, Any], message: str) -> None:
+    class Garbage(gymnasium.Env[str, str]):
+        observation_space = action_space = TextSpace()
+
+        def reset(
+            self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        ) -> tuple[str, dict[str, Any]]:
+            super().reset(seed=seed)
+            return "hello", {}
+
+        def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+            return "hello", 0.0, False, False, info
+
+    gymnasium.register("me/Garbage-v0", entry_point=lambda **kwargs: Garbage())
+    session = Session(Task("me/Garbage-v0", 0), advice=False, needs_expert=False)
+    session.reset()
+    with pytest.raises(EnvError, match=message):
+        session.step("x")
 
 
 class Shouting(gymnasium.ObservationWrapper[str, str, str]):

@@ -52,6 +52,23 @@ STAGED = ["stages.cold_start={episodes: 4, steps: 2}", "stages.teacher={episodes
         ("train.arguments={logging_dirr: x}", r"train\.arguments\.logging_dirr: TrainingArguments has no such field"),
         ("train.arguments={adam_epsilon: x}", r"train\.arguments\.adam_epsilon: Input should be a valid number"),
         ("train.optimizer=sgdd", r"sgdd"),
+        ("train.optimizer=adamw_bnb_8bit", r"train: transformers' TrainingArguments refuses a value: .*bitsandbytes"),
+        ("train.arguments={report_to: nosuch}", r"train: transformers' TrainingArguments refuses a value: .*nosuch"),
+        ("train.arguments={save_only_model: true}", r"save_only_model: the trainer needs False"),
+        (
+            "objective.where={actor: nobody}",
+            r"objective\.where\.actor: there is no 'nobody'; there are: student, expert",
+        ),
+        (
+            "objective.where={source: nosuch}",
+            r"objective\.where\.source: there is no 'nosuch'; there are: fresh, corrected",
+        ),
+        (
+            "objective.where={env: nosuch}",
+            r"objective\.where\.env: there is no 'nosuch'; there are: agentopd/Checkout-v0",
+        ),
+        ("objective.sampler={actors: {}}", r"actors=\{\}: shares must be at least 0, and one of them above"),
+        ("objective.sampler={actors: {student: -1, expert: 2}}", r"shares must be at least 0"),
         ("teacher={kind: local}", r"teachers\.teacher: give exactly one of model"),
         ("stages.teacher=null", r"stages\.teacher=null: the method uses teachers\.teacher, .*model trained weights"),
     ],
