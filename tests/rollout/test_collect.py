@@ -162,7 +162,7 @@ def test_a_plain_gymnasium_environment_can_be_played() -> None:
         "You said 3 letters.",
     ]
     assert trajectory.turns[0].observations[0]["role"] == "user"
-    assert trajectory.outcome == type(trajectory.outcome)(1.0, True, "truncated")
+    assert trajectory.outcome == type(trajectory.outcome)(1.0, False, "truncated")
 
 
 @pytest.mark.filterwarnings("ignore:.*reward is a NaN")
