@@ -16,9 +16,8 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: quickstart test lint clean
 
-# the models are so small that a second thread costs more than it brings
 quickstart: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/agentopd train configs/quickstart.yaml
+	$(BIN)/agentopd train configs/quickstart.yaml
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
