@@ -25,8 +25,7 @@ from agentopd.overrides import apply
 from agentopd.problems import Location, explain, nearest, shown
 from agentopd.rollout.policy import EXPERT, Rollout
 from agentopd.rollout.tasks import EnvConfig
-from agentopd.shipped import find, load_yaml, parse, recipes, write
-from agentopd.shipped import load_recipe as load_recipe
+from agentopd.shipped import find, load_recipe, load_yaml, parse, recipes, write
 from agentopd.teachers import TEACHERS
 
 STUDENT = "student"

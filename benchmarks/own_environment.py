@@ -9,6 +9,7 @@ Results: ``benchmarks/results/own_environment.json``.
 import argparse
 import json
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,8 +20,6 @@ from benchmarks.measured import measured_run
 
 README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results" / "own_environment.json"
-COMMAND = ("env.id=guess:me/Guess-v0", "stages.teacher.steps=300", "stages.cold_start.episodes=40", "train.steps=100")
-"""The overrides of the README's command."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for seed in [] if arguments.table else arguments.seeds:
             if str(seed) not in results:
                 # a cache of its own, so that the time is that of a first run
-                overrides = [*COMMAND, f"seed={seed}", f"stages.cache={folder}/cache-{seed}"]
+                overrides = [*command(), f"seed={seed}", f"stages.cache={folder}/cache-{seed}"]
                 results[str(seed)] = measured_run(overrides, Path(folder) / f"run-{seed}")
                 RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
@@ -47,6 +46,14 @@ def example() -> str:
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     [text] = [block for block in blocks if "class Guess" in block]
     return str(text)
+
+
+def command() -> list[str]:
+    """The overrides of the README's command."""
+    [line] = re.findall(
+        r"^agentopd train configs/quickstart.yaml (env.id=guess:.*)$", README.read_text(encoding="utf-8"), re.M
+    )
+    return shlex.split(str(line))
 
 
 def table(results: dict[str, Any]) -> str:

@@ -3,7 +3,8 @@
     python -m benchmarks.quickstart --seeds 0 1 2      # resumable: finished runs are kept
     python -m benchmarks.quickstart --table            # the README's table from the stored results
 
-Results: ``benchmarks/results/quickstart.json``, every panel's successes task by task.
+Results: ``benchmarks/results/quickstart.json``, every panel's successes task by task. The stored seconds of on-policy/0 and
+on-policy/1 leave out the teacher stage, and those of every off-policy run all stages: they were found in a cache.
 """
 
 import argparse
@@ -33,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for seed in [] if arguments.table else arguments.seeds:
         for arm in ARMS:
             if f"{arm}/{seed}" not in results:
-                results[f"{arm}/{seed}"] = measured_run(
-                    [f"seed={seed}", *ARMS[arm]], arguments.output / f"{arm}-{seed}"
-                )
+                # a cache of its own, so that the time is that of a first run; the second arm finds the stages of the first
+                overrides = [f"seed={seed}", f"stages.cache={arguments.output}/cache", *ARMS[arm]]
+                results[f"{arm}/{seed}"] = measured_run(overrides, arguments.output / f"{arm}-{seed}")
                 RESULTS.parent.mkdir(parents=True, exist_ok=True)
                 RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))

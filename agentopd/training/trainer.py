@@ -71,10 +71,7 @@ class AgentOPDTrainer(Trainer):
             ConfigError: ``args.agentopd`` is missing, or a part of it does not fit the others.
         """
         self.config: Config = with_env(settled(args), env)
-        if peft_config is not None:
-            from peft import get_peft_model  # heavy, and only needed here
-
-            model = get_peft_model(model, peft_config)
+        model = _adapted(model, peft_config)
         if teacher_model is model:
             raise ConfigError(
                 "teacher_model is the student itself, which has nothing to teach itself; give other weights"
@@ -214,6 +211,15 @@ class AgentOPDTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.river.restore(json.loads((Path(resume_from_checkpoint) / RIVER).read_text(encoding="utf-8")))
+
+
+def _adapted(model: PreTrainedModel, peft_config: Any) -> Any:
+    """``model``, inside an adapter where one is asked for."""
+    if peft_config is None:
+        return model
+    from peft import get_peft_model  # heavy, and only needed here
+
+    return get_peft_model(model, peft_config)
 
 
 class _Loader(Iterable[Drawn]):
