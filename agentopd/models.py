@@ -18,10 +18,10 @@ from transformers import (
 )
 
 from agentopd.chat import Chat
-from agentopd.choice import Settings
+from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import ConfigError
 from agentopd.objective.head import Head
-from agentopd.tokenizer import build_tokenizer
+from agentopd.settings.choice import Settings
 
 __all__ = [
     "ModelConfig",

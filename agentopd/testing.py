@@ -9,10 +9,10 @@ from typing import Any
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
-from agentopd.action import brief, call, parse_action, render_action
 from agentopd.env import TextSpace, has_expert, make, tools_of
-from agentopd.probe import Bench, Found, Probe
+from agentopd.env.probe import Bench, Found, Probe
 from agentopd.tooling import Tool
+from agentopd.tooling.action import brief, call, parse_action, render_action
 from agentopd.types import ToolCall
 
 PLAYED_SEEDS = range(4)

@@ -183,7 +183,7 @@ class Trajectory(ArrayEquality):
     versions: Mapping[str, str] = field(default_factory=dict)
     opening: tuple[Message, ...] = ()
     """The messages before the first action, as the policy was shown them, the system message among them. What followed is in
-    ``turns``: ``agentopd.conversation`` puts both together."""
+    ``turns``: ``agentopd.chat.conversation`` puts both together."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """The schemas of the tools that the policy was shown, as chat templates take them."""
 

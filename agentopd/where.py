@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from agentopd.choice import Settings
+from agentopd.settings.choice import Settings
 from agentopd.types import Bools, Trajectory, Turn
 
 

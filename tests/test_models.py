@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from agentopd.chat import Chat
+from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import ConfigError
 from agentopd.models import (
     ModelConfig,
@@ -36,7 +37,6 @@ from agentopd.models import (
     new_model,
 )
 from agentopd.objective.head import Head
-from agentopd.tokenizer import build_tokenizer
 
 TOKENIZER = build_tokenizer(["the price of a pear"], 400)
 TINY = NewModel(hidden_size=16, layers=2, heads=2, intermediate_size=24, max_positions=64)

@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
     import yaml
 
     from agentopd.cli.table import show
-    from agentopd.shipped import load_recipe, recipes
+    from agentopd.config.shipped import load_recipe, recipes
 
     if arguments.name:
         print(yaml.safe_dump(load_recipe(arguments.name), sort_keys=False, allow_unicode=True, width=100), end="")
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _said_of(name: str) -> str:
     """Title, place on the axes and paper of a recipe, a line each."""
-    from agentopd.shipped import load_recipe
+    from agentopd.config.shipped import load_recipe
 
     recipe = load_recipe(name)
     axes = ", ".join(recipe["axes"][axis] for axis in ("signal", "access", "granularity"))

@@ -10,9 +10,9 @@ from typing import Annotated, Literal, TypeAlias
 import numpy as np
 from pydantic import Field
 
-from agentopd.choice import Registry
 from agentopd.errors import TeacherError
 from agentopd.objective.rows import Column, Reals, Rows, TeacherColumns
+from agentopd.settings.choice import Registry
 from agentopd.types import Bools
 
 Discount: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]

@@ -9,8 +9,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from agentopd.choice import Registry
 from agentopd.objective.rows import Column, Reals, Rows
+from agentopd.settings.choice import Registry
 
 
 def token(rows: Rows) -> Reals:

@@ -15,9 +15,9 @@ import torch
 from pydantic import AfterValidator
 from torch import Tensor
 
-from agentopd.choice import Choice
 from agentopd.errors import ConfigError
 from agentopd.objective.rows import Reals
+from agentopd.settings.choice import Choice
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from agentopd.choice import Choice, OneOf, Registry
 from agentopd.objective.contract import call, per_row
+from agentopd.settings.choice import Choice, OneOf, Registry
 
 FLOOR = -1.0e6
 """Stands for log 0: keeps 0 * log 0 at zero, in values and gradients, and is far below any log-probability that matters."""

@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from agentopd.choice import Registry
 from agentopd.objective.advantages import BASELINES, Baseline, Discount, Scored, returns, whiten
 from agentopd.objective.rows import Reals
+from agentopd.settings.choice import Registry
 
 RATIO = {"importance", "clip_low", "clip_high"}
 """The settings of a score function that :func:`policy_gradient` reads; the others make the advantage."""

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agentopd.choice import Choice
 from agentopd.objective.chunked import Evaluate, chunked_loss
 from agentopd.objective.contract import call, per_row
 from agentopd.objective.divergences import check_temperature, check_tensors, choose, entropy, log_softmax
 from agentopd.objective.head import Head
 from agentopd.objective.reading import check_vocabulary, of_rows
+from agentopd.settings.choice import Choice
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from agentopd.choice import Clock, at
 from agentopd.objective.advantages import teacher_of
 from agentopd.objective.contract import call, column
 from agentopd.objective.rows import Reals, Rows
 from agentopd.objective.scoring import advantages, old_logprob
 from agentopd.objective.selection import Selection
 from agentopd.objective.spec import Objective, Term
+from agentopd.settings.choice import Clock, at
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from agentopd.choice import Clock
 from agentopd.errors import ConfigError
 from agentopd.objective.advantages import Scored, teacher_of
 from agentopd.objective.contract import call, column
 from agentopd.objective.rows import Reals, Rows
 from agentopd.objective.selection import Selection
 from agentopd.objective.spec import Objective
+from agentopd.settings.choice import Clock
 from agentopd.types import Bools
 
 

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from agentopd.choice import Choice, Number, OneOf, Settings
 from agentopd.objective.advantages import COUPLINGS, OUTCOME
 from agentopd.objective.aggregates import AGGREGATES
 from agentopd.objective.contract import callable_as
@@ -14,6 +13,7 @@ from agentopd.objective.estimators import ESTIMATORS
 from agentopd.objective.rows import CORRECTED
 from agentopd.objective.supports import SUPPORTS
 from agentopd.objective.weights import WEIGHTS
+from agentopd.settings.choice import Choice, Number, OneOf, Settings
 from agentopd.where import Where
 
 GROUPED = {"group_mean", "group_normalised"}

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from agentopd.choice import Registry
 from agentopd.objective.divergences import FLOOR
+from agentopd.settings.choice import Registry
 
 Pair = tuple[Tensor, Tensor]
 

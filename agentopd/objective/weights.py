@@ -10,8 +10,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from agentopd.choice import Function, Registry
 from agentopd.objective.rows import Reals, Rows, TeacherColumns
+from agentopd.settings.choice import Function, Registry
 
 
 def needs_live(weight: Function) -> Function:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from agentopd.chat import Chat
-from agentopd.choice import nearest
 from agentopd.errors import ConfigError, EnvError, PolicyError
 from agentopd.rollout.episode import Episode
 from agentopd.rollout.isolation import Isolated
 from agentopd.rollout.policy import EXPERT, Assignment, Generation, Policy, Request, Rollout
 from agentopd.rollout.scripted import ScriptedPolicy
 from agentopd.rollout.session import Observed, Session
+from agentopd.settings.choice import nearest
 from agentopd.types import Failure, Trajectory
 
 ENOUGH_TO_JUDGE = 16

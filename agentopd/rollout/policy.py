@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from pydantic import Field
 
-from agentopd.choice import Settings
+from agentopd.settings.choice import Settings
 from agentopd.types import Key, Task
 
 EXPERT = "expert"

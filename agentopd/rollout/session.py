@@ -9,9 +9,9 @@ from typing import Any
 import gymnasium
 
 from agentopd import env as environments
-from agentopd.answer import well_formed
 from agentopd.errors import EnvError
-from agentopd.problems import shown
+from agentopd.settings.problems import shown
+from agentopd.tooling.answer import well_formed
 from agentopd.types import Message, Task
 
 ROLES = ("user", "tool")

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from agentopd.choice import Settings, nearest
 from agentopd.errors import ConfigError
+from agentopd.settings.choice import Settings, nearest
 from agentopd.types import Task
 
 SPLITS: Mapping[str, int] = {"train": 0, "validation": 1, "evaluation": 2, "stages": 3}

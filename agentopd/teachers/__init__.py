@@ -6,9 +6,9 @@ from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from agentopd.chat import Chat
-from agentopd.choice import Choice, Registry
 from agentopd.errors import AgentOPDError, ConfigError
 from agentopd.models import ModelConfig
+from agentopd.settings.choice import Choice, Registry
 from agentopd.teachers import expert, local, rewards
 from agentopd.teachers.annotation import annotate
 from agentopd.teachers.base import (

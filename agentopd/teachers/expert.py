@@ -10,7 +10,7 @@ from itertools import compress
 import numpy as np
 
 from agentopd.chat import Chat
-from agentopd.conversation import conversation
+from agentopd.chat.conversation import conversation
 from agentopd.errors import TeacherError
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, turns_of
 from agentopd.types import CONTEXT, Annotation, Bools, Segment, Trajectory, Turn

@@ -10,9 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 from transformers import Trainer, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
-from agentopd.choice import nearest
 from agentopd.config import Config
 from agentopd.errors import ConfigError
+from agentopd.settings.choice import nearest
 
 FIXED: dict[str, Any] = {
     "gradient_accumulation_steps": 1,  # a step is one global batch, cut by the trainer itself

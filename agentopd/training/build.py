@@ -7,7 +7,6 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat
-from agentopd.choice import Choice
 from agentopd.config import STUDENT, Config
 from agentopd.evaluation import Panel, run_panel
 from agentopd.models import ModelConfig
@@ -16,6 +15,7 @@ from agentopd.objective.spec import Objective
 from agentopd.rollout import EnvConfig, TaskStream, TransformersPolicy
 from agentopd.rollout.policy import EXPERT, Policy
 from agentopd.rollout.scripted import ScriptedPolicy
+from agentopd.settings.choice import Choice
 from agentopd.teachers import Teacher, build_teachers
 from agentopd.training.folder import RunFolder
 from agentopd.training.river import River, Watch

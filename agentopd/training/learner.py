@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from agentopd.choice import Clock
 from agentopd.config import Config
 from agentopd.errors import ConfigError
 from agentopd.models import head_of, hidden_states
 from agentopd.objective import Batch, Head, LiveColumns, LossOutput, Objective, Prepared, Rows, cut, loss, prepare
 from agentopd.objective.live import live_columns
+from agentopd.settings.choice import Clock
 from agentopd.types import Record
 
 Signals = Mapping[str, NDArray[np.float32]]

@@ -15,13 +15,13 @@ from typing import Any, TypeAlias
 from transformers import PreTrainedModel
 
 from agentopd.chat import Chat
-from agentopd.choice import Clock, at
 from agentopd.config import STUDENT, Config
 from agentopd.errors import ConfigError
 from agentopd.objective.head import Head
 from agentopd.objective.spec import Objective, Source
 from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import EXPERT, Policy
+from agentopd.settings.choice import Clock, at
 from agentopd.teachers import Teacher, annotate
 from agentopd.training.pool import Pool
 from agentopd.types import Key, Record, Trajectory

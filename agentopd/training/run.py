@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat
 from agentopd.config import STUDENT, Config
+from agentopd.config.shipped import load_recipe
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel
 from agentopd.models import ModelConfig, load_model, load_tokenizer
@@ -18,7 +19,6 @@ from agentopd.objective.spec import Objective
 from agentopd.records import RecordWriter
 from agentopd.rollout import TaskStream, TransformersPolicy, assign, collect, rollout_metrics
 from agentopd.rollout.policy import EXPERT, Policy
-from agentopd.shipped import load_recipe
 from agentopd.training.arguments import arguments
 from agentopd.training.build import build_panel, named_teachers
 from agentopd.training.callbacks import MetricsFile, Progress

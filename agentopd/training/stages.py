@@ -16,13 +16,13 @@ import gymnasium
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat
+from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.config import Config, Fit, Stages, Train
+from agentopd.config.shipped import load_recipe
 from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig, NewModel, load_model, load_tokenizer, new_model
 from agentopd.objective.spec import Objective
 from agentopd.rollout.looking import look_at
-from agentopd.shipped import load_recipe
-from agentopd.tokenizer import build_tokenizer
 from agentopd.training.arguments import arguments
 from agentopd.training.callbacks import Progress
 from agentopd.training.traces import Say, corpus, traces

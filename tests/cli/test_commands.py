@@ -13,9 +13,9 @@ import yaml
 from agentopd import cli, evaluate, records
 from agentopd.__main__ import main
 from agentopd.cli import source
+from agentopd.config.shipped import load_recipe, recipes
 from agentopd.envs import ENVS
 from agentopd.evaluation import Panel
-from agentopd.shipped import load_recipe, recipes
 from agentopd.training.display import attended
 
 NEW = "{hidden_size: 16, layers: 1, heads: 2, intermediate_size: 24, max_positions: 640, vocab_size: 400}"

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from agentopd.choice import Clock
 from agentopd.objective import Batch, Head, LossOutput, Objective, Prepared, Rows, TeacherColumns, cut, loss, prepare
+from agentopd.settings.choice import Clock
 from agentopd.types import (
     CONTEXT,
     Annotation,

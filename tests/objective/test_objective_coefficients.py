@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from objective_cases import START, Saying, episode, method, prepared, record
 
-from agentopd.choice import Clock
 from agentopd.errors import TeacherError
 from agentopd.objective import Rows, prepare
+from agentopd.settings.choice import Clock
 
 SFT: dict[str, Any] = {"target": {"kind": "taken"}}
 

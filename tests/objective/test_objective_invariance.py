@@ -9,10 +9,10 @@ from objective_cases import Saying, V, episode, method, record, teacher_heads
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from agentopd.choice import Clock
 from agentopd.objective import Batch, Head, Prepared, Rows, cut, loss, prepare
 from agentopd.objective.batch import Layout
 from agentopd.objective.live import live_columns
+from agentopd.settings.choice import Clock
 
 HEADS = teacher_heads("dense", "sparse")
 LAYOUTS: list[tuple[int, Layout, int]] = [

@@ -14,7 +14,6 @@ import torch
 import yaml
 from objective_cases import H, Saying, Student, V, episode, method, record, teacher_heads
 
-from agentopd.choice import SCHEDULES, Clock, Registry
 from agentopd.config import load_config
 from agentopd.objective import Objective, Rows, cut, divergence, linear_divergence, loss, prepare
 from agentopd.objective.advantages import COUPLINGS
@@ -25,6 +24,7 @@ from agentopd.objective.estimators import ESTIMATORS
 from agentopd.objective.live import live_columns
 from agentopd.objective.supports import SUPPORTS
 from agentopd.objective.weights import WEIGHTS
+from agentopd.settings.choice import SCHEDULES, Clock, Registry
 
 PAGE = (Path(__file__).parents[2] / "docs" / "objective.md").read_text(encoding="utf-8")
 METHODS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

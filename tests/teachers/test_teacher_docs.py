@@ -9,7 +9,7 @@ import pytest
 import yaml
 from teacher_cases import context, episode, tiny_llama
 
-from agentopd.choice import OneOf
+from agentopd.settings.choice import OneOf
 from agentopd.teachers import TEACHERS, annotate, build_teachers
 
 PAGE = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text()

@@ -9,9 +9,9 @@ from teacher_cases import VOCAB, acted_by, context, episode, tiny_llama
 from transformers import PreTrainedModel
 
 import agentopd.teachers.local as local_module
-from agentopd.choice import OneOf
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.objective.head import Head
+from agentopd.settings.choice import OneOf
 from agentopd.teachers import EVERYWHERE, TEACHERS, annotate, build_teachers
 from agentopd.teachers.local import LocalTeacher, local
 from agentopd.teachers.views import own_view

@@ -9,13 +9,13 @@ import pytest
 from teacher_cases import OPENING, ByteChat, context, episode
 
 from agentopd.chat import Chat
+from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import TeacherError
 from agentopd.objective.rows import Rows
 from agentopd.rollout import Assignment, Rollout, ScriptedPolicy, collect
 from agentopd.teachers import annotate
 from agentopd.teachers.expert import expert
 from agentopd.teachers.rewards import reward
-from agentopd.tokenizer import build_tokenizer
 from agentopd.tooling import call
 from agentopd.types import CONTEXT, Key, Message, Sampled, Task
 from agentopd.where import Where

@@ -10,7 +10,7 @@ import torch
 import training_cases as cases
 
 from agentopd import records
-from agentopd.shipped import recipes
+from agentopd.config.shipped import recipes
 from agentopd.training.river import Drawn
 from agentopd.training.run import train
 from agentopd.training.trainer import AgentOPDTrainer

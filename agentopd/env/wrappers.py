@@ -9,9 +9,9 @@ import gymnasium
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 
+from agentopd.env.exchange import Reply, Step, TextSpace, no_call, reply_to
+from agentopd.env.faces import Describe, actions_of, face_of, tellable
 from agentopd.errors import ConfigError, EnvError, ToolError
-from agentopd.exchange import Reply, Step, TextSpace, no_call, reply_to
-from agentopd.faces import Describe, actions_of, face_of, tellable
 from agentopd.tooling import Tool, ToolSet, parse_action, render_action, tool
 
 

@@ -16,16 +16,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from agentopd.choice import Choice, OneOf, Settings
+from agentopd.config.overrides import apply
+from agentopd.config.shipped import find, load_recipe, load_yaml, parse, recipes, write
 from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig
 from agentopd.objective.rows import CORRECTED
 from agentopd.objective.spec import TERM_PARTS, Objective
-from agentopd.overrides import apply
-from agentopd.problems import Location, explain, nearest, shown
 from agentopd.rollout.policy import EXPERT, Rollout
 from agentopd.rollout.tasks import EnvConfig
-from agentopd.shipped import find, load_recipe, load_yaml, parse, recipes, write
+from agentopd.settings.choice import Choice, OneOf, Settings
+from agentopd.settings.problems import Location, explain, nearest, shown
 from agentopd.teachers import TEACHERS
 
 STUDENT = "student"

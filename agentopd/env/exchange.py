@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 
 import gymnasium
 
-from agentopd.answer import well_formed
 from agentopd.errors import ToolError
 from agentopd.tooling import ToolSet, parse_action
+from agentopd.tooling.answer import well_formed
 from agentopd.types import Message, ToolCall
 
 Step: TypeAlias = tuple[str, float, bool, bool, dict[str, Any]]

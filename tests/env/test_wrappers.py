@@ -12,14 +12,14 @@ from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import OrderEnforcing, RecordEpisodeStatistics, TimeLimit
 
 from agentopd.env import TextEnv, expert_action, has_expert, make, system_prompt, tools_of
+from agentopd.env.faces import face_of, tell
+from agentopd.env.wrappers import TextFace, ToolUse, TurnLimit
 from agentopd.errors import ConfigError, EnvError
-from agentopd.faces import face_of, tell
 from agentopd.rollout.session import Session
 from agentopd.testing import check_text_env
 from agentopd.tooling import call, render_action, tool
 from agentopd.tools.calculator import calculate
 from agentopd.types import Task, ToolCall
-from agentopd.wrappers import TextFace, ToolUse, TurnLimit
 
 
 class Sum(TextEnv):

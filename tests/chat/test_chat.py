@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
-from agentopd.action import ParsedAction, call, parse_action, render_action
 from agentopd.chat import Action, Chat
+from agentopd.chat.template import Guard
+from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import ConfigError
-from agentopd.template import Guard
-from agentopd.tokenizer import build_tokenizer
+from agentopd.tooling.action import ParsedAction, call, parse_action, render_action
 from agentopd.types import Message, ToolCall
 
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from agentopd.action import call
+from agentopd.chat.tokenizer import CALL_PARTS, SPECIAL, build_tokenizer
 from agentopd.errors import ConfigError
 from agentopd.models import load_tokenizer
-from agentopd.tokenizer import CALL_PARTS, SPECIAL, build_tokenizer
+from agentopd.tooling.action import call
 
 TEXTS = ["The price of a pear is 17 coins.", call("look_up", item="pear"), "Submit the total of all prices. "] * 3
 TOKENIZER = build_tokenizer(TEXTS, 600)

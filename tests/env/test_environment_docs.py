@@ -11,7 +11,7 @@ import pytest
 from agentopd.env import TextEnv
 from agentopd.errors import ToolError
 
-PAGE = (Path(__file__).parents[1] / "docs" / "environments.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "environments.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 

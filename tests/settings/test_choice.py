@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agentopd.choice import SCHEDULES, Choice, Clock, OneOf
 from agentopd.objective.weights import WEIGHTS
+from agentopd.settings.choice import SCHEDULES, Choice, Clock, OneOf
 
 MINE = """
 from typing import TYPE_CHECKING

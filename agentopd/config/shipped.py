@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from agentopd.errors import ConfigError
-from agentopd.problems import nearest
+from agentopd.settings.problems import nearest
 
 
 def load_recipe(name: str) -> dict[str, Any]:

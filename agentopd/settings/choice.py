@@ -32,8 +32,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic.warnings import ArbitraryTypeWarning
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
-from agentopd.problems import explain, shown
-from agentopd.problems import nearest as nearest
+from agentopd.settings.problems import explain, shown
+from agentopd.settings.problems import nearest as nearest
 
 Function: TypeAlias = Callable[..., Any]
 Registry: TypeAlias = Mapping[str, Function]

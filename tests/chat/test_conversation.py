@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agentopd.env as environments
-from agentopd.action import call, render_action
 from agentopd.chat import Chat, Extension
-from agentopd.conversation import conversation
+from agentopd.chat.conversation import conversation
 from agentopd.rollout import Assignment, Rollout, ScriptedPolicy, collect
+from agentopd.tooling.action import call, render_action
 from agentopd.types import Key, Message, Outcome, Task, ToolCall, Trajectory, Turn
 
 OPENING: tuple[Message, ...] = ({"role": "system", "content": "Shop."}, {"role": "user", "content": "Begin."})

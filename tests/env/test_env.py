@@ -13,13 +13,22 @@ from gymnasium.spaces import Box
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentopd import registry
-from agentopd.env import TextEnv, TextSpace, expert_action, has_expert, make, make_vec, system_prompt, tools_of
+from agentopd.env import (
+    TextEnv,
+    TextSpace,
+    expert_action,
+    has_expert,
+    make,
+    make_vec,
+    registry,
+    system_prompt,
+    tools_of,
+)
+from agentopd.env.wrappers import TextFace, TurnLimit
 from agentopd.errors import ConfigError, EnvError, ToolError
 from agentopd.testing import check_text_env
 from agentopd.tooling import call, render_action, tool
 from agentopd.types import ToolCall
-from agentopd.wrappers import TextFace, TurnLimit
 
 GUESS = '''\
 import gymnasium

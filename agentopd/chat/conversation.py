@@ -1,7 +1,7 @@
 """A trajectory as messages, which teachers with another tokenizer or template can read too."""
 
-from agentopd.action import ParsedAction, parse_action
-from agentopd.chat import THOUGHT_CLOSE, Chat
+from agentopd.chat.codec import THOUGHT_CLOSE, Chat
+from agentopd.tooling.action import ParsedAction, parse_action
 from agentopd.types import Message, Trajectory, Turn
 
 

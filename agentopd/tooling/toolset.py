@@ -1,4 +1,4 @@
-"""Tools that models call. The text of a call is in :mod:`agentopd.action`, whose names are given here too."""
+"""Tools that models call."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,13 +11,11 @@ from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
 
-from agentopd.action import ParsedAction, brief, call, parse_action, plain_number, render_action
-from agentopd.answer import answer, well_formed_data
 from agentopd.errors import ConfigError, EnvError, ToolError
-from agentopd.signature import arguments_of, json_schema, summary
+from agentopd.tooling.action import brief, plain_number
+from agentopd.tooling.answer import answer, well_formed_data
+from agentopd.tooling.signature import arguments_of, json_schema, summary
 from agentopd.types import ToolCall
-
-__all__ = ["ParsedAction", "Tool", "ToolSet", "call", "parse_action", "render_action", "tool"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,7 +53,7 @@ class Tool:
         """Runs the tool.
 
         Returns:
-            The result as text, by the rules of :func:`agentopd.answer.answer`: JSON, unless it is text already.
+            The result as text, by the rules of :func:`agentopd.tooling.answer.answer`: JSON, unless it is text already.
 
         Raises:
             ToolError: the arguments are wrong, the function raised, or time ran out. A ``ToolError`` that the function raised

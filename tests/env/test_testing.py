@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from agentopd.env import TextEnv
+from agentopd.env.exchange import Step
 from agentopd.errors import ConfigError, EnvError
-from agentopd.exchange import Step
 from agentopd.testing import check_text_env
 from agentopd.tooling import call, tool
 

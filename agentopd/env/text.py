@@ -10,12 +10,12 @@ import gymnasium
 from gymnasium.error import DependencyNotInstalled, ResetNeeded
 from gymnasium.vector import SyncVectorEnv
 
-from agentopd.answer import well_formed, well_formed_data
+from agentopd.env.exchange import Reply, Step, TextSpace, no_call, reply_to
+from agentopd.env.registry import resolve
+from agentopd.env.wrappers import TextFace, TurnLimit
 from agentopd.errors import ConfigError, EnvError
-from agentopd.exchange import Reply, Step, TextSpace, no_call, reply_to
-from agentopd.registry import resolve
 from agentopd.tooling import ToolSet
-from agentopd.wrappers import TextFace, TurnLimit
+from agentopd.tooling.answer import well_formed, well_formed_data
 
 __all__ = [
     "TextEnv",
@@ -32,7 +32,7 @@ __all__ = [
 class TextEnv(gymnasium.Env[str, str]):
     """An environment of text and tools. A subclass writes :meth:`start` and ``@tool`` methods, and what else it needs.
 
-    ``reset`` and ``step`` are Gymnasium's and stay as they are. An action is canonical text (see ``agentopd.action``). Whatever is
+    ``reset`` and ``step`` are Gymnasium's and stay as they are. An action is canonical text (see ``agentopd.tooling.action``). Whatever is
     wrong with an action is told in the observation and counted in ``info["errors"]``; it never raises. What ``start``, ``respond``,
     ``expert`` or ``privileged`` raise is an error of the environment and propagates.
 
@@ -147,7 +147,7 @@ def make(id: str, **kwargs: Any) -> gymnasium.Env[str, str]:
 
     Shipped environments need no import, ``"module:ns/Name-v0"`` imports ``module`` first (the working directory is on the path),
     and packages that declare an entry point in the group ``agentopd.envs`` are found. An ordinary environment with Discrete
-    actions gets a :class:`~agentopd.wrappers.TextFace`, and its limit of steps bounds the turns.
+    actions gets a :class:`~agentopd.env.wrappers.TextFace`, and its limit of steps bounds the turns.
 
     Args:
         id: The registered id, version included.

@@ -6,8 +6,8 @@ from typing import Any
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
-from agentopd.action import call
-from agentopd.tokenizer import build_tokenizer
+from agentopd.chat.tokenizer import build_tokenizer
+from agentopd.tooling.action import call
 from agentopd.types import Message
 
 TEXTS = ["assistant user system tool look_up price item pear Look up prices.\n\nthink", call("look_up", item="pear")]

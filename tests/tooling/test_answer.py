@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from agentopd.answer import answer, well_formed
 from agentopd.env import TextEnv, expert_action, system_prompt, tools_of
+from agentopd.env.wrappers import TextFace
 from agentopd.errors import EnvError
 from agentopd.testing import HOSTILE
 from agentopd.tooling import Tool, render_action, tool
+from agentopd.tooling.answer import answer, well_formed
 from agentopd.types import ToolCall
-from agentopd.wrappers import TextFace
 
 
 class Colour(Enum):

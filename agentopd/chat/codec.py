@@ -14,9 +14,9 @@ from typing import Any, Literal, TypeAlias
 
 from transformers import PreTrainedTokenizerBase
 
-from agentopd.action import OPEN, ParsedAction, parse_action, render_action
+from agentopd.chat.template import Template
 from agentopd.errors import ConfigError
-from agentopd.template import Template
+from agentopd.tooling.action import OPEN, ParsedAction, parse_action, render_action
 from agentopd.types import Message, ToolCall
 
 Tools: TypeAlias = Sequence[Mapping[str, Any]] | None

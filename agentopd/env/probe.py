@@ -14,11 +14,11 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 import gymnasium
 import numpy as np
 
-from agentopd.action import brief
-from agentopd.answer import well_formed
-from agentopd.env import expert_action, system_prompt
+from agentopd.env.text import expert_action, system_prompt
 from agentopd.errors import ConfigError, EnvError
 from agentopd.tooling import settle
+from agentopd.tooling.action import brief
+from agentopd.tooling.answer import well_formed
 
 Env: TypeAlias = gymnasium.Env[str, str]
 Found: TypeAlias = dict[str, Any]

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from agentopd.config import Config, build, dump, load_config
+from agentopd.config.overrides import apply
+from agentopd.config.shipped import load_recipe, recipes
 from agentopd.errors import ConfigError
-from agentopd.overrides import apply
-from agentopd.shipped import load_recipe, recipes
 
 MINIMAL: dict[str, Any] = {
     "env": "agentopd/Checkout-v0",
@@ -28,7 +28,7 @@ def test_every_recipe_is_valid_and_says_where_it_comes_from(name: str) -> None:
     config = load_config("quickstart", [f"method={name}"])
     assert config.objective.title
     assert load_recipe(name)["axes"].keys() == {"signal", "access", "granularity"}
-    path = Path(__file__).parents[1] / "configs" / "methods" / f"{name}.yaml"
+    path = Path(__file__).parents[2] / "configs" / "methods" / f"{name}.yaml"
     assert path.read_text().startswith(f"# agentopd train configs/quickstart.yaml method={name}\n")
 
 

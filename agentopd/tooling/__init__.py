@@ -1,0 +1,6 @@
+"""Tools that models call: the text of a call, what a tool takes and answers, and sets of tools."""
+
+from agentopd.tooling.action import ParsedAction, brief, call, parse_action, render_action
+from agentopd.tooling.toolset import Tool, ToolSet, settle, tool
+
+__all__ = ["ParsedAction", "Tool", "ToolSet", "brief", "call", "parse_action", "render_action", "settle", "tool"]
