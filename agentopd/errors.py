@@ -16,8 +16,8 @@ class EnvError(AgentOPDError):
 class ToolError(AgentOPDError):
     """A tool refused or failed. Inside an episode its message becomes an observation and ``kind`` is counted.
 
-    ``kind`` is ``unknown_tool``, ``bad_arguments``, ``tool_error``, ``tool_timeout``, ``no_call``, ``invalid_action``, or a name of
-    one's own.
+    ``kind`` is ``unknown_tool``, ``bad_arguments``, ``tool_error``, ``tool_crash``, ``tool_timeout``,
+    ``no_call``, ``invalid_action``, or a name of one's own.
     """
 
     def __init__(self, message: str, kind: str = "tool_error"):
@@ -39,3 +39,11 @@ class RecordError(AgentOPDError):
 
 class TrainingError(AgentOPDError):
     """Training cannot go on, for instance because the loss is not finite."""
+
+
+def describe(error: BaseException) -> str:
+    """``Type: message`` of an exception. Never raises: a message that cannot be formed is left out."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__

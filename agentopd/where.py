@@ -1,12 +1,14 @@
 """Which turns and tokens something concerns: one type, shared by the terms of a method and by teachers."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
 from agentopd.settings.choice import Settings
-from agentopd.types import Bools, Trajectory, Turn
+from agentopd.types import Bools, Trajectory
 
 
 def _listed(value: Any) -> Any:
@@ -42,24 +44,26 @@ class Where(Settings):
             raise ValueError(f"max_turn {self.max_turn} is before min_turn {self.min_turn}, so no turn is selected")
         return self
 
-    def episode(self, trajectory: Trajectory) -> bool:
-        """Whether anything of ``trajectory`` may be selected."""
+    def episode(self, env_id: str, tags: Iterable[str], success: bool) -> bool:
+        """Whether anything of an episode may be selected."""
         return (
-            (not self.env or trajectory.task.env_id in self.env)
-            and (not self.tag or bool(set(self.tag) & set(trajectory.task.tags)))
-            and (self.success is None or trajectory.outcome.success == self.success)
+            (not self.env or env_id in self.env)
+            and (not self.tag or not set(self.tag).isdisjoint(tags))
+            and (self.success is None or success == self.success)
         )
 
-    def turn(self, turn: Turn) -> bool:
-        """Whether the turn's depth and tools are selected."""
-        last = turn.index if self.max_turn is None else self.max_turn
-        return (
-            self.min_turn <= turn.index <= last
-            and (turn.index - self.min_turn) % self.every == 0
-            and (not self.tool or any(call.name in self.tool for call in turn.calls))
-        )
+    def depth(self, turn: NDArray[np.int64]) -> Bools:
+        """Whether each of some turns, counted from 0, is deep enough, not too deep, and one of every n-th."""
+        selected: Bools = (turn >= self.min_turn) & ((turn - self.min_turn) % self.every == 0)
+        return selected if self.max_turn is None else selected & (turn <= self.max_turn)
+
+    def called(self, tools: Iterable[str]) -> bool:
+        """Whether a turn that called ``tools`` may be selected."""
+        return not self.tool or not set(self.tool).isdisjoint(tools)
 
     def turns(self, trajectory: Trajectory) -> Bools:
         """Selected turns, [S], leaving out actor and source, which belong to tokens."""
-        episode = self.episode(trajectory)
-        return np.array([episode and self.turn(turn) for turn in trajectory.turns], dtype=np.bool_)
+        task = trajectory.task
+        selected = self.episode(task.env_id, task.tags, trajectory.outcome.success)
+        called_S = [selected and self.called(call.name for call in turn.calls) for turn in trajectory.turns]
+        return np.array(called_S, np.bool_) & self.depth(np.arange(len(called_S)))

@@ -3,7 +3,7 @@
     python -m benchmarks.own_environment --seeds 0 1 2      # resumable: finished runs are kept
     python -m benchmarks.own_environment --table            # the figures from the stored results
 
-Results: ``benchmarks/results/own_environment.json``.
+Results, once measured: ``benchmarks/results/own_environment.json``.
 """
 
 import argparse

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from agentopd.config.overrides import apply
+from agentopd.config.shares import apportion
 from agentopd.config.shipped import find, load_recipe, load_yaml, parse, recipes, write
 from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig
@@ -184,6 +185,20 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _every_source_has_tasks(self) -> "Config":
+        if not self.objective.sources:
+            raise ValueError("objective.sources: there is none, so nothing would be drawn; give one, such as fresh: {}")
+        tasks = self.tasks_by_source
+        for name, count in tasks.items():
+            if count == 0:
+                raise ValueError(
+                    f"objective.sources.{name}.share: {self.objective.sources[name].share:g} comes to none of the "
+                    f"train.tasks_per_step={self.train.tasks_per_step} tasks of a step, shared as {tasks}; raise either, or leave "
+                    "the source out"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _ratios_are_exact(self) -> "Config":
         rollout = self.rollout
         ratios = any(term.estimator.settings.get("importance", "none") != "none" for term in self.objective.terms)
@@ -194,6 +209,12 @@ class Config(Settings):
                 "temperature above 0, or estimator.importance: none"
             )
         return self
+
+    @property
+    def tasks_by_source(self) -> dict[str, int]:
+        """The tasks of each source in a step, the same at every step; they sum to ``train.tasks_per_step``."""
+        shares = {name: source.share for name, source in self.objective.sources.items()}
+        return apportion(self.train.tasks_per_step, shares)
 
     @property
     def temperature(self) -> float:

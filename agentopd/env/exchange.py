@@ -1,14 +1,14 @@
 """One exchange with an environment: a canonical action in, role-tagged messages out. Shared by ``TextEnv`` and the wrappers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import gymnasium
 
-from agentopd.errors import ToolError
-from agentopd.tooling import ToolSet, parse_action
-from agentopd.tooling.answer import well_formed
+from agentopd.errors import EnvError, ToolError
+from agentopd.tooling import ToolSet, brief, parse_action
+from agentopd.tooling.answer import plain_data, well_formed
 from agentopd.types import Message, ToolCall
 
 Step: TypeAlias = tuple[str, float, bool, bool, dict[str, Any]]
@@ -95,6 +95,28 @@ def reply_to(action: str, tools: ToolSet, respond: Callable[[str], str], over: C
             reply.say(str(error))
             reply.errors.append(error.kind)
     return reply
+
+
+def facts_of(given: Any, whose: str) -> dict[str, Any]:
+    """Privileged facts as fresh plain data, which records can keep; ``whose`` they are stands in messages.
+
+    Arrays, sets, dataclasses and the like are converted as what tools return is (``agentopd.tooling.answer``).
+
+    Raises:
+        EnvError: they are no dict, or hold something without a plain form; the message names its key.
+    """
+    if not isinstance(given, Mapping):
+        raise EnvError(f"{whose} must be a dict of facts, not {brief(repr(given), 80)}")
+    facts: dict[str, Any] = {}
+    for key, value in given.items():
+        try:
+            facts |= plain_data({key: value})
+        except (TypeError, ValueError, RecursionError) as error:
+            reason = f"{key!r} is no plain data ({brief(str(error), 100)})"
+            raise EnvError(
+                f"{whose}: {reason}; give text, numbers, booleans, None, or lists and dicts of them"
+            ) from error
+    return facts
 
 
 def no_call(tools: ToolSet) -> ToolError:

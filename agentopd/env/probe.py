@@ -15,8 +15,8 @@ import gymnasium
 import numpy as np
 
 from agentopd.env.text import expert_action, system_prompt
-from agentopd.errors import ConfigError, EnvError
-from agentopd.tooling import settle
+from agentopd.errors import ConfigError, EnvError, describe
+from agentopd.tooling import CRASH, settle
 from agentopd.tooling.action import brief
 from agentopd.tooling.answer import well_formed
 
@@ -61,7 +61,7 @@ class Bench:
         except passes:
             raise
         except (Exception, SystemExit) as error:
-            found = f"it raised {type(error).__name__}: {brief(str(error), 300)}{_place(error)}"
+            found = f"it raised {brief(describe(error), 300)}{_place(error)}"
             raise EnvError(f"{self.id}: {what} must not raise; {found}") from error
         finally:
             self._running = None
@@ -119,6 +119,10 @@ class Probe:
             found["info"].pop(STATISTICS, None)
         self._check_numbers(found)
         self._check_form(found, ("user", "tool"))
+        if CRASH in found["info"]["errors"]:
+            rule = "a tool must not crash, whatever it is called with (what a model may learn from is a ToolError)"
+            told = brief(found["observation"], 300)
+            self.bench.fail(rule, f"{self.where}: {brief(action, 150)!r} was answered {told!r}")
         return found
 
     def expert(self) -> str:

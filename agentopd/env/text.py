@@ -1,21 +1,21 @@
 """Environments: text in, text out, Gymnasium unmodified. They know no tokens and no models."""
 
-import copy
 import math
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any, Self, SupportsFloat
 
 import gymnasium
+import numpy as np
 from gymnasium.error import DependencyNotInstalled, ResetNeeded
 from gymnasium.vector import SyncVectorEnv
 
-from agentopd.env.exchange import Reply, Step, TextSpace, no_call, reply_to
+from agentopd.env.exchange import Reply, Step, TextSpace, facts_of, no_call, reply_to
 from agentopd.env.registry import resolve
 from agentopd.env.wrappers import TextFace, TurnLimit
 from agentopd.errors import ConfigError, EnvError
-from agentopd.tooling import ToolSet
-from agentopd.tooling.answer import well_formed, well_formed_data
+from agentopd.tooling import ToolSet, brief, tool_names
+from agentopd.tooling.answer import well_formed
 
 __all__ = [
     "TextEnv",
@@ -47,6 +47,13 @@ class TextEnv(gymnasium.Env[str, str]):
     options: dict[str, Any]
     """The options that ``reset`` was given."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuses tools under names that Gymnasium or this class calls, such as ``close`` and ``finish``."""
+        super().__init_subclass__(**kwargs)
+        taken = [name for name in tool_names(cls) if hasattr(TextEnv, name)]
+        if taken:
+            raise ConfigError(f"tool {taken[0]} of {cls.__name__}: that name is TextEnv's own; rename the tool")
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Makes the state that ``step`` needs, so that a subclass need not call ``super().__init__``."""
         env = super().__new__(cls)
@@ -73,7 +80,10 @@ class TextEnv(gymnasium.Env[str, str]):
         raise NotImplementedError(f"{type(self).__name__} has no expert()")
 
     def privileged(self) -> dict[str, Any]:
-        """Facts about this episode for teachers only, as plain data. Optional."""
+        """Facts about this episode for teachers only. Optional. A run keeps those that ``reset`` gave.
+
+        Arrays, sets, dataclasses and the like become plain data, as what a tool returns does.
+        """
         return {}
 
     @cached_property
@@ -87,10 +97,17 @@ class TextEnv(gymnasium.Env[str, str]):
         Args:
             reward: Added to the reward of this step.
             success: Whether the task was solved. Default: ``reward`` is positive.
+
+        Raises:
+            EnvError: ``reward`` is not a finite number, or ``success`` is neither true nor false.
         """
+        if not isinstance(success, bool | np.bool_ | None):
+            raise EnvError(
+                f"{type(self).__name__}: success must be True, False or None, not {brief(repr(success), 80)}"
+            )
         self.add_reward(reward)
         self._over = True
-        self._success = reward > 0 if success is None else bool(success)
+        self._success = bool(reward > 0 if success is None else success)
 
     def add_reward(self, reward: float) -> None:
         """Adds to the reward of this step.
@@ -98,9 +115,14 @@ class TextEnv(gymnasium.Env[str, str]):
         Raises:
             EnvError: ``reward`` is not a finite number.
         """
-        if not isinstance(reward, SupportsFloat) or not math.isfinite(reward):
-            raise EnvError(f"{type(self).__name__}: a reward must be a finite number, not {reward!r}")
-        self._reward += float(reward)
+        try:
+            number = float(reward) if isinstance(reward, SupportsFloat) else math.nan
+        except (TypeError, ValueError, OverflowError):  # an array, for instance
+            number = math.nan
+        if not math.isfinite(number):
+            shown = brief(repr(reward), 80)
+            raise EnvError(f"{type(self).__name__}: a reward must be a finite number, not {shown}")
+        self._reward += number
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Starts an episode; see ``gymnasium.Env.reset``."""
@@ -137,8 +159,8 @@ class TextEnv(gymnasium.Env[str, str]):
         info = reply.info
         if self._over:
             info["success"] = self._success
-        if facts := self.privileged():
-            info["privileged"] = well_formed_data(copy.deepcopy(facts))
+        if facts := facts_of(self.privileged(), f"{type(self).__name__}.privileged()"):
+            info["privileged"] = facts
         return info
 
 

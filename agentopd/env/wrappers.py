@@ -11,7 +11,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from agentopd.env.exchange import Reply, Step, TextSpace, no_call, reply_to
 from agentopd.env.faces import Describe, actions_of, face_of, tellable
-from agentopd.errors import ConfigError, EnvError, ToolError
+from agentopd.errors import ConfigError, EnvError, ToolError, describe
 from agentopd.tooling import Tool, ToolSet, parse_action, render_action, tool
 
 
@@ -160,7 +160,7 @@ class TextFace(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
             result = inner.step(self._first + self._actions.index(action))
             text = self._describe(inner, result[0])
         except Exception as error:
-            raise EnvError(f"{inner}: step({action!r}) raised {type(error).__name__}: {error}") from error
+            raise EnvError(f"{inner}: step({action!r}) raised {describe(error)}") from error
         self._reward += float(result[1])
         self._total += float(result[1])
         self._terminated, self._truncated = bool(result[2]), bool(result[3])

@@ -10,18 +10,20 @@ One's own parts:  functions of ``Rows``, ``TeacherColumns``, ``Scored`` and ``Te
 from agentopd.objective.advantages import Scored
 from agentopd.objective.batch import Batch, cut
 from agentopd.objective.chunked import statistics
+from agentopd.objective.columns import Episodes, LiveColumns, TeacherColumns
 from agentopd.objective.divergences import divergence
 from agentopd.objective.head import Head
 from agentopd.objective.linear import LinearDivergence, linear_divergence
 from agentopd.objective.loss import LossOutput, loss
 from agentopd.objective.prepare import Prepared, PreparedTerm, prepare
-from agentopd.objective.rows import LiveColumns, Rows, TeacherColumns
+from agentopd.objective.rows import Rows
 from agentopd.objective.spec import Objective, Source, Target, Term
 from agentopd.objective.supports import TeacherRows
 from agentopd.objective.weights import needs_live
 
 __all__ = [
     "Batch",
+    "Episodes",
     "Head",
     "LinearDivergence",
     "LiveColumns",

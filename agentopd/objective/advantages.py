@@ -11,7 +11,8 @@ import numpy as np
 from pydantic import Field
 
 from agentopd.errors import TeacherError
-from agentopd.objective.rows import Column, Reals, Rows, TeacherColumns
+from agentopd.objective.columns import Column, Reals, TeacherColumns
+from agentopd.objective.rows import Rows
 from agentopd.settings.choice import Registry
 from agentopd.types import Bools
 
@@ -61,8 +62,7 @@ def teacher_of(rows: Rows, name: str) -> TeacherColumns:
 def _outcome(rows: Rows) -> Reals:
     reward_A = np.zeros(len(rows))
     last_A = _last(rows.trajectory_A)
-    total_B = np.array([record.trajectory.outcome.total_reward for record in rows.records])
-    reward_A[last_A] = total_B[rows.trajectory_A[last_A]]
+    reward_A[last_A] = rows.episodes.reward_B[rows.trajectory_A[last_A]]
     return reward_A
 
 
@@ -105,12 +105,12 @@ def _group(scored: Scored) -> tuple[Reals, Reals]:
     The episode is the unit: a long one counts once, and one that the term trains no row of (a success, where only failures are
     trained) counts too.
     """
-    trajectory_A, size = scored.rows.trajectory_A, len(scored.rows.records)
+    trajectory_A, size = scored.rows.trajectory_A, len(scored.rows.episodes)
     total_B = np.bincount(trajectory_A, weights=scored.reward_A, minlength=size)
     acted_B = np.bincount(trajectory_A[scored.acted_A], minlength=size) > 0
     given_B = np.bincount(trajectory_A[scored.given_A], minlength=size) > 0
     counts_B = acted_B & given_B
-    task_B = np.array([record.trajectory.task.id for record in scored.rows.records], np.str_)
+    task_B = scored.rows.episodes.task_B
     mean_B, deviation_B = np.zeros(size), np.zeros(size)
     for task in np.unique(task_B[counts_B]):
         total = total_B[(task_B == task) & counts_B]

@@ -9,7 +9,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from agentopd.objective.rows import Column, Reals, Rows
+from agentopd.objective.columns import Column, Reals
+from agentopd.objective.rows import Rows
 from agentopd.settings.choice import Registry
 
 

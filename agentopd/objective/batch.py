@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from agentopd.objective.blocks import BatchBlock, blocks_of
+from agentopd.objective.columns import Column
 from agentopd.objective.prepare import Prepared, PreparedTerm
-from agentopd.objective.rows import Column, Rows
+from agentopd.objective.rows import Rows
 from agentopd.objective.spec import Term
 
 Layout: TypeAlias = Literal["padded", "packed"]

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agentopd.errors import ConfigError
+from agentopd.objective.columns import Column
 from agentopd.objective.divergences import FLOOR
 from agentopd.objective.prepare import Prepared
-from agentopd.objective.rows import Column
 from agentopd.types import Annotation, Bools, Dense, Sparse
 
 Parts: TypeAlias = list[tuple[Annotation, Column]]

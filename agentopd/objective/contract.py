@@ -16,7 +16,7 @@ from pydantic import AfterValidator
 from torch import Tensor
 
 from agentopd.errors import ConfigError
-from agentopd.objective.rows import Reals
+from agentopd.objective.columns import Reals
 from agentopd.settings.choice import Choice
 
 

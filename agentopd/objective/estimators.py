@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from agentopd.objective.advantages import BASELINES, Baseline, Discount, Scored, returns, whiten
-from agentopd.objective.rows import Reals
+from agentopd.objective.columns import Reals
 from agentopd.settings.choice import Registry
 
 RATIO = {"importance", "clip_low", "clip_high"}

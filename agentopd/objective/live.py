@@ -7,9 +7,10 @@ from torch import Tensor, no_grad
 
 from agentopd.objective.batch import Layout, cut
 from agentopd.objective.chunked import statistics
+from agentopd.objective.columns import LiveColumns
 from agentopd.objective.head import Head
 from agentopd.objective.prepare import Prepared, PreparedTerm
-from agentopd.objective.rows import LiveColumns, Rows
+from agentopd.objective.rows import Rows
 from agentopd.objective.spec import Target, Term
 
 
@@ -48,4 +49,5 @@ def live_columns(
 def _every_trainable_row(rows: Rows) -> PreparedTerm:
     nothing = np.zeros(len(rows))
     coef_A = rows.trainable_A.astype(np.float64)
-    return PreparedTerm("live", "live", Term(target=Target(kind="taken")), coef_A, coef_A, nothing, nothing, {}, {}, {})
+    columns = (rows.trainable_A, coef_A, coef_A, nothing, nothing)
+    return PreparedTerm("live", "live", Term(target=Target(kind="taken")), 1.0, *columns, {}, {}, {})

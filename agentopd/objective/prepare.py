@@ -4,19 +4,26 @@ For each term, in this order: the selection; the aggregate's measure; the weight
 functions the advantages. Nothing later looks at a statistic of a micro-batch, so how the batch is cut cannot matter.
 """
 
+import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from agentopd.errors import ConfigError
 from agentopd.objective.advantages import teacher_of
+from agentopd.objective.columns import Reals
 from agentopd.objective.contract import call, column
-from agentopd.objective.rows import Reals, Rows
+from agentopd.objective.rows import Rows
 from agentopd.objective.scoring import advantages, old_logprob
 from agentopd.objective.selection import Selection
-from agentopd.objective.spec import Objective, Term
+from agentopd.objective.spec import NOT_NEGATIVE, Objective, Term
 from agentopd.settings.choice import Clock, at
+from agentopd.types import Bools
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +34,15 @@ class PreparedTerm:
     key: str
     """Where the term stands in a configuration, for messages."""
     term: Term
+    coefficient: float
+    """The term's own, at this step."""
+    learns_A: Bools
+    """Rows that the term learns from, should their weights allow it."""
     coef_A: Reals
     weight_A: Reals
     advantage_A: Reals
     old_A: Reals
-    """The student's log-probability that an importance ratio divides by."""
+    """The student's log-probability that an importance ratio divides by, behaviour or recomputed."""
     support: Mapping[str, Any]
     divergence: Mapping[str, Any]
     estimator: Mapping[str, Any]
@@ -41,6 +52,16 @@ class PreparedTerm:
     def reads_distribution(self) -> bool:
         """Whether its loss is a divergence from a teacher's distribution."""
         return self.term.target.kind == "distribution" and not self.term.scored
+
+    @property
+    def empty(self) -> bool:
+        """Whether it should train something at this step and finds no row to learn from."""
+        return self.coefficient > 0 and not self.learns_A.any()
+
+    @property
+    def zero_weight(self) -> bool:
+        """Whether it should train something at this step, and each row that it finds has weight 0 or is nothing to the aggregate."""
+        return self.coefficient > 0 and bool(self.learns_A.any()) and not self.coef_A.any()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +86,49 @@ class Prepared:
 def prepare(objective: Objective, rows: Rows, clock: Clock) -> Prepared:
     """Computes every coefficient of ``objective`` on ``rows``.
 
-    A term that no row takes part in has coefficients 0, hence loss 0, and its metric ``<term>/empty`` is 1.
+    A term that finds no row, or whose weights are 0 on every row, has coefficients 0, hence loss 0: its metric ``<term>/empty`` or
+    ``<term>/zero_weight`` is 1, and the log says so unless the step before was like it. A term whose own coefficient is 0 at this
+    step wants no rows, so it is neither.
 
     Raises:
         TeacherError: A term names a teacher that annotated nothing in this batch.
-        ConfigError: A part raised, returned something else than its contract says, or cannot work on what it was given.
+        ConfigError: A part raised, returned something else than its contract says, or cannot work on what it was given; or a
+            schedule of one's own gives a coefficient below 0.
     """
     terms = tuple(_prepare_term(objective, i, rows, clock) for i in range(len(objective.terms)))
+    for term in terms:
+        _tell(term, clock)
     return Prepared(rows, terms, _metrics(terms))
 
 
 def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> PreparedTerm:
     term = objective.terms[i]
-    selection = Selection.of(term, rows)
+    selection, coefficient = Selection.of(term, rows), _coefficient(objective, i, clock)
     coef_A, weight_A, advantage_A, old_A = (np.zeros(len(rows)) for _ in range(4))
     if selection.learns_A.any():
         chosen = rows.select(selection.learns_A)
         measure = _measure(objective, chosen, clock)
         weight = _weight(objective, i, chosen, clock)
         scale = _rescaling(measure, weight) if term.rescale else 1.0
-        coef_A = selection.spread(at(term.coefficient, clock) * scale * measure * weight)
+        coef_A = selection.spread(coefficient * scale * measure * weight)
         weight_A = selection.spread(scale * weight)
         if term.scored:
             old = old_logprob(objective, i, rows)
             advantage = advantages(objective, i, rows, selection, old, clock)
             advantage_A, old_A = (selection.spread(one[selection.learns_A]) for one in (advantage, old))
     parts = (part.at(clock) for part in (term.support, term.divergence, term.estimator))
-    return PreparedTerm(objective.names[i], objective.key(i), term, coef_A, weight_A, advantage_A, old_A, *parts)
+    columns = (selection.learns_A, coef_A, weight_A, advantage_A, old_A)
+    return PreparedTerm(objective.names[i], objective.key(i), term, coefficient, *columns, *parts)
+
+
+def _coefficient(objective: Objective, i: int, clock: Clock) -> float:
+    """A schedule of one's own is known at its step only; others are checked when the configuration is read."""
+    coefficient = float(at(objective.terms[i].coefficient, clock))
+    if not 0.0 <= coefficient < math.inf:
+        raise ConfigError(
+            f"{objective.key(i)}.coefficient: the schedule gives {coefficient} at step {clock.step}; {NOT_NEGATIVE}"
+        )
+    return coefficient
 
 
 def _measure(objective: Objective, chosen: Rows, clock: Clock) -> Reals:
@@ -118,12 +155,24 @@ def _rescaling(measure: Reals, weight: Reals) -> float:
     return float(measure.sum()) / weighted if weighted > 0 else 0.0
 
 
+def _tell(term: PreparedTerm, clock: Clock) -> None:
+    """Logs that a term trains nothing, at the first of the steps in a row at which that is so."""
+    reasons = {
+        "empty": f"it has no row to learn from; look at {term.key}.where, at who acts in the sources, and at what its target covers",
+        "zero_weight": f"each of its {term.learns_A.sum()} rows has weight 0; look at {term.key}.weight and objective.aggregate",
+    }
+    for what, reason in reasons.items():
+        if getattr(term, what) and not clock.metrics.get(f"objective/{term.name}/{what}"):
+            _log.warning("term %r trains nothing from step %d on: %s", term.name, clock.step, reason)
+
+
 def _metrics(terms: tuple[PreparedTerm, ...]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for term in terms:
         on = term.coef_A != 0
         metrics[f"{term.name}/rows"] = float(on.sum())
-        metrics[f"{term.name}/empty"] = float(not on.any())
+        metrics[f"{term.name}/empty"] = float(term.empty)
+        metrics[f"{term.name}/zero_weight"] = float(term.zero_weight)
         metrics[f"{term.name}/weight"] = float(term.weight_A[on].mean()) if on.any() else 0.0
         if term.term.scored:
             metrics[f"{term.name}/advantage"] = float(term.advantage_A[on].mean()) if on.any() else 0.0

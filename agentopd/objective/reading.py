@@ -13,7 +13,7 @@ from agentopd.objective.blocks import BatchBlock
 from agentopd.objective.chunked import chunks, taken_logprob
 from agentopd.objective.divergences import entropy, log_softmax
 from agentopd.objective.head import Head
-from agentopd.objective.signals import STUDENT_ENTROPY, STUDENT_LOGPROB, teacher_entropy
+from agentopd.objective.signals import CURRENT_LOGPROB, STUDENT_ENTROPY, teacher_entropy
 from agentopd.objective.supports import TeacherRows
 
 
@@ -69,7 +69,7 @@ class Chunk:
 
     def signals(self) -> dict[str, Tensor]:
         """What is seen of the rows whatever the terms, [N] each, detached."""
-        seen = {STUDENT_LOGPROB: self.taken_N.detach(), STUDENT_ENTROPY: entropy(self.logp_N_V.detach())}
+        seen = {CURRENT_LOGPROB: self.taken_N.detach(), STUDENT_ENTROPY: entropy(self.logp_N_V.detach())}
         for teaching in self.teachings:
             if teaching.teacher.logq_N_V is not None:
                 nothing_N = torch.full_like(seen[STUDENT_ENTROPY], torch.nan)

@@ -1,60 +1,23 @@
 """The rows of a global batch: one for each action token, as plain columns.
 
-``prepare`` works on these alone. A row is one token that a policy produced; rows stand in time order within a trajectory,
-across its segments, the corrected actions of teachers last. Columns are numpy arrays, float64 where arithmetic follows.
+A row is one token that a policy produced; rows stand in time order within a trajectory, across its segments, the corrected
+actions of teachers last. Columns are numpy arrays, float64 where arithmetic follows. ``prepare`` works on them alone: what the
+records hold beyond them, token ids and teachers' distributions, is read where batches are cut.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Any, Self, TypeAlias, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agentopd.objective.columns import Column, Episodes, LiveColumns, Names, Reals, TeacherColumns
 from agentopd.types import Annotation, Bools, Record, Segment, Trajectory
 
 CORRECTED = "corrected"
 """The source of segments that come with an annotation."""
-
-Column: TypeAlias = NDArray[np.int64]
-Reals: TypeAlias = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherColumns:
-    """What one teacher said, spread over the rows."""
-
-    annotation_A: Column
-    """Index into the record's annotations of the one that covers the row, -1 where the teacher says nothing of it or skips its turn."""
-    entry_A: Column
-    """Which of that annotation's rows it is."""
-    taken_A: Reals
-    entropy_A: Reals
-    statistics: Mapping[str, Reals]
-    reward_A: Reals
-    """The reward of each turn, on the last row of the turn; 0 elsewhere."""
-    rewarded_A: Bools
-    """Rows of the episodes that this teacher rewarded, without the turns that it skips. A reward reaches the turns before it."""
-
-    @property
-    def covered_A(self) -> Bools:
-        """Rows whose tokens this teacher read, in turns that it did not skip."""
-        return self.annotation_A >= 0
-
-    def select(self, mask_A: Bools | Column) -> Self:
-        """The same columns for some of the rows."""
-        statistics = {name: column[mask_A] for name, column in self.statistics.items()}
-        columns = {f.name: getattr(self, f.name)[mask_A] for f in fields(self) if f.name != "statistics"}
-        return replace(self, statistics=statistics, **columns)
-
-
-@dataclass(frozen=True, slots=True)
-class LiveColumns:
-    """The student's own statistics from one pass without gradient: log-probability of the taken token, entropy in nats."""
-
-    logprob_A: Reals
-    entropy_A: Reals
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +25,12 @@ class Rows:
     """A selection of the action tokens of a global batch."""
 
     records: tuple[Record, ...]
+    """What the rows were made of; read where batches are cut, and nowhere before."""
     segments: tuple[Segment, ...]
-    """All segments of all records, a trajectory's own first, then its annotations'."""
+    """All segments of all records, a trajectory's own first, then its annotations'; read as ``records`` are."""
+    episodes: Episodes
     trajectory_A: Column
-    """Index into ``records``."""
+    """Index into ``episodes``, and into ``records``."""
     segment_A: Column
     """Index into ``segments``."""
     index_A: Column
@@ -73,13 +38,17 @@ class Rows:
     turn_A: Column
     """Depth: the turn within the trajectory, from 0."""
     token_A: Column
+    """The token taken."""
     logprob_A: Reals
-    """Behaviour log-probability."""
+    """Behaviour log-probability: under the distribution that the token was sampled from."""
     trainable_A: Bools
-    actor_A: NDArray[np.str_]
-    source_A: NDArray[np.str_]
+    actor_A: Names
+    """Who acted: ``student``, ``expert``, or a teacher's name."""
+    source_A: Names
+    """The source in the method, or ``corrected``."""
     teachers: Mapping[str, TeacherColumns]
     live: LiveColumns | None = None
+    """The student's present statistics, where something of the method needs them."""
 
     def __len__(self) -> int:
         return len(self.trajectory_A)
@@ -92,12 +61,7 @@ class Rows:
     @property
     def segment_in_trajectory_A(self) -> Column:
         """Number of the segment within its record: the trajectory's own, then its annotations'."""
-        counts = [
-            len(record.trajectory.segments) + sum(len(annotation.segments) for annotation in record.annotations)
-            for record in self.records
-        ]
-        first_B = np.cumsum([0, *counts])
-        return np.asarray(self.segment_A - first_B[self.trajectory_A], np.int64)
+        return self.segment_A - self.episodes.first_segment_B[self.trajectory_A]
 
     @property
     def turn_id_A(self) -> Column:
@@ -107,7 +71,7 @@ class Rows:
 
     def select(self, mask_A: Bools | Column) -> "Rows":
         """Only the rows that ``mask_A`` marks."""
-        whole = ("records", "segments", "teachers", "live")
+        whole = ("records", "segments", "episodes", "teachers", "live")
         columns = {f.name: getattr(self, f.name)[mask_A] for f in fields(self) if f.name not in whole}
         live = self.live and LiveColumns(self.live.logprob_A[mask_A], self.live.entropy_A[mask_A])
         teachers = {name: columns.select(mask_A) for name, columns in self.teachers.items()}
@@ -125,13 +89,13 @@ class Rows:
             ValueError: A trajectory marks a turn's tokens twice, or an annotation names a token that no policy produced.
         """
         tables = [_trajectory_rows(i, record) for i, record in enumerate(records)]
-        offsets = np.cumsum([0, *(len(segments) for segments, _ in tables)])
-        segments = tuple(segment for own, _ in tables for segment in own)
         columns = {name: np.concatenate([empty, *(t[name] for _, t in tables)]) for name, empty in _EMPTY.items()}
-        columns["segment_A"] += offsets[columns["trajectory_A"]]
         names = sorted({annotation.teacher for record in records for annotation in record.annotations})
-        bare = cls(records=tuple(records), segments=segments, teachers={}, live=None, **columns)
-        return replace(bare, teachers={name: _teacher_columns(name, bare, offsets) for name in names})
+        teachers = {name: _teacher_columns(name, records, columns) for name in names}
+        episodes = Episodes.of(records)
+        columns["segment_A"] += episodes.first_segment_B[columns["trajectory_A"]]
+        segments = tuple(segment for own, _ in tables for segment in own)
+        return cls(tuple(records), segments, episodes, teachers=teachers, live=None, **columns)
 
 
 _EMPTY: dict[str, NDArray[Any]] = {
@@ -186,61 +150,75 @@ def _segment_rows(i: int, s: int, segment: Segment, actor_T: NDArray[np.str_]) -
     }
 
 
-def _teacher_columns(name: str, rows: Rows, offsets: Column) -> TeacherColumns:
-    """Spreads every annotation of one teacher over the rows; where two cover a row, the later one holds."""
-    columns = _nothing_said(len(rows))
-    starts = np.searchsorted(rows.trajectory_A, np.arange(len(rows.records) + 1))
-    for i, record in enumerate(rows.records):
-        here = np.arange(starts[i], starts[i + 1])
+def _teacher_columns(name: str, records: Sequence[Record], columns: Mapping[str, NDArray[Any]]) -> TeacherColumns:
+    """Spreads every annotation of one teacher over the rows; where two cover a row, the later one holds.
+
+    ``columns`` number segments within each record.
+    """
+    size, own_A = len(columns["trajectory_A"]), columns["source_A"] != CORRECTED
+    starts = np.searchsorted(columns["trajectory_A"], np.arange(len(records) + 1)).tolist()
+    said = _nothing_said(size, _statistics(name, records))
+    for record, (start, stop) in zip(records, pairwise(starts), strict=True):
+        here = {column: columns[column][start:stop] for column in ("segment_A", "index_A", "turn_A")}
         for a, annotation in enumerate(record.annotations):
             if annotation.teacher == name:
-                _spread(columns, rows, annotation, a, _match(rows, here, record, a, int(offsets[i])))
-                _spread_rewards(columns, rows, here, annotation)
-    return columns
+                row_N = _match(here, record, a)
+                _spread(said, annotation, a, start + row_N, here["turn_A"][row_N])
+                own = np.flatnonzero(own_A[start:stop])
+                _spread_rewards(said, annotation, start + own, here["turn_A"][own])
+    return said
 
 
-def _nothing_said(size: int) -> TeacherColumns:
+def _statistics(name: str, records: Sequence[Record]) -> set[str]:
+    annotations = (annotation for record in records for annotation in record.annotations)
+    return {key for annotation in annotations if annotation.teacher == name for key in annotation.statistics}
+
+
+def _nothing_said(size: int, statistics: set[str]) -> TeacherColumns:
     nobody, unknown = np.full(size, -1, np.int64), np.full(size, np.nan)
     return TeacherColumns(
-        nobody, nobody.copy(), unknown, unknown.copy(), {}, reward_A=np.zeros(size), rewarded_A=np.zeros(size, np.bool_)
+        annotation_A=nobody,
+        entry_A=nobody.copy(),
+        taken_A=unknown,
+        entropy_A=unknown.copy(),
+        statistics={key: unknown.copy() for key in sorted(statistics)},
+        reward_A=np.zeros(size),
+        rewarded_A=np.zeros(size, np.bool_),
     )
 
 
-def _match(rows: Rows, here: Column, record: Record, a: int, offset: int) -> Column:
+def _match(here: Mapping[str, Column], record: Record, a: int) -> Column:
     """The row of each entry of an annotation, which numbers the trajectory's segments first, then its own."""
     annotation, own = record.annotations[a], len(record.trajectory.segments)
     earlier = sum(len(other.segments) for other in record.annotations[:a])
-    segment_N = annotation.segment_N.astype(np.int64)
+    segment_N, index_N = annotation.segment_N.astype(np.int64), annotation.index_N
     segment_N = np.where(segment_N < own, segment_N, segment_N + earlier)
-    width = int(max(rows.index_A[here].max(initial=0), annotation.index_N.max(initial=0))) + 1
-    ours = (rows.segment_A[here] - offset) * width + rows.index_A[here]
-    _, found, at = np.intersect1d(segment_N * width + annotation.index_N, ours, return_indices=True)
-    if len(found) != len(segment_N):
+    width = int(max(here["index_A"].max(initial=0), index_N.max(initial=0))) + 1
+    ours, theirs = here["segment_A"] * width + here["index_A"], segment_N * width + index_N  # ours ascend
+    row_N = np.searchsorted(ours, theirs).clip(max=max(len(ours) - 1, 0))
+    known = len(np.unique(row_N[ours[row_N] == theirs])) if len(ours) else 0
+    if known != len(row_N):
         raise ValueError(
-            f"teacher {annotation.teacher!r} on trajectory {record.trajectory.key}: {len(segment_N) - len(found)} of its "
-            f"{len(segment_N)} rows name no action token, or one that another row names"
+            f"teacher {annotation.teacher!r} on trajectory {record.trajectory.key}: {len(row_N) - known} of its "
+            f"{len(row_N)} rows name no action token, or one that another row names"
         )
-    row_N = np.empty(len(segment_N), np.int64)
-    row_N[found] = here[at]
     return row_N
 
 
-def _spread(columns: TeacherColumns, rows: Rows, annotation: Annotation, a: int, row_N: Column) -> None:
+def _spread(said: TeacherColumns, annotation: Annotation, a: int, row_N: Column, turn_N: Column) -> None:
     """Writes what annotation ``a`` of its record says of each token, but for the turns that it skips."""
-    entry = np.flatnonzero(~annotation.skip_S[rows.turn_A[row_N]])
+    entry = np.flatnonzero(~annotation.skip_S[turn_N])
     at = row_N[entry]
-    columns.annotation_A[at], columns.entry_A[at] = a, entry
-    columns.taken_A[at], columns.entropy_A[at] = annotation.taken_N[entry], annotation.entropy_N[entry]
-    statistics = cast("dict[str, Reals]", columns.statistics)
+    said.annotation_A[at], said.entry_A[at] = a, entry
+    said.taken_A[at], said.entropy_A[at] = annotation.taken_N[entry], annotation.entropy_N[entry]
     for key, column in annotation.statistics.items():
-        statistics.setdefault(key, np.full(len(rows), np.nan))[at] = column[entry]
+        said.statistics[key][at] = column[entry]
 
 
-def _spread_rewards(columns: TeacherColumns, rows: Rows, here: Column, annotation: Annotation) -> None:
-    """Puts the reward of each turn on its last row, or on the last row before it where the turn has none."""
+def _spread_rewards(said: TeacherColumns, annotation: Annotation, own: Column, turn: Column) -> None:
+    """Puts the reward of each turn on its last own row, or on the last row before it where the turn has none."""
     rewarded = np.flatnonzero(~np.isnan(annotation.reward_S) & ~annotation.skip_S)
-    own = here[~rows.corrected_A[here]]
     if len(rewarded):
-        columns.rewarded_A[own[~annotation.skip_S[rows.turn_A[own]]]] = True
-    last = np.searchsorted(rows.turn_A[own], rewarded, side="right") - 1
-    np.add.at(columns.reward_A, own[last[last >= 0]], annotation.reward_S[rewarded[last >= 0]])
+        said.rewarded_A[own[~annotation.skip_S[turn]]] = True
+        last = np.searchsorted(turn, rewarded, side="right") - 1
+        np.add.at(said.reward_A, own[last[last >= 0]], annotation.reward_S[rewarded[last >= 0]])

@@ -4,8 +4,9 @@ import numpy as np
 
 from agentopd.errors import ConfigError
 from agentopd.objective.advantages import Scored, teacher_of
+from agentopd.objective.columns import Reals
 from agentopd.objective.contract import call, column
-from agentopd.objective.rows import Reals, Rows
+from agentopd.objective.rows import Rows
 from agentopd.objective.selection import Selection
 from agentopd.objective.spec import Objective
 from agentopd.settings.choice import Clock

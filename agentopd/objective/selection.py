@@ -6,9 +6,11 @@ from typing import Self
 import numpy as np
 
 from agentopd.objective.advantages import OUTCOME, teacher_of
-from agentopd.objective.rows import Reals, Rows
+from agentopd.objective.columns import Reals
+from agentopd.objective.rows import Rows
 from agentopd.objective.spec import Term
 from agentopd.types import Bools
+from agentopd.where import Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,7 @@ class Selection:
 
 def _intact(rows: Rows) -> Bools:
     """Rows of episodes that did not fail."""
-    intact_B = np.array([record.trajectory.failure is None for record in rows.records], np.bool_)
-    return intact_B[rows.trajectory_A]
+    return ~rows.episodes.failed_B[rows.trajectory_A]
 
 
 def _acted(term: Term, rows: Rows) -> Bools:
@@ -60,17 +61,26 @@ def _acted(term: Term, rows: Rows) -> Bools:
 
 def _in_turns(term: Term, rows: Rows) -> Bools:
     """Rows of the episodes and turns that ``where`` selects."""
-    turns = [term.where.turns(record.trajectory) for record in rows.records]
-    starts = np.cumsum([0, *(len(selected) for selected in turns)])
-    flags = np.concatenate([np.zeros(0, np.bool_), *turns])
-    return flags[starts[rows.trajectory_A] + rows.turn_A]
+    where, episodes = term.where, rows.episodes
+    each = zip(episodes.env_B, episodes.tags_B, episodes.success_B, strict=True)
+    selected_B = np.array([where.episode(*one) for one in each], np.bool_)
+    mask_A = selected_B[rows.trajectory_A] & where.depth(rows.turn_A)
+    return mask_A & _called(where, rows) if where.tool else mask_A
+
+
+def _called(where: Where, rows: Rows) -> Bools:
+    """Rows of the turns that called one of the tools of ``where``."""
+    tools_B = rows.episodes.tools_B
+    starts = np.cumsum([0, *(len(tools_S) for tools_S in tools_B)])
+    called = np.array([where.called(tools) for tools_S in tools_B for tools in tools_S], np.bool_)
+    return called[starts[rows.trajectory_A] + rows.turn_A]
 
 
 def _taught(term: Term, rows: Rows) -> Bools:
     """Rows that the target says something of; turns that its teacher skips are not among them."""
     if term.target.kind == "taken" or term.target.name == OUTCOME:
         return np.ones(len(rows), np.bool_)
-    if not rows.records:
+    if not len(rows.episodes):
         return np.zeros(0, np.bool_)
     teacher = teacher_of(rows, term.target.name)
     return teacher.covered_A if term.target.kind == "distribution" else teacher.rewarded_A

@@ -7,10 +7,14 @@
 ``<term>/divergence``     the loss of a term with a teacher's distribution, in nats
 ``<term>/nll``            the loss of a term with target ``taken``, in nats
 ``<term>/surrogate``      the loss of a score function: minus advantage times log-probability, or times a ratio
-``student_logprob``       of the token taken, in nats
-``student_entropy``       in nats
+``current_logprob``       the student's log-probability of the token taken under the weights of the optimiser step, in nats
+``student_entropy``       of the same distribution, in nats
 ``teacher_entropy/<t>``   of each teacher ``<t>`` that gives full distributions, in nats
 ========================  ============================================================================================
+
+Three log-probabilities of the token taken are the student's. The *behaviour* one is that of the distribution which the token was
+sampled from, top-p and top-k included: ``Segment.logprob_T`` in records, ``Rows.logprob_A``. The *recomputed* one is the learner's, of
+one pass before the optimiser step: ``LiveColumns.logprob_A``. The *current* one is differentiated: ``current_logprob``.
 
 The first three come from :attr:`Prepared.signals`, the others from :attr:`LossOutput.signals`, ``nan`` on rows they do not concern.
 A term without a name is called ``loss``, or ``term<i>`` where there are several.
@@ -18,7 +22,7 @@ A term without a name is called ``loss``, or ``term<i>`` where there are several
 
 from agentopd.objective.spec import Term
 
-STUDENT_LOGPROB = "student_logprob"
+CURRENT_LOGPROB = "current_logprob"
 STUDENT_ENTROPY = "student_entropy"
 LOSSES = ("divergence", "nll", "surrogate")
 """What the loss of a term may be called."""

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agentopd.objective.advantages import COUPLINGS, OUTCOME
 from agentopd.objective.aggregates import AGGREGATES
-from agentopd.objective.contract import callable_as
+from agentopd.objective.contract import callable_as, is_own
 from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS
 from agentopd.objective.rows import CORRECTED
@@ -16,6 +16,11 @@ from agentopd.objective.weights import WEIGHTS
 from agentopd.settings.choice import Choice, Number, OneOf, Settings
 from agentopd.where import Where
 
+NOT_NEGATIVE = (
+    "a term is minimised, so its coefficient is finite and at least 0 (0 switches it off); to push away from something, flip the "
+    "sign where it is made: a negative teachers.<name>.scale of a reward, or an estimator or divergence of your own that returns "
+    "the negative"
+)
 GROUPED = {"group_mean", "group_normalised"}
 TERM_PARTS = ("where", "target", "support", "divergence", "estimator", "weight", "rescale", "coefficient")
 
@@ -24,6 +29,16 @@ def _kind(part: Any, default: str) -> Any:
     """The kind of a part that is not yet validated: a name, a mapping, or an object with a ``kind``."""
     given = part.get("kind") if isinstance(part, Mapping) else getattr(part, "kind", part)
     return default if given is None else given
+
+
+def _numbers(setting: Any) -> list[float]:
+    """The numbers between which a setting moves: itself, or those of a shipped schedule; of one's own schedule none are known."""
+    if not isinstance(setting, Choice):
+        return [setting]
+    if is_own(setting):
+        return []
+    ends = [setting.settings[name] for name in ("value", "start", "end") if name in setting.settings]
+    return [*ends, *setting.settings.get("values", ())]
 
 
 class Target(Settings):
@@ -65,6 +80,14 @@ class Term(Settings):
     rescale: bool = False
     """Whether weights are rescaled so that the term's coefficients keep their sum."""
     coefficient: Number = 1.0
+    """Multiplies the term's loss; at least 0."""
+
+    @field_validator("coefficient")
+    @classmethod
+    def _minimised(cls, coefficient: Any) -> Any:
+        if (least := min(_numbers(coefficient), default=0.0)) < 0:
+            raise ValueError(f"{least} is below 0; {NOT_NEGATIVE}")
+        return coefficient
 
     @model_validator(mode="before")
     @classmethod

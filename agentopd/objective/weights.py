@@ -10,7 +10,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from agentopd.objective.rows import Reals, Rows, TeacherColumns
+from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.rows import Rows
 from agentopd.settings.choice import Function, Registry
 
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agentopd.errors import RecordError
-from agentopd.records.schema import CURRENT, FORMAT, VERSION
+from agentopd.records.schema import CURRENT, FORMAT, RECORDS, SCHEMA, VERSION
+from agentopd.records.signals import KEYS
 
 ROW_GROUP = 64
 """Records that are decoded at once."""
@@ -98,7 +99,7 @@ def opened(path: Path, form: bytes) -> Iterator[pq.ParquetFile]:
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            _require_version(path, file, form)
+            _require_ours(path, file.schema_arrow, form)
             yield file
     except (pa.ArrowException, OSError) as error:
         raise RecordError(
@@ -106,12 +107,18 @@ def opened(path: Path, form: bytes) -> Iterator[pq.ParquetFile]:
         ) from error
 
 
-def _require_version(path: Path, file: pq.ParquetFile, form: bytes) -> None:
-    metadata = file.schema_arrow.metadata or {}
+def _require_ours(path: Path, schema: pa.Schema, form: bytes) -> None:
+    metadata = schema.metadata or {}
     if metadata.get(FORMAT) != form:
         raise RecordError(f"{path} is a Parquet file, but holds no agentopd {form.decode()}; move it out of the folder")
     if metadata.get(VERSION) != CURRENT:
-        found = metadata.get(VERSION, b"?").decode()
+        found = metadata.get(VERSION, b"?").decode(errors="replace")
         raise RecordError(
             f"{path} is of version {found}, and this agentopd reads version {CURRENT.decode()}; read it with the agentopd that wrote it"
+        )
+    absent = [name for name in (SCHEMA.names if form == RECORDS else KEYS) if name not in schema.names]
+    if absent:
+        raise RecordError(
+            f"{path} lacks the columns {', '.join(absent)}, so something else rewrote it; restore it from a copy, or move it out "
+            "of the folder to go on without this step"
         )

@@ -20,7 +20,10 @@ def to_json(value: Any, where: str) -> str:
     Raises:
         RecordError: ``value`` holds something that is not plain data. ``where`` names it in the message.
     """
-    return json.dumps(_tagged(value, where))
+    try:
+        return json.dumps(_tagged(value, where))
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{where} cannot be written: {error}; keep it flatter, and its integers shorter") from error
 
 
 def from_json(text: str) -> Any:

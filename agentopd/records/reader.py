@@ -1,6 +1,7 @@
 """Reads the records of a run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 import agentopd.records.decoding as decoding
 import agentopd.records.signals as signals
+import agentopd.records.tokens as tokens
 from agentopd.errors import RecordError
 from agentopd.records.files import StepFile, folder_of, listed, opened
 from agentopd.records.schema import PLAIN, RECORDS, SCHEMA, SIGNALS
@@ -85,13 +87,25 @@ class Records:
         Raises:
             RecordError: There is none.
         """
-        key = _parsed(key)
-        files = self._of(key.step)
-        found = self._find(key)
-        if found is None:
-            held = [text for file in files for text in self._columns(file, ["key"])["key"].to_pylist()]
-            raise RecordError(f"{self.folder} has no record {key}; step {key.step} holds {len(held)}{_span(held)}")
-        return found
+        return self._found(_parsed(key))[1]
+
+    def tokens(self, key: Key | str, tokenizer: tokens.Decoder | None = None) -> dict[str, NDArray[Any]]:
+        """The tokens that a policy produced in one trajectory, in order: columns by name, with an entry a token.
+
+        ``turn``, ``segment`` and ``index`` say where a token stands, ``token`` is its id, and ``behaviour_logprob`` its
+        log-probability in the distribution that was sampled from, in nats. Each annotation gives ``teacher_logprob/<teacher>``, and each signal
+        of the step a column of its own name; they are ``nan`` at tokens that they do not concern.
+
+        Args:
+            key: Of the record, or its text.
+            tokenizer: Adds the column ``text``.
+
+        Raises:
+            RecordError: There is no such record.
+        """
+        file, record = self._found(_parsed(key))
+        beside = replace(file, signals=True)
+        return tokens.to_columns(record, self._signals_in(beside) if beside in self._signals else {}, tokenizer)
 
     def signals(self, step: int) -> dict[str, NDArray[Any]]:
         """The per-token signals of a step: columns by name, among them ``trajectory``, ``segment`` and ``index``.
@@ -105,15 +119,22 @@ class Records:
             some = f"those that have some: {_ranges(self.signal_steps)}"
             none = "none has any; a run keeps them with records.signals=true"
             raise RecordError(f"step {step} has no signals in {self.folder}; {some if self._signals else none}")
-        with opened(self.folder / str(files[0]), SIGNALS) as file:
-            return signals.from_table(file.read())
+        return self._signals_in(_newest_first(files)[0])
 
     def table(self, columns: Sequence[str] = tuple(PLAIN)) -> pa.Table:
         """Columns of all records as an Arrow table, without decoding the rest: ``table().to_pandas()`` is a data frame.
 
         Args:
             columns: Names in ``agentopd.records.schema.SCHEMA``. ``superseded`` (0, or the age of a superseded file) is added.
+
+        Raises:
+            RecordError: There is no such column.
         """
+        for name in columns:
+            if name not in SCHEMA.names:
+                raise RecordError(
+                    f"{name!r} is no column of records; those with one value an episode: {', '.join(PLAIN)}"
+                )
         parts = [self._columns(file, columns) for file in self._records]
         kinds = pa.schema([*(SCHEMA.field(name) for name in columns), pa.field("superseded", pa.int64())])
         return pa.concat_tables([kinds.empty_table(), *(part.cast(kinds) for part in parts)])
@@ -141,17 +162,33 @@ class Records:
             for group in range(parquet.num_row_groups):
                 yield from decoding.to_records(parquet.read_row_group(group))
 
-    def _find(self, key: Key) -> Record | None:
-        """The newest record of ``key``: the one that counts, else the last that was superseded."""
-        files = [file for file in self._records if file.step == key.step]
-        for file in sorted(files, key=lambda file: -file.superseded if file.superseded else -(2**62)):
+    def _signals_in(self, file: StepFile) -> dict[str, NDArray[Any]]:
+        with opened(self.folder / str(file), SIGNALS) as parquet:
+            return signals.from_table(parquet.read())
+
+    def _found(self, key: Key) -> tuple[StepFile, Record]:
+        files = self._of(key.step)
+        found = self._find(key)
+        if found is None:
+            held = [text for file in files for text in self._columns(file, ["key"])["key"].to_pylist()]
+            raise RecordError(f"{self.folder} has no record {key}; step {key.step} holds {len(held)}{_span(held)}")
+        return found
+
+    def _find(self, key: Key) -> tuple[StepFile, Record] | None:
+        """The newest record of ``key``, and its file."""
+        for file in _newest_first(file for file in self._records if file.step == key.step):
             with opened(self.folder / str(file), RECORDS) as parquet:
                 for group in range(parquet.num_row_groups):
                     keys = parquet.read_row_group(group, columns=["key"])["key"].to_pylist()
                     if str(key) in keys:
                         row = parquet.read_row_group(group).slice(keys.index(str(key)), 1)
-                        return decoding.to_records(row)[0]
+                        return file, decoding.to_records(row)[0]
         return None
+
+
+def _newest_first(files: Iterable[StepFile]) -> list[StepFile]:
+    """The file that counts, then the superseded ones, the last one first."""
+    return sorted(files, key=lambda file: (file.superseded > 0, -file.superseded))
 
 
 def _parsed(key: Key | str) -> Key:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from agentopd.chat import Chat
-from agentopd.errors import ConfigError, EnvError, PolicyError
+from agentopd.errors import ConfigError, EnvError, PolicyError, describe
 from agentopd.rollout.episode import Episode
 from agentopd.rollout.isolation import Isolated
 from agentopd.rollout.policy import EXPERT, Assignment, Generation, Policy, Request, Rollout
@@ -157,7 +157,7 @@ def _generations(actor: str, policy: Policy, requests: list[Request]) -> list[Ge
     except (PolicyError, ConfigError):
         raise
     except Exception as error:
-        raise PolicyError(f"the policy of {actor!r} failed: {type(error).__name__}: {error}") from error
+        raise PolicyError(f"the policy of {actor!r} failed: {describe(error)}") from error
     if len(generations) != len(requests):
         raise PolicyError(f"the policy of {actor!r} gave {len(generations)} generations for {len(requests)} requests")
     return generations

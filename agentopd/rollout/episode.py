@@ -68,7 +68,7 @@ class Episode:
         self._privileged = observed.privileged or {}
         self._advice = observed.advice
         self._segments.append(SegmentBuilder(self._chat.prompt(self._messages, self._tools)))
-        if not self._fits(self._segments[-1].tokens):
+        if not self._fits(len(self._segments[-1].tokens)):
             self.stop = "overflow"
 
     def request(self) -> Request:
@@ -152,8 +152,8 @@ class Episode:
         """How the observations would enter the context; None where they do not fit."""
         extension = self._chat.extend(self._messages, action, observations, self._tools)
         messages = [*self._messages, action.message, *observations]
-        past = [] if extension.drift == "forked" else self._segments[-1].tokens
-        if self._fits([*past, *extension.tokens]):
+        past = 0 if extension.drift == "forked" else len(self._segments[-1].tokens)
+        if self._fits(past + len(extension.tokens)):
             return Following(messages, extension)
         return self._shortened(messages) if self._settings.on_overflow == "drop_oldest" else None
 
@@ -163,7 +163,7 @@ class Episode:
         for start in starts[1:]:
             kept = [*messages[: starts[0]], *messages[start:]]
             prompt = self._chat.prompt(kept, self._tools)
-            if self._fits(prompt):
+            if self._fits(len(prompt)):
                 return Following(kept, Extension(prompt, "forked"))
         return None
 
@@ -174,8 +174,8 @@ class Episode:
         else:
             self._segments[-1].add_context(following.extension.tokens)
 
-    def _fits(self, prompt: Sequence[int]) -> bool:
-        return len(prompt) + self._settings.max_new_tokens <= self._settings.max_length
+    def _fits(self, prompt_tokens: int) -> bool:
+        return prompt_tokens + self._settings.max_new_tokens <= self._settings.max_length
 
     def fail(self, failure: Failure) -> None:
         """The episode ends here; an action without an answer is kept."""

@@ -9,6 +9,7 @@ from concurrent.futures import wait as wait_for
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
+from agentopd.errors import describe
 from agentopd.types import Failure
 
 Result = TypeVar("Result")
@@ -45,7 +46,7 @@ class Isolated(Generic[Result]):
             return Failure("env", "timeout", f"{self._call} took longer than time_limit={self._time_limit:g} s")
         error = self._future.exception()
         if error is not None:
-            return Failure("env", "raised", f"{type(error).__name__}: {error}")
+            return Failure("env", "raised", describe(error))
         return self._future.result()
 
     def close(self, last: Callable[[], None]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 
 from agentopd import env as environments
+from agentopd.env.exchange import facts_of
 from agentopd.errors import EnvError
 from agentopd.settings.problems import shown
 from agentopd.tooling.answer import well_formed
@@ -72,7 +73,7 @@ class Session:
             advice=self._ask_expert(env),
             system=environments.system_prompt(env),
             tools=tuple(environments.tools_of(env).schemas),
-            privileged=dict(info.get("privileged", {})),
+            privileged=facts_of(info.get("privileged", {}), "info['privileged']"),
             seconds=time.perf_counter() - begin,
         )
 

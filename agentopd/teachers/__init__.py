@@ -13,7 +13,6 @@ from agentopd.teachers import expert, local, rewards
 from agentopd.teachers.annotation import annotate
 from agentopd.teachers.base import (
     EVERYWHERE,
-    Needs,
     Stateless,
     Teacher,
     TeacherContext,
@@ -62,7 +61,6 @@ def _build(choice: Choice, context: TeacherContext) -> Teacher:
 __all__ = [
     "EVERYWHERE",
     "TEACHERS",
-    "Needs",
     "Stateless",
     "Teacher",
     "TeacherContext",

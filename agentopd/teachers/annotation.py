@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from agentopd.errors import AgentOPDError, TeacherError
+from agentopd.errors import AgentOPDError, TeacherError, describe
 from agentopd.teachers.base import Teacher
 from agentopd.types import Annotation, Dense, Record, Sparse, Trajectory
 
@@ -32,7 +32,7 @@ def _annotations(teacher: Teacher, trajectories: Sequence[Trajectory]) -> list[A
     except AgentOPDError:
         raise
     except Exception as error:
-        raise TeacherError(f"teacher {teacher.name!r} failed: {type(error).__name__}: {error}") from error
+        raise TeacherError(f"teacher {teacher.name!r} failed: {describe(error)}") from error
     if len(annotations) != len(trajectories):
         raise TeacherError(
             f"teacher {teacher.name!r} returned {len(annotations)} annotations for {len(trajectories)} trajectories; "

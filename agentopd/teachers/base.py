@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -12,9 +12,6 @@ from agentopd.models import ModelConfig
 from agentopd.objective.head import Head
 from agentopd.types import Annotation, Bools, Floats, Sampled, Segment, Trajectory
 from agentopd.where import Where
-
-Needs: TypeAlias = Literal["turn", "episode", "group"]
-"""The least that a teacher must see at once: a turn, a whole episode, or all episodes of one task."""
 
 EVERYWHERE = Where()
 """Every turn: the default of every kind."""
@@ -45,10 +42,6 @@ class Teacher(Protocol):
         """The turns and tokens that it teaches."""
 
     @property
-    def needs(self) -> Needs:
-        """The least that it must see at once."""
-
-    @property
     def advice(self) -> bool:
         """Whether rollout must record what the environment's expert would have done."""
 
@@ -62,9 +55,6 @@ class Teacher(Protocol):
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """One annotation for each trajectory, in the same order; an empty one for a trajectory that failed."""
-
-    def fit(self, trajectories: Sequence[Trajectory]) -> None:
-        """Learns from trajectories before training starts."""
 
     def after_step(self, student: PreTrainedModel) -> None:
         """Sees the student after each optimiser step."""
@@ -82,13 +72,9 @@ class Stateless:
 
     name: str
     where: Where = EVERYWHERE
-    needs: Needs = "turn"
     advice: bool = False
     heads: Mapping[str, Head] = field(default_factory=dict)
     model: PreTrainedModel | None = None
-
-    def fit(self, trajectories: Sequence[Trajectory]) -> None:
-        """Learns nothing."""
 
     def after_step(self, student: PreTrainedModel) -> None:
         """Follows nothing."""

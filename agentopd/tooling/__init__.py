@@ -1,6 +1,18 @@
 """Tools that models call: the text of a call, what a tool takes and answers, and sets of tools."""
 
 from agentopd.tooling.action import ParsedAction, brief, call, parse_action, render_action
-from agentopd.tooling.toolset import Tool, ToolSet, settle, tool
+from agentopd.tooling.toolset import CRASH, Tool, ToolSet, settle, tool, tool_names
 
-__all__ = ["ParsedAction", "Tool", "ToolSet", "brief", "call", "parse_action", "render_action", "settle", "tool"]
+__all__ = [
+    "CRASH",
+    "ParsedAction",
+    "Tool",
+    "ToolSet",
+    "brief",
+    "call",
+    "parse_action",
+    "render_action",
+    "settle",
+    "tool",
+    "tool_names",
+]

@@ -120,7 +120,7 @@ def _call_of(value: Any) -> ToolCall | str:
 
 def _block(call: ToolCall) -> str:
     body = {"name": call.name, "arguments": dict(call.arguments)}
-    text = json.dumps(body, ensure_ascii=False, allow_nan=False, default=plain_number).replace("<", "\\u003c")
+    text = json.dumps(body, ensure_ascii=False, allow_nan=False, default=from_numpy).replace("<", "\\u003c")
     return f"{OPEN}\n{text}\n{CLOSE}"
 
 
@@ -136,8 +136,8 @@ def _refuse(constant: str) -> Any:
 _DECODER = json.JSONDecoder(parse_constant=_refuse, strict=False)
 
 
-def plain_number(value: Any) -> Any:
-    """NumPy scalars as plain numbers: an expert's arguments often come from ``np_random``."""
-    if hasattr(value, "item"):
-        return value.item()
+def from_numpy(value: Any) -> Any:
+    """NumPy scalars and arrays as numbers and lists: an expert's arguments often come from ``np_random``."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
     raise TypeError(f"{value!r} is not JSON")

@@ -56,10 +56,29 @@ def well_formed(text: str) -> str:
     return str.__str__(text)
 
 
-def well_formed_data(value: Any) -> Any:
-    """A copy of plain data with every string well-formed, keys included."""
+def plain_data(value: Any) -> Any:
+    """A fresh copy of ``value`` as plain data by the rules of :func:`answer`, every string well-formed, keys included.
+
+    Plain data are text, booleans, numbers, ``None``, and lists and dicts of them, of exactly these types.
+
+    Raises:
+        TypeError: ``value`` is or holds what has no text of its own, or a dict in it has a key that is neither text nor a number.
+        ValueError: A part of it cannot be converted.
+        RecursionError: ``value`` holds itself.
+    """
+    if value is None or isinstance(value, bool):
+        return value
     if isinstance(value, str):
         return well_formed(value)
-    if isinstance(value, dict):
-        return {well_formed_data(key): well_formed_data(item) for key, item in value.items()}
-    return [well_formed_data(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, int | float):
+        return int(value) if isinstance(value, int) else float(value)
+    if isinstance(value, Mapping):
+        return {_plain_key(key): plain_data(item) for key, item in value.items()}
+    return [plain_data(item) for item in value] if isinstance(value, list | tuple) else plain_data(_plain(value))
+
+
+def _plain_key(key: Any) -> Any:
+    found = plain_data(key)
+    if isinstance(found, list | dict):
+        raise TypeError(f"the key {key!r} is neither text nor a number")
+    return found

@@ -10,6 +10,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from agentopd.errors import ConfigError
+from agentopd.tooling.action import brief
 
 _ENTRY = re.compile(r"(?P<indent>\s+)(?P<name>\w+)\s*(\(.*?\))?:\s*(?P<text>.*)")
 
@@ -29,7 +30,7 @@ def arguments_of(function: Callable[..., Any]) -> type[BaseModel]:
             without existing.
     """
     name = function.__name__
-    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in ("self", "cls")]
     hints, described = _hints(function), argument_docs(function.__doc__ or "")
     for extra in described.keys() - {p.name for p in parameters}:
         raise ConfigError(
@@ -49,14 +50,28 @@ def arguments_of(function: Callable[..., Any]) -> type[BaseModel]:
     try:
         return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise ConfigError(f"tool {name}: a type hint cannot be checked: {error}") from error
+        raise _unchecked(name, error) from error
 
 
 def json_schema(arguments: type[BaseModel]) -> JsonSchemaValue:
-    """The JSON schema of a model of arguments, in the short form that chat templates are trained on."""
-    schema = arguments.model_json_schema(schema_generator=_Untitled)
+    """The JSON schema of a model of arguments, in the short form that chat templates are trained on.
+
+    Raises:
+        ConfigError: an argument is of a type that JSON cannot give, such as a function.
+    """
+    try:
+        schema = arguments.model_json_schema(schema_generator=_Untitled)
+    except PydanticUserError as error:
+        raise _unchecked(arguments.__name__, error) from error
     parts = ("type", "properties", "required", "$defs")
     return {part: schema[part] for part in parts if part in schema}
+
+
+def _unchecked(name: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"tool {name}: a type hint cannot be checked ({brief(str(error), 150)}); models give JSON: take text, numbers, booleans, "
+        "lists, dicts, dataclasses or pydantic models"
+    )
 
 
 def summary(doc: str) -> str:

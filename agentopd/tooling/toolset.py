@@ -1,25 +1,33 @@
 """Tools that models call."""
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
-from inspect import iscoroutinefunction
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from threading import Thread
 from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
 
-from agentopd.errors import ConfigError, EnvError, ToolError
-from agentopd.tooling.action import brief, plain_number
-from agentopd.tooling.answer import answer, well_formed_data
+from agentopd.errors import ConfigError, EnvError, ToolError, describe
+from agentopd.tooling.action import brief, from_numpy
+from agentopd.tooling.answer import answer, plain_data
 from agentopd.tooling.signature import arguments_of, json_schema, summary
 from agentopd.types import ToolCall
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK = "__agentopd_tool__"
+
+CRASH = "tool_crash"
+"""The kind of an exception that no tool raises on purpose: a defect of the tool, not of the call."""
+
+_log = logging.getLogger(__name__)
+_logged: set[str] = set()
+"""Tools whose first crash was logged."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Tool:
     def schema(self) -> dict[str, Any]:
         """The tool in the form that chat templates and chat APIs read."""
         function = {"name": self.name, "description": self.description, "parameters": self.parameters}
-        return {"type": "function", "function": well_formed_data(function)}
+        return {"type": "function", "function": plain_data(function)}
 
     def __call__(self, /, **arguments: Any) -> str:
         """Runs the tool.
@@ -56,8 +64,8 @@ class Tool:
             The result as text, by the rules of :func:`agentopd.tooling.answer.answer`: JSON, unless it is text already.
 
         Raises:
-            ToolError: the arguments are wrong, the function raised, or time ran out. A ``ToolError`` that the function raised
-                itself keeps its message and kind.
+            ToolError: the arguments are wrong, time ran out, or the function raised. A ``ToolError`` that the function raised
+                itself keeps its message and kind; anything else is a ``tool_crash``, and the first of a tool is logged.
             EnvError: not the call but the environment is broken: the function raised one, or what it returned has no text form.
         """
         work = partial(self.function, **self._checked(arguments))
@@ -66,7 +74,8 @@ class Tool:
         except (ToolError, EnvError):
             raise
         except (Exception, SystemExit) as error:
-            raise ToolError(f"{self.name}: {type(error).__name__}: {brief(str(error), 200)}") from error
+            self._log_once(error)
+            raise ToolError(f"{self.name}: {brief(describe(error), 200)}", kind=CRASH) from error
         try:
             return answer(result)
         except (TypeError, ValueError, RecursionError) as error:
@@ -74,9 +83,16 @@ class Tool:
                 f"tool {self.name} returned what a model cannot read ({brief(str(error), 100)}); return text, or data that JSON can hold"
             ) from error
 
+    def _log_once(self, crash: BaseException) -> None:
+        place = f"{self.function.__module__}.{self.function.__qualname__}"
+        if place not in _logged:
+            _logged.add(place)
+            said = "tool %s crashed; the model reads type and message, and later crashes of this tool are not logged"
+            _log.warning(said, place, exc_info=crash)
+
     def _checked(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            checked = self.model.model_validate_json(json.dumps(arguments, default=plain_number), strict=True)
+            checked = self.model.model_validate_json(json.dumps(arguments, default=from_numpy), strict=True)
         except ValidationError as error:
             problems = "; ".join(self._problem(e) for e in error.errors(include_url=False)[:3])
             raise ToolError(f"{self.name}: {problems}", kind="bad_arguments") from error
@@ -109,7 +125,8 @@ def tool(function: Any = None, /, *, time_limit: float | None = None) -> Any:
             A thread cannot be killed: one that hangs lives until the process ends, and whatever it still writes it writes.
 
     Raises:
-        ConfigError: the docstring or a type hint is missing, or the function is async.
+        ConfigError: the docstring or a type hint is missing, what is marked is no plain function, or a parameter has a type
+            that JSON cannot give.
     """
     if function is None:
         return partial(_marked, time_limit=time_limit)
@@ -117,15 +134,19 @@ def tool(function: Any = None, /, *, time_limit: float | None = None) -> Any:
 
 
 def _marked(function: F, time_limit: float | None) -> F:
+    if not hasattr(function, "__name__") or isinstance(function, staticmethod | classmethod | property):
+        raise ConfigError(f"@tool marks functions, and {brief(repr(function), 80)} is none; put it right above a `def`")
     description = summary(function.__doc__ or "")
     if not description:
         raise ConfigError(
             f"tool {function.__name__}: no docstring; its first paragraph tells the model what the tool does"
         )
-    if iscoroutinefunction(function):
+    if iscoroutinefunction(function) or isasyncgenfunction(function):
         raise ConfigError(
             f"tool {function.__name__}: it is async; write a plain function, environments step side by side"
         )
+    if isgeneratorfunction(function):
+        raise ConfigError(f"tool {function.__name__}: it yields; return one answer, a list for instance")
     if time_limit is not None and time_limit <= 0:
         raise ConfigError(f"tool {function.__name__}: time_limit={time_limit} must be positive seconds")
     model = arguments_of(function)
@@ -146,8 +167,7 @@ class ToolSet(Sequence[Tool]):
     @classmethod
     def of(cls, owner: object) -> "ToolSet":
         """The ``@tool`` methods of an object, base classes first, each class in the order of its source."""
-        names = dict.fromkeys(name for kind in reversed(type(owner).__mro__) for name in vars(kind))
-        return cls(getattr(owner, name) for name in names if isinstance(_mark_of(type(owner), name), Tool))
+        return cls(getattr(owner, name) for name in tool_names(type(owner)))
 
     @overload
     def __getitem__(self, index: int) -> Tool: ...
@@ -179,8 +199,8 @@ class ToolSet(Sequence[Tool]):
         """Runs one call.
 
         Raises:
-            ToolError: ``kind`` is ``unknown_tool``, ``bad_arguments``, ``tool_error`` or ``tool_timeout``; the message is one
-                line that a model can learn from.
+            ToolError: ``kind`` is ``unknown_tool``, ``bad_arguments``, ``tool_error``, ``tool_crash`` or ``tool_timeout``; the
+                message is one line that a model can learn from.
         """
         for tool in self._tools:
             if tool.name == call.name:
@@ -189,8 +209,15 @@ class ToolSet(Sequence[Tool]):
         raise ToolError(f"unknown tool {brief(repr(call.name), 40)}; tools: {names}", kind="unknown_tool")
 
 
+def tool_names(kind: type) -> list[str]:
+    """The names of the ``@tool`` methods of a class: base classes first, each class in the order of its source."""
+    names = dict.fromkeys(name for base in reversed(kind.__mro__) for name in vars(base))
+    return [name for name in names if isinstance(_mark_of(kind, name), Tool)]
+
+
 def _mark_of(kind: type, name: str) -> Any:
-    return getattr(next((vars(c)[name] for c in kind.__mro__ if name in vars(c)), None), _MARK, None)
+    found = next(vars(base)[name] for base in kind.__mro__ if name in vars(base))
+    return getattr(getattr(found, "__func__", found), _MARK, None)  # the function in a staticmethod
 
 
 def _within(name: str, seconds: float, work: Callable[[], Any]) -> Any:

@@ -4,10 +4,11 @@ import os
 import tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
+import torch
 from pydantic import TypeAdapter, ValidationError
-from transformers import Trainer, TrainingArguments
+from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from agentopd.config import Config
@@ -27,6 +28,16 @@ FIXED: dict[str, Any] = {
 }
 """Arguments on which the trainer's correctness rests."""
 
+UNREAD: dict[str, str] = {
+    "per_device_train_batch_size": "a step is one global batch; set train.tasks_per_step, and train.max_tokens for the micro-batches",
+    "per_device_eval_batch_size": "a panel plays rollout.concurrency episodes at once; set that",
+    "label_smoothing_factor": "the method is the loss; set objective",
+    "resume_from_checkpoint": "give it to trainer.train(resume_from_checkpoint=...), or resume a run by agentopd train --resume",
+    "data_seed": "set seed, which decides what is drawn",
+    "train_sampling_strategy": "tasks are drawn as envs.weight and objective.sources say; set those",
+}
+"""Arguments that nothing here reads, and what to set in the configuration, or to do, instead."""
+
 
 @dataclass
 class AgentOPDConfig(TrainingArguments):
@@ -39,6 +50,7 @@ class AgentOPDConfig(TrainingArguments):
             if getattr(self, name) not in (value, getattr(TrainingArguments, name)):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: the trainer needs {value!r}; leave it out")
             setattr(self, name, value)
+        self._require_read()
         if self.max_steps <= 0:
             raise ConfigError(f"max_steps={self.max_steps}: a run has no epochs; give the number of optimiser steps")
         _require_alone(
@@ -46,6 +58,18 @@ class AgentOPDConfig(TrainingArguments):
         )  # transformers does not read it on a machine without cards
         super().__post_init__()  # type: ignore[no-untyped-call]
         _require_alone(self.world_size)
+        _require_schedule(self)
+
+    def _require_read(self) -> None:
+        for name, instead in UNREAD.items():
+            if (value := getattr(self, name)) != getattr(TrainingArguments, name):
+                raise ConfigError(f"{name}={value!r}: the trainer does not read it; {instead}")
+        if self.save_total_limit is not None and self.save_total_limit < 1:
+            raise ConfigError(f"save_total_limit={self.save_total_limit}: give at least 1, or leave it out to keep all")
+        if self.agentopd is not None and self.seed not in (self.agentopd.seed, TrainingArguments.seed):
+            raise ConfigError(
+                f"seed={self.seed}: a run follows the seed of its configuration, {self.agentopd.seed}; set that instead"
+            )
 
     @property
     def n_gpu(self) -> int:
@@ -131,6 +155,21 @@ def _require_alone(processes: int) -> None:
             f"WORLD_SIZE={processes}: each of {processes} processes would play and learn from the whole batch; more than one "
             "process is not supported, so start agentopd without accelerate launch or torchrun"
         )
+
+
+def _require_schedule(args: AgentOPDConfig) -> None:
+    """Makes the schedule once: transformers makes it at the first step, and drops what the constant ones do not take."""
+    kind, given = SchedulerType(args.lr_scheduler_type), cast(dict[str, Any] | None, args.lr_scheduler_kwargs)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate)
+    try:
+        if given and kind in (SchedulerType.CONSTANT, SchedulerType.CONSTANT_WITH_WARMUP):
+            raise TypeError("a constant schedule takes none")
+        get_scheduler(kind, optimizer, args.get_warmup_steps(args.max_steps), args.max_steps, given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"lr_scheduler_kwargs={given!r}: not for the schedule {kind.value!r}: {error}; give it what it takes, or choose another "
+            "schedule (train.schedule, or lr_scheduler_type in Python)"
+        ) from error
 
 
 def _check(given: dict[str, Any], decided: dict[str, Any]) -> None:

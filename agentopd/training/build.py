@@ -8,21 +8,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat
 from agentopd.config import STUDENT, Config
+from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
 from agentopd.models import ModelConfig
-from agentopd.objective.rows import CORRECTED
-from agentopd.objective.spec import Objective
 from agentopd.rollout import EnvConfig, TaskStream, TransformersPolicy
 from agentopd.rollout.policy import EXPERT, Policy
 from agentopd.rollout.scripted import ScriptedPolicy
-from agentopd.settings.choice import Choice
 from agentopd.teachers import Teacher, build_teachers
 from agentopd.training.folder import RunFolder
 from agentopd.training.river import River, Watch
+from agentopd.training.roles import used_teachers
 from agentopd.types import Task, Trajectory
-
-LOCAL = "local"
-"""The kind of teacher that is a model in this process."""
 
 Load = Callable[[ModelConfig], PreTrainedModel]
 
@@ -30,19 +26,6 @@ Load = Callable[[ModelConfig], PreTrainedModel]
 def with_env(config: Config, env: str | None) -> Config:
     """``config`` with one environment in place of its own."""
     return config if env is None else config.model_copy(update={"envs": (EnvConfig(id=env),)})
-
-
-def named_teachers(objective: Objective) -> set[str]:
-    """The teachers that a method names: its targets, and those that act."""
-    acting = {actor for source in objective.sources.values() for actor in source.actors}
-    return objective.teachers() | (acting - {STUDENT, EXPERT})
-
-
-def used_teachers(config: Config) -> dict[str, Choice]:
-    """The teachers without which the method could not run. Those that correct are never named; a local one never corrects."""
-    named = named_teachers(config.objective)
-    corrected = any(CORRECTED in term.where.source for term in config.objective.terms)
-    return {n: c for n, c in config.teachers.items() if n in named or (corrected and c.kind != LOCAL)}
 
 
 def build_river(
@@ -83,6 +66,18 @@ def build_policies(
     """The student, and every teacher with a model, as policies."""
     models = {STUDENT: student} | {name: t.model for name, t in teachers.items() if t.model is not None}
     return {name: TransformersPolicy(model, chat.end_of_turn, config.rollout) for name, model in models.items()}
+
+
+def panel_size(config: Config, tasks: int | None) -> int:
+    """How many tasks a panel has: ``tasks``, or those of the configuration.
+
+    Raises:
+        ConfigError: ``tasks`` is below 1.
+    """
+    count = config.evaluation.tasks if tasks is None else tasks
+    if count < 1:
+        raise ConfigError(f"tasks={count}: a panel has at least 1 task; leave it out for evaluation.tasks")
+    return count
 
 
 def panel_tasks(config: Config, count: int, split: str) -> list[Task]:

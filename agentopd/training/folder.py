@@ -10,6 +10,7 @@ import yaml
 
 from agentopd.config import Config, dump
 from agentopd.errors import ConfigError
+from agentopd.training.lock import LOCK, require_unheld
 
 RIVER = "river.json"
 STATE = "trainer_state.json"
@@ -32,8 +33,13 @@ class RunFolder:
         """Touches nothing.
 
         Raises:
-            ConfigError: The folder holds another run; or there is nothing to resume, or it was made with another configuration.
+            ConfigError: Another process is at work in the folder; or it holds another run; or there is nothing to resume, or it
+                was made with another configuration.
         """
+        require_unheld(self.path)
+        self._check_content(config, resume)
+
+    def _check_content(self, config: Config, resume: bool) -> None:
         if resume:
             if not self.config.exists():
                 raise ConfigError(
@@ -44,12 +50,12 @@ class RunFolder:
             require_free(self.path)
 
     def open(self, config: Config, resume: bool) -> int:
-        """Claims the folder for ``config`` and returns the step to go on from, 0 for a new run.
+        """Claims the folder for ``config`` and returns the step to go on from, 0 for a new run. Call it inside ``lock.held``.
 
         Raises:
-            ConfigError: As :meth:`check`; or the folder cannot be written.
+            ConfigError: The folder holds something else, as for :meth:`check`; or it cannot be written.
         """
-        self.check(config, resume)
+        self._check_content(config, resume)
         if not resume:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -123,8 +129,8 @@ class RunFolder:
 
 
 def require_free(path: Path) -> None:
-    """Raises ConfigError where something lies at ``path`` already; an empty folder is free."""
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    """Raises ConfigError where something lies at ``path`` already; an empty folder is free, and one with a lock alone."""
+    if path.exists() and not (path.is_dir() and all(inside.name == LOCK for inside in path.iterdir())):
         raise ConfigError(
             f"output: {path} already holds a run or other files; add --resume to go on with it, or choose another folder"
         )

@@ -10,13 +10,12 @@ from agentopd.chat import Chat
 from agentopd.config import Config
 from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig, load_tokenizer
-from agentopd.objective.rows import CORRECTED
 from agentopd.objective.spec import Objective
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.policy import EXPERT
 from agentopd.rollout.preflight import check_first_prompts
-from agentopd.training.build import LOCAL, used_teachers
+from agentopd.training.roles import LOCAL, learns_from_corrections, used_teachers
 
 
 def check_experts(config: Config) -> None:
@@ -32,7 +31,7 @@ def check_experts(config: Config) -> None:
 def learns_from_experts(objective: Objective) -> bool:
     """Whether an expert acts, or corrects what the student did."""
     acts = any(EXPERT in source.actors for source in objective.sources.values())
-    return acts or any(CORRECTED in term.where.source for term in objective.terms)
+    return acts or learns_from_corrections(objective)
 
 
 def without_experts(config: Config) -> list[str]:
@@ -47,7 +46,7 @@ def without_experts(config: Config) -> list[str]:
 
 
 def check_teachers(config: Config) -> None:
-    """Raises ConfigError where the method uses a teacher of random weights that no stage fits."""
+    """Raises ConfigError where the method lacks a teacher, or uses one of random weights that no stage fits."""
     for name, choice in used_teachers(config).items():
         if choice.kind == LOCAL and choice.settings["new"] is not None and config.stages.teacher is None:
             raise ConfigError(

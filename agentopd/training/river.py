@@ -24,6 +24,7 @@ from agentopd.rollout.policy import EXPERT, Policy
 from agentopd.settings.choice import Clock, at
 from agentopd.teachers import Teacher, annotate
 from agentopd.training.pool import Pool
+from agentopd.training.roles import annotators
 from agentopd.types import Key, Record, Trajectory
 
 Watch: TypeAlias = Callable[[str, int], AbstractContextManager[Callable[[Trajectory], None]]]
@@ -58,11 +59,12 @@ class River:
     watch: Watch = unwatched
     given: Sequence[Trajectory] | None = None
     """Episodes for the frozen sources to draw from, instead of playing them."""
-    last_metrics: dict[str, float] = field(default_factory=dict)
-    """Of the last step; empty before the first. Schedules of actors' shares may read them."""
+    last_metrics: Mapping[str, float] = field(init=False, default_factory=dict)
+    """Of the last step; empty before the first. Schedules may read them."""
 
     def __post_init__(self) -> None:
         self._stream = TaskStream(self.config.envs, self.config.seed, "train")
+        self._tasks = self.config.tasks_by_source
         self._annotators = annotators(self.objective, self.teachers)
         self._check_actors()
         frozen = {name: source for name, source in self.objective.sources.items() if source.kind == "frozen"}
@@ -116,16 +118,11 @@ class River:
 
     def _draw_source(self, name: str, source: Source, step: int, base: int) -> list[Trajectory]:
         """The source's episodes of ``step``, their keys counted from ``base``."""
-        count = self._tasks_of(source)
+        count = self._tasks[name]
         if source.kind == "fresh":
             return self._play(name, source, range(step * count, (step + 1) * count), step, base)
         again = self._pools[name].draw(step, count * source.per_task)
         return [replace(trajectory, key=Key(self.run, step, base + i)) for i, trajectory in enumerate(again)]
-
-    def _tasks_of(self, source: Source) -> int:
-        """The source's share of the batch's tasks, at least one."""
-        total = sum(other.share for other in self.objective.sources.values())
-        return max(1, round(self.config.train.tasks_per_step * source.share / total))
 
     def _play(self, name: str, source: Source, indices: Sequence[int], step: int, first: int) -> list[Trajectory]:
         """Plays the tasks ``indices`` under the weights, and the shares of actors, of this moment."""
@@ -137,6 +134,10 @@ class River:
         with self.watch("episodes", len(assignments)) as on_done:
             return collect(assignments, self.policies, self.chat, self.config.rollout, advice=advice, on_done=on_done)
 
+    def learned(self, metrics: Mapping[str, float]) -> None:
+        """Takes what was measured as a step was learned from; the schedules of the next step may read it."""
+        self.last_metrics = dict(metrics)
+
     def weights_changed(self, student: PreTrainedModel) -> None:
         """Tells policies and teachers that an optimiser step was taken."""
         self.policies[STUDENT].refresh()
@@ -146,7 +147,11 @@ class River:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the Trainer's own state."""
         teachers = {name: teacher.state() for name, teacher in self._annotators.items()}
-        return {"last_metrics": self.last_metrics, "version": self.policies[STUDENT].version, "teachers": teachers}
+        return {
+            "last_metrics": dict(self.last_metrics),
+            "version": self.policies[STUDENT].version,
+            "teachers": teachers,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues from :meth:`state`."""
@@ -156,14 +161,3 @@ class River:
             student.refresh()
         for name, teacher in self._annotators.items():
             teacher.restore(state["teachers"][name])
-
-
-def annotators(objective: Objective, teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:
-    """The teachers whose word the method reads: its targets, and those that correct where a term learns from corrections."""
-    corrected = any("corrected" in term.where.source for term in objective.terms)
-    chosen = {n: t for n, t in teachers.items() if n in objective.teachers() or (corrected and t.advice)}
-    if corrected and not any(teacher.advice for teacher in chosen.values()):
-        raise ConfigError(
-            "objective: a term learns from corrected actions, and no teacher corrects; add teachers.expert: {kind: expert}"
-        )
-    return chosen

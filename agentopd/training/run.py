@@ -20,13 +20,16 @@ from agentopd.records import RecordWriter
 from agentopd.rollout import TaskStream, TransformersPolicy, assign, collect, rollout_metrics
 from agentopd.rollout.policy import EXPERT, Policy
 from agentopd.training.arguments import arguments
-from agentopd.training.build import build_panel, named_teachers
+from agentopd.training.build import build_panel, panel_size
 from agentopd.training.callbacks import MetricsFile, Progress
 from agentopd.training.display import attended, say, watch
 from agentopd.training.folder import RunFolder, require_free, step_of
+from agentopd.training.lock import held
 from agentopd.training.preflight import check_experts, check_models, check_prompts, check_teachers, without_experts
+from agentopd.training.roles import named_teachers
 from agentopd.training.stages import student_of, teacher_of, tokenizer_of
 from agentopd.training.trainer import AgentOPDTrainer
+from agentopd.training.trial import try_own_parts
 from agentopd.types import Record
 from agentopd.viewer import write_report
 
@@ -57,7 +60,8 @@ def train(config: Config, output: str | Path | None = None, resume: bool = False
             written again.
 
     Raises:
-        ConfigError: The configuration and the environments do not fit, or the folder holds another run.
+        ConfigError: The configuration and the environments do not fit, or the folder holds another run, or another process
+            is at work in it.
         TrainingError: The loss is not finite, or has no gradient.
     """
     config = without_expert(config)
@@ -66,20 +70,28 @@ def train(config: Config, output: str | Path | None = None, resume: bool = False
     if AFTER in folder.load_panels():
         say(f"{folder.path} is already finished, so nothing is trained")
         return _result(folder, load_model(_trained(config, folder)), load_tokenizer(str(folder.student)))
+    tokenizer = _preflight(config, folder, resume)
+    with held(folder.path):
+        step = folder.open(config, resume)
+        if resume:
+            say(f"{folder.path}: goes on after step {step} of {config.train.steps}")
+        with resumable(folder):
+            trainer = build_trainer(config, folder, tokenizer)
+            _train(trainer, folder, step)
+        return _result(folder, trainer.student, tokenizer)
+
+
+def _preflight(config: Config, folder: RunFolder, resume: bool) -> PreTrainedTokenizerBase:
+    """Everything that can be found wrong before a stage is fitted and the folder is made; the student's tokenizer on the way."""
     arguments(config, folder.checkpoints)
     check_experts(config)
     check_teachers(config)
     checkpoint = folder.last_checkpoint() if resume else None  # its weights know its own token ids
     tokenizer = load_tokenizer(str(checkpoint)) if checkpoint else tokenizer_of(config, say)
     check_models(config, tokenizer)
+    try_own_parts(config, len(tokenizer))
     check_prompts(config, tokenizer)
-    step = folder.open(config, resume)
-    if resume:
-        say(f"{folder.path}: goes on after step {step} of {config.train.steps}")
-    with resumable(folder):
-        trainer = build_trainer(config, folder, tokenizer)
-        _train(trainer, folder, step)
-    return _result(folder, trainer.student, tokenizer)
+    return tokenizer
 
 
 def _train(trainer: AgentOPDTrainer, folder: RunFolder, step: int) -> None:
@@ -133,7 +145,7 @@ def build_trainer(config: Config, folder: RunFolder, tokenizer: PreTrainedTokeni
     student = student_of(config, tokenizer, say)
 
     def load(wanted: ModelConfig) -> PreTrainedModel:
-        return load_model(wanted) if wanted.new is None else teacher_of(config, tokenizer, wanted.new, say)
+        return teacher_of(config, wanted, tokenizer, say)
 
     callbacks = [Progress("training"), MetricsFile(folder)]
     args = arguments(config, folder.checkpoints)
@@ -183,14 +195,18 @@ def evaluate(config: Config, model: str | Path | None = None, tasks: int | None 
         config: From :func:`agentopd.load_config`.
         model: A folder of weights with its tokenizer, such as ``RUN/student``; by default the configuration's student.
         tasks: How many; by default ``evaluation.tasks``.
+
+    Raises:
+        ConfigError: There are no weights, or ``tasks`` is below 1.
     """
     if model is None and config.student.new is not None:
         raise ConfigError("student.new has no weights to evaluate; train first, then give the run folder")
+    count = panel_size(config, tasks)
     where = ModelConfig(model=str(model)) if model is not None else config.student
     changed = config.model_copy(update={"student": where})
     tokenizer = tokenizer_of(changed, say)
     check_prompts(config, tokenizer)
-    chat, count = Chat(tokenizer, config.template_kwargs), tasks or config.evaluation.tasks
+    chat = Chat(tokenizer, config.template_kwargs)
     with watch("panel", count) as on_done:
         return build_panel(config, load_model(where), chat, count, on_done=on_done)
 
@@ -199,6 +215,8 @@ def evaluate(config: Config, model: str | Path | None = None, tasks: int | None 
 def play(config: Config, episodes: int, output: Path, actor: str, model: Path | None = None) -> dict[str, float]:
     """Plays ``episodes`` training tasks as ``student`` or ``expert`` and writes them to ``output``; returns what they looked like."""
     require_free(output)
+    if episodes < 1:
+        raise ConfigError(f"episodes={episodes}: play at least 1")
     if actor == EXPERT and (lacking := without_experts(config)):
         raise ConfigError(
             f"--actor expert: {', '.join(lacking)} has no expert; define expert() on it, or let the student act"

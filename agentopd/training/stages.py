@@ -1,14 +1,6 @@
 """The stages before training, each cached by the content of what decides it: a tokenizer, a fitted teacher, a cold start."""
 
-import hashlib
-import inspect
-import json
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +11,15 @@ from agentopd.chat import Chat
 from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.config import Config, Fit, Stages, Train
 from agentopd.config.shipped import load_recipe
-from agentopd.errors import ConfigError
-from agentopd.models import ModelConfig, NewModel, load_model, load_tokenizer, new_model
+from agentopd.models import ModelConfig, load_model, load_tokenizer, new_model
 from agentopd.objective.spec import Objective
 from agentopd.rollout.looking import look_at
 from agentopd.training.arguments import arguments
+from agentopd.training.cache import cached
 from agentopd.training.callbacks import Progress
+from agentopd.training.code import digests
 from agentopd.training.traces import Say, corpus, traces
 from agentopd.training.trainer import AgentOPDTrainer
-
-
-def cached(config: Config, name: str, content: Any, make: Callable[[Path], None], say: Say) -> Path:
-    """The folder of a stage's result, made if no run with the same ``content`` has made it before."""
-    versions = {package: version(package) for package in ("agentopd", "torch", "transformers")}
-    digest = hashlib.sha256(json.dumps([content, versions], sort_keys=True, default=str).encode()).hexdigest()[:16]
-    folder = Path(config.stages.cache).expanduser() / f"{name}-{digest}"
-    if folder.exists():
-        say(f"{name}: taken from {folder}")
-        return folder
-    with _aside(folder.parent) as aside:
-        make(aside)
-        if not folder.exists():  # another run may have been quicker
-            aside.replace(folder)
-    return folder
-
-
-@contextmanager
-def _aside(cache: Path) -> Iterator[Path]:
-    """A folder of this process alone, so that two runs may make the same stage at once; it is gone afterwards."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix="making-", dir=cache))
-    except OSError as error:
-        raise ConfigError(f"stages.cache: {cache} cannot be written: {error.strerror}") from None
-    try:
-        yield aside
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def tokenizer_of(config: Config, say: Say) -> PreTrainedTokenizerBase:
@@ -69,38 +33,42 @@ def tokenizer_of(config: Config, say: Say) -> PreTrainedTokenizerBase:
         say("tokenizer: reading the environments' texts")
         build_tokenizer(corpus(config, say), size).save_pretrained(folder)
 
-    return load_tokenizer(str(cached(config, "tokenizer", content, make, say)))
+    return load_tokenizer(str(cached(config.stages.cache, "tokenizer", content, make, say)))
 
 
 def student_of(config: Config, tokenizer: PreTrainedTokenizerBase, say: Say) -> PreTrainedModel:
     """The student at the start of training: loaded or new, after its cold start where there is one."""
-    fit_settings = config.stages.cold_start
-    if fit_settings is None:
-        return fresh(config.student, tokenizer, config.seed)
-    content = [config.student.model_dump(), config.seed, *_decides_fit(config, fit_settings, tokenizer)]
-
-    def make(folder: Path) -> None:
-        model = fresh(config.student, tokenizer, config.seed)
-        fit(config, fit_settings, model, tokenizer, say, "cold start")
-        model.save_pretrained(folder)
-
-    return load_model(ModelConfig(model=str(cached(config, "cold-start", content, make, say))))
+    return _fitted(config, config.student, config.seed, config.stages.cold_start, "cold start", tokenizer, say)
 
 
-def teacher_of(config: Config, tokenizer: PreTrainedTokenizerBase, new: NewModel, say: Say) -> PreTrainedModel:
-    """A local teacher with new weights, fitted on the expert's traces."""
-    fit_settings = config.stages.teacher
+def teacher_of(config: Config, wanted: ModelConfig, tokenizer: PreTrainedTokenizerBase, say: Say) -> PreTrainedModel:
+    """A local teacher: loaded; or new, and fitted on the experts' traces where a stage does that."""
+    stage = config.stages.teacher if wanted.new is not None else None
     seed = config.seed + 1  # so that it does not start as the student does
-    if fit_settings is None:
-        return new_model(new, tokenizer, seed)
-    content = [new.model_dump(), seed, *_decides_fit(config, fit_settings, tokenizer)]
+    return _fitted(config, wanted, seed, stage, "teacher", tokenizer, say)
+
+
+def _fitted(
+    config: Config,
+    wanted: ModelConfig,
+    seed: int,
+    stage: Fit | None,
+    what: str,
+    tokenizer: PreTrainedTokenizerBase,
+    say: Say,
+) -> PreTrainedModel:
+    """The model that is ``wanted``, after its stage, from the cache where some run has made it before."""
+    if stage is None:
+        return fresh(wanted, tokenizer, seed)
+    content = [wanted.model_dump(), seed, *_decides_fit(config, stage, tokenizer)]
 
     def make(folder: Path) -> None:
-        model = new_model(new, tokenizer, seed)
-        fit(config, fit_settings, model, tokenizer, say, "teacher")
+        model = fresh(wanted, tokenizer, seed)
+        fit(config, stage, model, tokenizer, say, what)
         model.save_pretrained(folder)
 
-    return load_model(ModelConfig(model=str(cached(config, "teacher", content, make, say))))
+    folder = cached(config.stages.cache, what.replace(" ", "-"), content, make, say)
+    return load_model(wanted.model_copy(update={"model": str(folder), "new": None}))
 
 
 def fresh(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
@@ -145,12 +113,8 @@ def _decides_fit(config: Config, stage: Fit, tokenizer: PreTrainedTokenizerBase)
 def _envs(config: Config) -> list[Any]:
     """The environments as settings and as code: one that is edited gets stages of its own."""
     limit = config.rollout.time_limit
-    return [[env.model_dump(mode="json"), look_at(env, _source, limit)] for env in config.envs]
+    return [[env.model_dump(mode="json"), look_at(env, _code, limit)] for env in config.envs]
 
 
-def _source(env: gymnasium.Env[Any, Any]) -> str:
-    """The file that defines an environment; empty where there is none, as in an interactive session."""
-    try:
-        return inspect.getsource(sys.modules[type(env.unwrapped).__module__])
-    except (OSError, TypeError):
-        return ""
+def _code(env: gymnasium.Env[Any, Any]) -> dict[str, str]:
+    return digests(sys.modules[type(env.unwrapped).__module__])

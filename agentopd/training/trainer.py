@@ -24,8 +24,9 @@ from agentopd.errors import ConfigError, TrainingError
 from agentopd.evaluation import Panel
 from agentopd.models import load_model
 from agentopd.objective import Batch
+from agentopd.rollout.policy import EXPERT
 from agentopd.training.arguments import AgentOPDConfig, settled
-from agentopd.training.build import Load, build_panel, build_river, with_env
+from agentopd.training.build import Load, build_panel, build_river, panel_size, with_env
 from agentopd.training.folder import RIVER, RunFolder, write_atomically
 from agentopd.training.learner import Learner, save_batch
 from agentopd.training.recorder import Recorder
@@ -134,7 +135,7 @@ class AgentOPDTrainer(Trainer):
             outputs.append((batch.row_A, output.signals))
         signals = self.learner.gather(len(prepared.rows), outputs)
         self.step_metrics = {**prefixed("rollout", drawn.metrics), **self.learner.metrics(prepared, signals, batches)}
-        self.river.last_metrics = {"loss": total, **self.step_metrics}
+        self.river.learned({"loss": total, **self.step_metrics})
         self.recorder.keep(drawn, prepared, signals)
         return torch.tensor(total, device=self.args.device)
 
@@ -176,11 +177,26 @@ class AgentOPDTrainer(Trainer):
         return metrics
 
     def play_panel(self, tasks: int | None = None, actor: str = STUDENT, split: str = "evaluation") -> Panel:
-        """Plays the fixed panel of held-out tasks, as the student or as a teacher that can act."""
-        model = self.student if actor == STUDENT else self.river.teachers[actor].model
-        count = tasks or self.config.evaluation.tasks
+        """Plays the fixed panel of held-out tasks.
+
+        Args:
+            tasks: How many; by default ``evaluation.tasks``.
+            actor: The student, a teacher that can act, or ``expert``, the environments' own.
+            split: Which tasks.
+
+        Raises:
+            ConfigError: ``tasks`` is below 1, or nobody who can act is called ``actor``.
+        """
+        count, models = panel_size(self.config, tasks), self._acting()
+        if actor not in models:
+            raise ConfigError(f"actor={actor!r}: nobody who can act is called so; there are: {', '.join(models)}")
         with self._watch("panel", count) as on_done:
-            return build_panel(self.config, model, self.river.chat, count, split, on_done)
+            return build_panel(self.config, models[actor], self.river.chat, count, split, on_done)
+
+    def _acting(self) -> dict[str, PreTrainedModel | None]:
+        """Who can act, each with its model; the environments' expert has none."""
+        teachers = {name: t.model for name, t in self.river.teachers.items() if t.model is not None}
+        return {STUDENT: self.student, EXPERT: None} | teachers
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """The best student so far is saved at once, whether or not a checkpoint is due: it is kept until there is a better one."""

@@ -106,6 +106,13 @@ def test_rollout_keeps_episodes(
     assert "already holds a run or other files" in _fails(capsys, *argv)
 
 
+def test_nothing_to_play_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = _fails(capsys, "eval", "quickstart", "student={model: nowhere}", "--tasks", "0")
+    assert "tasks=0: a panel has at least 1 task" in line
+    line = _fails(capsys, "rollout", "quickstart", "--episodes", "-1", "--output", str(tmp_path / "episodes"))
+    assert "episodes=-1: play at least 1" in line
+
+
 def test_mistakes_are_one_line_and_status_2(
     run: Path, tmp_path: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

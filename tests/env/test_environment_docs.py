@@ -9,7 +9,10 @@ import gymnasium
 import pytest
 
 from agentopd.env import TextEnv
+from agentopd.env.exchange import no_call
 from agentopd.errors import ToolError
+from agentopd.tooling import CRASH, ToolSet
+from agentopd.types import ToolCall
 
 PAGE = (Path(__file__).parents[2] / "docs" / "environments.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -34,6 +37,8 @@ def test_every_snippet_runs(reader: dict[str, Any]) -> None:
 def test_the_page_names_what_there_is() -> None:
     for method in re.findall(r"^\| `(?:self\.)?(\w+)\(", PAGE, re.MULTILINE):
         assert hasattr(TextEnv, method), method
-    kinds = re.search(r"The kinds are (.*?)`invalid_action`", PAGE, re.DOTALL)
-    assert kinds is not None
-    assert ToolError("x").kind in re.findall(r"`(\w+)`", kinds[1])
+    kinds = set(re.findall(r"`(\w+)`", PAGE.partition("| kind |")[2].partition("\n\n")[0]))
+    assert {ToolError("x").kind, CRASH, "cut", "empty"} <= kinds
+    with pytest.raises(ToolError) as unknown:
+        ToolSet().call(ToolCall("x", {}))
+    assert {unknown.value.kind, no_call(ToolSet()).kind} <= kinds

@@ -10,7 +10,7 @@ import pytest
 
 from agentopd.env import TextEnv
 from agentopd.env.exchange import Step
-from agentopd.errors import ConfigError, EnvError
+from agentopd.errors import ConfigError, EnvError, ToolError
 from agentopd.testing import check_text_env
 from agentopd.tooling import call, tool
 
@@ -62,8 +62,14 @@ class Unseeded(Good):
 
 
 class Arrays(Good):
+    def step(self, action: str) -> Step:
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated, info | {"map": np.zeros(2)}
+
+
+class Encoded(Good):
     def privileged(self) -> dict[str, Any]:
-        return {"capital": np.zeros(2)}
+        return {"where": {"capital": self.capital.encode()}}
 
 
 class Reused(Good):
@@ -250,6 +256,22 @@ class Greedy(Good):
         return str(len(places))
 
 
+class Crashing(Good):
+    """Its expert never meets the defect of its tool."""
+
+    @tool
+    def zoom(self, place: str) -> int:
+        """Zoom in."""
+        return {"Oslo": 59}[place]
+
+
+class Refusing(Good):
+    @tool
+    def zoom(self, place: str) -> int:
+        """Zoom in."""
+        raise ToolError("no such place")
+
+
 @pytest.fixture
 def register() -> Iterator[Callable[[type[TextEnv]], str]]:
     def add(kind: type[TextEnv]) -> str:
@@ -274,7 +296,8 @@ def test_a_good_environment_passes(register: Callable[[type[TextEnv]], str]) -> 
         (Whispering, "privileged facts must not be told"),
         (Raising, "step('') (seed 0, turn 1) must not raise; it raised ValueError: invalid literal"),
         (Unseeded, "the same seed and actions must give the same steps"),
-        (Arrays, "info['privileged'] must be plain data"),
+        (Arrays, "info['map'] must be plain data"),
+        (Encoded, "Encoded.privileged(): 'where' is no plain data (bytes has no text form); give text"),
         (Reused, "info must be fresh data"),
         (Foolish, "the expert must succeed on most seeds; it succeeded on 0% of 20"),
         (Foolish, """seed 0, turn 1: '<tool_call> {"name": "name", "arguments": {"capital": "Bonn"}} </tool_call>'"""),
@@ -290,6 +313,8 @@ def test_a_good_environment_passes(register: Callable[[type[TextEnv]], str]) -> 
         (Wordless, "instructions must be text, not None"),
         (Dithering, "expert() must change nothing"),
         (Dumb, "Dumb.expert() must return an action as text (see agentopd.call), not None"),
+        (Crashing, "a tool must not crash, whatever it is called with"),
+        (Crashing, """ was answered "zoom: KeyError: """),
         (Binary, "tool look returned what a model cannot read (bytes has no text form)"),
         (Halved, "an observation must not hold half surrogates"),
         (Failing, """reset(seed=0) must not raise; it raised KeyError: 'level' (test_testing.py, line """),
@@ -333,6 +358,10 @@ def test_a_hanging_environment_does_not_hang_the_check(
 
 def test_a_tool_that_changes_its_arguments_harms_nobody(register: Callable[[type[TextEnv]], str]) -> None:
     assert check_text_env(register(Greedy)).expert_rate == 1.0
+
+
+def test_a_tool_that_refuses_is_no_crash(register: Callable[[type[TextEnv]], str]) -> None:
+    assert check_text_env(register(Refusing)).expert_rate == 1.0
 
 
 def test_a_system_message_of_each_episode_is_allowed(register: Callable[[type[TextEnv]], str]) -> None:

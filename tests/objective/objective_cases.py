@@ -221,6 +221,11 @@ def first_token(rows: Rows) -> NDArray[np.float64]:
     return measure
 
 
+def falling(clock: Clock, *, slope: float) -> float:
+    """A user's schedule."""
+    return 1.0 - slope * clock.step
+
+
 def negative(rows: Rows, teacher: TeacherColumns | None) -> NDArray[np.float64]:
     return -np.ones(len(rows))
 

@@ -168,13 +168,13 @@ def test_advantage_sum_adds_the_group_normalised_outcome() -> None:
 
 
 def test_advantage_sum_takes_a_teachers_reward_too() -> None:
-    said = (Saying(), Saying("judge", "none", rewards={0: 2.0}))
+    said = (Saying(), Saying("judge", "none", rewards={0: 2.0, 1: 3.0}))
     coupling = {"kind": "advantage_sum", "reward_name": "judge", "baseline": "none"}
     objective = method(estimator="score_function", coupling=coupling)
     assert objective.teachers() == {"teacher", "judge"}
     rows = Rows.of([record(episode([1, 1]), *said)])
     ratio = rows.teachers["teacher"].taken_A - rows.logprob_A
-    np.testing.assert_allclose(prepare(objective, rows, Clock(0, 1)).terms[0].advantage_A, ratio + np.array([2.0, 0.0]))
+    np.testing.assert_allclose(prepare(objective, rows, Clock(0, 1)).terms[0].advantage_A, ratio + np.array([5.0, 3.0]))
 
 
 def test_which_log_probability_is_explicit() -> None:

@@ -34,6 +34,12 @@ def test_statistics_by_hand() -> None:
     assert not statistics(hidden.requires_grad_(), head, torch.tensor([0, 1]))[0].requires_grad
 
 
+def test_a_token_of_probability_zero_adds_nothing_to_the_entropy() -> None:
+    head = Head(torch.zeros(3, 1).double(), torch.tensor([0.0, 0.0, -torch.inf]).double())
+    _, entropy = statistics(torch.zeros(1, 1).double(), head, torch.tensor([0]))
+    assert entropy.tolist() == pytest.approx([0.6931471805599453])
+
+
 @pytest.mark.parametrize("kind", sorted(DIVERGENCES))
 @pytest.mark.parametrize("chunk_rows", [1, 5, 100])
 def test_linear_divergence_equals_the_divergence_of_full_logits(kind: str, chunk_rows: int) -> None:

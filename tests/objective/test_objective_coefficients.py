@@ -1,15 +1,18 @@
 """Coefficients: what prepare selects, how it averages, weighs and rescales."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from objective_cases import START, Saying, episode, method, prepared, record
+from pydantic import ValidationError
 
-from agentopd.errors import TeacherError
+from agentopd.errors import ConfigError, TeacherError
 from agentopd.objective import Rows, prepare
 from agentopd.settings.choice import Clock
+from agentopd.types import ToolCall
 
 SFT: dict[str, Any] = {"target": {"kind": "taken"}}
 
@@ -85,6 +88,21 @@ def test_where(where: dict[str, Any], expected: list[int]) -> None:
     np.testing.assert_allclose(found, np.array(expected) / max(sum(expected), 1))
 
 
+def test_where_a_tool_was_called() -> None:
+    trajectory, other = episode([2, 1, 1]), episode([1], index=1)
+    calls = {0: ("look", "add"), 2: ("add",)}
+    turns = tuple(replace(t, calls=tuple(ToolCall(n, {}) for n in calls.get(t.index, ()))) for t in trajectory.turns)
+    records = [record(other), record(replace(trajectory, turns=turns))]
+    for tool, expected in (("look", [0, 1, 1, 0, 0]), (["add"], [0, 1, 1, 0, 1]), ("sub", [0] * 5)):
+        found = coefficients(records, **SFT, where={"tool": tool})
+        np.testing.assert_allclose(found, np.array(expected) / max(sum(expected), 1))
+
+
+def test_where_combines_depth_and_step() -> None:
+    found = coefficients([record(episode([1] * 7))], **SFT, where={"min_turn": 1, "max_turn": 5, "every": 2})
+    np.testing.assert_allclose(found, np.array([0, 1, 0, 1, 0, 1, 0]) / 3)
+
+
 def test_dagger_trains_corrected_actions_alone() -> None:
     records = [record(episode([2, 1]), Saying("expert", "none", corrects={1: 3}))]
     found = coefficients(records, **SFT, where={"source": "corrected"}, aggregate="turn")
@@ -104,7 +122,7 @@ def test_teacher_entropy_weights() -> None:
     scaled = prepare(method(weight={"kind": "teacher_entropy", "scale": 2.0}), rows, START).terms[0]
     np.testing.assert_allclose(scaled.weight_A, np.exp(-entropy / 2))
     np.testing.assert_allclose(scaled.coef_A, np.exp(-entropy / 2) / 6)
-    threshold = float(np.median(entropy))
+    threshold = float(np.sort(entropy)[2])  # that row is not above it
     for above in (True, False):
         gate = {"kind": "teacher_entropy_gate", "threshold": threshold, "above": above}
         found = prepare(method(weight=gate), rows, START).terms[0].weight_A
@@ -134,6 +152,14 @@ def test_invariant_4_rescaling_keeps_the_scale(aggregate: str) -> None:
     assert weighted.sum() < 2.9
     assert rescaled.sum() == pytest.approx(3.0)
     np.testing.assert_allclose(rescaled / rescaled.sum(), weighted / weighted.sum())
+
+
+def test_the_signal_of_weights_is_rescaled_with_them() -> None:
+    weight = {"kind": "teacher_entropy", "scale": 0.3}
+    ready = prepared(method(weight=weight, rescale=True, coefficient=3.0), two_episodes())
+    assert ready.terms[0].weight_A.mean() == pytest.approx(1.0)
+    assert ready.metrics["loss/weight"] == pytest.approx(1.0)
+    np.testing.assert_allclose(ready.terms[0].coef_A, 3.0 / 6 * ready.terms[0].weight_A)
 
 
 @pytest.mark.parametrize(
@@ -170,8 +196,68 @@ def test_a_zero_denominator_gives_zero_and_a_warning_metric(aggregate: str) -> N
     assert ready.metrics["loss/rows"] == 0.0
     nothing = prepared(method(aggregate=aggregate), [])
     assert nothing.metrics["loss/empty"] == 1.0
-    shut = {"kind": "teacher_entropy_gate", "threshold": 100.0}
-    assert not coefficients(two_episodes(), weight=shut, rescale=True).any()
+    assert nothing.metrics["loss/zero_weight"] == 0.0
+
+
+SHUT = {"kind": "teacher_entropy_gate", "threshold": 100.0}
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+def test_weights_of_zero_on_every_row_are_told(rescale: bool) -> None:
+    ready = prepared(method(weight=SHUT, rescale=rescale), two_episodes())
+    assert ready.terms[0].coef_A.tolist() == [0.0] * 6
+    assert ready.terms[0].weight_A.tolist() == [0.0] * 6
+    assert (ready.metrics["loss/zero_weight"], ready.metrics["loss/empty"]) == (1.0, 0.0)
+    some = prepared(method(weight={**SHUT, "above": False}, rescale=rescale), two_episodes())
+    assert some.metrics["loss/zero_weight"] == 0.0
+
+
+def test_the_log_says_once_in_a_row_that_a_term_trains_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    terms = [{"name": "shut", "weight": SHUT}, {"name": "none", "where": {"tag": "nobody"}}, {"name": "fine"}]
+    objective, rows = method(terms=terms), Rows.of(two_episodes())
+    metrics = {f"objective/{name}": value for name, value in prepare(objective, rows, Clock(3, 10)).metrics.items()}
+    shut, none = (entry.getMessage() for entry in caplog.records)
+    assert shut.startswith("term 'shut' trains nothing from step 3 on: each of its 6 rows has weight 0")
+    assert "objective.terms.0.weight" in shut
+    assert none.startswith("term 'none' trains nothing from step 3 on: it has no row to learn from")
+    assert "objective.terms.1.where" in none
+    prepare(objective, rows, Clock(4, 10, metrics))
+    assert len(caplog.records) == 2
+    prepare(objective, rows, Clock(5, 10, {**metrics, "objective/shut/zero_weight": 0.0}))
+    assert len(caplog.records) == 3
+
+
+@pytest.mark.parametrize("part", [{"where": {"tag": "nobody"}}, {"weight": SHUT}, {}])
+def test_a_coefficient_of_zero_wants_no_rows(part: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    schedule = {"kind": "linear", "start": 0.0, "end": 1.0}
+    ready = prepared(method(coefficient=schedule, **part), two_episodes())
+    assert not ready.terms[0].coef_A.any()
+    assert (ready.metrics["loss/empty"], ready.metrics["loss/zero_weight"], ready.metrics["loss/rows"]) == (0, 0, 0)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "coefficient",
+    [
+        -0.5,
+        {"kind": "constant", "value": -0.5},
+        {"kind": "linear", "start": 1.0, "end": -0.5},
+        {"kind": "cosine", "start": -0.5, "end": 1.0},
+        {"kind": "step", "values": [0.5, -0.5], "boundaries": [3]},
+    ],
+)
+def test_a_negative_coefficient_is_refused(coefficient: Any) -> None:
+    with pytest.raises(
+        ValidationError, match=r"terms\.0\.coefficient\s.*-0\.5 is below 0; .*flip the sign where it is made"
+    ):
+        method(coefficient=coefficient)
+
+
+def test_a_schedule_of_ones_own_is_refused_at_the_step_where_it_is_negative() -> None:
+    objective = method(coefficient={"kind": "objective_cases:falling", "slope": 0.25})
+    assert prepared(objective, two_episodes(), Clock(4, 10)).terms[0].coefficient == 0.0
+    with pytest.raises(ConfigError, match=r"objective\.coefficient: the schedule gives -0\.25 at step 5; .*at least 0"):
+        prepared(objective, two_episodes(), Clock(5, 10))
 
 
 def test_metrics() -> None:

@@ -10,6 +10,7 @@ from objective_cases import Saying, episode, method, prepared, record
 
 from agentopd.objective import Batch, Prepared, cut
 from agentopd.objective.batch import Layout
+from agentopd.objective.divergences import FLOOR
 from agentopd.types import Dense, Record
 
 SFT: dict[str, Any] = {"target": {"kind": "taken"}}
@@ -128,6 +129,7 @@ def test_sparse_blocks_of_different_width_are_padded() -> None:
     (merged,) = batch.blocks
     assert merged.sparse is not None
     assert (merged.sparse.ids_N_K < 0).tolist() == [[False] * 4, [False, False, True, True]]
+    assert (merged.sparse.logprob_N_K == FLOOR).tolist() == (merged.sparse.ids_N_K < 0).tolist()
 
 
 def test_settings_by_row_are_cut_too() -> None:

@@ -11,6 +11,7 @@ from objective_cases import method, prepared, segment
 from torch import Tensor
 
 from agentopd.objective import Head, cut, divergence, loss
+from agentopd.objective.estimators import policy_gradient
 from agentopd.types import Annotation, Key, Outcome, Record, Sampled, Task, Trajectory, Turn
 
 EXPECTATION = "objective_cases:trajectory_probability"
@@ -138,6 +139,17 @@ def test_clipped_ratio_by_hand() -> None:
     assert phi == pytest.approx({0: -1.2, 1: 1.16, 2: -1.0, 3: 0.8})
     moved = torch.autograd.grad(out.loss, hidden)[0].abs().sum(-1)
     assert [bool(moved[order.index(row)]) for row in range(4)] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, 0.5), (0.5, 0.1)])
+def test_the_ratio_has_two_limits(low: float, high: float) -> None:
+    ratio = torch.tensor([0.4, 0.7, 1.3, 1.7]).double()
+    settings: dict[str, Any] = {"importance": "clipped", "clip_low": low, "clip_high": high}
+    for advantage in (2.0, -2.0):
+        found = policy_gradient(ratio.log(), torch.full((4,), advantage).double(), torch.zeros(4).double(), **settings)
+        clipped = [min(max(r, 1 - low), 1 + high) for r in ratio.tolist()]
+        expected = [-min(r * advantage, c * advantage) for r, c in zip(ratio.tolist(), clipped, strict=True)]
+        assert found.tolist() == pytest.approx(expected)
 
 
 def test_invariant_3_score_function_has_no_advantage_where_teacher_equals_student() -> None:

@@ -99,7 +99,7 @@ def test_signals_are_detached_and_mark_what_a_term_leaves_out() -> None:
     (batch,) = cut(ready, 10**6)
     out = loss(student.hidden(batch), student.head, HEADS, batch, 1.0, 4)
     assert set(out.signals) == {
-        "student_logprob",
+        "current_logprob",
         "student_entropy",
         "teacher_entropy/teacher",
         "full/divergence",
@@ -113,7 +113,7 @@ def test_signals_are_detached_and_mark_what_a_term_leaves_out() -> None:
     np.testing.assert_allclose(
         out.signals["teacher_entropy/teacher"][depth == 0], ready.rows.teachers["teacher"].entropy_A[rows][depth == 0]
     )
-    torch.testing.assert_close(out.signals["sft/nll"], -out.signals["student_logprob"])
+    torch.testing.assert_close(out.signals["sft/nll"], -out.signals["current_logprob"])
     assert not any(signal.requires_grad for signal in out.signals.values())
     coefficients = [batch.terms[i].coef_A for i in range(3)]
     phis = [out.signals[name].nan_to_num() for name in ("full/divergence", "some/divergence", "sft/nll")]

@@ -3,8 +3,8 @@
 import inspect
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +15,19 @@ import yaml
 from objective_cases import H, Saying, Student, V, episode, method, record, teacher_heads
 
 from agentopd.config import load_config
-from agentopd.objective import Objective, Rows, cut, divergence, linear_divergence, loss, prepare
+from agentopd.objective import (
+    Episodes,
+    LiveColumns,
+    Objective,
+    Prepared,
+    Rows,
+    TeacherColumns,
+    cut,
+    divergence,
+    linear_divergence,
+    loss,
+    prepare,
+)
 from agentopd.objective.advantages import COUPLINGS
 from agentopd.objective.aggregates import AGGREGATES
 from agentopd.objective.contract import CONTRACTS
@@ -50,21 +62,28 @@ def mine(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def records() -> list[Any]:
-    """Two tasks, two episodes each, one of which succeeds."""
+def records(sources: Sequence[str]) -> list[Any]:
+    """Two tasks, two episodes each, one of which succeeds; the tasks of the method's sources in turn."""
     turns = [[2, 3, 1], [1, 2], [4], [2, 2]]
-    made = [episode(t, index=i, task=i // 2, reward=float(i), success=i % 2 == 1) for i, t in enumerate(turns)]
+    made = [
+        episode(t, index=i, task=i // 2, reward=float(i), success=i % 2 == 1, source=sources[i // 2 % len(sources)])
+        for i, t in enumerate(turns)
+    ]
     return [record(one, Saying(), heads=HEADS) for one in made]
 
 
-def value(student: Student, objective: Objective, max_tokens: int = 10**6, chunk_rows: int = 5) -> torch.Tensor:
-    """The loss where the student itself has acted, so that no ratio is clipped."""
-    rows = Rows.of(records())
+def ready(student: Student, objective: Objective) -> Prepared:
+    """Prepared as if the student itself had acted, so that no ratio is clipped."""
+    rows = Rows.of(records([*objective.sources]))
     live = live_columns(
         rows, lambda ids, _: student.embedding_V_H[ids].cumsum(1).tanh(), student.head, 10**6, "padded", 1.0, 100
     )
     acted = replace(rows, logprob_A=live.logprob_A).with_live(live)
-    batches = cut(prepare(objective, acted, Clock(3, 10)), max_tokens)
+    return prepare(objective, acted, Clock(3, 10))
+
+
+def value(student: Student, objective: Objective, max_tokens: int = 10**6, chunk_rows: int = 5) -> torch.Tensor:
+    batches = cut(ready(student, objective), max_tokens)
     return torch.stack(
         [loss(student.hidden(b), student.head, HEADS, b, chunk_rows=chunk_rows).loss for b in batches]
     ).sum()
@@ -142,9 +161,25 @@ def test_each_method_is_a_file_that_loads_and_trains(text: str, tmp_path: Path) 
     file.write_text(text, encoding="utf-8")
     objective = load_config("quickstart", [f"method={file}"]).objective
     student = Student.new()
+    assert all(term.coef_A.any() for term in ready(student, objective).terms)
     gradients = torch.autograd.grad(value(student, objective), student.parameters)
     assert all(gradient.abs().max() > 1e-6 for gradient in gradients)
 
 
-def test_there_are_three_methods() -> None:
-    assert len(METHODS) == 3
+def test_there_are_four_methods() -> None:
+    assert len(METHODS) == 4
+
+
+def test_the_table_of_columns_lists_them_all() -> None:
+    listed = set(re.findall(r"`((?:rows|teacher)\.[\w.]+)(?:\[name\])?`(?=.* \|)", PAGE))
+    held = {
+        f"{name}.{f.name}"
+        for name, kind in {
+            "rows": Rows,
+            "rows.live": LiveColumns,
+            "rows.episodes": Episodes,
+            "teacher": TeacherColumns,
+        }.items()
+        for f in fields(kind)
+    }
+    assert listed == (held - {"rows.records", "rows.segments", "rows.live"}) | {"teacher.covered_A"}

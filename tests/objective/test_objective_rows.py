@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from objective_cases import Saying, annotate, episode, record
+from objective_cases import START, Saying, annotate, episode, method, record
 
-from agentopd.objective import Rows
-from agentopd.types import Record
+from agentopd.objective import Rows, prepare
+from agentopd.types import Record, ToolCall, Trajectory
 
 
 def test_every_action_token_once_in_time_order_across_forks() -> None:
@@ -22,6 +22,54 @@ def test_every_action_token_once_in_time_order_across_forks() -> None:
         rows.token_A.tolist()
     )
     assert len(set(rows.turn_id_A)) == 4
+
+
+def calling(trajectory: Trajectory, tools: dict[int, str]) -> Trajectory:
+    turns = tuple(
+        replace(turn, calls=(ToolCall(tools[turn.index], {}),) if turn.index in tools else ())
+        for turn in trajectory.turns
+    )
+    return replace(trajectory, turns=turns, task=replace(trajectory.task, tags=("easy",)))
+
+
+def test_the_columns_of_episodes() -> None:
+    first = calling(episode([2, 1], forks=[1], reward=0.5, success=True), {1: "lookup"})
+    second = episode([1], index=1, task=1, failed=True)
+    episodes = Rows.of([record(first, Saying("expert", "none", corrects={0: 3})), record(second)]).episodes
+    assert len(episodes) == 2
+    assert episodes.key_B.tolist() == ["run/0/0/0", "run/0/1/0"]
+    assert episodes.task_B.tolist() == [first.task.id, second.task.id]
+    assert episodes.env_B.tolist() == ["Env-v0"] * 2
+    assert episodes.tags_B == (("easy",), ())
+    assert episodes.reward_B.tolist() == [0.5, 0.0]
+    assert episodes.success_B.tolist() == [True, False]
+    assert episodes.failed_B.tolist() == [False, True]
+    assert episodes.tools_B == (((), ("lookup",)), ((),))
+    assert episodes.segments_B.tolist() == [3, 1]
+
+
+def test_prepare_works_on_columns_alone() -> None:
+    """Without records and segments it gives the same numbers, so that processes can put their columns together."""
+    said = (Saying(rewards={0: 1.0, 1: 2.0}), Saying("expert", "none", corrects={0: 2}))
+    records = [
+        record(calling(episode([2, 1, 2], index=i, reward=float(i)), {1: "lookup"}), *said, heads=None)
+        for i in range(3)
+    ]
+    scored = {"kind": "score_function", "baseline": "group_normalised"}
+    terms = [
+        {"where": {"tool": "lookup", "tag": "easy"}, "weight": "teacher_entropy", "rescale": True},
+        {"target": {"kind": "reward"}, "estimator": scored},
+        {"target": {"kind": "reward", "name": "teacher"}, "estimator": scored},
+        {"target": {"kind": "taken"}, "where": {"source": "corrected", "success": False, "env": "Env-v0"}},
+    ]
+    objective, rows = method(terms=terms, aggregate="turn", sampler={"per_task": 3}), Rows.of(records)
+    bare = replace(rows, records=(), segments=())
+    found, expected = prepare(objective, bare, START), prepare(objective, rows, START)
+    assert found.metrics == expected.metrics
+    for name, column in expected.signals.items():
+        np.testing.assert_array_equal(found.signals[name], column)
+    assert all(term.coef_A.any() for term in expected.terms)
+    np.testing.assert_array_equal(bare.segment_in_trajectory_A, rows.segment_in_trajectory_A)
 
 
 def test_no_records_no_rows() -> None:

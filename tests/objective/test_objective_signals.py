@@ -24,7 +24,7 @@ def test_every_signal_is_named_by_one_scheme_and_listed() -> None:
     seen = loss(student.hidden(batch), student.head, HEADS, batch, chunk_rows=2).signals
     names = ("kl", "term1", "pg", "sft")
     assert set(ready.signals) == {f"{name}/{what}" for name in names for what in ("coef", "weight")} | {"pg/advantage"}
-    student_and_teachers = {"student_logprob", "student_entropy", "teacher_entropy/one", "teacher_entropy/two"}
+    student_and_teachers = {"current_logprob", "student_entropy", "teacher_entropy/one", "teacher_entropy/two"}
     assert set(seen) == student_and_teachers | {"kl/divergence", "term1/divergence", "pg/surrogate", "sft/nll"}
     assert signals.__doc__ is not None
     listed = re.findall(r"``([^`]+)``  +", signals.__doc__)

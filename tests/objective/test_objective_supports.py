@@ -74,8 +74,9 @@ def test_padding_of_a_sparse_block_changes_nothing() -> None:
         given_rows.logtail_N,
     )
     for kind in KINDS:
-        bare, more = (DIVERGENCES[kind](*top_k(p, rows, k=5)) for rows in (given_rows, padded))
-        torch.testing.assert_close(bare, more, atol=1e-12, rtol=0)
+        for k in (2, 4, 5):
+            bare, more = (DIVERGENCES[kind](*top_k(p, rows, k=k)) for rows in (given_rows, padded))
+            torch.testing.assert_close(bare, more, atol=1e-12, rtol=0)
 
 
 def test_the_tail_of_a_sure_teacher_is_not_rounding() -> None:

@@ -27,7 +27,7 @@ from agentopd.types import (
 TEXT = st.text(st.characters(), max_size=12)
 """Any text, lone surrogates and NUL among it: models and environments write such things."""
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
-REAL = st.floats(allow_nan=False)
+REAL = st.floats()
 SCALAR = st.none() | st.booleans() | st.integers() | REAL | TEXT
 PLAIN = st.recursive(
     SCALAR,

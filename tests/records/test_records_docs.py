@@ -9,6 +9,7 @@ import pytest
 import agentopd
 from agentopd.records.files import StepFile
 from agentopd.records.schema import PLAIN
+from agentopd.types import Trajectory
 
 PAGE = (Path(__file__).parents[2] / "docs" / "records.md").read_text()
 TINY = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 24, "max_positions": 640, "vocab_size": 400}
@@ -42,11 +43,18 @@ def test_the_snippets_run(workplace: Path, monkeypatch: pytest.MonkeyPatch, caps
     for snippet in _snippets("python"):
         exec(snippet, names)
     records = agentopd.records.open("runs/first")
-    trajectory = next(records.step(0)).trajectory
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{len(records)} episodes of steps (0,)"
-    rows = [line for line in lines if re.fullmatch(r"  ['\"].*(\s+-?\d+\.\d{3}){3}", line)]
-    assert len(rows) == sum(turn.stop - turn.start for turn in trajectory.turns)
+    cells = [line.split("|")[1] for line in PAGE.partition("print(repr")[2].splitlines() if line.startswith("| `")]
+    listed = [name for cell in cells for name in re.findall(r"`(\S+)`", cell.replace("<teacher>", "teacher"))]
+    tokens, trajectory = names["tokens"], names["trajectory"]
+    assert isinstance(tokens, dict)
+    assert isinstance(trajectory, Trajectory)
+    assert list(tokens)[:7] == listed[:7]
+    assert {"current_logprob", "loss/divergence"} <= set(tokens)
+    assert any(line.split() == list(tokens) for line in lines)
+    assert len(tokens["text"]) == sum(turn.stop - turn.start for turn in trajectory.turns)
+    assert any(re.fullmatch(r"'.*' in turn \d+", line) for line in lines)
     assert all(f"{role} | " in "\n".join(lines) for role in ("system", "user", "assistant"))
     assert names["again"] == []
 
@@ -55,7 +63,7 @@ def test_the_columns_of_the_page_are_those_of_the_files(workplace: Path) -> None
     listed = re.findall(r"`([a-z]+)`", PAGE.partition("agentopd: ")[2].partition(".\n")[0])
     assert listed == list(PLAIN)
     signals = agentopd.records.open(workplace / "runs" / "first").signals(0)
-    known = {"trajectory", "segment", "index", "turn", "student_logprob", "student_entropy", "teacher_entropy/teacher"}
+    known = {"trajectory", "segment", "index", "turn", "current_logprob", "student_entropy", "teacher_entropy/teacher"}
     assert set(signals) == known | {f"loss/{what}" for what in ("coef", "weight", "divergence")}
     assert np.isfinite(signals["loss/divergence"]).any()
 

@@ -1,6 +1,7 @@
 """The files of a run: written once, superseded, read by key, refused where they cannot be trusted."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -284,6 +285,45 @@ def test_a_file_of_another_form_or_version_is_named(tmp_path: Path, metadata: di
     pq.write_table(table, tmp_path / "records" / "step-000001.parquet")
     with pytest.raises(RecordError, match=said):
         len(records.open(tmp_path))
+
+
+@pytest.mark.parametrize("cut", [lambda data: b"not a table", lambda data: b"", lambda data: data[:-30]])
+def test_a_signals_file_that_is_damaged_or_foreign_is_named(tmp_path: Path, cut: Callable[[bytes], bytes]) -> None:
+    _filled(tmp_path).write_signals(1, _signals())
+    path = tmp_path / "records" / "step-000001.signals.parquet"
+    path.write_bytes(cut(path.read_bytes()))
+    with pytest.raises(
+        RecordError, match=r"step-000001\.signals\.parquet.*damaged: restore it from a copy, or delete it"
+    ):
+        records.open(tmp_path).signals(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "lacking"), [("step-000001", "run, step, .*annotations"), ("step-000001.signals", "segment")]
+)
+def test_a_file_that_was_rewritten_with_fewer_columns_is_named(tmp_path: Path, name: str, lacking: str) -> None:
+    _filled(tmp_path).write_signals(1, _signals())
+    path = tmp_path / "records" / f"{name}.parquet"
+    kept = [column for column in ("key", "trajectory", "index") if column in pq.read_schema(path).names]
+    pq.write_table(pq.read_table(path, columns=kept), path)
+    read = records.open(tmp_path)
+    with pytest.raises(RecordError, match=rf"{name}\.parquet lacks the columns {lacking}, so .*restore it"):
+        read.tokens("run/1/0/0")
+
+
+def test_a_version_that_is_no_text_is_named(tmp_path: Path) -> None:
+    _filled(tmp_path)
+    path = tmp_path / "records" / "step-000001.parquet"
+    metadata = {b"agentopd.format": b"records", b"agentopd.version": b"\xff"}
+    pq.write_table(pq.read_table(path).replace_schema_metadata(metadata), path)
+    with pytest.raises(RecordError, match=r"step-000001\.parquet is of version"):
+        len(records.open(tmp_path))
+
+
+def test_a_column_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    _filled(tmp_path)
+    with pytest.raises(RecordError, match=r"'sucess' is no column of records; .*success"):
+        records.open(tmp_path).table(["key", "sucess"])
 
 
 def test_a_disk_that_refuses_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

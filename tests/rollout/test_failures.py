@@ -24,7 +24,7 @@ from agentopd.types import Failure, Task
         ("<tool_call>\n{not json\n</tool_call>", "malformed_call"),
         (call("fly"), "unknown_tool"),
         (call("climb", steps="many"), "bad_arguments"),
-        (call("jump"), "tool_error"),
+        (call("jump"), "tool_crash"),
         (call("rest"), "tool_timeout"),
         ("I would rather talk.", "no_call"),
     ],

@@ -17,6 +17,15 @@ def leave() -> int:
     raise SystemExit(3)
 
 
+class UnreadableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no message")
+
+
+def raise_unreadable() -> int:
+    raise UnreadableError
+
+
 def test_calls_run_in_one_thread_of_their_own() -> None:
     thread: Isolated[int] = Isolated(time_limit=5.0)
     names = []
@@ -33,6 +42,7 @@ def test_what_a_call_raises_is_a_failure_and_the_thread_lives_on() -> None:
         (raise_error, "ValueError: boom"),
         (raise_timeout, "TimeoutError: the remote side"),
         (leave, "SystemExit: 3"),
+        (raise_unreadable, "UnreadableError"),
     ]:
         thread.submit("step", job)
         assert thread.result() == Failure("env", "raised", message)

@@ -22,7 +22,7 @@ from agentopd.env.wrappers import TextFace
 from agentopd.errors import EnvError
 from agentopd.testing import HOSTILE
 from agentopd.tooling import Tool, render_action, tool
-from agentopd.tooling.answer import answer, well_formed
+from agentopd.tooling.answer import answer, plain_data, well_formed
 from agentopd.types import ToolCall
 
 
@@ -54,43 +54,77 @@ LOOP: list[Any] = []
 LOOP.append(LOOP)
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "ok"),
-        ("", ""),
-        ("True", "True"),
-        (np.str_("x"), "x"),
-        (True, "true"),
-        (3, "3"),
-        (0.1, "0.1"),
-        (float("nan"), "NaN"),
-        ({"a": None, "b": [True, "\u00e9"]}, '{"a": null, "b": [true, "\u00e9"]}'),
-        ({1: "one"}, '{"1": "one"}'),
-        ((1, "x"), '[1, "x"]'),
-        ({"b", "a"}, '["a", "b"]'),
-        (Counter("aab"), '{"a": 2, "b": 1}'),
-        (MappingProxyType({"a": {2}}), '{"a": [2]}'),
-        (Place("a", Place("b")), '{"name": "a", "inner": {"name": "b", "inner": null}}'),
-        (
-            Model(day=date(2024, 1, 2), places=[Place("a")]),
-            '{"day": "2024-01-02", "places": [{"name": "a", "inner": null}]}',
-        ),
-        (np.int64(3), "3"),
-        (np.bool_(True), "true"),
-        (np.array([[1, 2]]), "[[1, 2]]"),
-        ({"n": np.float32(0.5)}, '{"n": 0.5}'),
-        (Colour.RED, "red"),
-        ([Colour.RED, Said.YES, Colour.MIXED], '["red", "yes", [1, 2]]'),
-        (Said.YES, "yes"),
-        (Decimal("1.50"), "1.50"),
-        ([Decimal("1.50"), PurePosixPath("/a")], '["1.50", "/a"]'),
-        (date(2024, 1, 2), "2024-01-02"),
-    ],
-)
+RESULTS: list[tuple[Any, str]] = [
+    (None, "ok"),
+    ("", ""),
+    ("True", "True"),
+    (np.str_("x"), "x"),
+    (True, "true"),
+    (3, "3"),
+    (0.1, "0.1"),
+    (float("nan"), "NaN"),
+    ({"a": None, "b": [True, "\u00e9"]}, '{"a": null, "b": [true, "\u00e9"]}'),
+    ({1: "one"}, '{"1": "one"}'),
+    ((1, "x"), '[1, "x"]'),
+    ({"b", "a"}, '["a", "b"]'),
+    (Counter("aab"), '{"a": 2, "b": 1}'),
+    (MappingProxyType({"a": {2}}), '{"a": [2]}'),
+    (Place("a", Place("b")), '{"name": "a", "inner": {"name": "b", "inner": null}}'),
+    (
+        Model(day=date(2024, 1, 2), places=[Place("a")]),
+        '{"day": "2024-01-02", "places": [{"name": "a", "inner": null}]}',
+    ),
+    (np.int64(3), "3"),
+    (np.bool_(True), "true"),
+    (np.array([[1, 2]]), "[[1, 2]]"),
+    ({"n": np.float32(0.5)}, '{"n": 0.5}'),
+    (Colour.RED, "red"),
+    ([Colour.RED, Said.YES, Colour.MIXED], '["red", "yes", [1, 2]]'),
+    (Said.YES, "yes"),
+    (Decimal("1.50"), "1.50"),
+    ([Decimal("1.50"), PurePosixPath("/a")], '["1.50", "/a"]'),
+    (date(2024, 1, 2), "2024-01-02"),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), RESULTS)
 def test_the_text_of_a_result(value: Any, text: str) -> None:
     assert answer(value) == text
     assert type(answer(value)) is str
+
+
+@pytest.mark.parametrize(("value", "text"), RESULTS)
+def test_the_text_of_plain_data_is_that_of_the_value(value: Any, text: str) -> None:
+    plain = plain_data(value)
+    assert answer(plain) == text
+    assert all(type(part) in (str, bool, int, float, dict, list, type(None)) for part in parts_of(plain))
+
+
+def parts_of(value: Any) -> list[Any]:
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [value, *(part for item in inner for part in parts_of(item))]
+
+
+def test_plain_data_is_fresh() -> None:
+    inner = [1]
+    given = {"a": (inner, inner)}
+    plain = plain_data(given)
+    plain["a"][0].append(2)
+    assert given == {"a": ([1], [1])}
+    assert plain == {"a": [[1, 2], [1]]}
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ([1, {"a": b"x"}], "bytes has no text form"),
+        ({(1, 2): 3}, r"the key \(1, 2\) is neither text nor a number"),
+        (LOOP, "recursion"),
+    ],
+)
+def test_what_has_no_plain_form_is_refused(value: Any, reason: str) -> None:
+    with pytest.raises((TypeError, RecursionError), match=reason):
+        plain_data(value)
 
 
 @pytest.mark.parametrize(
@@ -212,11 +246,12 @@ def test_no_half_surrogate_leaves_a_tool_or_a_face() -> None:
     assert any("\ud83d" in action for action in HOSTILE)  # so the conformance test tries it too
 
 
-@pytest.mark.parametrize("reward", [float("nan"), float("inf"), "1", None])
+@pytest.mark.parametrize("reward", [float("nan"), float("inf"), "1", None, 10**400, np.zeros(2)])
 @pytest.mark.parametrize("ending", [TextEnv.finish, TextEnv.add_reward])
 def test_a_reward_is_a_finite_number(ending: Callable[[TextEnv, Any], None], reward: Any) -> None:
-    with pytest.raises(EnvError, match=f"Echo: a reward must be a finite number, not {reward!r}"):
+    with pytest.raises(EnvError) as caught:
         ending(Echo("x"), reward)
+    assert str(caught.value).startswith(f"Echo: a reward must be a finite number, not {reward!r:.70}")
 
 
 def test_instructions_and_experts_must_give_text() -> None:

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from agentopd.errors import ConfigError, EnvError, ToolError
-from agentopd.tooling import ParsedAction, Tool, ToolSet, call, parse_action, render_action, tool
+from agentopd.tooling import ParsedAction, Tool, ToolSet, call, parse_action, render_action, tool, toolset
 from agentopd.types import ToolCall
 
 MARKERS = ("<tool_call>", "</tool_call>")
@@ -53,6 +54,8 @@ def broken(what: str) -> str:
         raise SystemExit(1)
     if what == "env":
         raise EnvError("no disk")
+    if what == "plain":
+        raise ToolError("sold out")
     if what == "own":
         raise ToolError("not today", kind="closed")
     raise KeyError(what)
@@ -158,11 +161,31 @@ def test_a_long_bad_argument_is_cut() -> None:
 def test_what_goes_wrong_has_a_kind() -> None:
     tools = ToolSet([ship, broken, sleep])
     assert kind_of(tools, "shop") == ("unknown_tool", "unknown tool 'shop'; tools: ship, broken, sleep")
-    assert kind_of(tools, "broken", what="x") == ("tool_error", "broken: KeyError: 'x'")
-    assert kind_of(tools, "broken", what="exit") == ("tool_error", "broken: SystemExit: 1")
+    assert kind_of(tools, "broken", what="x") == ("tool_crash", "broken: KeyError: 'x'")
+    assert kind_of(tools, "broken", what="exit") == ("tool_crash", "broken: SystemExit: 1")
     assert kind_of(tools, "broken", what="own") == ("closed", "not today")
+    assert kind_of(tools, "broken", what="plain") == ("tool_error", "sold out")
     with pytest.raises(EnvError, match="no disk"):
         tools.call(ToolCall("broken", {"what": "env"}))
+
+
+def test_the_first_crash_of_a_tool_is_logged_with_its_traceback(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @tool(time_limit=5.0)
+    def shaky() -> None:
+        """Shaky."""
+        raise ZeroDivisionError("in a thread")
+
+    monkeypatch.setattr(toolset, "_logged", set())
+    tools = ToolSet([broken, shaky])
+    for arguments in ({"what": "own"}, {"what": 3}, {"what": "a"}, {"what": "b"}):
+        kind_of(tools, "broken", **arguments)
+    kind_of(tools, "shaky")
+    crashes = [(record.levelname, str(record.exc_info and record.exc_info[1])) for record in caplog.records]
+    assert crashes == [("WARNING", "'a'"), ("WARNING", "in a thread")]
+    assert "tool test_tooling.broken crashed" in caplog.text
+    assert "raise KeyError(what)" in caplog.text
 
 
 def test_a_hanging_tool_times_out() -> None:
@@ -201,6 +224,28 @@ async def later(item: str) -> None:
     """Doc."""
 
 
+def yielding(item: str) -> Iterator[str]:
+    """Doc."""
+    yield item
+
+
+async def streaming(item: str) -> AsyncIterator[str]:
+    """Doc."""
+    yield item
+
+
+def calling(item: Callable[[int], int]) -> None:
+    """Doc."""
+
+
+def arrays(item: np.ndarray[Any, Any]) -> None:
+    """Doc."""
+
+
+def positional(item: str, /) -> None:
+    """Doc."""
+
+
 def unreadable(item: "Missing") -> None:  # type: ignore[name-defined] # noqa: F821
     """Doc."""
 
@@ -214,12 +259,24 @@ def unreadable(item: "Missing") -> None:  # type: ignore[name-defined] # noqa: F
         (wrong_docs, "describes 'thing'"),
         (variadic, "by name"),
         (later, "later: it is async; write a plain function"),
+        (streaming, "streaming: it is async"),
+        (yielding, "yielding: it yields; return one answer"),
+        (calling, r"calling: a type hint cannot be checked \(.*Callable.*\); models give JSON"),
+        (arrays, r"arrays: a type hint cannot be checked \(.*ndarray.*\); models give JSON"),
+        (positional, "by name"),
+        (
+            partial(only_args, "x"),
+            r"@tool marks functions, and functools.partial\(.* is none; put it right above a `def`",
+        ),
+        (staticmethod(only_args), "@tool marks functions, and <staticmethod"),
+        (property(only_args), "@tool marks functions, and <property"),
         (unreadable, "Missing"),
     ],
 )
 def test_a_function_that_cannot_be_a_tool_is_refused(function: Callable[..., None], match: str) -> None:
-    with pytest.raises(ConfigError, match=match):
+    with pytest.raises(ConfigError, match=match) as caught:
         tool(function)
+    assert "\n" not in str(caught.value)
 
 
 def test_methods_in_order_and_overridden() -> None:
@@ -230,6 +287,30 @@ def test_methods_in_order_and_overridden() -> None:
     assert tools[0].description == "A higher price."
 
 
+def test_static_and_class_methods_are_tools() -> None:
+    class Scale:
+        unit = "kg"
+
+        @staticmethod
+        @tool
+        def weigh(item: str) -> int:
+            """Weigh."""
+            return len(item)
+
+        @classmethod
+        @tool
+        def name(cls, short: bool) -> str:
+            """The unit."""
+            return cls.unit if short else "kilogram"
+
+    tools = ToolSet.of(Scale())
+    assert tools.names == ("weigh", "name")
+    assert [tools.call(ToolCall("weigh", {"item": "fig"})), tools.call(ToolCall("name", {"short": True}))] == [
+        "3",
+        "kg",
+    ]
+
+
 def test_sets_refuse_what_is_no_tool_and_double_names() -> None:
     with pytest.raises(ConfigError, match="@tool"):
         ToolSet([math.sqrt])
@@ -238,6 +319,7 @@ def test_sets_refuse_what_is_no_tool_and_double_names() -> None:
 
 
 def test_canonical_text() -> None:
+    assert call("mark", at=np.array([[1, 2]])) == call("mark", at=[[1, 2]])
     text = call("price", item="</tool_call>", name=np.int64(3))
     assert text == (
         '<tool_call>\n{"name": "price", "arguments": {"item": "\\u003c/tool_call>", "name": 3}}\n</tool_call>'

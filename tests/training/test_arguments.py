@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import training_cases as cases
@@ -47,6 +48,66 @@ def test_what_the_trainer_rests_on_cannot_be_changed(given: dict[str, int], need
         AgentOPDConfig(output_dir=str(tmp_path), max_steps=1, **given)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=rf"train\.arguments\.{next(iter(given))}: the trainer needs"):
         arguments(cases.tiny(arguments=given), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "instead"),
+    [
+        ({"per_device_train_batch_size": 4}, r"4: the trainer does not read it; .*set train\.tasks_per_step"),
+        ({"per_device_eval_batch_size": 4}, r"rollout\.concurrency"),
+        ({"label_smoothing_factor": 0.1}, "set objective"),
+        ({"resume_from_checkpoint": "x"}, r"trainer\.train\(resume_from_checkpoint=.*--resume"),
+        ({"data_seed": 3}, "set seed"),
+        ({"train_sampling_strategy": "group_by_length"}, r"objective\.sources"),
+        ({"save_total_limit": -1}, "give at least 1, or leave it out to keep all"),
+        ({"save_total_limit": 0}, "give at least 1"),
+        ({"lr_scheduler_kwargs": {"num_cycles": 2}}, "for the schedule 'constant': a constant schedule takes none"),
+    ],
+)
+def test_what_nothing_reads_is_refused(given: dict[str, Any], instead: str, tmp_path: Path) -> None:
+    key = rf"^{next(iter(given))}=.*{instead}"
+    with pytest.raises(ConfigError, match=key):
+        AgentOPDConfig(output_dir=str(tmp_path), max_steps=1, lr_scheduler_type="constant", **given)
+    with pytest.raises(ConfigError, match=key):
+        arguments(cases.tiny("train.schedule=constant", arguments=given), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "given", "complaint"),
+    [
+        ("cosine", {"nosuch": 1}, "unexpected keyword argument 'nosuch'"),
+        ("linear", {"num_cycles": 2}, "unexpected keyword argument 'num_cycles'"),
+        ("cosine_with_min_lr", None, "min_lr"),
+        ("cosine", {"num_cycles": 2}, None),
+        ("cosine_with_min_lr", {"min_lr": 1e-6}, None),
+        ("reduce_lr_on_plateau", {"patience": 3}, None),
+        ("warmup_stable_decay", {"num_decay_steps": 3}, None),
+        ("inverse_sqrt", None, None),
+        ("constant_with_warmup", None, None),
+    ],
+)
+def test_a_schedule_gets_what_it_takes(schedule: str, given: Any, complaint: str | None, tmp_path: Path) -> None:
+    def make() -> AgentOPDConfig:
+        return AgentOPDConfig(
+            output_dir=str(tmp_path), max_steps=9, eval_strategy="steps", eval_steps=1, lr_scheduler_type=schedule,
+            lr_scheduler_kwargs=given, warmup_steps=2,
+        )  # fmt: skip
+
+    if complaint is None:
+        assert make().lr_scheduler_kwargs == given
+    else:
+        with pytest.raises(
+            ConfigError, match=rf"^lr_scheduler_kwargs=.*schedule '{schedule}': .*{complaint}.*train\.schedule"
+        ):
+            make()
+
+
+def test_a_seed_that_is_not_the_configurations_is_refused(tmp_path: Path) -> None:
+    config = cases.tiny("seed=3")
+    for seed in (42, 3):  # transformers' default, and the same
+        assert AgentOPDConfig(output_dir=str(tmp_path), max_steps=1, agentopd=config, seed=seed).seed == seed
+    with pytest.raises(ConfigError, match=r"^seed=7: a run follows the seed of its configuration, 3"):
+        AgentOPDConfig(output_dir=str(tmp_path), max_steps=1, agentopd=config, seed=7)
 
 
 def test_arguments_are_plain_for_trackers(tmp_path: Path) -> None:

@@ -1,12 +1,20 @@
 """The run folder: who owns it, and what a resumed run finds there."""
 
+import logging
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import training_cases as cases
 
 from agentopd.config import load_config
 from agentopd.errors import ConfigError
-from agentopd.training.folder import RunFolder, is_complete
+from agentopd.training import lock
+from agentopd.training.folder import RunFolder, is_complete, require_free
+from agentopd.training.lock import held
+from agentopd.training.run import train
 
 
 def _checkpoint(folder: RunFolder, step: int, complete: bool = True) -> Path:
@@ -61,3 +69,63 @@ def test_metrics_past_the_checkpoint_are_kept_aside_and_not_counted_twice(tmp_pa
     assert '"step": 3' in (tmp_path / "metrics.superseded.jsonl").read_text()
     folder.log({"step": 3, "train/loss": 9.0})
     assert [row["step"] for row in folder.history()] == [1, 2, 3]
+
+
+def test_a_folder_in_which_a_process_is_at_work_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    config, run = cases.tiny(), tmp_path / "run"
+    with held(run):
+        RunFolder(run).open(config, resume=False)
+        before = {path: path.read_bytes() for path in run.iterdir()}
+        for resume in (False, True):
+            with pytest.raises(
+                ConfigError, match=r"^output: .*run is in use by process \d+ on .*choose another folder"
+            ):
+                train(config, run, resume=resume)
+        with pytest.raises(ConfigError, match="is in use by"), held(run):
+            pytest.fail("two hold it")
+        assert {path: path.read_bytes() for path in run.iterdir()} == before
+    RunFolder(run).check(config, resume=True)
+
+
+def test_a_run_holds_its_folder_until_its_report_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, seen = tmp_path / "run", []
+
+    def report(path: Path) -> Path:
+        with pytest.raises(ConfigError, match="is in use by"):
+            RunFolder(path).check(cases.tiny(steps=1, method="sft"), resume=True)
+        seen.append(path)
+        return path
+
+    monkeypatch.setattr("agentopd.training.run.write_report", report)
+    train(cases.tiny(steps=1, method="sft"), run)
+    assert seen == [run]
+    with held(run):
+        pass
+
+
+def test_a_kill_gives_a_folder_back(tmp_path: Path) -> None:
+    code = (
+        f"from agentopd.training.lock import *\nwith held(Path({str(tmp_path)!r})): print('held', flush=True); input()"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    with pytest.raises(ConfigError, match=rf"in use by process {child.pid} on "):
+        lock.require_unheld(tmp_path)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    lock.require_unheld(tmp_path)
+    require_free(tmp_path)  # what is left of it is no run
+    with held(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(file: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(lock, "_take", refuse)
+    with caplog.at_level(logging.WARNING), held(tmp_path):
+        assert "cannot be locked (Function not implemented)" in caplog.text

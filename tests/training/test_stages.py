@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import training_cases as cases
 
 from agentopd.chat import Chat
 from agentopd.config import Config, Fit
 from agentopd.errors import ConfigError, EnvError
+from agentopd.models import ModelConfig
 from agentopd.rollout import TaskStream
+from agentopd.teachers import Teacher, TeacherContext
+from agentopd.teachers.rewards import reward
 from agentopd.training import stages, traces
-from agentopd.training.build import used_teachers
 from agentopd.training.display import say
 from agentopd.training.preflight import check_teachers
 from agentopd.training.river import Drawn, River
+from agentopd.training.roles import used_teachers
 from agentopd.training.run import train
 
 
@@ -151,7 +155,7 @@ class AskedError(Exception):
 
 
 def _key(config: Config, monkeypatch: pytest.MonkeyPatch, stage: str = "cold start") -> str:
-    def ask(config: Config, name: str, content: Any, *rest: Any) -> Path:
+    def ask(cache: str, name: str, content: Any, *rest: Any) -> Path:
         raise AskedError(json.dumps(content, sort_keys=True, default=str))
 
     monkeypatch.setattr(stages, "cached", ask)
@@ -162,7 +166,8 @@ def _key(config: Config, monkeypatch: pytest.MonkeyPatch, stage: str = "cold sta
 
 def _make(config: Config, stage: str) -> None:
     if stage == "teacher":
-        stages.teacher_of(config, cases.tokenizer(), config.teachers["teacher"].settings["new"], say)
+        wanted = ModelConfig(new=config.teachers["teacher"].settings["new"])
+        stages.teacher_of(config, wanted, cases.tokenizer(), say)
     else:
         stages.student_of(config, cases.tokenizer(), say)
 
@@ -185,18 +190,41 @@ def test_a_cached_stage_is_known_by_all_that_decides_it(stage: str, monkeypatch:
     assert _key(cases.tiny(COLD), monkeypatch, stage) != known
 
 
-def test_editing_an_environment_makes_its_stages_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_editing_an_environment_or_what_it_imports_makes_its_stages_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
-    module = tmp_path / "edited_env.py"
+    module, helper = tmp_path / "edited_env.py", tmp_path / "edited_words.py"
+    helper.write_text("WORD = 'yes'\n")
     module.write_text(
-        "import gymnasium, stage_envs\n\nclass Mine(stage_envs.Errand):\n    '''Mine.'''\n\n"
+        "import gymnasium, stage_envs\nfrom edited_words import WORD\n\nclass Mine(stage_envs.Errand):\n    '''Mine.'''\n\n"
         "gymnasium.register('tests/Mine-v0', entry_point=Mine)\n"
     )
     config = cases.tiny(COLD, "env.id=edited_env:tests/Mine-v0")
     known = _key(config, monkeypatch)
     assert _key(config, monkeypatch) == known
-    module.write_text(module.read_text().replace("Mine.", "Mine, and better."))
-    assert _key(config, monkeypatch) != known
+    for edited, text in ((module, "Mine."), (helper, "yes")):
+        before = edited.read_text()
+        edited.write_text(before.replace(text, f"{text}!"))
+        assert _key(config, monkeypatch) != known
+        edited.write_text(before)
+    assert _key(config, monkeypatch) == known
+
+
+def test_a_stage_is_made_once_and_its_model_keeps_the_type_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits, said = [], list[str]()
+    monkeypatch.setattr(stages, "fit", lambda *args: fits.append(args[-1]))
+    folder = tmp_path / "model"
+    cases.model(0).save_pretrained(folder)
+    overrides = [COLD, f"stages.cache={tmp_path / 'cache'}", f"student={{model: {folder}, dtype: bfloat16}}"]
+    for _ in range(2):
+        student = stages.student_of(cases.tiny(*overrides), cases.tokenizer(), said.append)
+        assert next(student.parameters()).dtype == torch.bfloat16
+    assert fits == ["cold start"]
+    assert len(said) == 1
+    assert said[0].startswith(f"cold-start: taken from {tmp_path / 'cache'}/cold-start-")
 
 
 @pytest.mark.parametrize(
@@ -219,6 +247,21 @@ def test_only_teachers_that_the_method_uses_are_built_and_need_a_stage(method: s
 def test_a_teacher_that_only_acts_is_used() -> None:
     acts = cases.tiny("objective.sampler={kind: frozen, actors: {teacher: 1.0}, episodes: 8}", method="sft")
     assert used_teachers(acts).keys() == {"teacher"}
+
+
+def test_a_method_that_learns_from_corrections_needs_somebody_who_corrects(tmp_path: Path) -> None:
+    silent = ["teachers={teacher: {kind: local, model: nowhere}, judge: {kind: reward}}"]
+    with pytest.raises(ConfigError, match=r"^objective: a term learns from corrected actions, and no teacher corrects"):
+        check_teachers(cases.tiny(*silent, method="dagger"))
+    own = cases.tiny("teachers={judge: {kind: reward}, own: {kind: 'test_stages:uncorrecting'}}", method="dagger")
+    assert used_teachers(own).keys() == {"own"}
+    with pytest.raises(ConfigError, match="no teacher corrects"):  # known once it is made
+        cases.trainer(own, tmp_path)
+
+
+def uncorrecting(context: TeacherContext) -> Teacher:
+    """A kind of one's own that gives rewards alone."""
+    return reward(context)
 
 
 def test_a_run_whose_method_reads_no_teacher_fits_and_plays_none(

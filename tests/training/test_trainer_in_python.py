@@ -63,6 +63,7 @@ def test_the_public_surface(tmp_path: Path) -> None:
     assert metrics.keys() == {"eval_success", "eval_low", "eval_high"}
     assert 0 <= metrics["eval_low"] <= metrics["eval_success"] <= metrics["eval_high"] <= 1
     assert trainer.play_panel(3).success.n == 3
+    assert trainer.play_panel(2, actor="teacher").success.n == trainer.play_panel(2, actor="expert").success.n == 2
 
 
 def test_evaluation_and_checkpoints_happen_on_time(tmp_path: Path) -> None:
@@ -120,6 +121,28 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         AgentOPDTrainer(student, agentopd.AgentOPDConfig(output_dir=str(tmp_path), max_steps=1), cases.tokenizer())
     with pytest.raises(ConfigError, match="a run has no epochs"):
         agentopd.AgentOPDConfig(output_dir=str(tmp_path))
+
+
+def test_a_panel_that_cannot_be_played_is_refused(tmp_path: Path) -> None:
+    trainer = cases.trainer(cases.tiny("teachers.judge.kind=reward", "objective.target.name=judge",
+        "objective.target.kind=reward", method="grpo"), tmp_path)  # fmt: skip
+    for tasks in (0, -1):
+        with pytest.raises(ConfigError, match=rf"^tasks={tasks}: a panel has at least 1 task"):
+            trainer.play_panel(tasks)
+    for actor in ("judge", "nobody"):  # the one says rewards, and cannot act
+        with pytest.raises(ConfigError, match=rf"^actor='{actor}': nobody .*; there are: student, expert$"):
+            trainer.play_panel(1, actor=actor)
+
+
+def test_schedules_read_what_the_last_step_measured(tmp_path: Path) -> None:
+    trainer = cases.trainer(cases.tiny(), tmp_path)
+    assert trainer.river.clock(0).metrics == {}
+    loss = trainer.training_step(trainer.student, trainer.river.draw(0))
+    metrics = trainer.river.clock(1).metrics
+    assert metrics == {"loss": float(loss), **trainer.step_metrics}
+    again = cases.trainer(cases.tiny(), tmp_path)
+    again.river.restore(trainer.river.state())
+    assert again.river.clock(1).metrics == metrics
 
 
 def test_a_student_that_cannot_be_trained_is_refused(tmp_path: Path) -> None:

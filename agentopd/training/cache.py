@@ -1,0 +1,54 @@
+"""Results that are kept by the content of what decided them."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from agentopd.errors import ConfigError
+from agentopd.training.traces import Say
+
+
+def cached(cache: str, name: str, content: Any, make: Callable[[Path], None], say: Say) -> Path:
+    """The folder of a result, made if none with the same ``content``, under the same versions, was made before.
+
+    Args:
+        cache: The folder of all results, ``stages.cache``.
+        name: Of the result, for messages and for whoever looks into the cache.
+        content: All that decides the result, as plain data.
+        make: Fills the folder that it is given.
+        say: Told of a result that was there.
+
+    Raises:
+        ConfigError: The cache cannot be written.
+    """
+    versions = {package: version(package) for package in ("agentopd", "torch", "transformers")}
+    digest = hashlib.sha256(json.dumps([content, versions], sort_keys=True, default=str).encode()).hexdigest()[:16]
+    folder = Path(cache).expanduser() / f"{name}-{digest}"
+    if folder.exists():
+        say(f"{name}: taken from {folder}")
+        return folder
+    with _aside(folder.parent) as aside:
+        make(aside)
+        if not folder.exists():  # another run may have been quicker
+            aside.replace(folder)
+    return folder
+
+
+@contextmanager
+def _aside(cache: Path) -> Iterator[Path]:
+    """A folder of this process alone, so that two runs may make the same result at once; it is gone afterwards."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix="making-", dir=cache))
+    except OSError as error:
+        raise ConfigError(f"stages.cache: {cache} cannot be written: {error.strerror}") from None
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

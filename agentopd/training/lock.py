@@ -1,0 +1,82 @@
+"""One process at a time in a run folder."""
+
+import errno
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from agentopd.errors import ConfigError
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _take(file: IO[str]) -> None:
+        file.seek(1 << 20)  # past the text, which others may then still read
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _take(file: IO[str]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCK = "run.lock"
+"""The file that is locked. It stays in the folder: only the lock on it says that somebody is there, not the file."""
+TAKEN = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
+"""What systems say where another process holds a lock."""
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds a folder, which is made where there is none, for this process.
+
+    The kernel gives the lock back when the process and those forked from it have ended, however they end. A file system that
+    knows no locks is told of in the log, and nothing is held.
+
+    Raises:
+        ConfigError: Another process holds it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"output: {folder} cannot be written: {error.strerror}") from None
+    with file:
+        if _locked(file, folder):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        yield
+
+
+def require_unheld(folder: Path) -> None:
+    """Raises ConfigError where another process holds ``folder``. It writes nothing."""
+    try:
+        file = (folder / LOCK).open("r+", encoding="utf-8")
+    except OSError:  # nobody was ever there, or nobody may write there: that is for others to say
+        return
+    with file:
+        _locked(file, folder)
+
+
+def _locked(file: IO[str], folder: Path) -> bool:
+    """Takes the lock, until the file is closed; false where there are no locks."""
+    try:
+        _take(file)
+    except OSError as error:
+        if error.errno not in TAKEN:
+            _log.warning("%s cannot be locked (%s): start no second run there meanwhile", folder, error.strerror)
+            return False
+        file.seek(0)
+        raise ConfigError(
+            f"output: {folder} is in use by {file.read() or 'another process'}, or by a child of it; wait until it ends, or choose "
+            "another folder"
+        ) from None
+    return True

@@ -1,0 +1,57 @@
+"""Which teachers a method needs: to act, to be its targets, to correct."""
+
+from collections.abc import Mapping
+
+from agentopd.config import STUDENT, Config
+from agentopd.errors import ConfigError
+from agentopd.objective.rows import CORRECTED
+from agentopd.objective.spec import Objective
+from agentopd.rollout.policy import EXPERT
+from agentopd.settings.choice import Choice
+from agentopd.teachers import Teacher
+
+LOCAL = "local"
+"""The kind of teacher that is a model in this process."""
+SILENT = {LOCAL, "reward"}
+"""Kinds that never correct. Of any other it is known once the teacher is made, by its ``advice``."""
+
+
+def learns_from_corrections(objective: Objective) -> bool:
+    """Whether a term learns from what a teacher would have done in the student's place."""
+    return any(CORRECTED in term.where.source for term in objective.terms)
+
+
+def named_teachers(objective: Objective) -> set[str]:
+    """The teachers that a method names: its targets, and those that act."""
+    acting = {actor for source in objective.sources.values() for actor in source.actors}
+    return objective.teachers() | (acting - {STUDENT, EXPERT})
+
+
+def used_teachers(config: Config) -> dict[str, Choice]:
+    """The teachers to make: those that the method names and, where it learns from corrections, those that may correct.
+
+    Raises:
+        ConfigError: The method learns from corrections, and none may correct.
+    """
+    named, corrected = named_teachers(config.objective), learns_from_corrections(config.objective)
+    if corrected and all(choice.kind in SILENT for choice in config.teachers.values()):
+        raise _nobody_corrects()
+    return {n: c for n, c in config.teachers.items() if n in named or (corrected and c.kind not in SILENT)}
+
+
+def annotators(objective: Objective, teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:
+    """The teachers whose word the method reads: its targets and, where it learns from corrections, those that correct.
+
+    Raises:
+        ConfigError: It learns from corrections, and none corrects.
+    """
+    corrected = learns_from_corrections(objective)
+    if corrected and not any(teacher.advice for teacher in teachers.values()):
+        raise _nobody_corrects()
+    return {n: t for n, t in teachers.items() if n in objective.teachers() or (corrected and t.advice)}
+
+
+def _nobody_corrects() -> ConfigError:
+    return ConfigError(
+        "objective: a term learns from corrected actions, and no teacher corrects; add teachers.expert: {kind: expert}"
+    )
