@@ -1,5 +1,6 @@
-"""One measured run of the quickstart's configuration."""
+"""Measured runs of the quickstart's configuration, and their results as they are kept."""
 
+import json
 import platform
 import time
 from collections.abc import Sequence
@@ -25,3 +26,16 @@ def measured_run(overrides: Sequence[str], output: Path) -> dict[str, Any]:
         "updates": config.train.steps,
         "success": {name: panel.success_B.astype(int).tolist() for name, panel in result.panels.items()},
     }
+
+
+def kept(path: Path) -> dict[str, Any]:
+    """The results in ``path``, by name; none where nothing was measured yet."""
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return results
+
+
+def keep(path: Path, results: dict[str, Any]) -> None:
+    """Writes results, a line each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (f" {json.dumps(name)}: {json.dumps(result)}" for name, result in results.items())
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

@@ -3,11 +3,10 @@
     python -m benchmarks.own_environment --seeds 0 1 2      # resumable: finished runs are kept
     python -m benchmarks.own_environment --table            # the figures from the stored results
 
-Results, once measured: ``benchmarks/results/own_environment.json``.
+Results: ``benchmarks/results/own_environment.json``.
 """
 
 import argparse
-import json
 import re
 import shlex
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measured import measured_run
+from benchmarks.measured import keep, kept, measured_run
 
 README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results" / "own_environment.json"
@@ -28,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--table", action="store_true", help="only print the table")
     arguments = parser.parse_args(argv)
-    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = kept(RESULTS)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "guess.py").write_text(example(), encoding="utf-8")
         sys.path.insert(0, folder)
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 # a cache of its own, so that the time is that of a first run
                 overrides = [*command(), f"seed={seed}", f"stages.cache={folder}/cache-{seed}"]
                 results[str(seed)] = measured_run(overrides, Path(folder) / f"run-{seed}")
-                RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+                keep(RESULTS, results)
     print(table(results))
 
 

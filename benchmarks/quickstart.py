@@ -8,12 +8,11 @@ on-policy/1 leave out the teacher stage, and those of every off-policy run all s
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measured import measured_run
+from benchmarks.measured import keep, kept, measured_run
 
 RESULTS = Path(__file__).parent / "results" / "quickstart.json"
 ARMS: dict[str, tuple[str, ...]] = {
@@ -30,15 +29,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark-quickstart"))
     parser.add_argument("--table", action="store_true", help="only print the table")
     arguments = parser.parse_args(argv)
-    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = kept(RESULTS)
     for seed in [] if arguments.table else arguments.seeds:
         for arm in ARMS:
             if f"{arm}/{seed}" not in results:
                 # a cache of its own, so that the time is that of a first run; the second arm finds the stages of the first
                 overrides = [f"seed={seed}", f"stages.cache={arguments.output}/cache", *ARMS[arm]]
                 results[f"{arm}/{seed}"] = measured_run(overrides, arguments.output / f"{arm}-{seed}")
-                RESULTS.parent.mkdir(parents=True, exist_ok=True)
-                RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+                keep(RESULTS, results)
     print(table(results))
 
 

@@ -160,11 +160,7 @@ class Config(Settings):
         known = list(dict.fromkeys([STUDENT, EXPERT, *self.teachers]))
         for name, source in self.objective.sources.items():
             for actor in source.actors:
-                if actor not in known:
-                    raise ValueError(
-                        f"objective.sources.{name}.actors: nobody is called {actor!r}{nearest(actor, known)}; "
-                        f"there are: {', '.join(known)}"
-                    )
+                _require_known(f"objective.sources.{name}.actors: nobody is called", actor, known)
         return self
 
     @model_validator(mode="after")
@@ -177,11 +173,7 @@ class Config(Settings):
         for i, term in enumerate(self.objective.terms):
             for key, names in known.items():
                 for name in getattr(term.where, key):
-                    if name not in names:
-                        raise ValueError(
-                            f"{self.objective.key(i)}.where.{key}: there is no {name!r}{nearest(name, names)}; there are: "
-                            f"{', '.join(dict.fromkeys(names))}"
-                        )
+                    _require_known(f"{self.objective.key(i)}.where.{key}: there is no", name, names)
         return self
 
     @model_validator(mode="after")
@@ -255,6 +247,11 @@ def build(raw: Mapping[str, Any]) -> Config:
 def dump(config: Config) -> str:
     """``config`` as YAML that :func:`load_config` reads back equal."""
     return write(config.model_dump(mode="json"))
+
+
+def _require_known(said: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise ValueError(f"{said} {name!r}{nearest(name, known)}; there are: {', '.join(dict.fromkeys(known))}")
 
 
 def _split(text: str) -> tuple[str, Any]:

@@ -17,17 +17,6 @@ from agentopd.errors import ConfigError, EnvError
 from agentopd.tooling import ToolSet, brief, tool_names
 from agentopd.tooling.answer import well_formed
 
-__all__ = [
-    "TextEnv",
-    "TextSpace",
-    "expert_action",
-    "has_expert",
-    "make",
-    "make_vec",
-    "system_prompt",
-    "tools_of",
-]
-
 
 class TextEnv(gymnasium.Env[str, str]):
     """An environment of text and tools. A subclass writes :meth:`start` and ``@tool`` methods, and what else it needs.

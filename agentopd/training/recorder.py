@@ -44,9 +44,9 @@ class Recorder:
 def signal_columns(prepared: Prepared, signals: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """One row a token: where it stands, its coefficients and weights by term, and what the learner saw."""
     rows = prepared.rows
-    keys = np.array([str(record.trajectory.key) for record in rows.records], dtype=object)
+    keys = rows.episodes.key_B.astype(object)
     columns: dict[str, NDArray[Any]] = {
-        "trajectory": keys[rows.trajectory_A] if len(keys) else keys,
+        "trajectory": keys[rows.trajectory_A],
         "segment": rows.segment_in_trajectory_A.astype(np.int32),
         "index": rows.index_A.astype(np.int32),
         "turn": rows.turn_A.astype(np.int32),

@@ -134,7 +134,7 @@ class AgentOPDTrainer(Trainer):
             total += float(output.loss.detach())
             outputs.append((batch.row_A, output.signals))
         signals = self.learner.gather(len(prepared.rows), outputs)
-        self.step_metrics = {**prefixed("rollout", drawn.metrics), **self.learner.metrics(prepared, signals, batches)}
+        self.step_metrics = {**prefixed("rollout/", drawn.metrics), **self.learner.metrics(prepared, signals, batches)}
         self.river.learned({"loss": total, **self.step_metrics})
         self.recorder.keep(drawn, prepared, signals)
         return torch.tensor(total, device=self.args.device)
@@ -171,7 +171,7 @@ class AgentOPDTrainer(Trainer):
     ) -> dict[str, float]:
         """Plays a panel of validation tasks, apart from the one that is reported; the metric ``eval_success`` decides which checkpoint is the best."""
         panel = self.play_panel(self.config.evaluation.during, split="validation")
-        metrics = prefixed_by(f"{metric_key_prefix}_", panel_metrics(panel))
+        metrics = prefixed(f"{metric_key_prefix}_", panel_metrics(panel))
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -265,10 +265,5 @@ def panel_metrics(panel: Panel) -> dict[str, float]:
 
 
 def prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    """``prefix/name`` for every name."""
-    return prefixed_by(f"{prefix}/", metrics)
-
-
-def prefixed_by(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
     """``prefix`` before every name."""
     return {f"{prefix}{name}": value for name, value in metrics.items()}

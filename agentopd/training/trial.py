@@ -85,10 +85,8 @@ def _trajectories(config: Config, vocabulary: int) -> Iterator[Trajectory]:
     stream = TaskStream(config.envs, config.seed, "train")
     tasks = {(task.env_id, task.tags): task for task in (stream[i] for i in range(LOOKED_AT))}
     wheres = [term.where for term in config.objective.terms]
-    depth, tools = (
-        max(where.min_turn for where in wheres) + 2,
-        sorted({tool for where in wheres for tool in where.tool}),
-    )
+    depth = max(where.min_turn for where in wheres) + 2
+    tools = sorted({tool for where in wheres for tool in where.tool})
     begun = ((s, a, t) for s, source in config.objective.sources.items() for a in source.actors for t in tasks.values())
     for i, (source, actor, task) in enumerate(begun):
         for success in (True, False):
