@@ -54,14 +54,29 @@ class PreparedTerm:
         return self.term.target.kind == "distribution" and not self.term.scored
 
     @property
-    def empty(self) -> bool:
-        """Whether it should train something at this step and finds no row to learn from."""
-        return self.coefficient > 0 and not self.learns_A.any()
+    def wanted(self) -> bool:
+        """Whether it should train something at this step."""
+        return self.coefficient > 0
 
     @property
-    def zero_weight(self) -> bool:
-        """Whether it should train something at this step, and each row that it finds has weight 0 or is nothing to the aggregate."""
-        return self.coefficient > 0 and bool(self.learns_A.any()) and not self.coef_A.any()
+    def idle(self) -> str | None:
+        """Why it trains nothing though it is wanted: a key of :data:`IDLE`; ``None`` where it trains something."""
+        if not self.wanted:
+            return None
+        if not self.learns_A.any():
+            return "empty"
+        if not (on := self.coef_A != 0).any():
+            return "zero_weight"
+        return "zero_advantage" if self.term.scored and not self.advantage_A[on].any() else None
+
+
+IDLE: Mapping[str, str] = {
+    "empty": "it has no row to learn from; look at {key}.where, at who acts in the sources, and at what its target covers",
+    "zero_weight": "each of its {rows} rows has weight 0; look at {key}.weight and objective.aggregate",
+    "zero_advantage": "each of its {rows} rows has advantage 0, as where all episodes of a group end alike; look at {key}.target, "
+    "objective.coupling and how hard the tasks are",
+}
+"""Metrics of a term that are 1 at a step where it is wanted and trains nothing, with what the log says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +86,13 @@ class Prepared:
     rows: Rows
     terms: tuple[PreparedTerm, ...]
     metrics: Mapping[str, float]
+
+    @property
+    def idle(self) -> str | None:
+        """Why nothing at all is trained at this step, a reason for each term that is wanted; ``None`` where something is, or none is wanted."""
+        wanted = [term for term in self.terms if term.wanted]
+        reasons = [f"term {term.name!r}: {_reason(term, term.idle)}" for term in wanted if term.idle]
+        return "; ".join(reasons) if wanted and len(reasons) == len(wanted) else None
 
     @property
     def signals(self) -> dict[str, Reals]:
@@ -86,9 +108,9 @@ class Prepared:
 def prepare(objective: Objective, rows: Rows, clock: Clock) -> Prepared:
     """Computes every coefficient of ``objective`` on ``rows``.
 
-    A term that finds no row, or whose weights are 0 on every row, has coefficients 0, hence loss 0: its metric ``<term>/empty`` or
-    ``<term>/zero_weight`` is 1, and the log says so unless the step before was like it. A term whose own coefficient is 0 at this
-    step wants no rows, so it is neither.
+    A term that finds no row, whose weights are 0 on every row, or whose advantages are, has loss and gradient 0: its metric of
+    :data:`IDLE` is 1, and the log says so unless the step before was like it. A term whose own coefficient is 0 at this step wants no
+    rows, so it is none of these.
 
     Raises:
         TeacherError: A term names a teacher that annotated nothing in this batch.
@@ -157,13 +179,12 @@ def _rescaling(measure: Reals, weight: Reals) -> float:
 
 def _tell(term: PreparedTerm, clock: Clock) -> None:
     """Logs that a term trains nothing, at the first of the steps in a row at which that is so."""
-    reasons = {
-        "empty": f"it has no row to learn from; look at {term.key}.where, at who acts in the sources, and at what its target covers",
-        "zero_weight": f"each of its {term.learns_A.sum()} rows has weight 0; look at {term.key}.weight and objective.aggregate",
-    }
-    for what, reason in reasons.items():
-        if getattr(term, what) and not clock.metrics.get(f"objective/{term.name}/{what}"):
-            _log.warning("term %r trains nothing from step %d on: %s", term.name, clock.step, reason)
+    if term.idle and not clock.metrics.get(f"objective/{term.name}/{term.idle}"):
+        _log.warning("term %r trains nothing from step %d on: %s", term.name, clock.step, _reason(term, term.idle))
+
+
+def _reason(term: PreparedTerm, idle: str) -> str:
+    return IDLE[idle].format(key=term.key, rows=term.learns_A.sum())
 
 
 def _metrics(terms: tuple[PreparedTerm, ...]) -> dict[str, float]:
@@ -171,8 +192,7 @@ def _metrics(terms: tuple[PreparedTerm, ...]) -> dict[str, float]:
     for term in terms:
         on = term.coef_A != 0
         metrics[f"{term.name}/rows"] = float(on.sum())
-        metrics[f"{term.name}/empty"] = float(term.empty)
-        metrics[f"{term.name}/zero_weight"] = float(term.zero_weight)
+        metrics |= {f"{term.name}/{idle}": float(term.idle == idle) for idle in IDLE}
         metrics[f"{term.name}/weight"] = float(term.weight_A[on].mean()) if on.any() else 0.0
         if term.term.scored:
             metrics[f"{term.name}/advantage"] = float(term.advantage_A[on].mean()) if on.any() else 0.0

@@ -23,7 +23,7 @@ from agentopd.config import STUDENT, Config
 from agentopd.errors import ConfigError, TrainingError
 from agentopd.evaluation import Panel
 from agentopd.models import load_model
-from agentopd.objective import Batch
+from agentopd.objective import Batch, Prepared
 from agentopd.rollout.policy import EXPERT
 from agentopd.training.arguments import AgentOPDConfig, settled
 from agentopd.training.build import Load, build_panel, build_river, panel_size, with_env
@@ -32,6 +32,13 @@ from agentopd.training.learner import Learner, save_batch
 from agentopd.training.recorder import Recorder
 from agentopd.training.river import Drawn, River, Watch, unwatched
 from agentopd.types import Trajectory
+
+
+PATIENCE = 20
+"""Steps from the first on that may pass without a row to train. Where there are rows, a reward that never differs is bad luck."""
+
+IDLE_STEPS = "train/idle_steps"
+"""The metric of how many steps in a row, up to this one, trained nothing."""
 
 
 class AgentOPDTrainer(Trainer):
@@ -120,11 +127,13 @@ class AgentOPDTrainer(Trainer):
         """Forward and backward of one global batch, micro-batch by micro-batch.
 
         Raises:
-            TrainingError: The loss is not finite, and the micro-batch is kept in the run folder; or it has no gradient.
+            TrainingError: The loss is not finite, and the micro-batch is kept in the run folder; or it has no gradient; or no step
+                so far had anything to train.
         """
         drawn: Drawn = inputs
         model.train()
         prepared, batches = self.learner.prepare(model, drawn.records, self.river.clock(drawn.step))
+        idle_steps = self._idle_steps(prepared, batches, drawn.step)
         total, outputs = 0.0, []
         for batch in batches:
             with self.compute_loss_context_manager():
@@ -134,10 +143,20 @@ class AgentOPDTrainer(Trainer):
             total += float(output.loss.detach())
             outputs.append((batch.row_A, output.signals))
         signals = self.learner.gather(len(prepared.rows), outputs)
-        self.step_metrics = {**prefixed("rollout/", drawn.metrics), **self.learner.metrics(prepared, signals, batches)}
+        seen = self.learner.metrics(prepared, signals, batches)
+        self.step_metrics = {**prefixed("rollout/", drawn.metrics), **seen, IDLE_STEPS: float(idle_steps)}
         self.river.learned({"loss": total, **self.step_metrics})
         self.recorder.keep(drawn, prepared, signals)
         return torch.tensor(total, device=self.args.device)
+
+    def _idle_steps(self, prepared: Prepared, batches: Sequence[Batch], step: int) -> int:
+        """How many steps in a row trained nothing, up to ``step``; an error where that is all there were and patience has ended."""
+        if prepared.idle is None:
+            return 0
+        count = int(self.river.last_metrics.get(IDLE_STEPS, 0)) + 1
+        if not batches and count == step + 1 == min(PATIENCE, self.state.max_steps):
+            raise TrainingError(f"none of the first {count} steps trained anything: {prepared.idle}")
+        return count
 
     def _require_trainable(self, loss: Tensor, step: int, batch: Batch) -> None:
         if not loss.requires_grad:

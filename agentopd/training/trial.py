@@ -10,6 +10,7 @@ from agentopd.errors import AgentOPDError, ConfigError
 from agentopd.objective import Head, LiveColumns, Objective, Rows, cut, loss, prepare, statistics
 from agentopd.objective.columns import Reals
 from agentopd.objective.contract import is_own
+from agentopd.objective.prepare import IDLE
 from agentopd.objective.rows import CORRECTED
 from agentopd.rollout import TaskStream
 from agentopd.rollout.policy import EXPERT
@@ -73,7 +74,7 @@ def _try(config: Config, kinds: Mapping[str, str], vocabulary: int) -> None:
     )
     rows = rows.with_live(LiveColumns(np.full(len(rows), -1.0), np.full(len(rows), 1.0)))
     names = config.objective.names  # told already, so that nothing is logged of made-up rows
-    told = {f"objective/{name}/{what}": 1.0 for name in names for what in ("empty", "zero_weight")}
+    told = {f"objective/{name}/{what}": 1.0 for name in names for what in IDLE}
     prepared = prepare(config.objective, rows, Clock(config.train.steps // 2, config.train.steps, told))
     for batch in cut(prepared, max_tokens=4096):
         hidden_A_H = torch.randn(len(batch.row_A), HIDDEN, generator=random).requires_grad_()
