@@ -124,10 +124,19 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def new_model(new: NewModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """A Llama (arXiv 2302.13971) with random float32 weights, no dropout, input and output embeddings tied.
+def new_model(
+    new: NewModel,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    dtype: Dtype = "float32",
+    attention: str = "sdpa",
+) -> PreTrainedModel:
+    """A Llama (arXiv 2302.13971) with random weights, no dropout, input and output embeddings tied.
 
-    The weights depend on ``seed`` alone; no global random generator moves.
+    The weights depend on ``seed`` alone, and are drawn in float32; no global random generator moves.
+
+    Raises:
+        ConfigError: There is no such ``attention`` here.
     """
     end, pad = Chat(tokenizer).end_of_turn, tokenizer.pad_token_id
     config = LlamaConfig(
@@ -146,11 +155,14 @@ def new_model(new: NewModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> P
         pad_token_id=pad,
         dtype=torch.float32,
     )
-    config._attn_implementation = "sdpa"
+    config._attn_implementation = attention
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model: PreTrainedModel = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
-    nn.Module.float(model)
+        try:
+            model: PreTrainedModel = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+        except (ValueError, ImportError) as error:  # an attention that transformers, or this machine, does not have
+            raise ConfigError(f"attention={attention!r}: {_first_line(error)}") from error
+    nn.Module.to(model, getattr(torch, dtype))
     return nn.Module.eval(model)
 
 

@@ -73,6 +73,14 @@ class Key:
     def __str__(self) -> str:
         return f"{self.run}/{self.step}/{self.index}/{self.attempt}"
 
+    @classmethod
+    def parse(cls, text: str) -> Key:
+        """The key of a text form; ValueError where it is none."""
+        run, *numbers = text.rsplit("/", 3)
+        if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
+            raise ValueError(f"{text!r} is no key; its form is run/step/index/attempt, such as quickstart/12/3/0")
+        return cls(run, *map(int, numbers))
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -191,6 +199,8 @@ class Trajectory(ArrayEquality):
     ``turns``: ``agentopd.chat.conversation`` puts both together."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """The schemas of the tools that the policy was shown, as chat templates take them."""
+    origin: Key | None = None
+    """The key under which the episode was played, where ``key`` names another learning from it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

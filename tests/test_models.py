@@ -215,6 +215,16 @@ def test_a_new_model_fits_its_tokenizer() -> None:
     assert not model.training
 
 
+def test_a_new_model_has_the_type_and_attention_that_are_asked_for() -> None:
+    model = new_model(TINY, TOKENIZER, 0, "bfloat16", "eager")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model.config._attn_implementation == "eager"
+    for drawn, rounded in zip(new_model(TINY, TOKENIZER, 0).parameters(), model.parameters(), strict=True):
+        assert torch.equal(drawn.bfloat16(), rounded)
+    with pytest.raises(ConfigError, match=r"attention='flashy': ValueError: .*flashy"):
+        new_model(TINY, TOKENIZER, 0, "float32", "flashy")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     new_model(TINY, TOKENIZER, 0).save_pretrained(tmp_path)

@@ -10,6 +10,7 @@ and it is appended to the tokens that the model itself produced. How that went i
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from transformers import PreTrainedTokenizerBase
@@ -89,6 +90,11 @@ class Chat:
     def end_of_turn(self) -> int:
         """The id that ends an assistant's turn."""
         return self._template.end_of_turn
+
+    @cached_property
+    def longest_token(self) -> int:
+        """No token stands for more characters of text than this, so n characters take n / this many tokens or more."""
+        return max(map(len, self.tokenizer.get_vocab()))
 
     def prompt(self, messages: Sequence[Message], tools: Tools = None) -> list[int]:
         """The tokens of a conversation, the generation prompt included.

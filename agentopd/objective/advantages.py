@@ -16,6 +16,7 @@ from agentopd.objective.rows import Rows
 from agentopd.settings.choice import Registry
 from agentopd.types import Bools
 
+Part: TypeAlias = Annotated[float, Field(ge=0.0)]
 Discount: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 Baseline: TypeAlias = Literal["none", "batch_mean", "group_mean", "group_normalised"]
 OUTCOME = "outcome"
@@ -145,8 +146,8 @@ def advantage_sum(
     advantage_A: Reals,
     *,
     reward_name: str = OUTCOME,
-    distillation: float = 1.0,
-    reinforcement: float = 1.0,
+    distillation: Part = 1.0,
+    reinforcement: Part = 1.0,
     baseline: Baseline = "group_normalised",
 ) -> Reals:
     """distillation * A + reinforcement * A_rl, with A_rl from a reward's undiscounted return (MOPD, arXiv 2601.02780; ATOD).

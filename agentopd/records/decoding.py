@@ -58,6 +58,7 @@ def _trajectory(row: dict[str, Any]) -> Trajectory:
         versions=from_json(row["versions"]),
         opening=tuple(map(from_json, row["opening"])),
         tools=tuple(map(from_json, row["tools"])),
+        origin=None if row["origin"] is None else Key.parse(row["origin"]),
     )
 
 

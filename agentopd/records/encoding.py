@@ -66,6 +66,7 @@ def _plain_columns(trajectory: Trajectory) -> dict[str, Any]:
         "seed": task.seed,
         "split": task.split,
         "tags": task.tags,
+        "origin": None if trajectory.origin is None else str(trajectory.origin),
         "source": trajectory.segments[0].source if trajectory.segments else None,
         "success": outcome.success,
         "reward": outcome.total_reward,

@@ -194,10 +194,10 @@ def _newest_first(files: Iterable[StepFile]) -> list[StepFile]:
 def _parsed(key: Key | str) -> Key:
     if isinstance(key, Key):
         return key
-    parts = key.rsplit("/", 3) if isinstance(key, str) else []
-    if len(parts) != 4 or not all(part.isdecimal() for part in parts[1:]):
-        raise RecordError(f"{key!r} is no key; its form is run/step/index/attempt, such as quickstart/12/3/0")
-    return Key(parts[0], *map(int, parts[1:]))
+    try:
+        return Key.parse(str(key))
+    except ValueError as error:
+        raise RecordError(str(error)) from None
 
 
 def _ranges(steps: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ FORMAT = b"agentopd.format"
 RECORDS = b"records"
 SIGNALS = b"signals"
 VERSION = b"agentopd.version"
-CURRENT = b"2"
+CURRENT = b"3"
 
 _TEXT = pa.string()
 _TEXTS = pa.list_(_TEXT)
@@ -87,6 +87,7 @@ PLAIN: Mapping[str, pa.DataType] = {
     "step": pa.int64(),
     "index": pa.int64(),
     "attempt": pa.int64(),
+    "origin": _TEXT,
     "env": _TEXT,
     "task": _TEXT,
     "seed": pa.uint64(),
@@ -101,7 +102,7 @@ PLAIN: Mapping[str, pa.DataType] = {
     "errors": pa.int64(),
     "failure": _TEXT,
 }
-"""One value an episode: ``task`` is ``Task.id``, ``source`` that of the first segment, ``turns``, ``tokens`` (of all segments) and
+"""One value an episode: ``origin`` is null for an episode that its own run played, ``task`` is ``Task.id``, ``source`` that of the first segment, ``turns``, ``tokens`` (of all segments) and
 ``errors`` (bad actions) are counts, ``failure`` is its kind or null."""
 
 SCHEMA = pa.schema(

@@ -150,6 +150,9 @@ class Episode:
 
     def _following(self, action: Action, observations: Sequence[Message]) -> Following | None:
         """How the observations would enter the context; None where they do not fit."""
+        characters = sum(len(message["content"]) for message in observations)
+        if characters > self._settings.max_length * self._chat.longest_token:
+            return None  # known before megabytes are tokenised, while all other episodes wait
         extension = self._chat.extend(self._messages, action, observations, self._tools)
         messages = [*self._messages, action.message, *observations]
         past = 0 if extension.drift == "forked" else len(self._segments[-1].tokens)

@@ -122,7 +122,10 @@ class River:
         if source.kind == "fresh":
             return self._play(name, source, range(step * count, (step + 1) * count), step, base)
         again = self._pools[name].draw(step, count * source.per_task)
-        return [replace(trajectory, key=Key(self.run, step, base + i)) for i, trajectory in enumerate(again)]
+        return [
+            replace(trajectory, key=Key(self.run, step, base + i), origin=trajectory.origin or trajectory.key)
+            for i, trajectory in enumerate(again)
+        ]
 
     def _play(self, name: str, source: Source, indices: Sequence[int], step: int, first: int) -> list[Trajectory]:
         """Plays the tasks ``indices`` under the weights, and the shares of actors, of this moment."""

@@ -60,10 +60,11 @@ def _fitted(
     """The model that is ``wanted``, after its stage, from the cache where some run has made it before."""
     if stage is None:
         return fresh(wanted, tokenizer, seed)
+    fitted_as = wanted if wanted.new is None else wanted.model_copy(update={"dtype": "float32"})
     content = [wanted.model_dump(), seed, *_decides_fit(config, stage, tokenizer)]
 
     def make(folder: Path) -> None:
-        model = fresh(wanted, tokenizer, seed)
+        model = fresh(fitted_as, tokenizer, seed)
         fit(config, stage, model, tokenizer, say, what)
         model.save_pretrained(folder)
 
@@ -73,7 +74,9 @@ def _fitted(
 
 def fresh(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
     """The model that ``config`` names, before any stage."""
-    return load_model(config) if config.new is None else new_model(config.new, tokenizer, seed)
+    if config.new is None:
+        return load_model(config)
+    return new_model(config.new, tokenizer, seed, config.dtype, config.attention)
 
 
 def fit(

@@ -33,7 +33,6 @@ from agentopd.training.recorder import Recorder
 from agentopd.training.river import Drawn, River, Watch, unwatched
 from agentopd.types import Trajectory
 
-
 PATIENCE = 20
 """Steps from the first on that may pass without a row to train. Where there are rows, a reward that never differs is bad luck."""
 

@@ -60,6 +60,8 @@ class Ladder(TextEnv):
     def respond(self, text: str) -> str:
         if self.trouble == "step":
             raise KeyError("step")
+        if self.trouble == "flood":
+            return "a " * 1_000_000
         return super().respond(text)
 
     def expert(self) -> str:

@@ -213,6 +213,18 @@ def test_overflow_drops_the_oldest_turns_and_forks() -> None:
     assert rollout_metrics([trajectory])["drift/forked"] == len(forks)
 
 
+@pytest.mark.parametrize("on_overflow", ["truncate", "drop_oldest"])
+def test_an_observation_that_cannot_fit_is_kept_and_never_tokenised(
+    on_overflow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Rollout.model_validate({"max_length": 4096, "on_overflow": on_overflow, "max_new_tokens": 100})
+    monkeypatch.setattr(Chat, "extend", lambda *_: pytest.fail("tokenised"))
+    flood = play("Hello.", trouble="flood", settings=settings)
+    assert flood.outcome.stop == "overflow"
+    assert len(flood.turns[0].observations[0]["content"]) == 2_000_000
+    assert chat().longest_token >= len(CLIMB.split()[0])
+
+
 def test_a_first_prompt_that_does_not_fit_is_refused_before_the_run() -> None:
     tasks = [a.task for a in assignments(2)]
     check_first_prompts(tasks, chat(), ROOMY)

@@ -1,9 +1,11 @@
-"""What one step draws: from which sources, and how many tasks of each."""
+"""What one step draws: from which sources, how many tasks of each, and under which keys."""
 
 from collections import Counter
 from pathlib import Path
 
 import training_cases as cases
+
+from agentopd.types import Key
 
 EXPERTS = "method={sources: {a: {actors: {expert: 1}}, b: {actors: {expert: 1}}}, where: {}, target: {kind: taken}}"
 
@@ -14,3 +16,14 @@ def test_sources_share_exactly_the_tasks_of_a_step_and_every_step_alike(tmp_path
         records = river.draw(step).records
         assert Counter(record.trajectory.segments[0].source for record in records) == {"a": 3, "b": 2}
         assert [record.trajectory.key.index for record in records] == list(range(5))
+
+
+def test_an_episode_that_is_learned_from_again_keeps_the_key_it_was_played_under(tmp_path: Path) -> None:
+    first = cases.trainer(cases.tiny(method="sft"), tmp_path)
+    drawn = [record.trajectory for record in first.river.draw(3).records]
+    assert [t.key for t in drawn] == [Key(drawn[0].key.run, 3, 0), Key(drawn[0].key.run, 3, 1)]
+    assert all(t.origin is not None and t.origin.step == 0 for t in drawn)
+    again = cases.trainer(cases.tiny(method="sft"), tmp_path / "again", train_dataset=drawn)
+    assert {record.trajectory.origin for record in again.river.draw(1).records} == {t.origin for t in drawn}
+    played = cases.trainer(cases.tiny(), tmp_path / "fresh").river.draw(1).records
+    assert all(record.trajectory.origin is None for record in played)

@@ -227,6 +227,19 @@ def test_a_stage_is_made_once_and_its_model_keeps_the_type_that_was_asked_for(
     assert said[0].startswith(f"cold-start: taken from {tmp_path / 'cache'}/cold-start-")
 
 
+@pytest.mark.parametrize("stage", [COLD, "stages.cold_start=null"])
+def test_new_weights_are_fitted_in_float32_and_trained_in_the_type_that_was_asked_for(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted_as = []
+    monkeypatch.setattr(stages, "fit", lambda *args: fitted_as.append(args[2].dtype))
+    overrides = [stage, f"stages.cache={tmp_path / 'cache'}", "student.dtype=bfloat16", "student.attention=eager"]
+    student = stages.student_of(cases.tiny(*overrides), cases.tokenizer(), print)
+    assert student.dtype == torch.bfloat16
+    assert student.config._attn_implementation == "eager"
+    assert fitted_as == ([torch.float32] if stage == COLD else [])
+
+
 @pytest.mark.parametrize(
     ("method", "used"),
     [("agentopd", {"teacher"}), ("gkd", {"teacher"}), ("dagger", {"expert"}), ("grpo", set()), ("sft", set())],
