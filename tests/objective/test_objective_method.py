@@ -75,7 +75,10 @@ def test_a_full_divergence_as_a_policy_gradient_reward_is_refused() -> None:
         ),
         ({**SCORED, "coupling": "advantage_sum"}, "every source has per_task: 1"),
         ({"coupling": {"kind": "advantage_sum", "baseline": "none"}}, "no term here has one"),
-        ({"coupling": {"kind": "advantage_sum", "reinforcement": -0.5}}, "reinforcement\\s.*greater than or equal to 0"),
+        (
+            {"coupling": {"kind": "advantage_sum", "reinforcement": -0.5}},
+            "reinforcement\\s.*greater than or equal to 0",
+        ),
         ({"terms": []}, "at least one term"),
         ({"terms": [{"name": "a"}, {"name": "a"}]}, "two terms share a name"),
         ({"terms": [{"name": "term1"}, {}]}, "two terms share a name among term1, term1"),
