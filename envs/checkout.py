@@ -23,6 +23,9 @@ GOODS = (
     "plums",
 )
 
+DEAREST = 54
+"""So that two kinds of goods never cost more than three digits: small models copy four digits badly, as seldom as they see them."""
+
 PRICES = ("{}", "it costs {}")
 RESULTS = ("{}", "it is {}")
 """How a tool words its answer. It varies so that a number must be found by what it is, not by how far back it stands."""
@@ -53,9 +56,8 @@ class Checkout(TextEnv):
         names = [str(name) for name in self.np_random.choice(GOODS, self.items, replace=False)]
         quantities = self.np_random.integers(2, 10, self.items).tolist()
         self.basket: dict[str, int] = dict(zip(names, quantities, strict=True))
-        self.prices: dict[str, int] = dict(
-            zip(GOODS, self.np_random.integers(11, 100, len(GOODS)).tolist(), strict=True)
-        )
+        prices = self.np_random.integers(11, DEAREST + 1, len(GOODS)).tolist()
+        self.prices: dict[str, int] = dict(zip(GOODS, prices, strict=True))
         self.answer = sum(quantity * self.prices[name] for name, quantity in self.basket.items())
         self.seen: set[str] = set()
         self.calculated = False
