@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.measured import keep, kept
 
 RESULTS = Path(__file__).parent / "results" / "cold_start.json"
-COUNTS = (48, 64, 96, 128, 160, 192)
+COUNTS = (48, 64, 96, 128, 160)
 SEEDS = (10, 11, 12)
 TASKS = 200
 AIM = 0.40

@@ -26,7 +26,7 @@ class TransformersPolicy:
     """
 
     def __init__(self, model: PreTrainedModel, end_of_turn: int, settings: Rollout) -> None:
-        """Keeps a reference to ``model``; call :meth:`refresh` whenever its weights have changed.
+        """Keeps a reference to ``model``; call :meth:`update` whenever its weights have changed.
 
         Raises:
             ConfigError: The model's attention is neither ``sdpa`` nor ``eager``.
@@ -63,10 +63,10 @@ class TransformersPolicy:
         for episode in episodes:
             self._entries.pop(episode, None)
 
-    def refresh(self) -> None:
-        """The weights changed: every cache dies, and the version grows."""
+    def update(self, model: PreTrainedModel, version: int) -> None:
+        """The weights of the model it holds have changed in place: every cache dies. ``model`` is that one, wrapped or not."""
         self._entries.clear()
-        self.version += 1
+        self.version = version
 
     def _generate(self, rows: list[Row]) -> None:
         self._catch_up(rows)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from pydantic import Field
+from transformers import PreTrainedModel
 
 from agentopd.settings.choice import Settings
 from agentopd.types import Key, Task
@@ -45,7 +46,7 @@ class Policy(Protocol):
 
     @property
     def version(self) -> int:
-        """How often the weights have changed."""
+        """How often the weights have changed, as :meth:`update` was told last."""
         ...
 
     def act(self, requests: Sequence[Request]) -> list[Generation]:
@@ -56,8 +57,8 @@ class Policy(Protocol):
         """These episodes are over: what was kept for them is freed."""
         ...
 
-    def refresh(self) -> None:
-        """The weights changed: the version grows, and caches die."""
+    def update(self, model: PreTrainedModel, version: int) -> None:
+        """The weights are now those of ``model``, as ``version``: a copy of them is replaced, and caches die."""
         ...
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from transformers import PreTrainedModel
+
 from agentopd.errors import PolicyError
 from agentopd.rollout.policy import Generation, Request
 
@@ -32,9 +34,9 @@ class ScriptedPolicy:
         for episode in episodes:
             self._turn.pop(episode, None)
 
-    def refresh(self) -> None:
-        """The version grows; there is no cache."""
-        self.version += 1
+    def update(self, model: PreTrainedModel, version: int) -> None:
+        """Notes the version; there are no weights and no cache."""
+        self.version = version
 
     def _tokens(self, request: Request) -> Sequence[int]:
         if request.script is not None:

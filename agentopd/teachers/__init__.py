@@ -20,6 +20,7 @@ from agentopd.teachers.base import (
     tokens_of,
     turns_of,
 )
+from agentopd.teachers.corrections import corrections
 
 TEACHERS: Registry = {"local": local.local, "reward": rewards.reward, "expert": expert.expert}
 """Functions ``(context: TeacherContext, *, settings...) -> Teacher``, read by ``OneOf("teacher", TEACHERS)``."""
@@ -66,6 +67,7 @@ __all__ = [
     "TeacherContext",
     "annotate",
     "build_teachers",
+    "corrections",
     "rowless",
     "tokens_of",
     "turns_of",

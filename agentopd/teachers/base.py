@@ -42,8 +42,12 @@ class Teacher(Protocol):
         """The turns and tokens that it teaches."""
 
     @property
-    def advice(self) -> bool:
-        """Whether rollout must record what the environment's expert would have done."""
+    def corrects(self) -> bool:
+        """Whether its annotations hold corrected actions."""
+
+    @property
+    def needs_expert(self) -> bool:
+        """Whether rollout must record, as ``turn.advice``, what the environment's expert would have done."""
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -72,7 +76,8 @@ class Stateless:
 
     name: str
     where: Where = EVERYWHERE
-    advice: bool = False
+    corrects: bool = False
+    needs_expert: bool = False
     heads: Mapping[str, Head] = field(default_factory=dict)
     model: PreTrainedModel | None = None
 

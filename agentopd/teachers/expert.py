@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 
-import numpy as np
-
 from agentopd.chat import Chat
-from agentopd.chat.conversation import conversation
 from agentopd.errors import TeacherError
-from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, turns_of
-from agentopd.types import CONTEXT, Annotation, Bools, Segment, Trajectory, Turn
+from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, turns_of
+from agentopd.teachers.corrections import corrections
+from agentopd.types import Annotation, Bools, Trajectory
 from agentopd.where import Where
 
 
@@ -27,7 +25,7 @@ def expert(context: TeacherContext, *, where: Where = EVERYWHERE) -> Teacher:
         context: What the run lends.
         where: The turns it corrects; the others it skips.
     """
-    return ExpertTeacher(name=context.name, where=where, advice=True, chat=context.chat)
+    return ExpertTeacher(name=context.name, where=where, corrects=True, needs_expert=True, chat=context.chat)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,31 +58,5 @@ class ExpertTeacher(Stateless):
             )
 
     def _annotation(self, trajectory: Trajectory, selected_S: Bools) -> Annotation:
-        advised_S = selected_S & np.array([turn.advice is not None for turn in trajectory.turns], dtype=np.bool_)
-        corrected_S = tuple(turn.advice if advised_S[s] else None for s, turn in enumerate(trajectory.turns))
-        segments = tuple(
-            self._corrected(trajectory, turn, action)
-            for turn, action in zip(trajectory.turns, corrected_S, strict=True)
-            if action is not None
-        )
-        return rowless(self.name, trajectory, skip_S=~advised_S, corrected_S=corrected_S, segments=segments)
-
-    def _corrected(self, trajectory: Trajectory, turn: Turn, action: str) -> Segment:
-        """What the student saw up to ``turn``, then ``action`` as the student would have written it there."""
-        if not trajectory.opening:
-            raise TeacherError(
-                f"teacher {self.name!r}, trajectory {trajectory.key}: it has no opening, and a correction is written after "
-                "the conversation; give the trajectory the messages that came before its first action"
-            )
-        seen_T = trajectory.segments[turn.segment].tokens_T[: turn.start]
-        messages = conversation(trajectory, turn.index, self.chat)
-        written_T = np.array(self.chat.write(messages, action, trajectory.tools), dtype=np.int32)
-        acted_T = np.arange(len(seen_T) + len(written_T)) >= len(seen_T)
-        return Segment(
-            tokens_T=np.concatenate([seen_T, written_T]),
-            turn_T=np.where(acted_T, turn.index, CONTEXT).astype(np.int32),
-            actor_T=np.where(acted_T, 0, CONTEXT).astype(np.int32),
-            trainable_T=acted_T,
-            logprob_T=np.zeros(len(acted_T), dtype=np.float32),
-            source="corrected",
-        )
+        corrected_S = [turn.advice if selected_S[s] else None for s, turn in enumerate(trajectory.turns)]
+        return corrections(self.name, self.chat, trajectory, corrected_S)

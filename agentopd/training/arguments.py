@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
-from agentopd.config import Config
+from agentopd.config import Config, Train
 from agentopd.errors import ConfigError
 from agentopd.settings.choice import nearest
 
@@ -41,11 +41,17 @@ UNREAD: dict[str, str] = {
 
 @dataclass
 class AgentOPDConfig(TrainingArguments):
-    """TrainingArguments with one field more: the whole configuration of the run."""
+    """TrainingArguments with one field more: the whole configuration of the run.
+
+    What its ``train`` decides (steps, learning rate, schedule, betas, when to evaluate and to save, ...) and its seed are taken from it
+    wherever an argument has transformers' default; any other value given here wins.
+    """
 
     agentopd: Config | None = field(default=None, metadata={"help": "The configuration: see agentopd.load_config."})
 
     def __post_init__(self) -> None:
+        if self.agentopd is not None:
+            self._follow(self.agentopd)
         for name, value in FIXED.items():
             if getattr(self, name) not in (value, getattr(TrainingArguments, name)):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: the trainer needs {value!r}; leave it out")
@@ -59,6 +65,12 @@ class AgentOPDConfig(TrainingArguments):
         super().__post_init__()  # type: ignore[no-untyped-call]
         _require_alone(self.world_size)
         _require_schedule(self)
+
+    def _follow(self, config: Config) -> None:
+        steps = self.max_steps if self.max_steps > 0 else config.train.steps
+        for name, value in _decided(config.train, steps, config.seed).items():
+            if getattr(self, name) == getattr(TrainingArguments, name):
+                setattr(self, name, value)
 
     def _require_read(self) -> None:
         for name, instead in UNREAD.items():
@@ -99,29 +111,10 @@ def arguments(config: Config, output: Path | None) -> AgentOPDConfig:
             value is wrong; or this is one process of several.
     """
     train = config.train
-    decided: dict[str, Any] = {
+    decided = _decided(train, train.steps, config.seed) | {
         # transformers makes this folder even where it saves nothing
         "output_dir": str(output or tempfile.gettempdir()),
-        "max_steps": train.steps,
-        "learning_rate": train.learning_rate,
-        "lr_scheduler_type": train.schedule
-        if train.warmup_steps == 0 or train.schedule != "constant"
-        else "constant_with_warmup",
-        "warmup_steps": train.warmup_steps,
-        "optim": train.optimizer,
-        "adam_beta1": train.betas[0],
-        "adam_beta2": train.betas[1],
-        "weight_decay": train.weight_decay,
-        "max_grad_norm": train.max_grad_norm,
-        "seed": config.seed,
-        "logging_strategy": "steps",
-        "logging_steps": 1,
-        "eval_strategy": "steps" if train.eval_every else "no",
-        "eval_steps": train.eval_every or None,
         "save_strategy": "steps" if output else "no",
-        "save_steps": train.save_every or train.steps,
-        "metric_for_best_model": "success" if train.eval_every else None,
-        "greater_is_better": True if train.eval_every else None,
     }
     defaults: dict[str, Any] = {"report_to": [], "disable_tqdm": True, "save_total_limit": 2}
     _check(train.arguments, decided)
@@ -135,6 +128,32 @@ def arguments(config: Config, output: Path | None) -> AgentOPDConfig:
         raise
     except (ValueError, TypeError, ImportError) as error:  # for instance an optimizer that does not exist
         raise ConfigError(f"train: transformers' TrainingArguments refuses a value: {error}") from error
+
+
+def _decided(train: Train, steps: int, seed: int) -> dict[str, Any]:
+    """The arguments that a configuration decides, by transformers' names."""
+    return {
+        "max_steps": steps,
+        "learning_rate": train.learning_rate,
+        "lr_scheduler_type": train.schedule
+        if train.warmup_steps == 0 or train.schedule != "constant"
+        else "constant_with_warmup",
+        "warmup_steps": train.warmup_steps,
+        "optim": train.optimizer,
+        "adam_beta1": train.betas[0],
+        "adam_beta2": train.betas[1],
+        "weight_decay": train.weight_decay,
+        "max_grad_norm": train.max_grad_norm,
+        "seed": seed,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "eval_strategy": "steps" if train.eval_every else "no",
+        "eval_steps": train.eval_every or None,
+        "save_strategy": "steps",
+        "save_steps": train.save_every or steps,
+        "metric_for_best_model": "success" if train.eval_every else None,
+        "greater_is_better": True if train.eval_every else None,
+    }
 
 
 def settled(args: AgentOPDConfig) -> Config:

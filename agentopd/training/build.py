@@ -11,7 +11,7 @@ from agentopd.config import STUDENT, Config
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
 from agentopd.models import ModelConfig
-from agentopd.rollout import EnvConfig, TaskStream, TransformersPolicy
+from agentopd.rollout import EnvConfig, Rollout, TaskStream, TransformersPolicy
 from agentopd.rollout.policy import EXPERT, Policy
 from agentopd.rollout.scripted import ScriptedPolicy
 from agentopd.teachers import Teacher, build_teachers
@@ -65,7 +65,12 @@ def build_policies(
 ) -> dict[str, Policy]:
     """The student, and every teacher with a model, as policies."""
     models = {STUDENT: student} | {name: t.model for name, t in teachers.items() if t.model is not None}
-    return {name: TransformersPolicy(model, chat.end_of_turn, config.rollout) for name, model in models.items()}
+    return {name: build_policy(model, chat, config.rollout) for name, model in models.items()}
+
+
+def build_policy(model: PreTrainedModel, chat: Chat, settings: Rollout) -> Policy:
+    """What acts by ``model``: the one place that chooses an engine."""
+    return TransformersPolicy(model, chat.end_of_turn, settings)
 
 
 def panel_size(config: Config, tasks: int | None) -> int:
@@ -98,7 +103,7 @@ def build_panel(
     settings = config.rollout.model_copy(
         update={"temperature": config.evaluation.temperature, "top_p": 1.0, "top_k": 0}
     )
-    policy: Policy = ScriptedPolicy() if model is None else TransformersPolicy(model, chat.end_of_turn, settings)
+    policy: Policy = ScriptedPolicy() if model is None else build_policy(model, chat, settings)
     actor = EXPERT if model is None else STUDENT
     return run_panel(
         panel_tasks(config, count, split),

@@ -10,17 +10,16 @@ from agentopd.chat import Chat
 from agentopd.config import Config
 from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig, load_tokenizer
-from agentopd.objective.spec import Objective
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.policy import EXPERT
 from agentopd.rollout.preflight import check_first_prompts
-from agentopd.training.roles import LOCAL, learns_from_corrections, used_teachers
+from agentopd.training.roles import LOCAL, SILENT, learns_from_corrections, used_teachers
 
 
 def check_experts(config: Config) -> None:
     """Raises ConfigError where the method learns from experts and an environment has none."""
-    lacking = without_experts(config) if learns_from_experts(config.objective) else []
+    lacking = without_experts(config) if learns_from_experts(config) else []
     if lacking:
         raise ConfigError(
             f"objective: this method learns from the environments' experts, and {', '.join(lacking)} has none; define expert() "
@@ -28,10 +27,11 @@ def check_experts(config: Config) -> None:
         )
 
 
-def learns_from_experts(objective: Objective) -> bool:
-    """Whether an expert acts, or corrects what the student did."""
-    acts = any(EXPERT in source.actors for source in objective.sources.values())
-    return acts or learns_from_corrections(objective)
+def learns_from_experts(config: Config) -> bool:
+    """Whether the environments' own expert acts, or corrects what the student did."""
+    acts = any(EXPERT in source.actors for source in config.objective.sources.values())
+    kinds = {choice.kind for choice in config.teachers.values()}
+    return acts or (learns_from_corrections(config.objective) and (EXPERT in kinds or kinds <= SILENT))
 
 
 def without_experts(config: Config) -> list[str]:

@@ -133,7 +133,7 @@ class River:
         assignments = assign(
             self._stream, indices, name, actors, source.per_task, self.run, step, self.config.seed, first
         )
-        advice = any(teacher.advice for teacher in self._annotators.values())
+        advice = any(teacher.needs_expert for teacher in self._annotators.values())
         with self.watch("episodes", len(assignments)) as on_done:
             return collect(assignments, self.policies, self.chat, self.config.rollout, advice=advice, on_done=on_done)
 
@@ -143,7 +143,7 @@ class River:
 
     def weights_changed(self, student: PreTrainedModel) -> None:
         """Tells policies and teachers that an optimiser step was taken."""
-        self.policies[STUDENT].refresh()
+        self.policies[STUDENT].update(student, self.policies[STUDENT].version + 1)
         for teacher in self._annotators.values():
             teacher.after_step(student)
 
@@ -156,11 +156,9 @@ class River:
             "teachers": teachers,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues from :meth:`state`."""
+    def restore(self, state: Mapping[str, Any], student: PreTrainedModel) -> None:
+        """Continues from :meth:`state`, with the weights of that moment."""
         self.last_metrics = dict(state["last_metrics"])
-        student = self.policies[STUDENT]
-        while student.version < state["version"]:  # caches die too: the weights have been loaded
-            student.refresh()
+        self.policies[STUDENT].update(student, state["version"])
         for name, teacher in self._annotators.items():
             teacher.restore(state["teachers"][name])

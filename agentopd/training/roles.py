@@ -13,7 +13,7 @@ from agentopd.teachers import Teacher
 LOCAL = "local"
 """The kind of teacher that is a model in this process."""
 SILENT = {LOCAL, "reward"}
-"""Kinds that never correct. Of any other it is known once the teacher is made, by its ``advice``."""
+"""Kinds that never correct. Of any other it is known once the teacher is made, by its ``corrects``."""
 
 
 def learns_from_corrections(objective: Objective) -> bool:
@@ -46,9 +46,9 @@ def annotators(objective: Objective, teachers: Mapping[str, Teacher]) -> dict[st
         ConfigError: It learns from corrections, and none corrects.
     """
     corrected = learns_from_corrections(objective)
-    if corrected and not any(teacher.advice for teacher in teachers.values()):
+    if corrected and not any(teacher.corrects for teacher in teachers.values()):
         raise _nobody_corrects()
-    return {n: t for n, t in teachers.items() if n in objective.teachers() or (corrected and t.advice)}
+    return {n: t for n, t in teachers.items() if n in objective.teachers() or (corrected and t.corrects)}
 
 
 def _nobody_corrects() -> ConfigError:

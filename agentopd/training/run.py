@@ -17,10 +17,10 @@ from agentopd.evaluation import Panel
 from agentopd.models import ModelConfig, load_model, load_tokenizer
 from agentopd.objective.spec import Objective
 from agentopd.records import RecordWriter
-from agentopd.rollout import TaskStream, TransformersPolicy, assign, collect, rollout_metrics
+from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import EXPERT, Policy
 from agentopd.training.arguments import arguments
-from agentopd.training.build import build_panel, panel_size
+from agentopd.training.build import build_panel, build_policy, panel_size
 from agentopd.training.callbacks import MetricsFile, Progress
 from agentopd.training.display import attended, say, watch
 from agentopd.training.folder import RunFolder, require_free, step_of
@@ -229,7 +229,7 @@ def play(config: Config, episodes: int, output: Path, actor: str, model: Path | 
     policies: dict[str, Policy] = {}
     if actor == STUDENT:
         student = load_model(where) if where.new is None else student_of(config, tokenizer, say)
-        policies[STUDENT] = TransformersPolicy(student, chat.end_of_turn, config.rollout)
+        policies[STUDENT] = build_policy(student, chat, config.rollout)
     stream = TaskStream(config.envs, config.seed, "train")
     assignments = assign(stream, range(episodes), "fresh", {actor: 1.0}, 1, output.name, 0, config.seed)
     with watch("episodes", episodes) as on_done:

@@ -244,7 +244,7 @@ class AgentOPDTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.river.restore(json.loads((Path(resume_from_checkpoint) / RIVER).read_text(encoding="utf-8")))
+        self.river.restore(json.loads((Path(resume_from_checkpoint) / RIVER).read_text(encoding="utf-8")), self.student)
 
 
 def _adapted(model: PreTrainedModel, peft_config: Any) -> Any:

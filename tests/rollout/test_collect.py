@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rollout_ladder import CLIMB, LADDER, PLAIN, ROOMY, assignments, chat, play, say, student
+from transformers import PreTrainedModel
 
 import agentopd.env as environments
 from agentopd.chat import Chat, Extension
@@ -43,7 +44,7 @@ class Recorder:
     def release(self, episodes: Sequence[int]) -> None:
         self.policy.release(episodes)
 
-    def refresh(self) -> None: ...
+    def update(self, model: PreTrainedModel, version: int) -> None: ...
 
 
 def test_invariant_1_token_in_token_out() -> None:

@@ -199,7 +199,7 @@ def test_refresh_drops_every_cache_and_counts() -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.1)
-    policy.refresh()
+    policy.update(model, 1)
     request = conversation.request()
     [generation] = policy.act([request])
     assert policy.version == 1

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -16,8 +17,16 @@ PAGE = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text()
 
 
 def snippet(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    return str(found)
+    """All snippets of one language, in their order."""
+    return "\n".join(re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL))
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a person has after typing in the page's Python."""
+    made = ModuleType("my_teachers")
+    monkeypatch.setitem(sys.modules, "my_teachers", made)
+    exec(snippet("python"), made.__dict__)
 
 
 def test_the_two_teachers_of_the_page_route_by_where() -> None:
@@ -32,13 +41,28 @@ def test_the_two_teachers_of_the_page_route_by_where() -> None:
     assert judge.reward_S[3] == 0.5
 
 
-def test_the_kind_of_the_page_runs_by_its_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("my_teachers")
-    monkeypatch.setitem(sys.modules, "my_teachers", module)
-    exec(snippet("python"), module.__dict__)
+@pytest.mark.usefixtures("module")
+def test_the_kind_of_the_page_runs_by_its_import_path() -> None:
     choice = OneOf("teacher", TEACHERS).validate({"kind": "my_teachers:brevity", "limit": 1, "where": {"max_turn": 1}})
     ours = context()
     teachers = build_teachers({"short": choice}, ours.chat, ours.load, 1.0)
     (said,) = annotate(teachers, [episode("..00.1.222")])[0].annotations
     assert said.reward_S[:2].tolist() == [-1.0, 0.0]
     assert said.skip_S.tolist() == [False, False, True]
+
+
+@pytest.mark.usefixtures("module")
+def test_the_editor_of_the_page_corrects_turns_that_ended_in_an_error() -> None:
+    choice = OneOf("teacher", TEACHERS).validate({"kind": "my_teachers:editor"})
+    ours = context()
+    (editor,) = build_teachers({"editor": choice}, ours.chat, ours.load, 1.0).values()
+    assert editor.corrects
+    assert not editor.needs_expert
+    played = episode("..00.1.222")
+    played = replace(played, turns=(played.turns[0], replace(played.turns[1], errors=("no_call",)), played.turns[2]))
+    (said,) = editor.annotate([played])
+    assert said.skip_S.tolist() == [True, False, True]
+    (segment,) = said.segments
+    assert segment.turn_T[: played.turns[1].start].tolist() == [-1] * played.turns[1].start
+    written = ours.chat.write([], str(said.corrected_S[1]), ())
+    assert segment.tokens_T[played.turns[1].start :].tolist() == written

@@ -30,7 +30,7 @@ def test_reward_repeats_the_step_rewards() -> None:
     assert not said.skip_S.any()
     assert isinstance(said.block, Sampled)
     assert len(said.taken_N) == 0
-    assert not teacher.advice
+    assert not teacher.corrects
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,8 @@ def test_a_correction_stands_after_exactly_what_the_student_saw() -> None:
     trajectory = episode("...00..11.", "....22", advice={1: "go on", 2: "stop"})
     teacher = expert(context("mentor"))
     said = teacher.annotate([trajectory])[0]
-    assert teacher.advice
+    assert teacher.corrects
+    assert teacher.needs_expert
     assert said.corrected_S == (None, "go on", "stop")
     assert said.skip_S.tolist() == [True, False, False]
     written = ByteChat().write([], "go on", [])

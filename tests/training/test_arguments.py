@@ -102,10 +102,22 @@ def test_a_schedule_gets_what_it_takes(schedule: str, given: Any, complaint: str
             make()
 
 
+def test_what_is_left_out_in_python_comes_from_the_configuration(tmp_path: Path) -> None:
+    config = cases.tiny("seed=3", steps=7, warmup_steps=2, eval_every=3)
+    ours, theirs = arguments(config, tmp_path), AgentOPDConfig(output_dir=str(tmp_path), agentopd=config)
+    for name in ("report_to", "disable_tqdm", "save_total_limit"):  # matters of taste, which a script decides itself
+        setattr(theirs, name, getattr(ours, name))
+    left = {n: (v, theirs.to_dict()[n]) for n, v in ours.to_dict().items() if theirs.to_dict()[n] != v}
+    assert left.keys() <= {"logging_dir"}
+    assert (theirs.max_steps, theirs.learning_rate, theirs.lr_scheduler_type) == (7, 0.01, "cosine")
+    given = AgentOPDConfig(output_dir=str(tmp_path), agentopd=config, max_steps=4, learning_rate=0.5)
+    assert (given.max_steps, given.learning_rate, given.save_steps) == (4, 0.5, 4)
+
+
 def test_a_seed_that_is_not_the_configurations_is_refused(tmp_path: Path) -> None:
     config = cases.tiny("seed=3")
     for seed in (42, 3):  # transformers' default, and the same
-        assert AgentOPDConfig(output_dir=str(tmp_path), max_steps=1, agentopd=config, seed=seed).seed == seed
+        assert AgentOPDConfig(output_dir=str(tmp_path), max_steps=1, agentopd=config, seed=seed).seed == 3
     with pytest.raises(ConfigError, match=r"^seed=7: a run follows the seed of its configuration, 3"):
         AgentOPDConfig(output_dir=str(tmp_path), max_steps=1, agentopd=config, seed=7)
 

@@ -1,7 +1,10 @@
 """What happens before training: experts are bounded and judged, tasks are the stages' own, caches know what decides them."""
 
 import json
+import math
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +12,13 @@ import pytest
 import torch
 import training_cases as cases
 
+from agentopd import records
 from agentopd.chat import Chat
 from agentopd.config import Config, Fit
 from agentopd.errors import ConfigError, EnvError
 from agentopd.models import ModelConfig
 from agentopd.rollout import TaskStream
-from agentopd.teachers import Teacher, TeacherContext
+from agentopd.teachers import Stateless, Teacher, TeacherContext, corrections
 from agentopd.teachers.rewards import reward
 from agentopd.training import stages, traces
 from agentopd.training.display import say
@@ -22,6 +26,7 @@ from agentopd.training.preflight import check_teachers
 from agentopd.training.river import Drawn, River
 from agentopd.training.roles import used_teachers
 from agentopd.training.run import train
+from agentopd.types import Annotation, Trajectory
 
 
 def errands(*overrides: str, **kwargs: float) -> Config:
@@ -270,6 +275,32 @@ def test_a_method_that_learns_from_corrections_needs_somebody_who_corrects(tmp_p
     assert used_teachers(own).keys() == {"own"}
     with pytest.raises(ConfigError, match="no teacher corrects"):  # known once it is made
         cases.trainer(own, tmp_path)
+
+
+def writing(context: TeacherContext) -> Teacher:
+    """A kind of one's own that writes better actions itself."""
+    return Writing(name=context.name, corrects=True, chat=context.chat)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Writing(Stateless):
+    chat: Chat
+
+    def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
+        return [corrections(self.name, self.chat, one, ["Hello"] * len(one.turns)) for one in trajectories]
+
+
+def test_a_teacher_that_writes_text_corrects_where_no_environment_has_an_expert(tmp_path: Path) -> None:
+    own = [
+        "env.id=training_envs:tests/Lengthy-v0",
+        "teachers={own: {kind: 'test_stages:writing'}}",
+        "stages.teacher=null",
+    ]
+    result = train(cases.tiny(*own, method="dagger"), tmp_path / "run")
+    assert result.metrics["objective/loss/rows"] > 0
+    assert math.isfinite(result.metrics["train/loss"])
+    (segment,) = {record.annotations[0].corrected_S for record in records.open(tmp_path / "run")}
+    assert set(segment) == {"Hello"}
 
 
 def uncorrecting(context: TeacherContext) -> Teacher:

@@ -141,7 +141,7 @@ def test_schedules_read_what_the_last_step_measured(tmp_path: Path) -> None:
     metrics = trainer.river.clock(1).metrics
     assert metrics == {"loss": float(loss), **trainer.step_metrics}
     again = cases.trainer(cases.tiny(), tmp_path)
-    again.river.restore(trainer.river.state())
+    again.river.restore(trainer.river.state(), again.student)
     assert again.river.clock(1).metrics == metrics
 
 
