@@ -40,8 +40,17 @@ CONTRACTS: Mapping[str, Contract] = {
     "support": Contract(
         ("logp_N_V", "teacher"), "the log-probabilities of student and teacher on the same K tokens, two tensors [N, K]"
     ),
-    "divergence": Contract(("logp_N_K", "logq_N_K"), "one number a row, a floating-point tensor [N]"),
+    "divergence": Contract(("logp", "logq"), "one number a row, a floating-point tensor [N]"),
 }
+
+
+class PartError(ConfigError):
+    """A part did something else than its contract says."""
+
+    def __init__(self, message: str, choice: Choice) -> None:
+        super().__init__(message)
+        self.own = is_own(choice)
+        """Whether the part is a user's own function."""
 
 
 def is_own(choice: Choice) -> bool:
@@ -85,9 +94,9 @@ def call(key: str, choice: Choice, settings: Mapping[str, Any], *arguments: Any)
         raise
     except Exception as error:
         if is_own(choice):
-            raise ConfigError(f"{_name(key, choice)} raised {type(error).__name__}: {error}{_place(error)}") from error
+            raise _wrong(key, choice, f" raised {type(error).__name__}: {error}{_place(error)}") from error
         if isinstance(error, ValueError):
-            raise ConfigError(f"{_name(key, choice)}: {error}") from error
+            raise _wrong(key, choice, f": {error}") from error
         raise
 
 
@@ -101,10 +110,10 @@ def column(key: str, choice: Choice, given: Any, size: int, part: str) -> Reals:
     try:
         array = np.asarray(given)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{_name(key, choice)} returned {_shape(given)}, no array: {error}; {wanted}") from error
+        raise _wrong(key, choice, f" returned {_shape(given)}, no array: {error}; {wanted}") from error
     if array.shape != (size,) or array.dtype.kind not in "biuf":
         found = _shape(given if given is None else array)
-        raise ConfigError(f"{_name(key, choice)} returned {found} for {size} rows; {wanted}")
+        raise _wrong(key, choice, f" returned {found} for {size} rows; {wanted}")
     number_A = array.astype(np.float64)
     bad_A = ~np.isfinite(number_A)
     if part in ("aggregate", "weight"):
@@ -113,7 +122,7 @@ def column(key: str, choice: Choice, given: Any, size: int, part: str) -> Reals:
         found = (
             f"{number_A[bad_A][0]} for row {np.flatnonzero(bad_A)[0]}, one of {bad_A.sum()} bad numbers in {size} rows"
         )
-        raise ConfigError(f"{_name(key, choice)} returned {found}; {wanted}")
+        raise _wrong(key, choice, f" returned {found}; {wanted}")
     return number_A
 
 
@@ -128,9 +137,7 @@ def pair(key: str, choice: Choice, given: Any, logp_N_V: Tensor) -> tuple[Tensor
     shape = shapes.pop()
     if len(tensors) != 2 or shapes or shape is None or len(shape) != 2 or shape[0] != len(logp_N_V):
         found = " and ".join(map(_shape, tensors))
-        raise ConfigError(
-            f"{_name(key, choice)} returned {found} for {len(logp_N_V)} rows; return {CONTRACTS['support'].returns}"
-        )
+        raise _wrong(key, choice, f" returned {found} for {len(logp_N_V)} rows; return {CONTRACTS['support'].returns}")
     require_gradient(key, choice, tensors[0], logp_N_V)
     return tensors[0], tensors[1]
 
@@ -144,16 +151,16 @@ def per_row(key: str, choice: Choice, value: Any, logp: Tensor) -> Tensor:
     """
     wanted = f"return {CONTRACTS['divergence'].returns}"
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.shape != logp.shape[:-1]:
-        raise ConfigError(
-            f"{_name(key, choice)} returned {_shape(value)} for rows of shape {tuple(logp.shape[:-1])}; {wanted}"
-        )
+        raise _wrong(key, choice, f" returned {_shape(value)} for rows of shape {tuple(logp.shape[:-1])}; {wanted}")
     require_gradient(key, choice, value, logp)
     if is_own(choice):
         bad = ~value.detach().isfinite() & ~logp.detach().isnan().any(-1)
         if bad.any():
-            raise ConfigError(
-                f"{_name(key, choice)} returned {float(value.detach()[bad][0])}, one of {int(bad.sum())} bad numbers in "
-                f"{bad.numel()} rows; return finite numbers (log-probabilities may be -inf: clamp them)"
+            raise _wrong(
+                key,
+                choice,
+                f" returned {float(value.detach()[bad][0])}, one of {int(bad.sum())} bad numbers in "
+                f"{bad.numel()} rows; return finite numbers (log-probabilities may be -inf: clamp them)",
             )
     return value
 
@@ -165,14 +172,16 @@ def require_gradient(key: str, choice: Choice, value: Tensor, logp: Tensor) -> N
         ConfigError: That is so.
     """
     if torch.is_grad_enabled() and logp.requires_grad and not value.requires_grad:
-        raise ConfigError(
-            f"{_name(key, choice)} returned a tensor without a gradient in the student's log-probabilities, so it would train "
-            "nothing; use no detach, argmax or comparison on the way, or torch.no_grad() to evaluate only"
+        raise _wrong(
+            key,
+            choice,
+            " returned a tensor without a gradient in the student's log-probabilities, so it would train "
+            "nothing; use no detach, argmax or comparison on the way, or torch.no_grad() to evaluate only",
         )
 
 
-def _name(key: str, choice: Choice) -> str:
-    return f"{key}.kind={choice.kind}".lstrip(".")
+def _wrong(key: str, choice: Choice, what: str) -> PartError:
+    return PartError(f"{key}.kind={choice.kind}{what}".lstrip("."), choice)
 
 
 def _shape(given: Any) -> str:

@@ -47,11 +47,24 @@ class Rows:
     source_A: Names
     """The source in the method, or ``corrected``."""
     teachers: Mapping[str, TeacherColumns]
-    live: LiveColumns | None = None
-    """The student's present statistics, where something of the method needs them."""
+    recomputed: LiveColumns | None = None
+    """Behind :attr:`live`; ``None`` where nothing of the method needs it."""
 
     def __len__(self) -> int:
         return len(self.trajectory_A)
+
+    @property
+    def live(self) -> LiveColumns:
+        """The student's present statistics.
+
+        Raises:
+            ValueError: They were not computed.
+        """
+        if self.recomputed is None:
+            raise ValueError(
+                "rows.live was not computed; mark the function that reads it with @needs_live (from agentopd.objective)"
+            )
+        return self.recomputed
 
     @property
     def corrected_A(self) -> Bools:
@@ -70,16 +83,16 @@ class Rows:
         return self.trajectory_A * deepest + self.turn_A
 
     def select(self, mask_A: Bools | Column) -> "Rows":
-        """Only the rows that ``mask_A`` marks."""
-        whole = ("records", "segments", "episodes", "teachers", "live")
+        """Only the rows that ``mask_A`` marks or, as indices, names."""
+        whole = ("records", "segments", "episodes", "teachers", "recomputed")
         columns = {f.name: getattr(self, f.name)[mask_A] for f in fields(self) if f.name not in whole}
-        live = self.live and LiveColumns(self.live.logprob_A[mask_A], self.live.entropy_A[mask_A])
+        live = self.recomputed and LiveColumns(self.live.logprob_A[mask_A], self.live.entropy_A[mask_A])
         teachers = {name: columns.select(mask_A) for name, columns in self.teachers.items()}
-        return replace(self, teachers=teachers, live=live, **columns)
+        return replace(self, teachers=teachers, recomputed=live, **columns)
 
     def with_live(self, live: LiveColumns) -> "Rows":
         """The same rows, with the student's present statistics."""
-        return replace(self, live=live)
+        return replace(self, recomputed=live)
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> "Rows":
@@ -95,7 +108,7 @@ class Rows:
         episodes = Episodes.of(records)
         columns["segment_A"] += episodes.first_segment_B[columns["trajectory_A"]]
         segments = tuple(segment for own, _ in tables for segment in own)
-        return cls(tuple(records), segments, episodes, teachers=teachers, live=None, **columns)
+        return cls(tuple(records), segments, episodes, teachers=teachers, recomputed=None, **columns)
 
 
 _EMPTY: dict[str, NDArray[Any]] = {
@@ -219,6 +232,7 @@ def _spread_rewards(said: TeacherColumns, annotation: Annotation, own: Column, t
     """Puts the reward of each turn on its last own row, or on the last row before it where the turn has none."""
     rewarded = np.flatnonzero(~np.isnan(annotation.reward_S) & ~annotation.skip_S)
     if len(rewarded):
-        said.rewarded_A[own[~annotation.skip_S[turn]]] = True
+        here = own[~annotation.skip_S[turn]]
+        said.rewarded_A[here], said.reward_A[here] = True, 0.0
         last = np.searchsorted(turn, rewarded, side="right") - 1
         np.add.at(said.reward_A, own[last[last >= 0]], annotation.reward_S[rewarded[last >= 0]])

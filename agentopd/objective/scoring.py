@@ -42,7 +42,7 @@ def old_logprob(objective: Objective, i: int, rows: Rows) -> Reals:
     """The student's log-probability [A] that term ``i`` compares with: the one it acted with, or one recomputed."""
     if objective.terms[i].estimator.settings.get("logprobs", "behaviour") == "behaviour":
         return rows.logprob_A
-    if rows.live is None:
+    if rows.recomputed is None:
         raise ConfigError(
             f"{objective.key(i)}.estimator.logprobs: recomputed needs the live pass; call prepare on rows.with_live(...)"
         )

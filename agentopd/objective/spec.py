@@ -55,11 +55,15 @@ class Target(Settings):
         return {"name": OUTCOME} | dict(given) if is_reward else given
 
 
+IMPLIED = {"support", "divergence"}
+"""Parts of a term that follow from others where they are left out or null."""
+
+
 class Term(Settings):
     """One summand: c * sum(coef * phi), with its own denominator.
 
     Where the estimator is a score function, or the target the taken token, the support is ``sampled`` and the divergence is
-    given: reverse KL for the first, forward KL to a one-hot target for the second.
+    given: reverse KL for the first, forward KL to a one-hot target for the second. Leave both out, or set them to null.
     """
 
     name: str = Field("", pattern="^[^/]*$")
@@ -95,6 +99,7 @@ class Term(Settings):
         """Takes a single weight for a list of one, and adds what follows from other parts."""
         if not isinstance(given, Mapping):
             return given
+        given = {name: value for name, value in given.items() if value is not None or name not in IMPLIED}
         implied = {}
         if _kind(given.get("target"), "distribution") == "taken":
             implied = {"support": "sampled", "divergence": "forward_kl"}
@@ -132,7 +137,7 @@ class Term(Settings):
         if (taken or self.scored) and (self.divergence.kind != fixed or self.support.kind != "sampled"):
             raise ValueError(
                 f"with target {self.target.kind!r} and estimator {self.estimator.kind!r} the divergence is {fixed} on support "
-                f"sampled, got {self.divergence.kind!r} on {self.support.kind!r}; leave both out"
+                f"sampled, got {self.divergence.kind!r} on {self.support.kind!r}; leave both out, or set them to null"
             )
         if self.scored and CORRECTED in self.where.source:
             raise ValueError(

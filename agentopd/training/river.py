@@ -68,9 +68,10 @@ class River:
         self._annotators = annotators(self.objective, self.teachers)
         self._check_actors()
         frozen = {name: source for name, source in self.objective.sources.items() if source.kind == "frozen"}
-        if self.given is not None and not frozen:
+        if self.given is not None and len(frozen) != 1:
             raise ConfigError(
-                "train_dataset: the method draws from no frozen source; give one objective.sources.NAME.kind: frozen"
+                f"train_dataset: the method draws from {', '.join(frozen) or 'no frozen source'}, and episodes are given for one; "
+                "give exactly one objective.sources.NAME.kind: frozen"
             )
         self._pools = {name: self._pool(name, source) for name, source in frozen.items()}
 
@@ -87,7 +88,7 @@ class River:
         given, tasks = self.given, range(math.ceil(source.episodes / source.per_task))
 
         def play() -> list[Trajectory]:
-            return self._play(name, source, tasks, step=0, first=0) if given is None else list(given)
+            return self._play(name, source, tasks, step=0, first=0) if given is None else _sourced(given, name)
 
         return Pool(name, self.config.seed, self.folder / "frozen" / name if self.folder else None, play)
 
@@ -162,3 +163,11 @@ class River:
         self.policies[STUDENT].update(student, state["version"])
         for name, teacher in self._annotators.items():
             teacher.restore(state["teachers"][name])
+
+
+def _sourced(trajectories: Sequence[Trajectory], source: str) -> list[Trajectory]:
+    """Episodes from elsewhere, their tokens now of ``source``, by which terms select them."""
+    return [
+        replace(one, segments=tuple(replace(segment, source=source) for segment in one.segments))
+        for one in trajectories
+    ]

@@ -99,15 +99,23 @@ def _train(trainer: AgentOPDTrainer, folder: RunFolder, step: int) -> None:
     trainer.recorder.resume_at(step)
     panels = folder.load_panels()
     if BEFORE not in panels:
-        _panel(trainer, folder, BEFORE)
+        before = _panel(trainer, folder, BEFORE)
+        for name, teacher in trainer.river.teachers.items():
+            if teacher.model is not None and name not in panels:
+                _warn_of(name, _panel(trainer, folder, name, actor=name), before)
     checkpoint = folder.last_checkpoint()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    for name, teacher in trainer.river.teachers.items():
-        if teacher.model is not None and name not in panels:
-            _panel(trainer, folder, name, actor=name)
     trainer.save_model(str(folder.student))
     folder.save_weights(trainer.weights_of, trainer.best)
     _panel(trainer, folder, AFTER)
+
+
+def _warn_of(name: str, teacher: Panel, student: Panel) -> None:
+    if teacher.success.value <= student.success.value:
+        say(
+            f"{name} is no better than the student already is, so it can hardly teach it; train it longer (stages.teacher), or give "
+            f"teachers.{name} a better model"
+        )
 
 
 def _result(folder: RunFolder, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Result:

@@ -31,7 +31,7 @@ from agentopd.training.folder import RIVER, RunFolder, write_atomically
 from agentopd.training.learner import Learner, save_batch
 from agentopd.training.recorder import Recorder
 from agentopd.training.river import Drawn, River, Watch, unwatched
-from agentopd.types import Trajectory
+from agentopd.types import Record, Trajectory
 
 PATIENCE = 20
 """Steps from the first on that may pass without a row to train. Where there are rows, a reward that never differs is bad luck."""
@@ -50,7 +50,7 @@ class AgentOPDTrainer(Trainer):
         processing_class: PreTrainedTokenizerBase,
         teacher_model: PreTrainedModel | None = None,
         env: str | None = None,
-        train_dataset: Sequence[Trajectory] | None = None,
+        train_dataset: Iterable[Trajectory | Record] | None = None,
         load: Load = load_model,
         peft_config: Any = None,
         folder: RunFolder | None = None,
@@ -66,7 +66,8 @@ class AgentOPDTrainer(Trainer):
             processing_class: The student's tokenizer.
             teacher_model: The weights of the configuration's local teachers, instead of those it names.
             env: An environment id, instead of the configuration's.
-            train_dataset: Episodes for the method's frozen sources to draw from, instead of playing them.
+            train_dataset: Episodes for the method's frozen source to draw from, instead of playing them; of records, such as
+                ``agentopd.records.open`` gives, the trajectories are taken.
             load: How local teachers get the weights they name.
             peft_config: Trains an adapter of this kind rather than all weights.
             folder: Where records go; none are kept without it.
@@ -86,8 +87,9 @@ class AgentOPDTrainer(Trainer):
         self.student, self.folder = model, folder
         load_teacher = load if teacher_model is None else lambda _: teacher_model
         self._watch = watch
+        given = None if train_dataset is None else [*map(_trajectory, train_dataset)]
         self.river: River = build_river(
-            self.config, model, processing_class, load_teacher, args.device, folder, watch, train_dataset
+            self.config, model, processing_class, load_teacher, args.device, folder, watch, given
         )
         self.learner = Learner(self.config, self.river.teacher_heads)
         self.recorder = Recorder(self.config, folder, self.river.teacher_heads)
@@ -245,6 +247,10 @@ class AgentOPDTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.river.restore(json.loads((Path(resume_from_checkpoint) / RIVER).read_text(encoding="utf-8")), self.student)
+
+
+def _trajectory(given: Trajectory | Record) -> Trajectory:
+    return given.trajectory if isinstance(given, Record) else given
 
 
 def _adapted(model: PreTrainedModel, peft_config: Any) -> Any:

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from agentopd.config import Config
 from agentopd.errors import AgentOPDError, ConfigError
 from agentopd.objective import Head, LiveColumns, Objective, Rows, cut, loss, prepare, statistics
 from agentopd.objective.columns import Reals
-from agentopd.objective.contract import is_own
+from agentopd.objective.contract import PartError, is_own
 from agentopd.objective.prepare import IDLE
 from agentopd.objective.rows import CORRECTED
 from agentopd.rollout import TaskStream
@@ -46,23 +47,26 @@ def try_own_parts(config: Config, vocabulary: int) -> None:
     one's own gets wrong is reported. A method with a teacher of one's own is not tried: that teacher alone knows what it says.
 
     Raises:
-        ConfigError: A part of one's own raised, or returned something else than its contract says.
+        ConfigError: A part of one's own raised, or returned something else than its contract says, or what it returns for a row
+            depends on other rows.
     """
-    own, teachers = _own_parts(config.objective), used_teachers(config)
-    if not own or any(is_own(choice) for choice in teachers.values()):
+    teachers = used_teachers(config)
+    if not _has_own_parts(config.objective) or any(is_own(choice) for choice in teachers.values()):
         return
     try:
         _try(config, {name: choice.kind for name, choice in teachers.items()}, vocabulary)
-    except (AgentOPDError, ValueError) as error:  # anything else that made-up rows lack is for the run to find, or not
-        if any(f".kind={kind} " in str(error) for kind in own):
+    except PartError as error:
+        if error.own:
             raise ConfigError(f"{error}; this was a trial on made-up rows, before anything is fitted") from error
+    except (AgentOPDError, ValueError):  # anything else that made-up rows lack is for the run to find, or not
+        return
 
 
-def _own_parts(objective: Objective) -> set[str]:
+def _has_own_parts(objective: Objective) -> bool:
     parts = [objective.aggregate, objective.coupling]
     for term in objective.terms:
         parts += [term.support, term.divergence, term.estimator, *term.weight]
-    return {part.kind for part in parts if is_own(part)}
+    return any(map(is_own, parts))
 
 
 def _try(config: Config, kinds: Mapping[str, str], vocabulary: int) -> None:
@@ -72,13 +76,33 @@ def _try(config: Config, kinds: Mapping[str, str], vocabulary: int) -> None:
     rows = Rows.of(
         [_record(config, kinds, heads, trajectory, random) for trajectory in _trajectories(config, vocabulary)]
     )
-    rows = rows.with_live(LiveColumns(np.full(len(rows), -1.0), np.full(len(rows), 1.0)))
+    if config.objective.needs_live:
+        rows = rows.with_live(LiveColumns(np.full(len(rows), -1.0), np.full(len(rows), 1.0)))
     names = config.objective.names  # told already, so that nothing is logged of made-up rows
     told = {f"objective/{name}/{what}": 1.0 for name in names for what in IDLE}
     prepared = prepare(config.objective, rows, Clock(config.train.steps // 2, config.train.steps, told))
     for batch in cut(prepared, max_tokens=4096):
         hidden_A_H = torch.randn(len(batch.row_A), HIDDEN, generator=random).requires_grad_()
-        loss(hidden_A_H, student, heads, batch, config.temperature, CHUNK_ROWS)
+        gradients: list[Tensor] = []
+        for chunk_rows in (CHUNK_ROWS, CHUNK_ROWS // 3):
+            total = loss(hidden_A_H, student, heads, batch, config.temperature, chunk_rows).loss
+            gradients += torch.autograd.grad(total, hidden_A_H)
+        _require_equal(config.objective, *gradients)
+
+
+def _require_equal(objective: Objective, whole_A_H: Tensor, cut_A_H: Tensor) -> None:
+    """Raises PartError where a support or divergence of one's own makes the gradient depend on how the batch is cut."""
+    if torch.allclose(whole_A_H, cut_A_H, rtol=1e-3, atol=1e-3 * float(whole_A_H.abs().max())):
+        return
+    for i, term in enumerate(objective.terms):
+        for part in ("support", "divergence"):
+            choice = getattr(term, part)
+            if is_own(choice):
+                raise PartError(
+                    f"{objective.key(i)}.{part}.kind={choice.kind} returned for a row what depends on other rows of its chunk: the "
+                    "gradient changes with train.chunk_rows; return for row i what row i alone decides, no mean and no state",
+                    choice,
+                )
 
 
 def _trajectories(config: Config, vocabulary: int) -> Iterator[Trajectory]:

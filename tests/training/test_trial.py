@@ -112,7 +112,6 @@ def test_the_made_up_rows_reach_the_parts_of_every_method(
 
 @needs_live
 def agreement(rows: Rows, teacher: TeacherColumns) -> Column:
-    assert rows.live is not None
     column: Column = np.exp(-np.abs(teacher.taken_A - rows.live.logprob_A))
     return column
 

@@ -1,0 +1,133 @@
+"""Reading a configuration: files, overrides, short forms and recipes become one root.
+
+A file is YAML; ``a.b=value`` overrides come after it, in order. Two keys are short forms: ``env`` for one entry of ``envs``, and
+``teacher`` for the teacher of that name in ``teachers``.
+
+``method`` (a recipe's name, a path, or the recipe itself) is what ``objective`` starts from: the keys of ``objective`` that a file
+has replace those of its method, and every ``objective.x=value`` goes on top, wherever on the command line it stands. An override
+``method=`` replaces the file's method and the file's ``objective``, which belonged to it, and no other override.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from agentopd.config.overrides import apply
+from agentopd.config.root import Config
+from agentopd.config.shipped import find, load_recipe, load_yaml, parse, recipes, write
+from agentopd.errors import ConfigError
+from agentopd.objective.spec import TERM_PARTS
+from agentopd.settings.problems import Location, explain, shown
+
+
+def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """Reads a configuration.
+
+    Args:
+        source: A YAML file, the name of a shipped one (``quickstart``), or the mapping itself.
+        overrides: ``a.b=value``, values in YAML, applied in order after any ``method=``. Setting ``x.kind``, ``env.id`` or
+            ``x={...}`` replaces the whole of ``x``; the method remains under ``objective={...}``.
+
+    Raises:
+        ConfigError: A key or a value is wrong. The message names the path, and the nearest valid key or kind.
+    """
+    raw = dict(source) if isinstance(source, Mapping) else load_yaml(find(source))
+    pairs = [_split(text) for text in overrides]
+    for method in (value for key, value in pairs if key == "method"):
+        raw = {name: part for name, part in raw.items() if name != "objective"} | {"method": method}
+    recipe, raw = _recipe(raw), _with_recipe(raw)
+    for key, value in pairs:
+        if key != "method":
+            raw = apply(raw, key, _over(recipe, value) if key == "objective" else value)
+    return build(raw)
+
+
+def build(raw: Mapping[str, Any]) -> Config:
+    """The configuration that a plain mapping stands for, short forms included."""
+    try:
+        return Config.model_validate(_long_form(raw))
+    except ValidationError as error:
+        raise ConfigError(explain(error, Config, _short_forms, partial(_spelt, raw))) from None
+
+
+def dump(config: Config) -> str:
+    """``config`` as YAML that :func:`load_config` reads back equal."""
+    return write(config.model_dump(mode="json"))
+
+
+def _split(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"{text!r} is not an override; write key=value, such as train.steps=10")
+    if key.startswith("method."):
+        own = key.removeprefix("method.")
+        raise ConfigError(f"{key}: method is a recipe's name; change what it says by objective.{own}={value}")
+    return key, parse(value, key)
+
+
+def _long_form(raw: Mapping[str, Any]) -> dict[str, Any]:
+    root = dict(raw)
+    if "env" in root:
+        if "envs" in root:
+            raise ConfigError("give either env (one environment) or envs (a weighted list), not both")
+        root["envs"] = [root.pop("env")]
+    envs = root.get("envs", ())
+    if isinstance(envs, list | tuple):
+        root["envs"] = [{"id": env} if isinstance(env, str) else env for env in envs]
+    if "teacher" in root:
+        root["teachers"] = _over({"teacher": root.pop("teacher")}, root.get("teachers", {}))
+    return _with_recipe(root)
+
+
+def _with_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts the recipe that ``method`` names where it starts from: under ``objective``."""
+    root = {name: part for name, part in raw.items() if name != "method"}
+    if "method" in raw:
+        root["objective"] = _over(_recipe(raw), raw.get("objective", {}))
+    return root
+
+
+def _recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``method`` stands for; nothing where there is none."""
+    method = raw.get("method", {})
+    if isinstance(method, str):
+        return load_recipe(method)
+    if not isinstance(method, Mapping):
+        raise ConfigError(
+            f"method: expected the name of a recipe, a path, or a recipe itself, got {shown(method)}; "
+            f"there are: {', '.join(recipes())}"
+        )
+    return dict(method)
+
+
+def _over(base: Mapping[str, Any], given: Any) -> Any:
+    """The keys of ``given`` over those of ``base``; what is no mapping stays as it is, to be refused by name."""
+    return {**base, **given} if isinstance(given, Mapping) else given
+
+
+def _short_forms(location: Location) -> Iterable[str]:
+    """Keys that are valid at a place besides the fields there."""
+    return [*(short[-1] for short in _LONG_FORMS if short[:-1] == location), *(() if location else ("method",))]
+
+
+def _spelt(raw: Mapping[str, Any], location: Location) -> Location:
+    """The path as the user wrote it, where that was a short form."""
+    objective = raw.get("objective", {})
+    given: set[Location] = {(name,) for name in raw}
+    if isinstance(objective, Mapping):
+        given |= {("objective", name) for name in objective}
+    for short, long in _LONG_FORMS.items():
+        if short in given and location[: len(long)] == long:
+            return short + location[len(long) :]
+    return location
+
+
+_LONG_FORMS: Mapping[Location, Location] = {
+    ("env",): ("envs", 0),
+    ("teacher",): ("teachers", "teacher"),
+    ("objective", "sampler"): ("objective", "sources", "fresh"),
+    **{("objective", part): ("objective", "terms", 0, part) for part in TERM_PARTS},
+}

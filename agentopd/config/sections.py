@@ -1,0 +1,85 @@
+"""The sections of a configuration that no other room owns: stages, training, evaluation, records."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from agentopd.settings.choice import Settings
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What numpy takes for a seed."""
+
+
+class Fit(Settings):
+    """A stage of supervised fine-tuning on the traces of the environments' own expert."""
+
+    episodes: int = Field(256, ge=1)
+    """How many traces there are."""
+    steps: int = Field(100, ge=1)
+    """Optimiser steps."""
+    episodes_per_step: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-3, gt=0.0)
+
+
+class Stages(Settings):
+    """What happens before training, each cached by the content of its configuration; ``null`` leaves a stage out."""
+
+    teacher: Fit | None = None
+    """Fits every local teacher whose weights are new."""
+    cold_start: Fit | None = None
+    """Fits the student."""
+    cache: str = Field("~/.cache/agentopd", min_length=1)
+    """The folder of cached stages."""
+
+
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Train(Settings):
+    """How the objective is optimised."""
+
+    steps: int = Field(100, ge=1)
+    """Optimiser steps, one global batch each."""
+    tasks_per_step: int = Field(32, ge=1)
+    """Tasks in a global batch; each is played ``per_task`` times, as its source says."""
+    learning_rate: float = Field(1e-5, gt=0.0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    optimizer: str = "adamw_torch"
+    """Any ``optim`` of transformers' TrainingArguments."""
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    weight_decay: float = Field(0.0, ge=0.0)
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    max_tokens: int = Field(16384, ge=1)
+    """Tokens in a micro-batch, padding included. It bounds memory and never changes the gradient."""
+    layout: Literal["padded", "packed"] = "padded"
+    chunk_rows: int = Field(2048, ge=1)
+    """Rows whose logits exist at the same time."""
+    eval_every: int = Field(20, ge=0)
+    """Steps between panels; 0 for none."""
+    save_every: int = Field(20, ge=0)
+    """Steps between checkpoints; 0 for the last step's only."""
+    arguments: dict[str, Any] = {}
+    """Further fields of transformers' TrainingArguments, such as ``report_to``."""
+
+
+class Evaluation(Settings):
+    """The fixed panel of held-out tasks."""
+
+    tasks: int = Field(200, ge=1)
+    seed: Seed = 0
+    """Of the panel, apart from the run's own seed: runs with different seeds meet the same tasks."""
+    temperature: float = Field(0.0, ge=0.0)
+    during: int = Field(64, ge=1)
+    """How many validation tasks are played every ``train.eval_every`` steps; they are none of the panel's."""
+
+
+class RecordSettings(Settings):
+    """What is kept of every step."""
+
+    keep: bool = True
+    block: Literal["sampled", "sparse"] = "sampled"
+    """What remains of a teacher's full distributions: the taken token's log-probability, or the ``k`` most likely tokens."""
+    k: int = Field(32, ge=1)
+    signals: bool = True
+    """Whether each token's divergence, weight and entropy are kept as well."""
