@@ -77,7 +77,7 @@ def test_a_full_divergence_as_a_policy_gradient_reward_is_refused() -> None:
         ({"coupling": {"kind": "advantage_sum", "baseline": "none"}}, "no term here has one"),
         (
             {"coupling": {"kind": "advantage_sum", "reinforcement": -0.5}},
-            "reinforcement\\s.*greater than or equal to 0",
+            "reinforcement: Input should be greater than or equal to 0",
         ),
         ({"terms": []}, "at least one term"),
         ({"terms": [{"name": "a"}, {"name": "a"}]}, "two terms share a name"),

@@ -136,3 +136,17 @@ def test_a_reward_of_a_turn_without_tokens_goes_to_the_turn_before() -> None:
     assert rows.teachers["teacher"].reward_A.tolist() == [0.0, 3.0, 0.0]
     first = Rows.of([record(episode([0, 1]), Saying(kind="none", rewards={0: 3.0}))])
     assert first.teachers["teacher"].reward_A.tolist() == [0.0]
+
+
+def test_of_two_annotations_of_one_teacher_the_later_one_holds() -> None:
+    said = (Saying(rewards={0: 1.0, 1: 1.0, 2: 1.0}), Saying(skip=[1], rewards={0: 2.0, 2: 2.0}))
+    teacher = Rows.of([record(episode([2, 1, 2]), *said)]).teachers["teacher"]
+    assert teacher.reward_A.tolist() == [0.0, 2.0, 1.0, 0.0, 2.0]
+    assert teacher.annotation_A.tolist() == [1, 1, 0, 1, 1]
+
+
+def test_columns_that_were_not_recomputed_say_who_should_have_asked() -> None:
+    with pytest.raises(
+        ValueError, match=r"rows\.live was not computed; mark the function that reads it with @needs_live"
+    ):
+        _ = Rows.of([record(episode([2]))]).live

@@ -54,9 +54,36 @@ def alone(logp: Tensor, teacher: TeacherRows) -> Any:
     return logp
 
 
+def unmarked(rows: Rows, teacher: TeacherColumns) -> Any:
+    return np.exp(rows.live.logprob_A)
+
+
+def centred(logp: Tensor, logq: Tensor) -> Any:
+    each = (logp - logq).clamp(min=-9.0, max=9.0).square().sum(-1)
+    return each / each.mean()
+
+
+def ranked(logp: Tensor, teacher: TeacherRows) -> Any:
+    best = logp.sum(0).topk(4).indices
+    return logp[:, best], teacher.logq_N_V[:, best]  # type: ignore[index]
+
+
 @pytest.mark.parametrize(
     ("method", "part", "name", "message"),
     [
+        ("agentopd", "weight", "unmarked", r"raised ValueError: rows\.live was not computed; mark .* with @needs_live"),
+        (
+            "gkd",
+            "divergence",
+            "centred",
+            r"returned for a row what depends on other rows of its chunk: the gradient changes",
+        ),
+        (
+            "gkd",
+            "support",
+            "ranked",
+            r"returned for a row what depends on other rows of its chunk: the gradient changes",
+        ),
         ("agentopd", "weight", "misspelt", r"raised AttributeError: .*'turns_A'.* \(line \d+ of .*test_trial\.py\)"),
         ("dagger", "weight", "one_number", r"returned shape \(\) of float64 for \d+ rows; return one finite number"),
         ("grpo", "aggregate", "negative", r"returned -1\.0 for row 0"),

@@ -1,0 +1,60 @@
+"""A reward log q - log p, and an importance ratio, need the distribution that the student's own tokens were sampled from."""
+
+import pytest
+
+from agentopd.config import load_config
+from agentopd.errors import ConfigError
+
+FROZEN = "objective.sampler={kind: frozen, actors: {expert: 1.0}, episodes: 8}"
+RECOMPUTED = "objective.estimator.logprobs=recomputed"
+
+
+@pytest.mark.parametrize("sampling", ["rollout.temperature=0", "rollout.top_p=0.9", "rollout.top_k=5"])
+@pytest.mark.parametrize(
+    ("importance", "message"),
+    [
+        (
+            "none",
+            r"objective\.estimator: its reward log q - log p takes p from the rollout, which has top_p=.* recomputed",
+        ),
+        ("clipped", "objective: an importance ratio needs the whole distribution that was sampled from"),
+    ],
+)
+def test_truncated_sampling_gives_no_such_reward(sampling: str, importance: str, message: str) -> None:
+    given = ["method=thinking-machines", f"objective.estimator.importance={importance}"]
+    load_config("quickstart", [*given, "rollout.temperature=0.7"])
+    with pytest.raises(ConfigError, match=message):
+        load_config("quickstart", [*given, sampling])
+
+
+def test_what_is_recomputed_or_read_from_the_environment_is_exact() -> None:
+    load_config(
+        "quickstart",
+        ["method=thinking-machines", "objective.estimator.importance=none", "rollout.top_p=0.9", RECOMPUTED],
+    )
+    load_config("quickstart", ["method=grpo", "objective.estimator.importance=none", "rollout.top_p=0.9"])
+    load_config("quickstart", ["method=gkd", "rollout.temperature=0"])
+
+
+def test_nobody_sampled_the_actions_of_an_expert() -> None:
+    given = ["method=thinking-machines", FROZEN]
+    load_config("quickstart", given)  # its term selects the student's turns alone
+    with pytest.raises(
+        ConfigError, match=r"no p for actions of the expert.* set objective\.where\.actor, such as \[student\]"
+    ):
+        load_config("quickstart", [*given, "objective.where={}"])
+    with pytest.raises(ConfigError, match="no p for actions of the expert"):
+        load_config("quickstart", [*given, "objective.where={actor: expert}"])
+    load_config("quickstart", [*given, "objective.where={}", RECOMPUTED])
+
+
+def test_null_gives_back_what_follows_from_other_parts() -> None:
+    own = "objective.estimator={kind: 'test_scores:mine'}"
+    with pytest.raises(ConfigError, match="leave both out, or set them to null"):
+        load_config("quickstart", [own, "objective.divergence.kind=jsd"])
+    (term,) = load_config("quickstart", [own, "objective.divergence=null", "objective.support=null"]).objective.terms
+    assert (term.divergence.kind, term.support.kind) == ("reverse_kl", "sampled")
+
+
+def mine(scored: object) -> None:
+    """An estimator of one's own."""
