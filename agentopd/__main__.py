@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from agentopd import cli
+from agentopd import __version__, cli
 from agentopd.errors import AgentOPDError
 
 
@@ -16,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Train tool-using agents by on-policy distillation.",
         epilog="agentopd VERB --help shows examples.",
     )
+    parser.add_argument("--version", action="version", version=f"agentopd {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in cli.VERBS.items():
         summary, _, examples = (verb.__doc__ or "").partition("\n\n")

@@ -1,7 +1,7 @@
 """The vocabulary of agentopd. Everything else imports this file; it imports nothing of ours.
 
 Shape suffixes, here and everywhere: ``_B`` trajectories, ``_S`` turns, ``_T`` tokens, ``_A`` action rows (one per token that a
-policy produced), ``_N`` the rows of one block, ``_V`` vocabulary, ``_K`` support, ``_E`` ensemble members, ``_H`` hidden units.
+policy produced), ``_N`` the rows of one block, ``_P`` spans of rows, ``_V`` vocabulary, ``_K`` support, ``_H`` hidden units.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Turn:
     finish: Literal["stop", "length"] = "stop"
     """Whether the model ended its turn or was cut at the limit."""
     drift: Literal["clean", "realigned", "forked", "last"] = "last"
-    """How the next observation entered: see ``chat.py``. ``last`` where none did."""
+    """How the next observation entered: see ``agentopd.chat``. ``last`` where none did."""
     errors: tuple[str, ...] = ()
     """Kinds of bad actions in this turn, such as ``unknown_tool``; each was told to the policy as an observation."""
     advice: str | None = None
@@ -165,7 +165,7 @@ class Segment(ArrayEquality):
     logprob_T: Floats
     """Behaviour log-probability under the distribution that was sampled from; 0 for context."""
     source: str = "fresh"
-    """Where the tokens came from: ``fresh``, ``frozen``, ``replay``, ``corrected``, ``data``."""
+    """The name, in the method, of the source that the episode is of; ``corrected`` for what a teacher wrote after the fact."""
 
     def __len__(self) -> int:
         return len(self.tokens_T)

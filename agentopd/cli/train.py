@@ -4,6 +4,7 @@ examples:
   agentopd train configs/quickstart.yaml
   agentopd train configs/quickstart.yaml method=gkd train.steps=10 --output runs/gkd
   agentopd train configs/quickstart.yaml env.id=guess:me/Guess-v0
+  agentopd train configs/quickstart.yaml objective.weight.kind=mine:confident --check
   agentopd train runs/gkd/config.yaml --output runs/gkd --resume
 """
 
@@ -16,21 +17,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a YAML file, or the name of a shipped one")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="settings that come after the file")
     parser.add_argument("--output", help="the run folder (default: runs/NAME-N, the first that is free)")
+    parser.add_argument(
+        "--check", action="store_true", help="look for everything that can be found wrong, and train nothing"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output from its last checkpoint")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains, and prints where the run is."""
+    """Trains, and prints where the run is; or only checks."""
     from pathlib import Path
 
     from agentopd.config import load_config
     from agentopd.errors import ConfigError
-    from agentopd.training.run import free_folder, train
+    from agentopd.training.run import check, free_folder, train
 
     if arguments.resume and not arguments.output:
         raise ConfigError("--resume: which run? give its folder with --output")
     config = load_config(arguments.config, arguments.overrides)
     output = arguments.output or free_folder(Path("runs"), Path(arguments.config).stem)
+    if arguments.check:
+        check(config, output, arguments.resume)
+        print("nothing was found wrong")
+        return 0
     result = train(config, output, arguments.resume)
     summary = {name: panel.success.text() for name, panel in result.panels.items()}
     print(json.dumps({"run": str(result.run_dir), **summary}, indent=2))

@@ -81,6 +81,24 @@ def train(config: Config, output: str | Path | None = None, resume: bool = False
         return _result(folder, trainer.student, tokenizer)
 
 
+@attended()
+def check(config: Config, output: str | Path | None = None, resume: bool = False) -> None:
+    """Finds everything that can be found wrong with a run before its first stage, and leaves nothing but a tokenizer in the cache.
+
+    Args:
+        config: As for :func:`train`.
+        output: As for :func:`train`.
+        resume: As for :func:`train`.
+
+    Raises:
+        ConfigError: As of :func:`train`.
+    """
+    config = without_expert(config)
+    folder = RunFolder(output or free_folder(Path("runs"), "run"))
+    folder.check(config, resume)
+    _preflight(config, folder, resume)
+
+
 def _preflight(config: Config, folder: RunFolder, resume: bool) -> PreTrainedTokenizerBase:
     """Everything that can be found wrong before a stage is fitted and the folder is made; the student's tokenizer on the way."""
     arguments(config, folder.checkpoints)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agentopd import cli, evaluate, records
+from agentopd import __version__, cli, evaluate, records
 from agentopd.__main__ import main
 from agentopd.cli import source
 from agentopd.config.shipped import load_recipe, recipes
@@ -64,6 +64,23 @@ def test_train_writes_a_run_and_says_where(run: Path, tiny: list[str], capfd: py
     assert (folder / "report.html").stat().st_size > 1000
     assert (folder / "student" / "tokenizer_config.json").exists()
     assert records.open(folder).steps == (0, 1)
+
+
+def test_a_check_trains_nothing_and_leaves_no_folder(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "run")
+    assert main(["train", *tiny, "--output", output, "--check"]) == 0
+    assert capsys.readouterr().out == "nothing was found wrong\n"
+    assert main(["train", *tiny, "rollout.max_length=30", "--output", output, "--check"]) == 2
+    assert "rollout.max_length=30 is too small" in capsys.readouterr().err
+    assert not Path(output).exists()
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"agentopd {__version__}\n"
 
 
 def test_resume_from_the_runs_own_configuration(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
