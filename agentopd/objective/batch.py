@@ -17,6 +17,7 @@ from agentopd.objective.columns import Column
 from agentopd.objective.prepare import Prepared, PreparedTerm
 from agentopd.objective.rows import Rows
 from agentopd.objective.spec import Term
+from agentopd.types import Bools
 
 Layout: TypeAlias = Literal["padded", "packed"]
 
@@ -32,15 +33,15 @@ class BatchTerm:
     coef_A: Tensor
     advantage_A: Tensor
     old_A: Tensor
-    support: Mapping[str, Any]
-    divergence: Mapping[str, Any]
-    estimator: Mapping[str, Any]
-    """Settings of the parts: a value is a number, or one number a row, [A]."""
+    support_settings: Mapping[str, Any]
+    divergence_settings: Mapping[str, Any]
+    estimator_settings: Mapping[str, Any]
+    """A value is a number, or one number a row, [A]."""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """One micro-batch."""
+class Passed:
+    """What one forward of the student reads, and where it predicts the rows that are wanted of it."""
 
     input_ids_B_T: Tensor
     position_ids_B_T: Tensor | None
@@ -51,13 +52,19 @@ class Batch:
     position_A: Tensor
     """The hidden state that predicts each: ``hidden_B_T_H[sample_A, position_A]``."""
     taken_A: Tensor
-    terms: tuple[BatchTerm, ...]
-    blocks: tuple[BatchBlock, ...]
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on a device."""
         moved: Self = _moved(self, torch.device(device))
         return moved
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Passed):
+    """One micro-batch: a forward, and what the terms and teachers have to say of its rows."""
+
+    terms: tuple[BatchTerm, ...]
+    blocks: tuple[BatchBlock, ...]
 
 
 def cut(prepared: Prepared, max_tokens: int, layout: Layout = "padded") -> list[Batch]:
@@ -76,14 +83,23 @@ def cut(prepared: Prepared, max_tokens: int, layout: Layout = "padded") -> list[
         ValueError: ``max_tokens`` is below 1, a segment starts with an action token, or a term reads a distribution that its
             teacher did not give.
     """
+    needed_A = np.any([term.coef_A != 0 for term in prepared.terms], axis=0)
+    return [_batch(prepared, passed) for passed in passes(prepared.rows, needed_A, max_tokens, layout)]
+
+
+def passes(rows: Rows, needed_A: Bools, max_tokens: int, layout: Layout = "padded") -> list[Passed]:
+    """The forwards of the student that predict the rows of ``needed_A``; the other arguments are those of :func:`cut`.
+
+    Raises:
+        ValueError: ``max_tokens`` is below 1, or a segment starts with an action token.
+    """
     if max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
-    needed_A = np.any([term.coef_A != 0 for term in prepared.terms], axis=0)
-    rows_of = _by_segment(prepared.rows, np.flatnonzero(needed_A))
-    lengths = {segment: int(prepared.rows.index_A[rows[-1]]) for segment, rows in rows_of.items()}
+    rows_of = _by_segment(rows, np.flatnonzero(needed_A))
+    lengths = {segment: int(rows.index_A[chosen[-1]]) for segment, chosen in rows_of.items()}
     if 0 in lengths.values():
         raise ValueError("a segment's first token is an action, which nothing precedes to predict it from")
-    return [_batch(prepared, rows_of, lengths, segments, layout) for segments in _fill(lengths, max_tokens, layout)]
+    return [_passed(rows, rows_of, lengths, segments, layout) for segments in _fill(lengths, max_tokens, layout)]
 
 
 def _by_segment(rows: Rows, needed: Column) -> dict[int, Column]:
@@ -110,10 +126,9 @@ def _size(segments: Sequence[int], lengths: Mapping[int, int], layout: Layout) -
     return sum(longest_first) if layout == "packed" else len(segments) * longest_first[0]
 
 
-def _batch(
-    prepared: Prepared, rows_of: Mapping[int, Column], lengths: Mapping[int, int], segments: list[int], layout: Layout
-) -> Batch:
-    rows = prepared.rows
+def _passed(
+    rows: Rows, rows_of: Mapping[int, Column], lengths: Mapping[int, int], segments: list[int], layout: Layout
+) -> Passed:
     row_A = np.concatenate([rows_of[segment] for segment in segments])
     place_A = np.repeat(np.arange(len(segments)), [len(rows_of[segment]) for segment in segments])
     position_A = rows.index_A[row_A] - 1
@@ -121,16 +136,21 @@ def _batch(
     if layout == "packed":
         starts = np.cumsum([0, *(len(tokens) for tokens in inputs)])
         position_A, place_A = position_A + starts[place_A], np.zeros_like(place_A)
-    return Batch(
+    return Passed(
         _packed(inputs) if layout == "packed" else _padded(inputs),
         _packed([np.arange(len(tokens)) for tokens in inputs]) if layout == "packed" else None,
         torch.from_numpy(row_A),
         torch.from_numpy(place_A),
         torch.from_numpy(position_A),
         torch.from_numpy(rows.token_A[row_A]),
-        tuple(_term(term, row_A) for term in prepared.terms),
-        tuple(blocks_of(prepared, row_A)),
     )
+
+
+def _batch(prepared: Prepared, passed: Passed) -> Batch:
+    row_A = passed.row_A.numpy()
+    forward = {f.name: getattr(passed, f.name) for f in fields(passed)}
+    terms = tuple(_term(term, row_A) for term in prepared.terms)
+    return Batch(**forward, terms=terms, blocks=tuple(blocks_of(prepared, row_A)))
 
 
 def _packed(parts: Sequence[Column]) -> Tensor:
@@ -149,7 +169,7 @@ def _term(term: PreparedTerm, row_A: Column) -> BatchTerm:
     coef_A, advantage_A, old_A = (torch.from_numpy(c[row_A]) for c in (term.coef_A, term.advantage_A, term.old_A))
     support, divergence, estimator = (
         {name: _rowwise(value, row_A) for name, value in part.items()}
-        for part in (term.support, term.divergence, term.estimator)
+        for part in (term.support_settings, term.divergence_settings, term.estimator_settings)
     )
     return BatchTerm(term.name, term.key, term.term, coef_A, advantage_A, old_A, support, divergence, estimator)
 

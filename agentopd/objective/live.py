@@ -5,13 +5,11 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor, no_grad
 
-from agentopd.objective.batch import Layout, cut
+from agentopd.objective.batch import Layout, passes
 from agentopd.objective.chunked import statistics
 from agentopd.objective.columns import LiveColumns
 from agentopd.objective.head import Head
-from agentopd.objective.prepare import Prepared, PreparedTerm
 from agentopd.objective.rows import Rows
-from agentopd.objective.spec import Target, Term
 
 
 @no_grad()
@@ -36,18 +34,10 @@ def live_columns(
         chunk_rows: Rows whose logits exist at once.
     """
     logprob_A, entropy_A = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
-    for batch in cut(Prepared(rows, (_every_trainable_row(rows),), {}), max_tokens, layout):
-        there = batch.to(head.weight_V_H.device)
+    for passed in passes(rows, rows.trainable_A, max_tokens, layout):
+        there = passed.to(head.weight_V_H.device)
         hidden_A_H = hidden_states(there.input_ids_B_T, there.position_ids_B_T)[there.sample_A, there.position_A]
         found = statistics(hidden_A_H, head, there.taken_A, temperature, chunk_rows)
-        logprob_A[batch.row_A.numpy()], entropy_A[batch.row_A.numpy()] = (
-            column.double().cpu().numpy() for column in found
-        )
+        row_A = passed.row_A.numpy()
+        logprob_A[row_A], entropy_A[row_A] = (column.double().cpu().numpy() for column in found)
     return LiveColumns(logprob_A, entropy_A)
-
-
-def _every_trainable_row(rows: Rows) -> PreparedTerm:
-    nothing = np.zeros(len(rows))
-    coef_A = rows.trainable_A.astype(np.float64)
-    columns = (rows.trainable_A, coef_A, coef_A, nothing, nothing)
-    return PreparedTerm("live", "live", Term(target=Target(kind="taken")), 1.0, *columns, {}, {}, {})

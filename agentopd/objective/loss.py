@@ -78,7 +78,7 @@ def _phi(term: BatchTerm, chunk: Chunk, i: int) -> Tensor:
         return -taken_N
     if term.term.scored:
         advantage_N, old_N = term.advantage_A[rows].to(taken_N.dtype), term.old_A[rows].to(taken_N.dtype)
-        ratio = {name: term.estimator[name] for name in RATIO & term.estimator.keys()}
+        ratio = {name: term.estimator_settings[name] for name in RATIO & term.estimator_settings.keys()}
         return policy_gradient(taken_N, advantage_N, old_N, **of_rows(ratio, rows, None, taken_N.dtype))
     phi_N = taken_N.new_zeros(taken_N.shape)
     for read in chunk.reads(i):
@@ -89,9 +89,9 @@ def _phi(term: BatchTerm, chunk: Chunk, i: int) -> Tensor:
 def _divergence(term: BatchTerm, rows: slice, read: Read) -> Tensor:
     """The divergence [M] of a term on the rows that it reads of one block."""
     support, divergence, dtype = term.term.support, term.term.divergence, read.logp_M_V.dtype
-    settings = of_rows(term.support, rows, read.local_M, dtype)
+    settings = of_rows(term.support_settings, rows, read.local_M, dtype)
     given = call(f"{term.key}.support", support, settings, read.logp_M_V, read.teacher)
     logp, logq = pair(f"{term.key}.support", support, given, read.logp_M_V)
-    settings = of_rows(term.divergence, rows, read.local_M, dtype)
+    settings = of_rows(term.divergence_settings, rows, read.local_M, dtype)
     value = call(f"{term.key}.divergence", divergence, settings, logp, logq)
     return per_row(f"{term.key}.divergence", divergence, value, logp)

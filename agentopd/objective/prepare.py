@@ -39,14 +39,16 @@ class PreparedTerm:
     learns_A: Bools
     """Rows that the term learns from, should their weights allow it."""
     coef_A: Reals
+    """What multiplies each row's loss: the term's coefficient, its weight and the aggregate's measure."""
     weight_A: Reals
+    """The product of its weights, rescaled where it says so."""
     advantage_A: Reals
     old_A: Reals
     """The student's log-probability that an importance ratio divides by, behaviour or recomputed."""
-    support: Mapping[str, Any]
-    divergence: Mapping[str, Any]
-    estimator: Mapping[str, Any]
-    """Settings of the parts at this step; a value may be one number a row, [A]."""
+    support_settings: Mapping[str, Any]
+    divergence_settings: Mapping[str, Any]
+    estimator_settings: Mapping[str, Any]
+    """At this step; a value may be one number a row, [A]."""
 
     @property
     def reads_distribution(self) -> bool:
@@ -88,7 +90,7 @@ class Prepared:
     metrics: Mapping[str, float]
 
     @property
-    def idle(self) -> str | None:
+    def trains_nothing(self) -> str | None:
         """Why nothing at all is trained at this step, a reason for each term that is wanted; ``None`` where something is, or none is wanted."""
         wanted = [term for term in self.terms if term.wanted]
         reasons = [f"term {term.name!r}: {_reason(term, term.idle)}" for term in wanted if term.idle]
@@ -138,9 +140,20 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
             old = old_logprob(objective, i, rows)
             advantage = advantages(objective, i, rows, selection, old, clock)
             advantage_A, old_A = (selection.spread(one[selection.learns_A]) for one in (advantage, old))
-    parts = (part.at(clock) for part in (term.support, term.divergence, term.estimator))
-    columns = (selection.learns_A, coef_A, weight_A, advantage_A, old_A)
-    return PreparedTerm(objective.names[i], objective.key(i), term, coefficient, *columns, *parts)
+    return PreparedTerm(
+        name=objective.names[i],
+        key=objective.key(i),
+        term=term,
+        coefficient=coefficient,
+        learns_A=selection.learns_A,
+        coef_A=coef_A,
+        weight_A=weight_A,
+        advantage_A=advantage_A,
+        old_A=old_A,
+        support_settings=term.support.at(clock),
+        divergence_settings=term.divergence.at(clock),
+        estimator_settings=term.estimator.at(clock),
+    )
 
 
 def _coefficient(objective: Objective, i: int, clock: Clock) -> float:

@@ -72,7 +72,7 @@ class Rows:
         return np.asarray(self.source_A == CORRECTED, np.bool_)
 
     @property
-    def segment_in_trajectory_A(self) -> Column:
+    def segment_in_record_A(self) -> Column:
         """Number of the segment within its record: the trajectory's own, then its annotations'."""
         return self.segment_A - self.episodes.first_segment_B[self.trajectory_A]
 
@@ -106,14 +106,14 @@ class Rows:
         names = sorted({annotation.teacher for record in records for annotation in record.annotations})
         teachers = {name: _teacher_columns(name, records, columns) for name in names}
         episodes = Episodes.of(records)
-        columns["segment_A"] += episodes.first_segment_B[columns["trajectory_A"]]
+        columns["segment_A"] = columns.pop("segment_in_record_A") + episodes.first_segment_B[columns["trajectory_A"]]
         segments = tuple(segment for own, _ in tables for segment in own)
         return cls(tuple(records), segments, episodes, teachers=teachers, recomputed=None, **columns)
 
 
 _EMPTY: dict[str, NDArray[Any]] = {
     "trajectory_A": np.zeros(0, np.int64),
-    "segment_A": np.zeros(0, np.int64),
+    "segment_in_record_A": np.zeros(0, np.int64),
     "index_A": np.zeros(0, np.int64),
     "turn_A": np.zeros(0, np.int64),
     "token_A": np.zeros(0, np.int64),
@@ -125,7 +125,7 @@ _EMPTY: dict[str, NDArray[Any]] = {
 
 
 def _trajectory_rows(i: int, record: Record) -> tuple[list[Segment], dict[str, NDArray[Any]]]:
-    """The segments of one record and the columns of their action tokens, segments numbered within the record."""
+    """The segments of one record and the columns of their action tokens."""
     own = list(record.trajectory.segments)
     actors = np.array(record.trajectory.actors or ("",), np.str_)
     parts = [_segment_rows(i, s, segment, actors[segment.actor_T]) for s, segment in enumerate(own)]
@@ -152,7 +152,7 @@ def _segment_rows(i: int, s: int, segment: Segment, actor_T: NDArray[np.str_]) -
     index_A = np.flatnonzero(segment.turn_T >= 0)
     return {
         "trajectory_A": np.full(len(index_A), i, np.int64),
-        "segment_A": np.full(len(index_A), s, np.int64),
+        "segment_in_record_A": np.full(len(index_A), s, np.int64),
         "index_A": index_A.astype(np.int64),
         "turn_A": segment.turn_T[index_A].astype(np.int64),
         "token_A": segment.tokens_T[index_A].astype(np.int64),
@@ -164,15 +164,12 @@ def _segment_rows(i: int, s: int, segment: Segment, actor_T: NDArray[np.str_]) -
 
 
 def _teacher_columns(name: str, records: Sequence[Record], columns: Mapping[str, NDArray[Any]]) -> TeacherColumns:
-    """Spreads every annotation of one teacher over the rows; where two cover a row, the later one holds.
-
-    ``columns`` number segments within each record.
-    """
+    """Spreads every annotation of one teacher over the rows; where two cover a row, the later one holds."""
     size, own_A = len(columns["trajectory_A"]), columns["source_A"] != CORRECTED
     starts = np.searchsorted(columns["trajectory_A"], np.arange(len(records) + 1)).tolist()
     said = _nothing_said(size, _statistics(name, records))
     for record, (start, stop) in zip(records, pairwise(starts), strict=True):
-        here = {column: columns[column][start:stop] for column in ("segment_A", "index_A", "turn_A")}
+        here = {column: columns[column][start:stop] for column in ("segment_in_record_A", "index_A", "turn_A")}
         for a, annotation in enumerate(record.annotations):
             if annotation.teacher == name:
                 row_N = _match(here, record, a)
@@ -201,13 +198,16 @@ def _nothing_said(size: int, statistics: set[str]) -> TeacherColumns:
 
 
 def _match(here: Mapping[str, Column], record: Record, a: int) -> Column:
-    """The row of each entry of an annotation, which numbers the trajectory's segments first, then its own."""
+    """The row of each entry of an annotation.
+
+    An annotation numbers the trajectory's segments first, then its own; a record has those of earlier annotations in between.
+    """
     annotation, own = record.annotations[a], len(record.trajectory.segments)
     earlier = sum(len(other.segments) for other in record.annotations[:a])
     segment_N, index_N = annotation.segment_N.astype(np.int64), annotation.index_N
     segment_N = np.where(segment_N < own, segment_N, segment_N + earlier)
     width = int(max(here["index_A"].max(initial=0), index_N.max(initial=0))) + 1
-    ours, theirs = here["segment_A"] * width + here["index_A"], segment_N * width + index_N  # ours ascend
+    ours, theirs = here["segment_in_record_A"] * width + here["index_A"], segment_N * width + index_N  # ours ascend
     row_N = np.searchsorted(ours, theirs).clip(max=max(len(ours) - 1, 0))
     known = len(np.unique(row_N[ours[row_N] == theirs])) if len(ours) else 0
     if known != len(row_N):
@@ -229,7 +229,7 @@ def _spread(said: TeacherColumns, annotation: Annotation, a: int, row_N: Column,
 
 
 def _spread_rewards(said: TeacherColumns, annotation: Annotation, own: Column, turn: Column) -> None:
-    """Puts the reward of each turn on its last own row, or on the last row before it where the turn has none."""
+    """Puts the reward of each turn on the turn's last row, or, of a turn in which nothing was written, on the last row before it."""
     rewarded = np.flatnonzero(~np.isnan(annotation.reward_S) & ~annotation.skip_S)
     if len(rewarded):
         here = own[~annotation.skip_S[turn]]

@@ -47,7 +47,7 @@ def signal_columns(prepared: Prepared, signals: Mapping[str, NDArray[Any]]) -> d
     keys = rows.episodes.key_B.astype(object)
     columns: dict[str, NDArray[Any]] = {
         "trajectory": keys[rows.trajectory_A],
-        "segment": rows.segment_in_trajectory_A.astype(np.int32),
+        "segment": rows.segment_in_record_A.astype(np.int32),
         "index": rows.index_A.astype(np.int32),
         "turn": rows.turn_A.astype(np.int32),
     }

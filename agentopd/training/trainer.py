@@ -152,11 +152,11 @@ class AgentOPDTrainer(Trainer):
 
     def _idle_steps(self, prepared: Prepared, batches: Sequence[Batch], step: int) -> int:
         """How many steps in a row trained nothing, up to ``step``; an error where that is all there were and patience has ended."""
-        if prepared.idle is None:
+        if prepared.trains_nothing is None:
             return 0
         count = int(self.river.last_metrics.get(IDLE_STEPS, 0)) + 1
         if not batches and count == step + 1 == min(PATIENCE, self.state.max_steps):
-            raise TrainingError(f"none of the first {count} steps trained anything: {prepared.idle}")
+            raise TrainingError(f"none of the first {count} steps trained anything: {prepared.trains_nothing}")
         return count
 
     def _require_trainable(self, loss: Tensor, step: int, batch: Batch) -> None:

@@ -15,7 +15,7 @@ def test_every_action_token_once_in_time_order_across_forks() -> None:
     rows = Rows.of([record(trajectory), record(episode([1], index=1))])
     assert rows.turn_A.tolist() == [0, 0, 1, 2, 2, 2, 0]
     assert rows.segment_A.tolist() == [0, 0, 1, 1, 1, 1, 2]
-    assert rows.segment_in_trajectory_A.tolist() == [0, 0, 1, 1, 1, 1, 0]
+    assert rows.segment_in_record_A.tolist() == [0, 0, 1, 1, 1, 1, 0]
     assert rows.trajectory_A.tolist() == [0] * 6 + [1]
     assert rows.index_A.tolist() == [2, 3, 6, 9, 10, 11, 2]
     assert [int(rows.segments[s].tokens_T[t]) for s, t in zip(rows.segment_A, rows.index_A, strict=True)] == (
@@ -69,7 +69,7 @@ def test_prepare_works_on_columns_alone() -> None:
     for name, column in expected.signals.items():
         np.testing.assert_array_equal(found.signals[name], column)
     assert all(term.coef_A.any() for term in expected.terms)
-    np.testing.assert_array_equal(bare.segment_in_trajectory_A, rows.segment_in_trajectory_A)
+    np.testing.assert_array_equal(bare.segment_in_record_A, rows.segment_in_record_A)
 
 
 def test_no_records_no_rows() -> None:
@@ -115,7 +115,7 @@ def test_corrected_actions_are_rows_of_their_teacher_and_covered_only_if_named()
         assert rows.source_A.tolist() == ["fresh"] * 3 + ["corrected"] * 5 + ["fresh"]
         assert rows.actor_A.tolist() == ["student"] * 3 + ["expert"] * 3 + ["mentor"] * 2 + ["student"]
         assert rows.turn_A[rows.corrected_A].tolist() == [0, 0, 0, 1, 1]
-        assert rows.segment_in_trajectory_A.tolist() == [0, 0, 1, 2, 2, 2, 3, 3, 0]
+        assert rows.segment_in_record_A.tolist() == [0, 0, 1, 2, 2, 2, 3, 3, 0]
         # the mentor numbers its own segment after the trajectory's two, whatever the expert added
         assert rows.teachers["mentor"].covered_A.tolist() == [True] * 3 + [False] * 3 + [named] * 2 + [False]
         assert not rows.teachers["expert"].covered_A.any()
