@@ -101,7 +101,9 @@ def opened(path: Path, form: bytes) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             _require_ours(path, file.schema_arrow, form)
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except RecordError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:  # damage shows itself anywhere
         raise RecordError(
             f"cannot read {path}: {error}; the file is damaged: restore it from a copy, or delete it to go on without this step"
         ) from error
@@ -121,4 +123,10 @@ def _require_ours(path: Path, schema: pa.Schema, form: bytes) -> None:
         raise RecordError(
             f"{path} lacks the columns {', '.join(absent)}, so something else rewrote it; restore it from a copy, or move it out "
             "of the folder to go on without this step"
+        )
+    other = [name for name in SCHEMA.names if form == RECORDS and schema.field(name).type != SCHEMA.field(name).type]
+    if other:
+        raise RecordError(
+            f"{path} holds something else in the columns {', '.join(other)}, so it is damaged or was rewritten; restore it from a "
+            "copy, or delete it to go on without this step"
         )

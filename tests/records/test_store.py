@@ -271,12 +271,12 @@ def test_a_flipped_byte_never_gives_wrong_records(tmp_path: Path) -> None:
     ("metadata", "said"),
     [
         ({}, "holds no agentopd records"),
-        ({"agentopd.format": "signals", "agentopd.version": "2"}, "holds no agentopd records"),
+        ({"agentopd.format": "signals", "agentopd.version": "3"}, "holds no agentopd records"),
         (
             {"agentopd.format": "records", "agentopd.version": "1"},
-            "version 1, .*reads version 2; read it with the agentopd",
+            "version 1, .*reads version 3; read it with the agentopd",
         ),
-        ({"agentopd.format": "records", "agentopd.version": "99"}, "version 99.*reads version 2"),
+        ({"agentopd.format": "records", "agentopd.version": "99"}, "version 99.*reads version 3"),
     ],
 )
 def test_a_file_of_another_form_or_version_is_named(tmp_path: Path, metadata: dict[str, str], said: str) -> None:
