@@ -13,7 +13,7 @@ from agentopd.objective.rows import CORRECTED
 from agentopd.objective.spec import Objective
 from agentopd.rollout.policy import EXPERT, Rollout
 from agentopd.rollout.tasks import EnvConfig
-from agentopd.settings.choice import Choice, OneOf, Settings
+from agentopd.settings.choice import Choice, Clock, OneOf, Settings, at, numbers_of
 from agentopd.settings.problems import nearest
 from agentopd.teachers import TEACHERS
 from agentopd.where import Where
@@ -99,6 +99,20 @@ class Config(Settings):
                     f"train.tasks_per_step={self.train.tasks_per_step} tasks of a step, shared as {tasks}; raise either, or leave "
                     "the source out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_acts_at_every_step(self) -> "Config":
+        for name, source in self.objective.sources.items():
+            shares = source.actors.values()
+            if not all(map(numbers_of, shares)) or not any(isinstance(share, Choice) for share in shares):
+                continue  # a schedule of one's own reads what is not known yet; numbers have been looked at
+            for step in range(self.train.steps):
+                clock = Clock(step, self.train.steps)
+                if not any(at(share, clock, actor) for actor, share in source.actors.items()):
+                    raise ValueError(
+                        f"objective.sources.{name}.actors: at step {step} all shares are 0, so nobody would act; keep one above 0"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,6 @@ functions the advantages. Nothing later looks at a statistic of a micro-batch, s
 """
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -158,8 +157,8 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
 
 def _coefficient(objective: Objective, i: int, clock: Clock) -> float:
     """A schedule of one's own is known at its step only; others are checked when the configuration is read."""
-    coefficient = float(at(objective.terms[i].coefficient, clock))
-    if not 0.0 <= coefficient < math.inf:
+    coefficient = float(at(objective.terms[i].coefficient, clock, f"{objective.key(i)}.coefficient"))
+    if coefficient < 0.0:
         raise ConfigError(
             f"{objective.key(i)}.coefficient: the schedule gives {coefficient} at step {clock.step}; {NOT_NEGATIVE}"
         )

@@ -7,13 +7,13 @@ from pydantic import Field, field_validator, model_validator
 
 from agentopd.objective.advantages import COUPLINGS, OUTCOME
 from agentopd.objective.aggregates import AGGREGATES
-from agentopd.objective.contract import callable_as, is_own
+from agentopd.objective.contract import callable_as
 from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS
 from agentopd.objective.rows import CORRECTED
 from agentopd.objective.supports import SUPPORTS
 from agentopd.objective.weights import WEIGHTS
-from agentopd.settings.choice import Choice, Number, OneOf, Settings
+from agentopd.settings.choice import Choice, Number, OneOf, Settings, numbers_of
 from agentopd.where import Where
 
 NOT_NEGATIVE = (
@@ -29,16 +29,6 @@ def _kind(part: Any, default: str) -> Any:
     """The kind of a part that is not yet validated: a name, a mapping, or an object with a ``kind``."""
     given = part.get("kind") if isinstance(part, Mapping) else getattr(part, "kind", part)
     return default if given is None else given
-
-
-def _numbers(setting: Any) -> list[float]:
-    """The numbers between which a setting moves: itself, or those of a shipped schedule; of one's own schedule none are known."""
-    if not isinstance(setting, Choice):
-        return [setting]
-    if is_own(setting):
-        return []
-    ends = [setting.settings[name] for name in ("value", "start", "end") if name in setting.settings]
-    return [*ends, *setting.settings.get("values", ())]
 
 
 class Target(Settings):
@@ -89,7 +79,7 @@ class Term(Settings):
     @field_validator("coefficient")
     @classmethod
     def _minimised(cls, coefficient: Any) -> Any:
-        if (least := min(_numbers(coefficient), default=0.0)) < 0:
+        if (least := min(numbers_of(coefficient), default=0.0)) < 0:
             raise ValueError(f"{least} is below 0; {NOT_NEGATIVE}")
         return coefficient
 
@@ -174,10 +164,9 @@ class Source(Settings):
 
     @model_validator(mode="after")
     def _somebody_acts(self) -> "Source":
-        numbers = {actor: share for actor, share in self.actors.items() if isinstance(share, int | float)}
-        if any(share < 0 for share in numbers.values()) or (
-            len(numbers) == len(self.actors) and not sum(numbers.values())
-        ):
+        numbers = {actor: numbers_of(share) for actor, share in self.actors.items()}
+        nobody = all(found and not any(found) for found in numbers.values())  # one's own schedule may give anything
+        if nobody or any(share < 0 for found in numbers.values() for share in found):
             raise ValueError(
                 f"actors={self.actors}: shares must be at least 0, and one of them above, such as {{student: 1.0}}"
             )

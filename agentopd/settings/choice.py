@@ -7,13 +7,12 @@ setting without an annotation takes any value of its default's type, or anything
 
 import importlib
 import inspect
-import math
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from numbers import Real
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
 from pydantic import (
@@ -22,6 +21,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PlainSerializer,
+    TypeAdapter,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -32,8 +32,11 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic.warnings import ArbitraryTypeWarning
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
+from agentopd.errors import ConfigError
 from agentopd.settings.problems import explain, shown
 from agentopd.settings.problems import nearest as nearest
+from agentopd.settings.schedules import SCHEDULES
+from agentopd.settings.schedules import Clock as Clock
 
 Function: TypeAlias = Callable[..., Any]
 Registry: TypeAlias = Mapping[str, Function]
@@ -70,34 +73,82 @@ _NOT_A: Mapping[type, Any] = {bool: "bool_type", int: "int_type", float: "float_
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
-    """When something happens: what schedules read."""
-
-    step: int
-    total: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Choice:
     """A chosen function and its settings. Call :meth:`at` to get the settings at one step, schedules evaluated."""
 
     kind: str
     function: Function
     settings: Mapping[str, Any]
+    stands_for: "Setting | None" = field(default=None, compare=False, repr=False)
+    """Of a schedule: the setting whose values it gives."""
 
     def at(self, clock: Clock) -> dict[str, Any]:
         """The keyword arguments of ``function`` at ``clock``."""
-        return {name: at(value, clock) for name, value in self.settings.items()}
+        return {name: at(value, clock, f"{name} of {self.kind!r}") for name, value in self.settings.items()}
 
     def plain(self) -> dict[str, Any]:
         """The choice as it stands in a configuration file."""
         return {"kind": self.kind} | {name: _plain(value) for name, value in self.settings.items()}
 
 
-def at(value: Any, clock: Clock) -> Any:
-    """The value of a setting at ``clock``: a schedule is evaluated, anything else is itself."""
-    return value.function(clock, **value.settings) if isinstance(value, Choice) else value
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A keyword-only parameter of a function, or, without one, any finite number."""
+
+    function: Function | None = None
+    name: str = ""
+
+    def checked(self, given: Any) -> float:
+        """``given`` as the number it is, if the parameter's annotation takes it; pydantic's ValidationError if not."""
+        real = isinstance(given, Real) and not isinstance(given, bool)
+        number: float = _adapter(self).validate_python(float(given) if real else given)
+        return number
+
+
+@lru_cache(maxsize=256)
+def _adapter(setting: Setting) -> TypeAdapter[float]:
+    annotation: Any = float
+    if setting.function is not None:
+        annotation = _type_of(inspect.signature(setting.function).parameters[setting.name], setting.function)
+    return TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def at(value: Any, clock: Clock, key: str) -> Any:
+    """The value of a setting at ``clock``: a schedule is evaluated, anything else is itself.
+
+    Args:
+        value: The setting.
+        clock: The step.
+        key: What the setting is called, for messages.
+
+    Raises:
+        ConfigError: The schedule raised, or gives what the setting does not take.
+    """
+    if not isinstance(value, Choice):
+        return value
+    try:
+        given = value.function(clock, **value.settings)
+    except Exception as error:  # a schedule may be the user's code
+        raise ConfigError(
+            f"{key}: the schedule {value.kind!r} raised {type(error).__name__} at step {clock.step}: {error}; a schedule gives a "
+            "number at every step"
+        ) from error
+    try:
+        return (value.stands_for or Setting()).checked(given)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{key}: the schedule {value.kind!r} gives {given!r} at step {clock.step}: {error.errors()[0]['msg']}"
+        ) from error
+
+
+def numbers_of(setting: Any) -> list[float]:
+    """The numbers between which a setting moves: itself, or those of a shipped schedule; of one's own schedule none are known."""
+    if not isinstance(setting, Choice):
+        return [setting]
+    if setting.kind not in SCHEDULES:
+        return []
+    ends = [setting.settings[name] for name in ("value", "start", "end") if name in setting.settings]
+    return [*ends, *setting.settings.get("values", ())]
 
 
 def _plain(value: Any) -> Any:
@@ -212,7 +263,8 @@ def _model_of(function: Function, schedulable: bool) -> type[BaseModel]:
     for p in inspect.signature(function).parameters.values():
         if p.kind is p.KEYWORD_ONLY:
             kind = _type_of(p, function)
-            fields[p.name] = (_schedulable(kind) if schedulable else kind, ... if p.default is p.empty else p.default)
+            wrapped = _schedulable(kind, Setting(function, p.name)) if schedulable else kind
+            fields[p.name] = (wrapped, ... if p.default is p.empty else p.default)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ArbitraryTypeWarning)  # or what is no type would check nothing
         warnings.filterwarnings("ignore", message="Field name .* shadows an attribute")
@@ -228,22 +280,23 @@ def _type_of(parameter: inspect.Parameter, function: Function) -> Any:
     return Any if parameter.default is parameter.empty or parameter.default is None else type(parameter.default)
 
 
-def _schedulable(annotation: Any) -> Any:
+def _schedulable(annotation: Any, setting: Setting) -> Any:
     """Lets a schedule stand wherever a function asks for a float."""
     number = annotation is float or (get_origin(annotation) is Annotated and get_args(annotation)[0] is float)
-    return Annotated[annotation, WrapValidator(_number_or_schedule)] if number else annotation
+    return Annotated[annotation, WrapValidator(partial(_number_or_schedule, setting))] if number else annotation
 
 
-def _number_or_schedule(value: Any, number: Callable[[Any], Any]) -> Any:
-    """A schedule is tried at the first step: what it gives there must be such a number."""
+def _number_or_schedule(setting: Setting, value: Any, number: Callable[[Any], Any]) -> Any:
+    """The ends of a shipped schedule must be such numbers; one's own is tried at the first step."""
     if not isinstance(value, Mapping | Choice):
         return number(value)
-    schedule = OneOf("schedule", SCHEDULES).validate(value)
+    schedule = replace(OneOf("schedule", SCHEDULES).validate(value), stands_for=setting)
     try:
-        first = at(schedule, Clock(step=0, total=1))
+        first = schedule.function(Clock(step=0, total=1), **schedule.settings)
     except Exception as error:  # a schedule may be the user's code
         raise ValueError(f"schedule {schedule.kind!r}: {type(error).__name__}: {error}") from error
-    number(first)
+    for given in numbers_of(schedule) or [first]:
+        number(given)
     return schedule
 
 
@@ -270,36 +323,5 @@ def _kind_schema(kind: str, settings: type[BaseModel], handler: GetJsonSchemaHan
     return schema
 
 
-def constant(clock: Clock, *, value: float) -> float:
-    """The same value at every step."""
-    return value
-
-
-def linear(clock: Clock, *, start: float, end: float, steps: int | None = None, begin: int = 0) -> float:
-    """From ``start`` at step ``begin`` to ``end``, ``steps`` steps later (default: the end of the run), then ``end``."""
-    return start + (end - start) * _progress(clock, begin, steps)
-
-
-def cosine(clock: Clock, *, start: float, end: float, steps: int | None = None, begin: int = 0) -> float:
-    """As :func:`linear`, along half a cosine."""
-    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * _progress(clock, begin, steps)))
-
-
-def step(clock: Clock, *, values: list[float], boundaries: list[int]) -> float:
-    """``values[i]`` from step ``boundaries[i - 1]`` on; one value more than boundaries, boundaries increasing."""
-    if len(values) != len(boundaries) + 1:
-        raise ValueError(f"{len(values)} values need {len(values) - 1} boundaries, got {len(boundaries)}")
-    if any(later <= earlier for earlier, later in pairwise(boundaries)):
-        raise ValueError(f"boundaries must increase, got {boundaries}")
-    return values[sum(clock.step >= boundary for boundary in boundaries)]
-
-
-def _progress(clock: Clock, begin: int, steps: int | None) -> float:
-    span = (clock.total - 1 - begin) if steps is None else steps
-    return min(max((clock.step - begin) / span, 0.0), 1.0) if span > 0 else float(clock.step >= begin)
-
-
-SCHEDULES: Registry = {"constant": constant, "linear": linear, "cosine": cosine, "step": step}
-
-Number: TypeAlias = Annotated[float, WrapValidator(_number_or_schedule), PlainSerializer(_plain)]
+Number: TypeAlias = Annotated[float, WrapValidator(partial(_number_or_schedule, Setting())), PlainSerializer(_plain)]
 """A number, or a schedule of one: read it with :func:`at`."""

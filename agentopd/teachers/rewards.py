@@ -33,6 +33,7 @@ class RewardTeacher(Stateless):
 
     def _annotation(self, trajectory: Trajectory) -> Annotation:
         selected_S = turns_of(self.where, trajectory)
-        reward_S = np.array([self.scale * turn.reward for turn in trajectory.turns], dtype=np.float32)
+        with np.errstate(over="ignore"):  # told when the annotation is looked at
+            reward_S = np.array([self.scale * turn.reward for turn in trajectory.turns]).astype(np.float32)
         reward_S[~selected_S] = np.nan
         return rowless(self.name, trajectory, reward_S=reward_S, skip_S=~selected_S)

@@ -15,7 +15,7 @@ from agentopd.types import Record, Trajectory
 
 @dataclass
 class Pool:
-    """The episodes of one frozen source, each drawn once before any comes again.
+    """The episodes of one frozen source, each drawn once before any comes again; those of one task are drawn together.
 
     They are played at the first draw and kept in ``folder``, so that a resumed run learns from the same ones.
     """
@@ -23,14 +23,28 @@ class Pool:
     name: str
     seed: int
     """Of the run; with the number of the pass it decides the order."""
+    per_task: int
+    """Episodes in a group: so many of one task, or fewer where some failed."""
     folder: Path | None
     play: Callable[[], list[Trajectory]]
 
-    def draw(self, step: int, count: int) -> list[Trajectory]:
-        """The ``count`` episodes of ``step``, where every step draws as many: a function of step, seed and the pool."""
-        size = len(self.episodes)
-        drawn = range(step * count, (step + 1) * count)
-        return [self.episodes[_shuffled(self.seed, i // size, size)[i % size]] for i in drawn]
+    def draw(self, step: int, tasks: int) -> list[Trajectory]:
+        """The groups of ``step``, where every step draws as many ``tasks``: a function of step, seed and the pool."""
+        size = len(self.groups)
+        drawn = range(step * tasks, (step + 1) * tasks)
+        return [one for i in drawn for one in self.groups[_shuffled(self.seed, i // size, size)[i % size]]]
+
+    @cached_property
+    def groups(self) -> list[list[Trajectory]]:
+        """The episodes by task, in groups of ``per_task``."""
+        by_task: dict[str, list[Trajectory]] = {}
+        for episode in self.episodes:
+            by_task.setdefault(episode.task.id, []).append(episode)
+        return [
+            played[first : first + self.per_task]
+            for played in by_task.values()
+            for first in range(0, len(played), self.per_task)
+        ]
 
     @cached_property
     def episodes(self) -> list[Trajectory]:

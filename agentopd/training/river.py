@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -65,6 +66,8 @@ class River:
     def __post_init__(self) -> None:
         self._stream = TaskStream(self.config.envs, self.config.seed, "train")
         self._tasks = self.config.tasks_by_source
+        ends = accumulate(self._tasks.values(), initial=0)
+        self._first_task = dict(zip(self._tasks, ends, strict=False))  # each source has tasks of its own at every step
         self._annotators = annotators(self.objective, self.teachers)
         self._check_actors()
         frozen = {name: source for name, source in self.objective.sources.items() if source.kind == "frozen"}
@@ -90,7 +93,8 @@ class River:
         def play() -> list[Trajectory]:
             return self._play(name, source, tasks, step=0, first=0) if given is None else _sourced(given, name)
 
-        return Pool(name, self.config.seed, self.folder / "frozen" / name if self.folder else None, play)
+        folder = self.folder / "frozen" / name if self.folder else None
+        return Pool(name, self.config.seed, source.per_task, folder, play)
 
     @property
     def objective(self) -> Objective:
@@ -121,8 +125,9 @@ class River:
         """The source's episodes of ``step``, their keys counted from ``base``."""
         count = self._tasks[name]
         if source.kind == "fresh":
-            return self._play(name, source, range(step * count, (step + 1) * count), step, base)
-        again = self._pools[name].draw(step, count * source.per_task)
+            begin = step * self.config.train.tasks_per_step + self._first_task[name]
+            return self._play(name, source, range(begin, begin + count), step, base)
+        again = self._pools[name].draw(step, count)
         return [
             replace(trajectory, key=Key(self.run, step, base + i), origin=trajectory.origin or trajectory.key)
             for i, trajectory in enumerate(again)
@@ -130,7 +135,8 @@ class River:
 
     def _play(self, name: str, source: Source, indices: Sequence[int], step: int, first: int) -> list[Trajectory]:
         """Plays the tasks ``indices`` under the weights, and the shares of actors, of this moment."""
-        actors = {actor: at(share, self.clock(step)) for actor, share in source.actors.items()}
+        key, clock = f"objective.sources.{name}.actors", self.clock(step)
+        actors = {actor: at(share, clock, f"{key}.{actor}") for actor, share in source.actors.items()}
         assignments = assign(
             self._stream, indices, name, actors, source.per_task, self.run, step, self.config.seed, first
         )

@@ -36,7 +36,8 @@ from agentopd.objective.estimators import ESTIMATORS
 from agentopd.objective.live import live_columns
 from agentopd.objective.supports import SUPPORTS
 from agentopd.objective.weights import WEIGHTS
-from agentopd.settings.choice import SCHEDULES, Clock, Registry
+from agentopd.settings.choice import Clock, Registry
+from agentopd.settings.schedules import SCHEDULES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "objective.md").read_text(encoding="utf-8")
 METHODS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from agentopd.objective.weights import WEIGHTS
-from agentopd.settings.choice import SCHEDULES, Choice, Clock, OneOf
+from agentopd.settings.choice import Choice, Clock, OneOf
+from agentopd.settings.schedules import SCHEDULES
 
 MINE = """
 from typing import TYPE_CHECKING

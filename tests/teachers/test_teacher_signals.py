@@ -169,3 +169,10 @@ def test_a_correction_is_tokens_as_the_template_writes_them_there() -> None:
         assert turn.advice is not None
         assert chat.read(written).text == number + turn.advice
         assert written[-1] == chat.end_of_turn
+
+
+def test_a_reward_too_large_for_float32_is_told() -> None:
+    with pytest.raises(
+        TeacherError, match=r"teacher 'judge', .*: the reward of turn 1 is infinite, or too large for float32"
+    ):
+        annotate({"judge": reward(context("judge"), scale=10.0)}, [episode("..0.1", rewards=(1.0, 1e38))])

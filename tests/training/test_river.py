@@ -51,3 +51,9 @@ def test_given_episodes_are_for_one_source(tmp_path: Path) -> None:
     for override, said in (("method=gkd", "draws from no frozen source"), (two, "draws from a, b")):
         with pytest.raises(ConfigError, match=f"{said}, and episodes are given for one"):
             cases.trainer(cases.tiny(override), tmp_path, train_dataset=[])
+
+
+def test_sources_of_a_step_play_tasks_of_their_own(tmp_path: Path) -> None:
+    river = cases.trainer(cases.tiny(EXPERTS, tasks_per_step=5), tmp_path).river
+    tasks = [record.trajectory.task.id for step in range(2) for record in river.draw(step).records]
+    assert len(set(tasks)) == 10
