@@ -171,13 +171,17 @@ class Segment(ArrayEquality):
         return len(self.tokens_T)
 
 
+Stop: TypeAlias = Literal["terminated", "truncated", "turn_limit", "overflow", "failed"]
+"""Why an episode ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an episode ended."""
 
     total_reward: float
     success: bool
-    stop: Literal["terminated", "truncated", "turn_limit", "overflow", "failed"]
+    stop: Stop
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +13,7 @@ from agentopd.errors import ConfigError
 from agentopd.rollout.policy import EXPERT, Assignment, Generation, Request, Rollout
 from agentopd.rollout.segments import SegmentBuilder
 from agentopd.rollout.session import Observed
-from agentopd.types import Failure, Message, Outcome, Trajectory, Turn
-
-Stop = Literal["terminated", "truncated", "turn_limit", "overflow", "failed"]
+from agentopd.types import Failure, Message, Outcome, Stop, Trajectory, Turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,12 +151,12 @@ class River:
     def weights_changed(self, student: PreTrainedModel) -> None:
         """Tells policies and teachers that an optimiser step was taken."""
         self.policies[STUDENT].update(student, self.policies[STUDENT].version + 1)
-        for teacher in self._annotators.values():
+        for teacher in self.teachers.values():
             teacher.after_step(student)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the Trainer's own state."""
-        teachers = {name: teacher.state() for name, teacher in self._annotators.items()}
+        teachers = {name: teacher.state() for name, teacher in self.teachers.items()}
         return {
             "last_metrics": dict(self.last_metrics),
             "version": self.policies[STUDENT].version,
@@ -167,7 +167,7 @@ class River:
         """Continues from :meth:`state`, with the weights of that moment."""
         self.last_metrics = dict(state["last_metrics"])
         self.policies[STUDENT].update(student, state["version"])
-        for name, teacher in self._annotators.items():
+        for name, teacher in self.teachers.items():
             teacher.restore(state["teachers"][name])
 
 
