@@ -42,8 +42,11 @@ class TrainingError(AgentOPDError):
 
 
 def describe(error: BaseException) -> str:
-    """``Type: message`` of an exception. Never raises: a message that cannot be formed is left out."""
+    """``Type: message`` of an exception. Never raises: a message that cannot be formed is left out.
+
+    Half surrogates, as in the name of a file that is not UTF-8, are escaped: the text can be written anywhere.
+    """
     try:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()
     except Exception:
         return type(error).__name__

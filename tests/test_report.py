@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -264,3 +265,11 @@ def test_pieces_join_to_the_whole(text: str) -> None:
     found = pieces(ids, lambda some: str(tokenizer.decode(list(some), skip_special_tokens=False)))
     assert len(found) == len(ids)
     assert "".join(found) == text
+
+
+def test_half_surrogates_in_records_do_not_stop_the_page(run: Path) -> None:
+    record = _record(5, 0, False, Failure("env", "raised", "half \ud800"))
+    trajectory = replace(record.trajectory, opening=({"role": "user", "content": "other \udfff"},))
+    RecordWriter(run).write(5, [Record(trajectory)])
+    text = _page(run).text
+    assert "other \\udfff" in text

@@ -1,8 +1,9 @@
 """One exchange with an environment: a canonical action in, role-tagged messages out. Shared by ``TextEnv`` and the wrappers."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, SupportsFloat, TypeAlias
 
 import gymnasium
 
@@ -95,6 +96,21 @@ def reply_to(action: str, tools: ToolSet, respond: Callable[[str], str], over: C
             reply.say(str(error))
             reply.errors.append(error.kind)
     return reply
+
+
+def reward_of(given: Any, whose: str) -> float:
+    """A reward as a number; ``whose`` it is stands in messages.
+
+    Raises:
+        EnvError: it is not a finite number.
+    """
+    try:
+        number = float(given) if isinstance(given, SupportsFloat) else math.nan
+    except (TypeError, ValueError, OverflowError):  # an array, for instance
+        number = math.nan
+    if not math.isfinite(number):
+        raise EnvError(f"{whose}: a reward must be a finite number, not {brief(repr(given), 80)}")
+    return number
 
 
 def facts_of(given: Any, whose: str) -> dict[str, Any]:

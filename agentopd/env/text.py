@@ -1,16 +1,15 @@
 """Environments: text in, text out, Gymnasium unmodified. They know no tokens and no models."""
 
-import math
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any, Self, SupportsFloat
+from typing import Any, Self
 
 import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled, ResetNeeded
 from gymnasium.vector import SyncVectorEnv
 
-from agentopd.env.exchange import Reply, Step, TextSpace, facts_of, no_call, reply_to
+from agentopd.env.exchange import Reply, Step, TextSpace, facts_of, no_call, reply_to, reward_of
 from agentopd.env.registry import resolve
 from agentopd.env.wrappers import TextFace, TurnLimit
 from agentopd.errors import ConfigError, EnvError
@@ -39,7 +38,8 @@ class TextEnv(gymnasium.Env[str, str]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuses tools under names that Gymnasium or this class calls, such as ``close`` and ``finish``."""
         super().__init_subclass__(**kwargs)
-        taken = [name for name in tool_names(cls) if hasattr(TextEnv, name)]
+        own = dir(TextEnv())  # an instance, which has what the class only annotates, such as `options`
+        taken = [name for name in tool_names(cls) if name in own]
         if taken:
             raise ConfigError(f"tool {taken[0]} of {cls.__name__}: that name is TextEnv's own; rename the tool")
 
@@ -104,14 +104,7 @@ class TextEnv(gymnasium.Env[str, str]):
         Raises:
             EnvError: ``reward`` is not a finite number.
         """
-        try:
-            number = float(reward) if isinstance(reward, SupportsFloat) else math.nan
-        except (TypeError, ValueError, OverflowError):  # an array, for instance
-            number = math.nan
-        if not math.isfinite(number):
-            shown = brief(repr(reward), 80)
-            raise EnvError(f"{type(self).__name__}: a reward must be a finite number, not {shown}")
-        self._reward += number
+        self._reward += reward_of(reward, type(self).__name__)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Starts an episode; see ``gymnasium.Env.reset``."""

@@ -9,7 +9,7 @@ import gymnasium
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 
-from agentopd.env.exchange import Reply, Step, TextSpace, no_call, reply_to
+from agentopd.env.exchange import Reply, Step, TextSpace, no_call, reply_to, reward_of
 from agentopd.env.faces import Describe, actions_of, face_of, tellable
 from agentopd.errors import ConfigError, EnvError, ToolError, describe
 from agentopd.tooling import Tool, ToolSet, parse_action, render_action, tool
@@ -139,8 +139,10 @@ class TextFace(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         if self._over:
             raise ResetNeeded("the episode is over: call reset() before step()")
         self._reward = 0.0
-        reply = reply_to(action, self.tools, self._respond, lambda: self._terminated or self._truncated)
-        self._over = self._terminated or self._truncated
+        try:
+            reply = reply_to(action, self.tools, self._respond, lambda: self._terminated or self._truncated)
+        finally:  # a game that ended and then broke is over as well
+            self._over = self._terminated or self._truncated
         info = reply.info
         if self._over:
             info["success"] = self._terminated and bool(self._success(self._total))
@@ -157,13 +159,14 @@ class TextFace(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
             raise ToolError(f"no action {action[:20]!r}; actions: {', '.join(self._actions)}", kind="invalid_action")
         inner: gymnasium.Env[Any, Any] = self.env
         try:
-            result = inner.step(self._first + self._actions.index(action))
-            text = self._describe(inner, result[0])
-        except Exception as error:
+            observation, reward, terminated, truncated, _ = inner.step(self._first + self._actions.index(action))
+            self._terminated, self._truncated = bool(terminated), bool(truncated)
+            text = self._describe(inner, observation)
+        except (Exception, SystemExit) as error:  # what a tool raises is blamed on the call, and this is not its fault
             raise EnvError(f"{inner}: step({action!r}) raised {describe(error)}") from error
-        self._reward += float(result[1])
-        self._total += float(result[1])
-        self._terminated, self._truncated = bool(result[2]), bool(result[3])
+        number = reward_of(reward, str(inner))
+        self._reward += number
+        self._total += number
         return text
 
     def _respond(self, text: str) -> str:

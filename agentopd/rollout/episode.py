@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from agentopd.chat import Action, Chat, Extension
-from agentopd.errors import ConfigError
 from agentopd.rollout.policy import EXPERT, Assignment, Generation, Request, Rollout
 from agentopd.rollout.segments import SegmentBuilder
 from agentopd.rollout.session import Observed
 from agentopd.types import Failure, Message, Outcome, Stop, Trajectory, Turn
+
+TOO_LONG = "too_long"
+"""The kind of the failure of an expert whose action no turn can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Episode:
         self._messages: list[Message] = []
         self._tools: tuple[dict[str, Any], ...] = ()
         self._advice: str | None = None
+        self._script: tuple[int, ...] | None = None
         self._privileged: Mapping[str, Any] = {}
         self._success: bool | None = None
         self._pending: Pending | None = None
@@ -68,29 +71,29 @@ class Episode:
         self._segments.append(SegmentBuilder(self._chat.prompt(self._messages, self._tools)))
         if not self._fits(len(self._segments[-1].tokens)):
             self.stop = "overflow"
+        else:
+            self._write_script()
 
     def request(self) -> Request:
-        """What the policy is asked for next.
-
-        Raises:
-            ConfigError: The expert's action is longer than a turn may be.
-        """
+        """What the policy is asked for next."""
         seed = np.random.SeedSequence([self.assignment.seed, len(self._turns)]).generate_state(1, np.uint64)
-        script = self._script() if self.assignment.actor == EXPERT else None
         return Request(
-            self.number, tuple(self._segments[-1].tokens), int(seed[0]), self._settings.max_new_tokens, script
+            self.number, tuple(self._segments[-1].tokens), int(seed[0]), self._settings.max_new_tokens, self._script
         )
 
-    def _script(self) -> tuple[int, ...]:
+    def _write_script(self) -> None:
+        """Writes the next action where the expert acts. One that is longer than a turn may be fails the episode."""
+        if self.assignment.actor != EXPERT:
+            return
         assert self._advice is not None  # the session of an expert's episode always asks
-        tokens = self._chat.write(self._messages, self._advice, self._tools)
-        limit = self._settings.max_new_tokens
-        if len(tokens) > limit:
-            raise ConfigError(
+        self._script = tuple(self._chat.write(self._messages, self._advice, self._tools))
+        needed, limit = len(self._script), self._settings.max_new_tokens
+        if needed > limit:
+            message = (
                 f"rollout.max_new_tokens={limit} is too small: an action of the expert of {self.assignment.task.env_id} "
-                f"has {len(tokens)} tokens; set it to {len(tokens)} or more"
+                f"has {needed} tokens; set it to {needed} or more"
             )
-        return tuple(tokens)
+            self.fail(Failure("env", TOO_LONG, message))
 
     def take(self, generation: Generation, policy_version: int, seconds: float) -> str:
         """Appends what the policy wrote; returns the canonical action for the environment."""
@@ -174,6 +177,7 @@ class Episode:
             self._segments.append(SegmentBuilder(following.extension.tokens))
         else:
             self._segments[-1].add_context(following.extension.tokens)
+        self._write_script()
 
     def _fits(self, prompt_tokens: int) -> bool:
         return prompt_tokens + self._settings.max_new_tokens <= self._settings.max_length

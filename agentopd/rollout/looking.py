@@ -1,5 +1,6 @@
 """A look at an environment that is not played: constructors and ``close`` are a user's own code, and may hang or raise."""
 
+import copy
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ def look_at(settings: EnvConfig, look: Callable[[Env], Seen], time_limit: float)
 
     def make() -> Seen | AgentOPDError:
         try:
-            made.append(environments.make(settings.id, **settings.kwargs))
+            made.append(environments.make(settings.id, **copy.deepcopy(settings.kwargs)))
         except AgentOPDError as error:  # already says what is wrong
             return error
         return look(made[0])

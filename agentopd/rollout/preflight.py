@@ -1,6 +1,6 @@
 """Checks before anything expensive."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from agentopd.chat import Chat
 from agentopd.errors import ConfigError, EnvError
@@ -10,15 +10,26 @@ from agentopd.rollout.session import Observed, Session
 from agentopd.types import Failure, Task
 
 
-def check_first_prompts(tasks: Iterable[Task], chat: Chat, settings: Rollout) -> None:
-    """Starts each task once and checks that its first prompt leaves room for a turn.
+def check_first_prompts(tasks: Sequence[Task], chat: Chat, settings: Rollout) -> None:
+    """Starts each task of an environment once and checks that its first prompt leaves room for a turn.
+
+    A task that cannot be started is passed over, as one of many is in a run.
 
     Raises:
         ConfigError: ``max_length`` is too small.
-        EnvError: An environment cannot be made or reset.
+        EnvError: None of the tasks can be started.
     """
-    for task in tasks:
-        observed = _start(task, settings.time_limit)
+    started = [(task, _start(task, settings.time_limit)) for task in tasks]
+    failed = [(task, found) for task, found in started if isinstance(found, Failure)]
+    if started and len(failed) == len(started):
+        task, failure = failed[0]
+        raise EnvError(
+            f"{task.env_id} cannot be started: {len(failed)} of {len(started)} tasks failed; the first, with seed {task.seed}: "
+            f"{failure.message}; agentopd.testing.check_text_env({task.env_id!r}) shows what is wrong with it"
+        )
+    for task, observed in started:
+        if isinstance(observed, Failure):
+            continue
         prompt = chat.prompt(observed.conversation, list(observed.tools))
         needed = len(prompt) + settings.max_new_tokens
         if needed > settings.max_length:
@@ -28,12 +39,10 @@ def check_first_prompts(tasks: Iterable[Task], chat: Chat, settings: Rollout) ->
             )
 
 
-def _start(task: Task, time_limit: float) -> Observed:
+def _start(task: Task, time_limit: float) -> Observed | Failure:
     session = Session(task, advice=False, needs_expert=False)
     thread: Isolated[Observed] = Isolated(time_limit)
     thread.submit("reset", session.reset)
-    observed = thread.result()
+    found = thread.result()
     thread.close(session.close)
-    if isinstance(observed, Failure):
-        raise EnvError(f"{task.env_id} cannot be started with seed {task.seed}: {observed.message}")
-    return observed
+    return found

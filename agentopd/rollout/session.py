@@ -1,15 +1,15 @@
 """One environment as an episode sees it: conversation in, observations out. Everything here runs in the environment's thread."""
 
-import math
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 
 from agentopd import env as environments
-from agentopd.env.exchange import facts_of
+from agentopd.env.exchange import facts_of, reward_of
 from agentopd.errors import EnvError
 from agentopd.settings.problems import shown
 from agentopd.tooling.answer import well_formed
@@ -63,8 +63,9 @@ class Session:
     def reset(self) -> Observed:
         """Makes the environment and starts the task."""
         begin = time.perf_counter()
-        env = self._env = environments.make(self._task.env_id, **self._task.kwargs)
-        options = None if self._task.options is None else dict(self._task.options)
+        # copies: all episodes share the task's own, and what one of them changes must not reach another
+        env = self._env = environments.make(self._task.env_id, **copy.deepcopy(dict(self._task.kwargs)))
+        options = None if self._task.options is None else copy.deepcopy(dict(self._task.options))
         observation, info = env.reset(seed=self._task.seed, options=options)
         if self._needs_expert and not environments.has_expert(env):
             raise EnvError(f"{self._task.env_id} has no expert; define expert() or choose another actor")
@@ -87,7 +88,7 @@ class Session:
         success = info.get("success")
         return Observed(
             messages=_messages(observation, info),
-            reward=_finite(reward),
+            reward=reward_of(reward, f"{self._task.env_id}: step"),
             terminated=bool(terminated),
             truncated=bool(truncated),
             errors=_errors(info),
@@ -108,10 +109,13 @@ class Session:
 
 
 def _messages(observation: object, info: Mapping[str, Any]) -> tuple[Message, ...]:
-    """The role-tagged form of an observation: the one in ``info``, or else one user message."""
+    """The role-tagged form of an observation: the one in ``info``, or else one user message.
+
+    They are fresh plain data: an environment may use its own again for the next observation, and records keep nothing else.
+    """
     if not isinstance(observation, str):
         raise EnvError(f"an observation must be text, got {type(observation).__name__}: use a text face")
-    messages: Sequence[Message] | None = info.get("messages")
+    messages: Sequence[Mapping[str, Any]] | None = info.get("messages")
     if messages is None:
         return (Message(role="user", content=well_formed(observation)),)
     if not isinstance(messages, list | tuple) or not all(map(_is_message, messages)):
@@ -124,7 +128,7 @@ def _messages(observation: object, info: Mapping[str, Any]) -> tuple[Message, ..
             "the observation and info['messages'] differ: a wrapper that changes the one must change the other, or take "
             "'messages' out of info"
         )
-    return tuple(messages)
+    return tuple(cast(Message, facts_of(message, "info['messages']")) for message in messages)
 
 
 def _is_message(given: object) -> bool:
@@ -136,11 +140,4 @@ def _errors(info: Mapping[str, Any]) -> tuple[str, ...]:
     errors = info.get("errors", ())
     if not isinstance(errors, list | tuple) or not all(isinstance(kind, str) for kind in errors):
         raise EnvError(f"info['errors'] must be a list of texts, got {shown(errors)}")
-    return tuple(errors)
-
-
-def _finite(reward: object) -> float:
-    number = float(reward)  # type: ignore[arg-type]
-    if not math.isfinite(number):
-        raise EnvError(f"a reward must be finite, got {number}")
-    return number
+    return tuple(map(well_formed, errors))

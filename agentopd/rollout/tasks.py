@@ -23,13 +23,13 @@ class EnvConfig(Settings):
     id: str
     """A Gymnasium id; ``module:namespace/Name-v0`` imports the module first."""
     kwargs: dict[str, Any] = {}
-    """For the environment's constructor."""
+    """For the environment's constructor; every instance gets a copy."""
     weight: float = Field(1.0, gt=0.0)
     """How often it is drawn, relative to the others."""
     tags: tuple[str, ...] = ()
     """Names that ``where`` can select by."""
     options: dict[str, Any] | None = None
-    """For every ``reset``."""
+    """For every ``reset``, which gets a copy."""
 
 
 class TaskStream:

@@ -12,6 +12,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from agentopd.errors import ConfigError
 from agentopd.tooling.action import brief
 
+RECEIVERS = ("self", "cls")
+"""The first parameter of a method, which Python fills."""
+
 _ENTRY = re.compile(r"(?P<indent>\s+)(?P<name>\w+)\s*(\(.*?\))?:\s*(?P<text>.*)")
 
 
@@ -30,7 +33,9 @@ def arguments_of(function: Callable[..., Any]) -> type[BaseModel]:
             without existing.
     """
     name = function.__name__
-    parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in ("self", "cls")]
+    parameters = list(inspect.signature(function).parameters.values())
+    if parameters and _is_filled(function, parameters[0]):
+        del parameters[0]
     hints, described = _hints(function), argument_docs(function.__doc__ or "")
     for extra in described.keys() - {p.name for p in parameters}:
         raise ConfigError(
@@ -65,6 +70,13 @@ def json_schema(arguments: type[BaseModel]) -> JsonSchemaValue:
         raise _unchecked(arguments.__name__, error) from error
     parts = ("type", "properties", "required", "$defs")
     return {part: schema[part] for part in parts if part in schema}
+
+
+def _is_filled(function: Callable[..., Any], first: inspect.Parameter) -> bool:
+    """Whether Python fills the first parameter. With a type hint, and outside of a class, it is an argument like others."""
+    home = function.__qualname__.rpartition(".")[0]
+    in_class = bool(home) and not home.endswith("<locals>")
+    return first.name in RECEIVERS and (in_class or first.annotation is first.empty)
 
 
 def _unchecked(name: str, error: Exception) -> ConfigError:

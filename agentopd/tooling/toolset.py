@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from threading import Thread
 from typing import Any, TypeVar, overload
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from agentopd.errors import ConfigError, EnvError, ToolError, describe
 from agentopd.tooling.action import brief, from_numpy
 from agentopd.tooling.answer import answer, plain_data
-from agentopd.tooling.signature import arguments_of, json_schema, summary
+from agentopd.tooling.signature import RECEIVERS, arguments_of, json_schema, summary
 from agentopd.types import ToolCall
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,10 +45,21 @@ class Tool:
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> "Tool":
-        """The tool that a function or bound method was marked as."""
+        """The tool that a function or bound method was marked as.
+
+        Raises:
+            ConfigError: it is not marked, or a method's first parameter stands in what is no method of its class.
+        """
         marked = getattr(function, _MARK, None)
         if not isinstance(marked, Tool):
             raise ConfigError(f"{getattr(function, '__qualname__', function)!r} is not a tool; mark it with @tool")
+        given = {info.alias for info in marked.model.model_fields.values()}
+        for name in RECEIVERS:
+            if (name in signature(function).parameters) != (name in given):
+                raise ConfigError(
+                    f"tool {marked.name}: {name!r} stands for the object only in a method; define the function in its class, or "
+                    "rename the parameter"
+                )
         return replace(marked, function=function)
 
     @property

@@ -56,11 +56,21 @@ def check_teachers(config: Config) -> None:
             )
 
 
+STARTS = 4
+"""Tasks of each environment that are started before a run."""
+
+
 def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Starts every environment, and raises ConfigError where a first prompt leaves no room for a turn."""
-    stream = TaskStream(config.envs, config.seed, "train")
+    """Starts every environment.
+
+    Raises:
+        ConfigError: A first prompt leaves no room for a turn.
+        EnvError: An environment can never be started.
+    """
     chat = Chat(tokenizer, config.template_kwargs)
-    check_first_prompts([stream[i] for i in range(4 * len(config.envs))], chat, config.rollout)
+    for env in config.envs:
+        stream = TaskStream([env], config.seed, "train")
+        check_first_prompts([stream[i] for i in range(STARTS)], chat, config.rollout)
 
 
 def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -13,6 +13,7 @@ from agentopd.config import Config
 from agentopd.errors import ConfigError, EnvError
 from agentopd.rollout import EXPERT, Rollout, TaskStream, assign, collect
 from agentopd.rollout.collect import ENOUGH_TO_JUDGE
+from agentopd.rollout.episode import TOO_LONG
 from agentopd.rollout.isolation import Isolated
 from agentopd.rollout.session import Observed, Session
 from agentopd.training.display import Meter, watch
@@ -21,6 +22,8 @@ from agentopd.types import Failure, Task, Trajectory
 Say = Callable[[str], None]
 SPLIT = "stages"
 CORPUS_EPISODES = 200
+CORPUS_CHARACTERS = 20_000
+"""Of each text that a tokenizer learns from. Words repeat, so more teaches it little; megabytes in every episode would look like a hang."""
 GOOD_EXPERT = 0.9
 """An expert that succeeds less often deserves a word."""
 
@@ -72,14 +75,17 @@ class _Spoken:
             self.failure = f"{self._task.env_id} with seed {self._task.seed}, turn {self._turns}: {observed.message}"
         else:
             said = [observed.system, *map(json.dumps, observed.tools), *(m["content"] for m in observed.messages)]
-            self.texts += [text for text in said if text]
+            self._keep(*said)
         if isinstance(observed, Failure) or observed.advice is None or self._turns == self._max_turns:
             self.close()
             return False
         self._turns += 1
-        self.texts.append(observed.advice)
+        self._keep(observed.advice)
         self._thread.submit("step", partial(self._session.step, observed.advice))
         return True
+
+    def _keep(self, *texts: str) -> None:
+        self.texts += [text[:CORPUS_CHARACTERS] for text in texts if text]
 
     def close(self) -> None:
         """Lets the environment go, without waiting for it."""
@@ -107,12 +113,17 @@ def traces(config: Config, episodes: int, chat: Chat, what: str, say: Say) -> li
         say: Told of an expert that often does not succeed. What it does then is learned from as well.
 
     Raises:
-        ConfigError: An environment's expert never succeeds.
+        ConfigError: An environment's expert never succeeds, or writes an action that is longer than a turn may be.
         EnvError: More than ``rollout.max_failures`` of the episodes failed, or all of them.
     """
     stream = TaskStream(config.envs, config.seed, SPLIT)
     assignments = assign(stream, range(episodes), "fresh", {EXPERT: 1.0}, 1, SPLIT, 0, config.seed)
-    with watch(f"{what}: episodes", episodes) as on_done:
+    with watch(f"{what}: episodes", episodes) as show:
+
+        def on_done(trajectory: Trajectory) -> None:
+            _require_room(trajectory)
+            show(trajectory)
+
         played = collect(assignments, {}, chat, config.rollout, on_done=on_done)
     intact = [trajectory for trajectory in played if trajectory.failure is None]
     if not intact:
@@ -121,6 +132,12 @@ def traces(config: Config, episodes: int, chat: Chat, what: str, say: Say) -> li
     for env_id in sorted({trajectory.task.env_id for trajectory in intact}):
         _judge_expert(env_id, [t for t in intact if t.task.env_id == env_id], what, say)
     return intact
+
+
+def _require_room(played: Trajectory) -> None:
+    """Before training, a turn that is too short for the expert is a wrong setting, however rare its long actions are."""
+    if played.failure is not None and played.failure.kind == TOO_LONG:
+        raise ConfigError(played.failure.message)
 
 
 def _judge_expert(env_id: str, played: Sequence[Trajectory], what: str, say: Say) -> None:

@@ -57,7 +57,8 @@ def write_report(run_dir: str | Path) -> Path:
     problems = "".join(map(missing, run.problems))
     path = run.path / "report.html"
     title = run.path.resolve().name
-    path.write_text(page(title, _guarded(lambda: _facts(run)), problems + body), encoding="utf-8")
+    html = page(title, _guarded(lambda: _facts(run)), problems + body)
+    path.write_text(html, encoding="utf-8", errors="backslashreplace")  # records keep half surrogates, UTF-8 has none
     return path
 
 

@@ -21,6 +21,10 @@ class Door(TextEnv):
         return "Knock."
 
 
+INHERITED = sorted({name for base in TextEnv.__mro__[:2] for name in base.__annotations__} | vars(Door()).keys())
+"""What only instances have: options, spaces, and the state of an episode."""
+
+
 @pytest.fixture
 def door() -> Door:
     door = Door()
@@ -50,7 +54,7 @@ def test_success_is_true_or_false(door: Door, success: Any) -> None:
     assert not door._over
 
 
-@pytest.mark.parametrize("name", ["close", "finish", "reset", "tools", "np_random"])
+@pytest.mark.parametrize("name", ["close", "finish", "reset", "tools", "np_random", *INHERITED])
 def test_a_tool_cannot_take_a_name_of_the_environment(name: str) -> None:
     def act(self: Any) -> None:
         """Act."""

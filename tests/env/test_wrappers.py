@@ -186,6 +186,38 @@ def test_a_broken_environment_is_not_a_bad_action() -> None:
         env.step(call("act", action="6"))
 
 
+class Paying(Corridor):
+    """Its end pays what is no reward."""
+
+    def __init__(self, reward: Any):
+        super().__init__(end=1)
+        self.reward = reward
+
+    def step(self, action: int) -> tuple[Any, Any, Any, bool, dict[str, Any]]:
+        observation, _, terminated, truncated, info = super().step(action)
+        if self.reward == "exit":
+            raise SystemExit(1)
+        return observation, self.reward, terminated, truncated, info
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (None, "a reward must be a finite number, not None"),
+        (float("nan"), "a reward must be a finite number, not nan"),
+        ("exit", "raised SystemExit: 1"),
+    ],
+)
+def test_what_an_environment_below_a_face_breaks_is_not_blamed_on_the_call(reward: Any, message: str) -> None:
+    env = TextFace(Paying(reward))
+    env.reset()
+    with pytest.raises(EnvError, match=message):
+        env.step(call("act", action="6"))
+    if reward != "exit":  # that step did not say that it ended the game
+        with pytest.raises(ResetNeeded):
+            env.step(call("act", action="6"))
+
+
 @pytest.mark.parametrize(
     ("space", "value", "text"),
     [

@@ -22,9 +22,9 @@ class Ladder(TextEnv):
 
     instructions = "Climb the ladder."
 
-    def __init__(self, trouble: str = "") -> None:
+    def __init__(self, trouble: str = "", wordy: bool = False) -> None:
         super().__init__()
-        self.trouble = trouble
+        self.trouble, self.wordy = trouble, wordy
 
     def start(self) -> str:
         if self.trouble == "reset":
@@ -65,7 +65,8 @@ class Ladder(TextEnv):
         return super().respond(text)
 
     def expert(self) -> str:
-        return CLIMB
+        """A small step; once off the ground, a wordy one jumps over the top."""
+        return call("climb", steps=10**40) if self.wordy and self.at else CLIMB
 
     def privileged(self) -> dict[str, Any]:
         return {"height": self.height}

@@ -141,10 +141,23 @@ def test_advice_is_recorded_beside_the_students_actions() -> None:
     assert [turn.advice for turn in play("Hello.", "x", advice=True, env=PLAIN).turns] == [None, None]
 
 
-def test_an_expert_action_that_does_not_fit_a_turn_is_a_config_error() -> None:
-    settings = ROOMY.model_copy(update={"max_new_tokens": 3})
-    with pytest.raises(ConfigError, match=r"rollout\.max_new_tokens=3 is too small"):
-        collect(assignments(actor="expert"), {}, chat(), settings)
+def test_an_expert_action_that_does_not_fit_a_turn_fails_its_episode() -> None:
+    wordy = assignments(actor="expert", wordy=True)
+    needed = len(chat().write([{"role": "user", "content": ""}], call("climb", steps=10**40)))
+    settings = ROOMY.model_copy(update={"max_new_tokens": needed - 1})
+    long, short = collect([*wordy, *assignments(actor="expert")], {}, chat(), settings)
+    assert long.failure is not None
+    assert (long.failure.boundary, long.failure.kind) == ("env", "too_long")
+    assert long.failure.message == (
+        f"rollout.max_new_tokens={needed - 1} is too small: an action of the expert of tests/Ladder-v0 has {needed} tokens; set "
+        f"it to {needed} or more"
+    )
+    assert [turn.action for turn in long.turns] == [CLIMB]
+    assert short.outcome.success
+    roomy = settings.model_copy(update={"max_new_tokens": needed})
+    assert collect(wordy, {}, chat(), roomy)[0].outcome.success
+    with pytest.raises(EnvError, match=r"2 of 2 episodes failed.*rollout\.max_new_tokens=3 is too small"):
+        collect(assignments(2, actor="expert"), {}, chat(), ROOMY.model_copy(update={"max_new_tokens": 3}))
 
 
 def test_an_environment_without_the_expert_that_must_act_fails() -> None:
@@ -170,7 +183,7 @@ def test_a_plain_gymnasium_environment_can_be_played() -> None:
 def test_a_reward_that_is_not_finite_is_a_failure() -> None:
     failure = play("Hello.", env=PLAIN, reward=float("nan")).failure
     assert failure is not None
-    assert "must be finite" in failure.message
+    assert "a reward must be a finite number, not nan" in failure.message
 
 
 def test_turn_limit() -> None:
@@ -234,9 +247,18 @@ def test_a_first_prompt_that_does_not_fit_is_refused_before_the_run() -> None:
         ConfigError, match=r"rollout\.max_length=20 is too small for tests/Ladder-v0.*set rollout\.max_length to \d+"
     ):
         check_first_prompts(tasks, chat(), small)
-    with pytest.raises(EnvError, match="cannot be started"):
-        check_first_prompts([Task(LADDER, 0, {"trouble": "reset"})], chat(), ROOMY)
     assert play(CLIMB, settings=small).outcome.stop == "overflow"
+
+
+def test_an_environment_is_refused_only_where_none_of_its_tasks_can_be_started() -> None:
+    good, broken = Task(LADDER, 0), [Task(LADDER, seed, {"trouble": "reset"}) for seed in (7, 8)]
+    check_first_prompts([*broken, good], chat(), ROOMY)
+    message = (
+        r"^tests/Ladder-v0 cannot be started: 2 of 2 tasks failed; the first, with seed 7: RuntimeError: no ladder; "
+        r"agentopd\.testing\.check_text_env\('tests/Ladder-v0'\) shows what is wrong with it$"
+    )
+    with pytest.raises(EnvError, match=message):
+        check_first_prompts(broken, chat(), ROOMY)
 
 
 # The machinery.

@@ -1,10 +1,11 @@
 """Invariant 9: bad actions are observations, infrastructure failures are typed, one bad episode never kills a run."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 from rollout_ladder import CLIMB, LADDER, ROOMY, assignments, chat, play, student
 
@@ -64,6 +65,51 @@ def test_invariant_9_a_generation_cut_at_the_limit_is_an_observation() -> None:
 # An infrastructure failure is a typed failure of the episode, and the run goes on.
 
 
+class Telling(gymnasium.Env[str, str]):
+    """Says what it is told, and in ``info`` what ``tell`` makes of that."""
+
+    observation_space = action_space = TextSpace()
+
+    def __init__(self, tell: Callable[[str], dict[str, Any]]) -> None:
+        self.tell = tell
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        return "start", self.tell("start")
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        return action, 0.0, False, False, self.tell(action)
+
+
+def telling(tell: Callable[[str], dict[str, Any]]) -> Session:
+    gymnasium.register("me/Telling-v0", entry_point=lambda **kwargs: Telling(tell))
+    return Session(Task("me/Telling-v0", 0), advice=False, needs_expert=False)
+
+
+def test_what_an_environment_said_stays_when_it_uses_its_message_again() -> None:
+    message = {"role": "user", "content": ""}
+
+    def tell(text: str) -> dict[str, Any]:
+        message["content"] = text
+        return {"messages": [message]}
+
+    session = telling(tell)
+    said = [session.reset(), session.step("one"), session.step("two")]
+    assert [observed.messages[0]["content"] for observed in said] == ["start", "one", "two"]
+
+
+def test_what_an_environment_said_becomes_plain_well_formed_data() -> None:
+    def tell(text: str) -> dict[str, Any]:
+        message = {"role": np.str_("user"), "content": np.str_(text), "score": np.int64(3)}
+        return {"messages": [message], "errors": [np.str_("odd \ud800")]}
+
+    session = telling(tell)
+    session.reset()
+    observed = session.step("half \ud800")
+    assert repr(observed.messages) == repr(({"role": "user", "content": "half \ufffd", "score": 3},))
+    assert repr(observed.errors) == repr(("odd \ufffd",))
+
+
 @pytest.mark.parametrize(
     ("info", "message"),
     [
@@ -71,27 +117,18 @@ def test_invariant_9_a_generation_cut_at_the_limit_is_an_observation() -> None:
         ({"messages": "hello"}, r"got 'hello'"),
         ({"messages": [{"role": "critic", "content": "hm"}]}, r"a role of user, tool"),
         ({"messages": [{"role": "user", "content": None}]}, r"text as content"),
+        (
+            {"messages": [{"role": "user", "content": "hello", "of": object()}]},
+            r"info\['messages'\]: 'of' is no plain data",
+        ),
         ({"errors": "oops"}, r"info\['errors'\] must be a list of texts, got 'oops'"),
     ],
 )
 def test_invariant_9_garbage_in_info_fails_its_episode(info: dict[str, Any], message: str) -> None:
-    class Garbage(gymnasium.Env[str, str]):
-        observation_space = action_space = TextSpace()
-
-        def reset(
-            self, *, seed: int | None = None, options: dict[str, Any] | None = None
-        ) -> tuple[str, dict[str, Any]]:
-            super().reset(seed=seed)
-            return "hello", {}
-
-        def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-            return "hello", 0.0, False, False, info
-
-    gymnasium.register("me/Garbage-v0", entry_point=lambda **kwargs: Garbage())
-    session = Session(Task("me/Garbage-v0", 0), advice=False, needs_expert=False)
+    session = telling(lambda text: info if text == "hello" else {})
     session.reset()
     with pytest.raises(EnvError, match=message):
-        session.step("x")
+        session.step("hello")
 
 
 class Shouting(gymnasium.ObservationWrapper[str, str, str]):

@@ -13,6 +13,10 @@ def raise_timeout() -> int:
     raise TimeoutError("the remote side")
 
 
+def raise_misnamed() -> int:
+    raise OSError("no 'r\udce9sum\udce9.txt'")  # how Python reads a name that is not UTF-8
+
+
 def leave() -> int:
     raise SystemExit(3)
 
@@ -43,6 +47,7 @@ def test_what_a_call_raises_is_a_failure_and_the_thread_lives_on() -> None:
         (raise_timeout, "TimeoutError: the remote side"),
         (leave, "SystemExit: 3"),
         (raise_unreadable, "UnreadableError"),
+        (raise_misnamed, r"OSError: no 'r\udce9sum\udce9.txt'"),
     ]:
         thread.submit("step", job)
         assert thread.result() == Failure("env", "raised", message)

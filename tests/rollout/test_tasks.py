@@ -1,11 +1,15 @@
 from collections import Counter
 
+import gymnasium
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentopd.env import TextEnv
 from agentopd.errors import ConfigError
 from agentopd.rollout.assignments import assign
+from agentopd.rollout.looking import look_at
+from agentopd.rollout.session import Session
 from agentopd.rollout.tasks import SEEDS_PER_SPLIT, EnvConfig, TaskStream
 
 ENVS = [
@@ -72,3 +76,28 @@ def test_steps_and_sources_draw_different_seeds() -> None:
 def test_actors_without_a_share_are_refused() -> None:
     with pytest.raises(ConfigError, match="one must be positive"):
         assign(TaskStream(ENVS, 0, "train"), [0], "fresh", {"student": 0.0}, 1, "r", 0, 0)
+
+
+class Greedy(TextEnv):
+    """Changes what it was given."""
+
+    def __init__(self, bag: list[str]) -> None:
+        self.bag = bag
+        self.bag.append("made")
+
+    def start(self) -> str:
+        self.bag.append("started")
+        self.options["inner"]["seen"] = self.options["inner"].get("seen", 0) + 1
+        return f"{self.bag} {self.options}"
+
+
+def test_what_an_environment_does_to_its_settings_reaches_no_other_episode() -> None:
+    gymnasium.register("me/Greedy-v0", entry_point=lambda **kwargs: Greedy(**kwargs))
+    env = EnvConfig(id="me/Greedy-v0", kwargs={"bag": []}, options={"inner": {}})
+    task = TaskStream([env], seed=0, split="train")[0]
+    name = task.id
+    look_at(env, lambda made: made, time_limit=5.0)
+    said = [Session(task, advice=False, needs_expert=False).reset().messages for _ in range(2)]
+    assert said[0] == said[1]
+    assert (task.kwargs, task.options) == ({"bag": []}, {"inner": {}})
+    assert task.id == name

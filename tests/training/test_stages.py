@@ -22,7 +22,7 @@ from agentopd.teachers import Stateless, Teacher, TeacherContext, corrections
 from agentopd.teachers.rewards import reward
 from agentopd.training import stages, traces
 from agentopd.training.display import say
-from agentopd.training.preflight import check_teachers
+from agentopd.training.preflight import check_prompts, check_teachers
 from agentopd.training.river import Drawn, River
 from agentopd.training.roles import used_teachers
 from agentopd.training.run import train
@@ -84,6 +84,26 @@ def test_an_environment_that_raises_is_one_clear_error_before_anything_is_made(t
     with pytest.raises(EnvError, match=r"Errand-v0 cannot be made: RuntimeError: no expert is that good"):
         train(errands(cache, solves=2.0), run)
     assert not run.exists()
+
+
+def test_a_tokenizer_learns_from_the_beginning_of_a_long_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "CORPUS_CHARACTERS", 6)
+    assert set(texts("stage_envs:tests/Errand-v0")) == {"Please", "yes", "Thank "}
+
+
+def test_an_expert_whose_action_no_turn_can_hold_is_refused_before_training() -> None:
+    tight = errands("rollout.max_new_tokens=1", "rollout.max_failures=1.0")
+    with pytest.raises(
+        ConfigError, match=r"^rollout\.max_new_tokens=1 is too small: .* tokens; set it to \d+ or more$"
+    ):
+        _judged(tight)
+
+
+def test_every_environment_is_started_before_a_run_and_may_fail_now_and_then() -> None:
+    rare = "envs=[{id: agentopd/Checkout-v0}, {id: 'stage_envs:tests/Errand-v0', weight: 0.0001, kwargs: {breaks: %s}}]"
+    check_prompts(cases.tiny("env=null", rare % 0.5), cases.tokenizer())
+    with pytest.raises(EnvError, match=r"Errand-v0 cannot be started: 4 of 4 tasks failed; .*the shop is closed"):
+        check_prompts(cases.tiny("env=null", rare % 1.0), cases.tokenizer())
 
 
 def test_a_rare_failure_is_told_and_passed_over() -> None:
