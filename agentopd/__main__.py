@@ -1,15 +1,24 @@
 """The command line: ``agentopd VERB ...``, one small file a verb."""
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from agentopd import __version__, cli
 from agentopd.errors import AgentOPDError
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as sent by schedulers and ``kill``: it ends a command as an interrupt does."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0, 1 for what a command found wrong, 2 for an error of the user's."""
+    """Runs one command and returns its exit status: 0, 1 for what a command found wrong, 2 for an error of the user's, and as shells
+    have it 130 after an interrupt (Ctrl-C) and 143 after SIGTERM."""
     sys.path.insert(0, "")  # a user's own environment lies in the working directory
     parser = argparse.ArgumentParser(
         prog="agentopd",
@@ -36,14 +45,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     if late:  # argparse takes positionals in one go; settings may also follow the options
         arguments.overrides = [*arguments.overrides, *late]
     try:
-        return int(arguments.run(arguments))
+        with _terminable():
+            return int(arguments.run(arguments))
     except AgentOPDError as error:
         message = " ".join(str(error).split())
         print(f"agentopd: {type(error).__name__}: {message}", file=sys.stderr)
         return 2
+    except Terminated:
+        print("agentopd: terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("agentopd: interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Raises :class:`Terminated` on SIGTERM, unless whoever called ``main`` has said what is to happen then."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 if __name__ == "__main__":

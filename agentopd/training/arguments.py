@@ -12,7 +12,7 @@ from transformers import SchedulerType, Trainer, TrainingArguments, get_schedule
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from agentopd.config import Config, Train
-from agentopd.errors import ConfigError
+from agentopd.errors import ConfigError, describe
 from agentopd.settings.choice import nearest
 
 FIXED: dict[str, Any] = {
@@ -121,7 +121,7 @@ def arguments(config: Config, output: Path | None) -> AgentOPDConfig:
     try:
         made = AgentOPDConfig(agentopd=config, **(defaults | dict(train.arguments)), **decided)
         # what the Trainer reads only once it is built, or at its first step, after the stages
-        get_reporting_integration_callbacks(made.report_to)  # type: ignore[no-untyped-call]
+        _require_trackers(made)
         Trainer.get_optimizer_cls_and_kwargs(made)
         return made
     except ConfigError:
@@ -176,6 +176,18 @@ def _require_alone(processes: int) -> None:
         )
 
 
+def _require_trackers(args: AgentOPDConfig) -> None:
+    """Makes the trackers' callbacks as the Trainer does: each says when it is made what is not installed."""
+    for make in get_reporting_integration_callbacks(args.report_to):  # type: ignore[no-untyped-call]
+        try:
+            make()
+        except Exception as error:  # packages of others, at import and at their set-up
+            reason = describe(error).rstrip(".")
+            raise ConfigError(
+                f"train.arguments.report_to={args.report_to}: {reason}; install and set up what it needs, or leave it out"
+            ) from error
+
+
 def _require_schedule(args: AgentOPDConfig) -> None:
     """Makes the schedule once: transformers makes it at the first step, and drops what the constant ones do not take."""
     kind, given = SchedulerType(args.lr_scheduler_type), cast(dict[str, Any] | None, args.lr_scheduler_kwargs)
@@ -195,6 +207,11 @@ def _check(given: dict[str, Any], decided: dict[str, Any]) -> None:
     known = {f.name for f in fields(TrainingArguments) if f.init}
     types = get_type_hints(TrainingArguments)
     for name, value in given.items():
+        if name.startswith("hub_") or (name == "push_to_hub" and value):
+            raise ConfigError(
+                f"train.arguments.{name}={value!r}: a run is pushed to no hub; when it has finished, push the model in its folder "
+                "student/, by AutoModelForCausalLM.from_pretrained('RUN/student').push_to_hub('NAME')"
+            )
         if name in FIXED:
             raise ConfigError(f"train.arguments.{name}: the trainer needs {FIXED[name]!r}; leave it out")
         if name in decided:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agentopd.errors import ConfigError
+from agentopd.training.interruption import no_room
 from agentopd.training.traces import Say
 
 
@@ -50,5 +51,11 @@ def _aside(cache: Path) -> Iterator[Path]:
         raise ConfigError(f"stages.cache: {cache} cannot be written: {error.strerror}") from None
     try:
         yield aside
+    except Exception as error:
+        if (reason := no_room(error)) is None:
+            raise
+        raise ConfigError(
+            f"stages.cache: {cache} cannot be written: {reason}; make room, or choose another folder"
+        ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -43,7 +43,7 @@ class MetricsFile(TrainerCallback):
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
         history = folder.history()
-        self._begin = time.monotonic() - (history[-1]["seconds"] if history else 0.0)
+        self._begin = time.monotonic() - (history[-1].get("seconds", 0.0) if history else 0.0)
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """One line a log."""

@@ -2,18 +2,16 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from agentopd.config import Config, dump
-from agentopd.errors import ConfigError
+from agentopd.config.shipped import load_yaml, parse
+from agentopd.errors import ConfigError, TrainingError, describe
+from agentopd.evaluation import Panel
+from agentopd.training.checkpoints import difference, differences, newest, require_named, step_of
 from agentopd.training.lock import LOCK, require_unheld
-
-RIVER = "river.json"
-STATE = "trainer_state.json"
 
 
 class RunFolder:
@@ -35,19 +33,21 @@ class RunFolder:
         Raises:
             ConfigError: Another process is at work in the folder; or it holds another run; or there is nothing to resume, or it
                 was made with another configuration.
+            TrainingError: The last checkpoint does not say what it was made with.
         """
         require_unheld(self.path)
         self._check_content(config, resume)
 
     def _check_content(self, config: Config, resume: bool) -> None:
-        if resume:
-            if not self.config.exists():
-                raise ConfigError(
-                    f"--resume: {self.path} holds no run (no config.yaml); leave --resume out to start one there"
-                )
-            self._require_same(config)
-        else:
+        if not resume:
             require_free(self.path)
+            return
+        if not self.config.exists():
+            raise ConfigError(
+                f"--resume: {self.path} holds no run (no config.yaml); leave --resume out to start one there"
+            )
+        require_named(self.checkpoints)
+        self._require_same(config)
 
     def open(self, config: Config, resume: bool) -> int:
         """Claims the folder for ``config`` and returns the step to go on from, 0 for a new run. Call it inside ``lock.held``.
@@ -69,20 +69,28 @@ class RunFolder:
         return step
 
     def _require_same(self, config: Config) -> None:
-        old, new = yaml.safe_load(self.config.read_text(encoding="utf-8")), yaml.safe_load(dump(config))
-        for path, was, is_ in differences(old, new):
-            remedy = "resume with the run's own config.yaml, or start another run with another --output"
-            if path == "train.steps":  # schedules read it, so a longer run differs from its first step on
-                again = f"student={{model: {self.student}}} stages.cold_start=null"
-                remedy += f"; to train the student of this one further, give that run {again}"
-            raise ConfigError(
-                f"--resume: {self.path} was made with {path}={was!r}, and this configuration has {is_!r}; {remedy}"
-            )
+        """As the run's file says, which a person may have edited since, and as its last checkpoint says."""
+        try:
+            old = load_yaml(self.config)
+        except ConfigError as error:
+            raise ConfigError(f"--resume: {error}; restore it from a copy, since it says what the run is") from None
+        mine = next(differences(old, parse(dump(config), "config")), None)
+        if mine is not None:
+            self._refuse(self.path, *mine, "resume with the run's own config.yaml")
+        checkpoint = self.last_checkpoint()
+        if checkpoint is not None and (edited := difference(checkpoint, config)) is not None:
+            self._refuse(checkpoint, *edited, f"put {edited[0]}={edited[1]!r} back into {self.config}")
+
+    def _refuse(self, made: Path, key: str, was: Any, is_: Any, remedy: str) -> None:
+        remedy += ", or start another run with another --output"
+        if key == "train.steps":  # schedules read it, so a longer run differs from its first step on
+            again = f"student={{model: {self.student}}} stages.cold_start=null"
+            remedy += f"; to train the student of this one further, give that run {again}"
+        raise ConfigError(f"--resume: {made} was made with {key}={was!r}, and this configuration has {is_!r}; {remedy}")
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint."""
-        complete = [path for path in self.checkpoints.glob("checkpoint-*") if is_complete(path)]
-        return max(complete, key=step_of, default=None)
+        return newest(self.checkpoints)
 
     def log(self, row: Mapping[str, float]) -> None:
         """Appends one line to the metrics."""
@@ -93,8 +101,8 @@ class RunFolder:
         """The metrics so far; a line that was cut short by a kill is left out."""
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text(encoding="utf-8").splitlines()
-        return [row for line in lines if (row := _parsed(line)) is not None]
+        lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [row for line in lines if (row := _row(line)) is not None]
 
     def _forget_metrics_after(self, step: int) -> None:
         """Moves lines past the checkpoint aside: they will be made again."""
@@ -105,14 +113,27 @@ class RunFolder:
                 file.writelines(json.dumps(row) + "\n" for row in dropped)
         write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
 
-    def save_panel(self, name: str, panel: Mapping[str, Any]) -> None:
+    def save_panel(self, name: str, panel: Panel) -> None:
         """Adds one panel to those kept."""
         panels = self.load_panels() | {name: panel}
-        write_atomically(self.panels, json.dumps(panels))
+        write_atomically(self.panels, json.dumps({name: panel.to_dict() for name, panel in panels.items()}))
 
-    def load_panels(self) -> dict[str, Any]:
-        """All panels by name."""
-        return dict(json.loads(self.panels.read_text(encoding="utf-8"))) if self.panels.exists() else {}
+    def load_panels(self) -> dict[str, Panel]:
+        """All panels by name.
+
+        Raises:
+            TrainingError: The file is damaged.
+        """
+        if not self.panels.exists():
+            return {}
+        try:
+            plain = json.loads(self.panels.read_bytes())
+            return {name: Panel.from_dict(panel) for name, panel in plain.items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise TrainingError(
+                f"{self.panels} cannot be read: {describe(error)}; restore it from a copy, or delete it and resume, to have its "
+                "panels played again"
+            ) from error
 
     def save_weights(self, step: int, best: tuple[int, float] | None) -> None:
         """Writes which weights lie where.
@@ -136,26 +157,6 @@ def require_free(path: Path) -> None:
         )
 
 
-def is_complete(checkpoint: Path) -> bool:
-    """Whether everything of a checkpoint was written: the trainer's state comes last."""
-    state = checkpoint / STATE
-    return (checkpoint / RIVER).exists() and state.exists() and _parsed(state.read_text(encoding="utf-8")) is not None
-
-
-def step_of(checkpoint: Path) -> int:
-    """The step of ``checkpoint-N``."""
-    return int(checkpoint.name.rsplit("-", 1)[-1])
-
-
-def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Where two plain values differ: path, old, new."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(key for key in new if key not in old)]:
-            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-    elif old != new:
-        yield path, old, new
-
-
 def write_atomically(path: Path, text: str) -> None:
     """Replaces a file in one step, so that a kill leaves the old one or the new one."""
     aside = path.with_name(path.name + ".part")
@@ -166,9 +167,9 @@ def write_atomically(path: Path, text: str) -> None:
     aside.replace(path)
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _row(line: str) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
     except json.JSONDecodeError:
         return None
-    return row if isinstance(row, dict) else None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None

@@ -50,10 +50,16 @@ def held(folder: Path) -> Iterator[None]:
         raise ConfigError(f"output: {folder} cannot be written: {error.strerror}") from None
     with file:
         if _locked(file, folder):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            _sign(file, folder)
         yield
+
+
+def _sign(file: IO[str], folder: Path) -> None:
+    try:
+        file.truncate(0)
+        os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())  # leaves nothing to flush
+    except OSError as error:
+        raise ConfigError(f"output: {folder} cannot be written: {error.strerror}") from None
 
 
 def require_unheld(folder: Path) -> None:

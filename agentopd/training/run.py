@@ -1,8 +1,6 @@
 """A whole run: stages, training, panels and the report."""
 
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from agentopd.chat import Chat
 from agentopd.config import STUDENT, Config
 from agentopd.config.shipped import load_recipe
-from agentopd.errors import ConfigError
+from agentopd.errors import ConfigError, TrainingError, describe
 from agentopd.evaluation import Panel
 from agentopd.models import ModelConfig, load_model, load_tokenizer
 from agentopd.objective.spec import Objective
@@ -22,8 +20,10 @@ from agentopd.rollout.policy import EXPERT, Policy
 from agentopd.training.arguments import arguments
 from agentopd.training.build import build_panel, build_policy, panel_size
 from agentopd.training.callbacks import MetricsFile, Progress
+from agentopd.training.checkpoints import loading
 from agentopd.training.display import attended, say, watch
-from agentopd.training.folder import RunFolder, require_free, step_of
+from agentopd.training.folder import RunFolder, require_free
+from agentopd.training.interruption import resumable
 from agentopd.training.lock import held
 from agentopd.training.preflight import check_experts, check_models, check_prompts, check_teachers, without_experts
 from agentopd.training.roles import named_teachers
@@ -62,20 +62,20 @@ def train(config: Config, output: str | Path | None = None, resume: bool = False
     Raises:
         ConfigError: The configuration and the environments do not fit, or the folder holds another run, or another process
             is at work in it.
-        TrainingError: The loss is not finite, or has no gradient.
+        TrainingError: The loss is not finite, or has no gradient; or the disk is full; or what ``resume`` needs is damaged.
     """
     config = without_expert(config)
     folder = RunFolder(output or free_folder(Path("runs"), "run"))
     folder.check(config, resume)
     if AFTER in folder.load_panels():
         say(f"{folder.path} is already finished, so nothing is trained")
-        return _result(folder, load_model(_trained(config, folder)), load_tokenizer(str(folder.student)))
+        return _result(folder, *_finished(config, folder))
     tokenizer = _preflight(config, folder, resume)
     with held(folder.path):
-        step = folder.open(config, resume)
-        if resume:
-            say(f"{folder.path}: goes on after step {step} of {config.train.steps}")
         with resumable(folder):
+            step = folder.open(config, resume)
+            if resume:
+                say(f"{folder.path}: goes on after step {step} of {config.train.steps}")
             trainer = build_trainer(config, folder, tokenizer)
             _train(trainer, folder, step)
         return _result(folder, trainer.student, tokenizer)
@@ -105,7 +105,11 @@ def _preflight(config: Config, folder: RunFolder, resume: bool) -> PreTrainedTok
     check_experts(config)
     check_teachers(config)
     checkpoint = folder.last_checkpoint() if resume else None  # its weights know its own token ids
-    tokenizer = load_tokenizer(str(checkpoint)) if checkpoint else tokenizer_of(config, say)
+    if checkpoint is None:
+        tokenizer = tokenizer_of(config, say)
+    else:
+        with loading(checkpoint, "its tokenizer"):
+            tokenizer = load_tokenizer(str(checkpoint))
     check_models(config, tokenizer)
     try_own_parts(config, len(tokenizer))
     check_prompts(config, tokenizer)
@@ -138,31 +142,32 @@ def _warn_of(name: str, teacher: Panel, student: Panel) -> None:
 
 def _result(folder: RunFolder, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Result:
     """What a finished run made, its report written."""
-    say(f"report: {write_report(folder.path)}")
-    found = {name: Panel.from_dict(panel) for name, panel in folder.load_panels().items()}
-    return Result(folder.path, _last(folder.history()), found, student, tokenizer)
-
-
-def _trained(config: Config, folder: RunFolder) -> ModelConfig:
-    return config.student.model_copy(update={"model": str(folder.student), "new": None})
-
-
-@contextmanager
-def resumable(folder: RunFolder) -> Iterator[None]:
-    """Says how to go on with a run that a person interrupts."""
     try:
-        yield
-    except KeyboardInterrupt:
-        checkpoint = folder.last_checkpoint()
-        step = step_of(checkpoint) if checkpoint else 0
-        command = shlex.join(["agentopd", "train", str(folder.config), "--output", str(folder.path), "--resume"])
-        say(f"interrupted; to go on after step {step}: {command}")
-        raise
+        say(f"report: {write_report(folder.path)}")
+    except Exception as error:  # the run is whole without it
+        say(f"the run is finished and kept, and only its report could not be written: {describe(error)}")
+    return Result(folder.path, _last(folder.history()), folder.load_panels(), student, tokenizer)
+
+
+def _finished(config: Config, folder: RunFolder) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    student = folder.student.absolute()  # a relative folder that is gone would be looked for on the hub
+    try:
+        return load_model(_weights_at(config, student)), load_tokenizer(str(student))
+    except ConfigError as error:
+        raise TrainingError(
+            f"{folder.path} is finished, and its student cannot be loaded: {error}; restore {student.name}/ from a copy, or delete "
+            f"{folder.panels} and resume, to have it made again from the last checkpoint"
+        ) from error
+
+
+def _weights_at(config: Config, folder: Path) -> ModelConfig:
+    """The student of ``config`` with the weights in ``folder``, of the same type and with the same attention."""
+    return config.student.model_copy(update={"model": str(folder), "new": None})
 
 
 def _last(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Everything that was logged at the last step."""
-    rows = [row for row in history if row["step"] == history[-1]["step"]]
+    rows = [row for row in history if row["step"] == history[-1]["step"]]  # none where the file was deleted
     return {name: value for row in rows for name, value in row.items()}
 
 
@@ -208,7 +213,7 @@ def free_folder(parent: Path, stem: str) -> Path:
 
 def _panel(trainer: AgentOPDTrainer, folder: RunFolder, name: str, actor: str = "student") -> Panel:
     panel = trainer.play_panel(actor=actor)
-    folder.save_panel(name, panel.to_dict())
+    folder.save_panel(name, panel)
     say(f"{name}: success {panel.success.text()} on {panel.success.n} held-out tasks")
     return panel
 
@@ -228,7 +233,7 @@ def evaluate(config: Config, model: str | Path | None = None, tasks: int | None 
     if model is None and config.student.new is not None:
         raise ConfigError("student.new has no weights to evaluate; train first, then give the run folder")
     count = panel_size(config, tasks)
-    where = ModelConfig(model=str(model)) if model is not None else config.student
+    where = config.student if model is None else _weights_at(config, Path(model))
     changed = config.model_copy(update={"student": where})
     tokenizer = tokenizer_of(changed, say)
     check_prompts(config, tokenizer)
@@ -247,7 +252,7 @@ def play(config: Config, episodes: int, output: Path, actor: str, model: Path | 
         raise ConfigError(
             f"--actor expert: {', '.join(lacking)} has no expert; define expert() on it, or let the student act"
         )
-    where = ModelConfig(model=str(model)) if model is not None else config.student
+    where = config.student if model is None else _weights_at(config, Path(model))
     changed = config.model_copy(update={"student": where})
     tokenizer = tokenizer_of(changed, say)
     check_prompts(config, tokenizer)

@@ -1,6 +1,5 @@
 """The trainer: transformers' Trainer around the river. It is blind to the method: it sees prepared batches and an objective."""
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -18,6 +17,7 @@ from transformers import (
     TrainerControl,
     TrainerState,
 )
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from agentopd.config import STUDENT, Config
 from agentopd.errors import ConfigError, TrainingError
@@ -27,7 +27,8 @@ from agentopd.objective import Batch, Prepared
 from agentopd.rollout.policy import EXPERT
 from agentopd.training.arguments import AgentOPDConfig, settled
 from agentopd.training.build import Load, build_panel, build_river, panel_size, with_env
-from agentopd.training.folder import RIVER, RunFolder, write_atomically
+from agentopd.training.checkpoints import RIVER, STATE, difference, loading, river_of, river_text
+from agentopd.training.folder import RunFolder, write_atomically
 from agentopd.training.learner import Learner, save_batch
 from agentopd.training.recorder import Recorder
 from agentopd.training.river import Drawn, River, Watch, unwatched
@@ -241,12 +242,39 @@ class AgentOPDTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        write_atomically(Path(output_dir) / RIVER, json.dumps(self.river.state()))
+        write_atomically(Path(output_dir) / RIVER, river_text(self.config, self.river.state()))
         super()._save_rng_state(output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.river.restore(json.loads((Path(resume_from_checkpoint) / RIVER).read_text(encoding="utf-8")), self.student)
+        checkpoint = Path(resume_from_checkpoint)
+        if (other := difference(checkpoint, self.config)) is not None:
+            key, was, is_ = other
+            raise ConfigError(
+                f"resume_from_checkpoint: {checkpoint} was made with {key}={was!r}, and this configuration has {is_!r}; resume with "
+                "the configuration that it was made with, or start anew from its weights, which are a model like any other"
+            )
+        with loading(checkpoint, STATE):
+            TrainerState.load_from_json(str(checkpoint / STATE))
+        weights = ", ".join(sorted(path.name for path in checkpoint.glob("*.safetensors")))
+        with loading(checkpoint, weights or "its weights"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        with loading(checkpoint, RIVER):
+            self.river.restore(river_of(checkpoint), self.student)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        with loading(Path(checkpoint), f"{OPTIMIZER_NAME} or {SCHEDULER_NAME}"):
+            if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # those name their files otherwise
+                for name in (OPTIMIZER_NAME, SCHEDULER_NAME):  # transformers goes on without them
+                    (Path(checkpoint) / name).stat()
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        with loading(Path(checkpoint), "rng_state.pth"):
+            super()._load_rng_state(checkpoint)
 
 
 def _trajectory(given: Trajectory | Record) -> Trajectory:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from transformers import PreTrainedModel
 
 from agentopd import __version__, cli, evaluate, records
 from agentopd.__main__ import main
@@ -16,6 +17,8 @@ from agentopd.cli import source
 from agentopd.config.shipped import load_recipe, recipes
 from agentopd.envs import ENVS
 from agentopd.evaluation import Panel
+from agentopd.models import ModelConfig, load_model
+from agentopd.training import run as running
 from agentopd.training.display import attended
 
 NEW = "{hidden_size: 16, layers: 1, heads: 2, intermediate_size: 24, max_positions: 640, vocab_size: 400}"
@@ -103,6 +106,23 @@ def test_eval_plays_the_panel_of_a_run(run: Path, capsys: pytest.CaptureFixture[
 def test_eval_agrees_with_the_panel_of_training(run: Path) -> None:
     reported = Panel.from_dict(json.loads((run / "panels.json").read_text())["student_after"])
     assert evaluate(*source.load(str(run), [])) == reported
+
+
+def test_eval_and_rollout_keep_the_type_and_the_attention_of_the_student(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[ModelConfig] = []
+
+    def load(wanted: ModelConfig) -> PreTrainedModel:
+        loaded.append(wanted)
+        return load_model(wanted)
+
+    monkeypatch.setattr(running, "load_model", load)
+    settings = ["student.dtype=bfloat16", "student.attention=eager"]
+    assert main(["eval", str(run), *settings, "--tasks", "1"]) == 0
+    assert main(["rollout", str(run), *settings, "--episodes", "1", "--output", str(tmp_path / "episodes")]) == 0
+    as_it_was = ModelConfig(model=str(run / "student"), dtype="bfloat16", attention="eager")
+    assert loaded == [as_it_was, as_it_was]
 
 
 @pytest.mark.parametrize("actor", ["expert", "student"])

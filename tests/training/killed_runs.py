@@ -4,15 +4,17 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerState
 
+from agentopd.__main__ import main
 from agentopd.config import load_config
 from agentopd.training.recorder import Recorder
-from agentopd.training.river import Drawn
+from agentopd.training.river import Drawn, River
 from agentopd.training.run import train
 
 _processes = multiprocessing.get_context("forkserver")  # torch's threads do not survive a plain fork
@@ -31,6 +33,29 @@ def killed(raw: dict[str, Any], folder: Path, when: Callable[[int], None], step:
 def _train(raw: dict[str, Any], folder: Path, when: Callable[[int], None], step: int) -> None:
     when(step)
     train(load_config(raw), folder)
+
+
+def terminated(argv: list[str], step: int, said: Path) -> int:
+    """Runs the command ``argv`` in a process that gets SIGTERM at ``step``, its stderr kept in ``said``; its exit code."""
+    process = _processes.Process(target=_command, args=(argv, step, said))
+    process.start()
+    process.join(120)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _command(argv: list[str], last: int, said: Path) -> None:
+    draw = River.draw
+
+    def terminated_draw(self: River, step: int) -> Drawn:
+        if step == last:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return draw(self, step)
+
+    River.draw = terminated_draw  # type: ignore[method-assign]
+    with said.open("w") as sys.stderr:
+        code = main(argv)
+    sys.exit(code)
 
 
 def _die() -> None:

@@ -135,3 +135,23 @@ def test_where_nothing_is_kept_no_folder_is_made(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     cases.trainer(cases.tiny(steps=1, save_every=1), tmp_path, args=arguments(cases.tiny(steps=1), None)).train()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tracker_that_is_not_installed_is_told_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_tensorboard_available", lambda: False)
+    with pytest.raises(
+        ConfigError, match=r"^train\.arguments\.report_to=\['tensorboard'\]: .*requires tensorboard.*leave it out"
+    ):
+        train(cases.tiny(arguments={"report_to": "tensorboard"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("given", [{"push_to_hub": True}, {"hub_model_id": "me/mine"}])
+def test_a_run_is_pushed_to_no_hub(given: dict[str, Any], tmp_path: Path) -> None:
+    key = next(iter(given))
+    with pytest.raises(ConfigError, match=rf"^train\.arguments\.{key}=.*\('RUN/student'\)\.push_to_hub\('NAME'\)"):
+        train(cases.tiny(arguments=given), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert not arguments(cases.tiny(arguments={"push_to_hub": False}), tmp_path).push_to_hub

@@ -10,9 +10,10 @@ import pytest
 import training_cases as cases
 
 from agentopd.config import load_config
-from agentopd.errors import ConfigError
+from agentopd.errors import ConfigError, TrainingError
 from agentopd.training import lock
-from agentopd.training.folder import RunFolder, is_complete, require_free
+from agentopd.training.checkpoints import is_complete, river_text
+from agentopd.training.folder import RunFolder, require_free
 from agentopd.training.lock import held
 from agentopd.training.run import train
 
@@ -20,7 +21,7 @@ from agentopd.training.run import train
 def _checkpoint(folder: RunFolder, step: int, complete: bool = True) -> Path:
     path = folder.checkpoints / f"checkpoint-{step}"
     path.mkdir(parents=True)
-    (path / "river.json").write_text("{}")
+    (path / "river.json").write_text(river_text(load_config("quickstart"), {}))
     (path / "trainer_state.json").write_text('{"global_step": 1}' if complete else '{"global_st')
     return path
 
@@ -39,6 +40,39 @@ def test_resuming_with_another_configuration_names_the_difference(tmp_path: Path
         ConfigError, match=r"further, give that run student={model: .*/student} stages\.cold_start=null"
     ):
         RunFolder(tmp_path).check(load_config("quickstart", ["train.steps=60"]), resume=True)
+
+
+@pytest.mark.parametrize(("content", "said"), [("", "holds NoneType"), ("train: {steps: 3", "is not valid YAML")])
+def test_a_damaged_configuration_is_told_by_name(content: str, said: str, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.config.write_text(content)
+    with pytest.raises(ConfigError, match=rf"^--resume: .*config\.yaml {said}(.|\n)*; restore it from a copy"):
+        folder.check(load_config("quickstart"), resume=True)
+    folder.config.unlink()
+    folder.config.mkdir()
+    with pytest.raises(ConfigError, match=r"cannot read .*config\.yaml: .*restore it"):
+        folder.check(load_config("quickstart"), resume=True)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "null", "[1]", '{"a": {"epis', '{"a": {}}', '{"a": {"episodes": [{"task": 1}]}}', "\xff"]
+)
+def test_damaged_panels_are_told_by_name(content: str, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_panel("a", cases.panel_of(1))
+    folder.save_panel("b", cases.panel_of(2))
+    assert folder.load_panels() == {"a": cases.panel_of(1), "b": cases.panel_of(2)}
+    folder.panels.write_text(content, encoding="latin-1")
+    with pytest.raises(
+        TrainingError, match=r"panels\.json cannot be read: .*; restore it from a copy, or delete it and resume"
+    ):
+        folder.load_panels()
+
+
+def test_metrics_that_are_no_rows_are_left_out(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_bytes(b'{"step": 1}\n\xff\n3\n{"loss": 1.0}\n{"st')
+    assert folder.history() == [{"step": 1}]
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

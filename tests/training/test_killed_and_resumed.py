@@ -16,6 +16,7 @@ import training_cases as cases
 
 from agentopd import records
 from agentopd.config import load_config
+from agentopd.errors import TrainingError
 from agentopd.training import run as running
 from agentopd.training.folder import RunFolder
 from agentopd.training.river import Drawn, River
@@ -82,6 +83,35 @@ def test_resuming_a_finished_run_gives_its_result_and_trains_nothing(
     assert (again.run_dir, again.metrics, again.panels) == (first.run_dir, first.metrics, first.panels)
     assert cases.same_weights(cases.weights(again.student), cases.weights(first.student))
     assert again.tokenizer.get_vocab() == first.tokenizer.get_vocab()
+
+
+def test_a_finished_run_whose_student_was_deleted_says_how_to_make_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run = load_config(cases.raw(method="gkd")), Path("runs") / "run"  # relative, as a name on the hub may look
+    monkeypatch.chdir(tmp_path)
+    train(config, run)
+    before = cases.saved(run), cases.panels(run)
+    (run / "student" / "model.safetensors").unlink()  # the weights in ``before`` are mapped from it: it must not shrink
+    (run / "student" / "model.safetensors").touch()
+    with pytest.raises(TrainingError, match=r"run is finished, and its student cannot be loaded: .*SafetensorError"):
+        train(config, run, resume=True)
+    shutil.rmtree(run / "student")
+    with pytest.raises(
+        TrainingError, match=r"there is no such folder; restore student/.*, or delete runs/run/panels\.json"
+    ):
+        train(config, run, resume=True)
+    (run / "panels.json").unlink()
+    train(config, run, resume=True)
+    assert cases.same_weights(cases.saved(run), before[0])
+    assert cases.panels(run) == before[1]
+
+
+def test_a_finished_run_without_its_metrics_gives_its_result(tmp_path: Path) -> None:
+    config, run = load_config(cases.raw(method="gkd")), tmp_path / "run"
+    train(config, run)
+    (run / "metrics.jsonl").unlink()
+    assert train(config, run, resume=True).metrics == {}
 
 
 @pytest.mark.parametrize("save_every", [0, 2])

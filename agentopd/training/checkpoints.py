@@ -1,0 +1,113 @@
+"""Checkpoints: which of them are whole, what they were made with, and what is said of a damaged one."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agentopd.config import Config
+from agentopd.errors import ConfigError, TrainingError, describe
+
+RIVER = "river.json"
+STATE = "trainer_state.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest complete checkpoint in ``folder``."""
+    return max(_complete(folder), key=step_of, default=None)
+
+
+def _complete(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name) and is_complete(path)]
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether everything of a checkpoint was written: the trainer's state comes last."""
+    try:
+        state = json.loads((checkpoint / STATE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return (checkpoint / RIVER).exists() and isinstance(state, dict) and "global_step" in state
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step of ``checkpoint-N``."""
+    return int(checkpoint.name.rsplit("-", 1)[-1])
+
+
+def require_named(folder: Path) -> None:
+    """Raises ConfigError where ``folder`` holds what is called like a checkpoint and has no step: training would delete it as old."""
+    other = [path for path in folder.glob("checkpoint-*") if not _NAME.fullmatch(path.name)]
+    if other:
+        raise ConfigError(
+            f"--resume: {min(other)} is called like a checkpoint, and has no step, so it would be deleted as an old one; move it "
+            f"out of {folder}"
+        )
+
+
+@contextmanager
+def loading(checkpoint: Path, what: str) -> Iterator[None]:
+    """Around what reads ``what`` of a checkpoint.
+
+    Raises:
+        TrainingError: It cannot be read. The message says how to go on.
+    """
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):  # says nothing against the file
+        raise
+    except Exception as error:  # damage shows itself as nearly anything
+        reason = describe(error).partition("\n")[0].rstrip(": ")
+        raise TrainingError(
+            f"{checkpoint}: {what} cannot be loaded: {reason}; restore it from a copy, or {_instead(checkpoint)}"
+        ) from error
+
+
+def _instead(checkpoint: Path) -> str:
+    if not _NAME.fullmatch(checkpoint.name):
+        return "give another checkpoint"
+    older = [step_of(path) for path in _complete(checkpoint.parent) if step_of(path) < step_of(checkpoint)]
+    after = f"after step {max(older)}" if older else "from the first step"
+    return f"move {checkpoint.name} out of {checkpoint.parent} to go on {after}"
+
+
+def river_text(config: Config, river: Mapping[str, Any]) -> str:
+    """What :data:`RIVER` holds: the state of the river, and the configuration that it was made with."""
+    return json.dumps({**river, "config": config.model_dump(mode="json")})
+
+
+def river_of(checkpoint: Path) -> dict[str, Any]:
+    """What :func:`river_text` wrote.
+
+    Raises:
+        TrainingError: It cannot be read.
+    """
+    with loading(checkpoint, RIVER):
+        found = dict(json.loads((checkpoint / RIVER).read_bytes()))
+        if not isinstance(found["config"], dict):
+            raise TypeError("config is no mapping")
+    return found
+
+
+def difference(checkpoint: Path, config: Config) -> tuple[str, Any, Any] | None:
+    """The first key in which ``config`` is not what a checkpoint was made with: path, was, is.
+
+    Raises:
+        TrainingError: The checkpoint cannot be read.
+    """
+    now = json.loads(json.dumps(config.model_dump(mode="json")))
+    return next(differences(river_of(checkpoint)["config"], now), None)
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two plain values differ: path, old, new."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif old != new:
+        yield path, old, new
