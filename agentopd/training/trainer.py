@@ -67,8 +67,7 @@ class AgentOPDTrainer(Trainer):
             processing_class: The student's tokenizer.
             teacher_model: The weights of the configuration's local teachers, instead of those it names.
             env: An environment id, instead of the configuration's.
-            train_dataset: Episodes for the method's frozen source to draw from, instead of playing them; of records, such as
-                ``agentopd.records.open`` gives, the trajectories are taken.
+            train_dataset: Episodes for the method's frozen source to draw from, instead of playing them; records will do.
             load: How local teachers get the weights they name.
             peft_config: Trains an adapter of this kind rather than all weights.
             folder: Where records go; none are kept without it.
@@ -104,7 +103,7 @@ class AgentOPDTrainer(Trainer):
             callbacks=[_TellRiver(self), *callbacks],
             optimizers=optimizers,
         )
-        self.remove_callback(PrinterCallback)  # our own callbacks say what there is to say
+        self.remove_callback(PrinterCallback)  # our own say what there is to say
         self.learner.check(model, self.config.objective)
 
     # The river in place of a data loader.

@@ -103,7 +103,7 @@ def test_a_value_is_held_as_given_or_refused_by_its_key(key: str) -> None:
         ("records.keep=1", "records.keep: Input should be a valid boolean (got 1)"),
         ("objective.coefficient=.inf", "objective.coefficient: Input should be a finite number (got inf)"),
         ("objective.coefficient='2'", "objective.coefficient: Input should be a valid number (got '2')"),
-        ("objective.divergence.beta='0.5'", "objective.divergence: divergence 'jsd': beta: Input should be a valid number"),
+        ("objective.divergence={kind: jsd, beta: '0.5'}", "objective.divergence: divergence 'jsd': beta: Input should be a valid number"),
         ("teacher.max_tokens=true", "teacher: teacher 'local': max_tokens: Input should be a valid integer (got True)"),
         ("teacher.where.every=2.0", "teacher: teacher 'local': where.every: Input should be a valid integer (got 2.0)"),
         ("env.id=[1]", "env.id: Input should be a valid string (got [1])"),
