@@ -15,7 +15,7 @@ from agentopd.rollout.policy import EXPERT, Rollout
 from agentopd.rollout.tasks import EnvConfig
 from agentopd.settings.choice import Choice, Clock, OneOf, Settings, at, numbers_of
 from agentopd.settings.problems import nearest
-from agentopd.teachers import TEACHERS
+from agentopd.teachers import TEACHERS, require_numbers
 from agentopd.where import Where
 
 STUDENT = "student"
@@ -81,10 +81,18 @@ class Config(Settings):
             "source": [*self.objective.sources, CORRECTED],
             "env": [env.id for env in self.envs],
         }
-        for i, term in enumerate(self.objective.terms):
-            for key, names in known.items():
-                for name in getattr(term.where, key):
-                    _require_known(f"{self.objective.key(i)}.where.{key}: there is no", name, names)
+        wheres: dict[str, Any] = {self.objective.key(i): term.where for i, term in enumerate(self.objective.terms)}
+        wheres |= {f"teachers.{name}": teacher.settings.get("where") for name, teacher in self.teachers.items()}
+        for place, where in wheres.items():
+            for key, names in known.items() if isinstance(where, Where) else ():
+                for name in getattr(where, key):
+                    _require_known(f"{place}.where.{key}: there is no", name, names)
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_take_no_schedules(self) -> "Config":
+        for name, teacher in self.teachers.items():
+            require_numbers(name, teacher)
         return self
 
     @model_validator(mode="after")

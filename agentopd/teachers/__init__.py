@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from agentopd.chat import Chat
-from agentopd.errors import AgentOPDError, ConfigError
+from agentopd.errors import AgentOPDError, ConfigError, describe
 from agentopd.models import ModelConfig
 from agentopd.settings.choice import Choice, Registry
 from agentopd.teachers import expert, local, rewards
@@ -43,12 +43,17 @@ def build_teachers(
     return {name: _build(choice, TeacherContext(name, chat, load, temperature)) for name, choice in choices.items()}
 
 
-def _build(choice: Choice, context: TeacherContext) -> Teacher:
-    for name, value in choice.settings.items():
+def require_numbers(name: str, choice: Choice) -> None:
+    """Raises ConfigError where a setting of the teacher ``name`` is a schedule: teachers are made once."""
+    for setting, value in choice.settings.items():
         if isinstance(value, Choice):
             raise ConfigError(
-                f"teachers.{context.name}.{name}: a teacher takes no schedule, got {value.plain()}; give a number"
+                f"teachers.{name}.{setting}: a teacher takes no schedule, got {value.plain()}; give a number"
             )
+
+
+def _build(choice: Choice, context: TeacherContext) -> Teacher:
+    require_numbers(context.name, choice)
     try:
         teacher: Teacher = choice.function(context, **choice.settings)
     except AgentOPDError:
@@ -56,6 +61,11 @@ def _build(choice: Choice, context: TeacherContext) -> Teacher:
     except ValidationError as error:
         problems = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
         raise ConfigError(f"teachers.{context.name}: {problems}") from error
+    except Exception as error:  # a kind of one's own
+        raise ConfigError(f"teachers.{context.name}.kind={choice.kind} raised {describe(error)}") from error
+    if not hasattr(teacher, "annotate"):
+        found = type(teacher).__name__
+        raise ConfigError(f"teachers.{context.name}.kind={choice.kind} returned {found}; return a Teacher")
     return teacher
 
 
@@ -68,6 +78,7 @@ __all__ = [
     "annotate",
     "build_teachers",
     "corrections",
+    "require_numbers",
     "rowless",
     "tokens_of",
     "turns_of",

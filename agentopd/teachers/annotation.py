@@ -1,6 +1,8 @@
 """All teachers on all trajectories: out come records."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,13 +10,20 @@ from agentopd.errors import AgentOPDError, TeacherError, describe
 from agentopd.teachers.base import Teacher
 from agentopd.types import Annotation, Dense, Record, Sparse, Trajectory
 
+_log = logging.getLogger(__name__)
 
-def annotate(teachers: Mapping[str, Teacher], trajectories: Sequence[Trajectory]) -> list[Record]:
+
+def annotate(
+    teachers: Mapping[str, Teacher], trajectories: Sequence[Trajectory], max_new_tokens: int | None = None
+) -> list[Record]:
     """Lets every teacher annotate every trajectory.
+
+    A corrected action that is longer than a turn may be is left out, its turn skipped, and the log says so.
 
     Args:
         teachers: By name; annotations stand in this order.
         trajectories: What the student did. They are not changed.
+        max_new_tokens: Of one turn; ``None`` for no limit.
 
     Returns:
         A record for each trajectory, in the same order.
@@ -23,6 +32,8 @@ def annotate(teachers: Mapping[str, Teacher], trajectories: Sequence[Trajectory]
         TeacherError: A teacher failed, or what it returned does not fit the trajectories. The message names the teacher.
     """
     said = [_annotations(teacher, trajectories) for teacher in teachers.values()]
+    if max_new_tokens is not None:
+        said = [[_within(annotation, max_new_tokens) for annotation in column] for column in said]
     return [Record(trajectory, tuple(column[b] for column in said)) for b, trajectory in enumerate(trajectories)]
 
 
@@ -43,6 +54,30 @@ def _annotations(teacher: Teacher, trajectories: Sequence[Trajectory]) -> list[A
         if problem:
             raise TeacherError(f"teacher {teacher.name!r}, trajectory {trajectory.key}: {problem}")
     return annotations
+
+
+def _within(annotation: Annotation, limit: int) -> Annotation:
+    """``annotation`` without the corrected actions that a turn of the student could not hold."""
+    lengths = [int((segment.turn_T >= 0).sum()) for segment in annotation.segments]
+    if max(lengths, default=0) <= limit:
+        return annotation
+    if len(annotation.segment_N):
+        raise TeacherError(
+            f"teacher {annotation.teacher!r}: a corrected action has {max(lengths)} tokens, and its annotation has rows; keep it to "
+            f"rollout.max_new_tokens={limit}"
+        )
+    _log.warning(
+        "teacher %r: a corrected action of %d tokens is left out, since rollout.max_new_tokens=%d",
+        annotation.teacher, max(lengths), limit,
+    )  # fmt: skip
+    pairs = zip(annotation.segments, lengths, strict=True)
+    late = {int(segment.turn_T.max()) for segment, length in pairs if length > limit}
+    return replace(
+        annotation,
+        segments=tuple(segment for segment in annotation.segments if int(segment.turn_T.max()) not in late),
+        skip_S=annotation.skip_S | np.isin(np.arange(len(annotation.skip_S)), list(late)),
+        corrected_S=tuple(None if s in late else action for s, action in enumerate(annotation.corrected_S)),
+    )
 
 
 def _problem(teacher: Teacher, annotation: Annotation, trajectory: Trajectory) -> str | None:

@@ -4,7 +4,7 @@ import os
 import tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, Self, cast, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -43,11 +43,19 @@ UNREAD: dict[str, str] = {
 class AgentOPDConfig(TrainingArguments):
     """TrainingArguments with one field more: the whole configuration of the run.
 
-    What its ``train`` decides (steps, learning rate, schedule, betas, when to evaluate and to save, ...) and its seed are taken from it
-    wherever an argument has transformers' default; any other value given here wins.
+    What its ``train`` decides (steps, learning rate, schedule, betas, when to evaluate and to save, ...) and its seed are taken from it,
+    unless they are given here.
     """
 
+    _given = frozenset[str]()
+    """Names of the arguments that were passed: a class attribute, not a field."""
     agentopd: Config | None = field(default=None, metadata={"help": "The configuration: see agentopd.load_config."})
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Notes what is passed: a value may equal transformers' default and be meant."""
+        made = super().__new__(cls)
+        made._given = frozenset(kwargs) | {f.name for f, _ in zip(fields(cls), args, strict=False)}
+        return made
 
     def __post_init__(self) -> None:
         if self.agentopd is not None:
@@ -69,7 +77,7 @@ class AgentOPDConfig(TrainingArguments):
     def _follow(self, config: Config) -> None:
         steps = self.max_steps if self.max_steps > 0 else config.train.steps
         for name, value in _decided(config.train, steps, config.seed).items():
-            if getattr(self, name) == getattr(TrainingArguments, name):
+            if name not in self._given:
                 setattr(self, name, value)
 
     def _require_read(self) -> None:
@@ -78,7 +86,7 @@ class AgentOPDConfig(TrainingArguments):
                 raise ConfigError(f"{name}={value!r}: the trainer does not read it; {instead}")
         if self.save_total_limit is not None and self.save_total_limit < 1:
             raise ConfigError(f"save_total_limit={self.save_total_limit}: give at least 1, or leave it out to keep all")
-        if self.agentopd is not None and self.seed not in (self.agentopd.seed, TrainingArguments.seed):
+        if self.agentopd is not None and self.seed != self.agentopd.seed:
             raise ConfigError(
                 f"seed={self.seed}: a run follows the seed of its configuration, {self.agentopd.seed}; set that instead"
             )

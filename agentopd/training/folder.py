@@ -68,6 +68,10 @@ class RunFolder:
         self._forget_metrics_after(step)
         return step
 
+    def release(self) -> None:
+        """Takes :meth:`open` back, before anything was made: the folder is free again."""
+        self.config.unlink(missing_ok=True)
+
     def _require_same(self, config: Config) -> None:
         """As the run's file says, which a person may have edited since, and as its last checkpoint says."""
         try:

@@ -91,7 +91,9 @@ class River:
         given, tasks = self.given, range(math.ceil(source.episodes / source.per_task))
 
         def play() -> list[Trajectory]:
-            return self._play(name, source, tasks, step=0, first=0) if given is None else _sourced(given, name)
+            # keys of their own, which no episode of step 0 has: an `origin` is one of them
+            run = f"{self.run}/frozen/{name}"
+            return self._play(name, source, tasks, step=0, run=run) if given is None else _sourced(given, name)
 
         folder = self.folder / "frozen" / name if self.folder else None
         return Pool(name, self.config.seed, source.per_task, folder, play)
@@ -119,27 +121,28 @@ class River:
             trajectories += played
             fresh += played if source.kind == "fresh" else []
         metrics = rollout_metrics(fresh) if fresh else {}
-        return Drawn(step, tuple(annotate(self._annotators, trajectories)), metrics)
+        limit = self.config.rollout.max_new_tokens
+        return Drawn(step, tuple(annotate(self._annotators, trajectories, limit)), metrics)
 
     def _draw_source(self, name: str, source: Source, step: int, base: int) -> list[Trajectory]:
         """The source's episodes of ``step``, their keys counted from ``base``."""
         count = self._tasks[name]
         if source.kind == "fresh":
             begin = step * self.config.train.tasks_per_step + self._first_task[name]
-            return self._play(name, source, range(begin, begin + count), step, base)
+            return self._play(name, source, range(begin, begin + count), step, self.run, base)
         again = self._pools[name].draw(step, count)
         return [
             replace(trajectory, key=Key(self.run, step, base + i), origin=trajectory.origin or trajectory.key)
             for i, trajectory in enumerate(again)
         ]
 
-    def _play(self, name: str, source: Source, indices: Sequence[int], step: int, first: int) -> list[Trajectory]:
+    def _play(
+        self, name: str, source: Source, indices: Sequence[int], step: int, run: str, first: int = 0
+    ) -> list[Trajectory]:
         """Plays the tasks ``indices`` under the weights, and the shares of actors, of this moment."""
         key, clock = f"objective.sources.{name}.actors", self.clock(step)
         actors = {actor: at(share, clock, f"{key}.{actor}") for actor, share in source.actors.items()}
-        assignments = assign(
-            self._stream, indices, name, actors, source.per_task, self.run, step, self.config.seed, first
-        )
+        assignments = assign(self._stream, indices, name, actors, source.per_task, run, step, self.config.seed, first)
         advice = any(teacher.needs_expert for teacher in self._annotators.values())
         with self.watch("episodes", len(assignments)) as on_done:
             return collect(assignments, self.policies, self.chat, self.config.rollout, advice=advice, on_done=on_done)

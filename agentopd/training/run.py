@@ -76,7 +76,12 @@ def train(config: Config, output: str | Path | None = None, resume: bool = False
             step = folder.open(config, resume)
             if resume:
                 say(f"{folder.path}: goes on after step {step} of {config.train.steps}")
-            trainer = build_trainer(config, folder, tokenizer)
+            try:
+                trainer = build_trainer(config, folder, tokenizer)
+            except Exception:
+                if not resume:
+                    folder.release()
+                raise
             _train(trainer, folder, step)
         return _result(folder, trainer.student, tokenizer)
 

@@ -87,7 +87,7 @@ class AgentOPDTrainer(Trainer):
         self.student, self.folder = model, folder
         load_teacher = load if teacher_model is None else lambda _: teacher_model
         self._watch = watch
-        given = None if train_dataset is None else [*map(_trajectory, train_dataset)]
+        given = None if train_dataset is None else _episodes(train_dataset, len(processing_class))
         self.river: River = build_river(
             self.config, model, processing_class, load_teacher, args.device, folder, watch, given
         )
@@ -276,8 +276,22 @@ class AgentOPDTrainer(Trainer):
             super()._load_rng_state(checkpoint)
 
 
-def _trajectory(given: Trajectory | Record) -> Trajectory:
-    return given.trajectory if isinstance(given, Record) else given
+def _episodes(given: Iterable[Trajectory | Record], vocabulary: int) -> list[Trajectory]:
+    """The trajectories of ``train_dataset``."""
+    found = [one.trajectory if isinstance(one, Record) else one for one in given]
+    other = [one for one in found if not isinstance(one, Trajectory)]
+    if other or not found:
+        kind = type(other[0]).__name__ if other else "nothing"
+        raise ConfigError(
+            f"train_dataset holds {kind}; give trajectories, or records such as agentopd.records.open('runs/first') gives"
+        )
+    largest = max((int(segment.tokens_T.max(initial=0)) for one in found for segment in one.segments), default=0)
+    if largest >= vocabulary:
+        raise ConfigError(
+            f"train_dataset holds the token id {largest}, and the tokenizer has {vocabulary} ids; give episodes that were written "
+            "with the student's own tokenizer"
+        )
+    return found
 
 
 def _adapted(model: PreTrainedModel, peft_config: Any) -> Any:

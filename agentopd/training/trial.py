@@ -91,18 +91,24 @@ def _try(config: Config, kinds: Mapping[str, str], vocabulary: int) -> None:
 
 
 def _require_equal(objective: Objective, whole_A_H: Tensor, cut_A_H: Tensor) -> None:
-    """Raises PartError where a support or divergence of one's own makes the gradient depend on how the batch is cut."""
-    if torch.allclose(whole_A_H, cut_A_H, rtol=1e-3, atol=1e-3 * float(whole_A_H.abs().max())):
+    """Raises PartError where a support or divergence of one's own has a gradient that is not finite, or depends on how a batch is cut."""
+    if not (whole_A_H.isfinite().all() and cut_A_H.isfinite().all()):
+        wrong = (
+            "has a gradient that is not finite; look for a square root or a logarithm at 0, a difference of infinities, or a "
+            "where() whose other branch is one of these"
+        )
+    elif not torch.allclose(whole_A_H, cut_A_H, rtol=1e-3, atol=1e-3 * float(whole_A_H.abs().max())):
+        wrong = (
+            "returned for a row what depends on other rows of its chunk: the gradient changes with train.chunk_rows; return for "
+            "row i what row i alone decides, no mean and no state"
+        )
+    else:
         return
     for i, term in enumerate(objective.terms):
         for part in ("support", "divergence"):
             choice = getattr(term, part)
             if is_own(choice):
-                raise PartError(
-                    f"{objective.key(i)}.{part}.kind={choice.kind} returned for a row what depends on other rows of its chunk: the "
-                    "gradient changes with train.chunk_rows; return for row i what row i alone decides, no mean and no state",
-                    choice,
-                )
+                raise PartError(f"{objective.key(i)}.{part}.kind={choice.kind} {wrong}", choice)
 
 
 def _trajectories(config: Config, vocabulary: int) -> Iterator[Trajectory]:

@@ -58,3 +58,22 @@ def test_null_gives_back_what_follows_from_other_parts() -> None:
 
 def mine(scored: object) -> None:
     """An estimator of one's own."""
+
+
+@pytest.mark.parametrize(
+    ("teacher", "said"),
+    [
+        (
+            "{kind: reward, where: {actor: [studnet]}}",
+            r"teachers\.judge\.where\.actor: there is no 'studnet' \(did you mean 'student'",
+        ),
+        ("{kind: reward, where: {env: [nowhere]}}", r"teachers\.judge\.where\.env: there is no 'nowhere'"),
+        (
+            "{kind: reward, scale: {kind: linear, start: 0.0, end: 1.0}}",
+            r"teachers\.judge\.scale: a teacher takes no schedule",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_teacher_is_known_when_a_configuration_is_read(teacher: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config("quickstart", [f"teachers.judge={teacher}"])

@@ -137,3 +137,22 @@ def test_heads_of_two_models_have_different_names() -> None:
     for said in annotate(teachers, [episode("..0")])[0].annotations:
         assert isinstance(said.block, Dense)
         assert said.block.head == said.teacher
+
+
+def broken(context: TeacherContext) -> Teacher:
+    raise ValueError("my api key is missing")
+
+
+def forgotten(context: TeacherContext) -> None:
+    """A kind whose return was forgotten."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("broken", "raised ValueError: my api key is missing"), ("forgotten", "returned NoneType; return a Teacher")],
+)
+def test_a_kind_of_ones_own_that_makes_no_teacher_is_named(kind: str, said: str) -> None:
+    ours, path = context(), f"test_teacher_routing:{kind}"
+    choice = OneOf("teacher", TEACHERS).validate(path)
+    with pytest.raises(ConfigError, match=f"^teachers.judge.kind={path} {said}"):
+        build_teachers({"judge": choice}, ours.chat, ours.load, 1.0)

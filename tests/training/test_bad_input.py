@@ -185,3 +185,15 @@ def test_an_expert_that_always_fails_leaves_nothing_to_draw_from(tmp_path: Path)
     config = cases.tiny("env.id=training_envs:tests/Lost-v0", "rollout.max_failures=1.0", method="sft")
     with pytest.raises(AgentOPDError, match="all 8 episodes failed, so there is nothing to draw from"):
         cases.trainer(config, tmp_path).train()
+
+
+def test_a_run_whose_teacher_cannot_be_made_leaves_its_folder_free(tmp_path: Path) -> None:
+    broken = "teachers={judge: {kind: 'test_bad_input:broken'}}"
+    grpo = "objective.target={kind: reward, name: judge}"
+    with pytest.raises(ConfigError, match=r"teachers\.judge\.kind=test_bad_input:broken raised ValueError: no key"):
+        train(cases.tiny(broken, grpo, method="grpo"), tmp_path / "run")
+    train(cases.tiny(steps=1), tmp_path / "run")
+
+
+def broken(context: object) -> None:
+    raise ValueError("no key")

@@ -1,7 +1,9 @@
 """What one step draws: from which sources, how many tasks of each, and under which keys."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import training_cases as cases
@@ -48,12 +50,34 @@ def test_given_records_are_of_the_source_that_draws_from_them(tmp_path: Path) ->
 
 def test_given_episodes_are_for_one_source(tmp_path: Path) -> None:
     two = "method={sources: {a: {kind: frozen}, b: {kind: frozen}}, target: {kind: taken}}"
+    played = [record.trajectory for record in cases.trainer(cases.tiny(), tmp_path / "played").river.draw(0).records]
     for override, said in (("method=gkd", "draws from no frozen source"), (two, "draws from a, b")):
         with pytest.raises(ConfigError, match=f"{said}, and episodes are given for one"):
-            cases.trainer(cases.tiny(override), tmp_path, train_dataset=[])
+            cases.trainer(cases.tiny(override), tmp_path, train_dataset=played)
 
 
 def test_sources_of_a_step_play_tasks_of_their_own(tmp_path: Path) -> None:
     river = cases.trainer(cases.tiny(EXPERTS, tasks_per_step=5), tmp_path).river
     tasks = [record.trajectory.task.id for step in range(2) for record in river.draw(step).records]
     assert len(set(tasks)) == 10
+
+
+@pytest.mark.parametrize("given", [[], [{"input_ids": [1]}], "runs/first"])
+def test_what_is_no_episode_is_refused_by_name(given: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^train_dataset holds (nothing|dict|str); give trajectories, or records"):
+        cases.trainer(cases.tiny(method="sft"), tmp_path, train_dataset=given)
+
+
+def test_episodes_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
+    [record, *_] = cases.trainer(cases.tiny(method="sft"), tmp_path).river.draw(0).records
+    (segment,) = record.trajectory.segments
+    foreign = replace(record.trajectory, segments=(replace(segment, tokens_T=segment.tokens_T + 50_000),))
+    with pytest.raises(ConfigError, match=r"train_dataset holds the token id 5\d{4}, and the tokenizer has \d+ ids"):
+        cases.trainer(cases.tiny(method="sft"), tmp_path, train_dataset=[foreign])
+
+
+def test_an_origin_is_no_key_of_the_run_itself(tmp_path: Path) -> None:
+    river = cases.trainer(cases.tiny(method="sft"), tmp_path).river
+    drawn = [record.trajectory for step in range(2) for record in river.draw(step).records]
+    assert not {t.origin for t in drawn} & {t.key for t in drawn}
+    assert all(t.origin is not None and Key.parse(str(t.origin)) == t.origin for t in drawn)

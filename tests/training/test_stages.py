@@ -305,9 +305,10 @@ def writing(context: TeacherContext) -> Teacher:
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Writing(Stateless):
     chat: Chat
+    text: str = "Hello"
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
-        return [corrections(self.name, self.chat, one, ["Hello"] * len(one.turns)) for one in trajectories]
+        return [corrections(self.name, self.chat, one, [self.text] * len(one.turns)) for one in trajectories]
 
 
 def test_a_teacher_that_writes_text_corrects_where_no_environment_has_an_expert(tmp_path: Path) -> None:
@@ -321,6 +322,28 @@ def test_a_teacher_that_writes_text_corrects_where_no_environment_has_an_expert(
     assert math.isfinite(result.metrics["train/loss"])
     (segment,) = {record.annotations[0].corrected_S for record in records.open(tmp_path / "run")}
     assert set(segment) == {"Hello"}
+
+
+def test_a_corrected_action_that_no_turn_could_hold_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = [
+        "env.id=training_envs:tests/Lengthy-v0",
+        "teachers={own: {kind: 'test_stages:rambling'}}",
+        "stages.teacher=null",
+    ]
+    records_ = cases.trainer(cases.tiny(*own, method="dagger", tasks_per_step=4), tmp_path).river.draw(0).records
+    for record in records_:
+        (annotation,) = record.annotations
+        assert set(annotation.corrected_S) == {None}
+        assert annotation.skip_S.all()
+        assert annotation.segments == ()
+    assert "is left out, since rollout.max_new_tokens=24" in caplog.text
+
+
+def rambling(context: TeacherContext) -> Teacher:
+    """A kind of one's own that cannot stop."""
+    return Writing(name=context.name, corrects=True, chat=context.chat, text="Hello " * 100)
 
 
 def uncorrecting(context: TeacherContext) -> Teacher:

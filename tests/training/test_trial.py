@@ -63,6 +63,10 @@ def centred(logp: Tensor, logq: Tensor) -> Any:
     return each / each.mean()
 
 
+def broken(logp: Tensor, logq: Tensor) -> Any:
+    return 1 - (logp.exp() * logq.exp()).sqrt().sum(-1) + 0 * (logp - logp).abs().sqrt().sum(-1)
+
+
 def ranked(logp: Tensor, teacher: TeacherRows) -> Any:
     best = logp.sum(0).topk(4).indices
     return logp[:, best], teacher.logq_N_V[:, best]  # type: ignore[index]
@@ -71,6 +75,7 @@ def ranked(logp: Tensor, teacher: TeacherRows) -> Any:
 @pytest.mark.parametrize(
     ("method", "part", "name", "message"),
     [
+        ("gkd", "divergence", "broken", r"has a gradient that is not finite; look for a square root"),
         ("agentopd", "weight", "unmarked", r"raised ValueError: rows\.live was not computed; mark .* with @needs_live"),
         (
             "gkd",
