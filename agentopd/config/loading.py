@@ -53,6 +53,18 @@ def build(raw: Mapping[str, Any]) -> Config:
         raise ConfigError(explain(error, Config, _short_forms, partial(_spelt, raw))) from None
 
 
+def changed(config: Config, **fields: Any) -> Config:
+    """``config`` with other values of some fields, its parts held against each other again.
+
+    Raises:
+        ConfigError: They do not agree.
+    """
+    try:
+        return Config.model_validate({**dict(config), **fields})
+    except ValidationError as error:
+        raise ConfigError(explain(error, Config, _short_forms)) from None
+
+
 def dump(config: Config) -> str:
     """``config`` as YAML that :func:`load_config` reads back equal."""
     return write(config.model_dump(mode="json"))

@@ -21,8 +21,13 @@ def corrections(teacher: str, chat: Chat, trajectory: Trajectory, corrected_S: S
         corrected_S: For each turn the canonical text of the action to take in the student's place; ``None`` skips the turn.
 
     Raises:
-        TeacherError: The trajectory lacks its opening.
+        TeacherError: The trajectory lacks its opening, or there is not one text, or ``None``, for each turn.
     """
+    if len(corrected_S) != len(trajectory.turns) or any(not isinstance(one, str | None) for one in corrected_S):
+        raise TeacherError(
+            f"teacher {teacher!r}, trajectory {trajectory.key}: corrected_S has {len(corrected_S)} entries for "
+            f"{len(trajectory.turns)} turns; give each turn a text, or None to skip it"
+        )
     segments = tuple(
         _corrected(teacher, chat, trajectory, turn, action)
         for turn, action in zip(trajectory.turns, corrected_S, strict=True)

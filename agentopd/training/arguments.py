@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
-from agentopd.config import Config, Train
+from agentopd.config import Config, Train, changed
 from agentopd.errors import ConfigError, describe
 from agentopd.settings.choice import nearest
 
@@ -168,12 +168,12 @@ def settled(args: AgentOPDConfig) -> Config:
     """The configuration inside ``args``, with the number of steps that ``args`` decides: schedules read it.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none, or it does not go with that number.
     """
     if args.agentopd is None:
         raise ConfigError("args.agentopd is None; give the configuration, such as agentopd.load_config('quickstart')")
     train = args.agentopd.train.model_copy(update={"steps": args.max_steps})
-    return args.agentopd.model_copy(update={"train": train})
+    return changed(args.agentopd, train=train)
 
 
 def _require_alone(processes: int) -> None:

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat
-from agentopd.config import STUDENT, Config
+from agentopd.config import STUDENT, Config, changed
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
 from agentopd.models import ModelConfig
@@ -25,7 +25,7 @@ Load = Callable[[ModelConfig], PreTrainedModel]
 
 def with_env(config: Config, env: str | None) -> Config:
     """``config`` with one environment in place of its own."""
-    return config if env is None else config.model_copy(update={"envs": (EnvConfig(id=env),)})
+    return config if env is None else changed(config, envs=(EnvConfig(id=env),))
 
 
 def build_river(

@@ -87,7 +87,9 @@ class RunFolder:
 
     def _refuse(self, made: Path, key: str, was: Any, is_: Any, remedy: str) -> None:
         remedy += ", or start another run with another --output"
-        if key == "train.steps":  # schedules read it, so a longer run differs from its first step on
+        if (
+            key == "train.steps" and self.student.exists()
+        ):  # schedules read it, so a longer run differs from its first step on
             again = f"student={{model: {self.student}}} stages.cold_start=null"
             remedy += f"; to train the student of this one further, give that run {again}"
         raise ConfigError(f"--resume: {made} was made with {key}={was!r}, and this configuration has {is_!r}; {remedy}")
@@ -154,7 +156,10 @@ class RunFolder:
 
 
 def require_free(path: Path) -> None:
-    """Raises ConfigError where something lies at ``path`` already; an empty folder is free, and one with a lock alone."""
+    """Raises ConfigError where something lies at ``path`` already, or it cannot be made; a folder with a lock alone is free."""
+    above = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if above != path.absolute() and not (above.is_dir() and os.access(above, os.W_OK)):
+        raise ConfigError(f"output: {path} cannot be made in {above}; choose a folder that can be written to")
     if path.exists() and not (path.is_dir() and all(inside.name == LOCK for inside in path.iterdir())):
         raise ConfigError(
             f"output: {path} already holds a run or other files; add --resume to go on with it, or choose another folder"

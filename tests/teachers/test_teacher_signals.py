@@ -13,7 +13,7 @@ from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import TeacherError
 from agentopd.objective.rows import Rows
 from agentopd.rollout import Assignment, Rollout, ScriptedPolicy, collect
-from agentopd.teachers import annotate
+from agentopd.teachers import annotate, corrections
 from agentopd.teachers.expert import expert
 from agentopd.teachers.rewards import reward
 from agentopd.tooling import call
@@ -176,3 +176,10 @@ def test_a_reward_too_large_for_float32_is_told() -> None:
         TeacherError, match=r"teacher 'judge', .*: the reward of turn 1 is infinite, or too large for float32"
     ):
         annotate({"judge": reward(context("judge"), scale=10.0)}, [episode("..0.1", rewards=(1.0, 1e38))])
+
+
+@pytest.mark.parametrize("texts", [["go"], ["go", 3], []])
+def test_corrections_are_one_text_a_turn(texts: list[Any]) -> None:
+    trajectory = episode("..0.1", advice={0: "go"})
+    with pytest.raises(TeacherError, match=rf"corrected_S has {len(texts)} entries for 2 turns; give each turn a text"):
+        corrections("judge", cast(Chat, ByteChat()), trajectory, texts)

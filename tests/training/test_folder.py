@@ -163,3 +163,9 @@ def test_a_file_system_without_locks_is_told_of(
     monkeypatch.setattr(lock, "_take", refuse)
     with caplog.at_level(logging.WARNING), held(tmp_path):
         assert "cannot be locked (Function not implemented)" in caplog.text
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match=r"output: .*file/run cannot be made in .*file; choose a folder"):
+        RunFolder(tmp_path / "file" / "run").check(load_config("quickstart"), resume=False)

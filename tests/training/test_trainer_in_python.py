@@ -145,6 +145,16 @@ def test_schedules_read_what_the_last_step_measured(tmp_path: Path) -> None:
     assert again.river.clock(1).metrics == metrics
 
 
+def test_what_is_given_in_python_must_agree_with_the_configuration(tmp_path: Path) -> None:
+    fading = cases.tiny("objective.sampler={actors: {student: {kind: linear, start: 1.0, end: 0.0, steps: 2}}}")
+    args = agentopd.AgentOPDConfig(output_dir=str(tmp_path), agentopd=fading, max_steps=4)
+    with pytest.raises(ConfigError, match="at step 2 all shares are 0"):
+        cases.trainer(fading, tmp_path, args=args)
+    bound = cases.tiny("objective.where={env: agentopd/Checkout-v0}")
+    with pytest.raises(ConfigError, match=r"objective\.where\.env: there is no 'agentopd/Checkout-v0'"):
+        cases.trainer(bound, tmp_path, env="agentopd/Calculator-v0")
+
+
 def test_a_student_that_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     student = cases.model(0)
     trainer = cases.trainer(cases.tiny(), tmp_path, model=student)
