@@ -34,8 +34,10 @@ def test_a_folder_that_holds_another_run_is_refused(tmp_path: Path) -> None:
 
 def test_resuming_with_another_configuration_names_the_difference(tmp_path: Path) -> None:
     RunFolder(tmp_path).open(load_config("quickstart", ["train.steps=30"]), resume=False)
-    with pytest.raises(ConfigError, match=r"train\.steps=30, and this configuration has 7"):
+    with pytest.raises(ConfigError, match=r"train\.steps=30, and this configuration has 7") as caught:
         RunFolder(tmp_path).open(load_config("quickstart", ["train.steps=7"]), resume=True)
+    assert "student" not in str(caught.value)  # there is none before a run has finished
+    RunFolder(tmp_path).student.mkdir()
     with pytest.raises(
         ConfigError, match=r"further, give that run student={model: .*/student} stages\.cold_start=null"
     ):
