@@ -169,5 +169,5 @@ def test_a_file_system_without_locks_is_told_of(
 
 def test_a_folder_that_cannot_be_made_is_told_before_anything(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ConfigError, match=r"output: .*file/run cannot be made in .*file; choose a folder"):
+    with pytest.raises(ConfigError, match=r"output: .*file/run cannot be written: .*file takes no new folders"):
         RunFolder(tmp_path / "file" / "run").check(load_config("quickstart"), resume=False)
