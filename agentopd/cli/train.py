@@ -18,7 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="settings that come after the file")
     parser.add_argument("--output", help="the run folder (default: runs/NAME-N, the first that is free)")
     parser.add_argument(
-        "--check", action="store_true", help="look for everything that can be found wrong, and train nothing"
+        "--check",
+        action="store_true",
+        help="look for what can be found wrong before anything is fitted, and train nothing",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output from its last checkpoint")
 

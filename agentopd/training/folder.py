@@ -87,9 +87,8 @@ class RunFolder:
 
     def _refuse(self, made: Path, key: str, was: Any, is_: Any, remedy: str) -> None:
         remedy += ", or start another run with another --output"
-        if (
-            key == "train.steps" and self.student.exists()
-        ):  # schedules read it, so a longer run differs from its first step on
+        # schedules read the steps, so a longer run differs from its first step on
+        if key == "train.steps" and self.student.exists():
             again = f"student={{model: {self.student}}} stages.cold_start=null"
             remedy += f"; to train the student of this one further, give that run {again}"
         raise ConfigError(f"--resume: {made} was made with {key}={was!r}, and this configuration has {is_!r}; {remedy}")

@@ -88,7 +88,7 @@ def train(config: Config, output: str | Path | None = None, resume: bool = False
 
 @attended()
 def check(config: Config, output: str | Path | None = None, resume: bool = False) -> None:
-    """Finds everything that can be found wrong with a run before its first stage, and leaves nothing but a tokenizer in the cache.
+    """Finds what can be found wrong with a run before its first stage, and leaves nothing but a tokenizer in the cache.
 
     Args:
         config: As for :func:`train`.

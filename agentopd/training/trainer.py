@@ -88,9 +88,7 @@ class AgentOPDTrainer(Trainer):
         load_teacher = load if teacher_model is None else lambda _: teacher_model
         self._watch = watch
         given = None if train_dataset is None else _episodes(train_dataset, len(processing_class))
-        self.river: River = build_river(
-            self.config, model, processing_class, load_teacher, args.device, folder, watch, given
-        )
+        self.river = build_river(self.config, model, processing_class, load_teacher, args.device, folder, watch, given)
         self.learner = Learner(self.config, self.river.teacher_heads)
         self.recorder = Recorder(self.config, folder, self.river.teacher_heads)
         self.step_metrics: dict[str, float] = {}
