@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, cast, get_type_hints
@@ -119,13 +120,13 @@ def arguments(config: Config, output: Path | None) -> AgentOPDConfig:
             value is wrong; or this is one process of several.
     """
     train = config.train
-    decided = _decided(train, train.steps, config.seed) | {
+    decided: dict[str, Any] = {
         # transformers makes this folder even where it saves nothing
         "output_dir": str(output or tempfile.gettempdir()),
         "save_strategy": "steps" if output else "no",
     }
     defaults: dict[str, Any] = {"report_to": [], "disable_tqdm": True, "save_total_limit": 2}
-    _check(train.arguments, decided)
+    _check(train.arguments, {*decided, *_decided(train, train.steps, config.seed)})
     try:
         made = AgentOPDConfig(agentopd=config, **(defaults | dict(train.arguments)), **decided)
         # what the Trainer reads only once it is built, or at its first step, after the stages
@@ -211,7 +212,7 @@ def _require_schedule(args: AgentOPDConfig) -> None:
         ) from error
 
 
-def _check(given: dict[str, Any], decided: dict[str, Any]) -> None:
+def _check(given: dict[str, Any], decided: Set[str]) -> None:
     known = {f.name for f in fields(TrainingArguments) if f.init}
     types = get_type_hints(TrainingArguments)
     for name, value in given.items():

@@ -31,7 +31,7 @@ from agentopd.training.checkpoints import RIVER, STATE, difference, loading, riv
 from agentopd.training.folder import RunFolder, write_atomically
 from agentopd.training.learner import Learner, save_batch
 from agentopd.training.recorder import Recorder
-from agentopd.training.river import Drawn, River, Watch, unwatched
+from agentopd.training.river import Drawn, Watch, unwatched
 from agentopd.types import Record, Trajectory
 
 PATIENCE = 20
