@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agentopd.chat import Chat
+from agentopd.chat import Chat, Hint
 from agentopd.errors import ConfigError
 from agentopd.rollout.collect import collect
 from agentopd.rollout.policy import Assignment, Policy, Rollout
@@ -274,6 +274,7 @@ def run_panel(
     actor: str = "student",
     seed: int = 0,
     on_done: Callable[[Trajectory], None] | None = None,
+    hint: Hint | None = None,
 ) -> Panel:
     """Plays every task once.
 
@@ -285,6 +286,7 @@ def run_panel(
         actor: The name under which the policy acts.
         seed: Of the policy's draws; tasks have their own.
         on_done: Called with each trajectory when it ends.
+        hint: What the policy is shown of each episode's privileged facts.
 
     Raises:
         EnvError: More episodes failed than ``settings.max_failures`` allows.
@@ -294,4 +296,5 @@ def run_panel(
         Assignment(task, Key("panel", 0, i), actor, draw, "panel")
         for i, (task, draw) in enumerate(zip(tasks, draws, strict=True))
     ]
-    return Panel.of(collect(assignments, {actor: policy}, chat, settings, on_done=on_done))
+    hints = {} if hint is None else {actor: hint}
+    return Panel.of(collect(assignments, {actor: policy}, chat, settings, on_done=on_done, hints=hints))

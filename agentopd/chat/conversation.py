@@ -1,5 +1,7 @@
 """A trajectory as messages, which teachers with another tokenizer or template can read too."""
 
+from collections.abc import Iterator, Sequence
+
 from agentopd.chat.codec import THOUGHT_CLOSE, Chat
 from agentopd.tooling.action import ParsedAction, parse_action
 from agentopd.types import Message, Trajectory, Turn
@@ -26,6 +28,16 @@ def conversation(trajectory: Trajectory, turn: int, chat: Chat | None = None) ->
     for earlier in trajectory.turns[:turn]:
         messages += [_read(trajectory, earlier, chat) if chat else _rebuilt(earlier), *earlier.observations]
     return messages
+
+
+def without_oldest(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """The conversation without its oldest turn, then without the two oldest, and so on down to the latest alone.
+
+    The opening stays. So rollout makes room (``on_overflow: drop_oldest``).
+    """
+    starts = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    for start in starts[1:]:
+        yield [*messages[: starts[0]], *messages[start:]]
 
 
 def _read(trajectory: Trajectory, turn: Turn, chat: Chat) -> Message:

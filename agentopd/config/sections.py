@@ -19,6 +19,8 @@ class Fit(Settings):
     """Optimiser steps."""
     episodes_per_step: int = Field(32, ge=1)
     learning_rate: float = Field(2e-3, gt=0.0)
+    privileged: float = Field(0.0, ge=0.0, le=1.0)
+    """The share of the traces that are learned behind the privileged teacher's hint, so that the model can use what it is shown."""
 
 
 class Stages(Settings):

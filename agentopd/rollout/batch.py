@@ -72,7 +72,7 @@ class Batch:
         self.rows = list(rows)
         self.plain = layers is not None
         self._held_back = held_back
-        self._device = next(model.parameters()).device
+        self._device = model.device
         self._past = self._width = max(row.cached for row in rows)
         self._start = self._past + max(self._stop(row) - row.cached for row in rows)
         self._buffers = [] if layers is None else self._gather(layers)
@@ -135,7 +135,7 @@ class Batch:
         if not self.plain:
             return self._visible_B_W
         attention = self.model.config._attn_implementation
-        return gapped_mask(self._visible_B_W, queries, attention, next(self.model.parameters()).dtype)
+        return gapped_mask(self._visible_B_W, queries, attention, self.model.dtype)
 
     def entries(self, done_only: bool = False) -> dict[int, Entry]:
         """The cache entries, by episode, of all rows or of those that are done (then out of the shared tensors)."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from agentopd.chat import Chat
+from agentopd.chat import Chat, Hint
 from agentopd.errors import ConfigError, EnvError, PolicyError, describe
 from agentopd.rollout.episode import Episode
 from agentopd.rollout.isolation import Isolated
@@ -46,6 +46,7 @@ def collect(
     settings: Rollout,
     advice: bool = False,
     on_done: Callable[[Trajectory], None] | None = None,
+    hints: Mapping[str, Hint] | None = None,
 ) -> list[Trajectory]:
     """Plays every assignment; an episode that ends makes room for the next at once.
 
@@ -56,6 +57,7 @@ def collect(
         settings: Limits, sampling of lengths, concurrency.
         advice: Whether to record the environment's expert action at every turn, where it has one.
         on_done: Called with each trajectory when it ends.
+        hints: By actor: what it is shown of each episode's privileged facts. Trajectories do not hold it.
 
     Returns:
         One trajectory an assignment, in their order. A failed episode is among them, with the turns it had and its ``failure``.
@@ -65,7 +67,7 @@ def collect(
         PolicyError: A policy failed; that is never one episode's fault.
         EnvError: More than ``settings.max_failures`` of the episodes failed.
     """
-    return _Collection(policies, chat, settings, advice, on_done).play(assignments)
+    return _Collection(policies, chat, settings, advice, on_done, hints or {}).play(assignments)
 
 
 class _Collection:
@@ -76,12 +78,14 @@ class _Collection:
         settings: Rollout,
         advice: bool,
         on_done: Callable[[Trajectory], None] | None,
+        hints: Mapping[str, Hint],
     ) -> None:
         self._policies: dict[str, Policy] = {EXPERT: ScriptedPolicy(), **policies}
         self._chat = chat
         self._settings = settings
         self._advice = advice
         self._on_done = on_done
+        self._hints = hints
         self._living: list[Slot] = []
         self._done: dict[int, Trajectory] = {}
 
@@ -105,9 +109,8 @@ class _Collection:
 
     def _begin(self, number: int, assignment: Assignment) -> Slot:
         session = Session(assignment.task, self._advice, needs_expert=assignment.actor == EXPERT)
-        slot = Slot(
-            Episode(number, assignment, self._chat, self._settings), session, Isolated(self._settings.time_limit)
-        )
+        episode = Episode(number, assignment, self._chat, self._settings, self._hints.get(assignment.actor))
+        slot = Slot(episode, session, Isolated(self._settings.time_limit))
         slot.thread.submit("reset", session.reset)
         return slot
 

@@ -1,13 +1,13 @@
 """The transformers engine: batches of unequal length, and each episode's cache kept between its turns."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
+from agentopd.adapters import evaluating
 from agentopd.errors import ConfigError, PolicyError
 from agentopd.rollout.batch import Batch, Row
 from agentopd.rollout.kv import Entry, is_plain
@@ -108,19 +108,6 @@ class TransformersPolicy:
         for row, token, logprob in zip(rows, token_B.tolist(), taken_B.tolist(), strict=True):
             if not row.done:
                 row.add(token, logprob, self._end_of_turn)
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Puts every module of ``model`` into evaluation mode, and afterwards back exactly those that were training."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _check(requests: Sequence[Request]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from agentopd.chat import Action, Chat, Extension
+from agentopd.chat import Action, Chat, Extension, Hint
+from agentopd.chat.conversation import without_oldest
 from agentopd.rollout.policy import EXPERT, Assignment, Generation, Request, Rollout
 from agentopd.rollout.segments import SegmentBuilder
 from agentopd.rollout.session import Observed
@@ -33,17 +34,25 @@ class Following:
     messages: list[Message]
     """The conversation that the next action reads."""
     extension: Extension
+    prompt: list[int]
+    """Where a segment starts: what the actor reads in place of its prompt."""
 
 
 class Episode:
-    """The life of one episode: open, then request, take and observe by turns, until ``stop`` is set."""
+    """The life of one episode: open, then request, take and observe by turns, until ``stop`` is set.
 
-    def __init__(self, number: int, assignment: Assignment, chat: Chat, settings: Rollout) -> None:
+    What an actor is shown by a hint is in its requests alone: the segments hold the conversation that anybody may read.
+    """
+
+    def __init__(
+        self, number: int, assignment: Assignment, chat: Chat, settings: Rollout, hint: Hint | None = None
+    ) -> None:
         self.number = number
         self.assignment = assignment
         self.stop: Stop | None = None
         self._chat = chat
         self._settings = settings
+        self._hint = hint
         self._failure: Failure | None = None
         self._segments: list[SegmentBuilder] = []
         self._turns: list[Turn] = []
@@ -52,6 +61,8 @@ class Episode:
         self._tools: tuple[dict[str, Any], ...] = ()
         self._advice: str | None = None
         self._script: tuple[int, ...] | None = None
+        self._prompt: list[int] = []
+        self._prompt_length = 0
         self._privileged: Mapping[str, Any] = {}
         self._success: bool | None = None
         self._pending: Pending | None = None
@@ -68,18 +79,32 @@ class Episode:
         self._tools = observed.tools
         self._privileged = observed.privileged or {}
         self._advice = observed.advice
-        self._segments.append(SegmentBuilder(self._chat.prompt(self._messages, self._tools)))
-        if not self._fits(len(self._segments[-1].tokens)):
+        prompt = self._chat.prompt(self._messages, self._tools)
+        self._begin_segment(prompt, self._seen(self._messages, prompt))
+        if not self._fits(len(self._context())):
             self.stop = "overflow"
         else:
             self._write_script()
 
+    def _begin_segment(self, prompt: list[int], seen: list[int]) -> None:
+        """Starts a segment with ``prompt``, in whose place the actor reads ``seen``."""
+        self._segments.append(SegmentBuilder(prompt))
+        self._prompt, self._prompt_length = seen, len(prompt)
+
+    def _seen(self, messages: Sequence[Message], prompt: list[int]) -> list[int]:
+        """What the actor reads in place of ``prompt``, which renders ``messages``."""
+        if self._hint is None:
+            return prompt
+        return self._chat.prompt(self._hint.shown(messages, self._privileged), self._tools)
+
+    def _context(self) -> list[int]:
+        """All that the actor reads before its next action."""
+        return [*self._prompt, *self._segments[-1].tokens[self._prompt_length :]]
+
     def request(self) -> Request:
         """What the policy is asked for next."""
         seed = np.random.SeedSequence([self.assignment.seed, len(self._turns)]).generate_state(1, np.uint64)
-        return Request(
-            self.number, tuple(self._segments[-1].tokens), int(seed[0]), self._settings.max_new_tokens, self._script
-        )
+        return Request(self.number, tuple(self._context()), int(seed[0]), self._settings.max_new_tokens, self._script)
 
     def _write_script(self) -> None:
         """Writes the next action where the expert acts. One that is longer than a turn may be fails the episode."""
@@ -156,25 +181,25 @@ class Episode:
             return None  # known before megabytes are tokenised, while all other episodes wait
         extension = self._chat.extend(self._messages, action, observations, self._tools)
         messages = [*self._messages, action.message, *observations]
-        past = 0 if extension.drift == "forked" else len(self._segments[-1].tokens)
-        if self._fits(past + len(extension.tokens)):
-            return Following(messages, extension)
+        forked = extension.drift == "forked"
+        prompt = self._seen(messages, extension.tokens) if forked else []
+        if self._fits(len(prompt) if forked else len(self._context()) + len(extension.tokens)):
+            return Following(messages, extension, prompt)
         return self._shortened(messages) if self._settings.on_overflow == "drop_oldest" else None
 
     def _shortened(self, messages: list[Message]) -> Following | None:
         """``messages`` without the oldest turns, as many as must go; None where even the latest turn alone does not fit."""
-        starts = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-        for start in starts[1:]:
-            kept = [*messages[: starts[0]], *messages[start:]]
+        for kept in without_oldest(messages):
             prompt = self._chat.prompt(kept, self._tools)
-            if self._fits(len(prompt)):
-                return Following(kept, Extension(prompt, "forked"))
+            seen = self._seen(kept, prompt)
+            if self._fits(len(seen)):
+                return Following(kept, Extension(prompt, "forked"), seen)
         return None
 
     def _go_on(self, following: Following) -> None:
         self._messages = following.messages
         if following.extension.drift == "forked":
-            self._segments.append(SegmentBuilder(following.extension.tokens))
+            self._begin_segment(following.extension.tokens, following.prompt)
         else:
             self._segments[-1].add_context(following.extension.tokens)
         self._write_script()

@@ -1,8 +1,8 @@
 """Checks before anything expensive."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from agentopd.chat import Chat
+from agentopd.chat import Chat, Hint
 from agentopd.errors import ConfigError, EnvError
 from agentopd.rollout.isolation import Isolated
 from agentopd.rollout.policy import Rollout
@@ -10,13 +10,21 @@ from agentopd.rollout.session import Observed, Session
 from agentopd.types import Failure, Task
 
 
-def check_first_prompts(tasks: Sequence[Task], chat: Chat, settings: Rollout) -> None:
-    """Starts each task of an environment once and checks that its first prompt leaves room for a turn.
+def check_first_prompts(
+    tasks: Sequence[Task], chat: Chat, settings: Rollout, hints: Mapping[str, Hint] | None = None
+) -> None:
+    """Starts each task of an environment once and checks that its first prompt leaves room for a turn, with each hint too.
 
     A task that cannot be started is passed over, as one of many is in a run.
 
+    Args:
+        tasks: What to start.
+        chat: Writes the prompts.
+        settings: Their limits.
+        hints: What teachers are shown, by the teacher's name.
+
     Raises:
-        ConfigError: ``max_length`` is too small.
+        ConfigError: ``max_length`` is too small, or a hint names a fact that the environment does not tell.
         EnvError: None of the tasks can be started.
     """
     started = [(task, _start(task, settings.time_limit)) for task in tasks]
@@ -28,15 +36,26 @@ def check_first_prompts(tasks: Sequence[Task], chat: Chat, settings: Rollout) ->
             f"{failure.message}; agentopd.testing.check_text_env({task.env_id!r}) shows what is wrong with it"
         )
     for task, observed in started:
-        if isinstance(observed, Failure):
-            continue
-        prompt = chat.prompt(observed.conversation, list(observed.tools))
-        needed = len(prompt) + settings.max_new_tokens
-        if needed > settings.max_length:
-            raise ConfigError(
-                f"rollout.max_length={settings.max_length} is too small for {task.env_id}: its first prompt has {len(prompt)} "
-                f"tokens, and rollout.max_new_tokens={settings.max_new_tokens}; set rollout.max_length to {needed} or more"
-            )
+        if not isinstance(observed, Failure):
+            for name, hint in {"": None, **(hints or {})}.items():
+                _check_room(task, observed, chat, settings, name, hint)
+
+
+def _check_room(task: Task, observed: Observed, chat: Chat, settings: Rollout, teacher: str, hint: Hint | None) -> None:
+    messages = observed.conversation
+    if hint is not None:
+        try:
+            messages = hint.shown(messages, observed.privileged or {})
+        except ConfigError as error:
+            raise ConfigError(f"teachers.{teacher}, {task.env_id}: {error}") from error
+    prompt = chat.prompt(messages, list(observed.tools))
+    needed = len(prompt) + settings.max_new_tokens
+    if needed > settings.max_length:
+        hinted = f" with the hint of teachers.{teacher}" if hint else ""
+        raise ConfigError(
+            f"rollout.max_length={settings.max_length} is too small for {task.env_id}: its first prompt{hinted} has {len(prompt)} "
+            f"tokens, and rollout.max_new_tokens={settings.max_new_tokens}; set rollout.max_length to {needed} or more"
+        )
 
 
 def _start(task: Task, time_limit: float) -> Observed | Failure:

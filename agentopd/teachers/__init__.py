@@ -9,25 +9,35 @@ from agentopd.chat import Chat
 from agentopd.errors import AgentOPDError, ConfigError, describe
 from agentopd.models import ModelConfig
 from agentopd.settings.choice import Choice, Registry
-from agentopd.teachers import expert, local, rewards
+from agentopd.teachers import expert, local, privileged, rewards
 from agentopd.teachers.annotation import annotate
 from agentopd.teachers.base import (
     EVERYWHERE,
     Stateless,
     Teacher,
     TeacherContext,
+    nobody,
     rowless,
     tokens_of,
     turns_of,
 )
 from agentopd.teachers.corrections import corrections
 
-TEACHERS: Registry = {"local": local.local, "reward": rewards.reward, "expert": expert.expert}
+TEACHERS: Registry = {
+    "local": local.local,
+    "privileged": privileged.privileged,
+    "reward": rewards.reward,
+    "expert": expert.expert,
+}
 """Functions ``(context: TeacherContext, *, settings...) -> Teacher``, read by ``OneOf("teacher", TEACHERS)``."""
 
 
 def build_teachers(
-    choices: Mapping[str, Choice], chat: Chat, load: Callable[[ModelConfig], PreTrainedModel], temperature: float
+    choices: Mapping[str, Choice],
+    chat: Chat,
+    load: Callable[[ModelConfig], PreTrainedModel],
+    temperature: float,
+    initial: Callable[[], PreTrainedModel] = nobody,
 ) -> dict[str, Teacher]:
     """Makes the teachers of a run.
 
@@ -36,11 +46,14 @@ def build_teachers(
         chat: The student's messages and tokens.
         load: Gives a model, on the run's device.
         temperature: The temperature at which student and teacher are compared.
+        initial: Gives the student as it is before training.
 
     Raises:
         ConfigError: A teacher's settings do not go together, or one of them is a schedule. The message names the teacher.
     """
-    return {name: _build(choice, TeacherContext(name, chat, load, temperature)) for name, choice in choices.items()}
+    return {
+        name: _build(choice, TeacherContext(name, chat, load, temperature, initial)) for name, choice in choices.items()
+    }
 
 
 def require_numbers(name: str, choice: Choice) -> None:

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from transformers import PreTrainedModel
 
-from agentopd.chat import Chat
+from agentopd.chat import Chat, Hint
+from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig
 from agentopd.objective.head import Head
 from agentopd.types import Annotation, Bools, Floats, Sampled, Segment, Trajectory
@@ -15,6 +16,11 @@ from agentopd.where import Where
 
 EVERYWHERE = Where()
 """Every turn: the default of every kind."""
+
+
+def nobody() -> PreTrainedModel:
+    """Where a run lends no student."""
+    raise ConfigError("there is no student to be taught by; give the teacher a model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,8 @@ class TeacherContext:
     """Gives a model, on the run's device."""
     temperature: float
     """The temperature at which student and teacher are compared."""
+    initial: Callable[[], PreTrainedModel] = nobody
+    """Gives the student as it is before training, for ever: without its adapter where it has one, else a copy."""
 
 
 class Teacher(Protocol):
@@ -57,6 +65,10 @@ class Teacher(Protocol):
     def model(self) -> PreTrainedModel | None:
         """A model that can also act, where there is one."""
 
+    @property
+    def hint(self) -> Hint | None:
+        """What it is shown of an episode's privileged facts, in what it reads and where it acts."""
+
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """One annotation for each trajectory, in the same order; an empty one for a trajectory that failed."""
 
@@ -80,6 +92,7 @@ class Stateless:
     needs_expert: bool = False
     heads: Mapping[str, Head] = field(default_factory=dict)
     model: PreTrainedModel | None = None
+    hint: Hint | None = None
 
     def after_step(self, student: PreTrainedModel) -> None:
         """Follows nothing."""

@@ -9,12 +9,14 @@ import torch
 from pydantic import Field
 from transformers import PreTrainedModel
 
+from agentopd.adapters import frozen
+from agentopd.chat import Hint
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.models import Dtype, ModelConfig, NewModel, head_of, hidden_states
 from agentopd.objective.chunked import statistics
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, tokens_of
 from agentopd.teachers.views import batches, from_segments, own_view, problem, select
-from agentopd.types import Annotation, Dense, Floats, Trajectory, View
+from agentopd.types import Annotation, Bools, Dense, Floats, Trajectory, View
 from agentopd.where import Where
 
 CHUNK_ROWS = 512
@@ -46,7 +48,22 @@ def local(
         ConfigError: The model's vocabulary is smaller than the tokenizer's.
     """
     loaded = context.load(ModelConfig(model=model, new=new, dtype=dtype, attention=attention))
-    loaded.requires_grad_(False).train(False)
+    return reader(context, frozen(loaded), where, max_tokens)
+
+
+def reader(
+    context: TeacherContext,
+    loaded: PreTrainedModel,
+    where: Where,
+    max_tokens: int,
+    view: Callable[[Trajectory, int], View] = own_view,
+    hint: Hint | None = None,
+) -> "LocalTeacher":
+    """A teacher that is ``loaded``, after its vocabulary has been looked at.
+
+    Raises:
+        ConfigError: The vocabulary is smaller than the tokenizer's.
+    """
     head = head_of(loaded)
     size, ids = head.weight_V_H.shape[0], len(context.chat.tokenizer)
     if size < ids:
@@ -61,6 +78,8 @@ def local(
         heads={context.name: head},
         temperature=context.temperature,
         max_tokens=max_tokens,
+        view=view,
+        hint=hint,
     )
 
 
@@ -91,23 +110,22 @@ class LocalTeacher(Stateless):
         """
         owners, views = [], []
         for b, trajectory in enumerate(trajectories):
-            for segment in range(len(trajectory.segments)):
-                view = self._view(trajectory, segment)
-                if len(view.position_A):
+            selected = [tokens_of(self.where, trajectory, segment) for segment in trajectory.segments]
+            for segment, selected_T in enumerate(selected):
+                if selected_T.any():
                     owners.append(b)
-                    views.append(view)
+                    views.append(self._view(trajectory, segment, selected))
         readings: list[list[_Reading]] = [[] for _ in trajectories]
         for owner, reading in zip(owners, self._read(views), strict=True):
             readings[owner].append(reading)
         return [self._annotation(*pair) for pair in zip(trajectories, readings, strict=True)]
 
-    def _view(self, trajectory: Trajectory, segment: int) -> View:
+    def _view(self, trajectory: Trajectory, segment: int, selected: Sequence[Bools]) -> View:
         """The view of one segment, cut down to the selected tokens."""
         view = self.view(trajectory, segment)
         wrong = problem(view, trajectory)
         if wrong:
             raise TeacherError(f"teacher {self.name!r}, trajectory {trajectory.key}: {wrong}")
-        selected = [tokens_of(self.where, trajectory, s) for s in trajectory.segments]
         return select(view, from_segments(view, selected))
 
     def _read(self, views: Sequence[View]) -> list[_Reading]:

@@ -1,12 +1,16 @@
 """Views: the token ids that a teacher reads, and where the student's action tokens stand among them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agentopd.types import Bools, Ints, Trajectory, View
+from agentopd.chat import Chat, Hint
+from agentopd.chat.conversation import conversation, without_oldest
+from agentopd.errors import TeacherError
+from agentopd.types import Bools, Ints, Message, Trajectory, View
 
 
 def own_view(trajectory: Trajectory, segment: int) -> View:
@@ -22,6 +26,46 @@ def own_view(trajectory: Trajectory, segment: int) -> View:
     index_A = np.flatnonzero(trajectory.segments[segment].turn_T >= 0).astype(np.int32)
     segment_A = np.full(len(index_A), segment, dtype=np.int32)
     return View(trajectory.segments[segment].tokens_T, index_A, segment_A, index_A)
+
+
+def hinted_view(trajectory: Trajectory, segment: int, *, chat: Chat, hint: Hint) -> View:
+    """The student's own tokens behind a prompt that holds the hint as well.
+
+    Args:
+        trajectory: The episode, with its privileged facts.
+        segment: Which of its segments.
+        chat: The student's messages and tokens: what wrote the trajectory.
+        hint: What is shown.
+
+    Returns:
+        A view of the whole segment that covers every action token in it.
+
+    Raises:
+        ConfigError: The hint names a fact that the environment did not tell.
+        TeacherError: The segment's prompt cannot be written again: another chat wrote it.
+    """
+    own = own_view(trajectory, segment)
+    if not len(own.index_A):
+        return own
+    messages, length = _prompt_of(trajectory, segment, chat)
+    prompt = chat.prompt(hint.shown(messages, trajectory.privileged), list(trajectory.tools))
+    tokens_T = np.concatenate([np.array(prompt, np.int32), own.tokens_T[length:]])
+    return replace(own, tokens_T=tokens_T, position_A=own.position_A + np.int32(len(prompt) - length))
+
+
+def _prompt_of(trajectory: Trajectory, segment: int, chat: Chat) -> tuple[list[Message], int]:
+    """The conversation that a segment starts with, and how many of its tokens that is."""
+    tokens_T = trajectory.segments[segment].tokens_T
+    first = next(turn for turn in trajectory.turns if turn.segment == segment)
+    whole = conversation(trajectory, first.index, chat)
+    for messages in (whole, *without_oldest(whole)):
+        prompt = chat.prompt(messages, list(trajectory.tools))
+        if tokens_T[: first.start].tolist() == prompt:
+            return messages, len(prompt)
+    raise TeacherError(
+        f"trajectory {trajectory.key}: the prompt of segment {segment} is not what the chat template gives for its messages; "
+        "annotate with the tokenizer and template_kwargs that the episode was played with"
+    )
 
 
 def from_segments(view: View, columns_T: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -1,12 +1,14 @@
 """The pieces of a run, made from its configuration."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from agentopd.chat import Chat
+from agentopd.adapters import initial
+from agentopd.chat import Chat, Hint
 from agentopd.config import STUDENT, Config, changed
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
@@ -41,7 +43,11 @@ def build_river(
     """The river of ``config`` around ``student``, with the teachers that the method uses; ``load`` gives local ones their weights."""
     chat = Chat(tokenizer, config.template_kwargs)
     teachers = build_teachers(
-        used_teachers(config), chat, lambda wanted: _moved(load(wanted), device), config.temperature
+        used_teachers(config),
+        chat,
+        lambda wanted: _moved(load(wanted), device),
+        config.temperature,
+        partial(initial, student),
     )
     return River(
         config=config,
@@ -98,8 +104,12 @@ def build_panel(
     count: int,
     split: str = "evaluation",
     on_done: Callable[[Trajectory], None] | None = None,
+    hint: Hint | None = None,
 ) -> Panel:
-    """Plays ``count`` tasks of the panel with ``model``, or with the environments' expert where there is none."""
+    """Plays ``count`` tasks of the panel with ``model``, or with the environments' expert where there is none.
+
+    With ``hint`` the model is shown it in every episode.
+    """
     settings = config.rollout.model_copy(
         update={"temperature": config.evaluation.temperature, "top_p": 1.0, "top_k": 0}
     )
@@ -113,4 +123,5 @@ def build_panel(
         actor=actor,
         seed=config.evaluation.seed,
         on_done=on_done,
+        hint=hint,
     )

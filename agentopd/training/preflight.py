@@ -14,7 +14,8 @@ from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.policy import EXPERT
 from agentopd.rollout.preflight import check_first_prompts
-from agentopd.training.roles import LOCAL, SILENT, learns_from_corrections, used_teachers
+from agentopd.training.roles import LOCAL, MODELS, SILENT, hints_of, learns_from_corrections, stage_hint, used_teachers
+from agentopd.where import Where
 
 
 def check_experts(config: Config) -> None:
@@ -46,9 +47,11 @@ def without_experts(config: Config) -> list[str]:
 
 
 def check_teachers(config: Config) -> None:
-    """Raises ConfigError where the method lacks a teacher, or uses one of random weights that no stage fits."""
+    """Raises ConfigError where the method lacks a teacher, or uses one of random weights that no stage fits; or a stage a hint."""
+    if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
+        stage_hint(config)
     for name, choice in used_teachers(config).items():
-        if choice.kind == LOCAL and choice.settings["new"] is not None and config.stages.teacher is None:
+        if choice.kind in MODELS and choice.settings["new"] is not None and config.stages.teacher is None:
             raise ConfigError(
                 f"stages.teacher=null: the method uses teachers.{name}, whose weights are new, and nothing fits them, so it would "
                 f"teach noise; add a stage, such as stages.teacher={{episodes: 1000, steps: 300}}, give teachers.{name}.model "
@@ -64,13 +67,20 @@ def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
     """Starts every environment.
 
     Raises:
-        ConfigError: A first prompt leaves no room for a turn.
+        ConfigError: A first prompt leaves no room for a turn, or a hint names what the environment does not tell.
         EnvError: An environment can never be started.
     """
-    chat = Chat(tokenizer, config.template_kwargs)
+    chat, hints = Chat(tokenizer, config.template_kwargs), hints_of(config)
     for env in config.envs:
         stream = TaskStream([env], config.seed, "train")
-        check_first_prompts([stream[i] for i in range(STARTS)], chat, config.rollout)
+        there = {name: hint for name, hint in hints.items() if env.id in (_envs_of(config, name) or [env.id])}
+        check_first_prompts([stream[i] for i in range(STARTS)], chat, config.rollout, there)
+
+
+def _envs_of(config: Config, teacher: str) -> tuple[str, ...]:
+    """The environments in which a teacher teaches; none where it does so everywhere."""
+    where: Where = config.teachers[teacher].settings["where"]
+    return where.env
 
 
 def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -94,14 +104,15 @@ def _local_teachers(config: Config) -> Iterator[tuple[str, ModelConfig]]:
     """Those that the method uses, as model settings; each must name one model, used or not."""
     used = used_teachers(config)
     for name, choice in config.teachers.items():
-        if choice.kind == LOCAL:
-            model, new = choice.settings["model"], choice.settings["new"]
-            if (model is None) == (new is None):
+        if choice.kind in MODELS:
+            given = {key: choice.settings[key] for key in ("model", "new") if choice.settings[key] is not None}
+            if len(given) > 1 or (choice.kind == LOCAL and not given):
+                exactly = "exactly" if choice.kind == LOCAL else "at most"
                 raise ConfigError(
-                    f"teachers.{name}: give exactly one of model (a hub id or folder) and new (random weights)"
+                    f"teachers.{name}: give {exactly} one of model (a hub id or folder) and new (random weights)"
                 )
-            if name in used:
-                yield f"teachers.{name}", ModelConfig(model=model, new=new)
+            if name in used and given:
+                yield f"teachers.{name}", ModelConfig(**given)
 
 
 def _positions(config: ModelConfig) -> int | None:

@@ -144,8 +144,9 @@ class River:
         actors = {actor: at(share, clock, f"{key}.{actor}") for actor, share in source.actors.items()}
         assignments = assign(self._stream, indices, name, actors, source.per_task, run, step, self.config.seed, first)
         advice = any(teacher.needs_expert for teacher in self._annotators.values())
+        hints = {name: teacher.hint for name, teacher in self.teachers.items() if teacher.hint is not None}
         with self.watch("episodes", len(assignments)) as on_done:
-            return collect(assignments, self.policies, self.chat, self.config.rollout, advice=advice, on_done=on_done)
+            return collect(assignments, self.policies, self.chat, self.config.rollout, advice, on_done, hints)
 
     def learned(self, metrics: Mapping[str, float]) -> None:
         """Takes what was measured as a step was learned from; the schedules of the next step may read it."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from agentopd.chat import Hint
 from agentopd.config import STUDENT, Config
 from agentopd.errors import ConfigError
 from agentopd.objective.rows import CORRECTED
@@ -10,9 +11,10 @@ from agentopd.rollout.policy import EXPERT
 from agentopd.settings.choice import Choice
 from agentopd.teachers import Teacher
 
-LOCAL = "local"
-"""The kind of teacher that is a model in this process."""
-SILENT = {LOCAL, "reward"}
+LOCAL, PRIVILEGED = "local", "privileged"
+"""The kinds of teachers that are models in this process; the second, without a model of its own, is the student as it began."""
+MODELS = {LOCAL, PRIVILEGED}
+SILENT = MODELS | {"reward"}
 """Kinds that never correct. Of any other it is known once the teacher is made, by its ``corrects``."""
 
 
@@ -49,6 +51,26 @@ def annotators(objective: Objective, teachers: Mapping[str, Teacher]) -> dict[st
     if corrected and not any(teacher.corrects for teacher in teachers.values()):
         raise _nobody_corrects()
     return {n: t for n, t in teachers.items() if n in objective.teachers() or (corrected and t.corrects)}
+
+
+def hints_of(config: Config) -> dict[str, Hint]:
+    """What each privileged teacher that the method uses is shown, by its name."""
+    return {n: Hint(c.settings["hint"]) for n, c in used_teachers(config).items() if c.kind == PRIVILEGED}
+
+
+def stage_hint(config: Config) -> Hint:
+    """The hint behind which a stage learns a share of its traces.
+
+    Raises:
+        ConfigError: The privileged teachers, used or not, do not agree on one.
+    """
+    hints = {choice.settings["hint"] for choice in config.teachers.values() if choice.kind == PRIVILEGED}
+    if len(hints) != 1:
+        raise ConfigError(
+            f"stages: a share of the traces is privileged, and there are {len(hints)} hints to show in them; give exactly one teacher of "
+            "kind privileged, or set privileged to 0"
+        )
+    return Hint(hints.pop())
 
 
 def _nobody_corrects() -> ConfigError:

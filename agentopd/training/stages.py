@@ -18,6 +18,8 @@ from agentopd.training.arguments import arguments
 from agentopd.training.cache import cached
 from agentopd.training.callbacks import Progress
 from agentopd.training.code import digests
+from agentopd.training.hinted import partly_hinted
+from agentopd.training.roles import stage_hint
 from agentopd.training.traces import Say, corpus, traces
 from agentopd.training.trainer import AgentOPDTrainer
 
@@ -83,7 +85,10 @@ def fit(
     config: Config, stage: Fit, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, say: Say, what: str
 ) -> None:
     """Supervised fine-tuning of ``model`` in place, on the expert's traces: the recipe ``sft`` in the ordinary trainer."""
-    played = traces(config, stage.episodes, Chat(tokenizer, config.template_kwargs), what, say)
+    chat = Chat(tokenizer, config.template_kwargs)
+    played = traces(config, stage.episodes, chat, what, say)
+    if stage.privileged:
+        played = partly_hinted(played, stage.privileged, chat, stage_hint(config))
     train = Train(
         steps=stage.steps,
         tasks_per_step=min(stage.episodes_per_step, stage.episodes),
@@ -110,7 +115,8 @@ def _decides_fit(config: Config, stage: Fit, tokenizer: PreTrainedTokenizerBase)
     """What decides the outcome of :func:`fit`, beside the weights it starts from; micro-batches by rounding alone."""
     tokens = [tokenizer.get_vocab(), tokenizer.chat_template, config.template_kwargs]
     batches = [config.train.max_tokens, config.train.layout]
-    return [_envs(config), stage.model_dump(), config.rollout.model_dump(include=EPISODE), tokens, batches]
+    hint = [stage_hint(config).text] if stage.privileged else []
+    return [_envs(config), stage.model_dump(), config.rollout.model_dump(include=EPISODE), tokens, batches, *hint]
 
 
 def _envs(config: Config) -> list[Any]:

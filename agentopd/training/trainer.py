@@ -206,10 +206,13 @@ class AgentOPDTrainer(Trainer):
             ConfigError: ``tasks`` is below 1, or nobody who can act is called ``actor``.
         """
         count, models = panel_size(self.config, tasks), self._acting()
+        teacher = self.river.teachers.get(actor)
         if actor not in models:
             raise ConfigError(f"actor={actor!r}: nobody who can act is called so; there are: {', '.join(models)}")
         with self._watch("panel", count) as on_done:
-            return build_panel(self.config, models[actor], self.river.chat, count, split, on_done)
+            return build_panel(
+                self.config, models[actor], self.river.chat, count, split, on_done, teacher.hint if teacher else None
+            )
 
     def _acting(self) -> dict[str, PreTrainedModel | None]:
         """Who can act, each with its model; the environments' expert has none."""

@@ -17,7 +17,7 @@ from agentopd.rollout import TaskStream
 from agentopd.rollout.policy import EXPERT
 from agentopd.settings.choice import Clock
 from agentopd.teachers import rowless
-from agentopd.training.roles import LOCAL, used_teachers
+from agentopd.training.roles import MODELS, used_teachers
 from agentopd.types import (
     CONTEXT,
     Annotation,
@@ -148,7 +148,7 @@ def _record(
     config: Config, kinds: Mapping[str, str], heads: Mapping[str, Head], trajectory: Trajectory, random: torch.Generator
 ) -> Record:
     def said(name: str, kind: str) -> Annotation:
-        if kind == LOCAL:
+        if kind in MODELS:
             return _distributions(name, trajectory, heads[name], config.temperature, random)
         return _rewards(name, trajectory) if kind == "reward" else _corrections(name, trajectory)
 

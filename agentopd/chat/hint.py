@@ -1,0 +1,77 @@
+"""Hints: privileged facts written into a conversation for those who may see them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from string import Formatter
+from typing import Any
+
+from agentopd.errors import ConfigError
+from agentopd.types import Message
+
+ALL = "facts"
+"""The placeholder of a hint for everything that is known, one fact a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Text with placeholders, such as ``Worked steps:\\n{steps}``, put behind the last message of a conversation's opening.
+
+    ``{name}`` stands for the fact of that name in ``info["privileged"]``, as text or else as JSON; ``{facts}`` for all of them.
+    """
+
+    text: str
+    _parts: tuple[tuple[str, str | None], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Reads the placeholders.
+
+        Raises:
+            ConfigError: The text has none, or one that is no plain name.
+        """
+        try:
+            found = [(literal, name, form or turn) for literal, name, form, turn in Formatter().parse(self.text)]
+        except ValueError as error:
+            raise ConfigError(f"hint={self.text!r}: {error}; write {{{{ and }}}} for braces that are text") from error
+        names = [name for _, name, _ in found if name is not None]
+        odd = [name for _, name, extra in found if name is not None and (extra or not name.isidentifier())]
+        if odd or not names:
+            wrong = f"{{{odd[0]}}} is no plain name" if odd else "it shows no fact"
+            raise ConfigError(
+                f"hint={self.text!r}: {wrong}; name facts of the environment, such as {{answer}}, or {{{ALL}}}"
+            )
+        object.__setattr__(self, "_parts", tuple((literal, name) for literal, name, _ in found))
+
+    def filled(self, facts: Mapping[str, Any]) -> str:
+        """The text with its facts.
+
+        Raises:
+            ConfigError: A fact that it names is not among ``facts``.
+        """
+        known = {name: _shown(value) for name, value in facts.items()}
+        known.setdefault(ALL, "\n".join(f"{name}: {value}" for name, value in known.items()))
+        missing = [name for _, name in self._parts if name is not None and name not in known]
+        if missing or not facts:
+            told = ", ".join(facts) or "nothing"
+            raise ConfigError(
+                f"hint={self.text!r}: the environment tells {told} in info['privileged']; "
+                "return what the hint names from the environment's privileged()"
+            )
+        return "".join(literal + ("" if name is None else known[name]) for literal, name in self._parts)
+
+    def shown(self, messages: Sequence[Message], facts: Mapping[str, Any]) -> list[Message]:
+        """The conversation with the hint behind the last message before the first action.
+
+        Raises:
+            ConfigError: As of :meth:`filled`; or nothing is said before the first action.
+        """
+        roles = [message["role"] for message in messages]
+        last = (roles.index("assistant") if "assistant" in roles else len(roles)) - 1
+        if last < 0:
+            raise ConfigError("a hint stands behind a conversation's opening, and here an action comes first")
+        hinted: Message = {**messages[last], "content": f"{messages[last]['content']}\n\n{self.filled(facts)}"}
+        return [*messages[:last], hinted, *messages[last + 1 :]]
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,52 @@
+"""A teacher that sees more: a model whose prompt holds privileged facts about the episode, such as worked steps."""
+
+from functools import partial
+from typing import Annotated
+
+from pydantic import Field
+
+from agentopd.adapters import frozen
+from agentopd.chat import Hint
+from agentopd.models import Dtype, ModelConfig, NewModel
+from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
+from agentopd.teachers.local import reader
+from agentopd.teachers.views import hinted_view
+from agentopd.where import Where
+
+
+def privileged(
+    context: TeacherContext,
+    *,
+    hint: str,
+    model: str | None = None,
+    new: NewModel | None = None,
+    dtype: Dtype = "float32",
+    attention: str = "sdpa",
+    where: Where = EVERYWHERE,
+    max_tokens: Annotated[int, Field(ge=1)] = 16384,
+) -> Teacher:
+    """A frozen model that reads the student's tokens behind a prompt with privileged facts (self-distillation: OPSD, arXiv 2601.18734).
+
+    Without ``model`` and ``new`` it is the student as it was before training: under LoRA the same weights with the adapter off,
+    which cost nothing, else a copy. Nothing of the hint reaches the student's tokens.
+
+    Args:
+        context: What the run lends.
+        hint: What the prompt says behind the first observation, such as ``"Worked steps:\\n{steps}"``; ``{name}`` is a fact of the
+            environment's ``privileged()``, ``{facts}`` all of them.
+        model: A hub id or a folder. It must share the student's tokenizer.
+        new: A model from random weights instead.
+        dtype: The type of its weights.
+        attention: The attention implementation, by its name in transformers.
+        where: The turns and tokens that it teaches; the others cost nothing.
+        max_tokens: The largest number of tokens in one forward, padding included. A longer view is read alone.
+
+    Raises:
+        ConfigError: The hint is malformed, or the model's vocabulary is smaller than the tokenizer's.
+    """
+    shown = Hint(hint)
+    if model is None and new is None:
+        loaded = context.initial()
+    else:
+        loaded = frozen(context.load(ModelConfig(model=model, new=new, dtype=dtype, attention=attention)))
+    return reader(context, loaded, where, max_tokens, partial(hinted_view, chat=context.chat, hint=shown), shown)
