@@ -16,10 +16,15 @@ def run(arguments: argparse.Namespace) -> int:
     from agentopd import env as environments
     from agentopd.cli.table import show
     from agentopd.envs import ENVS
+    from agentopd.errors import ConfigError
 
     rows = []
     for env_id in ENVS:
-        env = environments.make(env_id)
+        try:
+            env = environments.make(env_id)
+        except ConfigError as error:  # a package that it needs is not installed
+            rows.append((env_id, str(error), "", ""))
+            continue
         summary = (type(env.unwrapped).__doc__ or "").partition("\n")[0]
         expert = "yes" if environments.has_expert(env) else "no"
         rows.append((env_id, summary, ", ".join(environments.tools_of(env).names), expert))

@@ -15,7 +15,7 @@ from agentopd import __version__, cli, evaluate, records
 from agentopd.__main__ import main
 from agentopd.cli import source
 from agentopd.config.shipped import load_recipe, recipes
-from agentopd.envs import ENVS
+from agentopd.envs import ENVS, reasoning
 from agentopd.evaluation import Panel
 from agentopd.models import ModelConfig, load_model
 from agentopd.training import run as running
@@ -205,7 +205,16 @@ def test_envs_lists_what_is_shipped(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["envs"]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [fields[0] for fields in lines] == list(ENVS)
-    assert lines[-1][2:] == ["price, calculate, submit", "yes"]
+    assert lines[1][2:] == ["price, calculate, submit", "yes"]
+
+
+def test_envs_says_what_an_environment_still_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    reasoning._dataset.cache_clear()
+    assert main(["envs"]) == 0
+    assert "pip install reasoning-gym" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", ["methods", "envs"])
