@@ -53,6 +53,7 @@ class Episode:
         self._advice: str | None = None
         self._script: tuple[int, ...] | None = None
         self._privileged: Mapping[str, Any] = {}
+        self._family = ""
         self._success: bool | None = None
         self._pending: Pending | None = None
 
@@ -67,6 +68,7 @@ class Episode:
         self._opening = tuple(self._messages)
         self._tools = observed.tools
         self._privileged = observed.privileged or {}
+        self._family = observed.family
         self._advice = observed.advice
         self._segments.append(SegmentBuilder(self._chat.prompt(self._messages, self._tools)))
         if not self._fits(len(self._segments[-1].tokens)):
@@ -206,6 +208,7 @@ class Episode:
             versions=dict(package_versions()),
             opening=self._opening,
             tools=self._tools,
+            family=self._family,
         )
 
 

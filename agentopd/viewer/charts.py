@@ -54,8 +54,18 @@ class Series:
     dashed: bool = False
 
 
-def lines(title: str, series: Sequence[Series], x_label: str, y_label: str, share: bool = False) -> str:
-    """A line chart as SVG. A series of one point is a dot; ``share`` fixes the y axis to 0 to 1, in per cent."""
+def lines(
+    title: str,
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    share: bool = False,
+    marks: Mapping[int, str] | None = None,
+) -> str:
+    """A line chart as SVG.
+
+    A series of one point is a dot; ``share`` fixes the y axis to 0 to 1, in per cent; ``marks`` are the places that the x axis names.
+    """
     with matplotlib.rc_context(dict(_STYLE)):
         figure, axes = _frame(x_label, y_label, share)
         for one in series:
@@ -66,11 +76,13 @@ def lines(title: str, series: Sequence[Series], x_label: str, y_label: str, shar
                 label=one.label,
                 linestyle="--" if one.dashed else "-",
                 linewidth=1.6,
-                marker="o" if len(one.x) <= 12 and not one.dashed else None,
+                marker="o" if len(one.x) == 1 or (len(one.x) <= 12 and not one.dashed) else None,
                 markersize=3.5,
             )
             if one.low:
                 axes.fill_between(one.x, one.low, one.high, color=one.colour, alpha=0.15, linewidth=0)
+        if marks:
+            axes.set_xticks(list(marks), list(marks.values()))
         return _svg(title, figure, axes)
 
 
