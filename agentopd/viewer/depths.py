@@ -63,21 +63,24 @@ def depth_figures(metrics: Sequence[Row]) -> list[str]:
         *((f"{name} by turn", {name: ""}, f"mean {name}", False) for name in losses),
         ("Entropy by turn", entropies, "entropy in nats", False),
         ("Length of actions by turn", {"tokens": ""}, "tokens", False),
-        ("Turns with a bad action in training", {"errors": ""}, "share of turns", True),
+        ("Turns with a bad action", {"errors": ""}, "share of turns", True),
     ]
     drawn = ((title, _series(parts, names), label, share) for title, names, label, share in wanted)
     steps = " (dashed) and ".join(part.steps for part in parts)
     return [
-        figure(charts.lines(escape(title), series, "turn", label, share, marks), f"{title}: means over {steps}.")
+        figure(
+            charts.lines(escape(title), series, "turn", label, share, marks),
+            f"{title[0].upper()}{title[1:]} in training, {steps}.",
+        )
         for title, series, label, share in drawn
         if series
     ]
 
 
 def _series(parts: Sequence[Stretch], names: Mapping[str, str]) -> list[Series]:
-    """The curves of some metrics in each stretch, labelled by what they are of and when."""
+    """The curves of some metrics in each stretch; the legend names those of the last one."""
     curves = (
-        part.curve(what, f"{who}, {part.steps}" if who else part.steps, STUDENT if i == 0 else TEACHER)
+        part.curve(what, "" if part.dashed else who, STUDENT if i == 0 else TEACHER)
         for i, (what, who) in enumerate(names.items())
         for part in parts
     )

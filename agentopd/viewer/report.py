@@ -15,7 +15,7 @@ from agentopd import records
 from agentopd.errors import ConfigError, RecordError
 from agentopd.evaluation import Difference, Panel
 from agentopd.objective.signals import LOSSES
-from agentopd.viewer.charts import BEFORE, OTHER, STUDENT, TEACHER, Series
+from agentopd.viewer.charts import BEFORE, STUDENT, TEACHER, Series
 from agentopd.viewer.depths import depth_figures
 from agentopd.viewer.episodes import samples
 from agentopd.viewer.page import figure, grid, missing, page, table
@@ -249,7 +249,7 @@ def _losses(run: RunData) -> str:
 def _rollouts(run: RunData) -> str:
     named = {
         "rollout/truncated": ("episodes cut off", TEACHER),
-        "rollout/cut": ("turns cut off", OTHER),
+        "rollout/cut": ("turns cut off", BEFORE),
         "rollout/parsed": ("actions that parse", STUDENT),
     }
     series = [one for name, (label, colour) in named.items() if (one := _metric(run, name, label, colour))]
