@@ -75,9 +75,10 @@ def test_a_family_is_told_by_reset_alone() -> None:
     assert set(told) == {"oak", "steel"}
     assert "family" not in doors.step(call("knock"))[4]
     assert "family" not in Door().reset(seed=0)[1]
-    doors.__dict__["start"] = lambda: setattr(doors, "family", 7) or "A door."
-    with pytest.raises(EnvError, match=r"Doors\.family must be text, the name of a kind of task, not 7"):
-        doors.reset(seed=0)
+    wrong: Any = Door()
+    wrong.family = 7
+    with pytest.raises(EnvError, match=r"Door\.family must be text, the name of a kind of task, not 7"):
+        wrong.reset(seed=0)
 
 
 def test_privileged_facts_become_plain_data() -> None:
