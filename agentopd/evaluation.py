@@ -154,6 +154,8 @@ class Played:
     stop: str
     failure: str | None = None
     """The kind of infrastructure failure that ended it."""
+    family: str = ""
+    """The kind of task that the environment told; empty where it told none, or failed before that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,13 @@ class Panel:
         """Per episode, ``nan`` without any."""
         return _mean([played.turns for played in self.episodes])
 
+    def by_family(self) -> dict[str, Rate]:
+        """Success by kind of task, in order of name. Where an environment tells no family, its id is the family."""
+        members: dict[str, list[bool]] = {}
+        for played in self.episodes:
+            members.setdefault(played.family or played.env, []).append(played.success)
+        return {family: Rate(sum(members[family]), len(members[family])) for family in sorted(members)}
+
     def errors(self) -> Counter[str]:
         """Bad actions by kind."""
         return Counter(kind for played in self.episodes for turn in played.errors for kind in turn)
@@ -229,6 +238,22 @@ class Panel:
         Raises:
             ConfigError: The panels are not over the same tasks.
         """
+        self._require_paired(before)
+        return paired_difference(before.success_B, self.success_B)
+
+    def changes_from(self, before: "Panel") -> dict[str, Difference]:
+        """:meth:`change_from` for each family, in order of name. An episode that failed to start is of its task's family in the other panel.
+
+        Raises:
+            ConfigError: The panels are not over the same tasks.
+        """
+        self._require_paired(before)
+        pairs = list(zip(before.episodes, self.episodes, strict=True))
+        family_B = np.array([now.family or was.family or now.env for was, now in pairs])
+        members = {str(family): family_B == family for family in np.unique(family_B)}
+        return {name: paired_difference(before.success_B[at], self.success_B[at]) for name, at in members.items()}
+
+    def _require_paired(self, before: "Panel") -> None:
         if [played.task for played in before.episodes] != [
             played.task for played in self.episodes
         ] or not self.episodes:
@@ -236,7 +261,6 @@ class Panel:
                 f"panels of {len(before.episodes)} and {len(self.episodes)} tasks cannot be paired: their tasks differ; "
                 "play both with the same envs, evaluation.seed and evaluation.tasks"
             )
-        return paired_difference(before.success_B, self.success_B)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -259,6 +283,7 @@ def _played(trajectory: Trajectory) -> Played:
         errors=tuple(turn.errors for turn in trajectory.turns),
         stop=outcome.stop,
         failure=None if failure is None else failure.kind,
+        family=trajectory.family,
     )
 
 

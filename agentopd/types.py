@@ -205,6 +205,8 @@ class Trajectory(ArrayEquality):
     """The schemas of the tools that the policy was shown, as chat templates take them."""
     origin: Key | None = None
     """The key under which the episode was played, where ``key`` names another learning from it."""
+    family: str = ""
+    """The kind of task, from ``info["family"]`` of ``reset``; empty where the environment told none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -157,6 +158,41 @@ def test_a_panel_by_hand() -> None:
         Depth(2, Rate(1, 2), 3, 2),
         Depth(3, Rate(0, 1), 1, 1),
     ]
+
+
+def _families() -> tuple[Panel, Panel]:
+    """Before: a failed start, then gcd 1 of 2 and sum 0 of 2. After: gcd 3 of 3 and sum 0 of 2."""
+    kinds, was, now = ["gcd", "sum", "gcd", "gcd", "sum"], [0, 0, 1, 0, 0], [1, 0, 1, 1, 0]
+    before = [
+        replace(_trajectory(i, bool(s), ((),)), family=f) for i, (f, s) in enumerate(zip(kinds, was, strict=True))
+    ]
+    after = [replace(_trajectory(i, bool(s), ((),)), family=f) for i, (f, s) in enumerate(zip(kinds, now, strict=True))]
+    before[0] = _trajectory(0, False, (), "failed", Failure("env", "raised", "boom"))
+    return Panel.of(before), Panel.of(after)
+
+
+def test_families_by_hand() -> None:
+    before, after = _families()
+    assert list(after.by_family().items()) == [("gcd", Rate(3, 3)), ("sum", Rate(0, 2))]
+    assert list(before.by_family().items()) == [("gcd", Rate(1, 2)), ("sum", Rate(0, 2)), ("toy/Sum-v0", Rate(0, 1))]
+    gcd, sums = paired_difference([0, 1, 0], [1, 1, 1]), paired_difference([0, 0], [0, 0])
+    assert list(after.changes_from(before).items()) == [("gcd", gcd), ("sum", sums)]
+    assert gcd.value == pytest.approx(2 / 3)
+    with pytest.raises(ConfigError, match="their tasks differ"):
+        after.changes_from(Panel(before.episodes[1:]))
+
+
+def test_an_environment_that_tells_no_family_is_one() -> None:
+    played = [_trajectory(i, i == 1, ((),)) for i in range(3)]
+    played.append(replace(played[0], task=Task("toy/Other-v0", 0)))
+    assert Panel.of(played).by_family() == {"toy/Other-v0": Rate(0, 1), "toy/Sum-v0": Rate(1, 3)}
+
+
+def test_a_panel_that_was_kept_before_there_were_families_is_read() -> None:
+    plain = _panel().to_dict()
+    for played in plain["episodes"]:
+        del played["family"]
+    assert Panel.from_dict(plain) == _panel()
 
 
 def test_a_panel_goes_through_json() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from agentopd.evaluation import Panel
+from agentopd.evaluation import Panel, Rate
 from agentopd.records import RecordWriter
 from agentopd.types import Failure, Key, Message, Outcome, Record, Segment, Task, ToolCall, Trajectory, Turn
 from agentopd.viewer import write_report
+from agentopd.viewer.charts import STUDENT
+from agentopd.viewer.depths import Stretch, depth_figures
 from agentopd.viewer.transcript import pieces
 
 EVIL = "<script>alert('x')</script>"
@@ -79,9 +82,10 @@ def _signals(record: Record) -> dict[str, np.ndarray]:
     }
 
 
-def _panel(successes: int, tasks: int = 20) -> dict[str, object]:
+def _panel(successes: int, tasks: int = 20, families: tuple[str, ...] = ("",)) -> dict[str, Any]:
     records = [_record(0, i, i < successes) for i in range(tasks)]
-    return Panel.of([record.trajectory for record in records]).to_dict()
+    told = (replace(r.trajectory, family=families[i % len(families)]) for i, r in enumerate(records))
+    return Panel.of(list(told)).to_dict()
 
 
 @pytest.fixture
@@ -161,13 +165,80 @@ def test_the_page_draws_its_charts_as_text_without_network(run: Path) -> None:
         "mean loss/divergence",
         "Success by turns",
         "Bad actions by turn",
-        "loss/divergence by turn",
     ]
     assert "held-out tasks" in page.text
     assert not list(page.named("script")) + list(page.named("link")) + list(page.named("img"))
     addresses = [v for _, attrs in page.tags for k, v in attrs.items() if k in ("href", "src", "xlink:href")]
     assert all(address and address.startswith("#") for address in addresses)
     assert "#0000" not in (run / "report.html").read_text()
+
+
+def _log(run: Path, steps: int, **metrics: float) -> None:
+    rows = [{"step": s, **{name.replace("__", "/"): s * x for name, x in metrics.items()}} for s in range(1, steps + 1)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_what_was_seen_by_turn_is_drawn_of_the_first_and_of_the_last_steps(run: Path) -> None:
+    by_turn = {f"depth__{name}__{turn}": 0.01 for turn in (1, "9+") for name in ("loss__divergence", "student_entropy", "teacher_entropy__one", "tokens", "errors")}  # fmt: skip
+    _log(run, 30, rollout__parsed=0.01, rollout__cut=0.01, **by_turn)
+    page = _page(run)
+    drawn = [chart["aria-label"] for chart in page.named("svg")]
+    assert "Cut off and parsed" in drawn
+    assert drawn[-4:] == [
+        "loss/divergence by turn",
+        "Entropy by turn",
+        "Length of actions by turn",
+        "Turns with a bad action",
+    ]
+    assert "Length of actions by turn in training, steps 1 to 3 (dashed) and steps 28 to 30." in page.text
+    for shown in ("actions that parse", "turns cut off", "9+", "one"):
+        assert shown in page.text
+    assert "episodes cut off" not in page.text
+
+
+def test_curves_by_turn_are_means_over_their_steps() -> None:
+    rows = [
+        {"step": 1, "depth/tokens/1": 2.0, "depth/tokens/9+": 5.0},
+        {"step": 2, "depth/tokens/1": 4.0, "depth/x/1": 9},
+    ]
+    curve = Stretch(rows, dashed=False).curve("tokens", "", STUDENT)
+    assert curve is not None
+    assert (curve.x, curve.y) == ([1, 9], [3.0, 5.0])
+    assert Stretch(rows, dashed=False).curve("errors", "", STUDENT) is None
+    assert depth_figures([{"step": 1, "rollout/success": 1.0}]) == []
+    assert "in training, step 2." in depth_figures([{"step": 2, "depth/tokens/1": 4.0}])[0]
+
+
+def test_families_have_a_table_where_there_are_several(run: Path) -> None:
+    assert "By family" not in _page(run).text
+    kinds = ("gcd", EVIL)
+    panels = {
+        "student_before": _panel(6, 20, kinds),
+        "teacher": _panel(19, 20, kinds),
+        "student_after": _panel(15, 20, kinds),
+    }
+    (run / "panels.json").write_text(json.dumps(panels))
+    page = _page(run)
+    text = page.text.partition("By family")[2].partition("Learning curve")[0]
+    gain = Panel.from_dict(panels["student_after"]).changes_from(Panel.from_dict(panels["student_before"]))["gcd"]
+    assert f"gcd{Rate(3, 10).text()}{Rate(8, 10).text()}{Rate(10, 10).text()}{gain.text()}10" in text
+    assert EVIL in text
+    assert not list(page.named("script"))
+
+
+def test_sampled_panels_stand_beside_the_greedy_ones(run: Path) -> None:
+    kept = json.loads((run / "panels.json").read_text())
+    sampled = {"student_before_sampled": _panel(2, 10), "student_after_sampled": _panel(5, 10)}
+    (run / "panels.json").write_text(json.dumps(kept | sampled))
+    text = _page(run).text
+    names = ("student before", "student before sampled", "student after", "student after sampled", "teacher")
+    at = [
+        text.index(f"{name}{rate}")
+        for name, rate in zip(names, ("30.0%", "20.0%", "75.0%", "50.0%", "95.0%"), strict=True)
+    ]
+    assert at == sorted(at)
+    assert text.count("+30.0 points [") == 1
+    assert text.count("student after sampled") == 1
 
 
 def test_the_page_shows_two_successes_and_two_failures_of_the_first_and_the_last_step(run: Path) -> None:
@@ -220,7 +291,13 @@ def test_an_empty_folder_gives_a_page_that_says_what_is_missing(tmp_path: Path) 
     text = _page(tmp_path).text
     for name in ("config.yaml", "metrics.jsonl", "panels.json"):
         assert f"{name} is not in the run folder." in text
-    for line in ("No panel was played.", "No train/loss was logged.", "No episode was recorded.", "No signals"):
+    for line in (
+        "No panel was played.",
+        "No train/loss was logged.",
+        "No rollout/parsed was logged.",
+        "No episode was recorded.",
+        "No depth/ metrics",
+    ):
         assert line in text
 
 

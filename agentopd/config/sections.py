@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agentopd.settings.choice import Settings
 
@@ -72,8 +72,19 @@ class Evaluation(Settings):
     seed: Seed = 0
     """Of the panel, apart from the run's own seed: runs with different seeds meet the same tasks."""
     temperature: float = Field(0.0, ge=0.0)
+    """At which actions are drawn; 0 takes the most likely token."""
+    sampled: int = Field(0, ge=0)
+    """How many tasks of the panel the student plays once more before and after training, its actions drawn as in the rollout; 0 for none."""
     during: int = Field(64, ge=1)
     """How many validation tasks are played every ``train.eval_every`` steps; they are none of the panel's."""
+
+    @model_validator(mode="after")
+    def _sampled_tasks_are_of_the_panel(self) -> "Evaluation":
+        if self.sampled > self.tasks:
+            raise ValueError(
+                f"sampled={self.sampled} is more than the panel's tasks={self.tasks}; lower it, or raise tasks"
+            )
+        return self
 
 
 class RecordSettings(Settings):

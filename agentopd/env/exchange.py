@@ -135,6 +135,17 @@ def facts_of(given: Any, whose: str) -> dict[str, Any]:
     return facts
 
 
+def family_of(given: Any, whose: str) -> str:
+    """The name of a family of tasks; ``whose`` it is stands in messages.
+
+    Raises:
+        EnvError: it is no text.
+    """
+    if not isinstance(given, str):
+        raise EnvError(f"{whose} must be text, the name of a kind of task, not {brief(repr(given), 80)}")
+    return well_formed(given)
+
+
 def no_call(tools: ToolSet) -> ToolError:
     """What an action without a call is told where only tools can act."""
     return ToolError(f"Call a tool: {', '.join(tools.names)}.", kind="no_call")

@@ -163,6 +163,8 @@ class Probe:
             )
         if not isinstance(errors, list) or not all(isinstance(kind, str) for kind in errors):
             fail("info['errors'] must be a list of kinds", f"{self.where} gave {errors!r}")
+        if not isinstance(family := info.get("family", ""), str):
+            fail("info['family'] must be text", f"{self.where} gave {family!r}")
 
 
 def _place(error: BaseException) -> str:

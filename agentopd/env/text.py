@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled, ResetNeeded
 from gymnasium.vector import SyncVectorEnv
 
-from agentopd.env.exchange import Reply, Step, TextSpace, facts_of, no_call, reply_to, reward_of
+from agentopd.env.exchange import Reply, Step, TextSpace, facts_of, family_of, no_call, reply_to, reward_of
 from agentopd.env.registry import resolve
 from agentopd.env.wrappers import TextFace, TurnLimit
 from agentopd.errors import ConfigError, EnvError
@@ -25,11 +25,14 @@ class TextEnv(gymnasium.Env[str, str]):
     ``expert`` or ``privileged`` raise is an error of the environment and propagates.
 
     ``info`` is fresh plain data: ``messages`` (the observation, role-tagged), ``errors`` (kinds of bad action), ``success`` (once
-    the episode is over), ``privileged`` (where there is any). Randomness comes from ``self.np_random`` only.
+    the episode is over), ``privileged`` (where there is any), ``family`` (from ``reset``, where there is one). Randomness comes from
+    ``self.np_random`` only.
     """
 
     instructions: str = ""
     """The system message."""
+    family: str = ""
+    """The name of the kind of task, by which results are told apart. Where it differs between episodes, :meth:`start` sets it."""
     extra_tools: tuple[Callable[..., Any], ...] = ()
     """Free ``@tool`` functions that the model can call beside the ``@tool`` methods."""
     options: dict[str, Any]
@@ -115,7 +118,10 @@ class TextEnv(gymnasium.Env[str, str]):
         reply.say(self._text(self.start(), "start"))
         if self._over:
             raise EnvError(f"{type(self).__name__}: start() called finish(); an episode has at least one action")
-        return reply.observation, self._info(reply)
+        info = self._info(reply)
+        if family := family_of(self.family, f"{type(self).__name__}.family"):
+            info["family"] = family
+        return reply.observation, info
 
     def step(self, action: str) -> Step:
         """Runs the calls of one action; see ``gymnasium.Env.step``. ``truncated`` is always false: limits are wrappers.

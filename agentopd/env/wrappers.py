@@ -90,7 +90,7 @@ class TextFace(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
     """Shows an ordinary environment as text: one tool ``act`` with named actions, observations as readable text.
 
     A name that is no action is told so (``invalid_action``) and does not step the environment. The environment's own ``info``
-    stays below: it may hold arrays and secrets.
+    stays below, but for its ``family``: it may hold arrays and secrets.
 
     Args:
         env: An environment with Discrete actions.
@@ -127,12 +127,13 @@ class TextFace(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Resets the environment."""
-        observation, _ = self.env.reset(seed=seed, options=options)
+        observation, below = self.env.reset(seed=seed, options=options)
         self._over = self._terminated = self._truncated = False
         self._total = self._reward = 0.0
         reply = Reply()
         reply.say(self._describe(self.env, observation))
-        return reply.observation, reply.info
+        family = below.get("family")
+        return reply.observation, reply.info | ({"family": family} if isinstance(family, str) else {})
 
     def step(self, action: str) -> Step:
         """Steps the environment once for each call of ``act``."""

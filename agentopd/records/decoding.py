@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from agentopd.records.plain import from_json, unescape
+from agentopd.records.schema import ADDED
 from agentopd.types import (
     Annotation,
     Block,
@@ -25,7 +26,7 @@ from agentopd.types import (
 
 def to_records(table: pa.Table) -> list[Record]:
     """The records of a table that :func:`agentopd.records.encoding.to_table` made."""
-    rows = unpack(table.to_struct_array().combine_chunks())
+    rows = [{**ADDED, **row} for row in unpack(table.to_struct_array().combine_chunks())]
     return [Record(_trajectory(row), tuple(map(_annotation, row["annotations"]))) for row in rows]
 
 
@@ -59,6 +60,7 @@ def _trajectory(row: dict[str, Any]) -> Trajectory:
         opening=tuple(map(from_json, row["opening"])),
         tools=tuple(map(from_json, row["tools"])),
         origin=None if row["origin"] is None else Key.parse(row["origin"]),
+        family=row["family"],
     )
 
 

@@ -66,6 +66,7 @@ def _plain_columns(trajectory: Trajectory) -> dict[str, Any]:
         "seed": task.seed,
         "split": task.split,
         "tags": task.tags,
+        "family": trajectory.family,
         "origin": None if trajectory.origin is None else str(trajectory.origin),
         "source": trajectory.segments[0].source if trajectory.segments else None,
         "success": outcome.success,

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agentopd.errors import RecordError
-from agentopd.records.schema import CURRENT, FORMAT, RECORDS, SCHEMA, VERSION
+from agentopd.records.schema import ADDED, CURRENT, FORMAT, RECORDS, SCHEMA, VERSION
 from agentopd.records.signals import KEYS
 
 ROW_GROUP = 64
@@ -118,13 +118,15 @@ def _require_ours(path: Path, schema: pa.Schema, form: bytes) -> None:
         raise RecordError(
             f"{path} is of version {found}, and this agentopd reads version {CURRENT.decode()}; read it with the agentopd that wrote it"
         )
-    absent = [name for name in (SCHEMA.names if form == RECORDS else KEYS) if name not in schema.names]
+    needed = [name for name in SCHEMA.names if name not in ADDED] if form == RECORDS else KEYS
+    absent = [name for name in needed if name not in schema.names]
     if absent:
         raise RecordError(
             f"{path} lacks the columns {', '.join(absent)}, so something else rewrote it; restore it from a copy, or move it out "
             "of the folder to go on without this step"
         )
-    other = [name for name in SCHEMA.names if form == RECORDS and schema.field(name).type != SCHEMA.field(name).type]
+    held = [name for name in SCHEMA.names if form == RECORDS and name in schema.names]
+    other = [name for name in held if schema.field(name).type != SCHEMA.field(name).type]
     if other:
         raise RecordError(
             f"{path} holds something else in the columns {', '.join(other)}, so it is damaged or was rewritten; restore it from a "

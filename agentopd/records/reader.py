@@ -14,7 +14,7 @@ import agentopd.records.signals as signals
 import agentopd.records.tokens as tokens
 from agentopd.errors import RecordError
 from agentopd.records.files import StepFile, folder_of, listed, opened
-from agentopd.records.schema import PLAIN, RECORDS, SCHEMA, SIGNALS
+from agentopd.records.schema import ADDED, PLAIN, RECORDS, SCHEMA, SIGNALS
 from agentopd.types import Key, Record
 
 
@@ -150,7 +150,10 @@ class Records:
 
     def _columns(self, file: StepFile, columns: Sequence[str]) -> pa.Table:
         with opened(self.folder / str(file), RECORDS) as parquet:
-            table = parquet.read(columns=list(columns), use_threads=False).select(list(columns))
+            table = parquet.read(columns=list(columns), use_threads=False)
+        for name in set(columns) - set(table.column_names):
+            table = table.append_column(name, pa.array([ADDED[name]] * len(table), SCHEMA.field(name).type))
+        table = table.select(list(columns))
         return table.append_column("superseded", pa.array([file.superseded] * len(table), pa.int64()))
 
     def _count(self, file: StepFile) -> int:

@@ -93,6 +93,7 @@ PLAIN: Mapping[str, pa.DataType] = {
     "seed": pa.uint64(),
     "split": _TEXT,
     "tags": _TEXTS,
+    "family": _TEXT,
     "source": _TEXT,
     "success": pa.bool_(),
     "reward": pa.float64(),
@@ -104,6 +105,9 @@ PLAIN: Mapping[str, pa.DataType] = {
 }
 """One value an episode: ``origin`` is null unless the episode was drawn from a frozen source, ``task`` is ``Task.id``, ``source`` that of the first segment, ``turns``, ``tokens`` (of all segments) and
 ``errors`` (bad actions) are counts, ``failure`` is its kind or null."""
+
+ADDED: Mapping[str, str] = {"family": ""}
+"""Columns that a file of this version may lack, since they came later, and what stands for them then."""
 
 SCHEMA = pa.schema(
     {

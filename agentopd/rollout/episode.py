@@ -64,6 +64,7 @@ class Episode:
         self._prompt: list[int] = []
         self._prompt_length = 0
         self._privileged: Mapping[str, Any] = {}
+        self._family = ""
         self._success: bool | None = None
         self._pending: Pending | None = None
 
@@ -78,6 +79,7 @@ class Episode:
         self._opening = tuple(self._messages)
         self._tools = observed.tools
         self._privileged = observed.privileged or {}
+        self._family = observed.family
         self._advice = observed.advice
         prompt = self._chat.prompt(self._messages, self._tools)
         self._begin_segment(prompt, self._seen(self._messages, prompt))
@@ -231,6 +233,7 @@ class Episode:
             versions=dict(package_versions()),
             opening=self._opening,
             tools=self._tools,
+            family=self._family,
         )
 
 

@@ -3,15 +3,20 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from agentopd.types import Trajectory
+from agentopd.tooling import parse_action
+from agentopd.types import Stop, Trajectory
+
+LIMITS: tuple[Stop, ...] = ("truncated", "turn_limit", "overflow")
+"""Ends of episodes that are none of the task's own."""
 
 
 def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     """Means over episodes, failed ones included (they count as no success); empty without episodes.
 
     ``success``, ``reward``, ``turns``, ``tokens`` (of all segments), ``generated`` and ``prefilled`` tokens, ``drift/KIND``,
-    ``errors/KIND`` and ``stop/KIND`` are per episode; ``cut`` is the share of turns cut at the limit; ``failures`` is the share of
-    failed episodes and ``failures/KIND`` its parts; ``seconds/policy`` and ``seconds/env`` are totals, the latter of work in parallel.
+    ``errors/KIND`` and ``stop/KIND`` are per episode; ``truncated`` is the share of episodes that a limit ended, whichever it was;
+    ``cut`` is the share of turns cut at the limit, and ``parsed`` that of actions in which every block is a call; ``failures`` is the share
+    of failed episodes and ``failures/KIND`` its parts; ``seconds/policy`` and ``seconds/env`` are totals, the latter of work in parallel.
     """
     if not trajectories:
         return {}
@@ -23,6 +28,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "tokens": float(sum(len(segment) for t in trajectories for segment in t.segments)),
         "generated": float(sum(turn.stop - turn.start for turn in turns)),
         "prefilled": float(sum(turn.prefilled for turn in turns)),
+        "truncated": float(sum(t.outcome.stop in LIMITS for t in trajectories)),
         "failures": float(sum(t.failure is not None for t in trajectories)),
         **dict.fromkeys(("drift/clean", "drift/realigned", "drift/forked"), 0.0),
         **_counted("drift", [turn.drift for turn in turns if turn.drift != "last"]),
@@ -33,6 +39,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     means = {name: value / len(trajectories) for name, value in sums.items()}
     return means | {
         "cut": sum(turn.finish == "length" for turn in turns) / max(len(turns), 1),
+        "parsed": 1.0 - sum(bool(parse_action(turn.action).problems) for turn in turns) / max(len(turns), 1),
         "seconds/policy": sum(turn.seconds_policy for turn in turns),
         "seconds/env": sum(turn.seconds_env for turn in turns),
     }

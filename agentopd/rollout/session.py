@@ -9,7 +9,7 @@ from typing import Any, cast
 import gymnasium
 
 from agentopd import env as environments
-from agentopd.env.exchange import facts_of, reward_of
+from agentopd.env.exchange import facts_of, family_of, reward_of
 from agentopd.errors import EnvError
 from agentopd.settings.problems import shown
 from agentopd.tooling.answer import well_formed
@@ -33,9 +33,10 @@ class Observed:
     """The expert's action in the state that is now reached."""
     seconds: float = 0.0
     system: str = ""
-    """The system message; only from ``reset``, as the next two."""
+    """The system message; only from ``reset``, as all that follow."""
     tools: tuple[dict[str, Any], ...] = ()
     privileged: Mapping[str, Any] | None = None
+    family: str = ""
 
     @property
     def conversation(self) -> list[Message]:
@@ -75,6 +76,7 @@ class Session:
             system=environments.system_prompt(env),
             tools=tuple(environments.tools_of(env).schemas),
             privileged=facts_of(info.get("privileged", {}), "info['privileged']"),
+            family=family_of(info.get("family", ""), "info['family']"),
             seconds=time.perf_counter() - begin,
         )
 

@@ -104,15 +104,16 @@ def build_panel(
     count: int,
     split: str = "evaluation",
     on_done: Callable[[Trajectory], None] | None = None,
+    sampled: bool = False,
     hint: Hint | None = None,
 ) -> Panel:
     """Plays ``count`` tasks of the panel with ``model``, or with the environments' expert where there is none.
 
-    With ``hint`` the model is shown it in every episode.
+    Actions are drawn at ``evaluation.temperature``, or, where ``sampled``, as the rollout draws them. With ``hint`` the model is
+    shown it in every episode.
     """
-    settings = config.rollout.model_copy(
-        update={"temperature": config.evaluation.temperature, "top_p": 1.0, "top_k": 0}
-    )
+    fixed = {"temperature": config.evaluation.temperature, "top_p": 1.0, "top_k": 0}
+    settings = config.rollout if sampled else config.rollout.model_copy(update=fixed)
     policy: Policy = ScriptedPolicy() if model is None else build_policy(model, chat, settings)
     actor = EXPERT if model is None else STUDENT
     return run_panel(

@@ -23,6 +23,7 @@ from agentopd.training.callbacks import MetricsFile, Progress
 from agentopd.training.checkpoints import loading
 from agentopd.training.display import attended, say, watch
 from agentopd.training.folder import RunFolder, require_free
+from agentopd.training.gap import gap_lines
 from agentopd.training.interruption import resumable
 from agentopd.training.lock import held
 from agentopd.training.preflight import check_experts, check_models, check_prompts, check_teachers, without_experts
@@ -32,8 +33,9 @@ from agentopd.training.trainer import AgentOPDTrainer
 from agentopd.training.trial import try_own_parts
 from agentopd.types import Record
 from agentopd.viewer import write_report
-
-BEFORE, AFTER = "student_before", "student_after"
+from agentopd.viewer.report import AFTER_PANEL as AFTER
+from agentopd.viewer.report import BEFORE_PANEL as BEFORE
+from agentopd.viewer.report import SAMPLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Result:
     metrics: Mapping[str, float]
     """The last step's."""
     panels: Mapping[str, Panel]
-    """``student_before``, ``student_after``, and every teacher that can act."""
+    """``student_before``, ``student_after``, each with ``_sampled`` where ``evaluation.sampled`` asks for it, and every teacher that can act."""
     student: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
@@ -124,25 +126,18 @@ def _preflight(config: Config, folder: RunFolder, resume: bool) -> PreTrainedTok
 def _train(trainer: AgentOPDTrainer, folder: RunFolder, step: int) -> None:
     """Panel, training from ``step`` on, panels. The student's last panel is the last thing to be kept: with it a run is finished."""
     trainer.recorder.resume_at(step)
-    panels = folder.load_panels()
-    if BEFORE not in panels:
-        before = _panel(trainer, folder, BEFORE)
-        for name, teacher in trainer.river.teachers.items():
-            if teacher.model is not None and name not in panels:
-                _warn_of(name, _panel(trainer, folder, name, actor=name), before)
+    before = _panel(trainer, folder, BEFORE)
+    _sampled(trainer, folder, BEFORE)
+    for name, teacher in trainer.river.teachers.items():
+        if teacher.model is not None and name not in folder.load_panels():
+            for line in gap_lines(name, _panel(trainer, folder, name, actor=name), before):
+                say(line)
     checkpoint = folder.last_checkpoint()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(folder.student))
     folder.save_weights(trainer.weights_of, trainer.best)
+    _sampled(trainer, folder, AFTER)
     _panel(trainer, folder, AFTER)
-
-
-def _warn_of(name: str, teacher: Panel, student: Panel) -> None:
-    if teacher.success.value <= student.success.value:
-        say(
-            f"{name} is no better than the student already is, so it can hardly teach it; train it longer (stages.teacher), or give "
-            f"teachers.{name} a better model"
-        )
 
 
 def _result(folder: RunFolder, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Result:
@@ -216,11 +211,24 @@ def free_folder(parent: Path, stem: str) -> Path:
     return next(path for n in range(1, 100_000) if not (path := parent / f"{stem}-{n}").exists())
 
 
-def _panel(trainer: AgentOPDTrainer, folder: RunFolder, name: str, actor: str = "student") -> Panel:
-    panel = trainer.play_panel(actor=actor)
+def _panel(
+    trainer: AgentOPDTrainer, folder: RunFolder, name: str, actor: str = STUDENT, sampled: int | None = None
+) -> Panel:
+    """The panel that the folder keeps under ``name``; played and kept where it has none."""
+    kept = folder.load_panels().get(name)
+    if kept is not None:
+        return kept
+    panel = trainer.play_panel(sampled, actor=actor, sampled=sampled is not None)
     folder.save_panel(name, panel)
-    say(f"{name}: success {panel.success.text()} on {panel.success.n} held-out tasks")
+    how = "" if sampled is None else ", sampled as in training"
+    say(f"{name}: success {panel.success.text()} on {panel.success.n} held-out tasks{how}")
     return panel
+
+
+def _sampled(trainer: AgentOPDTrainer, folder: RunFolder, name: str) -> None:
+    """Plays the panel ``name`` once more, on the first ``evaluation.sampled`` of its tasks and as the rollout samples."""
+    if count := trainer.config.evaluation.sampled:
+        _panel(trainer, folder, name + SAMPLED, sampled=count)
 
 
 @attended()

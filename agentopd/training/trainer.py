@@ -28,6 +28,7 @@ from agentopd.rollout.policy import EXPERT
 from agentopd.training.arguments import AgentOPDConfig, settled
 from agentopd.training.build import Load, build_panel, build_river, panel_size, with_env
 from agentopd.training.checkpoints import RIVER, STATE, difference, loading, river_of, river_text
+from agentopd.training.depths import depth_metrics
 from agentopd.training.folder import RunFolder, write_atomically
 from agentopd.training.learner import Learner, save_batch
 from agentopd.training.recorder import Recorder
@@ -143,7 +144,8 @@ class AgentOPDTrainer(Trainer):
             outputs.append((batch.row_A, output.signals))
         signals = self.learner.gather(len(prepared.rows), outputs)
         seen = self.learner.metrics(prepared, signals, batches)
-        self.step_metrics = {**prefixed("rollout/", drawn.metrics), **seen, IDLE_STEPS: float(idle_steps)}
+        depths = depth_metrics([record.trajectory for record in drawn.records], prepared.rows, signals)
+        self.step_metrics = {**prefixed("rollout/", drawn.metrics), **seen, **depths, IDLE_STEPS: float(idle_steps)}
         self.river.learned({"loss": total, **self.step_metrics})
         self.recorder.keep(drawn, prepared, signals)
         return torch.tensor(total, device=self.args.device)
@@ -194,13 +196,16 @@ class AgentOPDTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def play_panel(self, tasks: int | None = None, actor: str = STUDENT, split: str = "evaluation") -> Panel:
+    def play_panel(
+        self, tasks: int | None = None, actor: str = STUDENT, split: str = "evaluation", sampled: bool = False
+    ) -> Panel:
         """Plays the fixed panel of held-out tasks.
 
         Args:
             tasks: How many; by default ``evaluation.tasks``.
             actor: The student, a teacher that can act, or ``expert``, the environments' own.
             split: Which tasks.
+            sampled: Whether actions are drawn as in training, rather than at ``evaluation.temperature``.
 
         Raises:
             ConfigError: ``tasks`` is below 1, or nobody who can act is called ``actor``.
@@ -210,9 +215,8 @@ class AgentOPDTrainer(Trainer):
         if actor not in models:
             raise ConfigError(f"actor={actor!r}: nobody who can act is called so; there are: {', '.join(models)}")
         with self._watch("panel", count) as on_done:
-            return build_panel(
-                self.config, models[actor], self.river.chat, count, split, on_done, teacher.hint if teacher else None
-            )
+            hint = teacher.hint if teacher else None
+            return build_panel(self.config, models[actor], self.river.chat, count, split, on_done, sampled, hint)
 
     def _acting(self) -> dict[str, PreTrainedModel | None]:
         """Who can act, each with its model; the environments' expert has none."""

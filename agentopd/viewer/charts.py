@@ -13,6 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 INK, GRID = "#000001", "#000002"
 STUDENT, BEFORE, TEACHER, OTHER = "#000011", "#000012", "#000013", "#000014"
+LEGEND = 80
+"""Letters that a line of the legend has room for; a mark and its gap count as six."""
+
 _VARIABLES = {
     INK: "--muted",
     GRID: "--line",
@@ -43,7 +46,7 @@ _STYLE: Mapping[Any, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points of one colour, with a band or error bars where ``low`` and ``high`` are given."""
+    """Points of one colour, with a band or error bars where ``low`` and ``high`` are given. Without a label no legend names it."""
 
     label: str
     x: Sequence[float]
@@ -54,8 +57,18 @@ class Series:
     dashed: bool = False
 
 
-def lines(title: str, series: Sequence[Series], x_label: str, y_label: str, share: bool = False) -> str:
-    """A line chart as SVG. A series of one point is a dot; ``share`` fixes the y axis to 0 to 1, in per cent."""
+def lines(
+    title: str,
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    share: bool = False,
+    marks: Mapping[int, str] | None = None,
+) -> str:
+    """A line chart as SVG.
+
+    A series of one point is a dot; ``share`` fixes the y axis to 0 to 1, in per cent; ``marks`` are the places that the x axis names.
+    """
     with matplotlib.rc_context(dict(_STYLE)):
         figure, axes = _frame(x_label, y_label, share)
         for one in series:
@@ -66,11 +79,13 @@ def lines(title: str, series: Sequence[Series], x_label: str, y_label: str, shar
                 label=one.label,
                 linestyle="--" if one.dashed else "-",
                 linewidth=1.6,
-                marker="o" if len(one.x) <= 12 and not one.dashed else None,
+                marker="o" if len(one.x) == 1 or (len(one.x) <= 12 and not one.dashed) else None,
                 markersize=3.5,
             )
             if one.low:
                 axes.fill_between(one.x, one.low, one.high, color=one.colour, alpha=0.15, linewidth=0)
+        if marks:
+            axes.set_xticks(list(marks), list(marks.values()))
         return _svg(title, figure, axes)
 
 
@@ -103,8 +118,10 @@ def _frame(x_label: str, y_label: str, share: bool) -> tuple[Figure, Axes]:
 
 
 def _svg(title: str, figure: Figure, axes: Axes) -> str:
-    if len(axes.get_legend_handles_labels()[1]) > 1:
-        figure.legend(loc="outside upper left", ncols=4, handlelength=1.2, columnspacing=1.2)
+    labels = axes.get_legend_handles_labels()[1]
+    if len(labels) > 1:
+        columns = max(min(4, LEGEND // (max(map(len, labels)) + 6)), 1)
+        figure.legend(loc="outside upper left", ncols=columns, handlelength=1.2, columnspacing=1.2)
     text = StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(text, format="svg", transparent=True, metadata=nothing)

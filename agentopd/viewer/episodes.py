@@ -1,4 +1,4 @@
-"""What the records of a run show: episodes before and after training, and how a signal depends on depth."""
+"""What the records of a run show: episodes before and after training."""
 
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import agentopd.viewer.charts as charts
-from agentopd.evaluation import by_depth
 from agentopd.objective.signals import LOSSES
 from agentopd.records import Records
 from agentopd.types import Record
-from agentopd.viewer.charts import OTHER, STUDENT, Series
-from agentopd.viewer.page import figure, missing
+from agentopd.viewer.page import missing
 from agentopd.viewer.transcript import Decode, Shading, episode
 
 SAMPLES = 2
@@ -50,41 +47,6 @@ def shading_name(signals: Iterable[str]) -> str:
     """The signal to shade by: what the first divergence, else the first loss, is called; empty without any."""
     names = list(signals)
     return next((name for kind in LOSSES for name in names if name.endswith(f"/{kind}")), "")
-
-
-def signal_by_depth(stored: Records | None) -> str:
-    """The mean of a signal at each turn, in the first and the last step that have signals, as HTML.
-
-    Raises:
-        RecordError: A file is damaged.
-    """
-    series, name = [], ""
-    steps = stored.signal_steps if stored else ()
-    for step, colour in dict(zip(steps[:1] + steps[-1:], (OTHER, STUDENT), strict=False)).items():
-        assert stored is not None
-        signals = stored.signals(step)
-        name = shading_name(signals)
-        if name:
-            points = by_depth(*_turns_of(stored.step(step), signals, name))
-            series.append(Series(f"step {step}", [d + 1 for d, _, _ in points], [m for _, m, _ in points], colour))
-    if not series:
-        return missing("No signals were recorded.")
-    chart = charts.lines(f"{escape(name)} by turn", series, "turn", f"mean {name}")
-    return figure(chart, f"Mean {name} of the tokens at each turn, in the first and the last recorded step.")
-
-
-def _turns_of(
-    step: Iterable[Record], signals: Mapping[str, NDArray[Any]], name: str
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The turn and the signal of every token that is in a trajectory's own segments."""
-    segments = {str(record.trajectory.key): record.trajectory.segments for record in step}
-    turns, values = [], []
-    for key, segment, index, value in zip(*(signals[k] for k in ("trajectory", "segment", "index", name)), strict=True):
-        own = segments.get(str(key), ())
-        if segment < len(own):
-            turns.append(int(own[segment].turn_T[index]))
-            values.append(float(value))
-    return np.array(turns, np.int64), np.array(values, np.float64)
 
 
 def _chosen(step: Iterable[Record], success: bool) -> list[Record]:

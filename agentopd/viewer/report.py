@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -12,14 +13,20 @@ import numpy as np
 import agentopd.viewer.charts as charts
 from agentopd import records
 from agentopd.errors import ConfigError, RecordError
-from agentopd.evaluation import Panel
+from agentopd.evaluation import Difference, Panel
 from agentopd.objective.signals import LOSSES
 from agentopd.viewer.charts import BEFORE, STUDENT, TEACHER, Series
-from agentopd.viewer.episodes import samples, signal_by_depth
+from agentopd.viewer.depths import depth_figures
+from agentopd.viewer.episodes import samples
 from agentopd.viewer.page import figure, grid, missing, page, table
 from agentopd.viewer.transcript import Decode
 
 BEFORE_PANEL, AFTER_PANEL = "student_before", "student_after"
+SAMPLED = "_sampled"
+"""Ends the name of a panel of the student whose actions were sampled as in training."""
+
+PAIRS = {AFTER_PANEL: BEFORE_PANEL, AFTER_PANEL + SAMPLED: BEFORE_PANEL + SAMPLED}
+"""The panels whose change is shown, and from which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +53,16 @@ def write_report(run_dir: str | Path) -> Path:
     run = _read(Path(run_dir))
     sections = [
         ("Result", _result(run)),
+        ("By family", _families(run)),
         ("Learning curve", _learning(run)),
         ("Loss", _losses(run)),
+        ("Rollouts", _rollouts(run)),
         ("By turn depth", _depths(run)),
         ("Errors", _errors(run)),
         ("Sample episodes", _guarded(lambda: samples(run.records, run.decode))),
         ("Configuration", _config(run)),
     ]
-    body = "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in sections)
+    body = "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in sections if content)
     problems = "".join(map(missing, run.problems))
     path = run.path / "report.html"
     title = run.path.resolve().name
@@ -138,28 +147,55 @@ def _facts(run: RunData) -> str:
 def _result(run: RunData) -> str:
     if not run.panels:
         return missing("No panel was played.")
-    before = run.panels.get(BEFORE_PANEL)
-    rows = [_result_row(name, panel, before) for name, panel in _main_panels(run)]
+    beside = (n for name, _ in _main_panels(run) for n in (name, name + SAMPLED) if n in run.panels)
+    shown = {name: run.panels[name] for name in beside}
+    rows = [_result_row(name, panel, run.panels.get(PAIRS.get(name, ""))) for name, panel in shown.items()]
     head = ("", "success, 95% interval", "change, paired", "reward", "turns", "failed", "tasks")
     return table(head, rows)
 
 
 def _main_panels(run: RunData) -> list[tuple[str, Panel]]:
-    """Before, after, then the teachers; the panels played on the way are not among them."""
+    """Before, after, then the teachers; not those played on the way, nor the student's sampled ones."""
     named = [name for name in (BEFORE_PANEL, AFTER_PANEL) if name in run.panels]
-    named += [name for name in run.panels if name not in named and not name.startswith("student@")]
+    others = [*named, *(name + SAMPLED for name in named)]
+    named += [name for name in run.panels if name not in others and not name.startswith("student@")]
     return [(name, run.panels[name]) for name in named]
 
 
 def _result_row(name: str, panel: Panel, before: Panel | None) -> list[str]:
     change = ""
-    if before is not None and name == AFTER_PANEL:
+    if before is not None:
         try:
             change = panel.change_from(before).text()
         except ConfigError:
             change = "other tasks"
     numbers = (f"{panel.mean_reward:.3g}", f"{panel.mean_turns:.3g}", str(panel.failed), str(panel.success.n))
     return [name.replace("_", " "), panel.success.text(), change, *numbers]
+
+
+def _families(run: RunData) -> str:
+    """A table of success by kind of task; empty where there is one kind only."""
+    panels = dict(_main_panels(run))
+    rates = {name: panel.by_family() for name, panel in panels.items()}
+    families = sorted({family for found in rates.values() for family in found})
+    if len(families) < 2:
+        return ""
+    before, after = panels.get(BEFORE_PANEL), panels.get(AFTER_PANEL)
+    gains: Mapping[str, Difference] = {}
+    if before is not None and after is not None:
+        with suppress(ConfigError):  # of other tasks, as the table above says
+            gains = after.changes_from(before)
+    rows = [
+        [
+            family,
+            *(found[family].text() if family in found else "" for found in rates.values()),
+            gains[family].text() if family in gains else "",
+            str(max(found[family].n for found in rates.values() if family in found)),
+        ]
+        for family in families
+    ]
+    names = [name.replace("_", " ") for name in panels]
+    return table(["", *names, "change of the student, paired", "tasks"], rows)
 
 
 def _learning(run: RunData) -> str:
@@ -210,6 +246,21 @@ def _losses(run: RunData) -> str:
     return grid(figures) if figures else missing("No train/loss was logged.")
 
 
+def _rollouts(run: RunData) -> str:
+    named = {
+        "rollout/truncated": ("episodes cut off", TEACHER),
+        "rollout/cut": ("turns cut off", BEFORE),
+        "rollout/parsed": ("actions that parse", STUDENT),
+    }
+    series = [one for name, (label, colour) in named.items() if (one := _metric(run, name, label, colour))]
+    if not series:
+        return missing("No rollout/parsed was logged.")
+    return figure(
+        charts.lines("Cut off and parsed", series, "optimiser step", "share", share=True),
+        "Shares of the episodes that a limit ended, of the turns cut at rollout.max_new_tokens, and of the actions in which every block is a call.",
+    )
+
+
 def _depths(run: RunData) -> str:
     colours = {BEFORE_PANEL: BEFORE, AFTER_PANEL: STUDENT}
     success, errors = [], []
@@ -224,7 +275,7 @@ def _depths(run: RunData) -> str:
         figure(charts.bars("Success by turns", success, "turns of the episode", "success", share=True), "Success of episodes by how many turns they took, with 95% intervals."),
         figure(charts.bars("Bad actions by turn", errors, "turn", "bad actions a turn"), "Bad actions at each turn of the panel's episodes."),
     ]  # fmt: skip
-    figures.append(_guarded(lambda: signal_by_depth(run.records)))
+    figures += depth_figures(run.metrics) or [missing("No depth/ metrics were logged.")]
     return grid(figures)
 
 

@@ -64,6 +64,23 @@ def test_a_tool_cannot_take_a_name_of_the_environment(name: str) -> None:
         type("Rude", (Door,), {name: tool(act)})
 
 
+def test_a_family_is_told_by_reset_alone() -> None:
+    class Doors(Door):
+        def start(self) -> str:
+            self.family = "oak" if self.np_random.random() < 0.5 else "steel"
+            return "A door."
+
+    doors = Doors()
+    told = [doors.reset(seed=seed)[1]["family"] for seed in range(8)]
+    assert set(told) == {"oak", "steel"}
+    assert "family" not in doors.step(call("knock"))[4]
+    assert "family" not in Door().reset(seed=0)[1]
+    wrong: Any = Door()
+    wrong.family = 7
+    with pytest.raises(EnvError, match=r"Door\.family must be text, the name of a kind of task, not 7"):
+        wrong.reset(seed=0)
+
+
 def test_privileged_facts_become_plain_data() -> None:
     class Odd(Door):
         def privileged(self) -> dict[Any, Any]:

@@ -125,6 +125,12 @@ class Deaf(Good):
         return super().reset(seed=123 if seed == 456 else seed, options=options)
 
 
+class Numbered(Good):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        observation, info = super().reset(seed=seed, options=options)
+        return observation, info | {"family": 3}
+
+
 class Rich(Good):
     """Rewards what is no number."""
 
@@ -304,6 +310,7 @@ def test_a_good_environment_passes(register: Callable[[type[TextEnv]], str]) -> 
         (Foolish, "was answered 'ok', the last of 1 turns"),
         (Clumsy, "seed 0, turn 1: "),
         (Clumsy, """was answered "unknown tool 'nam'; tools: look, name" (unknown_tool)"""),
+        (Numbered, "info['family'] must be text; seed 0, turn 0 gave 3"),
         (Rich, "a reward must be a finite number; seed 0, turn 1 gave 'high'"),
         (Infinite, "a reward must be a finite number; seed 0, turn 1 gave nan"),
         (Generous, "Generous: a reward must be a finite number, not 'high'"),

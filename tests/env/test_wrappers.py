@@ -150,6 +150,18 @@ def test_experts_and_prompts_are_seen_through_wrappers() -> None:
     assert "one at a time" in system_prompt(env)
 
 
+@pytest.mark.parametrize(("told", "found"), [({"family": "long"}, "long"), ({"family": 3}, None), ({}, None)])
+def test_a_face_passes_on_the_family_alone(told: dict[str, Any], found: str | None) -> None:
+    class Known(Corridor):
+        def reset(self, **kwargs: Any) -> Any:
+            observation, _ = super().reset(**kwargs)
+            return observation, told | {"secret": 7}
+
+    info = TextFace(Known(), actions=["left", "right"]).reset(seed=0)[1]
+    assert info.get("family") == found
+    assert "secret" not in info
+
+
 def test_a_face_for_any_discrete_environment() -> None:
     env = TextFace(Corridor(), actions=["left", "right"])
     observation, info = env.reset(seed=0)

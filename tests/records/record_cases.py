@@ -140,6 +140,7 @@ def records(draw: st.DrawFn, key: Key) -> Record:
         opening=tuple(draw(st.lists(messages(), max_size=2))),
         tools=tuple(draw(st.lists(MAPPING, max_size=2))),
         origin=draw(st.none() | st.builds(Key, NAME, st.integers(0, 9), st.integers(0, 9))),
+        family=draw(st.just("") | NAME),
     )
     return Record(trajectory, tuple(draw(st.lists(annotations(len(taken)), max_size=2))))
 

@@ -311,6 +311,19 @@ def test_a_file_that_was_rewritten_with_fewer_columns_is_named(tmp_path: Path, n
         read.tokens("run/1/0/0")
 
 
+def test_a_file_that_was_written_before_there_were_families_is_read(tmp_path: Path) -> None:
+    _filled(tmp_path, steps=2, each=1)
+    path = tmp_path / "records" / "step-000001.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["family"]), path)
+    new = Record(replace(plain_record(2, 0).trajectory, family="gcd"))
+    RecordWriter(tmp_path).write(2, [new])
+    read = records.open(tmp_path)
+    assert list(read) == [plain_record(0, 0), plain_record(1, 0), new]
+    assert read["run/1/0/0"] == plain_record(1, 0)
+    assert [row["family"] for row in read.table().to_pylist()] == ["", "", "gcd"]
+    assert read.table(["family"]).to_pydict() == {"family": ["", "", "gcd"], "superseded": [0, 0, 0]}
+
+
 def test_a_version_that_is_no_text_is_named(tmp_path: Path) -> None:
     _filled(tmp_path)
     path = tmp_path / "records" / "step-000001.parquet"

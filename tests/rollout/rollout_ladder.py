@@ -22,9 +22,9 @@ class Ladder(TextEnv):
 
     instructions = "Climb the ladder."
 
-    def __init__(self, trouble: str = "", wordy: bool = False) -> None:
+    def __init__(self, trouble: str = "", wordy: bool = False, kind: str = "") -> None:
         super().__init__()
-        self.trouble, self.wordy = trouble, wordy
+        self.trouble, self.wordy, self.family = trouble, wordy, kind
 
     def start(self) -> str:
         if self.trouble == "reset":
@@ -78,13 +78,13 @@ class Plain(gymnasium.Env[str, str]):
     observation_space = TextSpace()
     action_space = TextSpace()
 
-    def __init__(self, reward: float = 0.5) -> None:
-        self.reward = reward
+    def __init__(self, reward: float = 0.5, family: Any = "") -> None:
+        self.reward, self.family = reward, family
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
         self.count = 0
-        return "Say something.", {}
+        return "Say something.", {"family": self.family}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         self.count += 1

@@ -290,4 +290,28 @@ def test_metrics_by_hand() -> None:
     assert metrics["errors/no_call"] == 1.0
     assert metrics["stop/turn_limit"] == metrics["stop/terminated"] == 0.5
     assert metrics["drift/clean"] == (len(turns) - 2) / 2
+    assert metrics["truncated"] == 0.5
     assert metrics["failures"] == metrics["cut"] == 0.0
+    assert metrics["parsed"] == 1.0
+
+
+def test_what_is_cut_off_and_what_parses_by_hand() -> None:
+    """Of three turns one has a malformed block, one is cut before its call is whole, which is malformed as well, one has no block."""
+    cut = say(CLIMB)[:3]
+    policy = ScriptedPolicy([say("<tool_call>{</tool_call>"), cut, say("Well.")])
+    settings = ROOMY.model_copy(update={"max_turns": 3})
+    metrics = rollout_metrics(collect(assignments(), {"student": policy}, chat(), settings))
+    assert metrics["parsed"] == pytest.approx(1 / 3)
+    assert metrics["cut"] == pytest.approx(1 / 3)
+    assert metrics["truncated"] == metrics["stop/turn_limit"] == 1.0
+
+
+def test_the_family_that_reset_tells_is_kept() -> None:
+    assert play(CLIMB, kind="short").family == "short"
+    assert play(CLIMB).family == ""
+    failed = play(CLIMB, kind=3).failure
+    assert failed is not None
+    assert "Ladder.family must be text" in failed.message
+    plain = play("Hello.", env=PLAIN, family=["a"]).failure
+    assert plain is not None
+    assert "info['family'] must be text, the name of a kind of task, not ['a']" in plain.message

@@ -86,6 +86,9 @@ def test_a_run_of_one_step_leaves_everything_behind(tmp_path: Path, capsys: pyte
     result = train(cases.tiny(steps=1), run)
     assert list(result.panels) == ["student_before", "teacher", "student_after"]
     assert "teacher is no better than the student already is, so it can hardly teach it" in capsys.readouterr().err
+    assert {"rollout/truncated", "rollout/parsed", "depth/tokens/1", "depth/errors/1"} <= result.metrics.keys()
+    by_turn = {f"depth/{name}/1" for name in ("loss/divergence", "student_entropy", "teacher_entropy/teacher")}
+    assert by_turn <= result.metrics.keys()
     assert {path.name for path in run.iterdir()} >= {
         "config.yaml",
         "metrics.jsonl",
@@ -99,3 +102,24 @@ def test_a_run_of_one_step_leaves_everything_behind(tmp_path: Path, capsys: pyte
     assert result.run_dir == run
     assert result.metrics["step"] == 1
     assert records.open(run).signal_steps == (0,)
+
+
+def test_the_student_is_played_sampled_beside_greedy_where_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, config = tmp_path / "run", cases.tiny("evaluation.sampled=3", "rollout.temperature=0.7", steps=1)
+    panels = train(config, run).panels
+    order = ["student_before", "student_before_sampled", "teacher", "student_after_sampled", "student_after"]
+    assert list(panels) == order
+    for when in ("student_before", "student_after"):
+        sampled, greedy = panels[f"{when}_sampled"], panels[when]
+        assert [e.task for e in sampled.episodes] == [e.task for e in greedy.episodes][:3]
+        assert [e.errors for e in sampled.episodes] != [e.errors for e in greedy.episodes][:3]
+    said = capsys.readouterr().err
+    assert "student_after_sampled: success 0.0% [0.0, 56.1] on 3 held-out tasks, sampled as in training" in said
+    kept = json.loads((run / "panels.json").read_text())
+    (run / "panels.json").write_text(
+        json.dumps({n: kept[n] for n in order[:2]})
+    )  # as after a kill, with no checkpoint since
+    train(config, run, resume=True)
+    assert json.loads((run / "panels.json").read_text()) == kept
