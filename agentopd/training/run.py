@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from agentopd.adapters import is_wrapped
 from agentopd.chat import Chat
 from agentopd.config import STUDENT, Config
 from agentopd.config.shipped import load_recipe
@@ -25,7 +26,14 @@ from agentopd.training.display import attended, say, watch
 from agentopd.training.folder import RunFolder, require_free
 from agentopd.training.interruption import resumable
 from agentopd.training.lock import held
-from agentopd.training.preflight import check_experts, check_models, check_prompts, check_teachers, without_experts
+from agentopd.training.preflight import (
+    check_adapter,
+    check_experts,
+    check_models,
+    check_prompts,
+    check_teachers,
+    without_experts,
+)
 from agentopd.training.roles import named_teachers
 from agentopd.training.stages import student_of, teacher_of, tokenizer_of
 from agentopd.training.trainer import AgentOPDTrainer
@@ -116,6 +124,7 @@ def _preflight(config: Config, folder: RunFolder, resume: bool) -> PreTrainedTok
         with loading(checkpoint, "its tokenizer"):
             tokenizer = load_tokenizer(str(checkpoint))
     check_models(config, tokenizer)
+    check_adapter(config, tokenizer)
     try_own_parts(config, len(tokenizer))
     check_prompts(config, tokenizer)
     return tokenizer
@@ -132,9 +141,19 @@ def _train(trainer: AgentOPDTrainer, folder: RunFolder, step: int) -> None:
                 _warn_of(name, _panel(trainer, folder, name, actor=name), before)
     checkpoint = folder.last_checkpoint()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    trainer.save_model(str(folder.student))
+    _save(trainer, folder)
     folder.save_weights(trainer.weights_of, trainer.best)
     _panel(trainer, folder, AFTER)
+
+
+def _save(trainer: AgentOPDTrainer, folder: RunFolder) -> None:
+    """The student as a plain model; beside it, where one was trained, the adapter alone, which is what is pushed then."""
+    if is_wrapped(trainer.student):
+        trainer.save_model(str(folder.adapter))
+        trainer.merge()
+        trainer.save_model(str(folder.student), _internal_call=True)
+    else:
+        trainer.save_model(str(folder.student))
 
 
 def _warn_of(name: str, teacher: Panel, student: Panel) -> None:

@@ -1,0 +1,131 @@
+"""Adapters, by PEFT: put around a model, merged into its weights, read from a folder."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from agentopd.errors import ConfigError, first_line
+
+CONFIG = "adapter_config.json"
+
+
+def is_adapter(name: str) -> bool:
+    """Whether ``name`` is a folder with an adapter alone."""
+    folder = Path(name).expanduser()
+    return (folder / CONFIG).exists() and not (folder / "config.json").exists()
+
+
+def base_of(name: str) -> str:
+    """The model that the adapter in the folder ``name`` was trained on, as it says itself.
+
+    Raises:
+        ConfigError: It does not say.
+    """
+    file = Path(name).expanduser() / CONFIG
+    try:
+        base = json.loads(file.read_bytes())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"model={name!r}: {file} cannot be read: {first_line(error)}; restore it") from None
+    if not isinstance(base, str) or not base:
+        raise ConfigError(
+            f"model={name!r} is an adapter that names no base model; put base_model_name_or_path into {file}, or give a "
+            "model into which it has been merged"
+        )
+    return base
+
+
+def with_adapter(base: PreTrainedModel, name: str) -> PreTrainedModel:
+    """``base`` with the adapter in the folder ``name`` merged into its weights.
+
+    Raises:
+        ConfigError: The adapter cannot be read, or was trained on another model than ``base``.
+    """
+    from peft import PeftConfig, get_peft_model  # heavy, and only needed here
+
+    folder = str(Path(name).expanduser())
+    try:
+        with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
+            model = get_peft_model(base, PeftConfig.from_pretrained(folder))
+        loaded = model.load_adapter(folder, model.active_adapter)
+        problem = _mismatch(loaded.missing_keys, loaded.unexpected_keys)
+    except Exception as error:  # damage shows itself as nearly anything, and so does a base of another shape
+        problem = first_line(error)
+    if problem:
+        raise ConfigError(
+            f"model={name!r}: the adapter does not fit its base {base.name_or_path!r}: {problem}; give the model it was trained "
+            f"on as base_model_name_or_path in {Path(folder) / CONFIG}, or a model into which it has been merged"
+        )
+    return merged(model)
+
+
+def _mismatch(missing: list[str], unexpected: list[str]) -> str:
+    if missing:
+        return f"it has no weights for {missing[0]}"
+    return f"the base has no place for {unexpected[0]}" if unexpected else ""
+
+
+def adapted(model: PreTrainedModel, peft_config: Any, seed: int, key: str = "peft_config") -> Any:
+    """``model`` inside a new adapter, whose weights depend on ``seed`` alone.
+
+    Args:
+        model: What stays as it is; the adapter's layers are put into it.
+        peft_config: A configuration of PEFT's.
+        seed: Of the adapter's weights. No global random generator moves.
+        key: What the message calls ``peft_config``.
+
+    Raises:
+        ConfigError: The adapter does not fit the model.
+    """
+    from peft import get_peft_model  # heavy, and only needed here
+
+    if is_wrapped(model):
+        raise ConfigError(
+            f"{key}: the model is inside an adapter already; leave {key} out to train that one, or merge it first "
+            "(model.merge_and_unload())"
+        )
+    if getattr(peft_config, "is_prompt_learning", False):
+        raise ConfigError(
+            f"{key}: {type(peft_config).__name__} puts made-up tokens before what the student reads, which would then be another "
+            "text than the teacher's; use an adapter inside the layers, such as LoraConfig"
+        )
+    listed = getattr(peft_config, "target_modules", None)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            wrapped = get_peft_model(model, peft_config)
+        unmatched = [] if isinstance(listed, str) else _unmatched(listed or (), wrapped)
+        problem = f"it has no module called {unmatched[0]!r}" if unmatched else ""
+    except Exception as error:  # PEFT raises ValueError, TypeError and others over a configuration that does not fit
+        problem = first_line(error).rstrip(".")
+    if problem:
+        raise ConfigError(
+            f"{key}: no such adapter for {type(model).__name__}: {problem}; give target_modules that the model has, or all-linear"
+        )
+    return wrapped
+
+
+def _unmatched(listed: Iterable[str], wrapped: Any) -> list[str]:
+    """Those listed names that are no layer's: PEFT minds only where all are."""
+    targeted = wrapped.base_model.targeted_module_names
+    return [name for name in listed if not any(f".{target}".endswith(f".{name}") for target in targeted)]
+
+
+def is_wrapped(model: Any) -> bool:
+    """Whether ``model`` is one of PEFT's, around another."""
+    from peft import PeftModel  # heavy, and only needed here
+
+    return isinstance(model, PeftModel)
+
+
+def merged(model: Any) -> PreTrainedModel:
+    """The model inside an adapter, the adapter's change added to its weights; in place. A plain model stays what it is."""
+    if not is_wrapped(model):
+        return model  # type: ignore[no-any-return]
+    plain: PreTrainedModel = model.merge_and_unload()
+    nn.Module.requires_grad_(plain)
+    return plain
