@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def adapted(model: PreTrainedModel, peft_config: Any, seed: int, key: str = "pef
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            wrapped = get_peft_model(model, peft_config)
+            wrapped = get_peft_model(model, deepcopy(peft_config))  # it writes into it
         unmatched = [] if isinstance(listed, str) else _unmatched(listed or (), wrapped)
         problem = f"it has no module called {unmatched[0]!r}" if unmatched else ""
     except Exception as error:  # PEFT raises ValueError, TypeError and others over a configuration that does not fit

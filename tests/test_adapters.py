@@ -9,7 +9,7 @@ import peft
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from agentopd.adapters import adapted, merged
 from agentopd.chat.tokenizer import build_tokenizer
@@ -32,7 +32,8 @@ ALL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 
 
 def _lora(**settings: Any) -> LoraConfig:
-    return LoraConfig(**{"r": 2, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | settings)
+    given: dict[str, Any] = {"r": 2, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | settings
+    return LoraConfig(**given)
 
 
 @pytest.fixture
@@ -55,13 +56,15 @@ def adapter(base: Path, tmp_path: Path) -> Path:
 
 
 def test_all_linear_leaves_the_output_head_out() -> None:
-    model = new_model(TINY, TOKENIZER, 0)
-    untied = LlamaForCausalLM(type(model.config)(**{**model.config.to_dict(), "tie_word_embeddings": False}))
-    for plain in (model, untied):
-        wrapped = adapted(plain, _lora(), seed=0)
+    tied: Any = new_model(TINY, TOKENIZER, 0)
+    untied: Any = LlamaForCausalLM(LlamaConfig(**{**tied.config.to_dict(), "tie_word_embeddings": False}))  # type: ignore[no-untyped-call]
+    given = _lora()
+    for plain in (tied, untied):
+        wrapped = adapted(plain, given, seed=0)
         trained = {name.split(".")[-4] for name, p in wrapped.named_parameters() if p.requires_grad}
         assert trained == ALL
         assert head_of(wrapped).weight_V_H is plain.get_output_embeddings().weight
+    assert given.target_modules == "all-linear"  # what a person gave stays as it was
 
 
 def test_an_adapters_weights_depend_on_its_seed_alone() -> None:

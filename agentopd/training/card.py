@@ -1,7 +1,7 @@
 """The model card: the README that is pushed with a student."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,24 +48,22 @@ def card(
         adapter: Whether the files are an adapter beside ``base``.
         metadata: What else the card's head holds, such as ``license``; ``tags`` come after our own.
     """
-    metadata["tags"] = tags_with(metadata.get("tags"))
-    on_hub = _HUB_ID.fullmatch(base) and not Path(base).exists()
-    data = ModelCardData(
-        **({"base_model": base} if on_hub else {}),
-        **{
-            "library_name": "peft" if adapter else "transformers",
-            "pipeline_tag": "text-generation",
-            "model_name": name,
-        },
-        **{key: value for key, value in metadata.items() if value is not None},
-    )
+    on_hub = _HUB_ID.fullmatch(base) is not None and not Path(base).exists()
+    head = metadata | {
+        "tags": tags_with(metadata.get("tags")),
+        "base_model": base if on_hub else None,
+        "library_name": "peft" if adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "model_name": name,
+    }
+    data = ModelCardData(**{key: value for key, value in head.items() if value is not None})
     text = _TEXT.format(
         name=name,
         envs=", ".join(env.id for env in config.envs),
         base=base if on_hub else "weights that are not on the hub",
         steps=steps,
         success="" if best is None else f"\n- Best validation success: {best[1]:.3f}, after step {best[0]}",
-        method=write(_without_defaults(config)),
+        method=write({"objective": config.objective.model_dump(mode="json", exclude={"notes"})}),
         versions=_versions(adapter),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
@@ -75,10 +73,6 @@ def tags_with(given: str | Sequence[str] | None) -> list[str]:
     """Our tags, then those ``given``."""
     more = [given] if isinstance(given, str) else [*(given or ())]
     return list(dict.fromkeys([*TAGS, *more]))
-
-
-def _without_defaults(config: Config) -> Mapping[str, Any]:
-    return {"objective": config.objective.model_dump(mode="json", exclude_defaults=True)}
 
 
 def _versions(adapter: bool) -> str:

@@ -110,7 +110,7 @@ def check_adapter(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
         model = new_model(student.new, tokenizer, config.seed)
     else:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config_of(str(student.model)))
+            model = AutoModelForCausalLM.from_config(config_of(str(student.model)))  # type: ignore[no-untyped-call]
     key = f"train.lora.target_modules={lora.target_modules!r}"
     wrapped = adapted(model, peft_config_of(lora), config.seed, key)
     try:

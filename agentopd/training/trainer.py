@@ -293,8 +293,9 @@ class AgentOPDTrainer(Trainer):
 
         A student without an adapter is returned as it is.
         """
-        self.student = self.model = self.model_wrapped = merged(self.student)
-        return self.student
+        plain = merged(self.student)
+        self.student = self.model = self.model_wrapped = plain
+        return plain
 
     def create_model_card(
         self,
@@ -321,13 +322,14 @@ class AgentOPDTrainer(Trainer):
             dataset: As ``language``.
             dataset_args: Not used.
         """
-        place = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        output = Path(str(self.args.output_dir))
+        place = self.args.hub_model_id or output.absolute().name
         base = finetuned_from or self.student.name_or_path
         adapter = is_wrapped(self.student)
         metadata = {"language": language, "license": license, "tags": tags, "datasets": dataset}
         name = model_name or place.split("/")[-1]
         made = card(self.config, name, base, self.state.global_step, self.best, adapter, **metadata)
-        made.save(Path(self.args.output_dir) / "README.md")
+        made.save(output / "README.md")
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         self.create_model_card()  # transformers pushes checkpoints without one

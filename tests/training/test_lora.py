@@ -78,6 +78,7 @@ def test_the_cold_start_trains_an_adapter_and_keeps_plain_weights(
 
 def test_a_cold_start_is_known_by_its_adapter_and_a_teacher_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, set[str]] = {"cold-start": set(), "teacher": set()}
+    cases.tokenizer()  # is one of the stages
 
     def ask(cache: str, name: str, content: Any, *rest: Any) -> Path:
         asked[name].add(json.dumps(content, default=str, sort_keys=True))
