@@ -1,73 +1,132 @@
-"""Frozen models, and a model seen without its adapter: the same weights, twice."""
+"""Adapters, by PEFT: put around a model, merged into its weights, read from a folder."""
 
-import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, cast
+import json
+from collections.abc import Iterable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
+
+from agentopd.errors import ConfigError, first_line
+
+CONFIG = "adapter_config.json"
 
 
-def frozen(model: PreTrainedModel) -> PreTrainedModel:
-    """``model`` itself, from now on without gradients and in evaluation mode."""
-    model.requires_grad_(False).train(False)
-    return model
+def is_adapter(name: str) -> bool:
+    """Whether ``name`` is a folder with an adapter alone."""
+    folder = Path(name).expanduser()
+    return (folder / CONFIG).exists() and not (folder / "config.json").exists()
 
 
-def initial(student: PreTrainedModel) -> PreTrainedModel:
-    """The student as it is now, whatever is trained later: without its adapter where it has one, else a frozen copy."""
-    if hasattr(student, "disable_adapter"):
-        return cast(PreTrainedModel, AdapterOff(student))
-    return frozen(copy.deepcopy(student))
+def base_of(name: str) -> str:
+    """The model that the adapter in the folder ``name`` was trained on, as it says itself.
 
-
-class AdapterOff(nn.Module):
-    """A PEFT model whose forward leaves its adapter out. It owns nothing: the weights are those of the model it was given."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self._model = (model,)  # in a tuple, so that its parameters are not this module's to freeze, move or save
-
-    @property
-    def config(self) -> PretrainedConfig:
-        """Of the model."""
-        config: PretrainedConfig = self._model[0].config
-        return config
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        device: torch.device = self._model[0].device
-        return device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        dtype: torch.dtype = self._model[0].dtype
-        return dtype
-
-    def get_output_embeddings(self) -> nn.Module:
-        """The model's output head."""
-        head: nn.Module = self._model[0].get_output_embeddings()
-        return head
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the model's own, in evaluation mode."""
-        [model] = self._model
-        with evaluating(model), model.disable_adapter():
-            return model(*args, **kwargs)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts every module of ``model`` into evaluation mode, and afterwards back exactly those that were training."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
+    Raises:
+        ConfigError: It does not say.
+    """
+    file = Path(name).expanduser() / CONFIG
     try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+        base = json.loads(file.read_bytes())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"model={name!r}: {file} cannot be read: {first_line(error)}; restore it") from None
+    if not isinstance(base, str) or not base:
+        raise ConfigError(
+            f"model={name!r} is an adapter that names no base model; put base_model_name_or_path into {file}, or give a "
+            "model into which it has been merged"
+        )
+    return base
+
+
+def with_adapter(base: PreTrainedModel, name: str) -> PreTrainedModel:
+    """``base`` with the adapter in the folder ``name`` merged into its weights.
+
+    Raises:
+        ConfigError: The adapter cannot be read, or was trained on another model than ``base``.
+    """
+    from peft import PeftConfig, get_peft_model  # heavy, and only needed here
+
+    folder = str(Path(name).expanduser())
+    try:
+        with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
+            model = get_peft_model(base, PeftConfig.from_pretrained(folder))
+        loaded = model.load_adapter(folder, model.active_adapter)
+        problem = _mismatch(loaded.missing_keys, loaded.unexpected_keys)
+    except Exception as error:  # damage shows itself as nearly anything, and so does a base of another shape
+        problem = first_line(error)
+    if problem:
+        raise ConfigError(
+            f"model={name!r}: the adapter does not fit its base {base.name_or_path!r}: {problem}; give the model it was trained "
+            f"on as base_model_name_or_path in {Path(folder) / CONFIG}, or a model into which it has been merged"
+        )
+    return merged(model)
+
+
+def _mismatch(missing: list[str], unexpected: list[str]) -> str:
+    if missing:
+        return f"it has no weights for {missing[0]}"
+    return f"the base has no place for {unexpected[0]}" if unexpected else ""
+
+
+def adapted(model: PreTrainedModel, peft_config: Any, seed: int, key: str = "peft_config") -> Any:
+    """``model`` inside a new adapter, whose weights depend on ``seed`` alone.
+
+    Args:
+        model: What stays as it is; the adapter's layers are put into it.
+        peft_config: A configuration of PEFT's.
+        seed: Of the adapter's weights. No global random generator moves.
+        key: What the message calls ``peft_config``.
+
+    Raises:
+        ConfigError: The adapter does not fit the model.
+    """
+    from peft import get_peft_model  # heavy, and only needed here
+
+    if is_wrapped(model):
+        raise ConfigError(
+            f"{key}: the model is inside an adapter already; leave {key} out to train that one, or merge it first "
+            "(model.merge_and_unload())"
+        )
+    if getattr(peft_config, "is_prompt_learning", False):
+        raise ConfigError(
+            f"{key}: {type(peft_config).__name__} puts made-up tokens before what the student reads, which would then be another "
+            "text than the teacher's; use an adapter inside the layers, such as LoraConfig"
+        )
+    listed = getattr(peft_config, "target_modules", None)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            wrapped = get_peft_model(model, deepcopy(peft_config))  # it writes into it
+        unmatched = [] if isinstance(listed, str) else _unmatched(listed or (), wrapped)
+        problem = f"it has no module called {unmatched[0]!r}" if unmatched else ""
+    except Exception as error:  # PEFT raises ValueError, TypeError and others over a configuration that does not fit
+        problem = first_line(error).rstrip(".")
+    if problem:
+        raise ConfigError(
+            f"{key}: no such adapter for {type(model).__name__}: {problem}; give target_modules that the model has, or all-linear"
+        )
+    return wrapped
+
+
+def _unmatched(listed: Iterable[str], wrapped: Any) -> list[str]:
+    """Those listed names that are no layer's: PEFT minds only where all are."""
+    targeted = wrapped.base_model.targeted_module_names
+    return [name for name in listed if not any(f".{target}".endswith(f".{name}") for target in targeted)]
+
+
+def is_wrapped(model: Any) -> bool:
+    """Whether ``model`` is one of PEFT's, around another."""
+    from peft import PeftModel  # heavy, and only needed here
+
+    return isinstance(model, PeftModel)
+
+
+def merged(model: Any) -> PreTrainedModel:
+    """The model inside an adapter, the adapter's change added to its weights; in place. A plain model stays what it is."""
+    if not is_wrapped(model):
+        return model  # type: ignore[no-any-return]
+    plain: PreTrainedModel = model.merge_and_unload()
+    nn.Module.requires_grad_(plain)
+    return plain

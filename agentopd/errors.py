@@ -50,3 +50,8 @@ def describe(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()
     except Exception:
         return type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of ``Type: message``: what a message repeats of an error of somebody else's."""
+    return describe(error).strip().partition("\n")[0]

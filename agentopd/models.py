@@ -9,17 +9,21 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from agentopd import gguf
+from agentopd.adapters import base_of, is_adapter, with_adapter
 from agentopd.chat import Chat
 from agentopd.chat.tokenizer import build_tokenizer
-from agentopd.errors import ConfigError
+from agentopd.errors import ConfigError, first_line
 from agentopd.objective.head import Head
 from agentopd.settings.choice import Settings
 
@@ -28,12 +32,15 @@ __all__ = [
     "NewModel",
     "build_tokenizer",
     "check_head",
+    "config_of",
     "head_of",
     "hidden_states",
     "load_model",
     "load_tokenizer",
     "new_model",
 ]
+
+_TOKENIZER = "tokenizer_config.json"
 
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 
@@ -62,7 +69,8 @@ class ModelConfig(Settings):
     """Which model: exactly one of ``model`` and ``new``."""
 
     model: str | None = Field(None, min_length=1)
-    """A hub id or a folder."""
+    """A hub id or a folder; a ``.gguf`` file, also as ``package:file.gguf`` inside an installed Python package; or the folder of
+    an adapter, which is merged into its base."""
     new: NewModel | None = None
     """Random weights instead."""
     dtype: Dtype = "float32"
@@ -78,7 +86,7 @@ class ModelConfig(Settings):
 
 
 def load_model(config: ModelConfig) -> PreTrainedModel:
-    """Loads a causal language model, in evaluation mode, on the CPU.
+    """Loads a causal language model, in evaluation mode, on the CPU. The weights of a GGUF file are unpacked.
 
     Its head is tried with one small forward, where the attention runs on a CPU (``sdpa``, ``eager``).
 
@@ -90,17 +98,29 @@ def load_model(config: ModelConfig) -> PreTrainedModel:
         raise ConfigError(
             "load_model reads a hub id or folder, but the config says new; use new_model for random weights"
         )
+    if is_adapter(config.model):
+        return with_adapter(load_model(config.model_copy(update={"model": base_of(config.model)})), config.model)
     _check_folder(config.model, "config.json")
+    place, file = gguf.source(config.model)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            config.model,
+            place,
             dtype=getattr(torch, config.dtype),
             attn_implementation=config.attention,
             output_loading_info=True,
+            **file,
+            **(gguf.unpacking() if file else {}),
         )
     except Exception as error:  # loaders raise nearly anything over a file that is not what it should be
-        raise ConfigError(f"model={config.model!r} cannot be loaded: {_first_line(error)}") from error
+        raise ConfigError(f"model={config.model!r} cannot be loaded: {first_line(error)}") from error
     model: PreTrainedModel = loaded[0]
+    if file:
+        gguf.forget_blocks(model, config.model)
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ConfigError(
+            f"model={config.model!r} holds an adapter beside a model, or on the hub; give a folder with the adapter alone, or a "
+            "model into which it has been merged"
+        )
     report: Mapping[str, Any] = loaded[1]
     if report["missing_keys"] or report["mismatched_keys"]:
         lacking = sorted(map(str, report["missing_keys"] or report["mismatched_keys"]))
@@ -111,17 +131,38 @@ def load_model(config: ModelConfig) -> PreTrainedModel:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Loads the tokenizer of a hub id or folder.
+    """Loads the tokenizer of a hub id, a folder or a GGUF file; that of its base for an adapter without one.
 
     Raises:
         ConfigError: There is none.
     """
-    _check_folder(name, "tokenizer_config.json")
+    if is_adapter(name) and not (Path(name).expanduser() / _TOKENIZER).exists():
+        return load_tokenizer(base_of(name))
+    _check_folder(name, _TOKENIZER)
+    place, file = gguf.source(name)
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, **file)
     except Exception as error:  # as above
-        raise ConfigError(f"{name!r} has no tokenizer that can be loaded: {_first_line(error)}") from error
+        raise ConfigError(f"{name!r} has no tokenizer that can be loaded: {first_line(error)}") from error
+    tokenizer.name_or_path = name
     return tokenizer
+
+
+def config_of(name: str) -> PretrainedConfig:
+    """The configuration of a model's text, no weights read: of a hub id, a folder, a GGUF file, or an adapter's base.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if is_adapter(name):
+        return config_of(base_of(name))
+    _check_folder(name, "config.json")
+    place, file = gguf.source(name)
+    try:
+        found: PretrainedConfig = AutoConfig.from_pretrained(place, **file).get_text_config()
+    except Exception as error:  # as above
+        raise ConfigError(f"model={name!r} cannot be loaded: {first_line(error)}") from error
+    return found
 
 
 def new_model(
@@ -161,7 +202,7 @@ def new_model(
         try:
             model: PreTrainedModel = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
         except (ValueError, ImportError) as error:  # an attention that transformers, or this machine, does not have
-            raise ConfigError(f"attention={attention!r}: {_first_line(error)}") from error
+            raise ConfigError(f"attention={attention!r}: {first_line(error)}") from error
     nn.Module.to(model, getattr(torch, dtype))
     return nn.Module.eval(model)
 
@@ -231,11 +272,11 @@ def _inner(model: nn.Module) -> Any:
 def _check_folder(name: str, needed: str) -> None:
     """Names what is wrong with a local path, which transformers would take for a hub id."""
     folder = Path(name).expanduser()
+    if gguf.is_gguf(name):
+        return
     if not folder.exists() and (folder.is_absolute() or name.startswith((".", "~"))):
         raise ConfigError(f"model={name!r}: there is no such folder")
     if folder.is_dir() and not (folder / needed).exists():
-        raise ConfigError(f"model={name!r}: the folder has no {needed}; give one that save_pretrained wrote")
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().split("\n")[0]
+        raise ConfigError(
+            f"model={name!r}: the folder has no {needed}; give one that save_pretrained of a model and of its tokenizer wrote"
+        )

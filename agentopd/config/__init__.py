@@ -2,6 +2,6 @@
 
 from agentopd.config.loading import build, changed, dump, load_config
 from agentopd.config.root import STUDENT, Config
-from agentopd.config.sections import Fit, Stages, Train
+from agentopd.config.sections import Fit, Lora, Stages, Train
 
-__all__ = ["STUDENT", "Config", "Fit", "Stages", "Train", "build", "changed", "dump", "load_config"]
+__all__ = ["STUDENT", "Config", "Fit", "Lora", "Stages", "Train", "build", "changed", "dump", "load_config"]

@@ -37,6 +37,19 @@ class Stages(Settings):
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
+class Lora(Settings):
+    """An adapter of low-rank matrices beside the weights (LoRA, arXiv 2106.09685), by the names of ``peft.LoraConfig``."""
+
+    r: int = Field(32, ge=1)
+    """The rank."""
+    lora_alpha: int = Field(64, ge=1)
+    """The adapter counts ``lora_alpha / r``."""
+    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """On what the adapter reads, in the learner's forwards alone."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """The layers beside which it stands: ``all-linear`` (never the output head), the ends of their names, or a regular expression."""
+
+
 class Train(Settings):
     """How the objective is optimised."""
 
@@ -61,6 +74,8 @@ class Train(Settings):
     """Steps between panels; 0 for none."""
     save_every: int = Field(20, ge=0)
     """Steps between checkpoints; 0 for the last step's only."""
+    lora: Lora | None = None
+    """Trains an adapter, here and in the cold start; ``null`` trains all weights."""
     arguments: dict[str, Any] = {}
     """Further fields of transformers' TrainingArguments, such as ``report_to``."""
 

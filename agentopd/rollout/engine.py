@@ -7,8 +7,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from agentopd.adapters import evaluating
 from agentopd.errors import ConfigError, PolicyError
+from agentopd.freezing import evaluating
 from agentopd.rollout.batch import Batch, Row
 from agentopd.rollout.kv import Entry, is_plain
 from agentopd.rollout.masks import SUPPORTED

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from transformers import PreTrainedModel
 
-from agentopd.adapters import frozen
 from agentopd.chat import Hint
 from agentopd.errors import ConfigError, TeacherError
+from agentopd.freezing import frozen
 from agentopd.models import Dtype, ModelConfig, NewModel, head_of, hidden_states
 from agentopd.objective.chunked import statistics
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, tokens_of

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from agentopd.adapters import frozen
 from agentopd.chat import Hint
+from agentopd.freezing import frozen
 from agentopd.models import Dtype, ModelConfig, NewModel
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.local import reader

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self, cast, get_type_hints
 
 import torch
+from huggingface_hub import get_token
 from pydantic import TypeAdapter, ValidationError
 from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
@@ -131,6 +132,7 @@ def arguments(config: Config, output: Path | None) -> AgentOPDConfig:
         made = AgentOPDConfig(agentopd=config, **(defaults | dict(train.arguments)), **decided)
         # what the Trainer reads only once it is built, or at its first step, after the stages
         _require_trackers(made)
+        _require_hub(made, config)
         Trainer.get_optimizer_cls_and_kwargs(made)
         return made
     except ConfigError:
@@ -181,7 +183,7 @@ def _require_alone(processes: int) -> None:
     if processes > 1:
         raise ConfigError(
             f"WORLD_SIZE={processes}: each of {processes} processes would play and learn from the whole batch; more than one "
-            "process is not supported, so start agentopd without accelerate launch or torchrun"
+            "process is not supported, so start agentopd without accelerate launch or torchrun, or with --num_processes 1"
         )
 
 
@@ -195,6 +197,26 @@ def _require_trackers(args: AgentOPDConfig) -> None:
             raise ConfigError(
                 f"train.arguments.report_to={args.report_to}: {reason}; install and set up what it needs, or leave it out"
             ) from error
+
+
+def _require_hub(args: AgentOPDConfig, config: Config) -> None:
+    """Where a run is pushed: to a name of its own, by somebody who may, and only what works on another machine."""
+    if not args.push_to_hub:
+        return
+    key = "train.arguments.push_to_hub=True"
+    if args.hub_model_id is None:
+        raise ConfigError(f"{key}: give train.arguments.hub_model_id too, such as me/my-student")
+    if get_token() is None:
+        raise ConfigError(
+            f"{key}: nobody is logged in to the hub; set HF_TOKEN or log in by hf auth login, or leave it out and push the model in "
+            "RUN/student later"
+        )
+    if config.train.lora is not None and (config.stages.cold_start is not None or config.student.new is not None):
+        raise ConfigError(
+            f"{key}: with train.lora the adapter is pushed, and the weights it was trained beside are on this machine alone (they are "
+            "new, or after stages.cold_start); leave it out, and push the merged model in RUN/student when the run has finished, by "
+            "AutoModelForCausalLM.from_pretrained('RUN/student').push_to_hub('NAME')"
+        )
 
 
 def _require_schedule(args: AgentOPDConfig) -> None:
@@ -216,10 +238,10 @@ def _check(given: dict[str, Any], decided: Set[str]) -> None:
     known = {f.name for f in fields(TrainingArguments) if f.init}
     types = get_type_hints(TrainingArguments)
     for name, value in given.items():
-        if name.startswith("hub_") or (name == "push_to_hub" and value):
+        if name == "hub_token":
             raise ConfigError(
-                f"train.arguments.{name}={value!r}: a run is pushed to no hub; when it has finished, push the model in its folder "
-                "student/, by AutoModelForCausalLM.from_pretrained('RUN/student').push_to_hub('NAME')"
+                "train.arguments.hub_token: a configuration is kept in the run folder, where everyone reads it; leave it out, and "
+                "set the environment variable HF_TOKEN or log in by hf auth login"
             )
         if name in FIXED:
             raise ConfigError(f"train.arguments.{name}: the trainer needs {FIXED[name]!r}; leave it out")

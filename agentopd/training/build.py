@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from agentopd.adapters import initial
 from agentopd.chat import Chat, Hint
 from agentopd.config import STUDENT, Config, changed
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
+from agentopd.freezing import initial
 from agentopd.models import ModelConfig
 from agentopd.rollout import EnvConfig, Rollout, TaskStream, TransformersPolicy
 from agentopd.rollout.policy import EXPERT, Policy

@@ -23,6 +23,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.panels = self.path / "panels.json"
         self.student = self.path / "student"
+        self.adapter = self.path / "adapter"
         self.weights = self.path / "weights.json"
         self.records = self.path / "records"
         self.checkpoints = self.path / "checkpoints"

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoConfig, PreTrainedTokenizerBase
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from agentopd import env as environments
+from agentopd.adapters import adapted
 from agentopd.chat import Chat
-from agentopd.config import Config
+from agentopd.config import Config, Lora
 from agentopd.errors import ConfigError
-from agentopd.models import ModelConfig, load_tokenizer
+from agentopd.models import ModelConfig, config_of, head_of, load_tokenizer, new_model
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.policy import EXPERT
@@ -90,14 +93,40 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
         ConfigError: One is shorter than an episode may get, or a teacher reads other token ids than the student writes.
     """
     for key, model in {"student": config.student, **dict(_local_teachers(config))}.items():
-        longest, wanted = _positions(model), config.rollout.max_length
-        if longest is not None and longest < wanted:
-            raise ConfigError(
-                f"{key}: the model reads at most {longest} tokens, and rollout.max_length={wanted}; lower rollout.max_length, "
-                "or choose a model with more positions"
-            )
+        check_length(key, _positions(model), config.rollout.max_length)
         if key != "student" and model.model is not None:
-            _check_vocabulary(key, model.model, tokenizer)
+            check_vocabulary(key, model.model, tokenizer)
+
+
+def peft_config_of(lora: Lora) -> Any:
+    """``lora`` as PEFT's own."""
+    from peft import LoraConfig  # heavy, and only needed here
+
+    modules = lora.target_modules
+    plain = {**dict(lora), "target_modules": modules if isinstance(modules, str) else list(modules)}
+    return LoraConfig(task_type="CAUSAL_LM", **plain)
+
+
+def check_adapter(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Puts the adapter of ``train.lora`` around a student without weights.
+
+    Raises:
+        ConfigError: It does not fit, or is on the output head.
+    """
+    lora, student = config.train.lora, config.student
+    if lora is None:
+        return
+    if student.new is not None:
+        model = new_model(student.new, tokenizer, config.seed)
+    else:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config_of(str(student.model)))  # type: ignore[no-untyped-call]
+    key = f"train.lora.target_modules={lora.target_modules!r}"
+    wrapped = adapted(model, peft_config_of(lora), config.seed, key)
+    try:
+        head_of(wrapped)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
 
 
 def _local_teachers(config: Config) -> Iterator[tuple[str, ModelConfig]]:
@@ -119,16 +148,24 @@ def _positions(config: ModelConfig) -> int | None:
     """The longest sequence a model reads; ``None`` where it has no limit."""
     if config.new is not None:
         return config.new.max_positions
-    try:
-        found = AutoConfig.from_pretrained(str(config.model)).get_text_config()
-    except Exception as error:  # loaders raise nearly anything over a file that is not what it should be
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"model={config.model!r} cannot be loaded: {reason}") from error
-    return getattr(found, "max_position_embeddings", None)
+    return getattr(config_of(str(config.model)), "max_position_embeddings", None)
 
 
-def _check_vocabulary(key: str, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """A teacher's folder need not hold a tokenizer; where it does, every id must mean to it what it means to the student."""
+def check_length(key: str, longest: int | None, wanted: int) -> None:
+    """Raises ConfigError where the model ``key`` reads fewer tokens than ``rollout.max_length``, ``wanted``."""
+    if longest is not None and longest < wanted:
+        raise ConfigError(
+            f"{key}: the model reads at most {longest} tokens, and rollout.max_length={wanted}; lower rollout.max_length, "
+            "or choose a model with more positions"
+        )
+
+
+def check_vocabulary(key: str, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A teacher's folder need not hold a tokenizer; where it does, every id must mean to it what it means to the student.
+
+    Raises:
+        ConfigError: It does not.
+    """
     folder = Path(name).expanduser()
     if folder.is_dir() and not (folder / "tokenizer_config.json").exists():
         return

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from agentopd.adapters import is_wrapped
 from agentopd.chat import Chat
 from agentopd.config import STUDENT, Config
 from agentopd.config.shipped import load_recipe
@@ -26,7 +27,14 @@ from agentopd.training.folder import RunFolder, require_free
 from agentopd.training.gap import gap_lines
 from agentopd.training.interruption import resumable
 from agentopd.training.lock import held
-from agentopd.training.preflight import check_experts, check_models, check_prompts, check_teachers, without_experts
+from agentopd.training.preflight import (
+    check_adapter,
+    check_experts,
+    check_models,
+    check_prompts,
+    check_teachers,
+    without_experts,
+)
 from agentopd.training.roles import named_teachers
 from agentopd.training.stages import student_of, teacher_of, tokenizer_of
 from agentopd.training.trainer import AgentOPDTrainer
@@ -118,6 +126,7 @@ def _preflight(config: Config, folder: RunFolder, resume: bool) -> PreTrainedTok
         with loading(checkpoint, "its tokenizer"):
             tokenizer = load_tokenizer(str(checkpoint))
     check_models(config, tokenizer)
+    check_adapter(config, tokenizer)
     try_own_parts(config, len(tokenizer))
     check_prompts(config, tokenizer)
     return tokenizer
@@ -134,10 +143,20 @@ def _train(trainer: AgentOPDTrainer, folder: RunFolder, step: int) -> None:
                 say(line)
     checkpoint = folder.last_checkpoint()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    trainer.save_model(str(folder.student))
+    _save(trainer, folder)
     folder.save_weights(trainer.weights_of, trainer.best)
     _sampled(trainer, folder, AFTER)
     _panel(trainer, folder, AFTER)
+
+
+def _save(trainer: AgentOPDTrainer, folder: RunFolder) -> None:
+    """The student as a plain model; beside it, where one was trained, the adapter alone, which is what is pushed then."""
+    if is_wrapped(trainer.student):
+        trainer.save_model(str(folder.adapter))
+        trainer.merge()
+        trainer.save_model(str(folder.student), _internal_call=True)
+    else:
+        trainer.save_model(str(folder.student))
 
 
 def _result(folder: RunFolder, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Result:

@@ -1,6 +1,7 @@
 """The stages before training, each cached by the content of what decides it: a tokenizer, a fitted teacher, a cold start."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def student_of(config: Config, tokenizer: PreTrainedTokenizerBase, say: Say) -> 
 
 
 def teacher_of(config: Config, wanted: ModelConfig, tokenizer: PreTrainedTokenizerBase, say: Say) -> PreTrainedModel:
-    """A local teacher: loaded; or new, and fitted on the experts' traces where a stage does that."""
+    """A local teacher: loaded; or new, and fitted on the experts' traces, all of its weights, where a stage does that."""
+    config = config.model_copy(update={"train": config.train.model_copy(update={"lora": None})})
     stage = config.stages.teacher if wanted.new is not None else None
     seed = config.seed + 1  # so that it does not start as the student does
     return _fitted(config, wanted, seed, stage, "teacher", tokenizer, say)
@@ -84,7 +86,10 @@ def fresh(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) ->
 def fit(
     config: Config, stage: Fit, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, say: Say, what: str
 ) -> None:
-    """Supervised fine-tuning of ``model`` in place, on the expert's traces: the recipe ``sft`` in the ordinary trainer."""
+    """Supervised fine-tuning of ``model`` in place, on the expert's traces: the recipe ``sft`` in the ordinary trainer.
+
+    With ``train.lora`` an adapter is trained, and merged into the weights.
+    """
     chat = Chat(tokenizer, config.template_kwargs)
     played = traces(config, stage.episodes, chat, what, say)
     if stage.privileged:
@@ -97,6 +102,7 @@ def fit(
         warmup_steps=max(1, stage.steps // 20),
         max_tokens=config.train.max_tokens,
         layout=config.train.layout,
+        lora=config.train.lora,
         eval_every=0,
         save_every=0,
     )
@@ -104,7 +110,9 @@ def fit(
     staged = config.model_copy(update={"objective": objective, "train": train, "teachers": {}, "stages": Stages()})
     say(f"{what}: {stage.steps} steps of supervised fine-tuning on {len(played)} traces of the expert")
     args = arguments(staged, None)
-    AgentOPDTrainer(model, args, tokenizer, train_dataset=played, callbacks=[Progress(what)]).train()
+    trainer = AgentOPDTrainer(model, args, tokenizer, train_dataset=played, callbacks=[Progress(what)])
+    trainer.train()
+    trainer.merge()
 
 
 EPISODE = {"max_new_tokens", "max_length", "max_turns", "on_overflow", "temperature"}
@@ -115,8 +123,14 @@ def _decides_fit(config: Config, stage: Fit, tokenizer: PreTrainedTokenizerBase)
     """What decides the outcome of :func:`fit`, beside the weights it starts from; micro-batches by rounding alone."""
     tokens = [tokenizer.get_vocab(), tokenizer.chat_template, config.template_kwargs]
     batches = [config.train.max_tokens, config.train.layout]
+    lora = config.train.lora
+    adapter = [] if lora is None else [lora.model_dump(), version("peft")]
     hint = [stage_hint(config).text] if stage.privileged else []
-    return [_envs(config), stage.model_dump(), config.rollout.model_dump(include=EPISODE), tokens, batches, *hint]
+    return [
+        *[_envs(config), stage.model_dump(), config.rollout.model_dump(include=EPISODE), tokens, batches],
+        *adapter,
+        *hint,
+    ]
 
 
 def _envs(config: Config) -> list[Any]:

@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
+from agentopd.adapters import is_wrapped, merged
 from agentopd.config import STUDENT, Config
 from agentopd.errors import ConfigError, TrainingError
 from agentopd.evaluation import Panel
@@ -27,10 +28,20 @@ from agentopd.objective import Batch, Prepared
 from agentopd.rollout.policy import EXPERT
 from agentopd.training.arguments import AgentOPDConfig, settled
 from agentopd.training.build import Load, build_panel, build_river, panel_size, with_env
+from agentopd.training.card import TAGS, card
 from agentopd.training.checkpoints import RIVER, STATE, difference, loading, river_of, river_text
 from agentopd.training.depths import depth_metrics
 from agentopd.training.folder import RunFolder, write_atomically
+from agentopd.training.given import (
+    adapter_given,
+    check_student,
+    episodes_given,
+    student_given,
+    teachers_given,
+    tokenizer_given,
+)
 from agentopd.training.learner import Learner, save_batch
+from agentopd.training.preflight import check_prompts
 from agentopd.training.recorder import Recorder
 from agentopd.training.river import Drawn, Watch, unwatched
 from agentopd.types import Record, Trajectory
@@ -47,10 +58,10 @@ class AgentOPDTrainer(Trainer):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | str,
         args: AgentOPDConfig,
-        processing_class: PreTrainedTokenizerBase,
-        teacher_model: PreTrainedModel | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        teacher_model: PreTrainedModel | str | None = None,
         env: str | None = None,
         train_dataset: Iterable[Trajectory | Record] | None = None,
         load: Load = load_model,
@@ -63,47 +74,49 @@ class AgentOPDTrainer(Trainer):
         """Builds the river from the arguments.
 
         Args:
-            model: The student.
+            model: The student, or its name: a folder, a hub id or a GGUF file.
             args: TrainingArguments whose field ``agentopd`` holds the configuration.
-            processing_class: The student's tokenizer.
-            teacher_model: The weights of the configuration's local teachers, instead of those it names.
+            processing_class: The student's tokenizer; by default the one that lies with it.
+            teacher_model: The weights of the configuration's local teachers, instead of those it names; or their name.
             env: An environment id, instead of the configuration's.
             train_dataset: Episodes for the method's frozen source to draw from, instead of playing them; records will do.
             load: How local teachers get the weights they name.
-            peft_config: Trains an adapter of this kind rather than all weights.
+            peft_config: Trains an adapter of this kind rather than all weights; by default what ``train.lora`` says.
             folder: Where records go; none are kept without it.
             watch: Sees the episodes of rollouts and panels as they end.
             callbacks: As for transformers' Trainer.
             optimizers: As for transformers' Trainer.
 
         Raises:
-            ConfigError: ``args.agentopd`` is missing, or a part of it does not fit the others.
+            ConfigError: ``args.agentopd`` is missing, or what is given does not fit together. The message names what.
         """
         self.config: Config = with_env(settled(args), env)
-        model = _adapted(model, peft_config)
-        if teacher_model is model:
-            raise ConfigError(
-                "teacher_model is the student itself, which has nothing to teach itself; give other weights"
-            )
-        self.student, self.folder = model, folder
-        load_teacher = load if teacher_model is None else lambda _: teacher_model
+        tokenizer = tokenizer_given(processing_class, model)
+        plain = student_given(model, self.config)
+        load_teacher = teachers_given(teacher_model, load, plain, tokenizer)
+        student = adapter_given(plain, peft_config, self.config.train.lora, args.seed)
+        check_student(student, tokenizer, self.config)
+        self.student, self.folder = student, folder
         self._watch = watch
-        given = None if train_dataset is None else _episodes(train_dataset, len(processing_class))
-        self.river = build_river(self.config, model, processing_class, load_teacher, args.device, folder, watch, given)
+        given = None if train_dataset is None else episodes_given(train_dataset, len(tokenizer))
+        if folder is None and given is None:
+            check_prompts(self.config, tokenizer)
+        self.river = build_river(self.config, student, tokenizer, load_teacher, args.device, folder, watch, given)
         self.learner = Learner(self.config, self.river.teacher_heads)
         self.recorder = Recorder(self.config, folder, self.river.teacher_heads)
         self.step_metrics: dict[str, float] = {}
         panel: Any = [] if args.eval_strategy == "no" else [{"task": i} for i in range(self.config.evaluation.during)]
         super().__init__(
-            model=model,
+            model=student,
             args=args,
             eval_dataset=panel,  # only its presence matters: evaluate() plays the panel
-            processing_class=processing_class,
+            processing_class=tokenizer,
             callbacks=[_TellRiver(self), *callbacks],
             optimizers=optimizers,
         )
+        student.add_model_tags([*TAGS])
         self.remove_callback(PrinterCallback)  # our own say what there is to say
-        self.learner.check(model, self.config.objective)
+        self.learner.check(student, self.config.objective)
 
     # The river in place of a data loader.
 
@@ -280,32 +293,54 @@ class AgentOPDTrainer(Trainer):
         with loading(Path(checkpoint), "rng_state.pth"):
             super()._load_rng_state(checkpoint)
 
+    # What is given away: plain weights, and the card that is pushed with them.
 
-def _episodes(given: Iterable[Trajectory | Record], vocabulary: int) -> list[Trajectory]:
-    """The trajectories of ``train_dataset``."""
-    found = [one.trajectory if isinstance(one, Record) else one for one in given]
-    other = [one for one in found if not isinstance(one, Trajectory)]
-    if other or not found:
-        kind = type(other[0]).__name__ if other else "nothing"
-        raise ConfigError(
-            f"train_dataset holds {kind}; give trajectories, or records such as agentopd.records.open('runs/first') gives"
-        )
-    largest = max((int(segment.tokens_T.max(initial=0)) for one in found for segment in one.segments), default=0)
-    if largest >= vocabulary:
-        raise ConfigError(
-            f"train_dataset holds the token id {largest}, and the tokenizer has {vocabulary} ids; give episodes that were written "
-            "with the student's own tokenizer"
-        )
-    return found
+    def merge(self) -> PreTrainedModel:
+        """Adds a trained adapter to the student's weights, in place, and returns the plain model; training has ended with it.
 
+        A student without an adapter is returned as it is.
+        """
+        plain = merged(self.student)
+        self.student = self.model = self.model_wrapped = plain
+        return plain
 
-def _adapted(model: PreTrainedModel, peft_config: Any) -> Any:
-    """``model``, inside an adapter where one is asked for."""
-    if peft_config is None:
-        return model
-    from peft import get_peft_model  # heavy, and only needed here
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Writes ``README.md`` into the output folder: the method, the environments, and the tags of agentopd.
 
-    return get_peft_model(model, peft_config)
+        Args:
+            language: For the card's head, as all that follows unless it is said otherwise.
+            license: As above.
+            tags: Beside our own.
+            model_name: By default that of the repository, or of the output folder.
+            finetuned_from: The hub id of the model it was trained from; by default where that was loaded from.
+            tasks: Not used: a student generates text.
+            dataset_tags: Not used.
+            dataset: As ``language``.
+            dataset_args: Not used.
+        """
+        output = Path(str(self.args.output_dir))
+        place = self.args.hub_model_id or output.absolute().name
+        base = finetuned_from or self.student.name_or_path
+        adapter = is_wrapped(self.student)
+        metadata = {"language": language, "license": license, "tags": tags, "datasets": dataset}
+        name = model_name or place.split("/")[-1]
+        made = card(self.config, name, base, self.state.global_step, self.best, adapter, **metadata)
+        made.save(output / "README.md")
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        self.create_model_card()  # transformers pushes checkpoints without one
+        super()._push_from_checkpoint(checkpoint_folder)
 
 
 class _Loader(Iterable[Drawn]):

@@ -11,9 +11,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
-from agentopd.adapters import AdapterOff, initial
 from agentopd.chat import Chat, Hint
 from agentopd.errors import ConfigError, TeacherError
+from agentopd.freezing import AdapterOff, initial
 from agentopd.models import NewModel, build_tokenizer, head_of, hidden_states, new_model
 from agentopd.rollout import Assignment, Request, Rollout, ScriptedPolicy, TransformersPolicy, collect
 from agentopd.settings.choice import OneOf

@@ -151,10 +151,29 @@ def test_a_tracker_that_is_not_installed_is_told_before_anything_is_made(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("given", [{"push_to_hub": True}, {"hub_model_id": "me/mine"}])
-def test_a_run_is_pushed_to_no_hub(given: dict[str, Any], tmp_path: Path) -> None:
-    key = next(iter(given))
-    with pytest.raises(ConfigError, match=rf"^train\.arguments\.{key}=.*\('RUN/student'\)\.push_to_hub\('NAME'\)"):
-        train(cases.tiny(arguments=given), tmp_path / "run")
+@pytest.mark.parametrize(
+    ("given", "overrides", "message"),
+    [
+        ({"push_to_hub": True}, [], r"push_to_hub=True: give train\.arguments\.hub_model_id too"),
+        (
+            {"hub_token": "secret"},
+            [],
+            "hub_token: a configuration is kept in the run folder.*set the environment variable HF_TOKEN",
+        ),
+        ({"push_to_hub": True, "hub_model_id": "me/it"}, [], "True: nobody is logged in to the hub; set HF_TOKEN or"),
+        (
+            {"push_to_hub": True, "hub_model_id": "me/it"},
+            ["train.lora={r: 2}"],
+            r"\('RUN/student'\)\.push_to_hub\('NAME'\)",
+        ),
+    ],
+)
+def test_a_push_that_could_not_be_is_told_first(
+    given: dict[str, Any], overrides: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentopd.training.arguments.get_token", lambda: "hf_it" if overrides else None)
+    with pytest.raises(ConfigError, match=rf"^train\.arguments\..*{message}") as told:
+        train(cases.tiny(*overrides, arguments=given), tmp_path / "run")
+    assert "secret" not in str(told.value)
     assert not (tmp_path / "run").exists()
     assert not arguments(cases.tiny(arguments={"push_to_hub": False}), tmp_path).push_to_hub

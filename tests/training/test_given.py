@@ -1,0 +1,135 @@
+"""What a person gives in Python, or names in a configuration, is held together before anything expensive starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import training_cases as cases
+from peft import LoraConfig, get_peft_model
+
+import agentopd
+from agentopd.errors import ConfigError
+from agentopd.models import NewModel, build_tokenizer, new_model
+from agentopd.training import stages
+from agentopd.training.run import train
+from agentopd.training.trainer import AgentOPDTrainer
+
+LORA = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    cases.model(0).save_pretrained(tmp_path / "model")
+    cases.tokenizer().save_pretrained(str(tmp_path / "model"))
+    return tmp_path / "model"
+
+
+def _trainer(*overrides: str, **given: Any) -> AgentOPDTrainer:
+    config = cases.tiny(*overrides, method="gkd")
+    args = agentopd.AgentOPDConfig("nowhere", agentopd=config, report_to=[], disable_tqdm=True)
+    return AgentOPDTrainer(args=args, **({"model": cases.model(0), "processing_class": cases.tokenizer()} | given))
+
+
+def test_names_stand_for_models_and_their_tokenizers(folder: Path) -> None:
+    trainer = _trainer("student.dtype=bfloat16", model=str(folder), teacher_model=str(folder), processing_class=None)
+    assert str(trainer.student.dtype) == "torch.bfloat16"
+    teacher = trainer.river.teachers["teacher"].model
+    assert teacher is not None
+    assert str(teacher.dtype) == "torch.float32"  # as the teacher's own settings say
+    assert trainer.river.chat.tokenizer.get_vocab() == cases.tokenizer().get_vocab()
+    assert trainer.processing_class is trainer.river.chat.tokenizer
+    loaded = _trainer(model=trainer.student, processing_class=None, teacher_model=cases.model(1))
+    assert loaded.river.chat.tokenizer.get_vocab() == cases.tokenizer().get_vocab()
+
+
+def test_without_a_tokenizer_there_is_no_student(folder: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^processing_class is None, and the model was loaded from nowhere; give its tok"
+    ):
+        _trainer(processing_class=None, teacher_model=cases.model(1))
+    (folder / "tokenizer_config.json").unlink()
+    message = r"has no tokenizer_config\.json; give one that save_pretrained of a model and of its tokenizer wrote"
+    with pytest.raises(ConfigError, match=message):
+        _trainer(model=str(folder), processing_class=None, teacher_model=cases.model(1))
+    with pytest.raises(ConfigError, match=message):
+        train(cases.tiny(f"student={{model: {folder}}}"), folder / "run")
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "fit", lambda *_: pytest.fail("a stage was fitted"))
+    (folder / "chat_template.jinja").unlink()
+    message = "has no chat template; use an instruction-tuned model, or set tokenizer.chat_template"
+    with pytest.raises(ConfigError, match=message):
+        _trainer(model=str(folder), processing_class=None, teacher_model=cases.model(1))
+    with pytest.raises(ConfigError, match=message):
+        train(cases.tiny(f"student={{model: {folder}}}"), folder / "run")
+
+
+def test_a_teacher_with_other_token_ids_is_refused(folder: Path) -> None:
+    build_tokenizer(["quite other words"], 300).save_pretrained(str(folder))
+    with pytest.raises(
+        ConfigError, match=r"^teacher_model: the tokenizer of .*differs from the student's.*must share the student's"
+    ):
+        _trainer(teacher_model=str(folder))
+    small = new_model(NewModel(**cases.TINY), build_tokenizer(["quite other words"], 300), 0)
+    with pytest.raises(ConfigError, match=r"^teacher 'teacher': its model knows \d+ token ids and the student's"):
+        _trainer(teacher_model=small)
+
+
+def test_a_student_that_does_not_know_its_tokenizers_ids_is_refused() -> None:
+    small = new_model(NewModel(**cases.TINY), build_tokenizer(["quite other words"], 300), 0)
+    with pytest.raises(
+        ConfigError, match=r"^the student knows \d+ token ids, and its tokenizer makes \d+; .*resize_token"
+    ):
+        _trainer(model=small, teacher_model=cases.model(1))
+
+
+def test_a_teacher_inside_the_student_is_refused(folder: Path) -> None:
+    message = "^teacher_model is the student itself, or shares its weights"
+    student = cases.model(0)
+    with pytest.raises(ConfigError, match=message):
+        _trainer(model=student, teacher_model=student)
+    with pytest.raises(ConfigError, match=message):  # the adapter's layers are put into that very model
+        _trainer(model=student, teacher_model=student, peft_config=LORA)
+    wrapped: Any = get_peft_model(cases.model(0), LORA)
+    with pytest.raises(ConfigError, match=message):
+        _trainer(model=wrapped, teacher_model=wrapped.get_base_model())
+    assert _trainer(model=str(folder), teacher_model=str(folder))  # of one folder, and two models
+
+
+def test_what_is_too_short_is_told_with_its_setting() -> None:
+    with pytest.raises(ConfigError, match=r"^model: the model reads at most 512 tokens, and rollout\.max_length=640"):
+        _trainer(
+            model=new_model(NewModel(**cases.TINY | {"max_positions": 512}), cases.tokenizer(), 0),
+            teacher_model=cases.model(1),
+        )
+    with pytest.raises(ConfigError, match=r"^rollout\.max_length=60 is too small for agentopd/Checkout-v0"):
+        _trainer("rollout.max_length=60", teacher_model=cases.model(1))
+
+
+def test_an_adapter_of_the_configuration_is_trained_unless_another_is_given() -> None:
+    for peft_config, trained in ((None, "down_proj"), (LORA, "q_proj")):
+        trainer = _trainer("train.lora={r: 2}", teacher_model=cases.model(1), peft_config=peft_config)
+        names = {name.split(".")[-4] for name, p in trainer.student.named_parameters() if p.requires_grad}
+        assert trained in names
+        assert len(names) == (7 if peft_config is None else 1)
+    with pytest.raises(ConfigError, match=r"^peft_config: no such adapter for LlamaForCausalLM: .*nosuch"):
+        _trainer(teacher_model=cases.model(1), peft_config=LoraConfig(target_modules=["nosuch"]))
+    wrapped: Any = get_peft_model(cases.model(0), LORA)
+    with pytest.raises(
+        ConfigError, match=r"^train\.lora: the model is inside an adapter already; leave train\.lora out"
+    ):
+        _trainer("train.lora={r: 2}", model=wrapped, teacher_model=cases.model(1))
+    assert _trainer(model=wrapped, teacher_model=cases.model(1)).student is wrapped
+
+
+def test_the_head_stays_out_of_an_adapter() -> None:
+    with pytest.raises(ConfigError, match="leave lm_head out of adapters"):
+        _trainer(teacher_model=cases.model(1), peft_config=LoraConfig(target_modules=["lm_head"]))
+
+
+@pytest.mark.parametrize("name", ["no_such_package:It.gguf", "nowhere/It.gguf"])
+def test_a_gguf_file_that_is_not_there_is_told_before_anything_is_made(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"^model='{name}': "):
+        train(cases.tiny(f"student={{model: '{name}'}}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
