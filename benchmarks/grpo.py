@@ -19,12 +19,12 @@ from benchmarks.measured import keep, kept
 RESULTS = Path(__file__).parent / "results" / "grpo.json"
 RATES = (3e-4, 1e-3, 3e-3)
 SWEEP_SEED, SEEDS = 10, (20, 21)
-STEPS, EPISODES_PER_STEP = 330, 16
+STEPS, EPISODES_PER_STEP = 300, 16
 """Of distillation, as ``configs/quickstart.yaml`` has them."""
 GROUPS, PER_TASK = 4, 8
 PATIENCE = 5
 """How many times the episodes of distillation GRPO may take."""
-POINTS = 22
+POINTS = 20
 """Panels on the way of distillation."""
 
 Curve = list[list[float]]

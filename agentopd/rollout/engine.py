@@ -9,6 +9,7 @@ from transformers.cache_utils import DynamicCache
 
 from agentopd.errors import ConfigError, PolicyError
 from agentopd.freezing import evaluating
+from agentopd.rollout.attention import shared_heads
 from agentopd.rollout.batch import Batch, Row
 from agentopd.rollout.kv import Entry, is_plain
 from agentopd.rollout.masks import SUPPORTED
@@ -53,7 +54,7 @@ class TransformersPolicy:
         _check(requests)
         rows = [Row.of(r, self._entries.get(r.episode)) for r in requests if r.script is None]
         if rows:
-            with torch.inference_mode(), evaluating(self._model):
+            with torch.inference_mode(), evaluating(self._model), shared_heads():
                 self._generate(rows)
         played = {row.request.episode: _generation(row) for row in rows}
         return [played[r.episode] if r.script is None else _scripted(r.script) for r in requests]

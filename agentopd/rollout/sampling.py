@@ -32,7 +32,8 @@ def processed(logits_B_V: Tensor, settings: Rollout) -> Tensor:
 
 def draw(logprob_B_V: Tensor, uniform_B: Tensor) -> Tensor:
     """Token ids [B] by inverse CDF, tokens in the order of their ids: the first whose cumulative mass exceeds the uniform."""
-    cdf_B_V = logprob_B_V.double().exp().cumsum(1)
+    cdf_B_V = logprob_B_V.to(torch.float64, copy=True).exp_()
+    torch.cumsum(cdf_B_V, 1, out=cdf_B_V)  # in place: over a large vocabulary, new memory costs more than the sum
     total_B_1 = cdf_B_V[:, -1:]
     below_total_B_1 = torch.nextafter(total_B_1, torch.zeros_like(total_B_1))
     mass_B_1 = torch.minimum(uniform_B[:, None] * total_B_1, below_total_B_1)

@@ -44,7 +44,7 @@ def linear(start: float, end: float) -> str:
         ),
         (
             ["objective.sampler={actors: {student: {kind: linear, start: 1.0, end: 0.0}}}"],
-            "at step 329 all shares are 0",
+            "at step 299 all shares are 0",
         ),
         ([f"objective.sampler={{actors: {{student: {linear(0.0, 0.0)}}}}}"], "one of them above"),
     ],
