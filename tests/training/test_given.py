@@ -17,6 +17,11 @@ from agentopd.training.trainer import AgentOPDTrainer
 LORA = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # transformers makes the output folder of every trainer
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     cases.model(0).save_pretrained(tmp_path / "model")
@@ -26,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 def _trainer(*overrides: str, **given: Any) -> AgentOPDTrainer:
     config = cases.tiny(*overrides, method="gkd")
-    args = agentopd.AgentOPDConfig("nowhere", agentopd=config, report_to=[], disable_tqdm=True)
+    args = agentopd.AgentOPDConfig("output", agentopd=config, report_to=[], disable_tqdm=True)
     return AgentOPDTrainer(args=args, **({"model": cases.model(0), "processing_class": cases.tokenizer()} | given))
 
 

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 import training_cases as cases
+import yaml
+from safetensors.torch import load_file
 
 import agentopd
+from agentopd.training.arguments import arguments
 from agentopd.training.run import train
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
@@ -23,9 +26,26 @@ def test_the_trainer_of_the_page_trains(
     monkeypatch.chdir(tmp_path)
     train(cases.tiny(steps=1), "runs/first")
     monkeypatch.setattr(agentopd, "load_config", small, raising=False)
-    (text,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {}
-    exec(text.replace("max_steps=20", "max_steps=2"), names)
-    assert names["trainer"].state.global_step == 2
+    for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+        exec(text.replace("max_steps=20", "max_steps=2"), names)
+    assert names["trainer"].state.global_step == names["adapting"].state.global_step == 2
     assert names["trainer"].args.learning_rate == names["config"].train.learning_rate
-    assert re.search(r"%.*\]\n$", capsys.readouterr().out)
+    assert re.search(r"%.*\]$", capsys.readouterr().out, re.MULTILINE)
+    merged, exported = (load_file(f"runs/adapting/{name}/model.safetensors") for name in ("merged", "exported"))
+    assert cases.same_weights(merged, exported)
+    assert not cases.same_weights(merged, cases.saved(Path("runs/first")))
+
+
+def test_the_settings_of_the_page_are_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (override,) = re.findall(r"'(train\.lora=.*)'", PAGE)
+    assert cases.tiny(override).train.lora is not None
+    monkeypatch.setattr("agentopd.training.arguments._require_trackers", lambda _: None)  # none need be installed here
+    monkeypatch.setattr("agentopd.training.arguments.get_token", lambda: "hf_it")
+    rows = re.findall(r"^\| `([a-z_]+: [^`]*)` \|", PAGE, re.MULTILINE)
+    assert len(rows) == 4
+    for row in rows:
+        given = yaml.safe_load(f"{{{row}}}")
+        made = arguments(cases.tiny(eval_every=1, save_every=1, arguments=given), tmp_path)
+        for name, value in given.items():
+            assert getattr(made, name) in (value, [value])
