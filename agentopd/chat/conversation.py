@@ -1,6 +1,7 @@
 """A trajectory as messages, which teachers with another tokenizer or template can read too."""
 
-from agentopd.chat.codec import THOUGHT_CLOSE, Chat
+from agentopd.chat.codec import Chat
+from agentopd.chat.thinking import THOUGHT_CLOSE
 from agentopd.tooling.action import ParsedAction, parse_action
 from agentopd.types import Message, Trajectory, Turn
 
@@ -29,7 +30,8 @@ def conversation(trajectory: Trajectory, turn: int, chat: Chat | None = None) ->
 
 
 def _read(trajectory: Trajectory, turn: Turn, chat: Chat) -> Message:
-    return chat.read(trajectory.segments[turn.segment].tokens_T[turn.start : turn.stop].tolist()).message
+    tokens = trajectory.segments[turn.segment].tokens_T[turn.start : turn.stop].tolist()
+    return chat.read(tokens, trajectory.tools).message
 
 
 def _rebuilt(turn: Turn) -> Message:
