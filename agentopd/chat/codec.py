@@ -8,6 +8,7 @@ and it is appended to the tokens that the model itself produced. How that went i
 - ``forked``: the template rewrites the past (many drop earlier thinking), so a whole new prompt starts a new segment.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +16,9 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from agentopd.chat.formats import FORMATS, Tools, openai
+from agentopd.chat.formats import FORMATS, HERMES, Tools, openai
 from agentopd.chat.template import Template
-from agentopd.chat.thinking import THOUGHT_OPEN
+from agentopd.chat.thinking import THOUGHT_CLOSE, THOUGHT_OPEN
 from agentopd.errors import ConfigError
 from agentopd.tooling.action import ParsedAction, parse_action, render_action
 from agentopd.types import Message, ToolCall
@@ -138,12 +139,12 @@ class Chat:
         said = said.removesuffix(self._template.ends.closing)
         written = FORMATS[self._template.ways.call_format](said, tools)
         parsed = parse_action(written)
-        carried = thought if self._thinking.inline else ""
         if parsed.problems:
-            message = _said(carried + said)
+            message = self._thinking.message(thought, said)
             return Action(text, written, parsed.calls, parsed.content, stopped, message, thought, end)
         canonical = render_action(parsed.content, parsed.calls)
-        message = self._message(carried, parsed, said)
+        native = self._template.ways.call_format == HERMES or not parse_action(said).calls
+        message = self._message(thought, parsed, said, native)
         return Action(text, canonical, parsed.calls, parsed.content, stopped, message, thought, end)
 
     def write(self, messages: Sequence[Message], canonical: str, tools: Tools = None) -> list[int]:
@@ -208,26 +209,38 @@ class Chat:
         return Extension([*missing, self._template.id_of(last), *added], "realigned")
 
     def _forgets(self, messages: Sequence[Message], action: Action, rendered: str, tools: Tools) -> bool:
-        """Whether the template drops what was thought, or the marks that the prompt opened the turn with."""
+        """Whether the template drops what was thought, or adds to it, or to the marks that the prompt opened the turn with."""
         prompt = self._template.render(messages, tools or (), generate=True)
         if not rendered.startswith(prompt):
             return True
-        if not action.thought:
-            return prompt.rstrip().endswith(THOUGHT_OPEN)
-        return self._template.guard.apply(self._thinking.inner(action.thought)) not in rendered[len(prompt) :]
+        shown = _squashed("".join(self._template.guard.pieces(rendered[len(prompt) :])))
+        if "tool_calls" not in action.message:
+            return shown != _squashed(action.text.removesuffix(self._template.ends.closing))
+        thought = _squashed(action.thought)
+        return not shown.startswith(thought) or (not thought and shown.startswith((THOUGHT_OPEN, THOUGHT_CLOSE)))
 
-    def _message(self, thought: str, parsed: ParsedAction, written: str) -> Message:
-        """The assistant message, its calls in the form that the template writes, else what was ``written`` as the content."""
+    def _message(self, thought: str, parsed: ParsedAction, written: str, native: bool = True) -> Message:
+        """The assistant message, its calls in the form that the template writes, else what was ``written`` as the content.
+
+        The latter where the calls are not in that form (``native``), or it cannot hold them.
+        """
         if not parsed.calls or parsed.problems:
-            return _said(thought + (written if parsed.problems else parsed.content))
-        deep = any(_depth(call.arguments) > DEEPEST for call in parsed.calls)
-        if deep or not self._template.ways.writes(parsed.calls, parsed.content):
-            return _said(thought + written)
-        return {**_said(thought + parsed.content), "tool_calls": [openai(call) for call in parsed.calls]}
+            return self._thinking.message(thought, written if parsed.problems else parsed.content)
+        plain = all(_plain(call) for call in parsed.calls)
+        if not (native and plain and self._template.ways.writes(parsed.calls, parsed.content)):
+            return self._thinking.message(thought, written)
+        message = self._thinking.message(thought, parsed.content)
+        message["tool_calls"] = [openai(call) for call in parsed.calls]
+        return message
 
 
 def _said(content: str) -> Message:
     return {"role": "assistant", "content": content}
+
+
+def _squashed(text: str) -> str:
+    """Without white space, which many templates trim."""
+    return "".join(text.split())
 
 
 def _same(action: Action, parsed: ParsedAction) -> bool:
@@ -235,6 +248,11 @@ def _same(action: Action, parsed: ParsedAction) -> bool:
     if action.calls != parsed.calls:
         return False
     return bool(parsed.problems) or action.content.strip() == parsed.content.strip()
+
+
+def _plain(call: ToolCall) -> bool:
+    """Whether templates can be given a call as data: many put names between quotes as they are."""
+    return json.dumps(call.name, ensure_ascii=False) == f'"{call.name}"' and _depth(call.arguments) <= DEEPEST
 
 
 def _depth(value: Any) -> int:

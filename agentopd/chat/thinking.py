@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from agentopd.chat.fallbacks import HELLO, PROBE, Try, Ways
+from agentopd.chat.fallbacks import HELLO, OTHER, PROBE, Try, Ways
 from agentopd.tooling.action import OPEN
+from agentopd.types import Message
 
 THOUGHT_OPEN, THOUGHT_CLOSE = "<think>", "</think>"
 CHANNEL_CLOSE = "<channel|>"
@@ -16,26 +17,34 @@ class Thinking:
 
     close: str = ""
     """What ends it; empty where the template knows no thinking."""
+    lead: str = ""
+    """What the template writes before every answer; the model writes it too, and it is no part of what is said."""
+
+    apart: bool = False
+    """Whether the template wants it as ``reasoning_content``, and would show it twice in the content."""
 
     @property
-    def inline(self) -> bool:
-        """Whether templates take it in the content, marks and all; else messages leave it out."""
+    def kept(self) -> bool:
+        """Whether messages hold it; templates with other marks than ``<think>`` are given the answer alone."""
         return self.close == THOUGHT_CLOSE
+
+    def message(self, thought: str, content: str) -> Message:
+        """An assistant's message."""
+        if self.apart and thought:
+            inner = thought.strip().removesuffix(self.close).strip().removeprefix(THOUGHT_OPEN).strip()
+            return {"role": "assistant", "content": content, "reasoning_content": inner}
+        return {"role": "assistant", "content": (thought if self.kept else "") + content}
 
     def split(self, text: str) -> tuple[str, str]:
         """The thinking that opens a turn, marks and newlines included, and the rest."""
         if not self.close:
-            return "", text
+            return "", text.removeprefix(self.lead)
         thought, mark, said = text.partition(self.close)
-        opened = not self.inline or text.lstrip().startswith(THOUGHT_OPEN) or OPEN not in thought
+        opened = not self.kept or text.lstrip().startswith(THOUGHT_OPEN) or OPEN not in thought
         if not mark or not opened:
             return "", text
         said = said.lstrip("\n")
         return text[: len(text) - len(said)], said
-
-    def inner(self, thought: str) -> str:
-        """What was thought, without the marks."""
-        return thought.strip().removesuffix(self.close).strip().removeprefix(THOUGHT_OPEN).strip()
 
 
 def find_thinking(render: Try, ways: Ways, source: str) -> Thinking:
@@ -46,10 +55,19 @@ def find_thinking(render: Try, ways: Ways, source: str) -> Thinking:
         ways: How conversations are put to the template.
         source: The template.
     """
-    for mark in (THOUGHT_CLOSE, CHANNEL_CLOSE):
-        if mark in source:
-            return Thinking(mark)
+    marks = [mark for mark in (THOUGHT_CLOSE, CHANNEL_CLOSE) if mark in source]
+    if marks:
+        return Thinking(marks[0], apart=marks[0] == THOUGHT_CLOSE and _wants_apart(render, ways))
     prompt = render(*ways.adapt([HELLO], ()), generate=True) or ""
     whole = render(*ways.adapt([HELLO, {"role": "assistant", "content": PROBE}], ())) or ""
-    lead = whole[len(prompt) :].partition(PROBE)[0].strip() if whole.startswith(prompt) else ""
-    return Thinking(lead)
+    lead = whole[len(prompt) :].partition(PROBE)[0] if whole.startswith(prompt) else ""
+    return Thinking(lead.strip(), lead)
+
+
+def _wants_apart(render: Try, ways: Ways) -> bool:
+    """Whether the template shows thinking of its own only: in the content it is text behind an empty thought."""
+    in_content: Message = {"role": "assistant", "content": f"{THOUGHT_OPEN}\n{PROBE}\n{THOUGHT_CLOSE}\n\n{OTHER}"}
+    apart: Message = {"role": "assistant", "content": OTHER, "reasoning_content": PROBE}
+    texts = [render(*ways.adapt([HELLO, message], ())) or "" for message in (in_content, apart)]
+    closed = [text.partition(HELLO["content"])[2].count(THOUGHT_CLOSE) for text in texts]
+    return closed == [2, 1] and PROBE in texts[1]

@@ -7,7 +7,7 @@ import pytest
 from chat_cases import TOOLS
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from template_cases import CASES, chat_of, tokenizer_of
+from template_cases import CASES, chat_of
 
 from agentopd.chat import Action, Chat
 from agentopd.chat.guard import Guard
@@ -54,17 +54,23 @@ def contents(name: str) -> st.SearchStrategy[str]:
 
 
 def decoded(chat: Chat, tokens: Sequence[int]) -> str:
-    return str(chat.tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
+    return str(chat.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+
+
+def ids_of(chat: Chat, *tokens: str) -> list[int]:
+    return [chat.tokenizer.get_vocab()[token] for token in tokens]
 
 
 def squashed(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
-def thinking(chat: Chat, prompt: Sequence[int]) -> list[int]:
+def thinking(chat: Chat, prompt: Sequence[int], written: list[int]) -> list[int]:
+    """A turn with thinking in it, where the template may have left it empty."""
     opened = decoded(chat, prompt).rstrip().endswith(THOUGHT_OPEN)
     thought = f"{'' if opened else THOUGHT_OPEN + chr(10)}Pears, then.\n{THOUGHT_CLOSE}\n\n"
-    return list(chat.tokenizer.encode(thought, add_special_tokens=False))
+    ids, close = chat.tokenizer.encode(thought, add_special_tokens=False), chat.tokenizer.encode(THOUGHT_CLOSE)[0]
+    return [*ids, *(written[written.index(close) + 1 :] if close in written else written)]
 
 
 def answers(action: Action, text: str) -> list[Message]:
@@ -87,7 +93,7 @@ def test_invariant_1_turn_by_turn_is_what_the_template_renders_or_forks(name: st
         assert (action.calls, action.content.strip(), action.stopped) == (tuple(said), content, True)
         kind = data.draw(st.sampled_from(["as it is", "as it is", "thought", "cut"]))
         if kind == "thought" and THOUGHT_CLOSE in CASES[name].template:
-            written = [*thinking(chat, prompt), *written]
+            written = thinking(chat, prompt, written)
         if kind == "cut":
             written = written[: data.draw(st.integers(0, len(written) - 1))]
         action = chat.read(written, TOOLS)
@@ -117,7 +123,9 @@ def test_invariant_1_token_in_token_out_on_plain_words(name: str) -> None:
         extension = chat.extend(messages, action, observations, TOOLS)
         messages = [*messages, action.message, *observations]
         whole = chat.prompt(messages, TOOLS)
-        merges = re.search(r"(\n\n|:|\]|<think>\n)$", decoded(chat, tokens))  # a turn's first token cannot be one with these
+        merges = re.search(
+            r"(\n\n|:|\]|<think>\n)$", decoded(chat, tokens)
+        )  # a turn's first token cannot be one with these
         tokens = extension.tokens if extension.drift == "forked" else [*tokens, *written, *extension.tokens]
         assert decoded(chat, tokens) == decoded(chat, whole)
         assert merges or tokens == whole
@@ -138,7 +146,7 @@ def test_text_that_imitates_special_tokens_stays_text(name: str, data: st.DataOb
         ]  # fmt: skip
 
     drawn = [f"a{data.draw(texts(name))}b" for _ in range(4)]
-    if not chat._template.thinking.inline:  # others take what stands before the mark for thinking, and drop it
+    if not chat._template.thinking.kept:  # others take what stands before the mark for thinking, and drop it
         assert all(squashed(text) in squashed(decoded(chat, chat.prompt(told("a", text, "a", "a")))) for text in drawn)
     assert marked(chat, chat.prompt(told(*drawn), TOOLS)) == marked(chat, chat.prompt(told("a", "a", "a", "a"), TOOLS))
 
@@ -185,8 +193,9 @@ def test_what_stands_before_an_answer_is_not_its_content() -> None:
 
 def test_a_turn_that_the_next_message_ends() -> None:
     chat = chat_of("glm4moe")
-    user, tool = chat.tokenizer.convert_tokens_to_ids(["<|user|>", "<|observation|>"])
-    assert (chat.end_of_turn, chat.ends_of_turn) == (user, {user, tool})
+    user, tool = ids_of(chat, "<|user|>", "<|observation|>")
+    assert chat.end_of_turn == user
+    assert chat.ends_of_turn == {user, tool}
     written = chat.write(ASK, render_action("", [ToolCall("look_up", {})]), TOOLS)
     assert written[-1] == tool
     answer: list[Message] = [{"role": "tool", "content": "17"}]
@@ -199,7 +208,7 @@ def test_a_turn_that_the_next_message_ends() -> None:
 
 def test_a_closing_mark_before_the_end_is_no_content_and_is_put_in_where_it_lacks() -> None:
     chat = chat_of("cohere2")
-    close, end = chat.tokenizer.convert_tokens_to_ids(["<|END_RESPONSE|>", "<|END_OF_TURN_TOKEN|>"])
+    close, end = ids_of(chat, "<|END_RESPONSE|>", "<|END_OF_TURN_TOKEN|>")
     written = chat.write(ASK, "17.")
     assert written[-2:] == [close, end]
     assert chat.read(written).canonical == "17."
@@ -210,7 +219,8 @@ def test_a_closing_mark_before_the_end_is_no_content_and_is_put_in_where_it_lack
 
 
 @pytest.mark.parametrize(
-    "name", ["gemma", "strict", "phi3", "plain_chatml", "idefics3", "llama3_1", "qwen3_8", "glm4moe", "gptoss", "deepseekv3"]
+    "name",
+    ["gemma", "strict", "phi3", "plain_chatml", "idefics3", "llama3_1", "qwen3_8", "glm4moe", "gptoss", "deepseekv3"],
 )
 def test_an_expert_plays_an_environment_through_every_fallback(name: str) -> None:
     chat, task = chat_of(name), Task("agentopd/Checkout-v0", 3)
@@ -273,7 +283,18 @@ def test_a_malformed_call_is_a_problem_that_the_environment_sees(name: str) -> N
 @given(data=st.data())
 def test_read_never_raises(name: str, data: st.DataObject) -> None:
     chat = chat_of(name)
-    marks = ["<function=", "<parameter=", "</function>", "<|tool_call_start|>[f(", "x=1)]", "<|tool_call_end|>", '"parameters": ', "{", "}", "1e999"]
+    marks = [
+        "<function=",
+        "<parameter=",
+        "</function>",
+        "<|tool_call_start|>[f(",
+        "x=1)]",
+        "<|tool_call_end|>",
+        '"parameters": ',
+        "{",
+        "}",
+        "1e999",
+    ]
     text = data.draw(st.lists(st.sampled_from([*marks, *HOSTILE]), max_size=9).map("".join))
     action = chat.read(chat.tokenizer.encode(text, add_special_tokens=False), TOOLS)
     assert parse_action(action.canonical).calls == action.calls
