@@ -91,7 +91,7 @@ class Ways:
         return "; ".join(
             [
                 f"tools: {'by the template' if self.tools else f'told in the {where}'}",
-                f"calls: {self.call_format} {calls}",
+                f"calls: {self.call_format}, {calls}",
                 f"observations: {'tool role' if self.observations else 'user messages'}",
                 f"system message: {'by the template' if self.system else 'at the head of the first user message'}",
             ]

@@ -21,7 +21,7 @@ class Thinking:
     """What the template writes before every answer; the model writes it too, and it is no part of what is said."""
 
     apart: bool = False
-    """Whether the template wants it as ``reasoning_content``, and would show it twice in the content."""
+    """Whether the template takes it as ``reasoning_content`` only."""
 
     @property
     def kept(self) -> bool:
@@ -65,9 +65,15 @@ def find_thinking(render: Try, ways: Ways, source: str) -> Thinking:
 
 
 def _wants_apart(render: Try, ways: Ways) -> bool:
-    """Whether the template shows thinking of its own only: in the content it is text behind an empty thought."""
-    in_content: Message = {"role": "assistant", "content": f"{THOUGHT_OPEN}\n{PROBE}\n{THOUGHT_CLOSE}\n\n{OTHER}"}
-    apart: Message = {"role": "assistant", "content": OTHER, "reasoning_content": PROBE}
-    texts = [render(*ways.adapt([HELLO, message], ())) or "" for message in (in_content, apart)]
-    closed = [text.partition(HELLO["content"])[2].count(THOUGHT_CLOSE) for text in texts]
-    return closed == [2, 1] and PROBE in texts[1]
+    """Whether only as ``reasoning_content`` thinking gets its two marks, in the content as a model writes it less or more."""
+    prompt = render(*ways.adapt([HELLO], ()), generate=True) or ""
+    opened = "" if prompt.rstrip().endswith(THOUGHT_OPEN) else f"{THOUGHT_OPEN}\n"  # the prompt may have opened it
+    content = f"{opened}{PROBE}\n{THOUGHT_CLOSE}\n\n{OTHER}"
+    if _marked_once(render, ways, {"role": "assistant", "content": content}):
+        return False
+    return _marked_once(render, ways, {"role": "assistant", "content": OTHER, "reasoning_content": PROBE})
+
+
+def _marked_once(render: Try, ways: Ways, message: Message) -> bool:
+    turn = (render(*ways.adapt([HELLO, message], ())) or "").partition(HELLO["content"])[2]
+    return PROBE in turn and turn.count(THOUGHT_OPEN) == turn.count(THOUGHT_CLOSE) == 1

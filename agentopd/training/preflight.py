@@ -60,8 +60,8 @@ STARTS = 4
 """Tasks of each environment that are started before a run."""
 
 
-def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Starts every environment.
+def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> Chat:
+    """Starts every environment; returns how conversations are put to the tokenizer.
 
     Raises:
         ConfigError: A first prompt leaves no room for a turn.
@@ -71,6 +71,7 @@ def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
     for env in config.envs:
         stream = TaskStream([env], config.seed, "train")
         check_first_prompts([stream[i] for i in range(STARTS)], chat, config.rollout)
+    return chat
 
 
 def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:

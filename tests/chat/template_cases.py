@@ -45,6 +45,7 @@ CASES = {path.stem: Case(path.read_text()) for path in sorted(FOLDER.glob("*.jin
 CASES |= {
     "qwen3_closed": Case(CASES["qwen3"].template, {"enable_thinking": False}),
     "qwen3_open": Case(CASES["qwen3"].template, {"enable_thinking": True}),
+    "qwen3_training_closed": Case(CASES["qwen3_training"].template, {"enable_thinking": False}),
     "glm4moe_closed": Case(CASES["glm4moe"].template, {"enable_thinking": False}),
     "gemma4_open": Case(CASES["gemma4_v5"].template, {"enable_thinking": True}),
     "plain_chatml": Case(PLAIN_CHATML),

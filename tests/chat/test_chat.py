@@ -337,6 +337,10 @@ def test_settings_that_cannot_work_are_refused() -> None:
         Chat(with_template(None))
     with pytest.raises(ConfigError, match="holds no special token"):
         Chat(with_template("{% for message in messages %}{{ message.content }}\n{% endfor %}"))
+    with pytest.raises(ConfigError, match="cannot render a user's message and its answer: no such thing; set"):
+        Chat(with_template("{{ raise_exception('no such thing') }}"))
+    with pytest.raises(ConfigError, match=r"cannot render .* it does not show what was said"):
+        Chat(with_template("hello<|end|>"))
     with pytest.raises(ConfigError, match="call_format='xml' is not known; there are: hermes"):
         Chat(tokenizer_of("ours"), call_format="xml")
     with pytest.raises(ConfigError, match="refuses a conversation of user, system: roles are"):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from chat_cases import TOOLS
@@ -111,26 +112,57 @@ def test_invariant_1_turn_by_turn_is_what_the_template_renders_or_forks(name: st
         prompt = whole
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_invariant_1_token_in_token_out_on_plain_words(name: str) -> None:
+FORKS = {
+    "clean clean clean clean": "never",
+    "clean clean clean forked": "before a user's message",
+    "forked clean clean clean": "unless it follows a tool's answer",
+    "forked forked forked forked": "every turn",
+}
+"""When a turn starts a new segment, by the drifts of three turns with calls and one without."""
+
+
+def played(name: str) -> str:
+    """The drifts of turns in plain words, with thinking where the template knows it and the prompt does not close it."""
     chat = chat_of(name)
-    messages, tokens = list(ASK), chat.prompt(ASK, TOOLS)
+    messages, tokens, drifts = list(ASK), chat.prompt(ASK, TOOLS), list[str]()
     pear, fig = (ToolCall("look_up", {"item": item}) for item in ("pear", "fig"))
     for content, said in (("", [pear]), ("I see.", [pear]), ("", [pear, fig]), ("Well.", [])):
         written = chat.write(messages, render_action(content, said), TOOLS)
+        text = decoded(chat, tokens)
+        if THOUGHT_CLOSE in CASES[name].template and not text.rstrip().endswith(THOUGHT_CLOSE):
+            written = thinking(chat, tokens, written)
         action = chat.read(written, TOOLS)
         observations = answers(action, "17 coins")
         extension = chat.extend(messages, action, observations, TOOLS)
         messages = [*messages, action.message, *observations]
         whole = chat.prompt(messages, TOOLS)
-        merges = re.search(
-            r"(\n\n|:|\]|<think>\n)$", decoded(chat, tokens)
-        )  # a turn's first token cannot be one with these
         tokens = extension.tokens if extension.drift == "forked" else [*tokens, *written, *extension.tokens]
-        assert decoded(chat, tokens) == decoded(chat, whole)
-        assert merges or tokens == whole
+        assert squashed(decoded(chat, tokens)) == squashed(decoded(chat, whole))
+        merges = re.search(r"(\n\n|:|\]|<think>\n)$", text)  # a turn's first token cannot be one with these
+        assert merges or THOUGHT_CLOSE in CASES[name].template or tokens == whole
         tokens = whole
-        assert decoded(chat, tokens).count("17 coins") == sum("17 coins" in m["content"] for m in messages)
+        drifts.append(extension.drift)
+    assert decoded(chat, tokens).count("17 coins") == sum("17 coins" in message["content"] for message in messages)
+    return " ".join(drifts)
+
+
+def documented() -> dict[str, list[str]]:
+    """The cells of the table in docs/chat-templates.md, by template."""
+    page = (Path(__file__).parents[2] / "docs" / "chat-templates.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")
+    ]
+    return {name: cells for names, *cells in rows for name in re.findall(r"`(\w+)`", names)}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_invariant_1_token_in_token_out_as_the_page_says(name: str) -> None:
+    *ways, forks = documented()[name]
+    said = (
+        f"{what}: {way}" for what, way in zip(("tools", "calls", "observations", "system message"), ways, strict=True)
+    )
+    assert "; ".join(said) == chat_of(name).describe()
+    assert forks == FORKS[played(name)]
 
 
 @pytest.mark.parametrize("name", CASES)
