@@ -33,6 +33,7 @@ class Message(TypedDict, total=False):
     content: Required[str]
     name: str
     tool_calls: list[dict[str, Any]]
+    reasoning_content: str
 
 
 @dataclass(frozen=True, slots=True)

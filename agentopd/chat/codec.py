@@ -8,25 +8,21 @@ and it is appended to the tokens that the model itself produced. How that went i
 - ``forked``: the template rewrites the past (many drop earlier thinking), so a whole new prompt starts a new segment.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from agentopd.chat.formats import FORMATS, HERMES, Tools, openai
 from agentopd.chat.template import Template
+from agentopd.chat.thinking import THOUGHT_CLOSE, THOUGHT_OPEN
 from agentopd.errors import ConfigError
-from agentopd.tooling.action import OPEN, ParsedAction, parse_action, render_action
+from agentopd.tooling.action import ParsedAction, parse_action, render_action
 from agentopd.types import Message, ToolCall
 
-Tools: TypeAlias = Sequence[Mapping[str, Any]] | None
-"""Tool schemas, as chat templates take them: ``ToolSet.schemas``."""
-
-FORMATS: Mapping[str, Callable[[str], ParsedAction]] = {"hermes": parse_action}
-"""How models write tool calls; each reads a model's text and never raises."""
-
-THOUGHT_OPEN, THOUGHT_CLOSE = "<think>", "</think>"
 DEEPEST = 32
 """Nesting of arguments up to which templates get calls as data; they walk it recursively, and a model can write any depth."""
 
@@ -46,6 +42,10 @@ class Action:
     """Whether the model ended its turn itself."""
     message: Message
     """The assistant message that later renderings of the conversation read."""
+    thought: str = ""
+    """The thinking that opens the text, marks included."""
+    end: int | None = None
+    """The id that ended the turn, if it is stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,37 +59,57 @@ class Extension:
 class Chat:
     """One tokenizer's way to write conversations: its chat template, with ``template_kwargs`` passed to it.
 
-    Text in messages and schemas that imitates special tokens stays text. Tools that a template does not show are described in
-    the system message; calls that it does not write in ``call_format`` stand in the content of messages.
+    Text in messages and schemas that imitates special tokens stays text. What the template does not take is put to it in another
+    way, which :meth:`describe` tells.
 
-    Not covered: tool calls in a model's other native formats (add them to ``FORMATS``).
+    Not covered: tool calls in formats that are not in ``FORMATS``; they are written as Hermes blocks.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         template_kwargs: Mapping[str, Any] | None = None,
-        call_format: str = "hermes",
+        call_format: str | None = None,
     ) -> None:
         """Tries the template on small conversations.
 
+        Args:
+            tokenizer: A fast one with a chat template.
+            template_kwargs: What the template reads, such as ``enable_thinking``.
+            call_format: A key of ``FORMATS``; by default the one that the template writes, or else Hermes.
+
         Raises:
-            ConfigError: The tokenizer has no chat template, no special token ends an assistant's turn in it, or the format is
-                unknown.
+            ConfigError: The tokenizer has no chat template, it renders no conversation, no special token ends an assistant's turn
+                in it, or the format is unknown.
         """
-        if call_format not in FORMATS:
-            raise ConfigError(f"call_format={call_format!r} is not known; there are: {', '.join(FORMATS)}")
+        if call_format is not None and call_format not in FORMATS:
+            raise ConfigError(
+                f"call_format={call_format!r} is not known; there are: {', '.join(FORMATS)}; leave it out to take the template's own"
+            )
         self.tokenizer = tokenizer
-        self._parse = FORMATS[call_format]
-        self._template = Template(tokenizer, template_kwargs or {})
-        self._thinks = THOUGHT_CLOSE in str(tokenizer.chat_template)
+        self._template = Template(tokenizer, template_kwargs or {}, call_format)
+        self._thinking = self._template.thinking
         self._size = len(tokenizer)
-        self._native = tuple(self._writes_calls(count) for count in (1, 2))
+        self._ends = {self._template.id_of(end): end for end in self._template.ends.all}
 
     @property
     def end_of_turn(self) -> int:
-        """The id that ends an assistant's turn."""
-        return self._template.end_of_turn
+        """The id that ends an assistant's turn; where several do, the one after which a user speaks."""
+        return self._template.id_of(self._template.ends.usual)
+
+    @property
+    def ends_of_turn(self) -> frozenset[int]:
+        """Every id that ends an assistant's turn."""
+        return frozenset(self._ends)
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether something stands in for what the template lacks: see :meth:`describe`."""
+        return self._template.ways.fall_back
+
+    def describe(self) -> str:
+        """How tools, calls and observations are put to the template, in one sentence."""
+        return self._template.ways.describe()
 
     @cached_property
     def longest_token(self) -> int:
@@ -104,18 +124,28 @@ class Chat:
         """
         return self._template.encode(self._template.render(messages, tools or (), generate=True))
 
-    def read(self, tokens: Sequence[int]) -> Action:
-        """What a policy's tokens say. Never raises; ids that the tokenizer does not have are left out of the text."""
-        stopped = len(tokens) > 0 and tokens[-1] == self.end_of_turn
+    def read(self, tokens: Sequence[int], tools: Tools = None) -> Action:
+        """What a policy's tokens say. Never raises; ids that the tokenizer does not have are left out of the text.
+
+        Args:
+            tokens: What the policy wrote.
+            tools: Their schemas, which some formats need to tell numbers from text.
+        """
+        end = int(tokens[-1]) if len(tokens) and tokens[-1] in self._ends else None
+        stopped = end is not None
         known = [int(i) for i in (tokens[:-1] if stopped else tokens) if 0 <= i < self._size]
         text = str(self.tokenizer.decode(known, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-        thought, said = self._split_thought(text)
-        parsed = self._parse(said)
+        thought, said = self._thinking.split(text)
+        said = said.removesuffix(self._template.ends.closing)
+        written = FORMATS[self._template.ways.call_format](said, tools)
+        parsed = parse_action(written)
         if parsed.problems:
-            return Action(text, said, parsed.calls, parsed.content, stopped, {"role": "assistant", "content": text})
+            message = self._thinking.message(thought, said)
+            return Action(text, written, parsed.calls, parsed.content, stopped, message, thought, end)
         canonical = render_action(parsed.content, parsed.calls)
-        message = self._message(thought, parsed)
-        return Action(text, canonical, parsed.calls, parsed.content, stopped, message)
+        native = self._template.ways.call_format == HERMES or not parse_action(said).calls
+        message = self._message(thought, parsed, said, native)
+        return Action(text, canonical, parsed.calls, parsed.content, stopped, message, thought, end)
 
     def write(self, messages: Sequence[Message], canonical: str, tools: Tools = None) -> list[int]:
         """The tokens that a model would produce for an action given as text, the end of the turn included.
@@ -128,12 +158,20 @@ class Chat:
             tools: Schemas of the tools.
         """
         parsed = parse_action(canonical)
-        message = self._message("", parsed) if not parsed.problems else _said(canonical)
-        turn = self._template.turn(messages, message, tools or ())
-        tokens = self._template.encode_after(turn or "")
-        if tokens[-1:] == [self.end_of_turn] and self.read(tokens).calls == parsed.calls:
-            return tokens
-        return [*self._template.encode_after(self._template.guard.apply(canonical)), self.end_of_turn]
+        for message in (self._message("", parsed, canonical), _said(canonical)):
+            turn = self._template.turn(messages, message, tools or ())
+            tokens = [] if turn is None else self._ended(turn, parsed, message)
+            if tokens and _same(self.read(tokens, tools), parsed):
+                return tokens
+        return self._ended(self._template.guard.apply(canonical), parsed, _said(canonical))
+
+    def _ended(self, turn: str, parsed: ParsedAction, message: Message) -> list[int]:
+        """The tokens of a turn, with the end that the template, or the message that will follow, gives it."""
+        ends = self._template.ends
+        calls = bool(parsed.calls) if ends.open else "tool_calls" in message
+        end = ends.after_calls if calls else ends.usual
+        closing = self._template.encode_after(ends.closing)
+        return [*self._template.encode_after(turn), *closing, self._template.id_of(end)]
 
     def extend(
         self, messages: Sequence[Message], action: Action, observations: Sequence[Message], tools: Tools = None
@@ -152,44 +190,69 @@ class Chat:
         past = [*messages, action.message]
         before = self._template.render(past, tools or ())
         after = self._template.render([*past, *observations], tools or (), generate=True)
-        end = self._template.turn_end(before)
-        if end is None or not after.startswith(before[:end]):
+        at = self._template.content_end(before)
+        end = self._template.end_at(after[at:]) if at is not None else None
+        if at is None or end is None or not after.startswith(before[:at]):
             return Extension(self._template.encode(after), "forked")
-        added = self._template.encode_after(after[end:])
-        return Extension(added, "clean") if action.stopped else Extension([self.end_of_turn, *added], "realigned")
+        if self._thinking.close and self._forgets(messages, action, before[:at], tools):
+            return Extension(self._template.encode(after), "forked")
+        return self._appended(action, end, after[at + len(end) :]) or Extension(self._template.encode(after), "forked")
 
-    def _split_thought(self, text: str) -> tuple[str, str]:
-        """The thinking that opens a turn, marks and newlines included, and the rest; only where the template knows thinking."""
-        thought, mark, said = text.partition(THOUGHT_CLOSE)
-        opened = text.lstrip().startswith(THOUGHT_OPEN) or OPEN not in thought
-        if not (self._thinks and mark and opened):
-            return "", text
-        said = said.lstrip("\n")
-        return text[: len(text) - len(said)], said
+    def _appended(self, action: Action, end: str, text: str) -> Extension | None:
+        """The end of the turn where it is missing, and what follows it; ``None`` if the model ended its turn with another one."""
+        closing = self._template.ends.closing
+        last = end.removeprefix(closing)
+        added = self._template.encode_after(text, last)
+        if action.stopped:
+            return Extension(added, "clean") if action.end in (None, self._template.id_of(last)) else None
+        missing = [] if closing and action.text.endswith(closing) else self._template.encode_after(closing)
+        return Extension([*missing, self._template.id_of(last), *added], "realigned")
 
-    def _message(self, thought: str, parsed: ParsedAction) -> Message:
-        """The assistant message, its calls in the form that the template writes, else as text in the content."""
-        native = self._native[len(parsed.calls) > 1] and all(_depth(call.arguments) <= DEEPEST for call in parsed.calls)
-        if parsed.calls and not native:
-            return _said(thought + render_action(parsed.content, parsed.calls))
-        message = _said(thought + parsed.content)
-        if parsed.calls:
-            message["tool_calls"] = [_openai(call) for call in parsed.calls]
+    def _forgets(self, messages: Sequence[Message], action: Action, rendered: str, tools: Tools) -> bool:
+        """Whether the template drops what was thought, or adds to it, or to the marks that the prompt opened the turn with."""
+        prompt = self._template.render(messages, tools or (), generate=True)
+        if not rendered.startswith(prompt):
+            return True
+        shown = _squashed("".join(self._template.guard.pieces(rendered[len(prompt) :])))
+        if "tool_calls" not in action.message:
+            return shown != _squashed(action.text.removesuffix(self._template.ends.closing))
+        thought = _squashed(action.thought)
+        return not shown.startswith(thought) or (not thought and shown.startswith((THOUGHT_OPEN, THOUGHT_CLOSE)))
+
+    def _message(self, thought: str, parsed: ParsedAction, written: str, native: bool = True) -> Message:
+        """The assistant message, its calls in the form that the template writes, else what was ``written`` as the content.
+
+        The latter where the calls are not in that form (``native``), or it cannot hold them.
+        """
+        if not parsed.calls or parsed.problems:
+            return self._thinking.message(thought, written if parsed.problems else parsed.content)
+        plain = all(_plain(call) for call in parsed.calls)
+        if not (native and plain and self._template.ways.writes(parsed.calls, parsed.content)):
+            return self._thinking.message(thought, written)
+        message = self._thinking.message(thought, parsed.content)
+        message["tool_calls"] = [openai(call) for call in parsed.calls]
         return message
-
-    def _writes_calls(self, count: int) -> bool:
-        """Whether the template writes ``count`` calls in one turn so that they can be read back."""
-        calls = tuple(ToolCall(f"tool_{i}", {"x": i}) for i in range(count))
-        message: Message = {"role": "assistant", "content": "", "tool_calls": [_openai(call) for call in calls]}
-        return self._parse(self._template.shows(message)).calls == calls
 
 
 def _said(content: str) -> Message:
     return {"role": "assistant", "content": content}
 
 
-def _openai(call: ToolCall) -> dict[str, Any]:
-    return {"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
+def _squashed(text: str) -> str:
+    """Without white space, which many templates trim."""
+    return "".join(text.split())
+
+
+def _same(action: Action, parsed: ParsedAction) -> bool:
+    """Whether an action says what was to be written; one that holds a malformed call is not compared further."""
+    if action.calls != parsed.calls:
+        return False
+    return bool(parsed.problems) or action.content.strip() == parsed.content.strip()
+
+
+def _plain(call: ToolCall) -> bool:
+    """Whether templates can be given a call as data: many put names between quotes as they are."""
+    return json.dumps(call.name, ensure_ascii=False) == f'"{call.name}"' and _depth(call.arguments) <= DEEPEST
 
 
 def _depth(value: Any) -> int:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from agentopd.chat.codec import THOUGHT_CLOSE, Chat
+from agentopd.chat.codec import Chat
+from agentopd.chat.thinking import THOUGHT_CLOSE
 from agentopd.tooling.action import ParsedAction, parse_action
 from agentopd.types import Message, Trajectory, Turn
 
@@ -41,7 +42,8 @@ def without_oldest(messages: Sequence[Message]) -> Iterator[list[Message]]:
 
 
 def _read(trajectory: Trajectory, turn: Turn, chat: Chat) -> Message:
-    return chat.read(trajectory.segments[turn.segment].tokens_T[turn.start : turn.stop].tolist()).message
+    tokens = trajectory.segments[turn.segment].tokens_T[turn.start : turn.stop].tolist()
+    return chat.read(tokens, trajectory.tools).message
 
 
 def _rebuilt(turn: Turn) -> Message:

@@ -1,6 +1,6 @@
 """One batch in the transformers engine: rows that are prefilled and decoded together over one cache."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,11 +49,11 @@ class Row:
         """All of the prompt but its last token is now cached."""
         self.entry, self.cached = entry, len(self.prompt_T) - 1
 
-    def add(self, token: int, logprob: float, end_of_turn: int) -> None:
-        """Takes the next token."""
+    def add(self, token: int, logprob: float, ends: Collection[int]) -> None:
+        """Takes the next token; one of ``ends`` is the last."""
         self.tokens.append(token)
         self.logprobs.append(logprob)
-        self.done = token == end_of_turn or len(self.tokens) == self.request.max_new_tokens
+        self.done = token in ends or len(self.tokens) == self.request.max_new_tokens
 
 
 class Batch:

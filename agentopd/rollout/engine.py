@@ -1,6 +1,6 @@
 """The transformers engine: batches of unequal length, and each episode's cache kept between its turns."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -26,15 +26,20 @@ class TransformersPolicy:
     rounding of a boundary between two tokens.
     """
 
-    def __init__(self, model: PreTrainedModel, end_of_turn: int, settings: Rollout) -> None:
+    def __init__(self, model: PreTrainedModel, end_of_turn: int | Collection[int], settings: Rollout) -> None:
         """Keeps a reference to ``model``; call :meth:`update` whenever its weights have changed.
+
+        Args:
+            model: The model that acts.
+            end_of_turn: The id that ends a turn, or all that do.
+            settings: How turns are sampled.
 
         Raises:
             ConfigError: The model's attention is neither ``sdpa`` nor ``eager``.
         """
         self.version = 0
         self._model = model
-        self._end_of_turn = end_of_turn
+        self._ends = frozenset([end_of_turn] if isinstance(end_of_turn, int) else end_of_turn)
         self._settings = settings
         self._entries: dict[int, Entry] = {}
         plain = is_plain(model.config)
@@ -108,7 +113,7 @@ class TransformersPolicy:
         taken_B = logprob_B_V.gather(1, token_B[:, None])[:, 0]
         for row, token, logprob in zip(rows, token_B.tolist(), taken_B.tolist(), strict=True):
             if not row.done:
-                row.add(token, logprob, self._end_of_turn)
+                row.add(token, logprob, self._ends)
 
 
 def _check(requests: Sequence[Request]) -> None:

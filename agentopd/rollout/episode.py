@@ -124,7 +124,7 @@ class Episode:
 
     def take(self, generation: Generation, policy_version: int, seconds: float) -> str:
         """Appends what the policy wrote; returns the canonical action for the environment."""
-        action = self._chat.read(generation.tokens)
+        action = self._chat.read(generation.tokens, self._tools)
         start, stop = self._segments[-1].add_action(generation.tokens, generation.logprobs, len(self._turns))
         turn = Turn(
             index=len(self._turns),

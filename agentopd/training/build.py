@@ -76,7 +76,7 @@ def build_policies(
 
 def build_policy(model: PreTrainedModel, chat: Chat, settings: Rollout) -> Policy:
     """What acts by ``model``: the one place that chooses an engine."""
-    return TransformersPolicy(model, chat.end_of_turn, settings)
+    return TransformersPolicy(model, chat.ends_of_turn, settings)
 
 
 def panel_size(config: Config, tasks: int | None) -> int:

@@ -66,8 +66,8 @@ STARTS = 4
 """Tasks of each environment that are started before a run."""
 
 
-def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Starts every environment.
+def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> Chat:
+    """Starts every environment; returns how conversations are put to the tokenizer.
 
     Raises:
         ConfigError: A first prompt leaves no room for a turn, or a hint names what the environment does not tell.
@@ -78,6 +78,7 @@ def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
         stream = TaskStream([env], config.seed, "train")
         there = {name: hint for name, hint in hints.items() if env.id in (_envs_of(config, name) or [env.id])}
         check_first_prompts([stream[i] for i in range(STARTS)], chat, config.rollout, there)
+    return chat
 
 
 def _envs_of(config: Config, teacher: str) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.adapters import is_wrapped
-from agentopd.chat import Chat
 from agentopd.config import STUDENT, Config
 from agentopd.config.shipped import load_recipe
 from agentopd.errors import ConfigError, TrainingError, describe
@@ -128,7 +127,9 @@ def _preflight(config: Config, folder: RunFolder, resume: bool) -> PreTrainedTok
     check_models(config, tokenizer)
     check_adapter(config, tokenizer)
     try_own_parts(config, len(tokenizer))
-    check_prompts(config, tokenizer)
+    chat = check_prompts(config, tokenizer)
+    if chat.falls_back:
+        say(f"what the chat template does not take is put in another way (docs/chat-templates.md): {chat.describe()}")
     return tokenizer
 
 
@@ -268,8 +269,7 @@ def evaluate(config: Config, model: str | Path | None = None, tasks: int | None 
     where = config.student if model is None else _weights_at(config, Path(model))
     changed = config.model_copy(update={"student": where})
     tokenizer = tokenizer_of(changed, say)
-    check_prompts(config, tokenizer)
-    chat = Chat(tokenizer, config.template_kwargs)
+    chat = check_prompts(config, tokenizer)
     with watch("panel", count) as on_done:
         return build_panel(config, load_model(where), chat, count, on_done=on_done)
 
@@ -287,8 +287,7 @@ def play(config: Config, episodes: int, output: Path, actor: str, model: Path | 
     where = config.student if model is None else _weights_at(config, Path(model))
     changed = config.model_copy(update={"student": where})
     tokenizer = tokenizer_of(changed, say)
-    check_prompts(config, tokenizer)
-    chat = Chat(tokenizer, config.template_kwargs)
+    chat = check_prompts(config, tokenizer)
     policies: dict[str, Policy] = {}
     if actor == STUDENT:
         student = load_model(where) if where.new is None else student_of(config, tokenizer, say)

@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from agentopd.chat import Action, Chat
-from agentopd.chat.template import Guard
+from agentopd.chat.guard import Guard
 from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import ConfigError
 from agentopd.tooling.action import ParsedAction, call, parse_action, render_action
@@ -260,9 +260,10 @@ def test_calls_are_written_as_the_template_writes_them() -> None:
     canonical = call("look_up", item="pear")
     compact = '<tool_call>{"name": "look_up", "arguments": {"item": "pear"}}</tool_call><|end|>'
     assert ours.tokenizer.decode(ours.write(ASK, canonical, TOOLS)) == compact
-    assert (
-        llama.tokenizer.decode(llama.write(ASK, canonical, TOOLS)) == canonical + "<|eot_id|>"
-    )  # its own form cannot be read back
+    own = '{"name": "look_up", "parameters": {"item": "pear"}}<|eot_id|>'
+    assert llama.tokenizer.decode(llama.write(ASK, canonical, TOOLS)) == own
+    both = f"{canonical}\n{canonical}"
+    assert decoded(llama, llama.write(ASK, both, TOOLS)) == both + "<|eot_id|>"  # it refuses two calls in one turn
 
 
 def test_a_call_that_the_template_garbles_is_written_as_text() -> None:
@@ -310,8 +311,9 @@ def test_tools_that_the_template_hides_are_told_in_the_system_message() -> None:
     assert with_system.count("<|im_start|>system") == without.count("<|im_start|>system") == 1
 
 
-def test_an_extension_renders_the_conversation_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    chat, rendered = Chat(tokenizer_of("chatml")), []
+@pytest.mark.parametrize(("name", "times"), [("ours", 2), ("chatml", 3)])  # one that knows thinking may drop it
+def test_an_extension_renders_the_conversation_twice(name: str, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat, rendered = Chat(tokenizer_of(name)), []
     render: Callable[..., Any] = chat.tokenizer.apply_chat_template
     action = said(chat, "7")
 
@@ -321,7 +323,7 @@ def test_an_extension_renders_the_conversation_twice(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(chat.tokenizer, "apply_chat_template", counted)
     chat.extend(ASK, action, [{"role": "user", "content": "Go on."}], TOOLS)
-    assert len(rendered) == 2
+    assert len(rendered) == times
 
 
 def with_template(template: str | None) -> PreTrainedTokenizerFast:
@@ -335,6 +337,10 @@ def test_settings_that_cannot_work_are_refused() -> None:
         Chat(with_template(None))
     with pytest.raises(ConfigError, match="holds no special token"):
         Chat(with_template("{% for message in messages %}{{ message.content }}\n{% endfor %}"))
+    with pytest.raises(ConfigError, match="cannot render a user's message and its answer: no such thing; set"):
+        Chat(with_template("{{ raise_exception('no such thing') }}"))
+    with pytest.raises(ConfigError, match=r"cannot render .* it does not show what was said"):
+        Chat(with_template("hello<|end|>"))
     with pytest.raises(ConfigError, match="call_format='xml' is not known; there are: hermes"):
         Chat(tokenizer_of("ours"), call_format="xml")
     with pytest.raises(ConfigError, match="refuses a conversation of user, system: roles are"):

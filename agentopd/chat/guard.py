@@ -1,0 +1,43 @@
+"""Text in messages that imitates special tokens stays text."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+
+class Guard:
+    """Keeps text that imitates special tokens text.
+
+    Templates paste the contents of messages into one string, where an observation's ``<|im_end|>`` would end the turn. So every
+    special string in a content is broken by a mark before rendering; rendered text is tokenised in pieces, cut at the marks.
+    The mark is printable, for templates that print a ``repr``. A mark in the content itself is escaped.
+    """
+
+    MARK, LITERAL, BREAK = "⧟", "⧟.", "⧟,"
+
+    def __init__(self, specials: Sequence[str]) -> None:
+        """``specials`` are the strings of special tokens; those of one character cannot be broken and are left out."""
+        tails: dict[str, list[str]] = {}
+        for special in specials:
+            if len(special) > 1:
+                tails.setdefault(special[0], []).append(re.escape(special[1:]))
+        heads = (f"{re.escape(head)}(?={'|'.join(tail)})" for head, tail in tails.items())
+        self._first = re.compile("|".join(heads) or r"(?!)")
+        self._text = lru_cache(maxsize=8192)(self._guard)
+
+    def apply(self, value: Any) -> Any:
+        """A copy of plain data with every string guarded, keys included."""
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, Mapping):
+            return {self.apply(key): self.apply(item) for key, item in value.items()}
+        return [self.apply(item) for item in value] if isinstance(value, list | tuple) else value
+
+    def _guard(self, text: str) -> str:
+        text = text.encode("utf-8", "replace").decode()  # half surrogates, which no tokenizer takes
+        return self._first.sub(lambda match: match[0] + self.BREAK, text.replace(self.MARK, self.LITERAL))
+
+    def pieces(self, text: str) -> list[str]:
+        """Guarded text, cut where special strings were broken, as it was before."""
+        return [piece.replace(self.LITERAL, self.MARK) for piece in text.split(self.BREAK)]
