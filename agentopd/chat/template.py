@@ -42,6 +42,10 @@ class Ends:
         return tuple(dict.fromkeys((self.usual, self.after_calls)))
 
 
+LATEST = 256
+"""Episodes whose tool schemas are kept guarded."""
+
+
 class Template:
     """Renders conversations as the tokenizer's own chat template does. Rendered text is guarded: see :class:`Guard`."""
 
@@ -63,6 +67,7 @@ class Template:
         self._specials = sorted({*special, *tokenizer.all_special_tokens}, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, self._specials)) or r"(?!)")
         self.guard = Guard(self._specials)
+        self._latest: dict[int, tuple[object, list[Any]]] = {}
         ways = find_ways(self._try, call_format)
         if ways is None:
             raise self._hopeless()
@@ -70,6 +75,7 @@ class Template:
         self.ends = self._find_ends()
         self.thinking = find_thinking(self._try, ways, str(tokenizer.chat_template))
         self.guard = Guard([*self._specials, *self._structure()])
+        self._latest.clear()  # guarded for fewer strings
 
     def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generate: bool = False) -> str:
         """The text of a conversation, with the generation prompt if ``generate``.
@@ -134,12 +140,23 @@ class Template:
         return str(
             self.tokenizer.apply_chat_template(
                 self.guard.apply(messages),
-                tools=self.guard.apply(tools) or None,
+                tools=self._guarded(tools),
                 add_generation_prompt=generate,
                 tokenize=False,
                 **self._kwargs,
             )
         )
+
+    def _guarded(self, tools: Sequence[Mapping[str, Any]]) -> list[Any] | None:
+        """Guarded schemas. Those of the latest episodes are kept: they stay the same from turn to turn, and are long."""
+        if not tools:
+            return None
+        key = id(tools)
+        if key not in self._latest or self._latest[key][0] is not tools:
+            self._latest[key] = (tools, self.guard.apply(tools))
+            if len(self._latest) > LATEST:
+                del self._latest[next(iter(self._latest))]
+        return self._latest[key][1]
 
     def _try(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), generate: bool = False
