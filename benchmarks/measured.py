@@ -10,8 +10,6 @@ from typing import Any
 
 def measured_run(overrides: Sequence[str], output: Path) -> dict[str, Any]:
     """Trains with ``overrides``: successes of every panel task by task, seconds of the whole run, and what made them."""
-    import torch
-
     import agentopd
 
     config = agentopd.load_config("quickstart", list(overrides))
@@ -19,12 +17,23 @@ def measured_run(overrides: Sequence[str], output: Path) -> dict[str, Any]:
     result = agentopd.train(config, output)
     return {
         "seconds": round(time.perf_counter() - begin, 1),
+        **made_by(),
+        "updates": config.train.steps,
+        "success": {name: panel.success_B.astype(int).tolist() for name, panel in result.panels.items()},
+    }
+
+
+def made_by() -> dict[str, Any]:
+    """What a measurement ran on."""
+    import torch
+
+    import agentopd
+
+    return {
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
         "torch": torch.__version__,
         "agentopd": agentopd.__version__,
-        "updates": config.train.steps,
-        "success": {name: panel.success_B.astype(int).tolist() for name, panel in result.panels.items()},
     }
 
 
