@@ -170,7 +170,9 @@ def called(calls: Sequence[ToolCall], content: str = "") -> Message:
 
 def _told(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Message]:
     """The conversation with the tools described at the end of its system message."""
-    described = TOOLS.format(schemas="\n".join(json.dumps(tool.get("function", tool), ensure_ascii=False) for tool in tools))
+    described = TOOLS.format(
+        schemas="\n".join(json.dumps(tool.get("function", tool), ensure_ascii=False) for tool in tools)
+    )
     told = bool(messages) and messages[0]["role"] == "system"
     content = f"{messages[0]['content']}\n\n{described}" if told else described
     return [{"role": "system", "content": content}, *messages[told:]]

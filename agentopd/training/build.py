@@ -1,7 +1,6 @@
 """The pieces of a run, made from its configuration."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import nn
@@ -11,7 +10,7 @@ from agentopd.chat import Chat, Hint
 from agentopd.config import STUDENT, Config, changed
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
-from agentopd.freezing import initial
+from agentopd.freezing import frozen, initial
 from agentopd.models import ModelConfig
 from agentopd.rollout import EnvConfig, Rollout, TaskStream, TransformersPolicy
 from agentopd.rollout.policy import EXPERT, Policy
@@ -39,15 +38,19 @@ def build_river(
     folder: RunFolder | None,
     watch: Watch,
     given: Sequence[Trajectory] | None = None,
+    untaught: Load | None = None,
 ) -> River:
-    """The river of ``config`` around ``student``, with the teachers that the method uses; ``load`` gives local ones their weights."""
+    """The river of ``config`` around ``student``, with the teachers that the method uses.
+
+    ``load`` gives teachers the weights that they name; ``untaught`` those that name none, which are else the student as it is now.
+    """
     chat = Chat(tokenizer, config.template_kwargs)
     teachers = build_teachers(
         used_teachers(config),
         chat,
         lambda wanted: _moved(load(wanted), device),
         config.temperature,
-        partial(initial, student),
+        lambda: _moved(initial(student) if untaught is None else frozen(untaught(config.student)), device),
     )
     return River(
         config=config,

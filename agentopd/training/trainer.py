@@ -77,7 +77,7 @@ class AgentOPDTrainer(Trainer):
             model: The student, or its name: a folder, a hub id or a GGUF file.
             args: TrainingArguments whose field ``agentopd`` holds the configuration.
             processing_class: The student's tokenizer; by default the one that lies with it.
-            teacher_model: The weights of the configuration's local teachers, instead of those it names; or their name.
+            teacher_model: The weights of the configuration's local and privileged teachers, instead of those it names; or their name.
             env: An environment id, instead of the configuration's.
             train_dataset: Episodes for the method's frozen source to draw from, instead of playing them; records will do.
             load: How local teachers get the weights they name.
@@ -101,7 +101,10 @@ class AgentOPDTrainer(Trainer):
         given = None if train_dataset is None else episodes_given(train_dataset, len(tokenizer))
         if folder is None and given is None:
             check_prompts(self.config, tokenizer)
-        self.river = build_river(self.config, student, tokenizer, load_teacher, args.device, folder, watch, given)
+        untaught = None if teacher_model is None else load_teacher
+        self.river = build_river(
+            self.config, student, tokenizer, load_teacher, args.device, folder, watch, given, untaught
+        )
         self.learner = Learner(self.config, self.river.teacher_heads)
         self.recorder = Recorder(self.config, folder, self.river.teacher_heads)
         self.step_metrics: dict[str, float] = {}

@@ -1,0 +1,103 @@
+"""A run whose teacher is the student itself, shown the answer: adapters, a cold start half of which shows it, panels, records."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import training_cases as cases
+
+from agentopd import records
+from agentopd.chat import Chat
+from agentopd.config import Config, load_config
+from agentopd.errors import ConfigError
+from agentopd.models import load_tokenizer
+from agentopd.training.arguments import AgentOPDConfig
+from agentopd.training.run import check, train
+from agentopd.training.stages import _decides_fit, tokenizer_of
+from agentopd.training.trainer import AgentOPDTrainer
+
+MARK = "Psst, it comes to"
+
+
+def config(*overrides: str, **train: Any) -> Config:
+    raw = cases.raw(**train)
+    raw["teachers"] = {"teacher": {"kind": "privileged", "hint": MARK + " {answer}."}}
+    raw["stages"] |= {"teacher": None, "cold_start": {"episodes": 4, "steps": 2, "privileged": 0.5}}
+    return load_config(raw, overrides)
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2, "lora_alpha": 4}])
+def test_invariant_8_nothing_privileged_reaches_the_students_tokens(
+    lora: dict[str, int] | None, tmp_path: Path
+) -> None:
+    train(config(lora=lora), tmp_path / "run")
+    tokenizer = load_tokenizer(str(tmp_path / "run" / "student"))
+    kept = list(records.open(tmp_path / "run"))
+    assert len(kept) == 4
+    for record in kept:
+        texts = [tokenizer.decode(segment.tokens_T.tolist()) for segment in record.trajectory.segments]
+        texts += [message["content"] for message in record.trajectory.opening]
+        assert not any(MARK in text for text in texts)
+        [annotation] = record.annotations
+        assert len(annotation.taken_N) == sum(int((s.turn_T >= 0).sum()) for s in record.trajectory.segments)
+    assert {"student_before", "student_after", "teacher"} <= cases.panels(tmp_path / "run").keys()
+
+
+def test_the_teacher_reads_the_hint_and_the_student_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[bool, str]] = []
+    trainer = cases.trainer(config(), tmp_path, teacher_model=None)
+    chat: Chat = trainer.river.chat
+    for name, policy in trainer.river.policies.items():
+        act = policy.act
+
+        def noted(requests: Any, name: str = name, act: Any = act) -> Any:
+            read.extend((name == "teacher", str(chat.tokenizer.decode(list(r.tokens)))) for r in requests)
+            return act(requests)
+
+        monkeypatch.setattr(policy, "act", noted)
+    trainer.river.draw(0)
+    assert read
+    assert all((MARK in text) == is_teacher for is_teacher, text in read)
+
+
+def test_a_teacher_given_in_python_is_the_privileged_one(tmp_path: Path) -> None:
+    given = cases.model(7)
+    trainer = cases.trainer(config(), tmp_path, teacher_model=given)
+    assert trainer.river.teachers["teacher"].model is given
+    args = AgentOPDConfig(output_dir=str(tmp_path), agentopd=config(), report_to=[])
+    alone = AgentOPDTrainer(cases.model(0), args, cases.tokenizer())
+    teacher = alone.river.teachers["teacher"].model
+    assert teacher is not None
+    assert cases.same_weights(cases.weights(teacher), cases.weights(cases.model(0)))
+
+
+def test_a_share_of_privileged_traces_needs_a_hint() -> None:
+    raw = cases.raw()
+    raw["stages"] |= {"cold_start": {"episodes": 4, "steps": 1, "privileged": 0.5}}
+    with pytest.raises(
+        ConfigError, match="there are 0 hints to show in them; give exactly one teacher of kind privileged"
+    ):
+        check(load_config(raw, []))
+
+
+def test_a_hint_that_names_an_unknown_fact_is_told_before_any_stage(tmp_path: Path) -> None:
+    wrong = config("teachers.teacher.hint='{solution}'")
+    with pytest.raises(
+        ConfigError, match=r"teachers\.teacher, agentopd/Checkout-v0: hint='\{solution\}': the environment tells"
+    ):
+        train(wrong, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_random_weights_is_no_self_distillation() -> None:
+    new = json.dumps(cases.TINY | {"vocab_size": 400})
+    with pytest.raises(ConfigError, match=r"stages\.teacher=null.*whose weights are new"):
+        check(config(f"teachers.teacher.new={new}"))
+
+
+def test_a_stage_that_shows_another_hint_is_another_stage() -> None:
+    one, other = config(), config("teachers.teacher.hint='So: {answer}'")
+    assert tokenizer_of(one, print).get_vocab() == tokenizer_of(other, print).get_vocab()
+    stages = [_decides_fit(c, c.stages.cold_start, tokenizer_of(c, print)) for c in (one, other) if c.stages.cold_start]
+    assert stages[0] != stages[1]
