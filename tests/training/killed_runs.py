@@ -13,6 +13,7 @@ from transformers import TrainerState
 
 from agentopd.__main__ import main
 from agentopd.config import load_config
+from agentopd.training.folder import RunFolder
 from agentopd.training.recorder import Recorder
 from agentopd.training.river import Drawn, River
 from agentopd.training.run import train
@@ -28,6 +29,21 @@ def killed(raw: dict[str, Any], folder: Path, when: Callable[[int], None], step:
     process.join(120)
     assert process.exitcode is not None
     return process.exitcode
+
+
+def killed_after(raw: dict[str, Any], folder: Path, seconds: float) -> int:
+    """Trains, or goes on, in a process that is killed from outside after ``seconds``; its exit code, 0 where it was quicker."""
+    process = _processes.Process(target=_go_on, args=(raw, folder))
+    process.start()
+    process.join(seconds)
+    process.kill()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _go_on(raw: dict[str, Any], folder: Path) -> None:
+    train(load_config(raw), folder, resume=RunFolder(folder).config.exists())
 
 
 def _train(raw: dict[str, Any], folder: Path, when: Callable[[int], None], step: int) -> None:
