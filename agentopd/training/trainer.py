@@ -93,26 +93,23 @@ class AgentOPDTrainer(Trainer):
         self.config: Config = with_env(settled(args), env)
         tokenizer = tokenizer_given(processing_class, model)
         plain = student_given(model, self.config)
-        load_teacher = teachers_given(teacher_model, load, plain, tokenizer)
+        taught = teachers_given(teacher_model, load, plain, tokenizer)
         student = adapter_given(plain, peft_config, self.config.train.lora, args.seed)
         check_student(student, tokenizer, self.config)
         self.student, self.folder = student, folder
         self._watch = watch
+        untaught = None if teacher_model is None else taught
         given = None if train_dataset is None else episodes_given(train_dataset, len(tokenizer))
         if folder is None and given is None:
             check_prompts(self.config, tokenizer)
-        untaught = None if teacher_model is None else load_teacher
-        self.river = build_river(
-            self.config, student, tokenizer, load_teacher, args.device, folder, watch, given, untaught
-        )
+        self.river = build_river(self.config, student, tokenizer, taught, args.device, folder, watch, given, untaught)
         self.learner = Learner(self.config, self.river.teacher_heads)
         self.recorder = Recorder(self.config, folder, self.river.teacher_heads)
         self.step_metrics: dict[str, float] = {}
-        panel: Any = [] if args.eval_strategy == "no" else [{"task": i} for i in range(self.config.evaluation.during)]
         super().__init__(
             model=student,
             args=args,
-            eval_dataset=panel,  # only its presence matters: evaluate() plays the panel
+            eval_dataset=[] if args.eval_strategy == "no" else [{}],  # its presence matters: evaluate() plays the panel
             processing_class=tokenizer,
             callbacks=[_TellRiver(self), *callbacks],
             optimizers=optimizers,
