@@ -45,6 +45,14 @@ class Row:
         """The number that decides the next token; anything once the row is done."""
         return 0.0 if self.done else float(self.uniform_N[len(self.tokens)])
 
+    def begins_with(self, entry: Entry, least: int) -> bool:
+        """Takes what ``entry`` holds of the prompt from it, if that is at least so many tokens."""
+        cached = common_prefix(entry, self.prompt_T)
+        if cached < least:
+            return False
+        self.entry, self.cached, self.prefilled = entry, cached, len(self.prompt_T) - cached
+        return True
+
     def caught_up(self, entry: Entry) -> None:
         """All of the prompt but its last token is now cached."""
         self.entry, self.cached = entry, len(self.prompt_T) - 1

@@ -1,7 +1,9 @@
 """The transformers engine: batches of unequal length, and each episode's cache kept between its turns."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -11,17 +13,21 @@ from agentopd.errors import ConfigError, PolicyError
 from agentopd.freezing import evaluating
 from agentopd.rollout.attention import shared_heads
 from agentopd.rollout.batch import Batch, Row
-from agentopd.rollout.kv import Entry, is_plain
+from agentopd.rollout.kv import Column, Entry, is_plain
 from agentopd.rollout.masks import SUPPORTED
 from agentopd.rollout.policy import Generation, Request, Rollout
 from agentopd.rollout.sampling import draw, processed
+
+SHARED = 16
+"""Tokens that contexts must begin with alike for it to be worth a forward of its own."""
 
 
 class TransformersPolicy:
     """Samples turns from a causal language model of transformers.
 
-    A turn processes only the tokens after the longest common prefix of its context and what is cached. Models with layers other
-    than plain full attention (sliding window, recurrent) process the whole context each turn; ``Generation.prefilled`` says so.
+    A turn processes only the tokens after the longest common prefix of its context and what is cached, and what the contexts of
+    new episodes begin with is processed once. Models with layers other than plain full attention (sliding window, recurrent)
+    process the whole context each turn; ``Generation.prefilled`` says so.
     The same request gives the same tokens in any batch up to rounding: a token differs only where a uniform draw falls within
     rounding of a boundary between two tokens.
     """
@@ -42,6 +48,7 @@ class TransformersPolicy:
         self._ends = frozenset([end_of_turn] if isinstance(end_of_turn, int) else end_of_turn)
         self._settings = settings
         self._entries: dict[int, Entry] = {}
+        self._opening: Entry | None = None
         plain = is_plain(model.config)
         self._layers = len(DynamicCache(config=model.config).layers) if plain else None
         attention = model.config._attn_implementation
@@ -72,9 +79,11 @@ class TransformersPolicy:
     def update(self, model: PreTrainedModel, version: int) -> None:
         """The weights of the model it holds have changed in place: every cache dies. ``model`` is that one, wrapped or not."""
         self._entries.clear()
+        self._opening = None
         self.version = version
 
     def _generate(self, rows: list[Row]) -> None:
+        self._open(rows)
         self._catch_up(rows)
         batch = Batch(self._model, rows, self._layers)
         logits_B_V = batch.prefill()
@@ -89,6 +98,25 @@ class TransformersPolicy:
             logits_B_V = batch.step()
         if batch.plain:
             self._entries |= batch.entries()
+
+    def _open(self, rows: list[Row]) -> None:
+        """Processes what the contexts of newcomers begin with, such as instructions and tools, once for all of them."""
+        if self._layers is None:
+            return
+        new = [row for row in rows if row.entry is None]
+        if self._opening is not None:
+            new = [row for row in new if not row.begins_with(self._opening, SHARED)]
+        shared = _common_length([row.prompt_T for row in new]) if len(new) > 1 else 0
+        if shared < SHARED:
+            return
+        first = new[0].request
+        row = Row.of(replace(first, tokens=first.tokens[: shared + 1]), None)
+        batch = Batch(self._model, [row], self._layers, held_back=1)
+        batch.prefill()
+        self._opening = batch.entries()[first.episode]
+        for row in new:
+            row.begins_with(self._opening, SHARED)
+        new[0].prefilled += shared  # on whose account it goes
 
     def _catch_up(self, rows: list[Row]) -> None:
         """Processes the long contexts of newcomers by themselves, so that the others are not padded to their length."""
@@ -114,6 +142,13 @@ class TransformersPolicy:
         for row, token, logprob in zip(rows, token_B.tolist(), taken_B.tolist(), strict=True):
             if not row.done:
                 row.add(token, logprob, self._ends)
+
+
+def _common_length(prompts: Sequence[Column]) -> int:
+    """How many leading tokens all prompts share, at most all but one of the shortest."""
+    limit = min(map(len, prompts)) - 1
+    differs_T = (np.stack([prompt_T[:limit] for prompt_T in prompts]) != prompts[0][:limit]).any(0)
+    return int(differs_T.argmax()) if differs_T.any() else limit
 
 
 def _check(requests: Sequence[Request]) -> None:

@@ -244,6 +244,34 @@ def test_a_newcomer_with_a_long_context_is_right() -> None:
     assert_same(generations, [plain_loop(model, r, Rollout()) for r in requests], 1e-12)
 
 
+def test_what_newcomers_begin_with_is_processed_once() -> None:
+    model, settings = llama(), Rollout()
+    policy = TransformersPolicy(model, END, settings)
+    random = np.random.default_rng(0)
+    opening = [int(token) for token in random.integers(4, VOCAB, 40)]
+
+    def asked(first: int, lengths: Sequence[int]) -> list[Request]:
+        tails = ([int(token) for token in random.integers(4, VOCAB, length)] for length in lengths)
+        return [Request(first + i, [*opening, 4 + i, *tail], first + i, 6) for i, tail in enumerate(tails)]
+
+    for requests, prefilled in (
+        (asked(0, [3, 9, 0, 5]), [44, 10, 1, 6]),
+        (asked(4, [2]), [3]),  # later newcomers find it too
+        (asked(5, [7, 1]), [8, 2]),
+    ):
+        found = policy.act(requests)
+        assert_same(found, [plain_loop(model, request, settings) for request in requests], 1e-9)
+        assert [generation.prefilled for generation in found] == prefilled
+    policy.update(model, 1)
+    assert [generation.prefilled for generation in policy.act(asked(7, [3, 3]))] == [44, 4]
+
+
+def test_newcomers_that_begin_alike_by_chance_share_nothing() -> None:
+    policy = TransformersPolicy(llama(), END, Rollout())
+    requests = [Request(i, [5, 6, 7, 8 + i, *range(9, 30)], i, 2) for i in range(3)]
+    assert [generation.prefilled for generation in policy.act(requests)] == [25, 25, 25]
+
+
 def test_modes_return_to_what_they_were() -> None:
     model = llama()
     model.train()
