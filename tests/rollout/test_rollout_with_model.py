@@ -16,7 +16,7 @@ from agentopd.env import TextSpace
 from agentopd.models import build_tokenizer
 from agentopd.rollout.collect import collect
 from agentopd.rollout.engine import TransformersPolicy
-from agentopd.rollout.policy import Assignment, Rollout
+from agentopd.rollout.policy import Assignment, Request, Rollout
 from agentopd.types import Key, Task, Trajectory
 
 TALK = "tests/Talk-v0"
@@ -68,6 +68,15 @@ def play(order: Sequence[int], settings: Rollout) -> dict[int, Trajectory]:
     policy = TransformersPolicy(model(), chat().end_of_turn, settings)
     assignments = [Assignment(Task(TALK, seed=i), Key("run", 0, i), "student", seed=i, source="fresh") for i in order]
     return {t.key.index: t for t in collect(assignments, {"student": policy}, chat(), settings)}
+
+
+def test_every_end_of_turn_stops_a_turn() -> None:
+    request = Request(0, (1, 2, 3), seed=0, max_new_tokens=9, script=None)
+    (free,) = TransformersPolicy(model(), [], Rollout()).act([request])
+    assert len(free.tokens) == 9
+    for ends in ([free.tokens[4]], [10**6, free.tokens[4]]):
+        (ended,) = TransformersPolicy(model(), ends, Rollout()).act([request])
+        assert ended.tokens == free.tokens[: free.tokens.index(free.tokens[4]) + 1]
 
 
 def test_invariant_6_trajectories_do_not_depend_on_the_batch() -> None:

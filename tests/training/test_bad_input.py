@@ -1,5 +1,6 @@
 """Mistakes are named before anything expensive happens, and a loss that is not finite keeps what was there."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from agentopd.models import build_tokenizer
 from agentopd.objective import LossOutput
 from agentopd.training import stages
 from agentopd.training.learner import Learner
-from agentopd.training.run import train
+from agentopd.training.run import check, train
 
 
 @pytest.fixture
@@ -179,6 +180,28 @@ def test_without_an_expert_the_quickstart_learns_from_the_reward(
     assert "expert" not in json.dumps(cases.metrics(run))
     # the same command resumes it, although the folder holds the configuration without stages
     assert train(config, run, resume=True).metrics["step"] == 2
+
+
+def test_what_the_chat_template_does_not_take_is_told_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = "{% for m in messages %}{{ '<|user|>' ~ m.role ~ m.content ~ '<|end|>' }}{% endfor %}"
+    said = []
+    for name, template in (("own", None), ("other", plain)):
+        folder = _saved(tmp_path / name, template)
+        check(cases.tiny(f"student={{model: {folder}}}", "rollout.max_length=600"), tmp_path / "run")
+        said.append(" ".join(capsys.readouterr().err.split()))
+    assert "chat template" not in said[0]
+    assert "tools: told in the system message; calls: hermes, as text; observations: tool role" in said[1]
+
+
+def _saved(folder: Path, template: str | None) -> Path:
+    """A student whose tokenizer has this chat template."""
+    cases.model(0).save_pretrained(folder)
+    tokenizer = copy.deepcopy(cases.tokenizer())
+    tokenizer.chat_template = template or tokenizer.chat_template
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def test_an_expert_that_always_fails_leaves_nothing_to_draw_from(tmp_path: Path) -> None:
