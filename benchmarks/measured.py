@@ -2,8 +2,9 @@
 
 import json
 import platform
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,20 @@ def made_by() -> dict[str, Any]:
         "torch": torch.__version__,
         "agentopd": agentopd.__version__,
     }
+
+
+def stopwatch() -> Callable[[], dict[str, float]]:
+    """Starts now; what it returns tells the seconds since then, by the clock and of this process on its processors."""
+    begin, begin_cpu = time.perf_counter(), time.process_time()
+    return lambda: {
+        "seconds": round(time.perf_counter() - begin, 3),
+        "cpu_seconds": round(time.process_time() - begin_cpu, 3),
+    }
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median, least and most, as cells of a table."""
+    return " | ".join(f"{value:.2f}" for value in (statistics.median(values), min(values), max(values)))
 
 
 def kept(path: Path) -> dict[str, Any]:
