@@ -209,6 +209,13 @@ def test_the_privileged_form_is_the_same_episode_behind_the_hint() -> None:
             assert "Secretly" in text(after.tokens_T)
 
 
+def test_traces_of_environments_that_the_hint_is_not_for_stay_as_they_are() -> None:
+    one, *others = play(3)
+    elsewhere = replace(one, task=Task("tests/Other-v0", seed=0), privileged={})
+    shown = partly_hinted([elsewhere, *others], 1.0, chat(), Hint(HINT, ("agentopd/Checkout-v0",)))
+    assert ["Secretly" in text(one.segments[0].tokens_T) for one in shown] == [False, True, True]
+
+
 @pytest.mark.parametrize(("share", "expected"), [(0.5, [0, 1, 0, 1]), (1.0, [1] * 4), (0.25, [0, 0, 0, 1])])
 def test_the_share_of_privileged_traces_is_spread_evenly(share: float, expected: list[int]) -> None:
     shown = partly_hinted(play(4), share, chat(), Hint(HINT))
