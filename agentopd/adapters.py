@@ -95,12 +95,13 @@ def adapted(model: PreTrainedModel, peft_config: Any, seed: int, key: str = "pef
             "text than the teacher's; use an adapter inside the layers, such as LoraConfig"
         )
     listed = getattr(peft_config, "target_modules", None)
+    plain = model.get_input_embeddings()
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             wrapped = get_peft_model(model, deepcopy(peft_config))  # it writes into it
         unmatched = [] if isinstance(listed, str) else _unmatched(listed or (), wrapped)
-        problem = f"it has no module called {unmatched[0]!r}" if unmatched else ""
+        problem = f"it has no module called {unmatched[0]!r}" if unmatched else _tied(plain, wrapped)
     except Exception as error:  # PEFT raises ValueError, TypeError and others over a configuration that does not fit
         problem = first_line(error).rstrip(".")
     if problem:
@@ -114,6 +115,24 @@ def _unmatched(listed: Iterable[str], wrapped: Any) -> list[str]:
     """Those listed names that are no layer's: PEFT minds only where all are."""
     targeted = wrapped.base_model.targeted_module_names
     return [name for name in listed if not any(f".{target}".endswith(f".{name}") for target in targeted)]
+
+
+def _tied(embeddings: nn.Module, wrapped: Any) -> str:
+    """What is wrong with an adapter on embeddings that are the output head too: merged, or saved, it would change both."""
+    if wrapped.get_input_embeddings() is embeddings or not wrapped.config.get_text_config().tie_word_embeddings:
+        return ""
+    return "its input embeddings are its output head too, which no adapter may change"
+
+
+PLAIN_STARTS = ("gaussian", "orthogonal", "eva")
+"""Names of ``init_lora_weights`` that change no weight beside the adapter's own; others, such as ``pissa``, do."""
+
+
+def leaves_base(wrapped: Any) -> bool:
+    """Whether a model of PEFT's without its adapter is, and stays, the model that was put into it."""
+    config = wrapped.peft_config[wrapped.active_adapter]
+    start = getattr(config, "init_lora_weights", True)
+    return getattr(config, "bias", "none") == "none" and (isinstance(start, bool) or start in PLAIN_STARTS)
 
 
 def is_wrapped(model: Any) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from agentopd.adapters import is_wrapped
+from agentopd.adapters import is_wrapped, leaves_base
 
 
 def frozen(model: PreTrainedModel) -> PreTrainedModel:
@@ -19,8 +19,8 @@ def frozen(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def initial(student: PreTrainedModel) -> PreTrainedModel:
-    """The student as it is now, whatever is trained later: without its adapter where it has one, else a frozen copy."""
-    if is_wrapped(student):
+    """The student as it is now, whatever is trained later: without its adapter where that is all it trains, else a frozen copy."""
+    if is_wrapped(student) and leaves_base(student):
         return cast(PreTrainedModel, AdapterOff(student))
     return frozen(copy.deepcopy(student))
 
@@ -58,7 +58,7 @@ class AdapterOff(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the model's own, in evaluation mode."""
         [model] = self._model
-        with evaluating(model), model.disable_adapter():
+        with evaluating(model), _as_trainable(model), model.disable_adapter():
             return model(*args, **kwargs)
 
 
@@ -73,3 +73,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def _as_trainable(model: nn.Module) -> Iterator[None]:
+    """Afterwards exactly those parameters are trainable that were: PEFT makes all of an adapter so when it is on again."""
+    held = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(False)

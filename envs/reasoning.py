@@ -37,6 +37,8 @@ class Reasoning(TextEnv):
     instructions = "Answer the question with the tools, one call at a time. Then submit the answer."
 
     def __init__(self, families: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None):
+        if isinstance(families, str):
+            raise ConfigError(f"families={families!r}: give a list, such as [{families}]")
         names = FAMILIES if families is None else families
         chosen = dict(families) if isinstance(families, Mapping) else {name: {} for name in names}
         for name in chosen:
@@ -44,6 +46,8 @@ class Reasoning(TextEnv):
                 raise ConfigError(
                     f"families: {name!r} is not known{nearest(name, FAMILIES)}; there are: {', '.join(FAMILIES)}"
                 )
+            if not isinstance(chosen[name], Mapping):
+                raise ConfigError(f"families.{name}={chosen[name]!r}: give settings of its dataset, or {{}} for none")
         if not chosen:
             raise ConfigError(f"families is empty; give at least one of {', '.join(FAMILIES)}")
         self._datasets = [(name, _dataset(name, _frozen(FAMILIES[name][1], given))) for name, given in chosen.items()]

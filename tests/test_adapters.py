@@ -169,3 +169,11 @@ def test_a_model_with_an_adapter_beside_it_is_refused(base: Path, adapter: Path)
         shutil.copy(file, base)
     with pytest.raises(ConfigError, match="holds an adapter beside a model"):
         load_model(ModelConfig(model=str(base)))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"target_modules": ["q_proj", "embed_tokens"]}, {"modules_to_save": ["embed_tokens"]}]
+)
+def test_embeddings_that_are_the_head_too_take_no_adapter(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="its input embeddings are its output head too, which no adapter may change"):
+        adapted(new_model(TINY, TOKENIZER, 0), _lora(**settings), 0)

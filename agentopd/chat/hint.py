@@ -21,6 +21,8 @@ class Hint:
     """
 
     text: str
+    envs: tuple[str, ...] = ()
+    """The ids of the environments in which it is shown; empty means any."""
     _parts: tuple[tuple[str, str | None], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -41,6 +43,10 @@ class Hint:
                 f"hint={self.text!r}: {wrong}; name facts of the environment, such as {{answer}}, or {{{ALL}}}"
             )
         object.__setattr__(self, "_parts", tuple((literal, name) for literal, name, _ in found))
+
+    def shown_in(self, env_id: str) -> bool:
+        """Whether it is shown in this environment."""
+        return not self.envs or env_id in self.envs
 
     def filled(self, facts: Mapping[str, Any]) -> str:
         """The text with its facts.

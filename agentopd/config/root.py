@@ -149,18 +149,19 @@ class Config(Settings):
                     f"top_k={rollout.top_k}, temperature={rollout.temperature}: that is not the student's own distribution; set "
                     f"top_p=1, top_k=0 and a temperature above 0, or {key}.logprobs: recomputed"
                 )
-            if self._shows_expert(term.where):
+            if others := self._shown_beside_student(term.where):
+                why = "the expert, which nobody sampled" if EXPERT in others else f"{others[0]}, whose own p is kept"
                 raise ValueError(
-                    f"{key}: its reward log q - log p has no p for actions of the expert, which nobody sampled; set "
+                    f"{key}: its reward log q - log p has no p for actions of {why}; set "
                     f"{self.objective.key(i)}.where.actor, such as [student], or {key}.logprobs: recomputed"
                 )
         return self
 
-    def _shows_expert(self, where: Where) -> bool:
-        """Whether ``where`` may select turns in which the environment's expert acts."""
+    def _shown_beside_student(self, where: Where) -> list[str]:
+        """Those but the student who act in turns that ``where`` may select."""
         sources = self.objective.sources.items()
-        plays = any(EXPERT in source.actors for name, source in sources if not where.source or name in where.source)
-        return plays and (not where.actor or EXPERT in where.actor)
+        acting = {a for name, one in sources if not where.source or name in where.source for a in one.actors}
+        return sorted(a for a in acting - {STUDENT} if not where.actor or a in where.actor)
 
     @property
     def tasks_by_source(self) -> dict[str, int]:

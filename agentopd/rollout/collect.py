@@ -109,7 +109,9 @@ class _Collection:
 
     def _begin(self, number: int, assignment: Assignment) -> Slot:
         session = Session(assignment.task, self._advice, needs_expert=assignment.actor == EXPERT)
-        episode = Episode(number, assignment, self._chat, self._settings, self._hints.get(assignment.actor))
+        hint = self._hints.get(assignment.actor)
+        shown = hint if hint is not None and hint.shown_in(assignment.task.env_id) else None
+        episode = Episode(number, assignment, self._chat, self._settings, shown)
         slot = Slot(episode, session, Isolated(self._settings.time_limit))
         slot.thread.submit("reset", session.reset)
         return slot

@@ -33,7 +33,7 @@ def privileged(
     Args:
         context: What the run lends.
         hint: What the prompt says behind the first observation, such as ``"Worked steps:\\n{steps}"``; ``{name}`` is a fact of the
-            environment's ``privileged()``, ``{facts}`` all of them.
+            environment's ``privileged()``, ``{facts}`` all of them. Environments that ``where`` leaves out show none.
         model: A hub id or a folder. It must share the student's tokenizer.
         new: A model from random weights instead.
         dtype: The type of its weights.
@@ -44,7 +44,7 @@ def privileged(
     Raises:
         ConfigError: The hint is malformed, or the model's vocabulary is smaller than the tokenizer's.
     """
-    shown = Hint(hint)
+    shown = Hint(hint, where.env)
     if model is None and new is None:
         loaded = context.initial()
     else:

@@ -12,14 +12,13 @@ from agentopd.types import CONTEXT, Segment, Trajectory
 
 
 def partly_hinted(trajectories: Sequence[Trajectory], share: float, chat: Chat, hint: Hint) -> list[Trajectory]:
-    """The same episodes, ``share`` of them behind the hint, evenly spread.
+    """The same episodes, ``share`` of those in the hint's environments behind it, evenly spread.
 
     These are for a stage before training, whose model is to learn to use what it is shown; no student's own episode holds a hint.
     """
-    return [
-        hinted(one, chat, hint) if math.floor((i + 1) * share) > math.floor(i * share) else one
-        for i, one in enumerate(trajectories)
-    ]
+    places = [p for p, one in enumerate(trajectories) if hint.shown_in(one.task.env_id)]
+    chosen = {p for i, p in enumerate(places) if math.floor((i + 1) * share) > math.floor(i * share)}
+    return [hinted(one, chat, hint) if p in chosen else one for p, one in enumerate(trajectories)]
 
 
 def hinted(trajectory: Trajectory, chat: Chat, hint: Hint) -> Trajectory:

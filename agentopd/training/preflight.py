@@ -18,7 +18,6 @@ from agentopd.rollout.looking import look_at
 from agentopd.rollout.policy import EXPERT
 from agentopd.rollout.preflight import check_first_prompts
 from agentopd.training.roles import LOCAL, MODELS, SILENT, hints_of, learns_from_corrections, stage_hint, used_teachers
-from agentopd.where import Where
 
 
 def check_experts(config: Config) -> None:
@@ -66,25 +65,19 @@ STARTS = 4
 """Tasks of each environment that are started before a run."""
 
 
-def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> Chat:
-    """Starts every environment; returns how conversations are put to the tokenizer.
+def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase, taught: bool = True) -> Chat:
+    """Starts every environment; returns how conversations are put to the tokenizer. Unless ``taught``, no teacher reads a hint.
 
     Raises:
         ConfigError: A first prompt leaves no room for a turn, or a hint names what the environment does not tell.
         EnvError: An environment can never be started.
     """
-    chat, hints = Chat(tokenizer, config.template_kwargs), hints_of(config)
+    chat, hints = Chat(tokenizer, config.template_kwargs), hints_of(config) if taught else {}
     for env in config.envs:
         stream = TaskStream([env], config.seed, "train")
-        there = {name: hint for name, hint in hints.items() if env.id in (_envs_of(config, name) or [env.id])}
+        there = {name: hint for name, hint in hints.items() if hint.shown_in(env.id)}
         check_first_prompts([stream[i] for i in range(STARTS)], chat, config.rollout, there)
     return chat
-
-
-def _envs_of(config: Config, teacher: str) -> tuple[str, ...]:
-    """The environments in which a teacher teaches; none where it does so everywhere."""
-    where: Where = config.teachers[teacher].settings["where"]
-    return where.env
 
 
 def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -10,6 +10,7 @@ from agentopd.objective.spec import Objective
 from agentopd.rollout.policy import EXPERT
 from agentopd.settings.choice import Choice
 from agentopd.teachers import Teacher
+from agentopd.where import Where
 
 LOCAL, PRIVILEGED = "local", "privileged"
 """The kinds of teachers that are models in this process; the second, without a model of its own, is the student as it began."""
@@ -55,7 +56,12 @@ def annotators(objective: Objective, teachers: Mapping[str, Teacher]) -> dict[st
 
 def hints_of(config: Config) -> dict[str, Hint]:
     """What each privileged teacher that the method uses is shown, by its name."""
-    return {n: Hint(c.settings["hint"]) for n, c in used_teachers(config).items() if c.kind == PRIVILEGED}
+    return {n: _hint(c) for n, c in used_teachers(config).items() if c.kind == PRIVILEGED}
+
+
+def _hint(teacher: Choice) -> Hint:
+    where: Where = teacher.settings["where"]
+    return Hint(teacher.settings["hint"], where.env)
 
 
 def stage_hint(config: Config) -> Hint:
@@ -64,13 +70,13 @@ def stage_hint(config: Config) -> Hint:
     Raises:
         ConfigError: The privileged teachers, used or not, do not agree on one.
     """
-    hints = {choice.settings["hint"] for choice in config.teachers.values() if choice.kind == PRIVILEGED}
+    hints = {_hint(choice) for choice in config.teachers.values() if choice.kind == PRIVILEGED}
     if len(hints) != 1:
         raise ConfigError(
             f"stages: a share of the traces is privileged, and there are {len(hints)} hints to show in them; give exactly one teacher of "
             "kind privileged, or set privileged to 0"
         )
-    return Hint(hints.pop())
+    return hints.pop()
 
 
 def _nobody_corrects() -> ConfigError:

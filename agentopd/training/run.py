@@ -269,7 +269,7 @@ def evaluate(config: Config, model: str | Path | None = None, tasks: int | None 
     where = config.student if model is None else _weights_at(config, Path(model))
     changed = config.model_copy(update={"student": where})
     tokenizer = tokenizer_of(changed, say)
-    chat = check_prompts(config, tokenizer)
+    chat = check_prompts(config, tokenizer, taught=False)
     with watch("panel", count) as on_done:
         return build_panel(config, load_model(where), chat, count, on_done=on_done)
 
@@ -287,7 +287,7 @@ def play(config: Config, episodes: int, output: Path, actor: str, model: Path | 
     where = config.student if model is None else _weights_at(config, Path(model))
     changed = config.model_copy(update={"student": where})
     tokenizer = tokenizer_of(changed, say)
-    chat = check_prompts(config, tokenizer)
+    chat = check_prompts(config, tokenizer, taught=False)
     policies: dict[str, Policy] = {}
     if actor == STUDENT:
         student = load_model(where) if where.new is None else student_of(config, tokenizer, say)

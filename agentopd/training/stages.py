@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from agentopd.chat import Chat
+from agentopd.chat import Chat, Hint
 from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.config import Config, Fit, Stages, Train
 from agentopd.config.shipped import load_recipe
@@ -125,12 +125,16 @@ def _decides_fit(config: Config, stage: Fit, tokenizer: PreTrainedTokenizerBase)
     batches = [config.train.max_tokens, config.train.layout]
     lora = config.train.lora
     adapter = [] if lora is None else [lora.model_dump(), version("peft")]
-    hint = [stage_hint(config).text] if stage.privileged else []
+    hint = _told(stage_hint(config)) if stage.privileged else []
     return [
         *[_envs(config), stage.model_dump(), config.rollout.model_dump(include=EPISODE), tokens, batches],
         *adapter,
         *hint,
     ]
+
+
+def _told(hint: Hint) -> list[Any]:
+    return [hint.text, *([hint.envs] if hint.envs else [])]
 
 
 def _envs(config: Config) -> list[Any]:

@@ -48,6 +48,14 @@ def test_nobody_sampled_the_actions_of_an_expert() -> None:
     load_config("quickstart", [*given, "objective.where={}", RECOMPUTED])
 
 
+def test_the_actions_of_a_teacher_were_sampled_from_its_own_distribution() -> None:
+    mixed = ["method=thinking-machines", "objective.sampler={actors: {student: 0.5, teacher: 0.5}}"]
+    load_config("quickstart", mixed)
+    with pytest.raises(ConfigError, match=r"no p for actions of teacher, whose own p is kept; set objective\.where"):
+        load_config("quickstart", [*mixed, "objective.where={}"])
+    load_config("quickstart", [*mixed, "objective.where={}", RECOMPUTED])
+
+
 def test_null_gives_back_what_follows_from_other_parts() -> None:
     own = "objective.estimator={kind: 'test_scores:mine'}"
     with pytest.raises(ConfigError, match="leave both out, or set them to null"):

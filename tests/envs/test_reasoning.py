@@ -73,6 +73,8 @@ def test_settings_of_a_family_reach_its_dataset() -> None:
     [
         (["chain_sums"], "'chain_sums' is not known.*chain_sum"),
         ([], "families is empty"),
+        ("lcm", r"families='lcm': give a list, such as \[lcm\]"),
+        ({"lcm": None}, "families.lcm=None: give settings of its dataset, or {} for none"),
         ({"lcm": {"max_valeu": 3}}, "families.lcm: reasoning-gym refuses"),
         ({"lcm": {"min_value": 0}}, "families.lcm: reasoning-gym refuses"),
     ],

@@ -62,6 +62,13 @@ def test_a_hinted_actor_that_drops_its_oldest_turns_keeps_its_hint() -> None:
     assert all("Psst" not in text(segment.tokens_T.tolist()) for segment in trajectory.segments)
 
 
+def test_a_hint_is_shown_in_its_environments_alone() -> None:
+    elsewhere = Hint("{answer}", envs=("tests/Plain-v0",))
+    trajectory, asked = played(hint=elsewhere)
+    assert trajectory.failure is None
+    assert [request.tokens for request in asked] == [request.tokens for request in played(hint=None)[1]]
+
+
 def test_room_is_counted_with_the_hint() -> None:
     tight = ROOMY.model_copy(update={"max_length": len(played(hint=None)[1][0].tokens) + ROOMY.max_new_tokens})
     assert played(tight)[0].outcome.stop == "overflow"

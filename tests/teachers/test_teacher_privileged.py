@@ -123,6 +123,28 @@ def test_the_adapter_stays_on_and_trainable_for_the_student() -> None:
     assert not list(AdapterOff(student).parameters())
 
 
+def test_what_was_frozen_inside_an_adapter_stays_frozen() -> None:
+    student = adapted()
+    for name, parameter in student.named_parameters():
+        if "lora_A" in name:
+            parameter.requires_grad_(False)
+    trainable = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
+    teacher(student).annotate(play(1))
+    assert {name for name, parameter in student.named_parameters() if parameter.requires_grad} == trainable != set()
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_an_adapter_that_changes_the_weights_beside_it_leaves_a_copy(start: Any) -> None:
+    student: Any = get_peft_model(small(0), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=start))
+    mentor, ids_B_T = initial(student), torch.arange(8)[None]
+    for parameter in student.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(0.5)
+    base = small(0)
+    torch.testing.assert_close(mentor(input_ids=ids_B_T).logits, base(input_ids=ids_B_T).logits, rtol=1e-4, atol=1e-4)
+    assert not any(parameter.requires_grad for parameter in mentor.parameters())
+
+
 def test_without_an_adapter_it_is_a_copy_that_training_does_not_reach() -> None:
     student = small(0)
     mentor, [trajectory] = teacher(student), play(1)
@@ -185,6 +207,13 @@ def test_the_privileged_form_is_the_same_episode_behind_the_hint() -> None:
         for before, after in zip(trajectory.segments, shown.segments, strict=True):
             assert after.trainable_T.sum() == before.trainable_T.sum() == (after.turn_T >= 0).sum()
             assert "Secretly" in text(after.tokens_T)
+
+
+def test_traces_of_environments_that_the_hint_is_not_for_stay_as_they_are() -> None:
+    one, *others = play(3)
+    elsewhere = replace(one, task=Task("tests/Other-v0", seed=0), privileged={})
+    shown = partly_hinted([elsewhere, *others], 1.0, chat(), Hint(HINT, ("agentopd/Checkout-v0",)))
+    assert ["Secretly" in text(one.segments[0].tokens_T) for one in shown] == [False, True, True]
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, [0, 1, 0, 1]), (1.0, [1] * 4), (0.25, [0, 0, 0, 1])])

@@ -13,7 +13,7 @@ from agentopd.config import Config, load_config
 from agentopd.errors import ConfigError
 from agentopd.models import load_tokenizer
 from agentopd.training.arguments import AgentOPDConfig
-from agentopd.training.run import check, train
+from agentopd.training.run import check, evaluate, train
 from agentopd.training.stages import _decides_fit, tokenizer_of
 from agentopd.training.trainer import AgentOPDTrainer
 
@@ -88,6 +88,22 @@ def test_a_hint_that_names_an_unknown_fact_is_told_before_any_stage(tmp_path: Pa
     ):
         train(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_teaches_one_of_two_environments_plays_both(tmp_path: Path) -> None:
+    envs = "envs=[{id: agentopd/Checkout-v0}, {id: agentopd/Calculator-v0}]"
+    both = config(
+        "env=null", envs, "teachers.teacher.hint='{prices}'", "teachers.teacher.where={env: agentopd/Checkout-v0}"
+    )
+    panel = cases.trainer(both, tmp_path).play_panel(8, actor="teacher")
+    assert {played.env for played in panel.episodes} == {env.id for env in both.envs}
+    assert not panel.failed
+
+
+def test_a_student_is_evaluated_without_its_teachers_hint(tmp_path: Path) -> None:
+    cases.model(0).save_pretrained(tmp_path)
+    cases.tokenizer().save_pretrained(str(tmp_path))
+    assert evaluate(config("teachers.teacher.hint='{solution}'"), tmp_path, tasks=2).success.n == 2
 
 
 def test_a_teacher_of_random_weights_is_no_self_distillation() -> None:
