@@ -247,7 +247,7 @@ def _same(action: Action, parsed: ParsedAction) -> bool:
     """Whether an action says what was to be written; one that holds a malformed call is not compared further."""
     if action.calls != parsed.calls:
         return False
-    return bool(parsed.problems) or action.content.strip() == parsed.content.strip()
+    return bool(parsed.problems) or parsed.content.strip() in action.content  # some templates write more before it
 
 
 def _plain(call: ToolCall) -> bool:

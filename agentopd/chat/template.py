@@ -73,7 +73,7 @@ class Template:
             raise self._hopeless()
         self.ways = ways
         self.ends = self._find_ends()
-        self.thinking = find_thinking(self._try, ways, str(tokenizer.chat_template))
+        self.thinking = find_thinking(self._try, ways, str(tokenizer.chat_template), self._special)
         self.guard = Guard([*self._specials, *self._structure()])
         self._latest.clear()  # guarded for fewer strings
 

@@ -1,5 +1,6 @@
 """The thinking that opens a turn, told from what is said."""
 
+import re
 from dataclasses import dataclass
 
 from agentopd.chat.fallbacks import HELLO, OTHER, PROBE, Try, Ways
@@ -47,13 +48,14 @@ class Thinking:
         return text[: len(text) - len(said)], said
 
 
-def find_thinking(render: Try, ways: Ways, source: str) -> Thinking:
+def find_thinking(render: Try, ways: Ways, source: str, special: re.Pattern[str]) -> Thinking:
     """How thinking ends: with a mark that the template's source holds, or with what it writes before every answer.
 
     Args:
         render: Renders messages as they are.
         ways: How conversations are put to the template.
         source: The template.
+        special: Matches a special string.
     """
     marks = [mark for mark in (THOUGHT_CLOSE, CHANNEL_CLOSE) if mark in source]
     if marks:
@@ -61,7 +63,9 @@ def find_thinking(render: Try, ways: Ways, source: str) -> Thinking:
     prompt = render(*ways.adapt([HELLO], ()), generate=True) or ""
     whole = render(*ways.adapt([HELLO, {"role": "assistant", "content": PROBE}], ())) or ""
     lead = whole[len(prompt) :].partition(PROBE)[0] if whole.startswith(prompt) else ""
-    return Thinking(lead.strip(), lead)
+    if special.search(lead):
+        return Thinking(lead.strip(), lead)
+    return Thinking("", "" if lead.strip() else lead)
 
 
 def _wants_apart(render: Try, ways: Ways) -> bool:
