@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measures what is missing, then prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=int, default=1000, help="measure at most so many cases")
     parser.add_argument("--table", action="store_true", help="only print the table")
     arguments = parser.parse_args(argv)

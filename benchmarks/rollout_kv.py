@@ -17,7 +17,7 @@ Results: ``benchmarks/results/rollout_kv.json``. A case ``speed/N`` holds one ru
 
 import argparse
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,13 @@ from benchmarks.measured import keep, kept, made_by, spread, stopwatch
 RESULTS = Path(__file__).parent / "results" / "rollout_kv.json"
 SIDES = ("agentopd", "trl")
 ENV = "agentopd-benchmarks/Notes-v0"
-ROWS, PROMPT, ACTION, OBSERVATION = 8, 200, 32, 60
+ROWS, PROMPT, ACTION, OBSERVATION, LENGTH = 8, 200, 32, 60, 2048
 TOKEN_TURNS, SPEED_TURNS, REPEATS = 16, 8, 5
-MODEL = NewModel(hidden_size=384, layers=8, heads=6, intermediate_size=1024, max_positions=2048, vocab_size=512)
+MODELS = {
+    "tokens": NewModel(hidden_size=32, layers=1, heads=2, intermediate_size=32, max_positions=LENGTH, vocab_size=512),
+    "speed": NewModel(hidden_size=384, layers=8, heads=6, intermediate_size=1024, max_positions=LENGTH, vocab_size=512),
+}
+"""Counts do not depend on the model; a small one gives them soon."""
 WORDS = (
     "one two three four five six seven eight nine ten eleven twelve "
     "red blue green white black brown grey pink gold plum tan teal rust"
@@ -127,35 +131,36 @@ def main(argv: Sequence[str] | None = None) -> None:
         if ENV not in gymnasium.registry:
             gymnasium.register(ENV, entry_point=lambda **kwargs: Notes(**kwargs))
         with tempfile.TemporaryDirectory() as folder:
-            setup = prepared()
-            sides = {"agentopd": ours(setup), "trl": theirs(setup, folder)}
             for name in cases[: arguments.limit]:
-                results[name] = measured(name, setup, sides)
+                results[name] = made_by() | measured(name, folder)
                 keep(RESULTS, results)
     print(table(results))
 
 
-def measured(name: str, setup: Setup, sides: Mapping[str, Callable[[int], int]]) -> dict[str, Any]:
+def measured(name: str, folder: str) -> dict[str, Any]:
     """One case: a side's prompt tokens, or a pair of runs after a warm-up."""
     kind, _, which = name.partition("/")
+    setup = prepared(MODELS[kind])
     if kind == "tokens":
-        return {"turns": TOKEN_TURNS, **made_by(), **played(setup, sides[which], TOKEN_TURNS)}
+        side = ours(setup) if which == "agentopd" else theirs(setup, folder)
+        return {"turns": TOKEN_TURNS} | played(setup, side, TOKEN_TURNS)
+    sides = {"agentopd": ours(setup), "trl": theirs(setup, folder)}
     for side in sides.values():
         side(2)
     order = sorted(sides, reverse=int(which) % 2 == 1)
-    return {"turns": SPEED_TURNS, **made_by()} | {side: played(setup, sides[side], SPEED_TURNS) for side in order}
+    return {"turns": SPEED_TURNS} | {name: played(setup, sides[name], SPEED_TURNS) for name in order}
 
 
-def prepared() -> Setup:
+def prepared(new: NewModel) -> Setup:
     """The model, its tokenizer and the action that is forced."""
     action = call("note", text=WORDS)
-    tokenizer = build_tokenizer([action, "Notes something. note (text: string)", "yes " * 9] * 40, MODEL.vocab_size)
+    tokenizer = build_tokenizer([action, "Notes something. note (text: string)", "yes " * 9] * 40, new.vocab_size)
     tokenizer.response_template = RESPONSE_TEMPLATE
     chat = Chat(tokenizer)
     action_T = chat.write([{"role": "user", "content": "yes"}], action, [])
     if len(set(action_T)) != ACTION or len(action_T) != ACTION:
         raise RuntimeError(f"the action must be {ACTION} different tokens: {tokenizer.convert_ids_to_tokens(action_T)}")
-    model = new_model(MODEL, tokenizer, seed=0)
+    model = new_model(new, tokenizer, seed=0)
     after_V = torch.full((len(tokenizer),), chat.end_of_turn)
     [begin] = tokenizer.encode("<|assistant|>")
     after_V[torch.tensor([begin, *action_T[:-1]])] = torch.tensor(action_T)
@@ -178,7 +183,7 @@ def ours(setup: Setup) -> Callable[[int], int]:
     task = filled(lambda text: len(chat.prompt([{"role": "user", "content": text}], tools)), PROMPT)
 
     def play(turns: int) -> int:
-        settings = Rollout(max_new_tokens=ACTION, max_length=MODEL.max_positions, max_turns=turns, concurrency=ROWS)
+        settings = Rollout(max_new_tokens=ACTION, max_length=LENGTH, max_turns=turns, concurrency=ROWS)
         policy = TransformersPolicy(setup.model, chat.end_of_turn, settings)
         given = {"task": task, "observation": setup.observation}
         assignments = [
@@ -218,7 +223,7 @@ def theirs(setup: Setup, folder: str) -> Callable[[int], int]:
         bf16=False,
         report_to=[],
         per_device_train_batch_size=ROWS,
-        max_completion_length=MODEL.max_positions - PROMPT - 1,
+        max_completion_length=LENGTH - PROMPT - 1,
     )
     trainer = DistillationTrainer(
         setup.model,
