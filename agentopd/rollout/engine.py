@@ -75,6 +75,9 @@ class TransformersPolicy:
         """Frees the caches of these episodes; a pool's memory returns when none of its rows is in use."""
         for episode in episodes:
             self._entries.pop(episode, None)
+        # what a step processes must not depend on the steps before it: a resumed run has not played them
+        if not self._entries:
+            self._opening = None
 
     def update(self, model: PreTrainedModel, version: int) -> None:
         """The weights of the model it holds have changed in place: every cache dies. ``model`` is that one, wrapped or not."""

@@ -264,6 +264,10 @@ def test_what_newcomers_begin_with_is_processed_once() -> None:
         assert [generation.prefilled for generation in found] == prefilled
     policy.update(model, 1)
     assert [generation.prefilled for generation in policy.act(asked(7, [3, 3]))] == [44, 4]
+    policy.release([7])
+    assert [generation.prefilled for generation in policy.act(asked(9, [1]))] == [2]
+    policy.release([8, 9])  # nobody lives
+    assert [generation.prefilled for generation in policy.act(asked(10, [1, 1]))] == [42, 2]
 
 
 def test_newcomers_that_begin_alike_by_chance_share_nothing() -> None:
