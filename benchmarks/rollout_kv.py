@@ -4,7 +4,8 @@
     python -m benchmarks.rollout_kv --limit 1    # at most one more case
     python -m benchmarks.rollout_kv --table      # the tables from the stored results
 
-Eight episodes at once, prompts of 200 tokens, actions of 32 tokens, observations of 60 tokens. Ours is ``collect`` with the transformers
+Eight episodes at once, all with the same prompt of 200 tokens, which ours processes once for all of them (an eighth is each one's
+share), actions of 32 tokens, observations of 60 tokens. Ours is ``collect`` with the transformers
 engine, TRL's the generation of a training step of its ``DistillationTrainer`` (transformers' ``generate``, tools in its own loop).
 Both have the same model object (a Llama with random weights), the same chat template, and a real tool.
 
@@ -41,7 +42,7 @@ ROWS, PROMPT, ACTION, OBSERVATION, LENGTH = 8, 200, 32, 60, 2048
 TOKEN_TURNS, SPEED_TURNS, REPEATS = 16, 8, 5
 MODELS = {
     "tokens": NewModel(hidden_size=32, layers=1, heads=2, intermediate_size=32, max_positions=LENGTH, vocab_size=512),
-    "speed": NewModel(hidden_size=384, layers=8, heads=6, intermediate_size=1024, max_positions=LENGTH, vocab_size=512),
+    "speed": NewModel(hidden_size=256, layers=6, heads=4, intermediate_size=768, max_positions=LENGTH, vocab_size=512),
 }
 """Counts do not depend on the model; a small one gives them soon."""
 WORDS = (
