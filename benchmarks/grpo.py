@@ -1,6 +1,6 @@
 """The quickstart's on-policy distillation beside GRPO: how many episodes each takes to reach the same success.
 
-    python -m benchmarks.grpo            # resumable: finished runs are kept
+    python -m benchmarks.grpo            # resumable: finished runs are kept, and one that was cut off goes on
     python -m benchmarks.grpo --table    # the table from the stored results
 
 Both start from the same cold start. GRPO plays 8 episodes of each of 4 tasks a step, for up to five times the episodes, with the
@@ -71,7 +71,7 @@ def curve(seed: int, rate: float | None, times: int, cache: Path, output: Path) 
     ]  # fmt: skip
     if rate is not None:
         overrides += ["method=grpo", f"train.learning_rate={rate}", f"train.tasks_per_step={GROUPS}"]
-    agentopd.train(agentopd.load_config("quickstart", overrides), output)
+    agentopd.train(agentopd.load_config("quickstart", overrides), output, resume=output.exists())
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [[row["step"] * per_step, row["panel/success"]] for row in rows if "panel/success" in row]
 
