@@ -7,6 +7,9 @@ from torch import Tensor
 
 from agentopd.rollout.policy import Rollout
 
+NUCLEUS = 256
+"""Candidates among which top-p is looked for first."""
+
 
 def uniforms(seed: int, count: int) -> NDArray[np.float64]:
     """``count`` numbers in [0, 1), the i-th for the i-th token of a turn, from a counter-based generator keyed by ``seed``."""
@@ -46,8 +49,24 @@ def _top_k(logprob_B_V: Tensor, k: int) -> Tensor:
 
 
 def _top_p(logprob_B_V: Tensor, p: float) -> Tensor:
-    sorted_B_V, order_B_V = torch.sort(logprob_B_V, dim=1, descending=True, stable=True)
-    before_B_V = sorted_B_V.exp().cumsum(1) - sorted_B_V.exp()
-    before_B_V[:, 0] = 0.0  # the most probable token always stays
-    kept_B_V = sorted_B_V.masked_fill(before_B_V >= p, -torch.inf)
-    return torch.empty_like(kept_B_V).scatter_(1, order_B_V, kept_B_V)
+    """Keeps the most probable tokens up to mass ``p``, of equals the lower ids first; the most probable always stays."""
+    if logprob_B_V.shape[1] <= NUCLEUS:
+        return _nucleus(logprob_B_V, p)[0]
+    # to sort a large vocabulary costs more than a small model's forward, and nearly always a few tokens hold the mass
+    index_B_K = torch.topk(logprob_B_V, NUCLEUS, dim=1, sorted=False).indices.sort(1).values
+    kept_B_K, ended_B = _nucleus(logprob_B_V.gather(1, index_B_K), p)
+    kept_B_V = torch.full_like(logprob_B_V, -torch.inf).scatter_(1, index_B_K, kept_B_K)
+    if not bool(ended_B.all()):
+        kept_B_V[~ended_B] = _nucleus(logprob_B_V[~ended_B], p)[0]
+    return kept_B_V
+
+
+def _nucleus(logprob_B_K: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """What is kept of these candidates, and for which rows [B] no token beyond them could be: the mass is full before the last value."""
+    sorted_B_K, order_B_K = torch.sort(logprob_B_K, dim=1, descending=True, stable=True)
+    before_B_K = sorted_B_K.exp().cumsum(1) - sorted_B_K.exp()
+    before_B_K[:, 0] = 0.0
+    removed_B_K = before_B_K >= p
+    ended_B = (removed_B_K & (sorted_B_K > sorted_B_K[:, -1:])).any(1)
+    kept_B_K = sorted_B_K.masked_fill(removed_B_K, -torch.inf)
+    return torch.empty_like(kept_B_K).scatter_(1, order_B_K, kept_B_K), ended_B

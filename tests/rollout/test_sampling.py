@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentopd.rollout.policy import Rollout
-from agentopd.rollout.sampling import draw, processed, uniforms
+from agentopd.rollout.sampling import NUCLEUS, draw, processed, uniforms
 
 LOGITS = torch.log(torch.tensor([[0.1, 0.4, 0.2, 0.3]], dtype=torch.float64))
 
@@ -29,6 +29,30 @@ def test_the_processed_distribution_by_hand() -> None:
 def test_top_p_counts_mass_within_the_top_k() -> None:
     assert probabilities(top_k=3, top_p=0.6) == [0.0, round(4 / 7, 9), 0.0, round(3 / 7, 9)]
     assert probabilities(top_k=3, top_p=0.4) == [0.0, 1.0, 0.0, 0.0]
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 99),
+    peak=st.sampled_from([0.0, 0.1, 1.0, 8.0]),
+    levels=st.sampled_from([2, 3, 50, 100_000]),
+    top_p=st.floats(0.01, 0.999),
+)
+def test_top_p_over_a_large_vocabulary_is_its_definition(seed: int, peak: float, levels: int, top_p: float) -> None:
+    """Flat rows beside peaked ones; few levels make many tokens equal, at the boundary too."""
+    generator = np.random.default_rng(seed)
+    values_B_V = np.round(generator.random((3, 3 * NUCLEUS)) * levels) / levels * 8
+    values_B_V *= np.array([[peak], [1.0], [8.0]])
+    logits_B_V = torch.from_numpy(values_B_V)
+    kept_B_V = processed(logits_B_V, Rollout(top_p=top_p)).isfinite().numpy()
+    for kept_V, logits_V in zip(kept_B_V, logits_B_V, strict=True):
+        probability_V = torch.softmax(logits_V, 0).numpy()
+        order_V = np.argsort(-logits_V.numpy(), kind="stable")
+        before_V = np.cumsum(probability_V[order_V]) - probability_V[order_V]
+        near = np.abs(before_V - top_p) < 1e-9
+        expected_V = before_V < top_p
+        expected_V[0] = True
+        assert (kept_V[order_V] == expected_V)[~near].all()
 
 
 def test_temperature_zero_is_a_point_with_logprob_zero() -> None:
