@@ -64,7 +64,8 @@ def measured(arm: str, seed: int, output: Path) -> dict[str, Any]:
     stages = agentopd.load_config("smollm2", [f"seed={seed}"]).stages.cold_start
     stream = TaskStream(config.envs, config.seed, SPLIT)
     met = questions([stream[i] for i in range(stages.episodes if stages else 0)])
-    met |= {record.trajectory.opening[-1]["content"] for record in agentopd.records.open(folder)}
+    for before in (folder, *([output / f"sft-{seed}"] if arm == "sft+opd" else [])):
+        met |= {record.trajectory.opening[-1]["content"] for record in agentopd.records.open(before)}
     return {
         **made_by(),
         "updates": config.train.steps,
