@@ -11,7 +11,11 @@ from agentopd.types import Failure, Task
 
 
 def check_first_prompts(
-    tasks: Sequence[Task], chat: Chat, settings: Rollout, hints: Mapping[str, Hint] | None = None
+    tasks: Sequence[Task],
+    chat: Chat,
+    settings: Rollout,
+    hints: Mapping[str, Hint] | None = None,
+    longest: Mapping[str, int] | None = None,
 ) -> None:
     """Starts each task of an environment once and checks that its first prompt leaves room for a turn, with each hint too.
 
@@ -22,9 +26,11 @@ def check_first_prompts(
         chat: Writes the prompts.
         settings: Their limits.
         hints: What teachers are shown, by the teacher's name.
+        longest: How many tokens those teachers read, by name, where there is a limit.
 
     Raises:
-        ConfigError: ``max_length`` is too small, or a hint names a fact that the environment does not tell.
+        ConfigError: ``max_length`` is too small; or a hint names a fact that the environment does not tell, or leaves its teacher no
+            room for an episode of ``max_length``.
         EnvError: None of the tasks can be started.
     """
     started = [(task, _start(task, settings.time_limit)) for task in tasks]
@@ -37,11 +43,16 @@ def check_first_prompts(
         )
     for task, observed in started:
         if not isinstance(observed, Failure):
-            for name, hint in {"": None, **(hints or {})}.items():
-                _check_room(task, observed, chat, settings, name, hint)
+            own = _check_room(task, observed, chat, settings)
+            for name, hint in (hints or {}).items():
+                more = _check_room(task, observed, chat, settings, name, hint) - own
+                _check_reader(name, more, settings.max_length, (longest or {}).get(name))
 
 
-def _check_room(task: Task, observed: Observed, chat: Chat, settings: Rollout, teacher: str, hint: Hint | None) -> None:
+def _check_room(
+    task: Task, observed: Observed, chat: Chat, settings: Rollout, teacher: str = "", hint: Hint | None = None
+) -> int:
+    """How many tokens the first prompt has."""
     messages = observed.conversation
     if hint is not None:
         try:
@@ -55,6 +66,15 @@ def _check_room(task: Task, observed: Observed, chat: Chat, settings: Rollout, t
         raise ConfigError(
             f"rollout.max_length={settings.max_length} is too small for {task.env_id}: its first prompt{hinted} has {len(prompt)} "
             f"tokens, and rollout.max_new_tokens={settings.max_new_tokens}; set rollout.max_length to {needed} or more"
+        )
+    return len(prompt)
+
+
+def _check_reader(teacher: str, more: int, max_length: int, longest: int | None) -> None:
+    if longest is not None and max_length + more > longest:
+        raise ConfigError(
+            f"teachers.{teacher}.hint: it adds {more} tokens to episodes of up to rollout.max_length={max_length}, and the teacher "
+            f"reads at most {longest}; set rollout.max_length to {longest - more} or less, or shorten the hint"
         )
 
 

@@ -126,7 +126,14 @@ class LocalTeacher(Stateless):
         wrong = problem(view, trajectory)
         if wrong:
             raise TeacherError(f"teacher {self.name!r}, trajectory {trajectory.key}: {wrong}")
-        return select(view, from_segments(view, selected))
+        cut = select(view, from_segments(view, selected))
+        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if longest is not None and len(cut.tokens_T) > longest:
+            raise TeacherError(
+                f"teacher {self.name!r}, trajectory {trajectory.key}: its view has {len(cut.tokens_T)} tokens, and its model reads at "
+                f"most {longest}; lower rollout.max_length, or show it less"
+            )
+        return cut
 
     def _read(self, views: Sequence[View]) -> list[_Reading]:
         """One forward a view, in batches by length; the readings come in the order of ``views``."""

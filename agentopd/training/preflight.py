@@ -1,6 +1,6 @@
 """What is checked before anything expensive: before a stage is fitted and before a run folder is made."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,31 +65,39 @@ STARTS = 4
 """Tasks of each environment that are started before a run."""
 
 
-def check_prompts(config: Config, tokenizer: PreTrainedTokenizerBase, taught: bool = True) -> Chat:
+def check_prompts(
+    config: Config, tokenizer: PreTrainedTokenizerBase, taught: bool = True, longest: Mapping[str, int] | None = None
+) -> Chat:
     """Starts every environment; returns how conversations are put to the tokenizer. Unless ``taught``, no teacher reads a hint.
 
+    ``longest`` tells how many tokens teachers read, as :func:`check_models` does.
+
     Raises:
-        ConfigError: A first prompt leaves no room for a turn, or a hint names what the environment does not tell.
+        ConfigError: A first prompt leaves no room for a turn; or a hint names what the environment does not tell, or is too long.
         EnvError: An environment can never be started.
     """
     chat, hints = Chat(tokenizer, config.template_kwargs), hints_of(config) if taught else {}
     for env in config.envs:
         stream = TaskStream([env], config.seed, "train")
         there = {name: hint for name, hint in hints.items() if hint.shown_in(env.id)}
-        check_first_prompts([stream[i] for i in range(STARTS)], chat, config.rollout, there)
+        check_first_prompts([stream[i] for i in range(STARTS)], chat, config.rollout, there, longest)
     return chat
 
 
-def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Reads the configurations of the models that the run uses, no weights.
+def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Reads the configurations of the models that the run uses, no weights; how many tokens each used teacher with a model reads.
 
     Raises:
         ConfigError: One is shorter than an episode may get, or a teacher reads other token ids than the student writes.
     """
-    for key, model in {"student": config.student, **dict(_local_teachers(config))}.items():
-        check_length(key, _positions(model), config.rollout.max_length)
-        if key != "student" and model.model is not None:
-            check_vocabulary(key, model.model, tokenizer)
+    given = dict(_local_teachers(config))
+    check_length("student", _positions(config.student), config.rollout.max_length)
+    for name, model in given.items():
+        check_length(f"teachers.{name}", _positions(model), config.rollout.max_length)
+        if model.model is not None:
+            check_vocabulary(f"teachers.{name}", model.model, tokenizer)
+    read = {name: _positions(given.get(name, config.student)) for name in used_teachers(config)}
+    return {name: longest for name, longest in read.items() if longest is not None}
 
 
 def peft_config_of(lora: Lora) -> Any:
@@ -135,7 +143,7 @@ def _local_teachers(config: Config) -> Iterator[tuple[str, ModelConfig]]:
                     f"teachers.{name}: give {exactly} one of model (a hub id or folder) and new (random weights)"
                 )
             if name in used and given:
-                yield f"teachers.{name}", ModelConfig(**given)
+                yield name, ModelConfig(**given)
 
 
 def _positions(config: ModelConfig) -> int | None:

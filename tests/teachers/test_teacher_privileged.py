@@ -220,3 +220,17 @@ def test_traces_of_environments_that_the_hint_is_not_for_stay_as_they_are() -> N
 def test_the_share_of_privileged_traces_is_spread_evenly(share: float, expected: list[int]) -> None:
     shown = partly_hinted(play(4), share, chat(), Hint(HINT))
     assert ["Secretly" in text(one.segments[0].tokens_T) for one in shown] == list(map(bool, expected))
+
+
+def test_a_view_longer_than_its_model_reads_is_an_error_that_says_so() -> None:
+    [trajectory] = play(1)
+    longest = len(hinted_view(trajectory, 0, chat=chat(), hint=Hint(HINT)).tokens_T)
+    student = small(0)
+    student.config.max_position_embeddings = longest
+    teacher(student).annotate([trajectory])
+    student.config.max_position_embeddings = longest - 1
+    # the end of turn stands last, and is the last token that is taught
+    with pytest.raises(
+        TeacherError, match=rf"^teacher 'mentor', trajectory run/0/0/0: its view has {longest} tokens, .* {longest - 1};"
+    ):
+        teacher(student).annotate([trajectory])

@@ -48,7 +48,7 @@ STAGED = ["stages.cold_start={episodes: 4, steps: 2}", "stages.teacher={episodes
         ("env.id=agentopd/Chekout-v0", r"agentopd/Checkout-v0"),
         ("env.id=no_such_module:a/B-v0", r"no_such_module"),
         ("rollout.max_length=60", r"rollout\.max_length=60 is too small for agentopd/Checkout-v0"),
-        ("rollout.max_length=641", r"student: the model reads at most 640 tokens, and rollout\.max_length=641"),
+        ("rollout.max_length=1025", r"student: the model reads at most 1024 tokens, and rollout\.max_length=1025"),
         ("train.arguments={optim: sgdd}", r"train\.arguments\.optim: this is decided elsewhere"),
         ("train.arguments={logging_dirr: x}", r"train\.arguments\.logging_dirr: TrainingArguments has no such field"),
         ("train.arguments={adam_epsilon: x}", r"train\.arguments\.adam_epsilon: Input should be a valid number"),

@@ -100,6 +100,18 @@ def test_a_teacher_that_teaches_one_of_two_environments_plays_both(tmp_path: Pat
     assert not panel.failed
 
 
+def test_a_hint_that_leaves_its_teacher_no_room_is_refused_before_the_run() -> None:
+    """The student reads 1024 tokens and so does its teacher, who reads the hint as well."""
+    with pytest.raises(
+        ConfigError, match=r"^teachers\.teacher\.hint: it adds (\d+) tokens .*max_length=1020.* 1024"
+    ) as error:
+        check(config("rollout.max_length=1020"))
+    fitting = str(error.value).rpartition("set rollout.max_length to ")[2].split()[0]
+    check(config(f"rollout.max_length={fitting}"))
+    with pytest.raises(ConfigError, match=r"teachers\.teacher\.hint"):
+        check(config(f"rollout.max_length={int(fitting) + 1}"))
+
+
 def test_a_student_is_evaluated_without_its_teachers_hint(tmp_path: Path) -> None:
     cases.model(0).save_pretrained(tmp_path)
     cases.tokenizer().save_pretrained(str(tmp_path))

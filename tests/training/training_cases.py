@@ -22,7 +22,7 @@ from agentopd.training.stages import tokenizer_of
 from agentopd.training.trainer import AgentOPDTrainer
 from agentopd.types import Record
 
-TINY: dict[str, Any] = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 24, "max_positions": 640}
+TINY: dict[str, Any] = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 24, "max_positions": 1024}
 
 
 def raw(*, method: str = "agentopd", **train: Any) -> dict[str, Any]:
