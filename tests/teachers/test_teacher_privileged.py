@@ -231,6 +231,7 @@ def test_a_view_longer_than_its_model_reads_is_an_error_that_says_so() -> None:
     student.config.max_position_embeddings = longest - 1
     # the end of turn stands last, and is the last token that is taught
     with pytest.raises(
-        TeacherError, match=rf"^teacher 'mentor', trajectory run/0/0/0: its view has {longest} tokens, .* {longest - 1};"
+        TeacherError,
+        match=rf"^teacher 'mentor', trajectory run/0/0/0: its view has {longest} tokens, .* {longest - 1};",
     ):
         teacher(student).annotate([trajectory])
