@@ -1,7 +1,8 @@
 """The operator behind every loss: the gradient is formed during the forward pass, a chunk of rows at a time.
 
-A chunk's logits live only while its loss and its gradient are computed, so no [A, V] tensor of any model ever exists. Backward
-only scales what is already there.
+A chunk's logits live only while its loss and its gradient are computed, so no [A, V] tensor of any model ever exists, and each
+matrix product is computed once. Everything else is done on tiles of the chunk that fit a processor's cache; a tile's logits are
+overwritten with their gradient. Backward only scales what is already there.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,20 +15,25 @@ from agentopd.objective.divergences import entropy, log_softmax
 from agentopd.objective.head import Head
 
 Evaluate: TypeAlias = Callable[[Tensor, slice], tuple[Tensor, dict[str, Tensor]]]
-"""From the logits [N, V] of the rows ``slice`` to their summed loss and to signals [N], the same names for every chunk."""
+"""From the logits [N, V] of the rows ``slice`` to their summed loss and to signals [N], the same names for every tile."""
+Open: TypeAlias = Callable[[slice], Evaluate]
+"""Called once a chunk, for the matrix products of teachers; what it returns evaluates the tiles of that chunk."""
+
+TILE = 2**19
+"""Logits in a tile on a CPU, such that a few tensors of its size stay in its caches. Elsewhere a tile is a whole chunk."""
 
 
 def chunked_loss(
-    hidden_A_H: Tensor, head: Head, evaluate: Evaluate, chunk_rows: int
+    hidden_A_H: Tensor, head: Head, open_chunk: Open, chunk_rows: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The sum of ``evaluate`` over chunks of rows, differentiable once in the hidden states and in the head's parameters.
+    """The sum over tiles of chunks of rows, differentiable once in the hidden states and in the head's parameters.
 
     Sums run in float32 or better. Without gradient mode, or where nothing needs a gradient, none is formed.
 
     Args:
         hidden_A_H: The student's hidden states, one a row.
         head: Turns them into logits; its weight and bias may be frozen or trained.
-        evaluate: Loss and signals of one chunk.
+        open_chunk: Gives loss and signals of a chunk's tiles.
         chunk_rows: Rows of a chunk.
 
     Returns:
@@ -39,8 +45,8 @@ def chunked_loss(
     inputs = [hidden_A_H, head.weight_V_H] + ([] if head.bias_V is None else [head.bias_V])
     if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in inputs):
         with torch.no_grad():
-            return _forward(hidden_A_H, head, evaluate, chunk_rows)
-    loss, gradients, signals = _forward_and_gradients(inputs, head, evaluate, chunk_rows)
+            return _forward(hidden_A_H, head, open_chunk, chunk_rows)
+    loss, gradients, signals = _forward_and_gradients(inputs, head, open_chunk, chunk_rows)
     return _Differentiated.apply(loss, gradients, *inputs), signals  # type: ignore[no-untyped-call]
 
 
@@ -57,8 +63,10 @@ def statistics(
     check_taken(taken_A, len(hidden_A_H), len(head.weight_V_H))
     found: list[tuple[Tensor, Tensor]] = []
     for rows in chunks(len(hidden_A_H), chunk_rows):
-        logp_N_V = log_softmax(head.logits(hidden_A_H[rows]), temperature)
-        found.append((taken_logprob(logp_N_V, taken_A[rows]), entropy(logp_N_V)))
+        projected_N_V = head.projected(hidden_A_H[rows])
+        for tile in tiles(rows, projected_N_V):
+            logp_N_V = log_softmax(head.shaped(projected_N_V[inner(tile, rows)]), temperature)
+            found.append((taken_logprob(logp_N_V, taken_A[tile]), entropy(logp_N_V)))
     logprobs, entropies = zip(*found, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
 
@@ -85,44 +93,77 @@ def chunks(rows: int, chunk_rows: int) -> list[slice]:
     """Consecutive slices of ``rows`` rows; one empty slice of none, so that every signal has its name."""
     if chunk_rows < 1:
         raise ValueError(f"chunk_rows must be at least 1, got {chunk_rows}")
-    return [slice(start, min(start + chunk_rows, rows)) for start in range(0, max(rows, 1), chunk_rows)]
+    return _cut(0, rows, chunk_rows)
 
 
-def _forward(hidden_A_H: Tensor, head: Head, evaluate: Evaluate, chunk_rows: int) -> tuple[Tensor, dict[str, Tensor]]:
+def tiles(rows: slice, like_N_V: Tensor) -> list[slice]:
+    """The tiles of the chunk ``rows``, whose logits are, or have the vocabulary and the device of, ``like_N_V``."""
+    size = max(TILE // like_N_V.shape[-1], 1) if like_N_V.device.type == "cpu" else rows.stop
+    return _cut(rows.start, rows.stop, max(size, 1))
+
+
+def inner(tile: slice, rows: slice) -> slice:
+    """Where a tile stands within its chunk."""
+    return slice(tile.start - rows.start, tile.stop - rows.start)
+
+
+def _cut(start: int, stop: int, size: int) -> list[slice]:
+    return [slice(at, min(at + size, stop)) for at in range(start, max(stop, start + 1), size)]
+
+
+def _forward(hidden_A_H: Tensor, head: Head, open_chunk: Open, chunk_rows: int) -> tuple[Tensor, dict[str, Tensor]]:
     loss, signals = _zero(hidden_A_H), []
     for rows in chunks(len(hidden_A_H), chunk_rows):
-        part, signal = evaluate(head.logits(hidden_A_H[rows]), rows)
-        loss += part
-        signals.append(signal)
+        projected_N_V, evaluate = head.projected(hidden_A_H[rows]), open_chunk(rows)
+        for tile in tiles(rows, projected_N_V):
+            part, signal = evaluate(head.shaped(projected_N_V[inner(tile, rows)]), tile)
+            loss += part
+            signals.append(signal)
     return loss, _joined(signals)
 
 
+@torch.no_grad()
 def _forward_and_gradients(
-    inputs: Sequence[Tensor], head: Head, evaluate: Evaluate, chunk_rows: int
+    inputs: Sequence[Tensor], head: Head, open_chunk: Open, chunk_rows: int
 ) -> tuple[Tensor, list[Tensor | None], dict[str, Tensor]]:
     """Loss, the gradient of each input (``None`` for a frozen one), signals."""
-    hidden, *parameters = (tensor.detach().requires_grad_(tensor.requires_grad) for tensor in inputs)
-    loss, signals = _zero(hidden), []
-    gradients = [_zeros(tensor) if tensor.requires_grad else None for tensor in (hidden, *parameters)]
-    for rows in chunks(len(hidden), chunk_rows):
-        chunk = hidden.detach()[rows].requires_grad_(hidden.requires_grad)
-        with torch.enable_grad():
-            part, signal = evaluate(head.logits(chunk, *parameters), rows)
-        loss += part.detach()
-        signals.append(signal)
-        _accumulate(gradients, part, (chunk, *parameters), rows)
+    hidden_A_H = inputs[0]
+    loss, signals = _zero(hidden_A_H), []
+    gradients = [_zeros(tensor) if tensor.requires_grad else None for tensor in inputs]
+    for rows in chunks(len(hidden_A_H), chunk_rows):
+        projected_N_V, evaluate = head.projected(hidden_A_H[rows]), open_chunk(rows)
+        for tile in tiles(rows, projected_N_V):
+            part, signal = _differentiated(projected_N_V[inner(tile, rows)], head, evaluate, tile)
+            loss += part
+            signals.append(signal)
+        _accumulate(gradients, projected_N_V, inputs, rows)
     cast = [g if g is None else g.to(tensor.dtype) for g, tensor in zip(gradients, inputs, strict=True)]
     return loss, cast, _joined(signals)
 
 
-def _accumulate(gradients: Sequence[Tensor | None], loss: Tensor, inputs: Sequence[Tensor], rows: slice) -> None:
-    """Adds a chunk's gradients: of the hidden states to its own rows, of the parameters to their sums."""
-    wanted = [i for i, gradient in enumerate(gradients) if gradient is not None]
-    found = torch.autograd.grad(loss, [inputs[i] for i in wanted], allow_unused=True) if loss.requires_grad else ()
-    for i, gradient in zip(wanted, found, strict=False):
-        total = gradients[i]
-        if gradient is not None and total is not None:
-            (total[rows] if i == 0 else total).add_(gradient)
+def _differentiated(
+    projected_N_V: Tensor, head: Head, evaluate: Evaluate, tile: slice
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and signals of a tile, whose projection is overwritten with the gradient of the loss in it."""
+    leaf_N_V = projected_N_V.detach().requires_grad_()
+    with torch.enable_grad():
+        part, signal = evaluate(head.shaped(leaf_N_V), tile)
+    if part.requires_grad:
+        projected_N_V.copy_(torch.autograd.grad(part, leaf_N_V)[0])
+    else:
+        projected_N_V.zero_()
+    return part.detach(), signal
+
+
+def _accumulate(gradients: Sequence[Tensor | None], of_N_V: Tensor, inputs: Sequence[Tensor], rows: slice) -> None:
+    """Adds a chunk's gradients, from those in its projection: of the hidden states to its own rows, of the parameters to their sums."""
+    (hidden_A_H, weight_V_H), (hidden, weight, *bias) = inputs[:2], gradients
+    if hidden is not None:
+        hidden[rows] = of_N_V @ weight_V_H
+    if weight is not None:
+        weight += of_N_V.T @ hidden_A_H[rows]
+    if bias and bias[0] is not None:
+        bias[0] += of_N_V.sum(0, dtype=bias[0].dtype)
 
 
 class _Differentiated(torch.autograd.Function):

@@ -18,16 +18,15 @@ class Head:
     softcap: float | None = None
     """Logits become ``softcap * tanh(logits / softcap)``, after scaling (Gemma 2, arXiv 2408.00118)."""
 
-    def logits(self, hidden_N_H: Tensor, weight_V_H: Tensor | None = None, bias_V: Tensor | None = None) -> Tensor:
-        """The logits [N, V] of hidden states [N, H] (any leading shape).
+    def logits(self, hidden_N_H: Tensor) -> Tensor:
+        """The logits [N, V] of hidden states [N, H] after the final norm (any leading shape)."""
+        return self.shaped(self.projected(hidden_N_H))
 
-        Args:
-            hidden_N_H: Hidden states after the final norm.
-            weight_V_H: Stands in for the head's own weight, for instance a detached leaf that collects a gradient.
-            bias_V: Stands in for the head's own bias.
-        """
-        weight_V_H = self.weight_V_H if weight_V_H is None else weight_V_H
-        logits_N_V = linear(hidden_N_H, weight_V_H, self.bias_V if bias_V is None else bias_V)
-        if self.scale != 1.0:
-            logits_N_V = logits_N_V * self.scale
-        return logits_N_V if self.softcap is None else self.softcap * torch.tanh(logits_N_V / self.softcap)
+    def projected(self, hidden_N_H: Tensor) -> Tensor:
+        """The matrix product and the bias alone: what costs."""
+        return linear(hidden_N_H, self.weight_V_H, self.bias_V)
+
+    def shaped(self, projected_N_V: Tensor) -> Tensor:
+        """Logits of what was projected: its scale and soft-cap."""
+        scaled_N_V = projected_N_V if self.scale == 1.0 else projected_N_V * self.scale
+        return scaled_N_V if self.softcap is None else self.softcap * torch.tanh(scaled_N_V / self.softcap)

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agentopd.objective.chunked import Evaluate, chunked_loss
-from agentopd.objective.contract import call, per_row
+from agentopd.objective.chunked import Evaluate, Open, chunked_loss, inner
+from agentopd.objective.closed import fused
+from agentopd.objective.contract import per_row
 from agentopd.objective.divergences import check_temperature, check_tensors, choose, entropy, log_softmax
 from agentopd.objective.head import Head
 from agentopd.objective.reading import check_vocabulary, of_rows
@@ -75,29 +76,36 @@ def linear_divergence(
     check_vocabulary(len(student_weight), len(teacher_weight), "the teacher")
     coef_A = _coefficients(weights, student_hidden, teacher_hidden)
     choice, settings = _chosen(kind, parameters, len(student_hidden))
-    evaluate = _evaluation(choice, settings, teacher, teacher_hidden, coef_A, temperature)
-    loss, signals = chunked_loss(student_hidden, student, evaluate, chunk_rows)
+    open_chunk = _opening(choice, settings, teacher, teacher_hidden, coef_A, temperature)
+    loss, signals = chunked_loss(student_hidden, student, open_chunk, chunk_rows)
     return LinearDivergence(loss, **signals)
 
 
-def _evaluation(
+def _opening(
     choice: Choice, settings: Mapping[str, Any], teacher: Head, hidden_A_H: Tensor, coef_A: Tensor, temperature: float
-) -> Evaluate:
-    """From the student's logits of a chunk to its weighted sum and the columns of ``LinearDivergence``."""
+) -> Open:
+    """From the student's logits of a tile to its weighted sum and the columns of ``LinearDivergence``."""
 
-    def evaluate(logits_N_V: Tensor, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
-        logp_N_V = log_softmax(logits_N_V, temperature)
+    def open_chunk(rows: slice) -> Evaluate:
         with torch.no_grad():
-            logq_N_V = log_softmax(teacher.logits(hidden_A_H[rows]), temperature).to(logp_N_V.dtype)
-        given = call("", choice, of_rows(settings, rows, None, logp_N_V.dtype), logp_N_V, logq_N_V)
-        value_N = per_row("", choice, given, logp_N_V)
-        return (coef_A[rows].to(value_N.dtype) * value_N).sum(), {
-            "divergence": value_N.detach(),
-            "student_entropy": entropy(logp_N_V.detach()),
-            "teacher_entropy": entropy(logq_N_V),
-        }
+            projected_N_V = teacher.projected(hidden_A_H[rows])
 
-    return evaluate
+        def evaluate(logits_M_V: Tensor, tile: slice) -> tuple[Tensor, dict[str, Tensor]]:
+            logp_M_V = log_softmax(logits_M_V, temperature)
+            with torch.no_grad():
+                logits = teacher.shaped(projected_N_V[inner(tile, rows)])
+                logq_M_V = log_softmax(logits, temperature).to(logp_M_V.dtype)
+            given = fused("", choice, of_rows(settings, tile, None, logp_M_V.dtype), logp_M_V, logq_M_V)
+            value_M = per_row("", choice, given, logp_M_V)
+            return (coef_A[tile].to(value_M.dtype) * value_M).sum(), {
+                "divergence": value_M.detach(),
+                "student_entropy": entropy(logp_M_V.detach()),
+                "teacher_entropy": entropy(logq_M_V),
+            }
+
+        return evaluate
+
+    return open_chunk
 
 
 def _head(who: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None) -> Head:

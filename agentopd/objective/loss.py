@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from agentopd.objective.batch import Batch, BatchTerm
-from agentopd.objective.chunked import check_taken, chunked_loss
+from agentopd.objective.chunked import Evaluate, check_taken, chunked_loss, chunks, tiles
+from agentopd.objective.closed import fused
 from agentopd.objective.contract import call, pair, per_row
 from agentopd.objective.estimators import RATIO, policy_gradient
 from agentopd.objective.head import Head
-from agentopd.objective.reading import Chunk, Plan, Read, check_ids, of_rows
+from agentopd.objective.reading import Plan, Read, Tile, check_ids, of_rows
 from agentopd.objective.signals import loss_of
 
 
@@ -56,24 +57,30 @@ def loss(
     check_taken(batch.taken_A, len(hidden_A_H), len(head.weight_V_H))
     for block in batch.blocks:
         check_ids(block, len(head.weight_V_H))
-    plan = Plan.of(batch, chunk_rows)
+    of_chunk = {rows.start: tiles(rows, head.weight_V_H.T) for rows in chunks(len(hidden_A_H), chunk_rows)}
+    plan = Plan.of(batch, [tile for within in of_chunk.values() for tile in within])
 
-    def evaluate(logits_N_V: Tensor, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
-        chunk = plan.chunk(logits_N_V, rows, teacher_heads, temperature)
-        total, signals = chunk.taken_N.new_zeros(()), chunk.signals()
-        for i, term in enumerate(batch.terms):
-            phi_N, coef_N = _phi(term, chunk, i), term.coef_A[rows]
-            on_N = coef_N != 0
-            total = total + (coef_N.to(phi_N.dtype) * phi_N.where(on_N, 0.0)).sum()
-            signals[f"{term.name}/{loss_of(term.term)}"] = phi_N.detach().masked_fill(~on_N, torch.nan)
-        return total, signals
+    def open_chunk(rows: slice) -> Evaluate:
+        projected = plan.projected(of_chunk[rows.start], teacher_heads)
+        return lambda logits_N_V, tile: _summed(batch, plan.tile(logits_N_V, tile, projected, temperature))
 
-    return LossOutput(*chunked_loss(hidden_A_H, head, evaluate, chunk_rows))
+    return LossOutput(*chunked_loss(hidden_A_H, head, open_chunk, chunk_rows))
 
 
-def _phi(term: BatchTerm, chunk: Chunk, i: int) -> Tensor:
+def _summed(batch: Batch, tile: Tile) -> tuple[Tensor, dict[str, Tensor]]:
+    """sum(coef * phi) over all terms, and what is seen of the rows of a tile."""
+    total, signals = tile.taken_N.new_zeros(()), tile.signals()
+    for i, term in enumerate(batch.terms):
+        phi_N, coef_N = _phi(term, tile, i), term.coef_A[tile.rows]
+        on_N = coef_N != 0
+        total = total + (coef_N.to(phi_N.dtype) * phi_N.where(on_N, 0.0)).sum()
+        signals[f"{term.name}/{loss_of(term.term)}"] = phi_N.detach().masked_fill(~on_N, torch.nan)
+    return total, signals
+
+
+def _phi(term: BatchTerm, tile: Tile, i: int) -> Tensor:
     """phi [N] of the rows that term ``i`` trains; anything elsewhere."""
-    taken_N, rows = chunk.taken_N, chunk.rows
+    taken_N, rows = tile.taken_N, tile.rows
     if term.term.target.kind == "taken":
         return -taken_N
     if term.term.scored:
@@ -81,7 +88,7 @@ def _phi(term: BatchTerm, chunk: Chunk, i: int) -> Tensor:
         ratio = {name: term.estimator_settings[name] for name in RATIO & term.estimator_settings.keys()}
         return policy_gradient(taken_N, advantage_N, old_N, **of_rows(ratio, rows, None, taken_N.dtype))
     phi_N = taken_N.new_zeros(taken_N.shape)
-    for read in chunk.reads(i):
+    for read in tile.reads(i):
         phi_N = phi_N.index_add(0, read.local_M, _divergence(term, rows, read).to(phi_N.dtype))
     return phi_N
 
@@ -93,5 +100,7 @@ def _divergence(term: BatchTerm, rows: slice, read: Read) -> Tensor:
     given = call(f"{term.key}.support", support, settings, read.logp_M_V, read.teacher)
     logp, logq = pair(f"{term.key}.support", support, given, read.logp_M_V)
     settings = of_rows(term.divergence_settings, rows, read.local_M, dtype)
-    value = call(f"{term.key}.divergence", divergence, settings, logp, logq)
-    return per_row(f"{term.key}.divergence", divergence, value, logp)
+    key = f"{term.key}.divergence"
+    # a closed form leans on the softmax behind the log-probabilities, which a support of fewer tokens does not have
+    value = (fused if support.kind == "full" else call)(key, divergence, settings, logp, logq)
+    return per_row(key, divergence, value, logp)

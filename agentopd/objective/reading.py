@@ -10,7 +10,7 @@ from torch import Tensor
 from agentopd.errors import ConfigError
 from agentopd.objective.batch import Batch, BatchTerm
 from agentopd.objective.blocks import BatchBlock
-from agentopd.objective.chunked import chunks, taken_logprob
+from agentopd.objective.chunked import taken_logprob
 from agentopd.objective.divergences import entropy, log_softmax
 from agentopd.objective.head import Head
 from agentopd.objective.signals import CURRENT_LOGPROB, STUDENT_ENTROPY, teacher_entropy
@@ -19,23 +19,23 @@ from agentopd.objective.supports import TeacherRows
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What one term reads of one block in one chunk: M rows, the student there and the teacher there."""
+    """What one term reads of one block in one tile: M rows, the student there and the teacher there."""
 
     local_M: Tensor
-    """The row of each within the chunk."""
+    """The row of each within the tile."""
     logp_M_V: Tensor
     teacher: TeacherRows
 
 
 @dataclass(frozen=True, slots=True)
 class Teaching:
-    """One block in one chunk, computed once for all terms."""
+    """One block in one tile, computed once for all terms."""
 
     name: str
     entry_N: Tensor
     """The block's entries, consecutive."""
     local_N: Tensor
-    """The row of each within the chunk."""
+    """The row of each within the tile."""
     teacher: TeacherRows
 
     def read(self, entry_M: Tensor, logp_N_V: Tensor) -> Read:
@@ -48,8 +48,8 @@ class Teaching:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """A chunk of rows while its logits exist: all that the loss of a term is made of."""
+class Tile:
+    """A few rows while their logits exist: all that the loss of a term is made of."""
 
     rows: slice
     """Which rows of the micro-batch."""
@@ -79,37 +79,63 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Projected:
+    """The matrix product of a dense block in one chunk, before its head's scale and soft-cap."""
+
+    head: Head
+    first: int
+    """The block's entry that its first row is; the others follow."""
+    projected_N_V: Tensor
+
+    def logits(self, entry_M: Tensor) -> Tensor:
+        """The logits [M, V] of consecutive entries."""
+        start = int(entry_M[0]) - self.first if len(entry_M) else 0
+        return self.head.shaped(self.projected_N_V[start : start + len(entry_M)])
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Where the blocks of a micro-batch meet its chunks of rows; made once, since finding out waits for the device."""
+    """Where the blocks of a micro-batch meet its tiles of rows; made once, since finding out waits for the device."""
 
     batch: Batch
-    chunk_rows: int
+    number: Mapping[int, int]
+    """Of each tile, by its first row."""
     whole: tuple[Sequence[Tensor], ...]
-    """The entries of each block, by chunk."""
+    """The entries of each block, by tile."""
     parts: tuple[Mapping[int, Sequence[Tensor]], ...]
-    """For each term, the blocks that it reads, and by chunk the entries of each that it trains."""
+    """For each term, the blocks that it reads, and by tile the entries of each that it trains."""
 
     @classmethod
-    def of(cls, batch: Batch, chunk_rows: int) -> Self:
-        """The plan of a micro-batch in chunks of ``chunk_rows`` rows."""
-        slices = chunks(len(batch.row_A), chunk_rows)
+    def of(cls, batch: Batch, slices: Sequence[slice]) -> Self:
+        """The plan of a micro-batch in tiles, consecutive slices of its rows."""
         whole = tuple(_split(block, torch.ones_like(block.row_N), slices) for block in batch.blocks)
-        return cls(batch, chunk_rows, whole, tuple(_parts(term, batch, slices) for term in batch.terms))
+        number = {tile.start: i for i, tile in enumerate(slices)}
+        return cls(batch, number, whole, tuple(_parts(term, batch, slices) for term in batch.terms))
 
-    def chunk(self, logits_N_V: Tensor, rows: slice, heads: Mapping[str, Head], temperature: float) -> Chunk:
-        """The chunk ``rows``, from the student's logits and the heads of its teachers."""
-        c, logp_N_V = rows.start // self.chunk_rows, log_softmax(logits_N_V, temperature)
+    def projected(self, chunk: Sequence[slice], heads: Mapping[str, Head]) -> tuple[Projected | None, ...]:
+        """The matrix products of all dense blocks for the tiles of a chunk."""
+        first, last = self.number[chunk[0].start], self.number[chunk[-1].start]
+        return tuple(
+            _projected(block, torch.cat([*by_tile[first : last + 1]]), heads)
+            for block, by_tile in zip(self.batch.blocks, self.whole, strict=True)
+        )
+
+    def tile(
+        self, logits_N_V: Tensor, rows: slice, projected: Sequence[Projected | None], temperature: float
+    ) -> Tile:
+        """The tile ``rows``, from the student's logits and what was projected of its teachers."""
+        i, logp_N_V = self.number[rows.start], log_softmax(logits_N_V, temperature)
         teachings = (
-            _teaching(block, entries[c], rows, heads, temperature, logp_N_V.detach())
-            for block, entries in zip(self.batch.blocks, self.whole, strict=True)
+            _teaching(block, by_tile[i], rows, one, temperature, logp_N_V.detach())
+            for block, by_tile, one in zip(self.batch.blocks, self.whole, projected, strict=True)
         )
         taken_N = taken_logprob(logp_N_V, self.batch.taken_A[rows])
-        entries = tuple({block: by_chunk[c] for block, by_chunk in part.items()} for part in self.parts)
-        return Chunk(rows, logp_N_V, taken_N, tuple(teachings), entries)
+        entries = tuple({block: by_tile[i] for block, by_tile in part.items()} for part in self.parts)
+        return Tile(rows, logp_N_V, taken_N, tuple(teachings), entries)
 
 
 def _parts(term: BatchTerm, batch: Batch, slices: Sequence[slice]) -> dict[int, Sequence[Tensor]]:
-    """The blocks that a term takes a divergence from, and the entries that it trains, by chunk."""
+    """The blocks that a term takes a divergence from, and the entries that it trains, by tile."""
     if term.term.scored or term.term.target.kind != "distribution":
         return {}
     mine = {i: block for i, block in enumerate(batch.blocks) if block.teacher == term.term.target.name}
@@ -117,7 +143,7 @@ def _parts(term: BatchTerm, batch: Batch, slices: Sequence[slice]) -> dict[int, 
 
 
 def _split(block: BatchBlock, keep_N: Tensor, slices: Sequence[slice]) -> Sequence[Tensor]:
-    """The entries of a block that ``keep_N`` marks, for each chunk of rows."""
+    """The entries of a block that ``keep_N`` marks, for each tile."""
     entry_M = keep_N.nonzero().squeeze(1)
     inner = torch.tensor([rows.start for rows in slices[1:]], dtype=torch.int64, device=entry_M.device)
     bounds = torch.searchsorted(block.row_N[entry_M], inner)
@@ -125,23 +151,32 @@ def _split(block: BatchBlock, keep_N: Tensor, slices: Sequence[slice]) -> Sequen
 
 
 @torch.no_grad()
-def _teaching(
-    block: BatchBlock, entry_N: Tensor, rows: slice, heads: Mapping[str, Head], temperature: float, logp_N_V: Tensor
-) -> Teaching:
-    """What a teacher says of the rows of a chunk, in the student's precision."""
-    local_N = block.row_N[entry_N] - rows.start
+def _projected(block: BatchBlock, entry_N: Tensor, heads: Mapping[str, Head]) -> Projected | None:
+    """The matrix product of a dense block's entries, consecutive ones."""
     if block.dense is None:
-        sparse = block.sparse
-        assert sparse is not None
-        logq, tail = sparse.logprob_N_K[entry_N].to(logp_N_V.dtype), sparse.logtail_N[entry_N].to(logp_N_V.dtype)
-        own = TeacherRows(ids_N_K=sparse.ids_N_K[entry_N], logq_N_K=logq, logtail_N=tail)
-        return Teaching(block.teacher, entry_N, local_N, own)
+        return None
     if block.dense.head not in heads:
         raise ValueError(
             f"teacher {block.teacher!r} used head {block.dense.head!r}, which is not among {sorted(heads)}; "
             "give every teacher's heads"
         )
-    logits_N_V = heads[block.dense.head].logits(block.dense.hidden_N_H[entry_N])
+    head, first = heads[block.dense.head], int(entry_N[0]) if len(entry_N) else 0
+    return Projected(head, first, head.projected(block.dense.hidden_N_H[first : first + len(entry_N)]))
+
+
+@torch.no_grad()
+def _teaching(
+    block: BatchBlock, entry_N: Tensor, rows: slice, projected: Projected | None, temperature: float, logp_N_V: Tensor
+) -> Teaching:
+    """What a teacher says of the rows of a tile, in the student's precision."""
+    local_N = block.row_N[entry_N] - rows.start
+    if projected is None:
+        sparse = block.sparse
+        assert sparse is not None
+        logq, tail = sparse.logprob_N_K[entry_N].to(logp_N_V.dtype), sparse.logtail_N[entry_N].to(logp_N_V.dtype)
+        own = TeacherRows(ids_N_K=sparse.ids_N_K[entry_N], logq_N_K=logq, logtail_N=tail)
+        return Teaching(block.teacher, entry_N, local_N, own)
+    logits_N_V = projected.logits(entry_N)
     check_vocabulary(logp_N_V.shape[-1], logits_N_V.shape[-1], f"teacher {block.teacher!r}")
     logq_N_V = log_softmax(logits_N_V, temperature).to(logp_N_V.dtype)
     return Teaching(block.teacher, entry_N, local_N, TeacherRows(logq_N_V))

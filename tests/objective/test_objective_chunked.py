@@ -146,7 +146,7 @@ def test_a_chunk_whose_loss_is_constant_adds_nothing() -> None:
     def evaluate(logits: Tensor, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         return (logits.sum() if rows.start == 0 else logits.new_ones(())), {}
 
-    loss, signals = chunked_loss(hidden, Head(weight), evaluate, 5)
+    loss, signals = chunked_loss(hidden, Head(weight), lambda _: evaluate, 5)
     found = torch.autograd.grad(loss, hidden)[0]
     assert found[:5].any()
     assert not found[5:].any()
