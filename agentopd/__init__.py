@@ -59,12 +59,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AgentOPDConfig",
-    # what can go wrong
     "AgentOPDError",
     "AgentOPDTrainer",
-    # what a run is made of
     "Annotation",
-    # to train and to look
     "Config",
     "ConfigError",
     "EnvError",
@@ -75,7 +72,6 @@ __all__ = [
     "Result",
     "Segment",
     "TeacherError",
-    # to write an environment
     "TextEnv",
     "TextSpace",
     "ToolError",

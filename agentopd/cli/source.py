@@ -19,7 +19,6 @@ def load(source: str, overrides: Sequence[str]) -> tuple[Config, Path | None]:
     student = run / "student"
     if not student.exists():
         raise ConfigError(
-            f"{run} has no student/: the run has not finished; go on with it by "
-            f"agentopd train {run / 'config.yaml'} --output {run} --resume"
+            f"{run} has no student/: the run has not finished; go on with it by agentopd train {run} --resume"
         )
     return load_config(run / "config.yaml", overrides), student

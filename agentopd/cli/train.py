@@ -5,7 +5,7 @@ examples:
   agentopd train configs/quickstart.yaml method=gkd train.steps=10 --output runs/gkd
   agentopd train configs/quickstart.yaml env.id=guess:me/Guess-v0
   agentopd train configs/quickstart.yaml objective.weight.kind=mine:confident --check
-  agentopd train runs/gkd/config.yaml --output runs/gkd --resume
+  agentopd train runs/gkd --resume
 """
 
 import argparse
@@ -14,7 +14,7 @@ import json
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("config", help="a YAML file, or the name of a shipped one")
+    parser.add_argument("config", help="a YAML file, or the name of a shipped one; with --resume, the run folder")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="settings that come after the file")
     parser.add_argument("--output", help="the run folder (default: runs/NAME-N, the first that is free)")
     parser.add_argument(
@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="look for what can be found wrong before anything is fitted, and train nothing",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --output from its last checkpoint")
+    parser.add_argument("--resume", action="store_true", help="go on with a run from its last checkpoint")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,10 +33,17 @@ def run(arguments: argparse.Namespace) -> int:
     from agentopd.errors import ConfigError
     from agentopd.training.run import check, free_folder, train
 
-    if arguments.resume and not arguments.output:
-        raise ConfigError("--resume: which run? give its folder with --output")
-    config = load_config(arguments.config, arguments.overrides)
-    output = arguments.output or free_folder(Path("runs"), Path(arguments.config).stem)
+    given, output = arguments.config, arguments.output
+    if (folder := Path(given)).is_dir():
+        if not arguments.resume:
+            raise ConfigError(
+                f"{given} is a folder: add --resume to go on with the run in it, or give a configuration's file"
+            )
+        given, output = folder / "config.yaml", output or given
+    if arguments.resume and not output:
+        raise ConfigError("--resume: which run? give its folder, such as agentopd train runs/first --resume")
+    config = load_config(given, arguments.overrides)
+    output = output or free_folder(Path("runs"), Path(given).stem)
     if arguments.check:
         check(config, output, arguments.resume)
         print("nothing was found wrong")

@@ -5,9 +5,11 @@ A file is YAML; ``a.b=value`` overrides come after it, in order. Two keys are sh
 
 ``method`` (a recipe's name, a path, or the recipe itself) is what ``objective`` starts from: the keys of ``objective`` that a file
 has replace those of its method, and every ``objective.x=value`` goes on top, wherever on the command line it stands. An override
-``method=`` replaces the file's method and the file's ``objective``, which belonged to it, and no other override.
+``method=`` replaces the file's method and the file's ``objective``, which belonged to it, and no other override; what it leaves out is
+told.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,8 @@ from agentopd.config.shipped import find, load_recipe, load_yaml, parse, recipes
 from agentopd.errors import ConfigError
 from agentopd.objective.spec import TERM_PARTS
 from agentopd.settings.problems import Location, explain, shown
+
+_log = logging.getLogger(__name__)
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
@@ -37,6 +41,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     raw = dict(source) if isinstance(source, Mapping) else load_yaml(find(source))
     pairs = [_split(text) for text in overrides]
     for method in (value for key, value in pairs if key == "method"):
+        _tell_left_out(raw, method)
         raw = {name: part for name, part in raw.items() if name != "objective"} | {"method": method}
     recipe, raw = _recipe(raw), _with_recipe(raw)
     for key, value in pairs:
@@ -68,6 +73,19 @@ def changed(config: Config, **fields: Any) -> Config:
 def dump(config: Config) -> str:
     """``config`` as YAML that :func:`load_config` reads back equal."""
     return write(config.model_dump(mode="json"))
+
+
+def _tell_left_out(raw: Mapping[str, Any], method: Any) -> None:
+    """Says which keys of ``objective`` a method from the command line replaces together with the file's own method."""
+    objective = raw.get("objective", {})
+    left = ", ".join(f"objective.{name}" for name in objective) if isinstance(objective, Mapping) else ""
+    if left and "method" in raw:
+        _log.warning(
+            "method=%s leaves out %s of the configuration, which belonged to its method; to keep one, give it after the method, such as "
+            "objective.weight.kind=...",
+            shown(method),
+            left,
+        )
 
 
 def _split(text: str) -> tuple[str, Any]:

@@ -44,6 +44,9 @@ CONTRACTS: Mapping[str, Contract] = {
 }
 
 
+UNTAUGHT = "; teacher is None, since the target of this term is no teacher's"
+
+
 class PartError(ConfigError):
     """A part did something else than its contract says."""
 
@@ -94,7 +97,8 @@ def call(key: str, choice: Choice, settings: Mapping[str, Any], *arguments: Any)
         raise
     except Exception as error:
         if is_own(choice):
-            raise _wrong(key, choice, f" raised {type(error).__name__}: {error}{_place(error)}") from error
+            untaught = UNTAUGHT if any(argument is None for argument in arguments) else ""
+            raise _wrong(key, choice, f" raised {type(error).__name__}: {error}{_place(error)}{untaught}") from error
         if isinstance(error, ValueError):
             raise _wrong(key, choice, f": {error}") from error
         raise

@@ -61,8 +61,8 @@ class Episode:
         self._tools: tuple[dict[str, Any], ...] = ()
         self._advice: str | None = None
         self._script: tuple[int, ...] | None = None
-        self._prompt: list[int] = []
-        self._prompt_length = 0
+        self._shown_prompt: list[int] = []
+        self._segment_prompt_length = 0
         self._privileged: Mapping[str, Any] = {}
         self._family = ""
         self._success: bool | None = None
@@ -91,7 +91,7 @@ class Episode:
     def _begin_segment(self, prompt: list[int], seen: list[int]) -> None:
         """Starts a segment with ``prompt``, in whose place the actor reads ``seen``."""
         self._segments.append(SegmentBuilder(prompt))
-        self._prompt, self._prompt_length = seen, len(prompt)
+        self._shown_prompt, self._segment_prompt_length = seen, len(prompt)
 
     def _seen(self, messages: Sequence[Message], prompt: list[int]) -> list[int]:
         """What the actor reads in place of ``prompt``, which renders ``messages``."""
@@ -101,7 +101,7 @@ class Episode:
 
     def _context(self) -> list[int]:
         """All that the actor reads before its next action."""
-        return [*self._prompt, *self._segments[-1].tokens[self._prompt_length :]]
+        return [*self._shown_prompt, *self._segments[-1].tokens[self._segment_prompt_length :]]
 
     def request(self) -> Request:
         """What the policy is asked for next."""

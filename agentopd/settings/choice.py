@@ -7,6 +7,7 @@ setting without an annotation takes any value of its default's type, or anything
 
 import importlib
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -242,7 +243,8 @@ def load(path: str) -> Function:
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"cannot import {path!r}: {error}; the form is package.module:name") from error
+        where = f"; looked in {os.getcwd()} and among installed packages" if isinstance(error, ImportError) else ""
+        raise ValueError(f"cannot import {path!r}: {error}{where}; the form is package.module:name") from error
     except Exception as error:  # importing runs the user's code
         raise ValueError(f"cannot import {path!r}: {module} raises {type(error).__name__}: {error}") from error
     if not callable(found):

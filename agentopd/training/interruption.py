@@ -42,7 +42,7 @@ def resumable(folder: RunFolder) -> Iterator[None]:
 def _onward(folder: RunFolder) -> str:
     checkpoint = folder.last_checkpoint()
     step = step_of(checkpoint) if checkpoint else 0
-    command = shlex.join(["agentopd", "train", str(folder.config), "--output", str(folder.path), "--resume"])
+    command = shlex.join(["agentopd", "train", str(folder.path), "--resume"])
     return f"to go on after step {step}: {command}"
 
 

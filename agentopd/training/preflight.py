@@ -17,7 +17,16 @@ from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.policy import EXPERT
 from agentopd.rollout.preflight import check_first_prompts
-from agentopd.training.roles import LOCAL, MODELS, SILENT, hints_of, learns_from_corrections, stage_hint, used_teachers
+from agentopd.training.roles import (
+    LOCAL,
+    MODELS,
+    PRIVILEGED,
+    SILENT,
+    hints_of,
+    learns_from_corrections,
+    stage_hint,
+    used_teachers,
+)
 
 
 def check_experts(config: Config) -> None:
@@ -49,7 +58,7 @@ def without_experts(config: Config) -> list[str]:
 
 
 def check_teachers(config: Config) -> None:
-    """Raises ConfigError where the method lacks a teacher, or uses one of random weights that no stage fits; or a stage a hint."""
+    """Raises ConfigError where the method lacks a teacher, or uses one that no stage fits, or not to its hint; or a stage lacks a hint."""
     if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
         stage_hint(config)
     for name, choice in used_teachers(config).items():
@@ -58,6 +67,12 @@ def check_teachers(config: Config) -> None:
                 f"stages.teacher=null: the method uses teachers.{name}, whose weights are new, and nothing fits them, so it would "
                 f"teach noise; add a stage, such as stages.teacher={{episodes: 1000, steps: 300}}, give teachers.{name}.model "
                 "trained weights, or choose a method without this teacher, such as method=grpo"
+            )
+        fit = config.stages.teacher
+        if choice.kind == PRIVILEGED and choice.settings["new"] is not None and fit is not None and not fit.privileged:
+            raise ConfigError(
+                f"stages.teacher.privileged=0: teachers.{name} reads a hint, and its new weights would be fitted without ever seeing "
+                "one; set stages.teacher.privileged, such as 0.5"
             )
 
 

@@ -138,7 +138,7 @@ def _guarded(section: Callable[[], str]) -> str:
 
 
 def _facts(run: RunData) -> str:
-    facts = [f"{len(run.metrics)} logged steps"] if run.metrics else []
+    facts = [f"{len({row['step'] for row in run.metrics})} logged steps"] if run.metrics else []
     if run.records is not None:
         facts.append(f"{len(run.records)} episodes recorded in {len(run.records.steps)} steps")
     return " · ".join(facts)

@@ -91,6 +91,9 @@ def test_resume_from_the_runs_own_configuration(run: Path, capsys: pytest.Captur
     assert json.loads(capsys.readouterr().out)["run"] == str(run)
     line = _fails(capsys, "train", str(run / "config.yaml"), "train.steps=9", "--output", str(run), "--resume")
     assert "was made with train.steps=2, and this configuration has 9" in line
+    assert main(["train", str(run), "--resume"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == str(run)
+    assert "is a folder: add --resume" in _fails(capsys, "train", str(run))
     assert "--resume: which run?" in _fails(capsys, "train", str(run / "config.yaml"), "--resume")
 
 

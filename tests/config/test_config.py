@@ -93,13 +93,16 @@ def test_the_last_method_wins_and_one_word_replaces_a_kind_whatever_the_order() 
     assert config.objective.title == load_recipe("gkd")["title"]
 
 
-def test_a_method_override_replaces_the_files_method_and_objective_alone() -> None:
+def test_a_method_override_replaces_the_files_method_and_objective_alone(caplog: pytest.LogCaptureFixture) -> None:
     file = MINIMAL | {"method": "gkd", "objective": {"aggregate": "sequence", "divergence": "skew_forward_kl"}}
     merged = build(file).objective
     assert (merged.aggregate.kind, merged.terms[0].divergence.kind) == ("sequence", "skew_forward_kl")
     assert merged.title == load_recipe("gkd")["title"]
     plain = load_config(MINIMAL | {"method": "agentopd"})
+    assert not caplog.messages
     assert load_config(file, ["method=agentopd"]) == plain
+    [told] = caplog.messages
+    assert told.startswith("method='agentopd' leaves out objective.aggregate, objective.divergence of")
     assert load_config(file, ["objective.rescale=true", "method=agentopd"]).objective.terms[0].rescale is True
 
 

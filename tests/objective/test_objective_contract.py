@@ -115,6 +115,10 @@ def test_a_part_that_raises_is_named_with_its_place() -> None:
         ConfigError, match=rf"^objective\.weight\.kind={HERE}:raises raised KeyError: 'x' \(line \d+ of .*{HERE}\.py\)$"
     ):
         prepared(method(weight=own("raises")), records())
+    with pytest.raises(
+        ConfigError, match=r"KeyError: 'x' .*; teacher is None, since the target of this term is no teacher's$"
+    ):
+        prepared(method(target={"kind": "taken"}, weight=own("raises")), records())
     with pytest.raises(torch.OutOfMemoryError):
         prepared(method(weight=own("out_of_memory")), records())
 

@@ -55,7 +55,7 @@ def test_a_full_disk_is_one_error_and_the_run_goes_on(size: int, reason: str, tm
     text = str(told.value)
     assert text.startswith(f"{run} cannot be written: ")
     assert reason in text
-    assert text.endswith(f"to go on after step 0: agentopd train {run}/config.yaml --output {run} --resume")
+    assert text.endswith(f"to go on after step 0: agentopd train {run} --resume")
     train(config, run, resume=True)
     assert cases.same_weights(cases.saved(run), cases.saved(tmp_path / "whole"))
     assert cases.metrics(run) == cases.metrics(tmp_path / "whole")

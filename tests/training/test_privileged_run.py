@@ -124,6 +124,13 @@ def test_a_teacher_of_random_weights_is_no_self_distillation() -> None:
         check(config(f"teachers.teacher.new={new}"))
 
 
+def test_a_new_teacher_fitted_without_its_hint_is_refused() -> None:
+    new, stage = json.dumps(cases.TINY | {"vocab_size": 400}), "stages.teacher={episodes: 4, steps: 1}"
+    with pytest.raises(ConfigError, match=r"^stages\.teacher\.privileged=0: teachers\.teacher reads a hint"):
+        check(config(f"teachers.teacher.new={new}", stage))
+    check(config(f"teachers.teacher.new={new}", stage, "stages.teacher.privileged=0.5"))
+
+
 def test_a_stage_that_shows_another_hint_is_another_stage() -> None:
     one, other = config(), config("teachers.teacher.hint='So: {answer}'")
     assert tokenizer_of(one, print).get_vocab() == tokenizer_of(other, print).get_vocab()
