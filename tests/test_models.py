@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def test_head_by_hand() -> None:
     expected = 4.0 * torch.tanh(torch.tensor([[1.0, 2.0]]) / 4.0)  # (1 + 1) / 2 and (6 - 2) / 2
     torch.testing.assert_close(head.logits(hidden_N_H), expected)
     weight, bias = torch.zeros(2, 2, requires_grad=True), torch.tensor([8.0, 0.0], requires_grad=True)
-    leaf = head.logits(hidden_N_H, weight, bias)
+    leaf = replace(head, weight_V_H=weight, bias_V=bias).logits(hidden_N_H)
     torch.testing.assert_close(leaf.detach(), torch.tensor([[4.0 * torch.tanh(torch.tensor(1.0)), 0.0]]))
     torch.autograd.backward(leaf.sum())
     assert weight.grad is not None

@@ -23,9 +23,7 @@ TILE = 2**19
 """Logits in a tile on a CPU, such that a few tensors of its size stay in its caches. Elsewhere a tile is a whole chunk."""
 
 
-def chunked_loss(
-    hidden_A_H: Tensor, head: Head, open_chunk: Open, chunk_rows: int
-) -> tuple[Tensor, dict[str, Tensor]]:
+def chunked_loss(hidden_A_H: Tensor, head: Head, open_chunk: Open, chunk_rows: int) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum over tiles of chunks of rows, differentiable once in the hidden states and in the head's parameters.
 
     Sums run in float32 or better. Without gradient mode, or where nothing needs a gradient, none is formed.

@@ -42,7 +42,7 @@ def _lowest(log_N_V: Tensor) -> float:
 
 
 class _Formed(torch.autograd.Function):
-    """A value whose gradient is known already."""
+    """A value [N] whose gradient in log-probabilities [N, V] is known already."""
 
     @staticmethod
     def forward(ctx: Any, logp_N_V: Tensor, value_N: Tensor, gradient_N_V: Tensor) -> Tensor:
@@ -50,8 +50,11 @@ class _Formed(torch.autograd.Function):
         return value_N.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "a closed form keeps no graph of its gradient; use the definition in divergences.py instead"
+            )
         (gradient_N_V,) = ctx.saved_tensors
         return gradient_N_V * grad_outputs[0].unsqueeze(1), None, None
 
@@ -103,7 +106,8 @@ def _skew_reverse_kl(logp: Tensor, logq: Tensor, *, alpha: float | Tensor = 0.1)
 
 def _mixture(one: Tensor, other: Tensor, share: float | Tensor) -> Tensor:
     """log(share one + (1 - share) other) of probabilities, finite also where both are 0."""
-    return (one * share).add_(other * (1.0 - share)).log_().clamp_min_(FLOOR)
+    mixture = (one * share).add_(other * (1.0 - share))
+    return mixture.clamp_min_(torch.finfo(mixture.dtype).tiny).log_()
 
 
 def _flat(share: float | Tensor) -> float | Tensor:

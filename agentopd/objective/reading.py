@@ -120,9 +120,7 @@ class Plan:
             for block, by_tile in zip(self.batch.blocks, self.whole, strict=True)
         )
 
-    def tile(
-        self, logits_N_V: Tensor, rows: slice, projected: Sequence[Projected | None], temperature: float
-    ) -> Tile:
+    def tile(self, logits_N_V: Tensor, rows: slice, projected: Sequence[Projected | None], temperature: float) -> Tile:
         """The tile ``rows``, from the student's logits and what was projected of its teachers."""
         i, logp_N_V = self.number[rows.start], log_softmax(logits_N_V, temperature)
         teachings = (

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from objective_cases import Saying, Student, episode, method, prepared, record, teacher_heads
 from torch import Tensor
 
-from agentopd.objective import Batch, cut, loss
+from agentopd.objective import Batch, chunked, cut, loss
 from agentopd.objective.batch import Layout
 from agentopd.types import Dense, Record, Sparse
 
@@ -110,16 +111,23 @@ def hidden(student: Student, batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
-@given(st.lists(EPISODE, min_size=1, max_size=3), st.integers(0, 3), st.integers(1, 60), st.integers(1, 9))
-@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(EPISODE, min_size=1, max_size=3),
+    st.integers(0, 3),
+    st.integers(1, 60),
+    st.integers(1, 9),
+    st.integers(1, 5),
+)
+@settings(max_examples=20, deadline=None)
 def test_loss_and_gradient_equal_brute_force(
-    layout: Layout, plans: list[list[tuple[int, str]]], fork: int, max_tokens: int, chunk_rows: int
+    layout: Layout, plans: list[list[tuple[int, str]]], fork: int, max_tokens: int, chunk_rows: int, tile_rows: int
 ) -> None:
     records = [played(plan, i, fork) for i, plan in enumerate(plans)]
     student = Student.new()
     expected = brute(student, records)
     batches = cut(prepared(method(terms=TERMS, aggregate="turn"), records), max_tokens, layout)
-    found = [loss(hidden(student, b), student.head, HEADS, b, chunk_rows=chunk_rows).loss for b in batches]
+    with patch.object(chunked, "TILE", tile_rows * len(student.head.weight_V_H)):
+        found = [loss(hidden(student, b), student.head, HEADS, b, chunk_rows=chunk_rows).loss for b in batches]
     total = torch.stack(found).sum() if found else torch.zeros(()).double()
     torch.testing.assert_close(total, expected, atol=1e-12, rtol=1e-10)
     assert bool(batches) == expected.requires_grad

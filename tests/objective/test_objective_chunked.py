@@ -8,7 +8,7 @@ import torch
 from objective_cases import Largest
 from torch import Tensor
 
-from agentopd.objective import Head, divergence, linear_divergence, statistics
+from agentopd.objective import Head, chunked, divergence, linear_divergence, statistics
 from agentopd.objective.chunked import chunked_loss
 from agentopd.objective.divergences import DIVERGENCES
 
@@ -41,8 +41,11 @@ def test_a_token_of_probability_zero_adds_nothing_to_the_entropy() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(DIVERGENCES))
-@pytest.mark.parametrize("chunk_rows", [1, 5, 100])
-def test_linear_divergence_equals_the_divergence_of_full_logits(kind: str, chunk_rows: int) -> None:
+@pytest.mark.parametrize(("chunk_rows", "tile_rows"), [(1, 1), (5, 3), (100, 4), (100, 100)])
+def test_linear_divergence_equals_the_divergence_of_full_logits(
+    kind: str, chunk_rows: int, tile_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunked, "TILE", 17 * tile_rows)
     hidden, weight, t_hidden, t_weight, bias, t_bias = case()
     weights = torch.linspace(0, 1, 13).double()
     shape: dict[str, Any] = {"temperature": 1.7, "scale": 0.8, "softcap": 3.0}

@@ -9,7 +9,7 @@ from objective_cases import Saying, V, episode, method, record, teacher_heads
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from agentopd.objective import Batch, Head, Prepared, Rows, cut, loss, prepare
+from agentopd.objective import Batch, Head, Prepared, Rows, chunked, cut, loss, prepare
 from agentopd.objective.batch import Layout
 from agentopd.objective.live import live_columns
 from agentopd.settings.choice import Clock
@@ -98,7 +98,9 @@ def step(model: LlamaForCausalLM, batches: list[Batch], chunk_rows: int) -> tupl
     return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_invariant_5_cutting_changes_neither_loss_nor_gradient(model: LlamaForCausalLM) -> None:
+def test_invariant_5_cutting_changes_neither_loss_nor_gradient(
+    model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepared = ready(model)
     assert all(term.coef_A.any() for term in prepared.terms)
     failed = prepared.rows.trajectory_A == 4
@@ -111,7 +113,9 @@ def test_invariant_5_cutting_changes_neither_loss_nor_gradient(model: LlamaForCa
     expected, gradients = step(model, *cuts[0])
     assert abs(expected) > 0.1
     assert len(gradients) == len(list(model.parameters()))
-    for batches, chunk_rows in cuts[1:]:
+    tiles = (10**6, 2 * V, V, V, 3 * V)
+    for (batches, chunk_rows), tile in zip(cuts[1:] + cuts[:1], tiles, strict=True):
+        monkeypatch.setattr(chunked, "TILE", tile)
         found, others = step(model, batches, chunk_rows)
         assert found == pytest.approx(expected, abs=1e-9)
         for name, gradient in gradients.items():
