@@ -7,7 +7,8 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
 
 from agentopd.tooling.action import CLOSE, OPEN, ParsedAction, parse_action, render_action
 from agentopd.types import ToolCall
@@ -41,30 +42,80 @@ def _hermes(text: str, tools: Tools) -> str:
     return text
 
 
-_CODER = re.compile(r"\s*<tool_call>\s*<function=([^>\n]+)>\n?(.*?)</function>\s*</tool_call>", re.DOTALL)
-_CODER_ARGUMENT = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>\s*", re.DOTALL)
-_GLM = re.compile(r"\s*<tool_call>([^\s<{][^\n<]*)\n?(.*?)</tool_call>", re.DOTALL)
-_GLM_ARGUMENT = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>\s*", re.DOTALL)
+LONGEST_NAME = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Brackets:
+    """What opens and what closes a piece of text; the first group of ``opens`` is its name. A name may be long, but not the whole text.
+
+    They are looked for one after the other: one expression for both takes time in the square of what a model leaves open.
+    """
+
+    opens: re.Pattern[str]
+    closes: re.Pattern[str]
+
+    def pieces(self, text: str) -> Iterator["Piece"]:
+        """The closed pieces of ``text``, none inside another."""
+        position = 0
+        while opened := self.opens.search(text, position):
+            closed = self.closes.search(text, opened.end())
+            if closed is None:
+                return
+            yield Piece(opened.start(), closed.end(), opened[1], text[opened.end() : closed.start()])
+            position = closed.end()
+
+    def replaced(self, text: str, convert: Callable[["Piece", str], str]) -> str:
+        """``text`` with what ``convert`` makes of each piece and of what was written, in place of it and the white space before it."""
+        parts, position = [], 0
+        for piece in self.pieces(text):
+            before = text[position : piece.start]
+            bare = before.rstrip()
+            parts += [bare, convert(piece, before[len(bare) :] + text[piece.start : piece.stop])]
+            position = piece.stop
+        return "".join([*parts, text[position:]])
+
+
+class Piece(NamedTuple):
+    """What stands between brackets."""
+
+    start: int
+    stop: int
+    name: str
+    body: str
+
+
+_CODER = Brackets(
+    re.compile(rf"<tool_call>\s*<function=([^>\n]{{1,{LONGEST_NAME}}})>\n?"), re.compile(r"</function>\s*</tool_call>")
+)
+_CODER_ARGUMENT = Brackets(
+    re.compile(rf"<parameter=([^>\n]{{1,{LONGEST_NAME}}})>\n?"), re.compile(r"\n?</parameter>\s*")
+)
+_GLM = Brackets(re.compile(r"<tool_call>([^\s<{][^\n<]*)\n?"), re.compile(r"</tool_call>"))
+_GLM_ARGUMENT = Brackets(
+    re.compile(rf"<arg_key>((?:(?!</arg_key>).){{0,{LONGEST_NAME}}})</arg_key>\s*<arg_value>", re.DOTALL),
+    re.compile(r"</arg_value>\s*"),
+)
 
 
 def _qwen_coder(text: str, tools: Tools) -> str:
     """``<tool_call><function=look_up><parameter=item>pear</parameter></function></tool_call>``."""
-    return _CODER.sub(lambda match: _tagged(match, _CODER_ARGUMENT, tools), text)
+    return _CODER.replaced(text, lambda piece, written: _tagged(piece, written, _CODER_ARGUMENT, tools))
 
 
 def _glm(text: str, tools: Tools) -> str:
     """``<tool_call>look_up<arg_key>item</arg_key><arg_value>pear</arg_value></tool_call>``."""
-    return _GLM.sub(lambda match: _tagged(match, _GLM_ARGUMENT, tools), text)
+    return _GLM.replaced(text, lambda piece, written: _tagged(piece, written, _GLM_ARGUMENT, tools))
 
 
-def _tagged(match: re.Match[str], argument: re.Pattern[str], tools: Tools) -> str:
+def _tagged(piece: Piece, written: str, argument: Brackets, tools: Tools) -> str:
     """The canonical block of a call whose arguments are tagged pieces of text; what was written if it holds anything else."""
-    name, body = match[1].strip(), match[2]
-    if argument.sub("", body).strip():
-        return match[0]
+    name = piece.name.strip()
+    if argument.replaced(piece.body, lambda *_: "").strip():
+        return written
     schemas = _properties(name, tools)
-    arguments = {key: _value(text, schemas.get(key)) for key, text in argument.findall(body)}
-    return _block([ToolCall(name, arguments)], match[0])
+    arguments = {one.name: _value(one.body, schemas.get(one.name)) for one in argument.pieces(piece.body)}
+    return _block([ToolCall(name, arguments)], written)
 
 
 def _properties(name: str, tools: Tools) -> Mapping[str, Any]:
@@ -98,7 +149,8 @@ def _kinds(schema: Any) -> Iterator[str]:
         yield from _kinds(choice)
 
 
-_LLAMA = re.compile(r'(?:<\|python_tag\|>)?\s*(?=\{\s*"(?:name|type|parameters)"\s*:)')
+_LLAMA = re.compile(r'\{\s*"(?:name|type|parameters)"\s*:')
+_LLAMA_TAG = "<|python_tag|>"
 _LLAMA_BETWEEN = re.compile(r"[\s;,]*(?:<\|python_tag\|>)?[\s;,]*")
 _DECODER = json.JSONDecoder(strict=False)
 
@@ -108,21 +160,22 @@ def _llama(text: str, tools: Tools) -> str:
     found = None if OPEN in text or CLOSE in text else _LLAMA.search(text)
     if found is None:
         return text
-    calls, position = [], found.end()
+    before = text[: found.start()].rstrip().removesuffix(_LLAMA_TAG)
+    calls, position = [], found.start()
     while position < len(text):
         try:
             value, end = _DECODER.raw_decode(text, position)
         except (ValueError, RecursionError):
             meant = '"parameters"' in text[position:]
-            return f"{text[: found.start()]}{OPEN}{text[found.end() :]}{CLOSE}" if meant else text
+            return f"{before}{OPEN}{text[found.start() :]}{CLOSE}" if meant else text
         call = _llama_call(value)
         if call is None:
             return text
         calls.append(call)
         between = _LLAMA_BETWEEN.match(text, end)
         position = between.end() if between else end
-    content = text[: found.start()].rstrip()
-    return (f"{content}\n" if content else "") + _block(calls, text[found.start() :]).lstrip("\n")
+    content = before.rstrip()
+    return (f"{content}\n" if content else "") + _block(calls, text[len(before) :]).lstrip("\n")
 
 
 def _llama_call(value: Any) -> ToolCall | None:
@@ -132,12 +185,12 @@ def _llama_call(value: Any) -> ToolCall | None:
     return ToolCall(name, arguments) if isinstance(name, str) and isinstance(arguments, dict) else None
 
 
-_LFM = re.compile(r"\s*<\|tool_call_start\|>(.*?)<\|tool_call_end\|>", re.DOTALL)
+_LFM = Brackets(re.compile(r"(<\|tool_call_start\|>)"), re.compile(r"<\|tool_call_end\|>"))
 
 
 def _lfm(text: str, tools: Tools) -> str:
     """``<|tool_call_start|>[look_up(item='pear')]<|tool_call_end|>``: Python calls, with JSON inside."""
-    return _LFM.sub(lambda match: _python(match[1], match[0]), text)
+    return _LFM.replaced(text, lambda piece, written: _python(piece.body, written))
 
 
 def _python(source: str, written: str) -> str:

@@ -90,17 +90,22 @@ def _content(outside: list[str]) -> str:
 
 def _read_block(text: str, start: int) -> tuple[ToolCall | str, int]:
     """The call whose block opens right before ``start``, or what is wrong with it; and where to read on."""
-    following = [place for marker in (OPEN, CLOSE) if (place := text.find(marker, start)) >= 0]
-    resume = min(following, default=len(text))
-    closed = text.startswith(CLOSE, resume)
+    opened = text.find(OPEN, start)
+    before = len(text) if opened < 0 else opened
+    close = text.find(
+        CLOSE, start, before
+    )  # no further: each block looks at its own stretch, so that the whole is read once
+    closed = close >= 0
+    resume = close if closed else before
     after_bad = resume + len(CLOSE) if closed else resume
     try:
-        value, end = _DECODER.raw_decode(text, _skip_space(text, start))
+        begin = _skip_space(text, start)
+        value, length = _DECODER.raw_decode(text[begin:])  # a slice: an error counts the lines before it
         found = _call_of(value)
     except (ValueError, RecursionError) as error:
         why = f"invalid JSON ({getattr(error, 'msg', brief(str(error), 80))})"
         return (why if closed else "the block is not closed"), after_bad
-    end = _skip_space(text, end)
+    end = _skip_space(text, begin + length)
     if text.startswith(CLOSE, end):
         return found, end + len(CLOSE)
     return ("text after the JSON object" if closed else "the block is not closed"), after_bad
