@@ -13,6 +13,10 @@ ALL = "facts"
 """The placeholder of a hint for everything that is known, one fact a line."""
 
 
+class MissingFactsError(ConfigError):
+    """An episode does not tell what a hint names."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hint:
     """Text with placeholders, such as ``Worked steps:\\n{steps}``, put behind the last message of a conversation's opening.
@@ -52,14 +56,14 @@ class Hint:
         """The text with its facts.
 
         Raises:
-            ConfigError: A fact that it names is not among ``facts``.
+            MissingFactsError: A fact that it names is not among ``facts``.
         """
         known = {name: _shown(value) for name, value in facts.items()}
         known.setdefault(ALL, "\n".join(f"{name}: {value}" for name, value in known.items()))
         missing = [name for _, name in self._parts if name is not None and name not in known]
         if missing or not facts:
             told = ", ".join(facts) or "nothing"
-            raise ConfigError(
+            raise MissingFactsError(
                 f"hint={self.text!r}: the environment tells {told} in info['privileged']; "
                 "return what the hint names from the environment's privileged()"
             )

@@ -56,13 +56,24 @@ class Config(Settings):
             raise ValueError("give at least one environment, such as env: {id: agentopd/Calculator-v0}")
         return envs
 
+    @field_validator("teachers")
+    @classmethod
+    def _no_teacher_is_the_student(cls, teachers: dict[str, Any]) -> dict[str, Any]:
+        if STUDENT in teachers:
+            raise ValueError(
+                f"no teacher may be called {STUDENT!r}, which names the policy that is trained; choose another name (a teacher that is the "
+                "student as it began is {kind: privileged}, or {kind: local} with the student's model)"
+            )
+        return teachers
+
     @model_validator(mode="after")
     def _teachers_exist(self) -> "Config":
         for name in sorted(self.objective.teachers() - set(self.teachers)):
             known = ", ".join(self.teachers) or "none"
+            add = "the live student is no teacher: name one" if name == STUDENT else f"add teachers.{name}"
             raise ValueError(
                 f"objective: a term names the teacher {name!r}{nearest(name, self.teachers)}, and teachers has: {known}; "
-                f"add teachers.{name}, or set the term's target.name"
+                f"{add}, or set the term's target.name"
             )
         return self
 

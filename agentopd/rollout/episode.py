@@ -10,13 +10,14 @@ import numpy as np
 
 from agentopd.chat import Action, Chat, Extension, Hint
 from agentopd.chat.conversation import without_oldest
+from agentopd.chat.hint import MissingFactsError
 from agentopd.rollout.policy import EXPERT, Assignment, Generation, Request, Rollout
 from agentopd.rollout.segments import SegmentBuilder
 from agentopd.rollout.session import Observed
 from agentopd.types import Failure, Message, Outcome, Stop, Trajectory, Turn
 
-TOO_LONG = "too_long"
-"""The kind of the failure of an expert whose action no turn can hold."""
+TOO_LONG, UNTOLD = "too_long", "untold"
+"""Kinds of failures: of an expert whose action no turn can hold; of an environment that does not tell what a hint names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,13 @@ class Episode:
         self._family = observed.family
         self._advice = observed.advice
         prompt = self._chat.prompt(self._messages, self._tools)
-        self._begin_segment(prompt, self._seen(self._messages, prompt))
+        try:
+            seen = self._seen(self._messages, prompt)
+        except MissingFactsError as error:
+            self._begin_segment(prompt, prompt)
+            self.fail(Failure("env", UNTOLD, f"{self.assignment.task.env_id}: {error}"))
+            return
+        self._begin_segment(prompt, seen)
         if not self._fits(len(self._context())):
             self.stop = "overflow"
         else:

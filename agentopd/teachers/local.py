@@ -1,5 +1,6 @@
 """A teacher that is a model in this process: its distribution at every token that the student produced."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,9 +16,11 @@ from agentopd.freezing import frozen
 from agentopd.models import Dtype, ModelConfig, NewModel, head_of, hidden_states
 from agentopd.objective.chunked import statistics
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, tokens_of
-from agentopd.teachers.views import batches, from_segments, own_view, problem, select
+from agentopd.teachers.views import UnreadableError, batches, from_segments, own_view, problem, select
 from agentopd.types import Annotation, Bools, Dense, Floats, Trajectory, View
 from agentopd.where import Where
+
+_log = logging.getLogger(__name__)
 
 CHUNK_ROWS = 512
 """Rows whose logits exist at once."""
@@ -105,20 +108,35 @@ class LocalTeacher(Stateless):
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """The model's hidden states at the selected action tokens, with the log-probabilities of those tokens.
 
+        An episode that it cannot read is skipped, and the log says why.
+
         Raises:
-            TeacherError: A view is malformed, or the model gave NaN.
+            TeacherError: A view is malformed, it can read none of the episodes, or the model gave NaN.
         """
-        owners, views = [], []
-        for b, trajectory in enumerate(trajectories):
-            selected = [tokens_of(self.where, trajectory, segment) for segment in trajectory.segments]
-            for segment, selected_T in enumerate(selected):
-                if selected_T.any():
-                    owners.append(b)
-                    views.append(self._view(trajectory, segment, selected))
+        of_each, unreadable = self._views(trajectories)
+        if unreadable and len(unreadable) == len(trajectories):
+            raise unreadable[0]
+        for error in unreadable:
+            _log.warning("%s; the episode is skipped", error)
+        owners = [b for b, views in enumerate(of_each) for _ in views]
+        views = [view for views in of_each for view in views]
         readings: list[list[_Reading]] = [[] for _ in trajectories]
         for owner, reading in zip(owners, self._read(views), strict=True):
             readings[owner].append(reading)
         return [self._annotation(*pair) for pair in zip(trajectories, readings, strict=True)]
+
+    def _views(self, trajectories: Sequence[Trajectory]) -> tuple[list[list[View]], list[UnreadableError]]:
+        """The views of each trajectory's segments, none where one cannot be read; and what is wrong there."""
+        of_each: list[list[View]] = []
+        unreadable: list[UnreadableError] = []
+        for trajectory in trajectories:
+            selected = [tokens_of(self.where, trajectory, segment) for segment in trajectory.segments]
+            try:
+                of_each.append([self._view(trajectory, s, selected) for s, one_T in enumerate(selected) if one_T.any()])
+            except UnreadableError as error:
+                of_each.append([])
+                unreadable.append(UnreadableError(f"teacher {self.name!r}, trajectory {trajectory.key}: {error}"))
+        return of_each, unreadable
 
     def _view(self, trajectory: Trajectory, segment: int, selected: Sequence[Bools]) -> View:
         """The view of one segment, cut down to the selected tokens."""
@@ -129,9 +147,8 @@ class LocalTeacher(Stateless):
         cut = select(view, from_segments(view, selected))
         longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if longest is not None and len(cut.tokens_T) > longest:
-            raise TeacherError(
-                f"teacher {self.name!r}, trajectory {trajectory.key}: its view has {len(cut.tokens_T)} tokens, and its model reads at "
-                f"most {longest}; lower rollout.max_length, or show it less"
+            raise UnreadableError(
+                f"its view has {len(cut.tokens_T)} tokens, and its model reads at most {longest}; lower rollout.max_length, or show it less"
             )
         return cut
 

@@ -9,8 +9,13 @@ from numpy.typing import NDArray
 
 from agentopd.chat import Chat, Hint
 from agentopd.chat.conversation import conversation, without_oldest
+from agentopd.chat.hint import MissingFactsError
 from agentopd.errors import TeacherError
 from agentopd.types import Bools, Ints, Message, Trajectory, View
+
+
+class UnreadableError(TeacherError):
+    """One episode that a teacher cannot read, others it can: it is skipped there."""
 
 
 def own_view(trajectory: Trajectory, segment: int) -> View:
@@ -41,14 +46,18 @@ def hinted_view(trajectory: Trajectory, segment: int, *, chat: Chat, hint: Hint)
         A view of the whole segment that covers every action token in it.
 
     Raises:
-        ConfigError: The hint names a fact that the environment did not tell.
+        UnreadableError: The hint names a fact that the environment did not tell.
         TeacherError: The segment's prompt cannot be written again: another chat wrote it.
     """
     own = own_view(trajectory, segment)
     if not len(own.index_A):
         return own
     messages, length = _prompt_of(trajectory, segment, chat)
-    prompt = chat.prompt(hint.shown(messages, trajectory.privileged), list(trajectory.tools))
+    try:
+        shown = hint.shown(messages, trajectory.privileged)
+    except MissingFactsError as error:
+        raise UnreadableError(str(error)) from error
+    prompt = chat.prompt(shown, list(trajectory.tools))
     tokens_T = np.concatenate([np.array(prompt, np.int32), own.tokens_T[length:]])
     return replace(own, tokens_T=tokens_T, position_A=own.position_A + np.int32(len(prompt) - length))
 

@@ -111,6 +111,8 @@ def test_a_value_is_held_as_given_or_refused_by_its_key(key: str) -> None:
         ("envs=[]", "envs: give at least one environment"),
         ("envs=null", "envs: expected a list (got None)"),
         ("teachers=null", "teachers: expected a mapping of names to values (got None)"),
+        ("teachers.student.kind=reward", "no teacher may be called 'student', which names the policy that is trained"),
+        ("objective.target.name=student", "the live student is no teacher: name one"),
         ("stages=null", "stages: expected a mapping of settings (got None)"),
         ("objective=null", "objective: expected a mapping of settings (got None)"),
         ("student=null", "student: expected a mapping of settings (got None)"),

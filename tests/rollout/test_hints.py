@@ -83,3 +83,12 @@ def test_a_hint_that_the_environment_cannot_fill_is_told_before_a_run() -> None:
         ConfigError, match=r"teachers\.mentor, tests/Ladder-v0: hint='\{answer\}': the environment tells height"
     ):
         check_first_prompts([assignments(1)[0].task], chat(), ROOMY, {"mentor": Hint("{answer}")})
+
+
+def test_an_episode_that_does_not_tell_what_the_hint_names_fails_alone() -> None:
+    trajectory, asked = played(hint=Hint("{answer}"))
+    assert not asked
+    assert trajectory.failure is not None
+    assert (trajectory.failure.boundary, trajectory.failure.kind) == ("env", "untold")
+    assert trajectory.failure.message.startswith("tests/Ladder-v0: hint='{answer}': the environment tells height")
+    np.testing.assert_array_equal(trajectory.segments[0].tokens_T, played(hint=None)[1][0].tokens)

@@ -199,14 +199,14 @@ def test_neither_model_nor_new_is_a_config_error_that_names_the_teacher() -> Non
 
 def test_no_more_than_a_chunk_of_logits_exists_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
-    logits = Head.logits
+    projected = Head.projected
 
     def counted(head: Head, hidden: torch.Tensor) -> torch.Tensor:
         rows.append(hidden.shape[0])
-        formed: torch.Tensor = logits(head, hidden)
+        formed: torch.Tensor = projected(head, hidden)
         return formed
 
-    monkeypatch.setattr(Head, "logits", counted)
+    monkeypatch.setattr(Head, "projected", counted)
     monkeypatch.setattr(local_module, "CHUNK_ROWS", 3)
     annotate({"teacher": teacher_of(MODEL)}, EPISODES)
     assert rows

@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
 from agentopd.chat import Chat, Hint
-from agentopd.errors import ConfigError, TeacherError
+from agentopd.errors import TeacherError
 from agentopd.freezing import AdapterOff, initial
 from agentopd.models import NewModel, build_tokenizer, head_of, hidden_states, new_model
 from agentopd.rollout import Assignment, Request, Rollout, ScriptedPolicy, TransformersPolicy, collect
@@ -189,8 +189,22 @@ def test_an_episode_that_another_chat_wrote_is_refused() -> None:
 
 def test_facts_that_are_missing_in_an_episode_are_named() -> None:
     [trajectory] = play(1)
-    with pytest.raises(ConfigError, match="the environment tells nothing"):
+    with pytest.raises(
+        TeacherError, match=r"^teacher 'mentor', trajectory run/0/0/0: hint=.*the environment tells nothing"
+    ):
         teacher(small(0)).annotate([replace(trajectory, privileged={})])
+
+
+def test_one_episode_that_it_cannot_read_is_skipped_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    told, untold = play(2)
+    alone = teacher(small(0)).annotate([told])[0]
+    beside, skipped = teacher(small(0)).annotate([told, replace(untold, privileged={})])
+    np.testing.assert_array_equal(beside.taken_N, alone.taken_N)
+    assert skipped.skip_S.all()
+    assert not len(skipped.taken_N)
+    [said] = caplog.messages
+    assert said.startswith("teacher 'mentor', trajectory run/0/1/0: hint=")
+    assert said.endswith("; the episode is skipped")
 
 
 # The privileged form of traces.
