@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import training_cases as cases
 from peft import LoraConfig, get_peft_model
+from torch import nn
 
 import agentopd
 from agentopd.errors import ConfigError
-from agentopd.models import NewModel, build_tokenizer, new_model
+from agentopd.freezing import share_weights
+from agentopd.models import ModelConfig, NewModel, build_tokenizer, load_model, new_model
 from agentopd.training import stages
 from agentopd.training.run import train
 from agentopd.training.trainer import AgentOPDTrainer
@@ -100,6 +103,27 @@ def test_a_teacher_inside_the_student_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         _trainer(model=wrapped, teacher_model=wrapped.get_base_model())
     assert _trainer(model=str(folder), teacher_model=str(folder))  # of one folder, and two models
+
+
+def test_a_teacher_given_as_a_model_is_held_against_the_tokenizer_in_its_folder(folder: Path) -> None:
+    teacher = load_model(ModelConfig(model=str(folder)))
+    assert _trainer(teacher_model=teacher)
+    build_tokenizer(["quite other words"], 300).save_pretrained(str(folder))
+    with pytest.raises(ConfigError, match=r"^teacher_model: the tokenizer of .*differs from the student's"):
+        _trainer(teacher_model=teacher)
+    (folder / "tokenizer_config.json").unlink()  # nothing is known of it then
+    assert _trainer(teacher_model=teacher)
+
+
+def test_a_teacher_in_the_students_memory_is_refused() -> None:
+    student, teacher = cases.model(0), cases.model(1)
+    teacher.load_state_dict(student.state_dict(), assign=True)
+    with pytest.raises(ConfigError, match=r"^teacher_model is the student itself, or shares its weights"):
+        _trainer(model=student, teacher_model=teacher)
+    teacher.load_state_dict({name: value.clone() for name, value in student.state_dict().items()}, assign=True)
+    assert not share_weights(student, teacher)
+    nowhere = [nn.ParameterList([torch.empty(0), torch.empty(2, device="meta")]) for _ in range(2)]
+    assert not share_weights(*nowhere)
 
 
 def test_what_is_too_short_is_told_with_its_setting() -> None:
