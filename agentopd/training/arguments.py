@@ -153,7 +153,7 @@ def arguments(config: Config, output: Path | None) -> AgentOPDConfig:
     try:
         made = AgentOPDConfig(agentopd=config, **(defaults | dict(train.arguments)), **decided)
         # what the Trainer reads only once it is built, or at its first step, after the stages
-        _require_trackers(made, "train.arguments.report_to")
+        _require_trackers(made)
         _require_hub(made, config)
         Trainer.get_optimizer_cls_and_kwargs(made)
         return made
@@ -221,7 +221,7 @@ def _require_alone(processes: int) -> None:
         )
 
 
-def _require_trackers(args: AgentOPDConfig, key: str) -> None:
+def _require_trackers(args: AgentOPDConfig, key: str = "train.arguments.report_to") -> None:
     """Makes the trackers' callbacks as the Trainer does: each says when it is made what is not installed."""
     try:
         for make in get_reporting_integration_callbacks(args.report_to):  # type: ignore[no-untyped-call]
