@@ -25,6 +25,17 @@ def initial(student: PreTrainedModel) -> PreTrainedModel:
     return frozen(copy.deepcopy(student))
 
 
+def share_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Whether a change of ``one`` would change ``other``: a parameter lies in the same memory, be it another object or not."""
+    theirs = set(map(_place, one.parameters()))
+    return any(_place(parameter) in theirs for parameter in other.parameters())
+
+
+def _place(parameter: nn.Parameter) -> tuple[torch.device, int]:
+    # empty ones and those on the meta device lie nowhere: each is its own
+    return parameter.device, parameter.data_ptr() or id(parameter)
+
+
 class AdapterOff(nn.Module):
     """A PEFT model whose forward leaves its adapter out. It owns nothing: the weights are those of the model it was given."""
 

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, cast, get_type_hints
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
-from agentopd.config import Config, Train, changed
+from agentopd.config import Config, Train, changed, load_config
 from agentopd.errors import ConfigError, describe
 from agentopd.settings.choice import nearest
 
@@ -41,6 +41,13 @@ UNREAD: dict[str, str] = {
 """Arguments that nothing here reads, and what to set in the configuration, or to do, instead."""
 
 
+DECISIVE = (
+    "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args", "optim_target_modules",
+    "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "bf16", "fp16", "neftune_noise_alpha",
+)  # fmt: skip
+"""Arguments with which a run must be resumed as it began; ``max_steps`` and ``seed`` are part of the configuration."""
+
+
 @dataclass
 class AgentOPDConfig(TrainingArguments):
     """TrainingArguments with one field more: the whole configuration of the run.
@@ -51,7 +58,9 @@ class AgentOPDConfig(TrainingArguments):
 
     _given = frozenset[str]()
     """Names of the arguments that were passed: a class attribute, not a field."""
-    agentopd: Config | None = field(default=None, metadata={"help": "The configuration: see agentopd.load_config."})
+    agentopd: Config | Mapping[str, Any] | str | Path | None = field(
+        default=None, metadata={"help": "The configuration, or what agentopd.load_config takes."}
+    )
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Notes what is passed: a value may equal transformers' default and be meant."""
@@ -60,8 +69,17 @@ class AgentOPDConfig(TrainingArguments):
         return made
 
     def __post_init__(self) -> None:
+        if isinstance(self.agentopd, Mapping | str | Path):
+            self.agentopd = load_config(self.agentopd)
+        if not isinstance(self.agentopd, Config | None):
+            raise ConfigError(
+                f"agentopd is of type {type(self.agentopd).__name__}; give the configuration, such as "
+                "agentopd.load_config('quickstart'), or what load_config takes"
+            )
         if self.agentopd is not None:
             self._follow(self.agentopd)
+        if self.metric_for_best_model is None and self.eval_strategy != "no":
+            self.metric_for_best_model = "success"  # transformers would look for a loss, which a panel does not have
         for name, value in FIXED.items():
             if getattr(self, name) not in (value, getattr(TrainingArguments, name)):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: the trainer needs {value!r}; leave it out")
@@ -88,7 +106,11 @@ class AgentOPDConfig(TrainingArguments):
                 raise ConfigError(f"{name}={value!r}: the trainer does not read it; {instead}")
         if self.save_total_limit is not None and self.save_total_limit < 1:
             raise ConfigError(f"save_total_limit={self.save_total_limit}: give at least 1, or leave it out to keep all")
-        if self.agentopd is not None and self.seed != self.agentopd.seed:
+        if self.metric_for_best_model in ("loss", "eval_loss"):
+            raise ConfigError(
+                f"metric_for_best_model={self.metric_for_best_model!r}: a panel has no loss; leave it out, for the panel's success"
+            )
+        if isinstance(self.agentopd, Config) and self.seed != self.agentopd.seed:
             raise ConfigError(
                 f"seed={self.seed}: a run follows the seed of its configuration, {self.agentopd.seed}; set that instead"
             )
@@ -105,7 +127,7 @@ class AgentOPDConfig(TrainingArguments):
             plain: dict[str, Any] = super().to_dict()  # type: ignore[no-untyped-call]
         finally:
             self.agentopd = config
-        return plain | {"agentopd": None if config is None else config.model_dump(mode="json")}
+        return plain | {"agentopd": config.model_dump(mode="json") if isinstance(config, Config) else None}
 
 
 def arguments(config: Config, output: Path | None) -> AgentOPDConfig:
@@ -171,12 +193,24 @@ def settled(args: AgentOPDConfig) -> Config:
     """The configuration inside ``args``, with the number of steps that ``args`` decides: schedules read it.
 
     Raises:
-        ConfigError: There is none, or it does not go with that number.
+        ConfigError: There is none, or it does not go with that number; or a tracker is not installed.
     """
-    if args.agentopd is None:
+    if not isinstance(args, AgentOPDConfig):
+        raise ConfigError(
+            f"args is {'None' if args is None else f'of type {type(args).__name__}'}; give agentopd.AgentOPDConfig(output_dir=..., "
+            "agentopd=agentopd.load_config('quickstart')), which takes what TrainingArguments takes"
+        )
+    if not isinstance(args.agentopd, Config):
         raise ConfigError("args.agentopd is None; give the configuration, such as agentopd.load_config('quickstart')")
+    _require_trackers(args, "report_to")
     train = args.agentopd.train.model_copy(update={"steps": args.max_steps})
     return changed(args.agentopd, train=train)
+
+
+def decisive(args: TrainingArguments) -> dict[str, Any]:
+    """Those of ``args`` that are :data:`DECISIVE`, as plain values."""
+    plain = args.to_dict()  # type: ignore[no-untyped-call]
+    return {name: plain[name] for name in DECISIVE}
 
 
 def _require_alone(processes: int) -> None:
@@ -187,16 +221,16 @@ def _require_alone(processes: int) -> None:
         )
 
 
-def _require_trackers(args: AgentOPDConfig) -> None:
+def _require_trackers(args: AgentOPDConfig, key: str = "train.arguments.report_to") -> None:
     """Makes the trackers' callbacks as the Trainer does: each says when it is made what is not installed."""
-    for make in get_reporting_integration_callbacks(args.report_to):  # type: ignore[no-untyped-call]
-        try:
+    try:
+        for make in get_reporting_integration_callbacks(args.report_to):  # type: ignore[no-untyped-call]
             make()
-        except Exception as error:  # packages of others, at import and at their set-up
-            reason = describe(error).rstrip(".")
-            raise ConfigError(
-                f"train.arguments.report_to={args.report_to}: {reason}; install and set up what it needs, or leave it out"
-            ) from error
+    except Exception as error:  # packages of others, at import and at their set-up
+        reason = describe(error).rstrip(".")
+        raise ConfigError(
+            f"{key}={args.report_to}: {reason}; install and set up what it needs, or leave it out"
+        ) from error
 
 
 def _require_hub(args: AgentOPDConfig, config: Config) -> None:

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainingArguments
 
+from agentopd.adapters import is_wrapped
 from agentopd.config import Config
 from agentopd.errors import ConfigError, TrainingError, describe
+from agentopd.training.arguments import decisive
 
 RIVER = "river.json"
 STATE = "trainer_state.json"
@@ -76,9 +79,50 @@ def _instead(checkpoint: Path) -> str:
     return f"move {checkpoint.name} out of {checkpoint.parent} to go on {after}"
 
 
-def river_text(config: Config, river: Mapping[str, Any]) -> str:
-    """What :data:`RIVER` holds: the state of the river, and the configuration that it was made with."""
-    return json.dumps({**river, "config": config.model_dump(mode="json")})
+def river_text(config: Config, river: Mapping[str, Any], made: Mapping[str, Any] | None = None) -> str:
+    """What :data:`RIVER` holds: the state of the river, the configuration that it was made with and, from a trainer, :func:`made_with`."""
+    return json.dumps({**river, "config": config.model_dump(mode="json"), "made": dict(made or {})})
+
+
+UNDECIDING = {"auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"}
+"""Settings of an adapter that say where it comes from, and change none of its numbers."""
+
+
+def made_with(model: Any, args: TrainingArguments) -> dict[str, Any]:
+    """What decides a run beside its configuration, as plain values: the arguments of the trainer, and the adapter that it trains."""
+    adapter = None
+    if is_wrapped(model):
+        settings = model.peft_config[model.active_adapter].to_dict()
+        adapter = {name: value for name, value in settings.items() if name not in UNDECIDING}
+    return dict(json.loads(json.dumps({"args": decisive(args), "peft_config": adapter}, default=_plain)))
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value, key=str) if isinstance(value, set | frozenset) else str(value)
+
+
+def require_same(checkpoint: Path, config: Config, made: Mapping[str, Any]) -> None:
+    """Holds a checkpoint against the trainer that is to go on from it.
+
+    Raises:
+        ConfigError: It was made with another configuration, other arguments, or another adapter.
+        TrainingError: It cannot be read.
+    """
+    found = difference(checkpoint, config) or _other(river_of(checkpoint).get("made") or made, made)
+    if found is not None:
+        key, was, is_ = found
+        raise ConfigError(
+            f"resume_from_checkpoint: {checkpoint} was made with {key}={was!r}, and this trainer has {is_!r}; give the trainer what "
+            "the checkpoint was made with, or start anew from its weights, which are a model like any other"
+        )
+
+
+def _other(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    adapters = [made["peft_config"] for made in (old, new)]
+    if None in adapters and adapters[0] != adapters[1]:  # by kind: its settings would fill the message
+        was, is_ = (adapter and adapter["peft_type"] for adapter in adapters)
+        return "peft_config", was, is_
+    return next(differences(old, new), None)
 
 
 def river_of(checkpoint: Path) -> dict[str, Any]:

@@ -1,44 +1,73 @@
 """What a person gives the trainer in Python, made into what it works with: models by name, a tokenizer, episodes."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from agentopd.adapters import adapted
+from agentopd.adapters import adapted, is_wrapped
 from agentopd.config import Config, Lora
 from agentopd.errors import ConfigError
-from agentopd.models import ModelConfig, head_of, load_model, load_tokenizer
+from agentopd.freezing import share_weights
+from agentopd.models import ModelConfig, config_of, head_of, load_model, load_tokenizer
 from agentopd.training.build import Load
-from agentopd.training.preflight import check_length, check_vocabulary, peft_config_of
+from agentopd.training.preflight import check_experts, check_length, check_prompts, check_vocabulary, peft_config_of
+from agentopd.training.roles import MODELS, used_teachers
+from agentopd.training.trial import try_own_parts
 from agentopd.types import Record, Trajectory
 
+Named = PreTrainedModel | str | Path
+"""A model, or its name: a folder, a hub id or a GGUF file."""
 
-def student_given(model: PreTrainedModel | str, config: Config) -> PreTrainedModel:
-    """The student before its adapter: ``model``, or what it names, loaded as ``config.student`` says."""
-    return load_model(_named(config.student, model)) if isinstance(model, str) else model
+
+def env_given(env: str | None) -> str | None:
+    """``env`` itself.
+
+    Raises:
+        ConfigError: It is no id.
+    """
+    if env is None or isinstance(env, str):
+        return env
+    raise ConfigError(
+        f"env is of type {type(env).__name__}; give the id that one environment is registered under, such as "
+        "'agentopd/Checkout-v0', and several by envs in the configuration"
+    )
+
+
+def student_given(model: Named, config: Config) -> PreTrainedModel:
+    """The student before its adapter: ``model``, or what it names, loaded as ``config.student`` says.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    return load_model(_named(config.student, model)) if isinstance(model, str | Path) else _model("model", model)
 
 
 def tokenizer_given(
-    processing_class: PreTrainedTokenizerBase | None, model: PreTrainedModel | str
+    processing_class: PreTrainedTokenizerBase | str | Path | None, model: Named
 ) -> PreTrainedTokenizerBase:
-    """``processing_class``, or the tokenizer that lies with ``model``.
+    """``processing_class``, or what it names; by default the tokenizer that lies with ``model``.
 
     Raises:
         ConfigError: There is none.
     """
-    if processing_class is not None:
+    if isinstance(processing_class, PreTrainedTokenizerBase):
         return processing_class
-    name = model if isinstance(model, str) else model.name_or_path
+    if isinstance(processing_class, str | Path):
+        return load_tokenizer(str(processing_class))
+    if processing_class is not None:
+        raise ConfigError(
+            f"processing_class is {_kind(processing_class)}; give the student's tokenizer, or the folder of one"
+        )
+    name = str(model) if isinstance(model, str | Path) else _model("model", model).name_or_path
     if not name:
         raise ConfigError("processing_class is None, and the model was loaded from nowhere; give its tokenizer")
     return load_tokenizer(name)
 
 
-def teachers_given(
-    teacher: PreTrainedModel | str | None, load: Load, student: nn.Module, tokenizer: PreTrainedTokenizerBase
-) -> Load:
+def teachers_given(teacher: Named | None, load: Load, student: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Load:
     """How the configuration's local teachers get their weights: as ``load`` says, unless ``teacher`` is given for all of them.
 
     Raises:
@@ -46,30 +75,115 @@ def teachers_given(
     """
     if teacher is None:
         return load
-    if isinstance(teacher, str):
-        check_vocabulary("teacher_model", teacher, tokenizer)
+    if isinstance(teacher, str | Path):
+        check_vocabulary("teacher_model", str(teacher), tokenizer)
         return lambda wanted: load(_named(wanted, teacher))
-    theirs = set(map(id, teacher.parameters()))
-    if any(id(parameter) in theirs for parameter in student.parameters()):
+    if share_weights(_model("teacher_model", teacher), student):
         raise ConfigError(
             "teacher_model is the student itself, or shares its weights, so it has nothing to teach it; load it a second time (the "
             "same folder will do), or give other weights"
         )
+    if (
+        teacher.name_or_path and Path(teacher.name_or_path).expanduser().is_dir()
+    ):  # of the hub nothing is fetched for this
+        check_vocabulary("teacher_model", teacher.name_or_path, tokenizer)
     return lambda _: teacher
 
 
-def _named(wanted: ModelConfig, name: str) -> ModelConfig:
-    return wanted.model_copy(update={"model": name, "new": None})
+def _named(wanted: ModelConfig, name: str | Path) -> ModelConfig:
+    return wanted.model_copy(update={"model": str(name), "new": None})
+
+
+def _model(key: str, given: Any) -> PreTrainedModel:
+    """``given``, which must be a model of transformers', in an adapter of PEFT's or not."""
+    if isinstance(given, PreTrainedModel) or is_wrapped(given):
+        return given  # type: ignore[no-any-return]
+    raise ConfigError(
+        f"{key} is {_kind(given)}; give a causal language model of transformers, or its name: a folder, a hub id or a GGUF file"
+    )
+
+
+def _kind(given: Any) -> str:
+    if given is None:
+        return "None"
+    return f"the class {given.__name__}" if isinstance(given, type) else f"of type {type(given).__name__}"
 
 
 def adapter_given(model: PreTrainedModel, peft_config: Any, lora: Lora | None, seed: int) -> Any:
-    """``model`` inside the adapter that is asked for, in Python or by the configuration; itself where none is."""
-    if peft_config is not None:
-        return adapted(model, peft_config, seed)
-    return model if lora is None else adapted(model, peft_config_of(lora), seed, "train.lora")
+    """``model`` inside the adapter that is asked for, in Python or by the configuration; itself where none is.
+
+    Raises:
+        ConfigError: ``peft_config`` is none of PEFT's, or does not fit.
+    """
+    if peft_config is None:
+        return model if lora is None else adapted(model, peft_config_of(lora), seed, "train.lora")
+    from peft import PeftConfig  # heavy, and only needed here
+
+    if not isinstance(peft_config, PeftConfig):
+        raise ConfigError(
+            f"peft_config is {_kind(peft_config)}; give a configuration of PEFT's, such as "
+            "LoraConfig(r=8, lora_alpha=16, target_modules='all-linear')"
+        )
+    return adapted(model, peft_config, seed)
 
 
-def check_student(model: nn.Module, tokenizer: PreTrainedTokenizerBase, config: Config) -> None:
+def check_given(
+    config: Config,
+    tokenizer: PreTrainedTokenizerBase,
+    student: PreTrainedModel,
+    teacher: Named | None,
+    load: Load,
+    plays: bool,
+) -> None:
+    """What a whole run checks before its stages, for models that are given in Python. Unless it ``plays``, no environment is started.
+
+    Raises:
+        ConfigError: A teacher has no weights, or reads other token ids, or too few; or environments, experts, hints or parts of
+            one's own do not fit.
+        EnvError: An environment can never be started.
+    """
+    longest = _check_teachers(config, tokenizer, student, teacher, load)
+    if plays:
+        check_experts(config)
+        try_own_parts(config, len(tokenizer))
+        check_prompts(config, tokenizer, longest=longest)
+
+
+def _check_teachers(
+    config: Config, tokenizer: PreTrainedTokenizerBase, student: PreTrainedModel, teacher: Named | None, load: Load
+) -> dict[str, int]:
+    """How many tokens each used teacher with a model reads, by its name, where there is a limit."""
+    read: dict[str, int | None] = {}
+    for name, choice in used_teachers(config).items():
+        if choice.kind not in MODELS:
+            continue
+        key, own, new = f"teachers.{name}", choice.settings["model"], choice.settings["new"]
+        if teacher is not None:
+            key, read[name] = "teacher_model", _positions(teacher)
+        elif new is None:
+            if own is not None:
+                check_vocabulary(key, own, tokenizer)
+            read[name] = _positions(own or student)
+        elif load is load_model:
+            raise ConfigError(
+                f"{key}.new: the stage that fits new weights belongs to agentopd.train, and the Trainer has none; give "
+                f"teacher_model, a model or its name, or {key}.model"
+            )
+        else:
+            read[name] = new.max_positions
+        check_length(key, read[name], config.rollout.max_length)
+    return {name: longest for name, longest in read.items() if longest is not None}
+
+
+def _positions(model: Named) -> int | None:
+    """The longest sequence that a model reads; ``None`` where it has no limit."""
+    config: PretrainedConfig = (
+        config_of(str(model)) if isinstance(model, str | Path) else model.config.get_text_config()
+    )
+    return getattr(config, "max_position_embeddings", None)
+
+
+def check_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: Config) -> None:
     """Holds a student against its tokenizer and the configuration.
 
     Raises:
@@ -82,10 +196,7 @@ def check_student(model: nn.Module, tokenizer: PreTrainedTokenizerBase, config: 
             f"the student knows {size} token ids, and its tokenizer makes {ids}; give the model's own tokenizer, or call "
             f"model.resize_token_embeddings({ids})"
         )
-    config_of_text = getattr(model, "config", None)
-    if config_of_text is not None:
-        longest = getattr(config_of_text.get_text_config(), "max_position_embeddings", None)
-        check_length("model", longest, config.rollout.max_length)
+    check_length("model", _positions(model), config.rollout.max_length)
 
 
 def episodes_given(given: Iterable[Trajectory | Record], vocabulary: int) -> list[Trajectory]:

@@ -23,25 +23,28 @@ from agentopd.adapters import is_wrapped, merged
 from agentopd.config import STUDENT, Config
 from agentopd.errors import ConfigError, TrainingError
 from agentopd.evaluation import Panel
+from agentopd.freezing import AdapterOff
 from agentopd.models import load_model
 from agentopd.objective import Batch, Prepared
 from agentopd.rollout.policy import EXPERT
 from agentopd.training.arguments import AgentOPDConfig, settled
 from agentopd.training.build import Load, build_panel, build_river, panel_size, with_env
 from agentopd.training.card import TAGS, card
-from agentopd.training.checkpoints import RIVER, STATE, difference, loading, river_of, river_text
+from agentopd.training.checkpoints import RIVER, STATE, loading, made_with, require_same, river_of, river_text
 from agentopd.training.depths import depth_metrics
 from agentopd.training.folder import RunFolder, write_atomically
 from agentopd.training.given import (
+    Named,
     adapter_given,
+    check_given,
     check_student,
+    env_given,
     episodes_given,
     student_given,
     teachers_given,
     tokenizer_given,
 )
 from agentopd.training.learner import Learner, save_batch
-from agentopd.training.preflight import check_prompts
 from agentopd.training.recorder import Recorder
 from agentopd.training.river import Drawn, Watch, unwatched
 from agentopd.types import Record, Trajectory
@@ -58,17 +61,17 @@ class AgentOPDTrainer(Trainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | str,
+        model: Named,
         args: AgentOPDConfig,
-        processing_class: PreTrainedTokenizerBase | None = None,
-        teacher_model: PreTrainedModel | str | None = None,
+        processing_class: PreTrainedTokenizerBase | str | Path | None = None,
+        teacher_model: Named | None = None,
         env: str | None = None,
         train_dataset: Iterable[Trajectory | Record] | None = None,
         load: Load = load_model,
         peft_config: Any = None,
         folder: RunFolder | None = None,
         watch: Watch = unwatched,
-        callbacks: Sequence[TrainerCallback] = (),
+        callbacks: Sequence[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
         """Builds the river from the arguments.
@@ -76,7 +79,7 @@ class AgentOPDTrainer(Trainer):
         Args:
             model: The student, or its name: a folder, a hub id or a GGUF file.
             args: TrainingArguments whose field ``agentopd`` holds the configuration.
-            processing_class: The student's tokenizer; by default the one that lies with it.
+            processing_class: The student's tokenizer, or its name; by default the one that lies with the student.
             teacher_model: The weights of the configuration's local and privileged teachers, instead of those it names; or their name.
             env: An environment id, instead of the configuration's.
             train_dataset: Episodes for the method's frozen source to draw from, instead of playing them; records will do.
@@ -90,18 +93,18 @@ class AgentOPDTrainer(Trainer):
         Raises:
             ConfigError: ``args.agentopd`` is missing, or what is given does not fit together. The message names what.
         """
-        self.config: Config = with_env(settled(args), env)
+        self.config: Config = with_env(settled(args), env_given(env))
         tokenizer = tokenizer_given(processing_class, model)
         plain = student_given(model, self.config)
         taught = teachers_given(teacher_model, load, plain, tokenizer)
         student = adapter_given(plain, peft_config, self.config.train.lora, args.seed)
         check_student(student, tokenizer, self.config)
-        self.student, self.folder = student, folder
+        self.student, self.folder, self._is_merged = student, folder, False
         self._watch = watch
         untaught = None if teacher_model is None else taught
         given = None if train_dataset is None else episodes_given(train_dataset, len(tokenizer))
-        if folder is None and given is None:
-            check_prompts(self.config, tokenizer)
+        if folder is None:  # a whole run has checked it
+            check_given(self.config, tokenizer, student, teacher_model, load, plays=given is None)
         self.river = build_river(self.config, student, tokenizer, taught, args.device, folder, watch, given, untaught)
         self.learner = Learner(self.config, self.river.teacher_heads)
         self.recorder = Recorder(self.config, folder, self.river.teacher_heads)
@@ -111,7 +114,7 @@ class AgentOPDTrainer(Trainer):
             args=args,
             eval_dataset=[] if args.eval_strategy == "no" else [{}],  # its presence matters: evaluate() plays the panel
             processing_class=tokenizer,
-            callbacks=[_TellRiver(self), *callbacks],
+            callbacks=[_TellRiver(self), *(callbacks or ())],
             optimizers=optimizers,
         )
         student.add_model_tags([*TAGS])
@@ -221,12 +224,17 @@ class AgentOPDTrainer(Trainer):
             sampled: Whether actions are drawn as in training, rather than at ``evaluation.temperature``.
 
         Raises:
-            ConfigError: ``tasks`` is below 1, or nobody who can act is called ``actor``.
+            ConfigError: ``tasks`` is below 1, or nobody who can act is called ``actor``, or no longer after :meth:`merge`.
         """
         count, models = panel_size(self.config, tasks), self._acting()
         teacher = self.river.teachers.get(actor)
         if actor not in models:
             raise ConfigError(f"actor={actor!r}: nobody who can act is called so; there are: {', '.join(models)}")
+        if self._is_merged and isinstance(models[actor], AdapterOff):
+            raise ConfigError(
+                f"actor={actor!r}: this teacher is the student without its adapter, and merge() has added that to its weights; play "
+                "it before merging, or with a new trainer"
+            )
         with self._watch("panel", count) as on_done:
             hint = teacher.hint if teacher else None
             return build_panel(self.config, models[actor], self.river.chat, count, split, on_done, sampled, hint)
@@ -259,17 +267,14 @@ class AgentOPDTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        write_atomically(Path(output_dir) / RIVER, river_text(self.config, self.river.state()))
+        write_atomically(
+            Path(output_dir) / RIVER, river_text(self.config, self.river.state(), made_with(self.student, self.args))
+        )
         super()._save_rng_state(output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         checkpoint = Path(resume_from_checkpoint)
-        if (other := difference(checkpoint, self.config)) is not None:
-            key, was, is_ = other
-            raise ConfigError(
-                f"resume_from_checkpoint: {checkpoint} was made with {key}={was!r}, and this configuration has {is_!r}; resume with "
-                "the configuration that it was made with, or start anew from its weights, which are a model like any other"
-            )
+        require_same(checkpoint, self.config, made_with(self.student, self.args))
         with loading(checkpoint, STATE):
             TrainerState.load_from_json(str(checkpoint / STATE))
         weights = ", ".join(sorted(path.name for path in checkpoint.glob("*.safetensors")))
@@ -300,6 +305,7 @@ class AgentOPDTrainer(Trainer):
 
         A student without an adapter is returned as it is.
         """
+        self._is_merged |= is_wrapped(self.student)
         plain = merged(self.student)
         self.student = self.model = self.model_wrapped = plain
         return plain
@@ -359,6 +365,14 @@ class _TellRiver(TrainerCallback):
 
     def __init__(self, trainer: AgentOPDTrainer) -> None:
         self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Refuses what would train nothing."""
+        if self._trainer._is_merged:
+            raise TrainingError(
+                "merge() has added the adapter to the student's weights, so nothing is left to train; train before merging, or give "
+                "the merged model to a new trainer"
+            )
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._trainer.river.weights_changed(kwargs["model"])

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import training_cases as cases
+import yaml
 
+from agentopd.config import load_config
 from agentopd.errors import ConfigError
 from agentopd.training.arguments import AgentOPDConfig, arguments
 from agentopd.training.run import train
@@ -118,6 +120,33 @@ def test_what_is_left_out_in_python_comes_from_the_configuration(tmp_path: Path)
     assert (same.eval_strategy, same.learning_rate, same.lr_scheduler_type) == ("no", 5e-5, "linear")
 
 
+def test_a_configuration_is_read_as_load_config_reads_it(tmp_path: Path) -> None:
+    raw = cases.raw(steps=7)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(raw))
+    for given in (raw, tmp_path / "mine.yaml", str(tmp_path / "mine.yaml")):
+        args = AgentOPDConfig(output_dir=str(tmp_path), agentopd=given)
+        assert args.agentopd == load_config(raw)
+        assert args.max_steps == 7
+    assert AgentOPDConfig(output_dir=str(tmp_path), agentopd="quickstart").agentopd == load_config("quickstart")
+    with pytest.raises(ConfigError, match=r"^no configuration at 'quickstrat'"):
+        AgentOPDConfig(output_dir=str(tmp_path), agentopd="quickstrat")
+    with pytest.raises(ConfigError, match=r"^agentopd is of type list; give the configuration, such as"):
+        AgentOPDConfig(output_dir=str(tmp_path), agentopd=[raw])  # type: ignore[arg-type]
+
+
+def test_the_best_model_is_the_one_of_the_best_panel(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1}
+    config = cases.tiny(method="gkd")
+    args = AgentOPDConfig(str(tmp_path), agentopd=config, load_best_model_at_end=True, report_to=[], **options)
+    assert (args.metric_for_best_model, args.greater_is_better) == ("success", True)
+    trainer = cases.trainer(config, tmp_path, args=args)
+    trainer.train()
+    assert trainer.best is not None
+    for name in ("loss", "eval_loss"):
+        with pytest.raises(ConfigError, match=rf"^metric_for_best_model='{name}': a panel has no loss; leave it out"):
+            AgentOPDConfig(str(tmp_path), agentopd=config, metric_for_best_model=name, **options)
+
+
 def test_a_seed_that_is_not_the_configurations_is_refused(tmp_path: Path) -> None:
     config = cases.tiny("seed=3")
     assert AgentOPDConfig(output_dir=str(tmp_path), max_steps=1, agentopd=config, seed=3).seed == 3
@@ -149,6 +178,10 @@ def test_a_tracker_that_is_not_installed_is_told_before_anything_is_made(
     ):
         train(cases.tiny(arguments={"report_to": "tensorboard"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    for trackers in (["tensorboard"], ["nosuch"]):
+        args = AgentOPDConfig(str(tmp_path), agentopd=cases.tiny(), report_to=trackers)
+        with pytest.raises(ConfigError, match=rf"^report_to=\['{trackers[0]}'\]: .*{trackers[0]}.*leave it out"):
+            cases.trainer(cases.tiny(), tmp_path, args=args)
 
 
 @pytest.mark.parametrize(

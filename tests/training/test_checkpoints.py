@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import training_cases as cases
+from peft import LoraConfig
 
 from agentopd.config import load_config
 from agentopd.errors import ConfigError, TrainingError
+from agentopd.training.arguments import AgentOPDConfig
 from agentopd.training.checkpoints import differences, is_complete, newest
 from agentopd.training.folder import RunFolder
 from agentopd.training.run import train
@@ -62,6 +64,70 @@ def test_a_trainer_in_python_resumes_from_its_own_configuration_alone(run: Path,
         ConfigError, match=r"^resume_from_checkpoint: .*checkpoint-1 was made with train\.learning_rate=0\.01"
     ):
         other.train(resume_from_checkpoint=checkpoint)
+
+
+def _resumed(made: Path, output: Path, peft_config: Any = None, **given: Any) -> None:
+    shutil.copytree(made, output)
+    args = AgentOPDConfig(str(output), agentopd=load_config(RAW), report_to=[], disable_tqdm=True, **given)
+    trainer = cases.trainer(load_config(RAW), output, args=args, peft_config=peft_config)
+    trainer.train(resume_from_checkpoint=str(output / "checkpoint-1"))
+    assert trainer.state.global_step == 2
+
+
+def _lora(**changed: Any) -> LoraConfig:
+    settings: dict[str, Any] = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"]} | changed
+    return LoraConfig(**settings)
+
+
+def _refused(key: str, was: str, is_: str) -> Any:
+    message = (
+        rf"^resume_from_checkpoint: .*checkpoint-1 was made with {key}={was}, and this trainer has {is_}; give the"
+    )
+    return pytest.raises(ConfigError, match=message)
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "was", "is_"),
+    [
+        ({"learning_rate": 0.5}, r"args\.learning_rate", r"0\.01", r"0\.5"),
+        ({"lr_scheduler_type": "linear"}, r"args\.lr_scheduler_type", "'cosine'", "'linear'"),
+        ({"weight_decay": 0.1}, r"args\.weight_decay", r"0\.0", r"0\.1"),
+        ({"neftune_noise_alpha": 5.0}, r"args\.neftune_noise_alpha", "None", r"5\.0"),
+    ],
+)
+def test_arguments_given_in_python_are_those_of_the_checkpoint(
+    given: dict[str, Any], key: str, was: str, is_: str, run: Path, tmp_path: Path
+) -> None:
+    with _refused(key, was, is_):
+        _resumed(run / "checkpoints", tmp_path / "other", **given)
+    _resumed(run / "checkpoints", tmp_path / "same", logging_steps=2, save_steps=2)  # change no weight
+
+
+def test_an_adapter_goes_on_as_it_was_made(run: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    cases.trainer(load_config(RAW), made, peft_config=_lora()).train()
+    modules = _lora(target_modules=["q_proj"])
+    for i, (other, key, was, is_) in enumerate(
+        [
+            (_lora(lora_alpha=8), r"peft_config\.lora_alpha", "4", "8"),
+            (_lora(r=4), r"peft_config\.r", "2", "4"),
+            (modules, r"peft_config\.target_modules", r"\['q_proj', 'v_proj'\]", r"\['q_proj'\]"),
+            (None, "peft_config", "'LORA'", "None"),
+        ]
+    ):
+        with _refused(key, was, is_):
+            _resumed(made, tmp_path / f"other-{i}", other)
+    with _refused("peft_config", "None", "'LORA'"):
+        _resumed(run / "checkpoints", tmp_path / "full", _lora())
+    _resumed(made, tmp_path / "same", _lora(target_modules=["v_proj", "q_proj"], inference_mode=False))
+
+
+def test_a_checkpoint_that_does_not_say_how_it_was_made_goes_on(run: Path, tmp_path: Path) -> None:
+    river = run / "checkpoints" / "checkpoint-1" / "river.json"
+    kept = json.loads(river.read_text())
+    assert kept.pop("made")["args"]["learning_rate"] == 0.01
+    river.write_text(json.dumps(kept))
+    _resumed(run / "checkpoints", tmp_path / "same")
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import training_cases as cases
+from peft import LoraConfig
 
 from agentopd import records
 from agentopd.chat import Chat
 from agentopd.config import Config, load_config
-from agentopd.errors import ConfigError
+from agentopd.errors import ConfigError, TrainingError
 from agentopd.models import load_tokenizer
 from agentopd.training.arguments import AgentOPDConfig
 from agentopd.training.run import check, evaluate, train
@@ -70,6 +71,28 @@ def test_a_teacher_given_in_python_is_the_privileged_one(tmp_path: Path) -> None
     teacher = alone.river.teachers["teacher"].model
     assert teacher is not None
     assert cases.same_weights(cases.weights(teacher), cases.weights(cases.model(0)))
+
+
+def test_after_merging_nothing_acts_or_learns_as_if_the_adapter_were_there(tmp_path: Path) -> None:
+    args = AgentOPDConfig(output_dir=str(tmp_path), agentopd=config(), report_to=[], disable_tqdm=True)
+    lora = LoraConfig(r=2, target_modules=["q_proj"])
+    trainer = AgentOPDTrainer(cases.model(0), args, cases.tokenizer(), peft_config=lora)
+    trainer.train()
+    assert trainer.play_panel(1, actor="teacher").success.n == 1
+    trainer.merge()
+    trainer.merge()
+    assert trainer.play_panel(1).success.n == 1
+    with pytest.raises(
+        ConfigError, match=r"^actor='teacher': this teacher is the student without its adapter, and merge"
+    ):
+        trainer.play_panel(1, actor="teacher")
+    with pytest.raises(
+        TrainingError, match=r"^merge\(\) has added the adapter .*train before merging, or give the merged"
+    ):
+        trainer.train()
+    plain = AgentOPDTrainer(cases.model(0), args, cases.tokenizer())
+    plain.merge()  # has no adapter, so nothing ends
+    assert plain.train().global_step == 2
 
 
 def test_a_share_of_privileged_traces_needs_a_hint() -> None:
