@@ -122,7 +122,9 @@ def test_models_that_cannot_be_loaded_are_told_before_a_stage(tmp_path: Path) ->
     new_model(NewModel(**cases.TINY), build_tokenizer(["other"], 300), 0).save_pretrained(small)
     weights = cut / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    build_tokenizer([f"word{i} thing{i}" for i in range(300)], 500).save_pretrained(untold)
+    tokenizer = copy.deepcopy(cases.tokenizer())
+    tokenizer.add_tokens(["unheard", "of"])
+    tokenizer.save_pretrained(untold)
     for override, message in (
         (
             f"teacher={{kind: local, model: {small}}}",
