@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,22 @@ def base_of(name: str) -> str:
     """The model that the adapter in the folder ``name`` was trained on, as it says itself.
 
     Raises:
-        ConfigError: It does not say.
+        ConfigError: It does not say; or following what adapters say leads back to one of them.
     """
+    base = below = _said_base(name)
+    passed = {Path(name).expanduser().resolve()}
+    while is_adapter(below):
+        if (folder := Path(below).expanduser().resolve()) in passed:
+            raise ConfigError(
+                f"model={name!r} is an adapter whose base, as base_model_name_or_path of adapter_config.json says, leads back to the "
+                f"adapter {below!r}; put the model it was trained on into {folder / CONFIG}"
+            )
+        passed.add(folder)
+        below = _said_base(below)
+    return base
+
+
+def _said_base(name: str) -> str:
     file = Path(name).expanduser() / CONFIG
     try:
         base = json.loads(file.read_bytes())["base_model_name_or_path"]
@@ -46,6 +61,20 @@ def with_adapter(base: PreTrainedModel, name: str) -> PreTrainedModel:
     Raises:
         ConfigError: The adapter cannot be read, or was trained on another model than ``base``.
     """
+    return merged(_around(base, name))
+
+
+def fitting(base: PreTrainedModel, name: str) -> PreTrainedModel:
+    """``base``, which may be without weights, once the adapter in the folder ``name`` has been tried on it.
+
+    Raises:
+        ConfigError: As of :func:`with_adapter`.
+    """
+    plain: PreTrainedModel = _around(base, name).unload()
+    return plain
+
+
+def _around(base: PreTrainedModel, name: str) -> Any:
     from peft import PeftConfig, get_peft_model  # heavy, and only needed here
 
     folder = str(Path(name).expanduser())
@@ -61,7 +90,7 @@ def with_adapter(base: PreTrainedModel, name: str) -> PreTrainedModel:
             f"model={name!r}: the adapter does not fit its base {base.name_or_path!r}: {problem}; give the model it was trained "
             f"on as base_model_name_or_path in {Path(folder) / CONFIG}, or a model into which it has been merged"
         )
-    return merged(model)
+    return model
 
 
 def _mismatch(missing: list[str], unexpected: list[str]) -> str:
@@ -70,7 +99,9 @@ def _mismatch(missing: list[str], unexpected: list[str]) -> str:
     return f"the base has no place for {unexpected[0]}" if unexpected else ""
 
 
-def adapted(model: PreTrainedModel, peft_config: Any, seed: int, key: str = "peft_config") -> Any:
+def adapted(
+    model: PreTrainedModel, peft_config: Any, seed: int, key: str = "peft_config", weightless: bool = False
+) -> Any:
     """``model`` inside a new adapter, whose weights depend on ``seed`` alone.
 
     Args:
@@ -78,6 +109,7 @@ def adapted(model: PreTrainedModel, peft_config: Any, seed: int, key: str = "pef
         peft_config: A configuration of PEFT's.
         seed: Of the adapter's weights. No global random generator moves.
         key: What the message calls ``peft_config``.
+        weightless: Whether the adapter gets no weights either: to try whether it fits.
 
     Raises:
         ConfigError: The adapter does not fit the model.
@@ -97,13 +129,15 @@ def adapted(model: PreTrainedModel, peft_config: Any, seed: int, key: str = "pef
     listed = getattr(peft_config, "target_modules", None)
     plain = model.get_input_embeddings()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device("meta") if weightless else nullcontext():
             torch.default_generator.manual_seed(seed)
             wrapped = get_peft_model(model, deepcopy(peft_config))  # it writes into it
         unmatched = [] if isinstance(listed, str) else _unmatched(listed or (), wrapped)
         problem = f"it has no module called {unmatched[0]!r}" if unmatched else _tied(plain, wrapped)
     except Exception as error:  # PEFT raises ValueError, TypeError and others over a configuration that does not fit
-        problem = first_line(error).rstrip(".")
+        problem = first_line(error)
+        if "allocate memory" in problem:
+            raise ConfigError(f"{key}: there is no memory for an adapter of rank {peft_config.r}; lower r") from error
     if problem:
         raise ConfigError(
             f"{key}: no such adapter for {type(model).__name__}: {problem}; give target_modules that the model has, or all-linear"

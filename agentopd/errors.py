@@ -1,5 +1,9 @@
 """The errors of agentopd: one flat family, named by the boundary at which something went wrong."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AgentOPDError(Exception):
     """Base of every error that agentopd raises on purpose."""
@@ -53,5 +57,21 @@ def describe(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of ``Type: message``: what a message repeats of an error of somebody else's."""
-    return describe(error).strip().partition("\n")[0]
+    """What a message repeats of an error of somebody else's: the first line of ``Type: message``, and what ends it where it breaks off."""
+    first, *more = (line.strip() for line in describe(error).split("\n") if line.strip())
+    if more and first.endswith("("):  # a module, shown over many lines
+        first = first[:-1] + more[-1].lstrip(")")
+    elif more and first.endswith(":"):
+        first = f"{first} {more[0]}"
+    return first.rstrip(".")
+
+
+@contextmanager
+def under(key: str) -> Iterator[None]:
+    """Puts the path ``key`` before the bare setting that a ConfigError begins with, such as ``model=...``; leaves others as they are."""
+    try:
+        yield
+    except ConfigError as error:
+        if not re.match(r"\w+=", str(error)):
+            raise
+        raise ConfigError(f"{key}.{error}") from error

@@ -8,7 +8,7 @@ from typing import Any
 import transformers
 from transformers.utils.import_utils import is_gguf_available
 
-from agentopd.errors import ConfigError
+from agentopd.errors import ConfigError, first_line
 
 SUFFIX = ".gguf"
 _INSTALLED = re.compile(r"(?P<package>[A-Za-z_]\w+(?:\.\w+)*):(?P<file>[^:]+)")
@@ -65,6 +65,17 @@ def locate(name: str) -> Path:
     raise ConfigError(
         f"model={name!r}: the package {package} has no file {file!r}; it has: {', '.join(held) or f'no {SUFFIX} file'}"
     )
+
+
+def damage(name: str) -> str:
+    """What is wrong with the file that ``name`` says, as bytes; empty where it can be read."""
+    from gguf import GGUFReader  # slow, and only needed for a file that has failed already
+
+    try:
+        GGUFReader(locate(name))
+    except Exception as error:  # it trusts the file, so damage shows itself as nearly anything
+        return first_line(error)
+    return ""
 
 
 def _folders(package: str) -> list[Path]:

@@ -1,6 +1,7 @@
 """Models: from random weights, a folder or the hub; their hidden states, and the head that turns those into logits."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from transformers import (
 )
 
 from agentopd import gguf
-from agentopd.adapters import base_of, is_adapter, with_adapter
+from agentopd.adapters import base_of, fitting, is_adapter, with_adapter
 from agentopd.chat import Chat
 from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import ConfigError, first_line
@@ -38,6 +39,8 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "new_model",
+    "outline_of",
+    "positions_of",
 ]
 
 _TOKENIZER = "tokenizer_config.json"
@@ -99,35 +102,101 @@ def load_model(config: ModelConfig) -> PreTrainedModel:
             "load_model reads a hub id or folder, but the config says new; use new_model for random weights"
         )
     if is_adapter(config.model):
-        return with_adapter(load_model(config.model_copy(update={"model": base_of(config.model)})), config.model)
-    _check_folder(config.model, "config.json")
-    place, file = gguf.source(config.model)
+        with _base_for(config.model) as base:
+            plain = load_model(config.model_copy(update={"model": base}))
+        return with_adapter(plain, config.model)
+    model = _read(config, config.model)
+    if config.attention in ("sdpa", "eager"):
+        check_head(model)
+    return model
+
+
+def outline_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The model without weights: what can be found wrong with it before they are loaded, is.
+
+    Of a folder, and of an adapter's, the names and shapes of the weights are read and held against its architecture as loading
+    does; of a hub id, a GGUF file and quantised weights the configuration alone.
+
+    Raises:
+        ConfigError: There is no such model or no such attention here; or weights are missing, cut off or of another shape; or an
+            adapter does not fit its base.
+    """
+    if config.new is not None:
+        with torch.device("meta"):
+            return new_model(config.new, tokenizer, 0, config.dtype, config.attention)
+    name = str(config.model)
+    if is_adapter(name):
+        with _base_for(name) as base:
+            plain = outline_of(config.model_copy(update={"model": base}), tokenizer)
+        return fitting(plain, name)
+    found = config_of(name)
+    outline = _architecture(found, config)
+    if not Path(name).expanduser().is_dir() or hasattr(found, "quantization_config"):
+        return outline
+    return _read(config, name, device_map="meta")
+
+
+def _architecture(found: PretrainedConfig, config: ModelConfig) -> PreTrainedModel:
+    """What ``found`` describes, without weights, with the attention of ``config``."""
+
+    def made(attention: str) -> PreTrainedModel:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(found, attn_implementation=attention)  # type: ignore[no-untyped-call]
+        return model
+
+    try:
+        return made(config.attention)
+    except Exception as error:  # as in _read
+        wrong = first_line(error)
+    try:
+        made("eager")
+    except Exception as error:
+        raise _unloadable(str(config.model), error) from error
+    raise _no_attention(config.attention, wrong)
+
+
+def _read(config: ModelConfig, name: str, **more: Any) -> PreTrainedModel:
+    """The model in a folder, on the hub or in a GGUF file, all of its weights found; with ``device_map="meta"`` found alone."""
+    _check_folder(name, "config.json")
+    place, file = gguf.source(name)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             place,
             dtype=getattr(torch, config.dtype),
             attn_implementation=config.attention,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             **file,
             **(gguf.unpacking() if file else {}),
+            **more,
         )
     except Exception as error:  # loaders raise nearly anything over a file that is not what it should be
-        raise ConfigError(f"model={config.model!r} cannot be loaded: {first_line(error)}") from error
+        raise _unloadable(name, error) from error
     model: PreTrainedModel = loaded[0]
     if file:
-        gguf.forget_blocks(model, config.model)
+        gguf.forget_blocks(model, name)
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ConfigError(
-            f"model={config.model!r} holds an adapter beside a model, or on the hub; give a folder with the adapter alone, or a "
+            f"model={name!r} holds an adapter beside a model, or on the hub; give a folder with the adapter alone, or a "
             "model into which it has been merged"
         )
-    report: Mapping[str, Any] = loaded[1]
-    if report["missing_keys"] or report["mismatched_keys"]:
-        lacking = sorted(map(str, report["missing_keys"] or report["mismatched_keys"]))
-        raise ConfigError(f"model={config.model!r} lacks weights that its config.json asks for, such as {lacking[0]!r}")
-    if config.attention in ("sdpa", "eager"):
-        check_head(model)
+    _check_whole(name, loaded[1])
     return model
+
+
+def _check_whole(name: str, report: Mapping[str, Any]) -> None:
+    """Raises ConfigError where weights are missing, or of another shape than the configuration says."""
+    remedy = "give the config.json and the weights that were saved together"
+    if lacking := sorted(report["missing_keys"]):
+        raise ConfigError(
+            f"model={name!r} lacks weights that its config.json asks for, such as {lacking[0]!r}; {remedy}"
+        )
+    if odd := sorted(report["mismatched_keys"]):
+        key, stored, asked = odd[0]
+        raise ConfigError(
+            f"model={name!r} has weights of other shapes than its config.json asks for, such as {key!r}: {list(stored)} instead of "
+            f"{list(asked)}; {remedy}"
+        )
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -137,13 +206,14 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         ConfigError: There is none.
     """
     if is_adapter(name) and not (Path(name).expanduser() / _TOKENIZER).exists():
-        return load_tokenizer(base_of(name))
+        with _base_for(name) as base:
+            return load_tokenizer(base)
     _check_folder(name, _TOKENIZER)
     place, file = gguf.source(name)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, **file)
     except Exception as error:  # as above
-        raise ConfigError(f"{name!r} has no tokenizer that can be loaded: {first_line(error)}") from error
+        raise _unloadable(name, error, "has no tokenizer that can be loaded") from error
     tokenizer.name_or_path = name
     return tokenizer
 
@@ -155,14 +225,46 @@ def config_of(name: str) -> PretrainedConfig:
         ConfigError: There is none.
     """
     if is_adapter(name):
-        return config_of(base_of(name))
+        with _base_for(name) as base:
+            return config_of(base)
     _check_folder(name, "config.json")
     place, file = gguf.source(name)
     try:
         found: PretrainedConfig = AutoConfig.from_pretrained(place, **file).get_text_config()
     except Exception as error:  # as above
-        raise ConfigError(f"model={name!r} cannot be loaded: {first_line(error)}") from error
+        raise _unloadable(name, error) from error
     return found
+
+
+@contextmanager
+def _base_for(name: str) -> Iterator[str]:
+    """The base of the adapter ``name``; what is wrong with it is told as the adapter's."""
+    base = base_of(name)
+    try:
+        yield base
+    except ConfigError as error:
+        raise ConfigError(
+            f"model={name!r}, an adapter, names as its base {error}" if str(error).startswith("model=") else str(error)
+        ) from error
+
+
+def _unloadable(name: str, error: Exception, what: str = "cannot be loaded") -> ConfigError:
+    """What a loader's ``error`` means for the model ``name``."""
+    if gguf.is_gguf(name):
+        if damage := gguf.damage(name):
+            return ConfigError(
+                f"model={name!r}: the GGUF file cannot be read ({damage}), so it is cut off or damaged; fetch it again"
+            )
+        remedy = "give a file of an architecture that transformers reads, or the model's own folder"
+    elif Path(name).expanduser().is_dir():
+        remedy = "restore what is wrong in the folder, or give another"
+    else:
+        remedy = "give a folder, or the id of a model that the hub or its local cache holds"
+    return ConfigError(f"model={name!r} {what}: {first_line(error)}; {remedy}")
+
+
+def _no_attention(attention: str, wrong: str) -> ConfigError:
+    return ConfigError(f"attention={attention!r}: {wrong}; set attention to sdpa or eager, or install what it takes")
 
 
 def new_model(
@@ -202,9 +304,15 @@ def new_model(
         try:
             model: PreTrainedModel = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
         except (ValueError, ImportError) as error:  # an attention that transformers, or this machine, does not have
-            raise ConfigError(f"attention={attention!r}: {first_line(error)}") from error
+            raise _no_attention(attention, first_line(error)) from error
     nn.Module.to(model, getattr(torch, dtype))
     return nn.Module.eval(model)
+
+
+def positions_of(model: PreTrainedModel) -> int | None:
+    """How many tokens ``model`` reads at most; ``None`` where it has no limit."""
+    longest: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return longest
 
 
 def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Tensor | None = None) -> Tensor:
@@ -240,8 +348,8 @@ def head_of(model: nn.Module) -> Head:
     linear = inner.get_output_embeddings()
     if type(linear) is not nn.Linear:
         raise ConfigError(
-            f"the output head of {type(inner).__name__} is a {type(linear).__name__}, not one plain linear layer; "
-            "leave lm_head out of adapters, and the vocabulary unsplit"
+            f"the output head of {type(inner).__name__} is a {type(linear).__module__}.{type(linear).__name__}, not one plain "
+            "torch.nn.Linear; leave lm_head out of adapters, and the vocabulary unsplit"
         )
     config = inner.config.get_text_config()
     scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)

@@ -23,6 +23,7 @@ from agentopd.models import (
     load_model,
     load_tokenizer,
     new_model,
+    outline_of,
 )
 
 TOKENIZER = build_tokenizer(["the price of a pear"], 400)
@@ -156,6 +157,37 @@ def test_an_adapter_whose_base_is_not_known_is_refused(base: Path, adapter: Path
     file.write_text("{")
     with pytest.raises(ConfigError, match=r"adapter_config\.json cannot be read: JSONDecodeError"):
         load_model(ModelConfig(model=str(adapter)))
+
+
+def test_adapters_that_name_each_other_as_base_are_refused(adapter: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(adapter, other)
+    for one, base in ((adapter, other), (other, adapter), (other, other)):
+        file = one / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(base)}))
+        for load in (lambda n: load_model(ModelConfig(model=n)), load_tokenizer, config_of):
+            if base != other or one == other:
+                with pytest.raises(ConfigError, match=r"^model='.*leads back to the adapter .*put the model it was"):
+                    load(str(one))
+
+
+def test_what_does_not_fit_is_named(base: Path, adapter: Path) -> None:
+    new_model(TINY.model_copy(update={"hidden_size": 8}), TOKENIZER, 0).save_pretrained(base)
+    with pytest.raises(ConfigError, match=r"size mismatch for .*q_proj"):
+        load_model(ModelConfig(model=str(adapter)))
+    with pytest.raises(ConfigError, match=r"Target module LlamaModel is not supported"):
+        adapted(new_model(TINY, TOKENIZER, 0), _lora(target_modules=".*"), seed=0)
+
+
+def test_an_adapter_is_tried_without_weights(base: Path, adapter: Path) -> None:
+    outline = outline_of(ModelConfig(model=str(adapter)), TOKENIZER)
+    assert {p.device.type for p in outline.parameters()} == {"meta"}
+    assert head_of(outline).weight_V_H.shape == (len(TOKENIZER), 16)
+    wrapped = adapted(outline, _lora(r=60000), 0, weightless=True)
+    assert {p.device.type for p in wrapped.parameters()} == {"meta"}
+    new_model(TINY.model_copy(update={"layers": 1}), TOKENIZER, 0).save_pretrained(base)
+    with pytest.raises(ConfigError, match="the adapter does not fit its base"):
+        outline_of(ModelConfig(model=str(adapter)), TOKENIZER)
 
 
 def test_a_damaged_adapter_is_refused(adapter: Path) -> None:

@@ -36,6 +36,8 @@ from agentopd.models import (
     load_model,
     load_tokenizer,
     new_model,
+    outline_of,
+    positions_of,
 )
 from agentopd.objective.head import Head
 
@@ -185,7 +187,9 @@ def test_wrapped_by_peft_the_adapter_counts() -> None:
 
 def test_an_adapter_on_the_head_is_refused() -> None:
     adapted: Any = get_peft_model(model_of("llama"), LoraConfig(target_modules=["lm_head"]))
-    with pytest.raises(ConfigError, match="leave lm_head out of adapters"):
+    with pytest.raises(
+        ConfigError, match=r"is a peft\..*\.Linear, not one plain torch\.nn\.Linear; leave lm_head out of adapters"
+    ):
         head_of(adapted)
 
 
@@ -266,6 +270,33 @@ def test_missing_weights_are_not_made_up(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     with pytest.raises(ConfigError, match=r"lacks weights .* such as 'model\.layers\.2"):
         load_model(ModelConfig(model=str(folder)))
+
+
+def test_an_outline_is_what_loading_would_find(folder: Path) -> None:
+    found = outline_of(ModelConfig(model=str(folder)), TOKENIZER)
+    assert {p.device.type for p in found.parameters()} == {"meta"}
+    assert positions_of(found) == 64
+    assert head_of(outline_of(ModelConfig(new=TINY), TOKENIZER)).weight_V_H.shape == (len(TOKENIZER), 16)
+    for attention in ("nosuch", "flash_attention_2"):
+        with pytest.raises(ConfigError, match=rf"^attention='{attention}': .*set attention to sdpa or eager"):
+            outline_of(ModelConfig(model=str(folder), attention=attention), TOKENIZER)
+    config, weights = (folder / "config.json").read_text(), folder / "model.safetensors"
+    for change, message in (
+        ({"num_hidden_layers": 3}, r"lacks weights .* such as 'model\.layers\.2"),
+        ({"intermediate_size": 30}, r"of other shapes than .*mlp.*: \[.*24.*\] instead of \[.*30.*\]"),
+    ):
+        (folder / "config.json").write_text(json.dumps(json.loads(config) | change))
+        with pytest.raises(ConfigError, match=message):
+            outline_of(ModelConfig(model=str(folder)), TOKENIZER)
+        with pytest.raises(ConfigError, match=message):
+            load_model(ModelConfig(model=str(folder)))
+    (folder / "config.json").write_text(config)
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ConfigError, match=r"^model=.* cannot be loaded: SafetensorError: .*; restore what is wrong"):
+        outline_of(ModelConfig(model=str(folder)), TOKENIZER)
+    weights.unlink()
+    with pytest.raises(ConfigError, match=r"cannot be loaded: .*no file named model\.safetensors"):
+        outline_of(ModelConfig(model=str(folder)), TOKENIZER)
 
 
 def test_settings_that_cannot_work_are_refused() -> None:

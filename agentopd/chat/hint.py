@@ -36,13 +36,13 @@ class Hint:
             ConfigError: The text has none, or one that is no plain name.
         """
         try:
-            found = [(literal, name, form or turn) for literal, name, form, turn in Formatter().parse(self.text)]
+            found = [(literal, name, _format(form, turn)) for literal, name, form, turn in Formatter().parse(self.text)]
         except ValueError as error:
             raise ConfigError(f"hint={self.text!r}: {error}; write {{{{ and }}}} for braces that are text") from error
         names = [name for _, name, _ in found if name is not None]
-        odd = [name for _, name, extra in found if name is not None and (extra or not name.isidentifier())]
+        odd = [name + extra for _, name, extra in found if name is not None and (extra or not name.isidentifier())]
         if odd or not names:
-            wrong = f"{{{odd[0]}}} is no plain name" if odd else "it shows no fact"
+            wrong = f"{{{odd[0]}}} is more than a plain name" if odd and odd[0] else "it shows no fact"
             raise ConfigError(
                 f"hint={self.text!r}: {wrong}; name facts of the environment, such as {{answer}}, or {{{ALL}}}"
             )
@@ -81,6 +81,11 @@ class Hint:
             raise ConfigError("a hint stands behind a conversation's opening, and here an action comes first")
         hinted: Message = {**messages[last], "content": f"{messages[last]['content']}\n\n{self.filled(facts)}"}
         return [*messages[:last], hinted, *messages[last + 1 :]]
+
+
+def _format(form: str | None, turn: str | None) -> str:
+    """What stands behind a placeholder's name, as it was written."""
+    return (f"!{turn}" if turn else "") + (f":{form}" if form else "")
 
 
 def _shown(value: Any) -> str:

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from agentopd.rollout.policy import Temperature
 from agentopd.settings.choice import Settings
+from agentopd.settings.problems import shown
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What numpy takes for a seed."""
@@ -37,16 +39,26 @@ class Stages(Settings):
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
+def _layers(given: Any) -> Any:
+    """Refuses what is neither form, as one problem rather than one for each form."""
+    listed = isinstance(given, list | tuple) and all(isinstance(name, str) and name for name in given)
+    if not given or not (listed or isinstance(given, str)):
+        raise ValueError(
+            f"expected all-linear, a list of the ends of layers' names, or a regular expression (got {shown(given)})"
+        )
+    return given
+
+
 class Lora(Settings):
     """An adapter of low-rank matrices beside the weights (LoRA, arXiv 2106.09685), by the names of ``peft.LoraConfig``."""
 
-    r: int = Field(32, ge=1)
+    r: int = Field(32, ge=1, le=65536)
     """The rank."""
     lora_alpha: int = Field(64, ge=1)
     """The adapter counts ``lora_alpha / r``."""
     lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
     """On what the adapter reads, in the learner's forwards alone."""
-    target_modules: str | tuple[str, ...] = "all-linear"
+    target_modules: Annotated[str | tuple[str, ...], BeforeValidator(_layers)] = "all-linear"
     """The layers beside which it stands: ``all-linear`` (never the output head), the ends of their names, or a regular expression."""
 
 
@@ -86,8 +98,8 @@ class Evaluation(Settings):
     tasks: int = Field(200, ge=1)
     seed: Seed = 0
     """Of the panel, apart from the run's own seed: runs with different seeds meet the same tasks."""
-    temperature: float = Field(0.0, ge=0.0)
-    """At which actions are drawn; 0 takes the most likely token."""
+    temperature: Temperature = 0.0
+    """At which actions are drawn, as ``rollout.temperature``; 0 takes the most likely token."""
     sampled: int = Field(0, ge=0)
     """How many tasks of the panel the student plays once more before and after training, its actions drawn as in the rollout; 0 for none."""
     during: int = Field(64, ge=1)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from transformers import PreTrainedModel
 
 from agentopd.settings.choice import Settings
@@ -62,11 +62,24 @@ class Policy(Protocol):
         ...
 
 
+COLDEST = 1e-3
+"""The least temperature above 0: what colder ones divide by leaves no digits of the logits, and at last no number."""
+
+
+def _not_nearly_greedy(temperature: float) -> float:
+    if 0.0 < temperature < COLDEST:
+        raise ValueError(f"a temperature is {COLDEST} or more, or 0 for greedy, got {temperature}; set it to 0")
+    return temperature
+
+
+Temperature = Annotated[float, Field(ge=0.0), AfterValidator(_not_nearly_greedy)]
+
+
 class Rollout(Settings):
     """How turns are sampled and how long episodes may be."""
 
-    temperature: float = Field(1.0, ge=0.0)
-    """Divides the logits; 0 takes the most probable token, and records behaviour log-probability 0 (a point distribution)."""
+    temperature: Temperature = 1.0
+    """Divides the logits, from 0.001 on; 0 takes the most probable token, and records behaviour log-probability 0 (a point distribution)."""
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     """Keeps the fewest tokens whose probabilities reach this sum; applied after ``top_k``."""
     top_k: int = Field(0, ge=0)

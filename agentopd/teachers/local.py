@@ -11,9 +11,9 @@ from pydantic import Field
 from transformers import PreTrainedModel
 
 from agentopd.chat import Hint
-from agentopd.errors import ConfigError, TeacherError
+from agentopd.errors import ConfigError, TeacherError, under
 from agentopd.freezing import frozen
-from agentopd.models import Dtype, ModelConfig, NewModel, head_of, hidden_states
+from agentopd.models import Dtype, ModelConfig, NewModel, head_of, hidden_states, positions_of
 from agentopd.objective.chunked import statistics
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, tokens_of
 from agentopd.teachers.views import UnreadableError, batches, from_segments, own_view, problem, select
@@ -50,7 +50,8 @@ def local(
     Raises:
         ConfigError: The model's vocabulary is smaller than the tokenizer's.
     """
-    loaded = context.load(ModelConfig(model=model, new=new, dtype=dtype, attention=attention))
+    with under(f"teachers.{context.name}"):
+        loaded = context.load(ModelConfig(model=model, new=new, dtype=dtype, attention=attention))
     return reader(context, frozen(loaded), where, max_tokens)
 
 
@@ -140,12 +141,13 @@ class LocalTeacher(Stateless):
 
     def _view(self, trajectory: Trajectory, segment: int, selected: Sequence[Bools]) -> View:
         """The view of one segment, cut down to the selected tokens."""
-        view = self.view(trajectory, segment)
+        with under(f"teachers.{self.name}"):
+            view = self.view(trajectory, segment)
         wrong = problem(view, trajectory)
         if wrong:
             raise TeacherError(f"teacher {self.name!r}, trajectory {trajectory.key}: {wrong}")
         cut = select(view, from_segments(view, selected))
-        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        longest = positions_of(self.model)
         if longest is not None and len(cut.tokens_T) > longest:
             raise UnreadableError(
                 f"its view has {len(cut.tokens_T)} tokens, and its model reads at most {longest}; lower rollout.max_length, or show it less"

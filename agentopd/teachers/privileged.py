@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from agentopd.chat import Hint
+from agentopd.errors import under
 from agentopd.freezing import frozen
 from agentopd.models import Dtype, ModelConfig, NewModel
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
@@ -44,9 +45,10 @@ def privileged(
     Raises:
         ConfigError: The hint is malformed, or the model's vocabulary is smaller than the tokenizer's.
     """
-    shown = Hint(hint, where.env)
-    if model is None and new is None:
-        loaded = context.initial()
-    else:
-        loaded = frozen(context.load(ModelConfig(model=model, new=new, dtype=dtype, attention=attention)))
+    with under(f"teachers.{context.name}"):
+        shown = Hint(hint, where.env)
+        if model is None and new is None:
+            loaded = context.initial()
+        else:
+            loaded = frozen(context.load(ModelConfig(model=model, new=new, dtype=dtype, attention=attention)))
     return reader(context, loaded, where, max_tokens, partial(hinted_view, chat=context.chat, hint=shown), shown)

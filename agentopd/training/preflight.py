@@ -1,22 +1,22 @@
 """What is checked before anything expensive: before a stage is fitted and before a run folder is made."""
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from agentopd import env as environments
-from agentopd.adapters import adapted
+from agentopd.adapters import adapted, is_adapter
 from agentopd.chat import Chat
-from agentopd.config import Config, Lora
-from agentopd.errors import ConfigError
-from agentopd.models import ModelConfig, config_of, head_of, load_tokenizer, new_model
+from agentopd.config import STUDENT, Config, Fit, Lora
+from agentopd.errors import ConfigError, under
+from agentopd.models import ModelConfig, head_of, load_tokenizer, outline_of, positions_of
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.policy import EXPERT
-from agentopd.rollout.preflight import check_first_prompts
+from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
 from agentopd.training.roles import (
     LOCAL,
     MODELS,
@@ -58,7 +58,11 @@ def without_experts(config: Config) -> list[str]:
 
 
 def check_teachers(config: Config) -> None:
-    """Raises ConfigError where the method lacks a teacher, or uses one that no stage fits, or not to its hint; or a stage lacks a hint."""
+    """Raises ConfigError where the method lacks a teacher, or uses one that no stage fits, or not to its hint; or a stage lacks a hint.
+
+    Hints are read, also those of teachers that the method does not use.
+    """
+    hints_of(config)
     if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
         stage_hint(config)
     for name, choice in used_teachers(config).items():
@@ -81,11 +85,11 @@ STARTS = 4
 
 
 def check_prompts(
-    config: Config, tokenizer: PreTrainedTokenizerBase, taught: bool = True, longest: Mapping[str, int] | None = None
+    config: Config, tokenizer: PreTrainedTokenizerBase, taught: bool = True, readers: Sequence[Reader] = ()
 ) -> Chat:
     """Starts every environment; returns how conversations are put to the tokenizer. Unless ``taught``, no teacher reads a hint.
 
-    ``longest`` tells how many tokens teachers read, as :func:`check_models` does.
+    ``readers`` tells what reads the episodes, as :func:`check_models` does.
 
     Raises:
         ConfigError: A first prompt leaves no room for a turn; or a hint names what the environment does not tell, or is too long.
@@ -94,25 +98,59 @@ def check_prompts(
     chat, hints = Chat(tokenizer, config.template_kwargs), hints_of(config) if taught else {}
     for env in config.envs:
         stream = TaskStream([env], config.seed, "train")
-        there = {name: hint for name, hint in hints.items() if hint.shown_in(env.id)}
-        check_first_prompts([stream[i] for i in range(STARTS)], chat, config.rollout, there, longest)
+        acting = {name: hint for name, hint in hints.items() if hint.shown_in(env.id)}
+        there = [reader for reader in readers if reader.hint is None or reader.hint.shown_in(env.id)]
+        check_first_prompts([stream[i] for i in range(STARTS)], chat, config.rollout, acting, there)
     return chat
 
 
-def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Reads the configurations of the models that the run uses, no weights; how many tokens each used teacher with a model reads.
+def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Reader]:
+    """Looks at the models that the run uses, without loading weights; what reads its episodes, and behind which hints.
 
     Raises:
-        ConfigError: One is shorter than an episode may get, or a teacher reads other token ids than the student writes.
+        ConfigError: One cannot be loaded, as far as that shows without its weights; or is shorter than an episode may get, or knows
+            fewer token ids than the tokenizer makes; or a teacher reads other token ids than the student writes.
     """
-    given = dict(_local_teachers(config))
-    check_length("student", _positions(config.student), config.rollout.max_length)
-    for name, model in given.items():
-        check_length(f"teachers.{name}", _positions(model), config.rollout.max_length)
-        if model.model is not None:
-            check_vocabulary(f"teachers.{name}", model.model, tokenizer)
-    read = {name: _positions(given.get(name, config.student)) for name in used_teachers(config)}
-    return {name: longest for name, longest in read.items() if longest is not None}
+    models = {STUDENT: config.student} | {f"teachers.{name}": model for name, model in _local_teachers(config)}
+    longest = {key: _look_at(key, model, tokenizer, config.rollout.max_length) for key, model in models.items()}
+    readers = [Reader(key, longest[key]) for key in models]
+    for name, hint in hints_of(config).items():
+        own = f"teachers.{name}"
+        key = own if own in models else STUDENT
+        readers.append(Reader(key, longest[key], "the teacher", name, hint))
+    fitted = {"teacher": [key for key, model in models.items() if key != STUDENT and model.new is not None]}
+    for what, keys in (fitted | {"cold_start": [STUDENT]}).items():
+        stage: Fit | None = getattr(config.stages, what)
+        if stage is not None and stage.privileged:
+            name, hint = stage_hint(config)
+            who = {key: f"{'the student' if key == STUDENT else key} in stages.{what}" for key in keys}
+            readers += [Reader(key, longest[key], who[key], name, hint) for key in keys]
+    return readers
+
+
+def _look_at(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> int | None:
+    """How many tokens the model ``key`` reads, once it has been held against the tokenizer and ``rollout.max_length``."""
+    if key != STUDENT and model.model is not None:
+        check_vocabulary(key, model.model, tokenizer, f"{key}.model")
+    with under(key):
+        outline = outline_of(model, tokenizer)
+    _check_size(key, model, head_of(outline).weight_V_H.shape[0], len(tokenizer))
+    longest = positions_of(outline)
+    check_length(key, longest, max_length)
+    return longest
+
+
+def _check_size(key: str, model: ModelConfig, size: int, ids: int) -> None:
+    if size < ids:
+        whose, remedy = "the student's", "choose a model that shares the student's tokenizer"
+        if key == STUDENT:
+            whose, remedy = (
+                "its",
+                f"give the model's own tokenizer, or save it after model.resize_token_embeddings({ids})",
+            )
+        raise ConfigError(
+            f"{key}.model={model.model!r}: the model knows {size} token ids, and {whose} tokenizer makes {ids}; {remedy}"
+        )
 
 
 def peft_config_of(lora: Lora) -> Any:
@@ -125,21 +163,18 @@ def peft_config_of(lora: Lora) -> Any:
 
 
 def check_adapter(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Puts the adapter of ``train.lora`` around a student without weights.
+    """Puts the adapter of ``train.lora`` around a student, both without weights.
 
     Raises:
         ConfigError: It does not fit, or is on the output head.
     """
-    lora, student = config.train.lora, config.student
+    lora = config.train.lora
     if lora is None:
         return
-    if student.new is not None:
-        model = new_model(student.new, tokenizer, config.seed)
-    else:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config_of(str(student.model)))  # type: ignore[no-untyped-call]
+    model = outline_of(config.student, tokenizer)
     key = f"train.lora.target_modules={lora.target_modules!r}"
-    wrapped = adapted(model, peft_config_of(lora), config.seed, key)
+    with warnings.catch_warnings(action="ignore"):  # what PEFT warns of is an error below, or told again in training
+        wrapped = adapted(model, peft_config_of(lora), config.seed, key, weightless=True)
     try:
         head_of(wrapped)
     except ConfigError as error:
@@ -152,44 +187,43 @@ def _local_teachers(config: Config) -> Iterator[tuple[str, ModelConfig]]:
     for name, choice in config.teachers.items():
         if choice.kind in MODELS:
             given = {key: choice.settings[key] for key in ("model", "new") if choice.settings[key] is not None}
+            how = {key: choice.settings[key] for key in ("dtype", "attention")}
             if len(given) > 1 or (choice.kind == LOCAL and not given):
                 exactly = "exactly" if choice.kind == LOCAL else "at most"
                 raise ConfigError(
                     f"teachers.{name}: give {exactly} one of model (a hub id or folder) and new (random weights)"
                 )
             if name in used and given:
-                yield name, ModelConfig(**given)
-
-
-def _positions(config: ModelConfig) -> int | None:
-    """The longest sequence a model reads; ``None`` where it has no limit."""
-    if config.new is not None:
-        return config.new.max_positions
-    return getattr(config_of(str(config.model)), "max_position_embeddings", None)
+                yield name, ModelConfig(**given, **how)
 
 
 def check_length(key: str, longest: int | None, wanted: int) -> None:
     """Raises ConfigError where the model ``key`` reads fewer tokens than ``rollout.max_length``, ``wanted``."""
     if longest is not None and longest < wanted:
-        raise ConfigError(
-            f"{key}: the model reads at most {longest} tokens, and rollout.max_length={wanted}; lower rollout.max_length, "
-            "or choose a model with more positions"
-        )
+        raise too_short(key, longest, wanted)
 
 
-def check_vocabulary(key: str, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_vocabulary(key: str, name: str, tokenizer: PreTrainedTokenizerBase, setting: str = "teacher_model") -> None:
     """A teacher's folder need not hold a tokenizer; where it does, every id must mean to it what it means to the student.
+
+    Args:
+        key: What the message calls the teacher.
+        name: Its model.
+        tokenizer: The student's.
+        setting: What names the teacher's model.
 
     Raises:
         ConfigError: It does not.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir() and not (folder / "tokenizer_config.json").exists():
+    if folder.is_dir() and not is_adapter(name) and not (folder / "tokenizer_config.json").exists():
         return
-    theirs = load_tokenizer(name).get_vocab()
+    with under(key):
+        theirs = load_tokenizer(name).get_vocab()
     other = [token for token, i in tokenizer.get_vocab().items() if theirs.get(token) != i]
     if other:
         raise ConfigError(
-            f"{key}: the tokenizer of {name!r} differs from the student's, for instance in {other[0]!r}; for now a local teacher "
-            "must share the student's tokenizer"
+            f"{key}: the tokenizer of {name!r} differs from the student's, for instance in {other[0]!r}; a teacher that is a model "
+            f"must share the student's tokenizer, and no setting translates between two: set {setting} to a model of the student's "
+            "tokenizer family, or choose a method that needs no such teacher, such as method=grpo, sft or dagger"
         )

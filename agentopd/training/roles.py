@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from agentopd.chat import Hint
 from agentopd.config import STUDENT, Config
-from agentopd.errors import ConfigError
+from agentopd.errors import ConfigError, under
 from agentopd.objective.rows import CORRECTED
 from agentopd.objective.spec import Objective
 from agentopd.rollout.policy import EXPERT
@@ -55,28 +55,39 @@ def annotators(objective: Objective, teachers: Mapping[str, Teacher]) -> dict[st
 
 
 def hints_of(config: Config) -> dict[str, Hint]:
-    """What each privileged teacher that the method uses is shown, by its name."""
-    return {n: _hint(c) for n, c in used_teachers(config).items() if c.kind == PRIVILEGED}
+    """What each privileged teacher that the method uses is shown, by its name.
+
+    Raises:
+        ConfigError: The hint of a privileged teacher, used or not, is malformed.
+    """
+    used = used_teachers(config)
+    return {name: hint for name, hint in _every_hint(config).items() if name in used}
 
 
-def _hint(teacher: Choice) -> Hint:
+def _every_hint(config: Config) -> dict[str, Hint]:
+    return {n: _hint(n, c) for n, c in config.teachers.items() if c.kind == PRIVILEGED}
+
+
+def _hint(name: str, teacher: Choice) -> Hint:
     where: Where = teacher.settings["where"]
-    return Hint(teacher.settings["hint"], where.env)
+    with under(f"teachers.{name}"):
+        return Hint(teacher.settings["hint"], where.env)
 
 
-def stage_hint(config: Config) -> Hint:
-    """The hint behind which a stage learns a share of its traces.
+def stage_hint(config: Config) -> tuple[str, Hint]:
+    """The hint behind which a stage learns a share of its traces, and a teacher whose hint it is.
 
     Raises:
         ConfigError: The privileged teachers, used or not, do not agree on one.
     """
-    hints = {_hint(choice) for choice in config.teachers.values() if choice.kind == PRIVILEGED}
+    hints = {hint: name for name, hint in _every_hint(config).items()}
     if len(hints) != 1:
         raise ConfigError(
             f"stages: a share of the traces is privileged, and there are {len(hints)} hints to show in them; give exactly one teacher of "
             "kind privileged, or set privileged to 0"
         )
-    return hints.pop()
+    [(hint, name)] = hints.items()
+    return name, hint
 
 
 def _nobody_corrects() -> ConfigError:

@@ -124,10 +124,10 @@ def _preflight(config: Config, folder: RunFolder, resume: bool) -> PreTrainedTok
     else:
         with loading(checkpoint, "its tokenizer"):
             tokenizer = load_tokenizer(str(checkpoint))
-    longest = check_models(config, tokenizer)
+    readers = check_models(config, tokenizer)
     check_adapter(config, tokenizer)
     try_own_parts(config, len(tokenizer))
-    chat = check_prompts(config, tokenizer, longest=longest)
+    chat = check_prompts(config, tokenizer, readers=readers)
     if chat.falls_back:
         say(f"what the chat template does not take is put in another way (docs/chat-templates.md): {chat.describe()}")
     return tokenizer

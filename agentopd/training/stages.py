@@ -1,6 +1,7 @@
 """The stages before training, each cached by the content of what decides it: a tokenizer, a fitted teacher, a cold start."""
 
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat, Hint
 from agentopd.chat.tokenizer import build_tokenizer
-from agentopd.config import Config, Fit, Stages, Train
+from agentopd.config import STUDENT, Config, Fit, Stages, Train
 from agentopd.config.shipped import load_recipe
-from agentopd.models import ModelConfig, load_model, load_tokenizer, new_model
+from agentopd.errors import ConfigError, under
+from agentopd.models import ModelConfig, load_model, load_tokenizer, new_model, positions_of
 from agentopd.objective.spec import Objective
 from agentopd.rollout.looking import look_at
 from agentopd.training.arguments import arguments
@@ -23,12 +25,14 @@ from agentopd.training.hinted import partly_hinted
 from agentopd.training.roles import stage_hint
 from agentopd.training.traces import Say, corpus, traces
 from agentopd.training.trainer import AgentOPDTrainer
+from agentopd.types import Trajectory
 
 
 def tokenizer_of(config: Config, say: Say) -> PreTrainedTokenizerBase:
     """The student's tokenizer: its own, or for new weights one built from the environments' texts."""
     if config.student.new is None:
-        return load_tokenizer(str(config.student.model))
+        with under(STUDENT):
+            return load_tokenizer(str(config.student.model))
     size = config.student.new.vocab_size
     content = [_envs(config), size, config.seed, config.rollout.max_turns]
 
@@ -41,7 +45,8 @@ def tokenizer_of(config: Config, say: Say) -> PreTrainedTokenizerBase:
 
 def student_of(config: Config, tokenizer: PreTrainedTokenizerBase, say: Say) -> PreTrainedModel:
     """The student at the start of training: loaded or new, after its cold start where there is one."""
-    return _fitted(config, config.student, config.seed, config.stages.cold_start, "cold start", tokenizer, say)
+    with under(STUDENT):
+        return _fitted(config, config.student, config.seed, config.stages.cold_start, "cold start", tokenizer, say)
 
 
 def teacher_of(config: Config, wanted: ModelConfig, tokenizer: PreTrainedTokenizerBase, say: Say) -> PreTrainedModel:
@@ -93,7 +98,10 @@ def fit(
     chat = Chat(tokenizer, config.template_kwargs)
     played = traces(config, stage.episodes, chat, what, say)
     if stage.privileged:
-        played = partly_hinted(played, stage.privileged, chat, stage_hint(config))
+        name, hint = stage_hint(config)
+        with under(f"teachers.{name}"):
+            played = partly_hinted(played, stage.privileged, chat, hint)
+        _check_room(played, model, f"teachers.{name}.hint", what)
     train = Train(
         steps=stage.steps,
         tasks_per_step=min(stage.episodes_per_step, stage.episodes),
@@ -115,6 +123,16 @@ def fit(
     trainer.merge()
 
 
+def _check_room(played: Sequence[Trajectory], model: PreTrainedModel, key: str, what: str) -> None:
+    """Raises ConfigError where a trace behind the hint ``key`` is longer than the model reads: the tasks looked at before were not."""
+    longest, most = positions_of(model), max(len(one.tokens_T) for trace in played for one in trace.segments)
+    if longest is not None and most > longest:
+        raise ConfigError(
+            f"{key}: behind it, a trace of the {what} has {most} tokens, and the model reads at most {longest}; shorten the hint, lower "
+            f"rollout.max_length by {most - longest}, or choose a model with more positions"
+        )
+
+
 EPISODE = {"max_new_tokens", "max_length", "max_turns", "on_overflow", "temperature"}
 """The settings of ``rollout`` that decide an expert's trace, and (the temperature) the loss on it."""
 
@@ -125,7 +143,7 @@ def _decides_fit(config: Config, stage: Fit, tokenizer: PreTrainedTokenizerBase)
     batches = [config.train.max_tokens, config.train.layout]
     lora = config.train.lora
     adapter = [] if lora is None else [lora.model_dump(), version("peft")]
-    hint = _told(stage_hint(config)) if stage.privileged else []
+    hint = _told(stage_hint(config)[1]) if stage.privileged else []
     return [
         *[_envs(config), stage.model_dump(), config.rollout.model_dump(include=EPISODE), tokens, batches],
         *adapter,

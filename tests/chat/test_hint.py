@@ -32,6 +32,13 @@ def test_a_hint_that_cannot_be_filled_is_told_at_once(text: str) -> None:
         Hint(text)
 
 
+def test_what_is_wrong_is_said_as_it_was_written() -> None:
+    for odd in ("{answer!r}", "{answer:>5}", "{answer.real}"):
+        with pytest.raises(ConfigError) as told:
+            Hint(odd)
+        assert f": {odd} is more than a plain name; " in str(told.value)
+
+
 @pytest.mark.parametrize("facts", [{}, {"price": 3}])
 def test_a_fact_that_the_environment_does_not_tell(facts: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=r"the environment tells (price|nothing)"):

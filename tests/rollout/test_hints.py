@@ -1,6 +1,7 @@
 """Actors that are shown a hint: it is in what they read, and in nothing that is kept."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from rollout_ladder import CLIMB, ROOMY, assignments, chat, say
 from agentopd.chat import Hint
 from agentopd.errors import ConfigError
 from agentopd.rollout import Request, Rollout, ScriptedPolicy, check_first_prompts, collect
+from agentopd.rollout.preflight import Reader
 from agentopd.types import Trajectory
 
 HINT = Hint("Psst, it has {height} rungs.")
@@ -76,6 +78,22 @@ def test_room_is_counted_with_the_hint() -> None:
     check_first_prompts([task], chat(), tight)
     with pytest.raises(ConfigError, match=r"first prompt with the hint of teachers\.mentor has \d+"):
         check_first_prompts([task], chat(), tight, {"mentor": HINT})
+
+
+def test_where_no_length_serves_what_can_be_done_is_said() -> None:
+    task, prompt = assignments(1)[0].task, len(played(hint=None)[1][0].tokens)
+    needed, hinted = prompt + ROOMY.max_new_tokens, len(played()[1][0].tokens)
+    tight = ROOMY.model_copy(update={"max_length": needed - 1})
+    with pytest.raises(ConfigError, match=rf"set rollout\.max_length to {needed} or more, and {needed} or less"):
+        check_first_prompts([task], chat(), tight, readers=[Reader("student", needed)])
+    with pytest.raises(ConfigError, match=rf"no other value, serves .*let the environment say less.*with {needed} pos"):
+        check_first_prompts([task], chat(), tight, readers=[Reader("student", needed - 1)])
+    mentor = Reader("teachers.mentor", needed, "the teacher", "mentor", HINT)
+    with pytest.raises(ConfigError, match=r"no other value, serves .*teachers\.mentor\.hint adds .*shorten the hint"):
+        check_first_prompts([task], chat(), tight, {"mentor": HINT}, [mentor])
+    enough = hinted + ROOMY.max_new_tokens + hinted - prompt
+    fits = ROOMY.model_copy(update={"max_length": hinted + ROOMY.max_new_tokens})
+    check_first_prompts([task], chat(), fits, {"mentor": HINT}, [replace(mentor, longest=enough)])
 
 
 def test_a_hint_that_the_environment_cannot_fill_is_told_before_a_run() -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from agentopd import records
 from agentopd.errors import AgentOPDError, ConfigError, TrainingError
-from agentopd.models import build_tokenizer
+from agentopd.models import NewModel, build_tokenizer, new_model
 from agentopd.objective import LossOutput
 from agentopd.training import stages
 from agentopd.training.learner import Learner
@@ -70,6 +70,20 @@ STAGED = ["stages.cold_start={episodes: 4, steps: 2}", "stages.teacher={episodes
         ),
         ("objective.sampler={actors: {}}", r"actors=\{\}: shares must be at least 0, and one of them above"),
         ("objective.sampler={actors: {student: -1, expert: 2}}", r"shares must be at least 0"),
+        (
+            "rollout.temperature=1e-40",
+            r"rollout\.temperature: a temperature is 0\.001 or more, or 0 for greedy, got 1e-40",
+        ),
+        ("evaluation.temperature=1e-4", r"evaluation\.temperature: a temperature is 0\.001 or more, or 0 for greedy"),
+        ("train.lora={target_modules: 5}", r"^train\.lora\.target_modules: expected all-linear, a list .*\(got 5\)$"),
+        (
+            "train.lora={target_modules: [1]}",
+            r"^train\.lora\.target_modules: expected all-linear, a list .*\(got \[1\]\)$",
+        ),
+        ("train.lora={r: 999999999999}", r"^train\.lora\.r: Input should be less than or equal to 65536"),
+        ("train.lora={target_modules: [nosuch]}", r"^train\.lora\.target_modules=\('nosuch',\): no such adapter"),
+        ("student.attention=nosuch", r"^student\.attention='nosuch': .*set attention to sdpa or eager"),
+        ("teacher.attention=flash_attention_2", r"^teachers\.teacher\.attention='flash_attention_2': "),
         ("teacher={kind: local}", r"teachers\.teacher: give exactly one of model"),
         ("stages.teacher=null", r"stages\.teacher=null: the method uses teachers\.teacher, .*model trained weights"),
     ],
@@ -92,9 +106,39 @@ def test_a_teacher_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
     config = cases.tiny(*STAGED, f"teachers.teacher={{kind: local, model: {folder}}}")
     other = build_tokenizer(["quite other words"], 300)
     other.save_pretrained(folder)
-    with pytest.raises(ConfigError, match=r"teachers\.teacher: the tokenizer of .* differs from the student's"):
+    with pytest.raises(
+        ConfigError,
+        match=r"teachers\.teacher: the tokenizer of .* differs from the student's.*set teachers\.teacher\.model to a",
+    ):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("no_stage")
+def test_models_that_cannot_be_loaded_are_told_before_a_stage(tmp_path: Path) -> None:
+    whole, small, cut, untold = (tmp_path / name for name in ("whole", "small", "cut", "untold"))
+    for folder in (whole, cut, untold):
+        _saved(folder, None)
+    new_model(NewModel(**cases.TINY), build_tokenizer(["other"], 300), 0).save_pretrained(small)
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    tokenizer = copy.deepcopy(cases.tokenizer())
+    tokenizer.add_tokens(["unheard", "of"])
+    tokenizer.save_pretrained(untold)
+    for override, message in (
+        (
+            f"teacher={{kind: local, model: {small}}}",
+            r"^teachers\.teacher\.model=.*knows \d+ token ids, and the student's",
+        ),
+        (f"teacher={{kind: local, model: {cut}}}", r"^teachers\.teacher\.model=.*cannot be loaded: .*restore what is"),
+        (f"student={{model: {cut}}}", r"^student\.model=.*cannot be loaded: .*restore what is"),
+        (
+            f"student={{model: {untold}}}",
+            r"^student\.model=.*knows 4\d\d token ids, and its tokenizer makes .*resize_token",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train(cases.tiny(*STAGED, f"student={{model: {whole}}}", override), tmp_path / "run")
 
 
 @pytest.mark.parametrize("with_tokenizer", [True, False])

@@ -235,6 +235,6 @@ def test_the_head_stays_out_of_an_adapter() -> None:
 
 @pytest.mark.parametrize("name", ["no_such_package:It.gguf", "nowhere/It.gguf"])
 def test_a_gguf_file_that_is_not_there_is_told_before_anything_is_made(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=rf"^model='{name}': "):
+    with pytest.raises(ConfigError, match=rf"^student\.model='{name}': "):
         train(cases.tiny(f"student={{model: '{name}'}}"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

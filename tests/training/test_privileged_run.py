@@ -12,10 +12,10 @@ from agentopd import records
 from agentopd.chat import Chat
 from agentopd.config import Config, load_config
 from agentopd.errors import ConfigError, TrainingError
-from agentopd.models import load_tokenizer
+from agentopd.models import NewModel, load_tokenizer, new_model
 from agentopd.training.arguments import AgentOPDConfig
 from agentopd.training.run import check, evaluate, train
-from agentopd.training.stages import _decides_fit, tokenizer_of
+from agentopd.training.stages import _decides_fit, fit, tokenizer_of
 from agentopd.training.trainer import AgentOPDTrainer
 
 MARK = "Psst, it comes to"
@@ -133,6 +133,54 @@ def test_a_hint_that_leaves_its_teacher_no_room_is_refused_before_the_run() -> N
     check(config(f"rollout.max_length={fitting}"))
     with pytest.raises(ConfigError, match=r"teachers\.teacher\.hint"):
         check(config(f"rollout.max_length={int(fitting) + 1}"))
+
+
+UNUSED = "objective.target={kind: reward, name: judge}"
+
+
+def unused(hint: str, *overrides: str) -> Config:
+    """A method that does not use the privileged teacher, whose hint the cold start shows."""
+    raw = cases.raw(method="grpo")
+    raw["teachers"] = {"coach": {"kind": "privileged", "hint": hint}, "judge": {"kind": "reward"}}
+    raw["stages"] |= {"teacher": None, "cold_start": {"episodes": 4, "steps": 2, "privileged": 0.5}}
+    return load_config(raw, [UNUSED, *overrides])
+
+
+def test_a_stages_hint_is_checked_though_no_teacher_of_the_method_reads_it() -> None:
+    check(unused("{answer}"))
+    with pytest.raises(ConfigError, match=r"^teachers\.coach, agentopd/Checkout-v0: hint='\{solution\}': the environ"):
+        check(unused("{solution}"))
+    with pytest.raises(ConfigError, match=r"^teachers\.coach\.hint='\{': "):
+        check(unused("{", "stages.cold_start=null"))
+    message = r"^teachers\.coach\.hint: it adds \d+ tokens .* and the student in stages\.cold_start reads at most 1024"
+    with pytest.raises(ConfigError, match=message):
+        check(unused("{answer}", "rollout.max_length=1022"))
+
+
+def test_a_cold_start_behind_a_hint_must_fit_the_student_whatever_its_teacher_reads(tmp_path: Path) -> None:
+    new_model(NewModel(**cases.TINY | {"max_positions": 2048}), cases.tokenizer(), 0).save_pretrained(tmp_path)
+    longer = (f"teachers.teacher.model={tmp_path}", "rollout.max_length=1020")
+    with pytest.raises(ConfigError, match=r"the student in stages\.cold_start reads at most 1024"):
+        check(config(*longer))
+    check(config(*longer, "stages.cold_start.privileged=0"))
+
+
+def test_a_trace_that_its_hint_makes_too_long_ends_the_stage(tmp_path: Path) -> None:
+    short = new_model(NewModel(**cases.TINY | {"max_positions": 64}), cases.tokenizer(), 0)
+    cold, tokenizer = config().stages.cold_start, cases.tokenizer()
+    assert cold is not None
+    with pytest.raises(
+        ConfigError, match=r"^teachers\.teacher\.hint: behind it, a trace of the cold start has \d+ tok"
+    ):
+        fit(config(), cold, short, tokenizer, print, "cold start")
+
+
+def test_a_remedy_is_one_that_helps() -> None:
+    long = config("teachers.teacher.hint='" + "{prices} " * 60 + "'", "rollout.max_length=1000")
+    with pytest.raises(
+        ConfigError, match=r"no other value, serves .*shorten the hint, .*give student a model with \d+ "
+    ):
+        check(long)
 
 
 def test_a_student_is_evaluated_without_its_teachers_hint(tmp_path: Path) -> None:
