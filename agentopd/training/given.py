@@ -12,9 +12,10 @@ from agentopd.config import Config, Lora
 from agentopd.errors import ConfigError
 from agentopd.freezing import share_weights
 from agentopd.models import ModelConfig, config_of, head_of, load_model, load_tokenizer
+from agentopd.rollout.preflight import Reader
 from agentopd.training.build import Load
 from agentopd.training.preflight import check_experts, check_length, check_prompts, check_vocabulary, peft_config_of
-from agentopd.training.roles import MODELS, used_teachers
+from agentopd.training.roles import MODELS, hints_of, used_teachers
 from agentopd.training.trial import try_own_parts
 from agentopd.types import Record, Trajectory
 
@@ -146,7 +147,9 @@ def check_given(
     if plays:
         check_experts(config)
         try_own_parts(config, len(tokenizer))
-        check_prompts(config, tokenizer, longest=longest)
+        hints = hints_of(config).items()
+        readers = [Reader(f"teachers.{name}", longest.get(name), "the teacher", name, hint) for name, hint in hints]
+        check_prompts(config, tokenizer, readers=readers)
 
 
 def _check_teachers(
