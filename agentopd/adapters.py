@@ -1,6 +1,7 @@
 """Adapters, by PEFT: put around a model, merged into its weights, read from a folder."""
 
 import json
+import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
 from copy import deepcopy
@@ -81,7 +82,9 @@ def _around(base: PreTrainedModel, name: str) -> Any:
     try:
         with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
             model = get_peft_model(base, PeftConfig.from_pretrained(folder))
-        loaded = model.load_adapter(folder, model.active_adapter)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter")  # a base without weights: as meant
+            loaded = model.load_adapter(folder, model.active_adapter)
         problem = _mismatch(loaded.missing_keys, loaded.unexpected_keys)
     except Exception as error:  # damage shows itself as nearly anything, and so does a base of another shape
         problem = first_line(error)
