@@ -83,7 +83,8 @@ def _around(base: PreTrainedModel, name: str) -> Any:
         with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
             model = get_peft_model(base, PeftConfig.from_pretrained(folder))
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter")  # a base without weights: as meant
+            # nothing is copied onto a base without weights, as is meant
+            warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter")
             loaded = model.load_adapter(folder, model.active_adapter)
         problem = _mismatch(loaded.missing_keys, loaded.unexpected_keys)
     except Exception as error:  # damage shows itself as nearly anything, and so does a base of another shape
