@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from agentopd.chat.fallbacks import CALLS, HELLO, OTHER, SCHEMAS
 from agentopd.chat.formats import FORMATS, HERMES, Tools, openai
 from agentopd.chat.template import Template
 from agentopd.chat.thinking import THOUGHT_CLOSE, THOUGHT_OPEN
@@ -106,6 +107,13 @@ class Chat:
     def falls_back(self) -> bool:
         """Whether something stands in for what the template lacks: see :meth:`describe`."""
         return self._template.ways.fall_back
+
+    @cached_property
+    def forks(self) -> bool:
+        """Whether even a plain turn with a call forks: the template is not prefix-preserving, and each turn starts a new segment."""
+        action = self.read(self.write([HELLO], render_action("", CALLS[:1]), SCHEMAS), SCHEMAS)
+        answer: Message = {"role": "tool", "name": CALLS[0].name, "content": OTHER}
+        return self.extend([HELLO], action, [answer], SCHEMAS).drift == "forked"
 
     def describe(self) -> str:
         """How tools, calls and observations are put to the template, in one sentence."""

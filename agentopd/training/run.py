@@ -130,6 +130,11 @@ def _preflight(config: Config, folder: RunFolder, resume: bool) -> PreTrainedTok
     chat = check_prompts(config, tokenizer, readers=readers)
     if chat.falls_back:
         say(f"what the chat template does not take is put in another way (docs/chat-templates.md): {chat.describe()}")
+    if chat.forks:
+        say(
+            "the chat template rewrites earlier turns, so every turn starts a new segment: its whole prompt is read again, by student and "
+            "teachers (docs/chat-templates.md)"
+        )
     return tokenizer
 
 

@@ -350,3 +350,18 @@ def test_settings_that_cannot_work_are_refused() -> None:
 def test_parsed_action_is_what_formats_give() -> None:
     action = said(chat_of("ours"), "see\n" + call("look_up", item="pear"))
     assert ParsedAction(action.content, action.calls) == parse_action(action.canonical)
+
+
+def test_whether_every_turn_forks_is_known_beforehand() -> None:
+    tokenizer = build_tokenizer(TEXTS, 600)
+    assert not Chat(tokenizer).forks
+    message = "{%- for message in messages -%}"
+    assert message in str(tokenizer.chat_template)
+    counted = (
+        message + "{{- (messages | length - loop.index0) | string -}}"
+    )  # the last is 1, so each turn counts all anew
+    tokenizer.chat_template = str(tokenizer.chat_template).replace(message, counted)
+    chat = Chat(tokenizer)
+    assert chat.forks
+    action = said(chat, call("look_up", item="pear"))
+    assert chat.extend(ASK, action, [{"role": "tool", "content": "17"}], TOOLS).drift == "forked"
