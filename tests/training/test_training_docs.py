@@ -24,7 +24,8 @@ def test_the_trainer_of_the_page_trains(
         return cases.tiny(seed, method=method.removeprefix("method="))
 
     monkeypatch.chdir(tmp_path)
-    train(cases.tiny(steps=1), "runs/first")
+    for name, steps in (("first", 1), ("better", 2)):
+        train(cases.tiny(steps=steps), f"runs/{name}")
     monkeypatch.setattr(agentopd, "load_config", small, raising=False)
     names: dict[str, Any] = {}
     for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
