@@ -99,8 +99,7 @@ class AgentOPDTrainer(Trainer):
         taught = teachers_given(teacher_model, load, plain, tokenizer)
         student = adapter_given(plain, peft_config, self.config.train.lora, args.seed)
         check_student(student, tokenizer, self.config)
-        self.student, self.folder, self._is_merged = student, folder, False
-        self._watch = watch
+        self.student, self.folder, self._watch, self._is_merged = student, folder, watch, False
         untaught = None if teacher_model is None else taught
         given = None if train_dataset is None else episodes_given(train_dataset, len(tokenizer))
         if folder is None:  # a whole run has checked it
