@@ -84,7 +84,7 @@ def questions(tasks: Sequence[Task]) -> set[str]:
 def table(results: dict[str, Any]) -> str:
     """Success by arm, pooled over seeds, then by family, as Markdown."""
     seeds = sorted({int(key.split("/")[1]) for key in results})
-    whole = [seed for seed in seeds if all(f"{arm}/{seed}" in results for arm in ARMS)]  # others are on their way
+    whole = [seed for seed in seeds if all(f"{arm}/{seed}" in results for arm in ARMS)]
     if not whole:
         return "no seed is finished"
     families = sorted({family for seed in whole for family in results[f"opd/{seed}"]["families"]})
