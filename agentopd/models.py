@@ -309,9 +309,9 @@ def new_model(
     return nn.Module.eval(model)
 
 
-def positions_of(model: PreTrainedModel) -> int | None:
-    """How many tokens ``model`` reads at most; ``None`` where it has no limit."""
-    longest: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def positions_of(config: PretrainedConfig) -> int | None:
+    """How many tokens a model of this configuration reads at most; ``None`` where it has no limit."""
+    longest: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     return longest
 
 

@@ -275,7 +275,7 @@ def test_missing_weights_are_not_made_up(folder: Path) -> None:
 def test_an_outline_is_what_loading_would_find(folder: Path) -> None:
     found = outline_of(ModelConfig(model=str(folder)), TOKENIZER)
     assert {p.device.type for p in found.parameters()} == {"meta"}
-    assert positions_of(found) == 64
+    assert positions_of(found.config) == 64
     assert head_of(outline_of(ModelConfig(new=TINY), TOKENIZER)).weight_V_H.shape == (len(TOKENIZER), 16)
     for attention in ("nosuch", "flash_attention_2"):
         with pytest.raises(ConfigError, match=rf"^attention='{attention}': .*set attention to sdpa or eager"):

@@ -147,7 +147,7 @@ class LocalTeacher(Stateless):
         if wrong:
             raise TeacherError(f"teacher {self.name!r}, trajectory {trajectory.key}: {wrong}")
         cut = select(view, from_segments(view, selected))
-        longest = positions_of(self.model)
+        longest = positions_of(self.model.config)
         if longest is not None and len(cut.tokens_T) > longest:
             raise UnreadableError(
                 f"its view has {len(cut.tokens_T)} tokens, and its model reads at most {longest}; lower rollout.max_length, or show it less"

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.adapters import adapted, is_wrapped
 from agentopd.config import Config, Lora
 from agentopd.errors import ConfigError
 from agentopd.freezing import share_weights
-from agentopd.models import ModelConfig, config_of, head_of, load_model, load_tokenizer
+from agentopd.models import ModelConfig, config_of, head_of, load_model, load_tokenizer, positions_of
 from agentopd.rollout.preflight import Reader
 from agentopd.training.build import Load
 from agentopd.training.preflight import check_experts, check_length, check_prompts, check_vocabulary, peft_config_of
@@ -180,10 +180,7 @@ def _check_teachers(
 
 def _positions(model: Named) -> int | None:
     """The longest sequence that a model reads; ``None`` where it has no limit."""
-    config: PretrainedConfig = (
-        config_of(str(model)) if isinstance(model, str | Path) else model.config.get_text_config()
-    )
-    return getattr(config, "max_position_embeddings", None)
+    return positions_of(config_of(str(model)) if isinstance(model, str | Path) else model.config)
 
 
 def check_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: Config) -> None:

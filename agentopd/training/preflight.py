@@ -135,7 +135,7 @@ def _look_at(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, m
     with under(key):
         outline = outline_of(model, tokenizer)
     _check_size(key, model, head_of(outline).weight_V_H.shape[0], len(tokenizer))
-    longest = positions_of(outline)
+    longest = positions_of(outline.config)
     check_length(key, longest, max_length)
     return longest
 

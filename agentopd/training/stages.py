@@ -125,7 +125,7 @@ def fit(
 
 def _check_room(played: Sequence[Trajectory], model: PreTrainedModel, key: str, what: str) -> None:
     """Raises ConfigError where a trace behind the hint ``key`` is longer than the model reads: the tasks looked at before were not."""
-    longest, most = positions_of(model), max(len(one.tokens_T) for trace in played for one in trace.segments)
+    longest, most = positions_of(model.config), max(len(one.tokens_T) for trace in played for one in trace.segments)
     if longest is not None and most > longest:
         raise ConfigError(
             f"{key}: behind it, a trace of the {what} has {most} tokens, and the model reads at most {longest}; shorten the hint, lower "
