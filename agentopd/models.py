@@ -1,4 +1,4 @@
-"""Models: from random weights, a folder or the hub; their hidden states, and the head that turns those into logits."""
+"""Models: from random weights, a folder or the hub; and the head that turns their hidden states into logits."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,6 +24,7 @@ from agentopd.adapters import base_of, fitting, is_adapter, with_adapter
 from agentopd.chat import Chat
 from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import ConfigError, first_line
+from agentopd.forward import hidden_states, unwrapped
 from agentopd.objective.head import Head
 from agentopd.settings.choice import Settings
 
@@ -35,7 +35,6 @@ __all__ = [
     "check_head",
     "config_of",
     "head_of",
-    "hidden_states",
     "load_model",
     "load_tokenizer",
     "new_model",
@@ -315,36 +314,13 @@ def positions_of(config: PretrainedConfig) -> int | None:
     return longest
 
 
-def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Tensor | None = None) -> Tensor:
-    """The last hidden states [B, T, H], after the final norm: what :func:`head_of` turns into logits.
-
-    They are taken through the forward of ``model`` itself, so that the hooks of wrappers (DDP, FSDP, PEFT) run. No mask is given:
-    sequences are padded on the right, where causal attention never looks, or packed into one row.
-
-    Args:
-        model: A causal language model, wrapped or not.
-        input_ids_B_T: Token ids; any id as padding.
-        position_ids_B_T: For packed rows, positions that restart at 0 with each sequence.
-    """
-    last = _inner(model).config.get_text_config().num_hidden_layers - 1
-    output = model(
-        input_ids=input_ids_B_T,
-        position_ids=position_ids_B_T,
-        output_hidden_states=[last],  # the others are not kept alive; the last one is stored after the norm
-        logits_to_keep=1,
-        use_cache=False,  # with a cache, packed sequences would see each other
-    )
-    hidden_B_T_H: Tensor = output.hidden_states[-1]
-    return hidden_B_T_H
-
-
 def head_of(model: nn.Module) -> Head:
     """The output head of a causal language model, wrapped or not. Its tensors are the model's own parameters.
 
     Raises:
         ConfigError: The head is not one plain linear layer (it has an adapter, or is split over devices).
     """
-    inner = _inner(model)
+    inner = unwrapped(model)
     linear = inner.get_output_embeddings()
     if type(linear) is not nn.Linear:
         raise ConfigError(
@@ -371,10 +347,6 @@ def check_head(model: PreTrainedModel) -> None:
             f"the logits of {type(model).__name__} are not its hidden states times its output head (with logit_scale, "
             "logits_scaling and final_logit_softcapping applied), so its divergences would be wrong; use another architecture"
         )
-
-
-def _inner(model: nn.Module) -> Any:
-    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def _check_folder(name: str, needed: str) -> None:

@@ -14,12 +14,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from agentopd.adapters import adapted, merged
 from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import ConfigError
+from agentopd.forward import hidden_states
 from agentopd.models import (
     ModelConfig,
     NewModel,
     config_of,
     head_of,
-    hidden_states,
     load_model,
     load_tokenizer,
     new_model,

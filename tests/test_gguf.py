@@ -10,7 +10,8 @@ from gguf_cases import write_gguf
 from agentopd.chat import Chat
 from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import ConfigError
-from agentopd.models import ModelConfig, NewModel, config_of, hidden_states, load_model, load_tokenizer, new_model
+from agentopd.forward import hidden_states
+from agentopd.models import ModelConfig, NewModel, config_of, load_model, load_tokenizer, new_model
 
 TOKENIZER = build_tokenizer(["the price of a pear is 17"], 400)
 TOKENIZER.add_special_tokens({"unk_token": "<|endoftext|>"})  # transformers adds it to what it reads

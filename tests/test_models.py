@@ -1,38 +1,24 @@
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from model_cases import ARCHITECTURES, model_of, sequences
 from peft import LoraConfig, get_peft_model
 from pydantic import ValidationError
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from transformers import (
-    CohereConfig,
-    CohereForCausalLM,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    GraniteConfig,
-    GraniteForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from torch import nn
 
 from agentopd.chat import Chat
 from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import ConfigError
+from agentopd.forward import hidden_states
 from agentopd.models import (
     ModelConfig,
     NewModel,
     check_head,
     head_of,
-    hidden_states,
     load_model,
     load_tokenizer,
     new_model,
@@ -43,76 +29,6 @@ from agentopd.objective.head import Head
 
 TOKENIZER = build_tokenizer(["the price of a pear"], 400)
 TINY = NewModel(hidden_size=16, layers=2, heads=2, intermediate_size=24, max_positions=64)
-SIZES = {
-    "vocab_size": 50,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "intermediate_size": 24,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "initializer_range": 0.5,
-}
-ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "llama": (LlamaConfig, LlamaForCausalLM, {}),
-    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 8}),
-    "gemma3": (
-        Gemma3TextConfig,
-        Gemma3ForCausalLM,
-        {"head_dim": 8, "sliding_window": 3, "final_logit_softcapping": 2.0},
-    ),
-    "cohere": (CohereConfig, CohereForCausalLM, {"logit_scale": 0.25}),
-    "granite": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 8.0}),
-}
-
-
-def model_of(architecture: str, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
-    config, kind, own = ARCHITECTURES[architecture]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model: PreTrainedModel = kind(config(**SIZES, **own))
-    model.to(dtype).eval()  # type: ignore[arg-type]
-    return model
-
-
-def sequences() -> list[Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randint(3, 50, (length,), generator=generator) for length in (5, 1, 7)]
-
-
-def gradients(model: PreTrainedModel, hidden: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Values, and the gradient of a sum that treats all positions differently."""
-    parameters = [p for name, p in model.named_parameters() if "lm_head" not in name]
-    loss = sum(((h * torch.arange(1, len(h) + 1)[:, None]).sin().sum() for h in hidden), torch.zeros(()))
-    return [h.detach() for h in hidden], list(torch.autograd.grad(loss, parameters))
-
-
-@pytest.mark.parametrize(
-    ("architecture", "dtype", "tolerance"),
-    [
-        ("llama", torch.float32, 1e-5),
-        ("llama", torch.float64, 1e-10),
-        ("qwen3", torch.float32, 1e-5),
-        ("qwen3", torch.float64, 1e-10),
-        ("gemma3", torch.float32, 1e-5),
-        ("gemma3", torch.float64, 1e-5),  # its norms sum the gradients of their weights in float32 whatever the dtype
-    ],
-)
-def test_padded_packed_and_single_sequences_agree(architecture: str, dtype: torch.dtype, tolerance: float) -> None:
-    model, each = model_of(architecture, dtype), sequences()
-    lengths = [len(ids) for ids in each]
-    padded_B_T_H = hidden_states(model, nn.utils.rnn.pad_sequence(each, batch_first=True, padding_value=0))
-    positions = torch.cat([torch.arange(length) for length in lengths])[None]
-    packed_T_H = hidden_states(model, torch.cat(each)[None], positions)[0]
-    single = gradients(model, [hidden_states(model, ids[None])[0] for ids in each])
-    padded = gradients(model, [h[:length] for h, length in zip(padded_B_T_H, lengths, strict=True)])
-    packed = gradients(model, list(torch.split(packed_T_H, lengths)))
-    for values, reference in [(padded, single), (packed, single)]:
-        for ours, theirs in zip(values[0] + values[1], reference[0] + reference[1], strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max()))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -144,32 +60,6 @@ def test_the_heads_tensors_are_the_models_own() -> None:
     hidden = hidden_states(model, torch.tensor([[5, 6, 7]]))
     torch.autograd.backward(head_of(model).logits(hidden).sum())
     assert all(p.grad is not None for p in model.parameters())
-
-
-def test_only_the_last_hidden_states_are_kept() -> None:
-    model, kept = model_of("llama"), []
-    model.register_forward_hook(lambda module, args, output: kept.append(output))
-    hidden_states(model, torch.tensor([[5, 6, 7]]))
-    assert [h is None for h in kept[0].hidden_states] == [True, False]
-    assert kept[0].logits.shape[1] == 1
-    assert kept[0].past_key_values is None
-
-
-@pytest.fixture
-def process_group(tmp_path: Path) -> Iterator[None]:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
-def test_wrapped_by_ddp_the_wrappers_forward_runs(process_group: None) -> None:
-    model = model_of("llama")
-    wrapped, seen = DistributedDataParallel(model), []
-    wrapped.register_forward_hook(lambda *_: seen.append(True))
-    ids_B_T = sequences()[0][None]
-    torch.testing.assert_close(hidden_states(wrapped, ids_B_T), hidden_states(model, ids_B_T))
-    assert seen == [True]
-    assert head_of(wrapped).weight_V_H is model.lm_head.weight
 
 
 def test_wrapped_by_peft_the_adapter_counts() -> None:

@@ -10,10 +10,11 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from agentopd.errors import ConfigError, PolicyError
+from agentopd.forward import is_plain
 from agentopd.freezing import evaluating
 from agentopd.rollout.attention import shared_heads
 from agentopd.rollout.batch import Batch, Row
-from agentopd.rollout.kv import Column, Entry, is_plain
+from agentopd.rollout.kv import Column, Entry
 from agentopd.rollout.masks import SUPPORTED
 from agentopd.rollout.policy import Generation, Request, Rollout
 from agentopd.rollout.sampling import draw, processed

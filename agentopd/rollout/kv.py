@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PretrainedConfig
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicLayer
 
 Column = NDArray[np.int64]
 
@@ -80,11 +79,6 @@ class BufferLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         width = self.get_seq_length()
         self._buffers = tuple(buffer[rows] for buffer in self._buffers)
         self.keep(width)
-
-
-def is_plain(config: PretrainedConfig) -> bool:
-    """Whether every layer is plain full attention, whose cache is one column a token; others cannot be gathered."""
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
 
 
 def pool_of(layers: Sequence[BufferLayer], rows: Tensor | None = None) -> Pool:

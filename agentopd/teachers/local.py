@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 
 from agentopd.chat import Hint
 from agentopd.errors import ConfigError, TeacherError, under
+from agentopd.forward import hidden_states
 from agentopd.freezing import frozen
-from agentopd.models import Dtype, ModelConfig, NewModel, head_of, hidden_states, positions_of
+from agentopd.models import Dtype, ModelConfig, NewModel, head_of, positions_of
 from agentopd.objective.chunked import statistics
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, tokens_of
 from agentopd.teachers.views import UnreadableError, batches, from_segments, own_view, problem, select

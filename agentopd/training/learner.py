@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from agentopd.config import Config
 from agentopd.errors import ConfigError
-from agentopd.models import head_of, hidden_states
+from agentopd.forward import hidden_states
+from agentopd.models import head_of
 from agentopd.objective import Batch, Head, LiveColumns, LossOutput, Objective, Prepared, Rows, cut, loss, prepare
 from agentopd.objective.live import live_columns
 from agentopd.settings.choice import Clock

@@ -17,7 +17,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from agentopd.models import head_of, hidden_states
+from agentopd.forward import hidden_states
+from agentopd.models import head_of
 from agentopd.objective.chunked import statistics
 from agentopd.rollout.engine import TransformersPolicy
 from agentopd.rollout.policy import Request, Rollout

@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 from agentopd.chat import Chat, Hint
 from agentopd.errors import TeacherError
+from agentopd.forward import hidden_states
 from agentopd.freezing import AdapterOff, initial
-from agentopd.models import NewModel, build_tokenizer, head_of, hidden_states, new_model
+from agentopd.models import NewModel, build_tokenizer, head_of, new_model
 from agentopd.rollout import Assignment, Request, Rollout, ScriptedPolicy, TransformersPolicy, collect
 from agentopd.settings.choice import OneOf
 from agentopd.teachers import TEACHERS, Teacher, build_teachers

@@ -1,0 +1,81 @@
+"""One pass of a causal language model over rows of tokens: its last hidden states. What all rows begin with is read once."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from transformers import PretrainedConfig
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+SHORTEST = 32
+"""Tokens in common from which reading them once pays for a second forward."""
+
+
+def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Tensor | None = None) -> Tensor:
+    """The last hidden states [B, T, H], after the final norm: what ``head_of`` turns into logits.
+
+    They are taken through the forward of ``model`` itself, so that the hooks of wrappers (DDP, FSDP, PEFT) run. No mask is given:
+    sequences are padded on the right, where causal attention never looks, or packed into one row.
+
+    Episodes begin alike, with instructions and tools. What all rows have in common there is read once, and its keys and values, through
+    which the gradient flows, are every row's: up to rounding the result is that of reading each row by itself. Models whose layers are
+    not all plain full attention, DDP, and training under gradient checkpointing read each row.
+
+    Args:
+        model: A causal language model, wrapped or not.
+        input_ids_B_T: Token ids; any id as padding.
+        position_ids_B_T: For packed rows, positions that restart at 0 with each sequence.
+    """
+    if position_ids_B_T is not None or len(input_ids_B_T) == 1 or not _shares(model):
+        return _read(model, input_ids_B_T, position_ids=position_ids_B_T)
+    common = common_prefix(input_ids_B_T)
+    if common < SHORTEST:
+        return _read(model, input_ids_B_T)
+    cache = DynamicCache(config=unwrapped(model).config)
+    common_1_P_H = _read(model, input_ids_B_T[:1, :common], cache)
+    cache.batch_repeat_interleave(len(input_ids_B_T))
+    own_B_S_H = _read(model, input_ids_B_T[:, common:], cache)
+    return torch.cat([common_1_P_H.expand(len(input_ids_B_T), -1, -1), own_B_S_H], dim=1)
+
+
+def common_prefix(input_ids_B_T: Tensor) -> int:
+    """How many leading tokens all rows have in common, at most T - 1."""
+    differs_T = (input_ids_B_T[1:] != input_ids_B_T[:1]).any(dim=0)
+    differs_T[-1] = True
+    return int(differs_T.int().argmax())
+
+
+def is_plain(config: PretrainedConfig) -> bool:
+    """Whether every layer is plain full attention, whose cache is one column a token."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+
+
+def unwrapped(model: nn.Module) -> Any:
+    """The model that DDP wraps; any other as it is."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def _shares(model: nn.Module) -> bool:
+    """Whether two forwards, the second over the cache of the first, are one pass: DDP expects one forward for each backward, and
+    checkpointed layers keep no cache."""
+    if isinstance(model, DistributedDataParallel):
+        return False
+    checkpointed = model.training and getattr(model, "is_gradient_checkpointing", False)
+    return not checkpointed and is_plain(unwrapped(model).config)
+
+
+def _read(
+    model: nn.Module, input_ids_B_T: Tensor, cache: Cache | None = None, position_ids: Tensor | None = None
+) -> Tensor:
+    last = unwrapped(model).config.get_text_config().num_hidden_layers - 1
+    output = model(
+        input_ids=input_ids_B_T,
+        position_ids=position_ids,
+        output_hidden_states=[last],  # the others are not kept alive; the last one is stored after the norm
+        logits_to_keep=1,
+        past_key_values=cache,
+        use_cache=cache is not None,  # with a cache, packed sequences would see each other
+    )
+    hidden_B_T_H: Tensor = output.hidden_states[-1]
+    return hidden_B_T_H

@@ -1,0 +1,58 @@
+"""Small random models of several architectures."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 24,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "initializer_range": 0.5,
+}
+ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM, {}),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 8}),
+    "gemma3": (
+        Gemma3TextConfig,
+        Gemma3ForCausalLM,
+        {"head_dim": 8, "sliding_window": 3, "final_logit_softcapping": 2.0},
+    ),
+    "cohere": (CohereConfig, CohereForCausalLM, {"logit_scale": 0.25}),
+    "granite": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 8.0}),
+}
+
+
+def model_of(architecture: str, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
+    config, kind, own = ARCHITECTURES[architecture]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: PreTrainedModel = kind(config(**SIZES, **own))
+    model.to(dtype).eval()  # type: ignore[arg-type]
+    return model
+
+
+def sequences() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(3, 50, (length,), generator=generator) for length in (5, 1, 7)]
