@@ -5,7 +5,8 @@ returns [A], finite and non-negative. Several weights multiply. One's own is nam
 ``weight: {kind: "package.module:name"}``. A weight that reads ``rows.live`` is marked with :func:`needs_live`.
 """
 
-from typing import Annotated
+import math
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -49,6 +50,34 @@ def teacher_entropy_gate(
     return np.asarray(entropy_A > threshold if above else entropy_A <= threshold, np.float64)
 
 
+def until_mistake(
+    rows: Rows,
+    teacher: TeacherColumns | None,
+    *,
+    probability: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05,
+    within: Literal["episode", "turn"] = "episode",
+) -> Reals:
+    """1 up to the first token to which the teacher gives less than ``probability``, that token included, else 0.
+
+    That token is the mistake, and what the teacher says of it the lesson. Behind it stand states that the teacher would hardly come
+    to: its advice there is that of a model out of its depth, its divergence from the student large, and what one could learn seldom
+    of use to a student that no longer errs there. As in process supervision that ends at the first wrong step (arXiv 2305.20050).
+
+    Args:
+        rows: The rows of the term, in time order within each episode.
+        teacher: What the term's teacher said; rows that it is silent on are no mistakes.
+        probability: The least that a token may have, under the teacher at the temperature that was sampled at.
+        within: ``episode`` leaves out all that follows; ``turn`` only the rest of that turn.
+    """
+    if teacher is None:
+        raise ValueError("weight 'until_mistake' needs a term whose target is a teacher's distribution")
+    group_A = rows.trajectory_A if within == "episode" else rows.turn_id_A
+    mistake_A = teacher.taken_A < math.log(probability)
+    before_A = np.cumsum(mistake_A) - mistake_A
+    _, first, group_A = np.unique(group_A, return_index=True, return_inverse=True)
+    return np.asarray(before_A == before_A[first[group_A.reshape(-1)]], np.float64)
+
+
 def _entropy(teacher: TeacherColumns | None, name: str) -> Reals:
     if teacher is None:
         raise ValueError(f"weight {name!r} needs a term whose target is a teacher's distribution")
@@ -61,4 +90,5 @@ WEIGHTS: Registry = {
     "uniform": uniform,
     "teacher_entropy": teacher_entropy,
     "teacher_entropy_gate": teacher_entropy_gate,
+    "until_mistake": until_mistake,
 }

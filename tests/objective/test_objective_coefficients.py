@@ -129,6 +129,39 @@ def test_teacher_entropy_weights() -> None:
         assert found.tolist() == ((entropy > threshold) == above).astype(float).tolist()
 
 
+@pytest.mark.parametrize(
+    ("mistakes", "within", "expected"),
+    [
+        ([], "episode", [1, 1, 1, 1, 1, 1]),
+        ([0], "episode", [1, 0, 0, 0, 1, 1]),  # the mistake itself is learned from; the other episode made none
+        ([0], "turn", [1, 1, 1, 1, 1, 1]),
+        ([2, 4], "episode", [1, 1, 1, 0, 1, 0]),
+        ([1, 2], "turn", [1, 1, 0, 0, 1, 1]),  # only the first counts
+        ([3, 5], "episode", [1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_until_mistake_by_hand(mistakes: list[int], within: str, expected: list[int]) -> None:
+    rows = Rows.of(two_episodes())
+    teacher = rows.teachers["teacher"]
+    teacher.taken_A[:] = np.log(0.2)
+    teacher.taken_A[mistakes] = np.log(0.19)
+    weight = {"kind": "until_mistake", "probability": 0.2 - 1e-9, "within": within}
+    assert prepare(method(weight=weight), rows, START).terms[0].weight_A.tolist() == expected
+    teacher.taken_A[:] = np.nan  # a teacher that said nothing found no mistake
+    assert prepare(method(weight=weight), rows, START).terms[0].weight_A.tolist() == [1] * 6
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_until_mistake_needs_a_probability(probability: float) -> None:
+    with pytest.raises(ValidationError, match="probability"):
+        method(weight={"kind": "until_mistake", "probability": probability})
+
+
+def test_until_mistake_needs_a_teacher() -> None:
+    with pytest.raises(ConfigError, match="'until_mistake' needs a term whose target is a teacher's distribution"):
+        coefficients(two_episodes(), **SFT, weight="until_mistake")
+
+
 def test_weights_multiply_and_a_users_own_is_found_by_import_path() -> None:
     rows = Rows.of(two_episodes())
     weight = [{"kind": "objective_cases:number_of_turn", "base": 2.0}, "teacher_entropy"]
