@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.columns import Column, Reals, TeacherColumns
 from agentopd.objective.rows import Rows
 from agentopd.settings.choice import Function, Registry
 
@@ -73,7 +73,7 @@ def until_mistake(
         raise ValueError("weight 'until_mistake' needs a term whose target is a teacher's distribution")
     group_A = rows.trajectory_A if within == "episode" else rows.turn_id_A
     mistake_A = teacher.taken_A < math.log(probability)
-    before_A = np.cumsum(mistake_A) - mistake_A
+    before_A: Column = np.cumsum(mistake_A) - mistake_A
     _, first, group_A = np.unique(group_A, return_index=True, return_inverse=True)
     return np.asarray(before_A == before_A[first[group_A.reshape(-1)]], np.float64)
 
