@@ -1,7 +1,7 @@
 """Text in messages that imitates special tokens stays text."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,18 +12,31 @@ class Guard:
     Templates paste the contents of messages into one string, where an observation's ``<|im_end|>`` would end the turn. So every
     special string in a content is broken by a mark before rendering; rendered text is tokenised in pieces, cut at the marks.
     The mark is printable, for templates that print a ``repr``. A mark in the content itself is escaped.
+
+    Some tokenizers look for special tokens in normalised text, where ``<|IM_END|>`` may be one. Content that holds such a string is
+    broken behind every character.
     """
 
     MARK, LITERAL, BREAK = "⧟", "⧟.", "⧟,"
 
-    def __init__(self, specials: Sequence[str]) -> None:
-        """``specials`` are the strings of special tokens; those of one character cannot be broken and are left out."""
+    def __init__(
+        self, specials: Sequence[str], normalise: Callable[[str], str] = str, normalised: Sequence[str] = ()
+    ) -> None:
+        """Special strings of one character cannot be broken and are left out.
+
+        Args:
+            specials: The strings of special tokens.
+            normalise: What the tokenizer does to text before it looks for some of them.
+            normalised: Those that it looks for only then.
+        """
         tails: dict[str, list[str]] = {}
         for special in specials:
             if len(special) > 1:
                 tails.setdefault(special[0], []).append(re.escape(special[1:]))
         heads = (f"{re.escape(head)}(?={'|'.join(tail)})" for head, tail in tails.items())
         self._first = re.compile("|".join(heads) or r"(?!)")
+        self._normalise = normalise
+        self._normalised = [normal for special in normalised if len(normal := normalise(special)) > 1]
         self._text = lru_cache(maxsize=8192)(self._guard)
 
     def apply(self, value: Any) -> Any:
@@ -36,7 +49,17 @@ class Guard:
 
     def _guard(self, text: str) -> str:
         text = text.encode("utf-8", "replace").decode()  # half surrogates, which no tokenizer takes
-        return self._first.sub(lambda match: match[0] + self.BREAK, text.replace(self.MARK, self.LITERAL))
+        guarded = self._first.sub(lambda match: match[0] + self.BREAK, text.replace(self.MARK, self.LITERAL))
+        if any(self._imitates(piece) for piece in self.pieces(guarded)):
+            return self.BREAK.join(char.replace(self.MARK, self.LITERAL) for char in text)
+        return guarded
+
+    def _imitates(self, text: str) -> bool:
+        """Whether the tokenizer would find a special token in text that does not hold its string."""
+        if not self._normalised:
+            return False
+        normal_text = self._normalise(text)
+        return any(normal in normal_text for normal in self._normalised)
 
     def pieces(self, text: str) -> list[str]:
         """Guarded text, cut where special strings were broken, as it was before."""

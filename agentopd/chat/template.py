@@ -66,7 +66,7 @@ class Template:
         special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
         self._specials = sorted({*special, *tokenizer.all_special_tokens}, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, self._specials)) or r"(?!)")
-        self.guard = Guard(self._specials)
+        self.guard = self._guard(self._specials)
         self._latest: dict[int, tuple[object, list[Any]]] = {}
         ways = find_ways(self._try, call_format)
         if ways is None:
@@ -74,8 +74,18 @@ class Template:
         self.ways = ways
         self.ends = self._find_ends()
         self.thinking = find_thinking(self._try, ways, str(tokenizer.chat_template), self._special)
-        self.guard = Guard([*self._specials, *self._structure()])
+        self.guard = self._guard([*self._specials, *self._structure()])
         self._latest.clear()  # guarded for fewer strings
+
+    def _guard(self, strings: Sequence[str]) -> Guard:
+        """Keeps these strings text, and what the tokenizer's normaliser makes of others."""
+        normaliser = self.tokenizer.backend_tokenizer.normalizer
+        if normaliser is None:
+            return Guard(strings)
+        added = self.tokenizer.added_tokens_decoder.values()
+        return Guard(
+            strings, normaliser.normalize_str, [token.content for token in added if token.special and token.normalized]
+        )
 
     def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generate: bool = False) -> str:
         """The text of a conversation, with the generation prompt if ``generate``.
