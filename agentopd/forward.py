@@ -28,14 +28,14 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
         position_ids_B_T: For packed rows, positions that restart at 0 with each sequence.
     """
     if position_ids_B_T is not None or len(input_ids_B_T) == 1 or not _shares(model):
-        return _read(model, input_ids_B_T, position_ids=position_ids_B_T)
+        return read_each(model, input_ids_B_T, position_ids=position_ids_B_T)
     common = common_prefix(input_ids_B_T)
     if common < SHORTEST:
-        return _read(model, input_ids_B_T)
+        return read_each(model, input_ids_B_T)
     cache = DynamicCache(config=unwrapped(model).config)
-    common_1_P_H = _read(model, input_ids_B_T[:1, :common], cache)
+    common_1_P_H = read_each(model, input_ids_B_T[:1, :common], cache)
     cache.batch_repeat_interleave(len(input_ids_B_T))
-    own_B_S_H = _read(model, input_ids_B_T[:, common:], cache)
+    own_B_S_H = read_each(model, input_ids_B_T[:, common:], cache)
     return torch.cat([common_1_P_H.expand(len(input_ids_B_T), -1, -1), own_B_S_H], dim=1)
 
 
@@ -65,9 +65,10 @@ def _shares(model: nn.Module) -> bool:
     return not checkpointed and is_plain(unwrapped(model).config)
 
 
-def _read(
+def read_each(
     model: nn.Module, input_ids_B_T: Tensor, cache: Cache | None = None, position_ids: Tensor | None = None
 ) -> Tensor:
+    """The hidden states of one forward over all rows as they are, behind what ``cache`` holds."""
     last = unwrapped(model).config.get_text_config().num_hidden_layers - 1
     output = model(
         input_ids=input_ids_B_T,
