@@ -241,7 +241,7 @@ class Sparse(ArrayEquality):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sampled(ArrayEquality):
-    """Only the log-probability of the taken token, which every annotation carries anyway (``taken_N``)."""
+    """Only the log-probability of the taken token, which every annotation carries anyway (``taken_logprob_N``)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -265,7 +265,7 @@ class Annotation(ArrayEquality):
     index_N: Ints
     """The action token of each row: segment (the trajectory's, then those of ``segments``), and position inside it."""
     block: Block
-    taken_N: Floats
+    taken_logprob_N: Floats
     """Log-probability of the taken token (it may lie outside a top-k)."""
     entropy_N: Floats
     """Entropy of the teacher's distribution in nats, ``nan`` where unknown."""

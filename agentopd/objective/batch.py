@@ -51,7 +51,7 @@ class Passed:
     sample_A: Tensor
     position_A: Tensor
     """The hidden state that predicts each: ``hidden_B_T_H[sample_A, position_A]``."""
-    taken_A: Tensor
+    token_A: Tensor
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on a device."""

@@ -37,7 +37,7 @@ def live_columns(
     for passed in passes(rows, rows.trainable_A, max_tokens, layout):
         there = passed.to(head.weight_V_H.device)
         hidden_A_H = hidden_states(there.input_ids_B_T, there.position_ids_B_T)[there.sample_A, there.position_A]
-        found = statistics(hidden_A_H, head, there.taken_A, temperature, chunk_rows)
+        found = statistics(hidden_A_H, head, there.token_A, temperature, chunk_rows)
         row_A = passed.row_A.numpy()
         logprob_A[row_A], entropy_A[row_A] = (column.double().cpu().numpy() for column in found)
     return LiveColumns(logprob_A, entropy_A)

@@ -54,7 +54,7 @@ class Tile:
     rows: slice
     """Which rows of the micro-batch."""
     logp_N_V: Tensor
-    taken_N: Tensor
+    taken_logprob_N: Tensor
     """The student's log-probability of the token taken."""
     teachings: tuple[Teaching, ...]
     """One a block."""
@@ -69,7 +69,7 @@ class Tile:
 
     def signals(self) -> dict[str, Tensor]:
         """What is seen of the rows whatever the terms, [N] each, detached."""
-        seen = {CURRENT_LOGPROB: self.taken_N.detach(), STUDENT_ENTROPY: entropy(self.logp_N_V.detach())}
+        seen = {CURRENT_LOGPROB: self.taken_logprob_N.detach(), STUDENT_ENTROPY: entropy(self.logp_N_V.detach())}
         for teaching in self.teachings:
             if teaching.teacher.logq_N_V is not None:
                 nothing_N = torch.full_like(seen[STUDENT_ENTROPY], torch.nan)
@@ -127,9 +127,9 @@ class Plan:
             _teaching(block, by_tile[i], rows, one, temperature, logp_N_V.detach())
             for block, by_tile, one in zip(self.batch.blocks, self.whole, projected, strict=True)
         )
-        taken_N = taken_logprob(logp_N_V, self.batch.taken_A[rows])
+        taken_logprob_N = taken_logprob(logp_N_V, self.batch.token_A[rows])
         entries = tuple({block: by_tile[i] for block, by_tile in part.items()} for part in self.parts)
-        return Tile(rows, logp_N_V, taken_N, tuple(teachings), entries)
+        return Tile(rows, logp_N_V, taken_logprob_N, tuple(teachings), entries)
 
 
 def _parts(term: BatchTerm, batch: Batch, slices: Sequence[slice]) -> dict[int, Sequence[Tensor]]:

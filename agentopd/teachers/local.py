@@ -94,7 +94,7 @@ class _Reading:
 
     view: View
     hidden_N_H: torch.Tensor
-    taken_N: torch.Tensor
+    taken_logprob_N: torch.Tensor
     entropy_N: torch.Tensor
 
 
@@ -173,8 +173,8 @@ class LocalTeacher(Stateless):
         position_N = np.concatenate([view.position_A for view in views]).astype(np.int64)
         tokens_B_T = torch.from_numpy(ids_B_T).to(self.model.device)
         hidden_N_H = hidden_states(self.model, tokens_B_T)[sample_N, position_N - 1]
-        taken_N = tokens_B_T[sample_N, position_N]
-        logprob_N, entropy_N = statistics(hidden_N_H, self.heads[self.name], taken_N, self.temperature, CHUNK_ROWS)
+        token_N = tokens_B_T[sample_N, position_N]
+        logprob_N, entropy_N = statistics(hidden_N_H, self.heads[self.name], token_N, self.temperature, CHUNK_ROWS)
         if logprob_N.isnan().any():
             raise TeacherError(f"teacher {self.name!r}: its model gave NaN; try dtype: float32")
         columns = (torch.split(column, counts) for column in (hidden_N_H, logprob_N, entropy_N))
@@ -195,7 +195,7 @@ class LocalTeacher(Stateless):
             segment_N=segment_N,
             index_N=index_N,
             block=Dense(hidden_N_H, self.name),
-            taken_N=_column([reading.taken_N for reading in readings]),
+            taken_logprob_N=_column([reading.taken_logprob_N for reading in readings]),
             entropy_N=_column([reading.entropy_N for reading in readings]),
             reward_S=np.full(len(trajectory.turns), np.nan, dtype=np.float32),
             skip_S=skip_S,

@@ -161,14 +161,14 @@ def _distributions(
     (segment,), turns = trajectory.segments, len(trajectory.turns)
     index_N = np.flatnonzero(segment.turn_T >= 0).astype(np.int32)
     hidden_N_H = torch.randn(len(index_N), HIDDEN, generator=random)
-    taken_N = torch.from_numpy(segment.tokens_T[index_N].astype(np.int64))
-    logprob_N, entropy_N = statistics(hidden_N_H, head, taken_N, temperature, CHUNK_ROWS)
+    token_N = torch.from_numpy(segment.tokens_T[index_N].astype(np.int64))
+    logprob_N, entropy_N = statistics(hidden_N_H, head, token_N, temperature, CHUNK_ROWS)
     return Annotation(
         name,
         segment_N=np.zeros_like(index_N),
         index_N=index_N,
         block=Dense(hidden_N_H, name),
-        taken_N=logprob_N.numpy(),
+        taken_logprob_N=logprob_N.numpy(),
         entropy_N=entropy_N.numpy(),
         reward_S=np.full(turns, np.nan, np.float32),
         skip_S=np.zeros(turns, np.bool_),

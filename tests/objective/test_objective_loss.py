@@ -60,7 +60,7 @@ def test_analytic_loss_and_gradient_equal_full_logits(kind: str) -> None:
 def test_taken_is_the_negative_log_likelihood() -> None:
     student, ready = Student.new(), prepared(method(target={"kind": "taken"}), records_of())
     (batch,) = cut(ready, 10**6)
-    expected = torch.nn.functional.cross_entropy(student.head.logits(student.hidden(batch)), batch.taken_A)
+    expected = torch.nn.functional.cross_entropy(student.head.logits(student.hidden(batch)), batch.token_A)
     torch.testing.assert_close(student.loss(ready, {}).loss, expected)
 
 
@@ -155,7 +155,7 @@ def test_invariant_2_only_trainable_tokens_receive_gradient_from_the_teacher() -
             changed = replace(
                 first,
                 block=Dense(hidden_N_H, "teacher"),
-                taken_N=first.taken_N - noise * free,
+                taken_logprob_N=first.taken_logprob_N - noise * free,
                 entropy_N=first.entropy_N + noise * free,
             )
             perturbed_rows.append(int(free.sum()))
@@ -276,8 +276,8 @@ def test_a_masked_token_outside_a_term_does_not_poison_it() -> None:
     student, (batch,) = Student.new(), cut(ready, 10**6)
     head = Head(student.head.weight_V_H, torch.zeros(V).double())
     assert head.bias_V is not None
-    outside = set(batch.taken_A[batch.terms[0].coef_A != 0].tolist()) - set(
-        batch.taken_A[batch.terms[1].coef_A != 0].tolist()
+    outside = set(batch.token_A[batch.terms[0].coef_A != 0].tolist()) - set(
+        batch.token_A[batch.terms[1].coef_A != 0].tolist()
     )
     head.bias_V[list(outside)] = -torch.inf
     hidden = student.hidden(batch).detach().requires_grad_()
