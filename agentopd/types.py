@@ -25,6 +25,15 @@ Bools: TypeAlias = NDArray[np.bool_]
 CONTEXT = -1
 """The turn (and actor) of a token that no policy produced."""
 
+STUDENT = "student"
+"""The actor that is trained."""
+
+EXPERT = "expert"
+"""The actor whose actions come from the environment itself."""
+
+CORRECTED = "corrected"
+"""The source of segments that come with an annotation: what a teacher wrote after the fact."""
+
 
 class Message(TypedDict, total=False):
     """One chat message in the form chat templates read. Example: ``{"role": "tool", "name": "lookup", "content": "17"}``."""

@@ -14,10 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentopd.objective.columns import Column, Episodes, LiveColumns, Names, Reals, TeacherColumns
-from agentopd.types import Annotation, Bools, Record, Segment, Trajectory
-
-CORRECTED = "corrected"
-"""The source of segments that come with an annotation."""
+from agentopd.types import CORRECTED, Annotation, Bools, Record, Segment, Trajectory
 
 
 @dataclass(frozen=True, slots=True)

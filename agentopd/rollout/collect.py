@@ -10,11 +10,11 @@ from agentopd.chat import Chat, Hint
 from agentopd.errors import ConfigError, EnvError, PolicyError, describe
 from agentopd.rollout.episode import Episode
 from agentopd.rollout.isolation import Isolated
-from agentopd.rollout.policy import EXPERT, Assignment, Generation, Policy, Request, Rollout
+from agentopd.rollout.policy import Assignment, Generation, Policy, Request, Rollout
 from agentopd.rollout.scripted import ScriptedPolicy
 from agentopd.rollout.session import Observed, Session
 from agentopd.settings.choice import nearest
-from agentopd.types import Failure, Trajectory
+from agentopd.types import EXPERT, Failure, Trajectory
 
 ENOUGH_TO_JUDGE = 16
 """Episodes that must have begun before a share of failures says anything."""

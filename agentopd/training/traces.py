@@ -11,13 +11,13 @@ from functools import partial
 from agentopd.chat import Chat
 from agentopd.config import Config
 from agentopd.errors import ConfigError, EnvError
-from agentopd.rollout import EXPERT, Rollout, TaskStream, assign, collect
+from agentopd.rollout import Rollout, TaskStream, assign, collect
 from agentopd.rollout.collect import ENOUGH_TO_JUDGE
 from agentopd.rollout.episode import TOO_LONG
 from agentopd.rollout.isolation import Isolated
 from agentopd.rollout.session import Observed, Session
 from agentopd.training.display import Meter, watch
-from agentopd.types import Failure, Task, Trajectory
+from agentopd.types import EXPERT, Failure, Task, Trajectory
 
 Say = Callable[[str], None]
 SPLIT = "stages"

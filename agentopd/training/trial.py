@@ -12,14 +12,14 @@ from agentopd.objective import Head, LiveColumns, Objective, Rows, cut, loss, pr
 from agentopd.objective.columns import Reals
 from agentopd.objective.contract import PartError, is_own
 from agentopd.objective.prepare import IDLE
-from agentopd.objective.rows import CORRECTED
 from agentopd.rollout import TaskStream
-from agentopd.rollout.policy import EXPERT
 from agentopd.settings.choice import Clock
 from agentopd.teachers import rowless
 from agentopd.training.roles import MODELS, used_teachers
 from agentopd.types import (
     CONTEXT,
+    CORRECTED,
+    EXPERT,
     Annotation,
     Dense,
     Ints,
