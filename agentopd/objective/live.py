@@ -5,11 +5,12 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor, no_grad
 
-from agentopd.objective.batch import Layout, passes
+from agentopd.objective.batch import passes
 from agentopd.objective.chunked import statistics
 from agentopd.objective.columns import LiveColumns
 from agentopd.objective.head import Head
 from agentopd.objective.rows import Rows
+from agentopd.packing import Layout
 
 
 @no_grad()

@@ -9,8 +9,8 @@ import torch
 from objective_cases import Saying, episode, method, prepared, record
 
 from agentopd.objective import Batch, Prepared, cut
-from agentopd.objective.batch import Layout
 from agentopd.objective.divergences import FLOOR
+from agentopd.packing import Layout
 from agentopd.types import Dense, Record
 
 SFT: dict[str, Any] = {"target": {"kind": "taken"}}
