@@ -12,6 +12,7 @@ from objective_cases import (
     Saying,
     Student,
     V,
+    Waits,
     block_of,
     episode,
     method,
@@ -136,6 +137,20 @@ def test_no_full_logits_of_student_or_teachers() -> None:
         loss(hidden, student.head, {"teacher": Head(torch.eye(V, H).double())}, batch, 1.0, 8).loss.backward()  # type: ignore[no-untyped-call]
     assert largest.size < 150 * V
     assert largest.size <= max(8 * (V + 1), 150 * H)
+
+
+@pytest.mark.parametrize(("support", "each"), [("full", 1), ("top_k", 0)])
+def test_no_chunk_waits_for_a_device_but_once_for_a_closed_form(support: str, each: int) -> None:
+    said = (Saying(), Saying("other", "sparse"))
+    terms = [{"support": support}, {"name": "sparse", "target": {"name": "other"}, "support": "top_k"}]
+    ready, counts = prepared(method(terms=terms), records_of(*said)), []
+    (batch,) = cut(ready, 1000)
+    student = Student.new()
+    for chunk_rows in (1, 1000):
+        with Waits() as waits:
+            loss(student.hidden(batch), student.head, HEADS, batch, 1.0, chunk_rows)
+        counts.append(waits.count)
+    assert counts[0] - counts[1] == each * (len(batch.row_A) - 1)
 
 
 # Invariants.
