@@ -14,7 +14,7 @@ from agentopd.chat import Chat, Hint
 from agentopd.errors import ConfigError
 from agentopd.rollout.collect import collect
 from agentopd.rollout.policy import Assignment, Policy, Rollout
-from agentopd.types import Key, Task, Trajectory
+from agentopd.types import STUDENT, Key, Task, Trajectory
 
 CONFIDENCE = 0.95
 
@@ -296,7 +296,7 @@ def run_panel(
     policy: Policy,
     chat: Chat,
     settings: Rollout,
-    actor: str = "student",
+    actor: str = STUDENT,
     seed: int = 0,
     on_done: Callable[[Trajectory], None] | None = None,
     hint: Hint | None = None,

@@ -25,6 +25,15 @@ Bools: TypeAlias = NDArray[np.bool_]
 CONTEXT = -1
 """The turn (and actor) of a token that no policy produced."""
 
+STUDENT = "student"
+"""The actor that is trained."""
+
+EXPERT = "expert"
+"""The actor whose actions come from the environment itself."""
+
+CORRECTED = "corrected"
+"""The source of segments that come with an annotation: what a teacher wrote after the fact."""
+
 
 class Message(TypedDict, total=False):
     """One chat message in the form chat templates read. Example: ``{"role": "tool", "name": "lookup", "content": "17"}``."""
@@ -241,7 +250,7 @@ class Sparse(ArrayEquality):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sampled(ArrayEquality):
-    """Only the log-probability of the taken token, which every annotation carries anyway (``taken_N``)."""
+    """Only the log-probability of the taken token, which every annotation carries anyway (``taken_logprob_N``)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -265,7 +274,7 @@ class Annotation(ArrayEquality):
     index_N: Ints
     """The action token of each row: segment (the trajectory's, then those of ``segments``), and position inside it."""
     block: Block
-    taken_N: Floats
+    taken_logprob_N: Floats
     """Log-probability of the taken token (it may lie outside a top-k)."""
     entropy_N: Floats
     """Entropy of the teacher's distribution in nats, ``nan`` where unknown."""

@@ -9,17 +9,14 @@ from pydantic import AfterValidator, field_validator, model_validator
 from agentopd.config.sections import Evaluation, RecordSettings, Seed, Stages, Train
 from agentopd.config.shares import apportion
 from agentopd.models import ModelConfig
-from agentopd.objective.rows import CORRECTED
 from agentopd.objective.spec import Objective
-from agentopd.rollout.policy import EXPERT, Rollout
+from agentopd.rollout.policy import Rollout
 from agentopd.rollout.tasks import EnvConfig
 from agentopd.settings.choice import Choice, Clock, OneOf, Settings, at, numbers_of
 from agentopd.settings.problems import nearest
 from agentopd.teachers import TEACHERS, require_numbers
+from agentopd.types import CORRECTED, EXPERT, STUDENT
 from agentopd.where import Where
-
-STUDENT = "student"
-"""The name of the student among those who act."""
 
 
 def _takes_context(teacher: Choice) -> Choice:

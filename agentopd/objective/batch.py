@@ -6,7 +6,7 @@ term reads. The coefficients are made already, so how a batch is cut changes nei
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,9 +17,8 @@ from agentopd.objective.columns import Column
 from agentopd.objective.prepare import Prepared, PreparedTerm
 from agentopd.objective.rows import Rows
 from agentopd.objective.spec import Term
+from agentopd.packing import Layout, batches, packed, padded
 from agentopd.types import Bools
-
-Layout: TypeAlias = Literal["padded", "packed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Passed:
     sample_A: Tensor
     position_A: Tensor
     """The hidden state that predicts each: ``hidden_B_T_H[sample_A, position_A]``."""
-    taken_A: Tensor
+    token_A: Tensor
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on a device."""
@@ -93,52 +92,36 @@ def passes(rows: Rows, needed_A: Bools, max_tokens: int, layout: Layout = "padde
     Raises:
         ValueError: ``max_tokens`` is below 1, or a segment starts with an action token.
     """
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
-    rows_of = _by_segment(rows, np.flatnonzero(needed_A))
-    lengths = {segment: int(rows.index_A[chosen[-1]]) for segment, chosen in rows_of.items()}
-    if 0 in lengths.values():
+    needed = _by_segment(rows, np.flatnonzero(needed_A))
+    lengths = [_inputs(rows, chosen) for chosen in needed]
+    if 0 in lengths:
         raise ValueError("a segment's first token is an action, which nothing precedes to predict it from")
-    return [_passed(rows, rows_of, lengths, segments, layout) for segments in _fill(lengths, max_tokens, layout)]
+    return [_passed(rows, [needed[i] for i in batch], layout) for batch in batches(lengths, max_tokens, layout)]
 
 
-def _by_segment(rows: Rows, needed: Column) -> dict[int, Column]:
+def _by_segment(rows: Rows, needed: Column) -> list[Column]:
     """The needed rows of each segment that has any, in order."""
-    segments, starts = np.unique(rows.segment_A[needed], return_index=True)
-    return dict(zip(segments.tolist(), np.split(needed, starts[1:]), strict=True)) if len(needed) else {}
+    starts = np.unique(rows.segment_A[needed], return_index=True)[1]
+    return np.split(needed, starts[1:]) if len(needed) else []
 
 
-def _fill(lengths: Mapping[int, int], max_tokens: int, layout: Layout) -> list[list[int]]:
-    """Segments of each micro-batch: longest first, neighbours in length together, or wherever they fit when packed."""
-    bins: list[list[int]] = []
-    for segment in sorted(lengths, key=lambda segment: (-lengths[segment], segment)):
-        for candidate in bins if layout == "packed" else bins[-1:]:
-            if _size([*candidate, segment], lengths, layout) <= max_tokens:
-                candidate.append(segment)
-                break
-        else:
-            bins.append([segment])
-    return bins
+def _inputs(rows: Rows, chosen: Column) -> int:
+    """How many tokens of a segment are read to predict its rows ``chosen``."""
+    return int(rows.index_A[chosen[-1]])
 
 
-def _size(segments: Sequence[int], lengths: Mapping[int, int], layout: Layout) -> int:
-    longest_first = [lengths[segment] for segment in segments]
-    return sum(longest_first) if layout == "packed" else len(segments) * longest_first[0]
-
-
-def _passed(
-    rows: Rows, rows_of: Mapping[int, Column], lengths: Mapping[int, int], segments: list[int], layout: Layout
-) -> Passed:
-    row_A = np.concatenate([rows_of[segment] for segment in segments])
-    place_A = np.repeat(np.arange(len(segments)), [len(rows_of[segment]) for segment in segments])
+def _passed(rows: Rows, parts: Sequence[Column], layout: Layout) -> Passed:
+    """One forward, for the needed rows ``parts`` of each of its segments."""
+    row_A = np.concatenate(parts)
+    place_A = np.repeat(np.arange(len(parts)), [len(chosen) for chosen in parts])
     position_A = rows.index_A[row_A] - 1
-    inputs = [rows.segments[segment].tokens_T[: lengths[segment]].astype(np.int64) for segment in segments]
+    inputs = [rows.segments[rows.segment_A[chosen[0]]].tokens_T[: _inputs(rows, chosen)] for chosen in parts]
     if layout == "packed":
         starts = np.cumsum([0, *(len(tokens) for tokens in inputs)])
         position_A, place_A = position_A + starts[place_A], np.zeros_like(place_A)
     return Passed(
-        _packed(inputs) if layout == "packed" else _padded(inputs),
-        _packed([np.arange(len(tokens)) for tokens in inputs]) if layout == "packed" else None,
+        packed(inputs) if layout == "packed" else padded(inputs),
+        packed([np.arange(len(tokens)) for tokens in inputs]) if layout == "packed" else None,
         torch.from_numpy(row_A),
         torch.from_numpy(place_A),
         torch.from_numpy(position_A),
@@ -151,18 +134,6 @@ def _batch(prepared: Prepared, passed: Passed) -> Batch:
     forward = {f.name: getattr(passed, f.name) for f in fields(passed)}
     terms = tuple(_term(term, row_A) for term in prepared.terms)
     return Batch(**forward, terms=terms, blocks=tuple(blocks_of(prepared, row_A)))
-
-
-def _packed(parts: Sequence[Column]) -> Tensor:
-    return torch.from_numpy(np.concatenate(parts))[None]
-
-
-def _padded(parts: Sequence[Column]) -> Tensor:
-    """Right padding; its ids are never read, since causal attention does not look right."""
-    padded = torch.zeros(len(parts), max(len(part) for part in parts), dtype=torch.int64)
-    for sample, part in zip(padded, parts, strict=True):
-        sample[: len(part)] = torch.from_numpy(part)
-    return padded
 
 
 def _term(term: PreparedTerm, row_A: Column) -> BatchTerm:

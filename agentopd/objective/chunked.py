@@ -50,7 +50,7 @@ def chunked_loss(hidden_A_H: Tensor, head: Head, open_chunk: Open, chunk_rows: i
 
 @torch.no_grad()
 def statistics(
-    hidden_A_H: Tensor, head: Head, taken_A: Tensor, temperature: float = 1.0, chunk_rows: int = 1024
+    hidden_A_H: Tensor, head: Head, token_A: Tensor, temperature: float = 1.0, chunk_rows: int = 1024
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of the taken tokens and entropy in nats, [A] each, without gradient.
 
@@ -58,31 +58,31 @@ def statistics(
         ValueError: There is not one integer a row, or one that is no token of the vocabulary (rows with a label of -100 are for
             the caller to leave out); or ``chunk_rows`` is below 1.
     """
-    check_taken(taken_A, len(hidden_A_H), len(head.weight_V_H))
+    check_tokens(token_A, len(hidden_A_H), len(head.weight_V_H))
     found: list[tuple[Tensor, Tensor]] = []
     for rows in chunks(len(hidden_A_H), chunk_rows):
         projected_N_V = head.projected(hidden_A_H[rows])
         for tile in tiles(rows, projected_N_V):
             logp_N_V = log_softmax(head.shaped(projected_N_V[inner(tile, rows)]), temperature)
-            found.append((taken_logprob(logp_N_V, taken_A[tile]), entropy(logp_N_V)))
+            found.append((taken_logprob(logp_N_V, token_A[tile]), entropy(logp_N_V)))
     logprobs, entropies = zip(*found, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
 
 
-def taken_logprob(logp_N_V: Tensor, taken_N: Tensor) -> Tensor:
+def taken_logprob(logp_N_V: Tensor, token_N: Tensor) -> Tensor:
     """Log-probability [N] of one token a row."""
-    return logp_N_V.gather(1, taken_N.unsqueeze(1)).squeeze(1)
+    return logp_N_V.gather(1, token_N.unsqueeze(1)).squeeze(1)
 
 
-def check_taken(taken_A: Tensor, rows: int, vocabulary: int) -> None:
+def check_tokens(token_A: Tensor, rows: int, vocabulary: int) -> None:
     """Refuses what is not one token of the vocabulary a row, which a device may answer by ending the process."""
-    if taken_A.shape != (rows,) or taken_A.dtype not in (torch.int64, torch.int32):
+    if token_A.shape != (rows,) or token_A.dtype not in (torch.int64, torch.int32):
         raise ValueError(
-            f"the tokens taken are {tuple(taken_A.shape)} of {taken_A.dtype} for {rows} hidden states; give one integer a row"
+            f"the tokens taken are {tuple(token_A.shape)} of {token_A.dtype} for {rows} hidden states; give one integer a row"
         )
-    if taken_A.numel() and not 0 <= int(taken_A.min()) <= int(taken_A.max()) < vocabulary:
+    if token_A.numel() and not 0 <= int(token_A.min()) <= int(token_A.max()) < vocabulary:
         raise ValueError(
-            f"the tokens taken run from {int(taken_A.min())} to {int(taken_A.max())} in a vocabulary of {vocabulary}; leave out rows "
+            f"the tokens taken run from {int(token_A.min())} to {int(token_A.max())} in a vocabulary of {vocabulary}; leave out rows "
             "that are not action tokens (labels of -100)"
         )
 

@@ -31,14 +31,15 @@ def fused(key: str, choice: Choice, settings: Mapping[str, Any], logp_N_V: Tenso
         logq_N_V: The teacher's.
     """
     form = CLOSED.get(choice.kind)
-    if form is None or not logp_N_V.requires_grad or _lowest(logp_N_V) < FLOOR or _lowest(logq_N_V) < FLOOR:
+    if form is None or not logp_N_V.requires_grad or _lowest(logp_N_V, logq_N_V) < FLOOR:
         return call(key, choice, settings, logp_N_V, logq_N_V)  # type: ignore[no-any-return]
     columns = {name: value.unsqueeze(1) if isinstance(value, Tensor) else value for name, value in settings.items()}
     return _Formed.apply(logp_N_V, *form(logp_N_V.detach(), logq_N_V, **columns))  # type: ignore[no-any-return,no-untyped-call]
 
 
-def _lowest(log_N_V: Tensor) -> float:
-    return float(log_N_V.detach().amin()) if log_N_V.numel() else 0.0
+def _lowest(logp_N_V: Tensor, logq_N_V: Tensor) -> float:
+    """The least of both, ``nan`` left out: one number that the host waits for, where clamping would write both tensors again."""
+    return float(torch.fmin(logp_N_V.detach().amin(), logq_N_V.amin())) if logp_N_V.numel() else 0.0
 
 
 class _Formed(torch.autograd.Function):

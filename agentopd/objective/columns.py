@@ -74,7 +74,7 @@ class TeacherColumns:
     """Index into the record's annotations of the one that covers the row, -1 where the teacher says nothing of it or skips its turn."""
     entry_A: Column
     """Which of that annotation's rows it is."""
-    taken_A: Reals
+    taken_logprob_A: Reals
     """Log-probability of the token taken; ``nan`` where the teacher says nothing."""
     entropy_A: Reals
     """In nats; ``nan`` where unknown."""

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor, no_grad
 
-from agentopd.objective.batch import Layout, passes
+from agentopd.objective.batch import passes
 from agentopd.objective.chunked import statistics
 from agentopd.objective.columns import LiveColumns
 from agentopd.objective.head import Head
 from agentopd.objective.rows import Rows
+from agentopd.packing import Layout
 
 
 @no_grad()
@@ -37,7 +38,7 @@ def live_columns(
     for passed in passes(rows, rows.trainable_A, max_tokens, layout):
         there = passed.to(head.weight_V_H.device)
         hidden_A_H = hidden_states(there.input_ids_B_T, there.position_ids_B_T)[there.sample_A, there.position_A]
-        found = statistics(hidden_A_H, head, there.taken_A, temperature, chunk_rows)
+        found = statistics(hidden_A_H, head, there.token_A, temperature, chunk_rows)
         row_A = passed.row_A.numpy()
         logprob_A[row_A], entropy_A[row_A] = (column.double().cpu().numpy() for column in found)
     return LiveColumns(logprob_A, entropy_A)

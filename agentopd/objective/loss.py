@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from agentopd.objective.batch import Batch, BatchTerm
-from agentopd.objective.chunked import Evaluate, check_taken, chunked_loss, chunks, tiles
+from agentopd.objective.chunked import Evaluate, check_tokens, chunked_loss, chunks, tiles
 from agentopd.objective.closed import fused
 from agentopd.objective.contract import call, pair, per_row
 from agentopd.objective.estimators import RATIO, policy_gradient
@@ -54,7 +54,7 @@ def loss(
         ValueError: A dense block names a head that is not given, or ``batch`` does not fit ``hidden_A_H`` or the student's
             vocabulary.
     """
-    check_taken(batch.taken_A, len(hidden_A_H), len(head.weight_V_H))
+    check_tokens(batch.token_A, len(hidden_A_H), len(head.weight_V_H))
     for block in batch.blocks:
         check_ids(block, len(head.weight_V_H))
     of_chunk = {rows.start: tiles(rows, head.weight_V_H.T) for rows in chunks(len(hidden_A_H), chunk_rows)}
@@ -69,7 +69,7 @@ def loss(
 
 def _summed(batch: Batch, tile: Tile) -> tuple[Tensor, dict[str, Tensor]]:
     """sum(coef * phi) over all terms, and what is seen of the rows of a tile."""
-    total, signals = tile.taken_N.new_zeros(()), tile.signals()
+    total, signals = tile.taken_logprob_N.new_zeros(()), tile.signals()
     for i, term in enumerate(batch.terms):
         phi_N, coef_N = _phi(term, tile, i), term.coef_A[tile.rows]
         on_N = coef_N != 0
@@ -80,14 +80,14 @@ def _summed(batch: Batch, tile: Tile) -> tuple[Tensor, dict[str, Tensor]]:
 
 def _phi(term: BatchTerm, tile: Tile, i: int) -> Tensor:
     """phi [N] of the rows that term ``i`` trains; anything elsewhere."""
-    taken_N, rows = tile.taken_N, tile.rows
+    logprob_N, rows = tile.taken_logprob_N, tile.rows
     if term.term.target.kind == "taken":
-        return -taken_N
+        return -logprob_N
     if term.term.scored:
-        advantage_N, old_N = term.advantage_A[rows].to(taken_N.dtype), term.old_A[rows].to(taken_N.dtype)
+        advantage_N, old_N = term.advantage_A[rows].to(logprob_N.dtype), term.old_A[rows].to(logprob_N.dtype)
         ratio = {name: term.estimator_settings[name] for name in RATIO & term.estimator_settings.keys()}
-        return policy_gradient(taken_N, advantage_N, old_N, **of_rows(ratio, rows, None, taken_N.dtype))
-    phi_N = taken_N.new_zeros(taken_N.shape)
+        return policy_gradient(logprob_N, advantage_N, old_N, **of_rows(ratio, rows, None, logprob_N.dtype))
+    phi_N = logprob_N.new_zeros(logprob_N.shape)
     for read in tile.reads(i):
         phi_N = phi_N.index_add(0, read.local_M, _divergence(term, rows, read).to(phi_N.dtype))
     return phi_N

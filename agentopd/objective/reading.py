@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import torch
@@ -32,8 +33,8 @@ class Teaching:
     """One block in one tile, computed once for all terms."""
 
     name: str
-    entry_N: Tensor
-    """The block's entries, consecutive."""
+    first: int
+    """The block's entry that its first row is; the others follow."""
     local_N: Tensor
     """The row of each within the tile."""
     teacher: TeacherRows
@@ -41,8 +42,8 @@ class Teaching:
     def read(self, entry_M: Tensor, logp_N_V: Tensor) -> Read:
         """The part that one term reads, beside the student's log-probabilities."""
         local_M, teacher = self.local_N, self.teacher
-        if len(entry_M) != len(self.entry_N):
-            at = entry_M - self.entry_N[:1]
+        if len(entry_M) != len(self.local_N):
+            at = entry_M - self.first
             local_M, teacher = local_M[at], teacher.select(at)
         return Read(local_M, logp_N_V if len(local_M) == len(logp_N_V) else logp_N_V[local_M], teacher)
 
@@ -54,7 +55,7 @@ class Tile:
     rows: slice
     """Which rows of the micro-batch."""
     logp_N_V: Tensor
-    taken_N: Tensor
+    taken_logprob_N: Tensor
     """The student's log-probability of the token taken."""
     teachings: tuple[Teaching, ...]
     """One a block."""
@@ -69,7 +70,7 @@ class Tile:
 
     def signals(self) -> dict[str, Tensor]:
         """What is seen of the rows whatever the terms, [N] each, detached."""
-        seen = {CURRENT_LOGPROB: self.taken_N.detach(), STUDENT_ENTROPY: entropy(self.logp_N_V.detach())}
+        seen = {CURRENT_LOGPROB: self.taken_logprob_N.detach(), STUDENT_ENTROPY: entropy(self.logp_N_V.detach())}
         for teaching in self.teachings:
             if teaching.teacher.logq_N_V is not None:
                 nothing_N = torch.full_like(seen[STUDENT_ENTROPY], torch.nan)
@@ -87,10 +88,9 @@ class Projected:
     """The block's entry that its first row is; the others follow."""
     projected_N_V: Tensor
 
-    def logits(self, entry_M: Tensor) -> Tensor:
-        """The logits [M, V] of consecutive entries."""
-        start = int(entry_M[0]) - self.first if len(entry_M) else 0
-        return self.head.shaped(self.projected_N_V[start : start + len(entry_M)])
+    def logits(self, entries: slice) -> Tensor:
+        """The logits [M, V] of some of the block's entries."""
+        return self.head.shaped(self.projected_N_V[entries.start - self.first : entries.stop - self.first])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +100,15 @@ class Plan:
     batch: Batch
     number: Mapping[int, int]
     """Of each tile, by its first row."""
-    whole: tuple[Sequence[Tensor], ...]
-    """The entries of each block, by tile."""
+    whole: tuple[Sequence[slice], ...]
+    """The entries of each block, by tile; numbers of the host's, so that no chunk waits for the device."""
     parts: tuple[Mapping[int, Sequence[Tensor]], ...]
     """For each term, the blocks that it reads, and by tile the entries of each that it trains."""
 
     @classmethod
     def of(cls, batch: Batch, slices: Sequence[slice]) -> Self:
         """The plan of a micro-batch in tiles, consecutive slices of its rows."""
-        whole = tuple(_split(block, torch.ones_like(block.row_N), slices) for block in batch.blocks)
+        whole = tuple(_slices(block, slices) for block in batch.blocks)
         number = {tile.start: i for i, tile in enumerate(slices)}
         return cls(batch, number, whole, tuple(_parts(term, batch, slices) for term in batch.terms))
 
@@ -116,7 +116,7 @@ class Plan:
         """The matrix products of all dense blocks for the tiles of a chunk."""
         first, last = self.number[chunk[0].start], self.number[chunk[-1].start]
         return tuple(
-            _projected(block, torch.cat([*by_tile[first : last + 1]]), heads)
+            _projected(block, slice(by_tile[first].start, by_tile[last].stop), heads)
             for block, by_tile in zip(self.batch.blocks, self.whole, strict=True)
         )
 
@@ -127,9 +127,9 @@ class Plan:
             _teaching(block, by_tile[i], rows, one, temperature, logp_N_V.detach())
             for block, by_tile, one in zip(self.batch.blocks, self.whole, projected, strict=True)
         )
-        taken_N = taken_logprob(logp_N_V, self.batch.taken_A[rows])
+        taken_logprob_N = taken_logprob(logp_N_V, self.batch.token_A[rows])
         entries = tuple({block: by_tile[i] for block, by_tile in part.items()} for part in self.parts)
-        return Tile(rows, logp_N_V, taken_N, tuple(teachings), entries)
+        return Tile(rows, logp_N_V, taken_logprob_N, tuple(teachings), entries)
 
 
 def _parts(term: BatchTerm, batch: Batch, slices: Sequence[slice]) -> dict[int, Sequence[Tensor]]:
@@ -140,17 +140,27 @@ def _parts(term: BatchTerm, batch: Batch, slices: Sequence[slice]) -> dict[int, 
     return {i: _split(block, term.coef_A[block.row_N] != 0, slices) for i, block in mine.items()}
 
 
+def _slices(block: BatchBlock, slices: Sequence[slice]) -> Sequence[slice]:
+    """All entries of a block, for each tile."""
+    return [slice(*ends) for ends in pairwise([0, *_bounds(block.row_N, slices), len(block.row_N)])]
+
+
 def _split(block: BatchBlock, keep_N: Tensor, slices: Sequence[slice]) -> Sequence[Tensor]:
     """The entries of a block that ``keep_N`` marks, for each tile."""
     entry_M = keep_N.nonzero().squeeze(1)
-    inner = torch.tensor([rows.start for rows in slices[1:]], dtype=torch.int64, device=entry_M.device)
-    bounds = torch.searchsorted(block.row_N[entry_M], inner)
-    return torch.tensor_split(entry_M, bounds.tolist())
+    return torch.tensor_split(entry_M, _bounds(block.row_N[entry_M], slices))
+
+
+def _bounds(row_N: Tensor, slices: Sequence[slice]) -> list[int]:
+    """Where ascending rows pass from each tile into the next."""
+    inner = torch.tensor([rows.start for rows in slices[1:]], dtype=torch.int64, device=row_N.device)
+    bounds: list[int] = torch.searchsorted(row_N, inner).tolist()
+    return bounds
 
 
 @torch.no_grad()
-def _projected(block: BatchBlock, entry_N: Tensor, heads: Mapping[str, Head]) -> Projected | None:
-    """The matrix product of a dense block's entries, consecutive ones."""
+def _projected(block: BatchBlock, entries: slice, heads: Mapping[str, Head]) -> Projected | None:
+    """The matrix product of some of a dense block's entries."""
     if block.dense is None:
         return None
     if block.dense.head not in heads:
@@ -158,26 +168,26 @@ def _projected(block: BatchBlock, entry_N: Tensor, heads: Mapping[str, Head]) ->
             f"teacher {block.teacher!r} used head {block.dense.head!r}, which is not among {sorted(heads)}; "
             "give every teacher's heads"
         )
-    head, first = heads[block.dense.head], int(entry_N[0]) if len(entry_N) else 0
-    return Projected(head, first, head.projected(block.dense.hidden_N_H[first : first + len(entry_N)]))
+    head = heads[block.dense.head]
+    return Projected(head, entries.start, head.projected(block.dense.hidden_N_H[entries]))
 
 
 @torch.no_grad()
 def _teaching(
-    block: BatchBlock, entry_N: Tensor, rows: slice, projected: Projected | None, temperature: float, logp_N_V: Tensor
+    block: BatchBlock, entries: slice, rows: slice, projected: Projected | None, temperature: float, logp_N_V: Tensor
 ) -> Teaching:
     """What a teacher says of the rows of a tile, in the student's precision."""
-    local_N = block.row_N[entry_N] - rows.start
+    first, local_N = entries.start, block.row_N[entries] - rows.start
     if projected is None:
         sparse = block.sparse
         assert sparse is not None
-        logq, tail = sparse.logprob_N_K[entry_N].to(logp_N_V.dtype), sparse.logtail_N[entry_N].to(logp_N_V.dtype)
-        own = TeacherRows(ids_N_K=sparse.ids_N_K[entry_N], logq_N_K=logq, logtail_N=tail)
-        return Teaching(block.teacher, entry_N, local_N, own)
-    logits_N_V = projected.logits(entry_N)
+        logq, tail = sparse.logprob_N_K[entries].to(logp_N_V.dtype), sparse.logtail_N[entries].to(logp_N_V.dtype)
+        own = TeacherRows(ids_N_K=sparse.ids_N_K[entries], logq_N_K=logq, logtail_N=tail)
+        return Teaching(block.teacher, first, local_N, own)
+    logits_N_V = projected.logits(entries)
     check_vocabulary(logp_N_V.shape[-1], logits_N_V.shape[-1], f"teacher {block.teacher!r}")
     logq_N_V = log_softmax(logits_N_V, temperature).to(logp_N_V.dtype)
-    return Teaching(block.teacher, entry_N, local_N, TeacherRows(logq_N_V))
+    return Teaching(block.teacher, first, local_N, TeacherRows(logq_N_V))
 
 
 def check_vocabulary(student: int, teacher: int, name: str) -> None:

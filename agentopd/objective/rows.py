@@ -14,10 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentopd.objective.columns import Column, Episodes, LiveColumns, Names, Reals, TeacherColumns
-from agentopd.types import Annotation, Bools, Record, Segment, Trajectory
-
-CORRECTED = "corrected"
-"""The source of segments that come with an annotation."""
+from agentopd.types import CORRECTED, Annotation, Bools, Record, Segment, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +186,7 @@ def _nothing_said(size: int, statistics: set[str]) -> TeacherColumns:
     return TeacherColumns(
         annotation_A=nobody,
         entry_A=nobody.copy(),
-        taken_A=unknown,
+        taken_logprob_A=unknown,
         entropy_A=unknown.copy(),
         statistics={key: unknown.copy() for key in sorted(statistics)},
         reward_A=np.zeros(size),
@@ -223,7 +220,7 @@ def _spread(said: TeacherColumns, annotation: Annotation, a: int, row_N: Column,
     entry = np.flatnonzero(~annotation.skip_S[turn_N])
     at = row_N[entry]
     said.annotation_A[at], said.entry_A[at] = a, entry
-    said.taken_A[at], said.entropy_A[at] = annotation.taken_N[entry], annotation.entropy_N[entry]
+    said.taken_logprob_A[at], said.entropy_A[at] = annotation.taken_logprob_N[entry], annotation.entropy_N[entry]
     for key, column in annotation.statistics.items():
         said.statistics[key][at] = column[entry]
 

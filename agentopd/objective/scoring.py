@@ -62,7 +62,7 @@ def _log_ratio(rows: Rows, acted_A: Bools, name: str, old_A: Reals) -> tuple[Rea
     """The reward log q(y) - log p(y) where the teacher covers the term's actors, nothing elsewhere; and where that is."""
     teacher = teacher_of(rows, name)
     given_A = teacher.covered_A & acted_A
-    ratio_A = np.where(given_A, teacher.taken_A - old_A, 0.0)
+    ratio_A = np.where(given_A, teacher.taken_logprob_A - old_A, 0.0)
     if not np.isfinite(ratio_A).all():
         raise ConfigError(
             f"a score function needs finite log-probabilities of the taken tokens from teacher {name!r} and the student; "

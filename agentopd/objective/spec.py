@@ -10,10 +10,10 @@ from agentopd.objective.aggregates import AGGREGATES
 from agentopd.objective.contract import callable_as
 from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS
-from agentopd.objective.rows import CORRECTED
 from agentopd.objective.supports import SUPPORTS
 from agentopd.objective.weights import WEIGHTS
 from agentopd.settings.choice import Choice, Number, OneOf, Settings, numbers_of
+from agentopd.types import CORRECTED, STUDENT
 from agentopd.where import Where
 
 NOT_NEGATIVE = (
@@ -58,7 +58,7 @@ class Term(Settings):
 
     name: str = Field("", pattern="^[^/]*$")
     """Its name in metrics and signals, without a slash."""
-    where: Where = Where(actor=("student",))
+    where: Where = Where(actor=(STUDENT,))
     """Which trainable tokens. A ``where`` that is given replaces this one: without an actor it selects those of every actor."""
     target: Target = Target()
     support: Annotated[Choice, OneOf("support", SUPPORTS), callable_as("support")] = Field(
@@ -154,7 +154,7 @@ class Source(Settings):
 
     kind: Literal["fresh", "frozen"] = "fresh"
     """``fresh``: new episodes at every step. ``frozen``: ``episodes`` episodes made once and drawn from again."""
-    actors: dict[str, Number] = {"student": 1.0}
+    actors: dict[str, Number] = {STUDENT: 1.0}
     """Who acts, each with its share of the episodes."""
     per_task: int = Field(1, ge=1)
     """Episodes of the same task, for baselines by group."""

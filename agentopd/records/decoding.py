@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from agentopd.records.plain import from_json, unescape
-from agentopd.records.schema import ADDED
+from agentopd.records.schema import ADDED, FIELDS
 from agentopd.types import (
     Annotation,
     Block,
@@ -84,7 +84,8 @@ def _turn(row: dict[str, Any]) -> Turn:
 
 
 def _annotation(row: dict[str, Any]) -> Annotation:
-    arrays = {name: row[name] for name in ("segment_N", "index_N", "taken_N", "entropy_N", "reward_S", "skip_S")}
+    names = ("segment_N", "index_N", "taken_N", "entropy_N", "reward_S", "skip_S")
+    arrays = {FIELDS.get(name, name): row[name] for name in names}
     return Annotation(
         teacher=row["teacher"],
         block=_block(row),

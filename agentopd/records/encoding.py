@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from agentopd.errors import RecordError
 from agentopd.records.plain import escape, to_json
-from agentopd.records.schema import ANNOTATION, BLOCKS, SCHEMA, SEGMENT, TURN
+from agentopd.records.schema import ANNOTATION, BLOCKS, FIELDS, SCHEMA, SEGMENT, TURN
 from agentopd.types import Annotation, Block, Record, Sampled, Segment, Span, Sparse, Trajectory, Turn
 
 
@@ -144,8 +144,9 @@ def _require_shapes(block: Sparse, where: str) -> None:
 
 def _arrays(owner: object, kind: pa.StructType, where: str) -> Mapping[str, np.ndarray[Any, Any]]:
     """The arrays of ``owner``, those of its fields that ``kind`` holds as lists of numbers, flat."""
-    names = [f.name for f in kind if pa.types.is_list(f.type) and pa.types.is_primitive(f.type.value_type)]
-    return {n: _checked(getattr(owner, n), kind.field(n).type.value_type, f"{where}: {n}") for n in names}
+    lists = [f for f in kind if pa.types.is_list(f.type) and pa.types.is_primitive(f.type.value_type)]
+    named = [(f, FIELDS.get(f.name, f.name)) for f in lists]
+    return {f.name: _checked(getattr(owner, n), f.type.value_type, f"{where}: {n}") for f, n in named}
 
 
 def _checked(array: np.ndarray[Any, Any], kind: pa.DataType, where: str) -> np.ndarray[Any, Any]:

@@ -1,7 +1,8 @@
 """The columns of a record file: what people query as plain columns, the rest as typed lists or JSON.
 
-Nested fields carry the names of ``types.py``. Free-form mappings (kwargs, options, privileged facts, tool schemas and
-arguments, messages) are JSON text; text that a model or an environment wrote is escaped as :mod:`agentopd.records.plain` says.
+Nested fields carry the names of ``types.py``, but for those in ``FIELDS``. Free-form mappings (kwargs, options, privileged facts,
+tool schemas and arguments, messages) are JSON text; text that a model or an environment wrote is escaped as
+:mod:`agentopd.records.plain` says.
 """
 
 from collections.abc import Mapping
@@ -80,6 +81,9 @@ ANNOTATION = pa.struct(
         "span": BLOCKS["span"],
     }
 )
+
+FIELDS: Mapping[str, str] = {"taken_N": "taken_logprob_N"}
+"""Nested fields that ``types.py`` calls otherwise, and what it calls them."""
 
 PLAIN: Mapping[str, pa.DataType] = {
     "key": _TEXT,

@@ -31,7 +31,7 @@ def thin(
     heads: Mapping[str, LogitHead] | None = None,
     temperature: float = 1.0,
 ) -> Record:
-    """``record`` with every dense block replaced; other blocks stay, and ``taken_N`` and ``entropy_N`` stay in any case.
+    """``record`` with every dense block replaced; other blocks stay, and ``taken_logprob_N`` and ``entropy_N`` stay in any case.
 
     Args:
         record: A record.
@@ -39,7 +39,7 @@ def thin(
             likely first, with the exact log of the mass outside them.
         k: The most tokens that a sparse row keeps; the vocabulary bounds it.
         heads: Of the teachers, by the names that their dense blocks use; only ``sparse`` needs them.
-        temperature: Divides the logits; the one at which the teacher was asked, so that ``taken_N`` agrees.
+        temperature: Divides the logits; the one at which the teacher was asked, so that ``taken_logprob_N`` agrees.
 
     Raises:
         RecordError: A head is missing, or ``k`` is not positive.

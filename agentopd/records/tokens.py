@@ -26,7 +26,7 @@ def to_columns(
     row_of = {place: row for row, place in enumerate(places)}
     for said in record.annotations:
         rows = _rows(row_of, said.segment_N, said.index_N)
-        columns[f"teacher_logprob/{said.teacher}"] = _aligned(said.taken_N, rows, len(places))
+        columns[f"teacher_logprob/{said.teacher}"] = _aligned(said.taken_logprob_N, rows, len(places))
     if signals:
         mine = np.flatnonzero(signals["trajectory"] == str(record.trajectory.key))
         rows = _rows(row_of, signals["segment"][mine], signals["index"][mine])

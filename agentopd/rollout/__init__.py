@@ -1,7 +1,7 @@
 """Rollout: policies act in environments; out come trajectories, token-exact.
 
 What to play:  ``EnvConfig``, ``TaskStream``, ``assign`` to ``Assignment``.
-Who acts:      ``Policy`` and its ``Request`` and ``Generation``; ``TransformersPolicy``, ``ScriptedPolicy``, the actor ``EXPERT``.
+Who acts:      ``Policy`` and its ``Request`` and ``Generation``; ``TransformersPolicy``, ``ScriptedPolicy``.
 Playing:       ``Rollout`` settings, ``check_first_prompts``, ``collect``, ``rollout_metrics``.
 """
 
@@ -9,13 +9,12 @@ from agentopd.rollout.assignments import assign
 from agentopd.rollout.collect import collect
 from agentopd.rollout.engine import TransformersPolicy
 from agentopd.rollout.metrics import rollout_metrics
-from agentopd.rollout.policy import EXPERT, Assignment, Generation, Policy, Request, Rollout
+from agentopd.rollout.policy import Assignment, Generation, Policy, Request, Rollout
 from agentopd.rollout.preflight import check_first_prompts
 from agentopd.rollout.scripted import ScriptedPolicy
 from agentopd.rollout.tasks import EnvConfig, TaskStream
 
 __all__ = [
-    "EXPERT",
     "Assignment",
     "EnvConfig",
     "Generation",

@@ -10,11 +10,11 @@ from agentopd.chat import Chat, Hint
 from agentopd.errors import ConfigError, EnvError, PolicyError, describe
 from agentopd.rollout.episode import Episode
 from agentopd.rollout.isolation import Isolated
-from agentopd.rollout.policy import EXPERT, Assignment, Generation, Policy, Request, Rollout
+from agentopd.rollout.policy import Assignment, Generation, Policy, Request, Rollout
 from agentopd.rollout.scripted import ScriptedPolicy
 from agentopd.rollout.session import Observed, Session
 from agentopd.settings.choice import nearest
-from agentopd.types import Failure, Trajectory
+from agentopd.types import EXPERT, Failure, Trajectory
 
 ENOUGH_TO_JUDGE = 16
 """Episodes that must have begun before a share of failures says anything."""
@@ -131,15 +131,12 @@ class _Collection:
         self._policies[slot.episode.assignment.actor].release([slot.episode.number])
 
     def _judge(self, last: bool) -> None:
-        """Stops when too large a share of the episodes that have begun failed; one alone never stops it."""
+        """Stops when too large a share of the episodes that have begun failed."""
         reasons = Counter(_line(t.failure) for t in self._done.values() if t.failure is not None)
-        failed, begun = reasons.total(), len(self._done) + len(self._living)
-        if failed > 1 and failed > self._settings.max_failures * begun and (last or begun >= ENOUGH_TO_JUDGE):
+        begun = len(self._done) + len(self._living)
+        if too_many := too_many_failures(reasons.total(), begun, self._settings.max_failures, last):
             reason, count = reasons.most_common(1)[0]
-            raise EnvError(
-                f"{failed} of {begun} episodes failed, more than rollout.max_failures={self._settings.max_failures:g} "
-                f"allows; {count} of them: {reason}"
-            )
+            raise EnvError(f"{too_many}; {count} of them: {reason}")
 
     def _act(self) -> None:
         """Lets every policy act for its episodes, and starts their environments' steps."""
@@ -154,6 +151,20 @@ class _Collection:
             for slot, generation in zip(slots, generations, strict=True):
                 action = slot.episode.take(generation, policy.version, seconds)
                 slot.thread.submit("step", partial(slot.session.step, action))
+
+
+def too_many_failures(failed: int, begun: int, allowed: float, last: bool = False) -> str | None:
+    """What is wrong where too large a share of the episodes that have begun failed; one alone is never too many.
+
+    Args:
+        failed: How many failed so far.
+        begun: How many have begun.
+        allowed: The share that may fail.
+        last: Whether all are over; until then a few that have begun say nothing.
+    """
+    if failed > 1 and failed > allowed * begun and (last or begun >= ENOUGH_TO_JUDGE):
+        return f"{failed} of {begun} episodes failed, more than rollout.max_failures={allowed:g} allows"
+    return None
 
 
 def _generations(actor: str, policy: Policy, requests: list[Request]) -> list[Generation]:

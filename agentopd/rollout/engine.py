@@ -142,8 +142,8 @@ class TransformersPolicy:
         logprob_B_V = processed(logits_B_V, self._settings)
         uniform_B = torch.tensor([row.uniform for row in rows], dtype=torch.float64, device=logits_B_V.device)
         token_B = draw(logprob_B_V, uniform_B)
-        taken_B = logprob_B_V.gather(1, token_B[:, None])[:, 0]
-        for row, token, logprob in zip(rows, token_B.tolist(), taken_B.tolist(), strict=True):
+        taken_logprob_B = logprob_B_V.gather(1, token_B[:, None])[:, 0]
+        for row, token, logprob in zip(rows, token_B.tolist(), taken_logprob_B.tolist(), strict=True):
             if not row.done:
                 row.add(token, logprob, self._ends)
 

@@ -11,10 +11,10 @@ import numpy as np
 from agentopd.chat import Action, Chat, Extension, Hint
 from agentopd.chat.conversation import without_oldest
 from agentopd.chat.hint import MissingFactsError
-from agentopd.rollout.policy import EXPERT, Assignment, Generation, Request, Rollout
+from agentopd.rollout.policy import Assignment, Generation, Request, Rollout
 from agentopd.rollout.segments import SegmentBuilder
 from agentopd.rollout.session import Observed
-from agentopd.types import Failure, Message, Outcome, Stop, Trajectory, Turn
+from agentopd.types import EXPERT, Failure, Message, Outcome, Stop, Trajectory, Turn
 
 TOO_LONG, UNTOLD = "too_long", "untold"
 """Kinds of failures: of an expert whose action no turn can hold; of an environment that does not tell what a hint names."""

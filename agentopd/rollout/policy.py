@@ -10,9 +10,6 @@ from transformers import PreTrainedModel
 from agentopd.settings.choice import Settings
 from agentopd.types import Key, Task
 
-EXPERT = "expert"
-"""The actor whose actions come from the environment itself."""
-
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -92,7 +92,7 @@ def _problem(teacher: Teacher, annotation: Annotation, trajectory: Trajectory) -
     if np.isinf(annotation.reward_S).any():
         turn = int(np.flatnonzero(np.isinf(annotation.reward_S))[0])
         return f"the reward of turn {turn} is infinite, or too large for float32 (3.4e38); scale it down, or give nan for none"
-    columns = {name: getattr(annotation, name) for name in ("index_N", "taken_N", "entropy_N")}
+    columns = {name: getattr(annotation, name) for name in ("index_N", "taken_logprob_N", "entropy_N")}
     for name, column in {**columns, **annotation.statistics}.items():
         if len(column) != rows:
             return f"{name} has {len(column)} entries and segment_N has {rows}"

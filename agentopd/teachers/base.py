@@ -144,7 +144,7 @@ def rowless(
         segment_N=np.zeros(0, dtype=np.int32),
         index_N=np.zeros(0, dtype=np.int32),
         block=Sampled(),
-        taken_N=nothing_N,
+        taken_logprob_N=nothing_N,
         entropy_N=nothing_N,
         reward_S=np.full(len(trajectory.turns), np.nan, dtype=np.float32) if reward_S is None else reward_S,
         skip_S=np.ones(len(trajectory.turns), dtype=np.bool_) if skip_S is None else skip_S,

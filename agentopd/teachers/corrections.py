@@ -8,7 +8,7 @@ from agentopd.chat import Chat
 from agentopd.chat.conversation import conversation
 from agentopd.errors import TeacherError
 from agentopd.teachers.base import rowless
-from agentopd.types import CONTEXT, Annotation, Segment, Trajectory, Turn
+from agentopd.types import CONTEXT, CORRECTED, Annotation, Segment, Trajectory, Turn
 
 
 def corrections(teacher: str, chat: Chat, trajectory: Trajectory, corrected_S: Sequence[str | None]) -> Annotation:
@@ -54,5 +54,5 @@ def _corrected(teacher: str, chat: Chat, trajectory: Trajectory, turn: Turn, act
         actor_T=np.where(acted_T, 0, CONTEXT).astype(np.int32),
         trainable_T=acted_T,
         logprob_T=np.zeros(len(acted_T), dtype=np.float32),
-        source="corrected",
+        source=CORRECTED,
     )

@@ -16,8 +16,9 @@ from agentopd.forward import hidden_states
 from agentopd.freezing import frozen
 from agentopd.models import Dtype, ModelConfig, NewModel, head_of, positions_of
 from agentopd.objective.chunked import statistics
+from agentopd.packing import batches, padded
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, tokens_of
-from agentopd.teachers.views import UnreadableError, batches, from_segments, own_view, problem, select
+from agentopd.teachers.views import UnreadableError, from_segments, own_view, problem, select
 from agentopd.types import Annotation, Bools, Dense, Floats, Trajectory, View
 from agentopd.where import Where
 
@@ -94,7 +95,7 @@ class _Reading:
 
     view: View
     hidden_N_H: torch.Tensor
-    taken_N: torch.Tensor
+    taken_logprob_N: torch.Tensor
     entropy_N: torch.Tensor
 
 
@@ -159,22 +160,19 @@ class LocalTeacher(Stateless):
         """One forward a view, in batches by length; the readings come in the order of ``views``."""
         readings: dict[int, _Reading] = {}
         for batch in batches([len(view.tokens_T) for view in views], self.max_tokens):
-            readings.update(zip(batch.tolist(), self._forward([views[i] for i in batch]), strict=True))
+            readings.update(zip(batch, self._forward([views[i] for i in batch]), strict=True))
         return [readings[i] for i in range(len(views))]
 
     @torch.no_grad()
     def _forward(self, views: Sequence[View]) -> list[_Reading]:
-        """Reads one batch, padded on the right: causal attention never looks at the padding."""
-        ids_B_T = np.zeros((len(views), max(len(view.tokens_T) for view in views)), dtype=np.int64)
-        for b, view in enumerate(views):
-            ids_B_T[b, : len(view.tokens_T)] = view.tokens_T
+        """Reads one batch."""
         counts = [len(view.position_A) for view in views]
         sample_N = np.repeat(np.arange(len(views)), counts)
         position_N = np.concatenate([view.position_A for view in views]).astype(np.int64)
-        tokens_B_T = torch.from_numpy(ids_B_T).to(self.model.device)
+        tokens_B_T = padded([view.tokens_T for view in views]).to(self.model.device)
         hidden_N_H = hidden_states(self.model, tokens_B_T)[sample_N, position_N - 1]
-        taken_N = tokens_B_T[sample_N, position_N]
-        logprob_N, entropy_N = statistics(hidden_N_H, self.heads[self.name], taken_N, self.temperature, CHUNK_ROWS)
+        token_N = tokens_B_T[sample_N, position_N]
+        logprob_N, entropy_N = statistics(hidden_N_H, self.heads[self.name], token_N, self.temperature, CHUNK_ROWS)
         if logprob_N.isnan().any():
             raise TeacherError(f"teacher {self.name!r}: its model gave NaN; try dtype: float32")
         columns = (torch.split(column, counts) for column in (hidden_N_H, logprob_N, entropy_N))
@@ -195,7 +193,7 @@ class LocalTeacher(Stateless):
             segment_N=segment_N,
             index_N=index_N,
             block=Dense(hidden_N_H, self.name),
-            taken_N=_column([reading.taken_N for reading in readings]),
+            taken_logprob_N=_column([reading.taken_logprob_N for reading in readings]),
             entropy_N=_column([reading.entropy_N for reading in readings]),
             reward_S=np.full(len(trajectory.turns), np.nan, dtype=np.float32),
             skip_S=skip_S,

@@ -11,7 +11,7 @@ from agentopd.chat import Chat, Hint
 from agentopd.chat.conversation import conversation, without_oldest
 from agentopd.chat.hint import MissingFactsError
 from agentopd.errors import TeacherError
-from agentopd.types import Bools, Ints, Message, Trajectory, View
+from agentopd.types import Bools, Message, Trajectory, View
 
 
 class UnreadableError(TeacherError):
@@ -115,23 +115,3 @@ def select(view: View, mask_A: Bools) -> View:
     position_A = view.position_A[mask_A]
     end = int(position_A.max(initial=-1)) + 1
     return View(view.tokens_T[:end], position_A, view.segment_A[mask_A], view.index_A[mask_A])
-
-
-def batches(lengths: list[int], max_tokens: int) -> list[Ints]:
-    """Cuts sequences into batches, longest first, so that no padded batch exceeds ``max_tokens``.
-
-    Args:
-        lengths: The length of each sequence; empty ones are left out.
-        max_tokens: The largest number of tokens in a batch, padding included. A longer sequence stands alone.
-
-    Returns:
-        Indices into ``lengths``, one array a batch.
-    """
-    order = np.argsort(-np.array(lengths, dtype=np.int64), kind="stable")
-    cut: list[list[int]] = []
-    for i in order[: sum(length > 0 for length in lengths)]:
-        if cut and (len(cut[-1]) + 1) * lengths[cut[-1][0]] <= max_tokens:
-            cut[-1].append(int(i))
-        else:
-            cut.append([int(i)])
-    return [np.array(batch, dtype=np.int32) for batch in cut]

@@ -7,19 +7,19 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat, Hint
-from agentopd.config import STUDENT, Config, changed
+from agentopd.config import Config, changed
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
 from agentopd.freezing import frozen, initial
 from agentopd.models import ModelConfig
 from agentopd.rollout import EnvConfig, Rollout, TaskStream, TransformersPolicy
-from agentopd.rollout.policy import EXPERT, Policy
+from agentopd.rollout.policy import Policy
 from agentopd.rollout.scripted import ScriptedPolicy
 from agentopd.teachers import Teacher, build_teachers
 from agentopd.training.folder import RunFolder
 from agentopd.training.river import River, Watch
 from agentopd.training.roles import used_teachers
-from agentopd.types import Task, Trajectory
+from agentopd.types import EXPERT, STUDENT, Task, Trajectory
 
 Load = Callable[[ModelConfig], PreTrainedModel]
 

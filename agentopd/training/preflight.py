@@ -10,12 +10,11 @@ from transformers import PreTrainedTokenizerBase
 from agentopd import env as environments
 from agentopd.adapters import adapted, is_adapter
 from agentopd.chat import Chat
-from agentopd.config import STUDENT, Config, Fit, Lora
+from agentopd.config import Config, Fit, Lora
 from agentopd.errors import ConfigError, under
 from agentopd.models import ModelConfig, head_of, load_tokenizer, outline_of, positions_of
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
-from agentopd.rollout.policy import EXPERT
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
 from agentopd.training.roles import (
     LOCAL,
@@ -27,6 +26,7 @@ from agentopd.training.roles import (
     stage_hint,
     used_teachers,
 )
+from agentopd.types import EXPERT, STUDENT
 
 
 def check_experts(config: Config) -> None:

@@ -16,17 +16,17 @@ from typing import Any, TypeAlias
 from transformers import PreTrainedModel
 
 from agentopd.chat import Chat
-from agentopd.config import STUDENT, Config
+from agentopd.config import Config
 from agentopd.errors import ConfigError
 from agentopd.objective.head import Head
 from agentopd.objective.spec import Objective, Source
 from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
-from agentopd.rollout.policy import EXPERT, Policy
+from agentopd.rollout.policy import Policy
 from agentopd.settings.choice import Clock, at
 from agentopd.teachers import Teacher, annotate
 from agentopd.training.pool import Pool
 from agentopd.training.roles import annotators
-from agentopd.types import Key, Record, Trajectory
+from agentopd.types import EXPERT, STUDENT, Key, Record, Trajectory
 
 Watch: TypeAlias = Callable[[str, int], AbstractContextManager[Callable[[Trajectory], None]]]
 """Opened with a title and a number of episodes, it takes each episode that ends: a display, for instance."""

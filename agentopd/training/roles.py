@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 
 from agentopd.chat import Hint
-from agentopd.config import STUDENT, Config
+from agentopd.config import Config
 from agentopd.errors import ConfigError, under
-from agentopd.objective.rows import CORRECTED
 from agentopd.objective.spec import Objective
-from agentopd.rollout.policy import EXPERT
 from agentopd.settings.choice import Choice
 from agentopd.teachers import Teacher
+from agentopd.types import CORRECTED, EXPERT, STUDENT
 from agentopd.where import Where
 
 LOCAL, PRIVILEGED = "local", "privileged"

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.adapters import is_wrapped
-from agentopd.config import STUDENT, Config
+from agentopd.config import Config
 from agentopd.config.shipped import load_recipe
 from agentopd.errors import ConfigError, TrainingError, describe
 from agentopd.evaluation import Panel
@@ -16,7 +16,7 @@ from agentopd.models import ModelConfig, load_model, load_tokenizer
 from agentopd.objective.spec import Objective
 from agentopd.records import RecordWriter
 from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
-from agentopd.rollout.policy import EXPERT, Policy
+from agentopd.rollout.policy import Policy
 from agentopd.training.arguments import arguments
 from agentopd.training.build import build_panel, build_policy, panel_size
 from agentopd.training.callbacks import MetricsFile, Progress
@@ -38,7 +38,7 @@ from agentopd.training.roles import named_teachers
 from agentopd.training.stages import student_of, teacher_of, tokenizer_of
 from agentopd.training.trainer import AgentOPDTrainer
 from agentopd.training.trial import try_own_parts
-from agentopd.types import Record
+from agentopd.types import EXPERT, STUDENT, Record
 from agentopd.viewer import write_report
 from agentopd.viewer.report import AFTER_PANEL as AFTER
 from agentopd.viewer.report import BEFORE_PANEL as BEFORE

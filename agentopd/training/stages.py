@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat, Hint
 from agentopd.chat.tokenizer import build_tokenizer
-from agentopd.config import STUDENT, Config, Fit, Stages, Train
+from agentopd.config import Config, Fit, Stages, Train
 from agentopd.config.shipped import load_recipe
 from agentopd.errors import ConfigError, under
 from agentopd.models import ModelConfig, load_model, load_tokenizer, new_model, positions_of
@@ -25,7 +25,7 @@ from agentopd.training.hinted import partly_hinted
 from agentopd.training.roles import stage_hint
 from agentopd.training.traces import Say, corpus, traces
 from agentopd.training.trainer import AgentOPDTrainer
-from agentopd.types import Trajectory
+from agentopd.types import STUDENT, Trajectory
 
 
 def tokenizer_of(config: Config, say: Say) -> PreTrainedTokenizerBase:

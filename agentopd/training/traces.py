@@ -11,13 +11,13 @@ from functools import partial
 from agentopd.chat import Chat
 from agentopd.config import Config
 from agentopd.errors import ConfigError, EnvError
-from agentopd.rollout import EXPERT, Rollout, TaskStream, assign, collect
-from agentopd.rollout.collect import ENOUGH_TO_JUDGE
+from agentopd.rollout import Rollout, TaskStream, assign, collect
+from agentopd.rollout.collect import too_many_failures
 from agentopd.rollout.episode import TOO_LONG
 from agentopd.rollout.isolation import Isolated
 from agentopd.rollout.session import Observed, Session
 from agentopd.training.display import Meter, watch
-from agentopd.types import Failure, Task, Trajectory
+from agentopd.types import EXPERT, Failure, Task, Trajectory
 
 Say = Callable[[str], None]
 SPLIT = "stages"
@@ -93,12 +93,11 @@ class _Spoken:
 
 
 def _judge_failures(begun: Sequence[_Spoken], allowed: float) -> None:
-    """As in :func:`collect`, one failure alone never ends a run, and too large a share of them does so early."""
     failed = [episode for episode in begun if episode.failure]
-    if len(failed) > 1 and len(failed) > allowed * len(begun) and len(begun) >= ENOUGH_TO_JUDGE:
+    if too_many := too_many_failures(len(failed), len(begun), allowed):
         raise EnvError(
-            f"tokenizer: {len(failed)} of {len(begun)} episodes failed, more than rollout.max_failures={allowed:g} allows; the "
-            f"first: {failed[0].failure}; agentopd.testing.check_text_env shows what is wrong with an environment"
+            f"tokenizer: {too_many}; the first: {failed[0].failure}; agentopd.testing.check_text_env shows what is wrong with an "
+            "environment"
         )
 
 

@@ -20,13 +20,12 @@ from transformers import (
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from agentopd.adapters import is_wrapped, merged
-from agentopd.config import STUDENT, Config
+from agentopd.config import Config
 from agentopd.errors import ConfigError, TrainingError
 from agentopd.evaluation import Panel
 from agentopd.freezing import AdapterOff
 from agentopd.models import load_model
 from agentopd.objective import Batch, Prepared
-from agentopd.rollout.policy import EXPERT
 from agentopd.training.arguments import AgentOPDConfig, settled
 from agentopd.training.build import Load, build_panel, build_river, panel_size, with_env
 from agentopd.training.card import TAGS, card
@@ -47,7 +46,7 @@ from agentopd.training.given import (
 from agentopd.training.learner import Learner, save_batch
 from agentopd.training.recorder import Recorder
 from agentopd.training.river import Drawn, Watch, unwatched
-from agentopd.types import Record, Trajectory
+from agentopd.types import EXPERT, STUDENT, Record, Trajectory
 
 PATIENCE = 20
 """Steps from the first on that may pass without a row to train. Where there are rows, a reward that never differs is bad luck."""

@@ -12,14 +12,14 @@ from agentopd.objective import Head, LiveColumns, Objective, Rows, cut, loss, pr
 from agentopd.objective.columns import Reals
 from agentopd.objective.contract import PartError, is_own
 from agentopd.objective.prepare import IDLE
-from agentopd.objective.rows import CORRECTED
 from agentopd.rollout import TaskStream
-from agentopd.rollout.policy import EXPERT
 from agentopd.settings.choice import Clock
 from agentopd.teachers import rowless
 from agentopd.training.roles import MODELS, used_teachers
 from agentopd.types import (
     CONTEXT,
+    CORRECTED,
+    EXPERT,
     Annotation,
     Dense,
     Ints,
@@ -161,14 +161,14 @@ def _distributions(
     (segment,), turns = trajectory.segments, len(trajectory.turns)
     index_N = np.flatnonzero(segment.turn_T >= 0).astype(np.int32)
     hidden_N_H = torch.randn(len(index_N), HIDDEN, generator=random)
-    taken_N = torch.from_numpy(segment.tokens_T[index_N].astype(np.int64))
-    logprob_N, entropy_N = statistics(hidden_N_H, head, taken_N, temperature, CHUNK_ROWS)
+    token_N = torch.from_numpy(segment.tokens_T[index_N].astype(np.int64))
+    logprob_N, entropy_N = statistics(hidden_N_H, head, token_N, temperature, CHUNK_ROWS)
     return Annotation(
         name,
         segment_N=np.zeros_like(index_N),
         index_N=index_N,
         block=Dense(hidden_N_H, name),
-        taken_N=logprob_N.numpy(),
+        taken_logprob_N=logprob_N.numpy(),
         entropy_N=entropy_N.numpy(),
         reward_S=np.full(turns, np.nan, np.float32),
         skip_S=np.zeros(turns, np.bool_),

@@ -14,9 +14,8 @@ from agentopd.chat import Action, Chat
 from agentopd.chat.guard import Guard
 from agentopd.chat.thinking import THOUGHT_CLOSE, THOUGHT_OPEN
 from agentopd.rollout import Assignment, Rollout, collect
-from agentopd.rollout.policy import EXPERT
 from agentopd.tooling.action import parse_action, render_action
-from agentopd.types import Key, Message, Task, ToolCall
+from agentopd.types import EXPERT, Key, Message, Task, ToolCall
 
 ASK: list[Message] = [{"role": "system", "content": "Shop well."}, {"role": "user", "content": "Price of a pear?"}]
 HOSTILE = [

@@ -210,6 +210,18 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
+class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the numbers that the host reads from a tensor, for each of which it would wait for a device."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero)
+        return func(*args, **(kwargs or {}))
+
+
 def number_of_turn(rows: Rows, teacher: TeacherColumns | None, *, base: float = 1.0) -> NDArray[np.float64]:
     """A user's weight."""
     return base + rows.turn_A.astype(np.float64)

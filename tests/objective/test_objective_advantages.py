@@ -42,7 +42,7 @@ def test_outcome_is_the_total_reward_at_every_token() -> None:
 
 def test_log_ratio_is_local_unless_discounted() -> None:
     rows = Rows.of([record(episode([2, 1]), Saying())])
-    ratio = rows.teachers["teacher"].taken_A - rows.logprob_A
+    ratio = rows.teachers["teacher"].taken_logprob_A - rows.logprob_A
     local = advantages([*rows.records])
     np.testing.assert_allclose(local, ratio)
     whole = advantages([*rows.records], gamma=1.0)
@@ -73,7 +73,7 @@ def test_rows_that_the_reward_does_not_cover_add_zero_to_the_return() -> None:
 def test_log_ratio_of_other_actors_adds_zero() -> None:
     trajectory = episode([1, 1, 1], acted_by={1: "expert"})
     rows = Rows.of([record(trajectory, Saying())])
-    ratio = rows.teachers["teacher"].taken_A - rows.logprob_A
+    ratio = rows.teachers["teacher"].taken_logprob_A - rows.logprob_A
     found = advantages([*rows.records], gamma=1.0)
     np.testing.assert_allclose(found, [ratio[0] + ratio[2], 0.0, ratio[2]])
 
@@ -160,7 +160,7 @@ def test_advantage_sum_adds_the_group_normalised_outcome() -> None:
     }
     objective = method(sampler={"per_task": 2}, estimator="score_function", coupling=coupling)
     rows = Rows.of(records)
-    ratio = rows.teachers["teacher"].taken_A - rows.logprob_A
+    ratio = rows.teachers["teacher"].taken_logprob_A - rows.logprob_A
     reinforced = np.array([-1.0, -1.0, 1.0, 1.0]) * 0.5 / (0.5 + 1e-6)
     for step, strength in ((0, 1.0), (9, 3.0)):
         found = prepare(objective, rows, Clock(step, 10)).terms[0].advantage_A
@@ -173,7 +173,7 @@ def test_advantage_sum_takes_a_teachers_reward_too() -> None:
     objective = method(estimator="score_function", coupling=coupling)
     assert objective.teachers() == {"teacher", "judge"}
     rows = Rows.of([record(episode([1, 1]), *said)])
-    ratio = rows.teachers["teacher"].taken_A - rows.logprob_A
+    ratio = rows.teachers["teacher"].taken_logprob_A - rows.logprob_A
     np.testing.assert_allclose(prepare(objective, rows, Clock(0, 1)).terms[0].advantage_A, ratio + np.array([5.0, 3.0]))
 
 
@@ -183,7 +183,7 @@ def test_which_log_probability_is_explicit() -> None:
     objective = method(estimator={"kind": "score_function", "logprobs": "recomputed"})
     assert objective.needs_live
     term = prepare(objective, rows.with_live(live), Clock(0, 1)).terms[0]
-    np.testing.assert_allclose(term.advantage_A, rows.teachers["teacher"].taken_A - live.logprob_A)
+    np.testing.assert_allclose(term.advantage_A, rows.teachers["teacher"].taken_logprob_A - live.logprob_A)
     np.testing.assert_allclose(term.old_A, live.logprob_A)
     with pytest.raises(ValueError, match="needs the live pass"):
         prepare(objective, rows, Clock(0, 1))
@@ -191,7 +191,7 @@ def test_which_log_probability_is_explicit() -> None:
 
 def test_an_infinite_log_ratio_is_refused() -> None:
     rows = Rows.of([record(episode([2]), Saying())])
-    rows.teachers["teacher"].taken_A[0] = -np.inf
+    rows.teachers["teacher"].taken_logprob_A[0] = -np.inf
     with pytest.raises(
         ValueError, match=r"finite log-probabilities of the taken tokens from teacher 'teacher'.*1 of 2 rows"
     ):

@@ -12,7 +12,7 @@ from objective_cases import Saying, Student, episode, method, prepared, record, 
 from torch import Tensor
 
 from agentopd.objective import Batch, chunked, cut, loss
-from agentopd.objective.batch import Layout
+from agentopd.packing import Layout
 from agentopd.types import Dense, Record, Sparse
 
 HEADS = teacher_heads("one", "two")

@@ -9,8 +9,8 @@ import torch
 from objective_cases import Saying, episode, method, prepared, record
 
 from agentopd.objective import Batch, Prepared, cut
-from agentopd.objective.batch import Layout
 from agentopd.objective.divergences import FLOOR
+from agentopd.packing import Layout
 from agentopd.types import Dense, Record
 
 SFT: dict[str, Any] = {"target": {"kind": "taken"}}
@@ -35,7 +35,7 @@ def check(ready: Prepared, batches: list[Batch]) -> None:
             assert inputs == segment.tokens_T[:index].tolist()
             if batch.position_ids_B_T is not None:
                 assert batch.position_ids_B_T[sample, start : position + 1].tolist() == list(range(index))
-            assert int(batch.taken_A[a]) == segment.tokens_T[index]
+            assert int(batch.token_A[a]) == segment.tokens_T[index]
             for term, whole in zip(batch.terms, ready.terms, strict=True):
                 assert float(term.coef_A[a]) == whole.coef_A[row]
 

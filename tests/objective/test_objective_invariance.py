@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from agentopd.objective import Batch, Head, Prepared, Rows, chunked, cut, loss, prepare
-from agentopd.objective.batch import Layout
 from agentopd.objective.live import live_columns
+from agentopd.packing import Layout
 from agentopd.settings.choice import Clock
 
 HEADS = teacher_heads("dense", "sparse")

@@ -12,6 +12,7 @@ from objective_cases import (
     Saying,
     Student,
     V,
+    Waits,
     block_of,
     episode,
     method,
@@ -60,7 +61,7 @@ def test_analytic_loss_and_gradient_equal_full_logits(kind: str) -> None:
 def test_taken_is_the_negative_log_likelihood() -> None:
     student, ready = Student.new(), prepared(method(target={"kind": "taken"}), records_of())
     (batch,) = cut(ready, 10**6)
-    expected = torch.nn.functional.cross_entropy(student.head.logits(student.hidden(batch)), batch.taken_A)
+    expected = torch.nn.functional.cross_entropy(student.head.logits(student.hidden(batch)), batch.token_A)
     torch.testing.assert_close(student.loss(ready, {}).loss, expected)
 
 
@@ -138,6 +139,20 @@ def test_no_full_logits_of_student_or_teachers() -> None:
     assert largest.size <= max(8 * (V + 1), 150 * H)
 
 
+@pytest.mark.parametrize(("support", "each"), [("full", 1), ("top_k", 0)])
+def test_no_chunk_waits_for_a_device_but_once_for_a_closed_form(support: str, each: int) -> None:
+    said = (Saying(), Saying("other", "sparse"))
+    terms = [{"support": support}, {"name": "sparse", "target": {"name": "other"}, "support": "top_k"}]
+    ready, counts = prepared(method(terms=terms), records_of(*said)), []
+    (batch,) = cut(ready, 1000)
+    student = Student.new()
+    for chunk_rows in (1, 1000):
+        with Waits() as waits:
+            loss(student.hidden(batch), student.head, HEADS, batch, 1.0, chunk_rows)
+        counts.append(waits.count)
+    assert counts[0] - counts[1] == each * (len(batch.row_A) - 1)
+
+
 # Invariants.
 
 
@@ -155,7 +170,7 @@ def test_invariant_2_only_trainable_tokens_receive_gradient_from_the_teacher() -
             changed = replace(
                 first,
                 block=Dense(hidden_N_H, "teacher"),
-                taken_N=first.taken_N - noise * free,
+                taken_logprob_N=first.taken_logprob_N - noise * free,
                 entropy_N=first.entropy_N + noise * free,
             )
             perturbed_rows.append(int(free.sum()))
@@ -276,8 +291,8 @@ def test_a_masked_token_outside_a_term_does_not_poison_it() -> None:
     student, (batch,) = Student.new(), cut(ready, 10**6)
     head = Head(student.head.weight_V_H, torch.zeros(V).double())
     assert head.bias_V is not None
-    outside = set(batch.taken_A[batch.terms[0].coef_A != 0].tolist()) - set(
-        batch.taken_A[batch.terms[1].coef_A != 0].tolist()
+    outside = set(batch.token_A[batch.terms[0].coef_A != 0].tolist()) - set(
+        batch.token_A[batch.terms[1].coef_A != 0].tolist()
     )
     head.bias_V[list(outside)] = -torch.inf
     hidden = student.hidden(batch).detach().requires_grad_()

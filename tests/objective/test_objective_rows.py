@@ -91,7 +91,7 @@ def test_skips_rewards_and_silence_of_a_teacher() -> None:
     teacher = rows.teachers["teacher"]
     assert teacher.covered_A.tolist() == [True, True, False, True, True, False]
     assert teacher.entry_A.tolist() == [0, 1, -1, 3, 4, -1]
-    assert np.isnan(teacher.taken_A).tolist() == [False, False, True, False, False, True]
+    assert np.isnan(teacher.taken_logprob_A).tolist() == [False, False, True, False, False, True]
     # the reward stands on the turn's last row; a skip wins over a reward
     assert teacher.reward_A.tolist() == [0.0, 0.5, 0.0, 0.0, 2.0, 0.0]
     # a reward reaches the turns before it, and a turn without one still belongs to the rewarded episode

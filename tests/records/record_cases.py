@@ -114,7 +114,7 @@ def annotations(draw: st.DrawFn, turn_count: int) -> Annotation:
         segment_N=draw(ints(n)),
         index_N=draw(ints(n)),
         block=draw(blocks(n)),
-        taken_N=draw(floats(n)),
+        taken_logprob_N=draw(floats(n)),
         entropy_N=draw(floats(n)),
         reward_S=draw(floats(turn_count)),
         skip_S=draw(bools(turn_count)),

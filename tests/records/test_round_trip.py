@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from agentopd import records
 from agentopd.errors import RecordError
+from agentopd.records.encoding import to_table
 from agentopd.records.plain import escape, from_json, to_json, unescape
 from agentopd.types import Dense, Key, Record, Sparse, ToolCall
 
@@ -38,7 +39,7 @@ def test_invariant_7_a_record_read_back_equals_the_one_written(data: st.DataObje
 def test_equality_sees_every_kind_of_difference(tmp_path: Path) -> None:
     record = cases.plain_record(0, 0)
     annotation = record.annotations[0]
-    statistics = {"margin": annotation.taken_N}
+    statistics = {"margin": annotation.taken_logprob_N}
     record = replace(record, annotations=(replace(annotation, statistics=statistics),))
     records.RecordWriter(tmp_path).write(0, [record])
     (read,) = records.open(tmp_path)
@@ -86,10 +87,16 @@ def test_a_dense_block_is_refused_and_thin_named(tmp_path: Path) -> None:
     assert records.open(tmp_path).steps == ()
 
 
+def test_a_field_that_types_call_otherwise_keeps_its_name_in_files() -> None:
+    record = cases.plain_record(0, 0)
+    (annotations,) = to_table([record])["annotations"].to_pylist()
+    assert annotations[0]["taken_N"] == record.annotations[0].taken_logprob_N.tolist()
+
+
 def test_an_array_of_another_type_is_refused(tmp_path: Path) -> None:
     record = cases.plain_record(0, 0)
-    wide = replace(record.annotations[0], taken_N=np.zeros(2))  # type: ignore[arg-type]
-    with pytest.raises(RecordError, match="taken_N is float64; make it float32"):
+    wide = replace(record.annotations[0], taken_logprob_N=np.zeros(2))  # type: ignore[arg-type]
+    with pytest.raises(RecordError, match="taken_logprob_N is float64; make it float32"):
         records.RecordWriter(tmp_path).write(0, [Record(record.trajectory, (wide,))])
 
 

@@ -29,7 +29,7 @@ def test_sampled_keeps_what_every_annotation_carries() -> None:
     record = _dense(torch.zeros(2, 3))
     (thinned,) = thin(record).annotations
     assert thinned.block == Sampled()
-    np.testing.assert_array_equal(thinned.taken_N, record.annotations[0].taken_N)
+    np.testing.assert_array_equal(thinned.taken_logprob_N, record.annotations[0].taken_logprob_N)
 
 
 def test_sparse_by_hand() -> None:

@@ -39,7 +39,7 @@ def forked() -> Record:
         record.annotations[0],
         segment_N=np.array([0, 0, 1, 2], np.int32),
         index_N=np.array([1, 3, 2, 0], np.int32),
-        taken_N=np.array([-0.25, -0.75, -1.5, -9], np.float32),
+        taken_logprob_N=np.array([-0.25, -0.75, -1.5, -9], np.float32),
     )
     return Record(replace(record.trajectory, segments=segments), (annotation,))
 

@@ -12,6 +12,7 @@ from rollout_ladder import CLIMB, LADDER, ROOMY, assignments, chat, play, studen
 from agentopd.env import TextSpace
 from agentopd.errors import ConfigError, EnvError, PolicyError
 from agentopd.rollout import Assignment, Request, Rollout, ScriptedPolicy, collect, rollout_metrics
+from agentopd.rollout.collect import too_many_failures
 from agentopd.rollout.session import Session
 from agentopd.tooling import call
 from agentopd.types import Failure, Task
@@ -183,6 +184,16 @@ def test_invariant_9_past_a_share_of_failures_the_run_stops_with_the_reason() ->
         collect(mixed, student(*[CLIMB] * 5), chat(), ROOMY)
     tolerant = ROOMY.model_copy(update={"max_failures": 0.5})
     assert len(collect(mixed, student(*[CLIMB] * 5), chat(), tolerant)) == 6
+
+
+@pytest.mark.parametrize(
+    ("failed", "begun", "last", "too_many"),
+    [(1, 1, True, False), (2, 4, True, True), (2, 4, False, False), (4, 16, False, True), (3, 16, True, False)],
+)
+def test_too_many_failures_are_more_than_one_and_than_a_share_of_enough(
+    failed: int, begun: int, last: bool, too_many: bool
+) -> None:
+    assert bool(too_many_failures(failed, begun, 0.2, last)) == too_many
 
 
 def test_a_broken_policy_is_not_one_bad_episode() -> None:

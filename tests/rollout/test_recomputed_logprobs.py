@@ -82,8 +82,8 @@ def test_behaviour_logprobs_are_those_the_learner_recomputes(architecture: str, 
     position_A = torch.tensor([position for _, positions, _ in rows for position in positions])
     with torch.no_grad():
         hidden_A_H = hidden_states(model, padded_B_T)[sample_A, position_A - 1]
-        taken_A = padded_B_T[sample_A, position_A]
-        recomputed_A, _ = statistics(hidden_A_H, head_of(model), taken_A, TEMPERATURE)
+        token_A = padded_B_T[sample_A, position_A]
+        recomputed_A, _ = statistics(hidden_A_H, head_of(model), token_A, TEMPERATURE)
         with model.disable_adapter():  # type: ignore[operator]
             without = hidden_states(model, padded_B_T)[sample_A, position_A - 1]
     assert not torch.allclose(hidden_A_H, without, atol=0.1)

@@ -107,7 +107,7 @@ def test_behaviour_logprobs_of_trajectories_equal_one_forward() -> None:
         tokens_1_T = torch.from_numpy(segment.tokens_T.astype(np.int64))[None]
         with torch.no_grad():
             logprob_T_V = torch.log_softmax(model()(tokens_1_T, use_cache=False).logits[0], dim=-1)
-        taken_T = logprob_T_V[:-1].gather(1, tokens_1_T[0, 1:, None])[:, 0].numpy()
+        taken_logprob_T = logprob_T_V[:-1].gather(1, tokens_1_T[0, 1:, None])[:, 0].numpy()
         action_T = segment.trainable_T[1:]
         assert action_T.sum() == sum(turn.stop - turn.start for turn in trajectory.turns)
-        np.testing.assert_allclose(segment.logprob_T[1:][action_T], taken_T[action_T], atol=1e-4)
+        np.testing.assert_allclose(segment.logprob_T[1:][action_T], taken_logprob_T[action_T], atol=1e-4)

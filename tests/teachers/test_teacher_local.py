@@ -64,7 +64,7 @@ def test_taken_entropy_and_logits_equal_a_plain_forward(temperature: float) -> N
             torch.testing.assert_close(logits_N_V[n], want_V, rtol=0, atol=1e-10)
             logprob_V = torch.log_softmax(want_V / temperature, -1)
             token = int(trajectory.segments[segment].tokens_T[index])
-            assert said.taken_N[n] == pytest.approx(float(logprob_V[token]), abs=1e-5)
+            assert said.taken_logprob_N[n] == pytest.approx(float(logprob_V[token]), abs=1e-5)
             assert said.entropy_N[n] == pytest.approx(float(-(logprob_V.exp() * logprob_V).sum()), abs=1e-5)
         assert not said.skip_S.any()
         assert np.isnan(said.reward_S).all()
@@ -80,7 +80,9 @@ def test_batching_and_order_change_nothing(
     cut = teacher_of(model, max_tokens=max_tokens).annotate([EPISODES[i] for i in order])
     for i, said in zip(order, cut, strict=True):
         torch.testing.assert_close(hidden_of(said), hidden_of(whole[i]), rtol=0, atol=atol)
-        np.testing.assert_allclose(said.taken_N, whole[i].taken_N, rtol=0, atol=1e-4 if model is MODEL else 1e-6)
+        np.testing.assert_allclose(
+            said.taken_logprob_N, whole[i].taken_logprob_N, rtol=0, atol=1e-4 if model is MODEL else 1e-6
+        )
         assert said.index_N.tolist() == whole[i].index_N.tolist()
 
 
@@ -104,7 +106,7 @@ def test_rows_of_other_turns_are_not_in_the_block() -> None:
         *((1, i) for i in (4, 5)),
     ]
     assert said.skip_S.tolist() == [False, True, False]
-    assert len(hidden_of(said)) == len(said.taken_N) == len(said.entropy_N) == 6
+    assert len(hidden_of(said)) == len(said.taken_logprob_N) == len(said.entropy_N) == 6
 
 
 def test_where_selects_by_actor_and_source() -> None:
@@ -118,7 +120,7 @@ def test_where_selects_by_actor_and_source() -> None:
 
 def test_a_failed_episode_gets_an_empty_annotation() -> None:
     said = teacher_of(MODEL).annotate(EPISODES)[2]
-    assert len(said.segment_N) == len(said.taken_N) == len(hidden_of(said)) == 0
+    assert len(said.segment_N) == len(said.taken_logprob_N) == len(hidden_of(said)) == 0
     assert hidden_of(said).shape == (0, 16)
     assert said.skip_S.all()
 
@@ -130,7 +132,7 @@ def test_no_trajectories_give_no_annotations() -> None:
 def test_teacher_equal_to_student_repeats_the_behaviour_logprobs() -> None:
     trajectory = acted_by(EXACT, "...0000..111.22", temperature=0.8, seed=11)
     said = teacher_of(EXACT, t=0.8).annotate([trajectory])[0]
-    np.testing.assert_allclose(said.taken_N, trajectory.segments[0].logprob_T[said.index_N], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(said.taken_logprob_N, trajectory.segments[0].logprob_T[said.index_N], rtol=0, atol=1e-6)
 
 
 def test_invariant_8_a_view_with_privileged_context_only_moves_the_positions() -> None:
@@ -152,7 +154,7 @@ def test_invariant_8_a_view_with_privileged_context_only_moves_the_positions() -
         with torch.no_grad():
             logits_V = EXACT(torch.from_numpy(ids_T[None]).long()).logits[0, len(hint) + index - 1]
         taken = torch.log_softmax(logits_V, -1)[int(trajectory.segments[segment].tokens_T[index])]
-        assert said.taken_N[n] == pytest.approx(float(taken), abs=1e-5)
+        assert said.taken_logprob_N[n] == pytest.approx(float(taken), abs=1e-5)
     for tokens, segment_after in zip(before, trajectory.segments, strict=True):
         np.testing.assert_array_equal(tokens, segment_after.tokens_T)
 

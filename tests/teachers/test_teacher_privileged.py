@@ -107,8 +107,8 @@ def test_it_is_the_students_weights_without_the_adapter_behind_the_hint() -> Non
     assert isinstance(annotation.block, Dense)
     torch.testing.assert_close(annotation.block.hidden_N_H, hidden_T_H[view.position_A - 1], rtol=1e-5, atol=1e-5)
     logprob_A_V = head_of(base).logits(hidden_T_H[view.position_A - 1]).log_softmax(-1)
-    taken_A = logprob_A_V[range(len(view.position_A)), view.tokens_T[view.position_A]]
-    np.testing.assert_allclose(annotation.taken_N, taken_A.detach().numpy(), rtol=1e-4, atol=1e-4)
+    taken_logprob_A = logprob_A_V[range(len(view.position_A)), view.tokens_T[view.position_A]]
+    np.testing.assert_allclose(annotation.taken_logprob_N, taken_logprob_A.detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_the_adapter_stays_on_and_trainable_for_the_student() -> None:
@@ -154,7 +154,7 @@ def test_without_an_adapter_it_is_a_copy_that_training_does_not_reach() -> None:
         for parameter in student.parameters():
             parameter.add_(1.0)
     [after] = mentor.annotate([trajectory])
-    np.testing.assert_array_equal(before.taken_N, after.taken_N)
+    np.testing.assert_array_equal(before.taken_logprob_N, after.taken_logprob_N)
     assert head_of(student).weight_V_H.requires_grad
 
 
@@ -200,9 +200,9 @@ def test_one_episode_that_it_cannot_read_is_skipped_and_told(caplog: pytest.LogC
     told, untold = play(2)
     alone = teacher(small(0)).annotate([told])[0]
     beside, skipped = teacher(small(0)).annotate([told, replace(untold, privileged={})])
-    np.testing.assert_array_equal(beside.taken_N, alone.taken_N)
+    np.testing.assert_array_equal(beside.taken_logprob_N, alone.taken_logprob_N)
     assert skipped.skip_S.all()
-    assert not len(skipped.taken_N)
+    assert not len(skipped.taken_logprob_N)
     [said] = caplog.messages
     assert said.startswith("teacher 'mentor', trajectory run/0/1/0: hint=")
     assert said.endswith("; the episode is skipped")

@@ -41,7 +41,7 @@ def test_teachers_mix_turn_by_turn_on_one_trajectory() -> None:
     own = (rows.trajectory_A == 0) & (rows.source_A == "fresh")
     assert rows.turn_A[own].tolist() == [0, 0, 1, 1, 2, 2]
     assert rows.teachers["logits"].covered_A[own].tolist() == [True, True, False, False, True, True]
-    assert np.isnan(rows.teachers["logits"].taken_A[own]).tolist() == [False, False, True, True, False, False]
+    assert np.isnan(rows.teachers["logits"].taken_logprob_A[own]).tolist() == [False, False, True, True, False, False]
     assert rows.teachers["judge"].rewarded_A[own].all()
     assert rows.teachers["judge"].reward_A[own].tolist() == [0.0, 0.0, 0.0, 0.5, 0.0, 1.0]
     corrected = rows.source_A == "corrected"
@@ -88,11 +88,13 @@ class Misbehaving(Stateless):
         faulty: dict[str, Annotation] = {
             "sign": replace(good, teacher="somebody"),
             "turns": replace(good, skip_S=np.zeros(9, np.bool_)),
-            "rows": replace(good, taken_N=two),
-            "place": replace(good, segment_N=at_0, index_N=at_1, taken_N=row, entropy_N=row),
+            "rows": replace(good, taken_logprob_N=two),
+            "place": replace(good, segment_N=at_0, index_N=at_1, taken_logprob_N=row, entropy_N=row),
             "head": replace(good, block=Dense(torch.zeros(0, 4), "nowhere")),
             "block": replace(good, block=Sparse(np.zeros((2, 3), np.int32), np.zeros((2, 3), np.float32), two)),
-            "twice": replace(good, segment_N=at_0.repeat(2), index_N=at_2.repeat(2), taken_N=two, entropy_N=two),
+            "twice": replace(
+                good, segment_N=at_0.repeat(2), index_N=at_2.repeat(2), taken_logprob_N=two, entropy_N=two
+            ),
         }
         return faulty.get(self.fault, good)
 
@@ -108,7 +110,7 @@ def misbehaving(context: TeacherContext, *, fault: str) -> Teacher:
         ("count", "'odd' returned 0 annotations for 1"),
         ("sign", "'odd', trajectory test/0/0/0: .*somebody"),
         ("turns", "skip_S has 9 entries for 2 turns"),
-        ("rows", "taken_N has 2 entries"),
+        ("rows", "taken_logprob_N has 2 entries"),
         ("head", r"names the head 'nowhere'; the teacher has: none"),
         ("block", "its block has 2 rows and segment_N has 0"),
         ("twice", "two of its rows are the same action token"),

@@ -29,7 +29,7 @@ def test_reward_repeats_the_step_rewards() -> None:
     assert said.reward_S.tolist() == [1.0, 0.0, -2.0]
     assert not said.skip_S.any()
     assert isinstance(said.block, Sampled)
-    assert len(said.taken_N) == 0
+    assert len(said.taken_logprob_N) == 0
     assert not teacher.corrects
 
 

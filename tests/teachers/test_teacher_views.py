@@ -2,11 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from teacher_cases import episode
 
-from agentopd.teachers.views import batches, own_view, problem, select
+from agentopd.teachers.views import own_view, problem, select
 from agentopd.types import View
 
 
@@ -41,15 +39,3 @@ def test_invariant_1_a_view_never_reencodes_an_action() -> None:
     tokens = view.tokens_T.copy()
     tokens[3] += 1
     assert "never re-encode" in str(problem(replace(view, tokens_T=tokens), trajectory))
-
-
-@given(st.lists(st.integers(0, 50)), st.integers(1, 200))
-def test_batches_hold_every_sequence_once_within_the_budget(lengths: list[int], max_tokens: int) -> None:
-    cut = batches(lengths, max_tokens)
-    assert sorted(int(i) for batch in cut for i in batch) == [i for i, length in enumerate(lengths) if length]
-    for batch in cut:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= max_tokens
-
-
-def test_batches_are_as_few_as_their_order_allows() -> None:
-    assert [batch.tolist() for batch in batches([3, 9, 4, 2], 10)] == [[1], [2, 0], [3]]

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from agentopd.objective import Rows
-from agentopd.objective.rows import CORRECTED
 from agentopd.training.depths import depth_metrics
-from agentopd.types import Key, Outcome, Record, Segment, Task, Trajectory, Turn
+from agentopd.types import CORRECTED, Key, Outcome, Record, Segment, Task, Trajectory, Turn
 
 
 def _episode(sizes: list[int], bad: set[int]) -> Trajectory:

@@ -41,7 +41,7 @@ def test_invariant_8_nothing_privileged_reaches_the_students_tokens(
         texts += [message["content"] for message in record.trajectory.opening]
         assert not any(MARK in text for text in texts)
         [annotation] = record.annotations
-        assert len(annotation.taken_N) == sum(int((s.turn_T >= 0).sum()) for s in record.trajectory.segments)
+        assert len(annotation.taken_logprob_N) == sum(int((s.turn_T >= 0).sum()) for s in record.trajectory.segments)
     assert {"student_before", "student_after", "teacher"} <= cases.panels(tmp_path / "run").keys()
 
 

@@ -146,6 +146,13 @@ def test_an_expert_that_never_succeeds_is_refused(config: Config, ends: str) -> 
         _judged(config)
 
 
+def test_a_corpus_of_failures_is_refused() -> None:
+    with pytest.raises(
+        EnvError, match=r"tokenizer: .* more than rollout\.max_failures=0\.2 allows; .*the shop is closed"
+    ):
+        traces.corpus(errands(breaks=1.0), say)
+
+
 def test_traces_that_all_failed_are_refused() -> None:
     with pytest.raises(EnvError, match=r"more than rollout\.max_failures=0\.2"):
         _judged(errands(breaks=1.0))

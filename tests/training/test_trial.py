@@ -121,7 +121,7 @@ def watchful(rows: Rows, teacher: TeacherColumns | None) -> Column:
     won = rows.episodes.success_B[rows.trajectory_A]
     total_A = rows.episodes.reward_B[rows.trajectory_A] / rows.episodes.reward_B.std()
     if teacher is not None:
-        assert (teacher.taken_A < 0).all()
+        assert (teacher.taken_logprob_A < 0).all()
         assert ((teacher.entropy_A > 0) & (teacher.entropy_A < np.log(VOCABULARY))).all()
     return np.where(won, total_A, 1.0)
 
@@ -144,7 +144,7 @@ def test_the_made_up_rows_reach_the_parts_of_every_method(
 
 @needs_live
 def agreement(rows: Rows, teacher: TeacherColumns) -> Column:
-    column: Column = np.exp(-np.abs(teacher.taken_A - rows.live.logprob_A))
+    column: Column = np.exp(-np.abs(teacher.taken_logprob_A - rows.live.logprob_A))
     return column
 
 
