@@ -72,7 +72,7 @@ def until_mistake(
     if teacher is None:
         raise ValueError("weight 'until_mistake' needs a term whose target is a teacher's distribution")
     group_A = rows.trajectory_A if within == "episode" else rows.turn_id_A
-    mistake_A = teacher.taken_A < math.log(probability)
+    mistake_A = teacher.taken_logprob_A < math.log(probability)
     before_A: Column = np.cumsum(mistake_A) - mistake_A
     _, first, group_A = np.unique(group_A, return_index=True, return_inverse=True)
     return np.asarray(before_A == before_A[first[group_A.reshape(-1)]], np.float64)

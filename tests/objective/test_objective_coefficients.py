@@ -143,11 +143,11 @@ def test_teacher_entropy_weights() -> None:
 def test_until_mistake_by_hand(mistakes: list[int], within: str, expected: list[int]) -> None:
     rows = Rows.of(two_episodes())
     teacher = rows.teachers["teacher"]
-    teacher.taken_A[:] = np.log(0.2)
-    teacher.taken_A[mistakes] = np.log(0.19)
+    teacher.taken_logprob_A[:] = np.log(0.2)
+    teacher.taken_logprob_A[mistakes] = np.log(0.19)
     weight = {"kind": "until_mistake", "probability": 0.2 - 1e-9, "within": within}
     assert prepare(method(weight=weight), rows, START).terms[0].weight_A.tolist() == expected
-    teacher.taken_A[:] = np.nan  # a teacher that said nothing found no mistake
+    teacher.taken_logprob_A[:] = np.nan  # a teacher that said nothing found no mistake
     assert prepare(method(weight=weight), rows, START).terms[0].weight_A.tolist() == [1] * 6
 
 
