@@ -96,11 +96,11 @@ class Reasoning(TextEnv):
         return call(name, **arguments)
 
     def privileged(self) -> dict[str, Any]:
-        """The worked steps, one a line, and the answer."""
-        lines = (
-            f"{name} {json.dumps(arguments)} -> {_result(name, arguments)}" for name, arguments in self._steps[:-1]
-        )
-        return {"steps": "\n".join([*lines, f"submit {self._entry['answer']}"]), "answer": str(self._entry["answer"])}
+        """The worked steps, each as the call to write and what it gives, one a line; and the answer."""
+        calls = [json.dumps({"name": name, "arguments": arguments}) for name, arguments in self._steps]
+        results = [f" -> {_result(*step)}" for step in self._steps[:-1]]
+        lines = [f"{call}{result}" for call, result in zip(calls, [*results, ""], strict=True)]
+        return {"steps": "\n".join(lines), "answer": str(self._entry["answer"])}
 
 
 def _result(name: str, arguments: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Questions of reasoning-gym with tools."""
 
+import json
 import re
 import warnings
 
@@ -27,8 +28,8 @@ def test_the_worked_steps_lead_to_the_right_answer(family: str) -> None:
         for number, step in enumerate(steps):
             said, reward, terminated, _, _ = env.step(expert_action(env))
             assert (reward, terminated) == ((1.0, True) if number == len(steps) - 1 else (0.0, False))
-            assert terminated or step.endswith(f"-> {said}")
-        assert steps[-1] == f"submit {info['privileged']['answer']}"
+            assert terminated or step.endswith(f"}} -> {said}")
+        assert json.loads(steps[-1]) == {"name": "submit", "arguments": {"answer": info["privileged"]["answer"]}}
         assert 2 <= len(steps) <= 3
 
 
