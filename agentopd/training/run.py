@@ -17,6 +17,7 @@ from agentopd.objective.spec import Objective
 from agentopd.records import RecordWriter
 from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import EXPERT, Policy
+from agentopd.teachers import traits_of
 from agentopd.training.arguments import arguments
 from agentopd.training.build import build_panel, build_policy, panel_size
 from agentopd.training.callbacks import MetricsFile, Progress
@@ -217,7 +218,9 @@ def without_expert(config: Config) -> Config:
     unfitted = [n for n, choice in config.teachers.items() if choice.settings.get("new") is not None]
     say(f"{', '.join(lacking)} has no expert: the stages teacher and cold_start are left out")
     kept = {
-        name: choice for name, choice in config.teachers.items() if name not in unfitted and choice.kind != "expert"
+        name: choice
+        for name, choice in config.teachers.items()
+        if name not in unfitted and not traits_of(choice).needs_expert
     }
     update: dict[str, Any] = {
         "stages": stages.model_copy(update={"teacher": None, "cold_start": None}),

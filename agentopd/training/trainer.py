@@ -80,10 +80,10 @@ class AgentOPDTrainer(Trainer):
             model: The student, or its name: a folder, a hub id or a GGUF file.
             args: TrainingArguments whose field ``agentopd`` holds the configuration.
             processing_class: The student's tokenizer, or its name; by default the one that lies with the student.
-            teacher_model: The weights of the configuration's local and privileged teachers, instead of those it names; or their name.
+            teacher_model: The weights of the configuration's teachers that are models in this process, instead of those it names; or their name.
             env: An environment id, instead of the configuration's.
             train_dataset: Episodes for the method's frozen source to draw from, instead of playing them; records will do.
-            load: How local teachers get the weights they name.
+            load: How those teachers get the weights that they name.
             peft_config: Trains an adapter of this kind rather than all weights; by default what ``train.lora`` says.
             folder: Where records go; none are kept without it.
             watch: Sees the episodes of rollouts and panels as they end.
