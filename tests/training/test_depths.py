@@ -6,7 +6,7 @@ import numpy as np
 
 from agentopd.objective import Rows
 from agentopd.objective.rows import CORRECTED
-from agentopd.training.depths import depth_metrics
+from agentopd.training.loop.depths import depth_metrics
 from agentopd.types import Key, Outcome, Record, Segment, Task, Trajectory, Turn
 
 

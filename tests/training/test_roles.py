@@ -13,8 +13,8 @@ from agentopd.models import NewModel, new_model
 from agentopd.teachers import EVERYWHERE, Teacher, TeacherContext, Traits
 from agentopd.teachers.local import local
 from agentopd.teachers.rewards import reward
-from agentopd.training.preflight import check_experts, check_models, check_prompts, check_teachers
-from agentopd.training.roles import hints_of, used_teachers
+from agentopd.training.checks.preflight import check_experts, check_models, check_prompts, check_teachers
+from agentopd.training.checks.roles import hints_of, used_teachers
 from agentopd.where import Where
 
 NEW: dict[str, Any] = {"new": cases.TINY | {"vocab_size": 400}}

@@ -27,13 +27,8 @@ from agentopd.freezing import AdapterOff
 from agentopd.models import load_model
 from agentopd.objective import Batch, Prepared
 from agentopd.rollout.policy import EXPERT
-from agentopd.training.arguments import AgentOPDConfig, settled
-from agentopd.training.build import Load, build_panel, build_river, panel_size, with_env
-from agentopd.training.card import TAGS, card
-from agentopd.training.checkpoints import RIVER, STATE, loading, made_with, require_same, river_of, river_text
-from agentopd.training.depths import depth_metrics
-from agentopd.training.folder import RunFolder, write_atomically
-from agentopd.training.given import (
+from agentopd.training.checks.given import (
+    Load,
     Named,
     adapter_given,
     check_given,
@@ -44,9 +39,15 @@ from agentopd.training.given import (
     teachers_given,
     tokenizer_given,
 )
-from agentopd.training.learner import Learner, save_batch
-from agentopd.training.recorder import Recorder
-from agentopd.training.river import Drawn, Watch, unwatched
+from agentopd.training.loop.arguments import AgentOPDConfig, settled
+from agentopd.training.loop.build import build_panel, build_river, panel_size, with_env
+from agentopd.training.loop.checkpoints import RIVER, STATE, loading, made_with, require_same, river_of, river_text
+from agentopd.training.loop.depths import depth_metrics
+from agentopd.training.loop.folder import RunFolder, write_atomically
+from agentopd.training.loop.learner import Learner, save_batch
+from agentopd.training.loop.recorder import Recorder
+from agentopd.training.loop.river import Drawn, Watch, unwatched
+from agentopd.training.show.card import TAGS, card
 from agentopd.types import Record, Trajectory
 
 PATIENCE = 20

@@ -17,7 +17,7 @@ from agentopd.rollout import TaskStream
 from agentopd.rollout.policy import EXPERT
 from agentopd.settings.choice import Clock
 from agentopd.teachers import Traits, rowless, traits_of
-from agentopd.training.roles import used_teachers
+from agentopd.training.checks.roles import used_teachers
 from agentopd.types import (
     CONTEXT,
     Annotation,

@@ -1,6 +1,6 @@
 """What a person gives the trainer in Python, made into what it works with: models by name, a tokenizer, episodes."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,21 @@ from agentopd.freezing import share_weights
 from agentopd.models import ModelConfig, config_of, head_of, load_model, load_tokenizer, positions_of
 from agentopd.rollout.preflight import Reader
 from agentopd.teachers import traits_of
-from agentopd.training.build import Load
-from agentopd.training.preflight import check_experts, check_length, check_prompts, check_vocabulary, peft_config_of
-from agentopd.training.roles import hints_of, model_of, used_teachers
-from agentopd.training.trial import try_own_parts
+from agentopd.training.checks.preflight import (
+    check_experts,
+    check_length,
+    check_prompts,
+    check_vocabulary,
+    peft_config_of,
+)
+from agentopd.training.checks.roles import hints_of, model_of, used_teachers
+from agentopd.training.checks.trial import try_own_parts
 from agentopd.types import Record, Trajectory
 
 Named = PreTrainedModel | str | Path
 """A model, or its name: a folder, a hub id or a GGUF file."""
+Load = Callable[[ModelConfig], PreTrainedModel]
+"""How a model that a configuration names is got."""
 
 
 def env_given(env: str | None) -> str | None:

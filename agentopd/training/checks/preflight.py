@@ -18,7 +18,7 @@ from agentopd.rollout.looking import look_at
 from agentopd.rollout.policy import EXPERT
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
 from agentopd.teachers import traits_of
-from agentopd.training.roles import (
+from agentopd.training.checks.roles import (
     hints_of,
     is_new,
     learns_from_corrections,
