@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from agentopd.evaluation import Panel as Panel
     from agentopd.tooling import call as call
     from agentopd.tooling import tool as tool
-    from agentopd.training.arguments import AgentOPDConfig as AgentOPDConfig
-    from agentopd.training.run import Result as Result
-    from agentopd.training.run import evaluate as evaluate
-    from agentopd.training.run import train as train
-    from agentopd.training.trainer import AgentOPDTrainer as AgentOPDTrainer
+    from agentopd.training.loop.arguments import AgentOPDConfig as AgentOPDConfig
+    from agentopd.training.loop.trainer import AgentOPDTrainer as AgentOPDTrainer
+    from agentopd.training.run.whole import Result as Result
+    from agentopd.training.run.whole import evaluate as evaluate
+    from agentopd.training.run.whole import train as train
     from agentopd.types import Annotation as Annotation
     from agentopd.types import Record as Record
     from agentopd.types import Segment as Segment
@@ -46,9 +46,9 @@ _HOMES = {
     "agentopd.tooling": ("tool", "call"),
     "agentopd.types": ("Annotation", "Record", "Segment", "Trajectory", "Turn"),
     "agentopd.config": ("Config", "load_config"),
-    "agentopd.training.run": ("Result", "evaluate", "train"),
-    "agentopd.training.trainer": ("AgentOPDTrainer",),
-    "agentopd.training.arguments": ("AgentOPDConfig",),
+    "agentopd.training.run.whole": ("Result", "evaluate", "train"),
+    "agentopd.training.loop.trainer": ("AgentOPDTrainer",),
+    "agentopd.training.loop.arguments": ("AgentOPDConfig",),
     "agentopd.evaluation": ("Panel",),
     "agentopd.errors": (
         "AgentOPDError", "ConfigError", "EnvError", "PolicyError", "RecordError", "TeacherError", "ToolError", "TrainingError",

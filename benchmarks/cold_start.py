@@ -39,8 +39,8 @@ def fitted(count: int, seed: int, output: Path) -> list[int]:
     """Success, task by task, of a student that has seen ``count`` traces and nothing else."""
     import agentopd
     from agentopd.chat import Chat
-    from agentopd.training.build import build_panel
-    from agentopd.training.stages import student_of, tokenizer_of
+    from agentopd.training.loop.build import build_panel
+    from agentopd.training.run.stages import student_of, tokenizer_of
 
     overrides = [f"seed={seed}", f"stages.cold_start.episodes={count}", f"stages.cache={output}/cache"]
     config = agentopd.load_config("quickstart", overrides)

@@ -17,7 +17,7 @@ from typing import Any
 
 from agentopd.rollout import TaskStream
 from agentopd.rollout.session import Session
-from agentopd.training.traces import SPLIT
+from agentopd.training.run.traces import SPLIT
 from agentopd.types import Task
 from benchmarks.measured import keep, kept, made_by
 
@@ -56,7 +56,7 @@ def overrides(arm: str, seed: int, output: Path) -> list[str]:
 def measured(arm: str, seed: int, output: Path) -> dict[str, Any]:
     """Trains one arm: success by task of every panel, the tasks' families, and how many questions of the panel were met before."""
     import agentopd
-    from agentopd.training.build import panel_tasks
+    from agentopd.training.loop.build import panel_tasks
 
     config = agentopd.load_config("smollm2", overrides(arm, seed, output))
     folder = output / f"{arm}-{seed}"

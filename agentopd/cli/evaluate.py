@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plays, and prints success with its interval."""
     from agentopd.cli import source
-    from agentopd.training.run import evaluate
+    from agentopd.training.run.whole import evaluate
 
     config, student = source.load(arguments.config, arguments.overrides)
     panel = evaluate(config, student, arguments.tasks)

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from agentopd.cli import source
-    from agentopd.training.run import play
+    from agentopd.training.run.whole import play
 
     config, student = source.load(arguments.config, arguments.overrides)
     metrics = play(config, arguments.episodes, Path(arguments.output), arguments.actor, student)

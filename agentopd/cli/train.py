@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from agentopd.config import load_config
     from agentopd.errors import ConfigError
-    from agentopd.training.run import check, free_folder, train
+    from agentopd.training.run.whole import check, free_folder, train
 
     given, output = arguments.config, arguments.output
     if (folder := Path(given)).is_dir():

@@ -22,6 +22,7 @@ from agentopd.teachers.base import (
     turns_of,
 )
 from agentopd.teachers.corrections import corrections
+from agentopd.teachers.traits import Traits, traits_of
 
 TEACHERS: Registry = {
     "local": local.local,
@@ -29,7 +30,7 @@ TEACHERS: Registry = {
     "reward": rewards.reward,
     "expert": expert.expert,
 }
-"""Functions ``(context: TeacherContext, *, settings...) -> Teacher``, read by ``OneOf("teacher", TEACHERS)``."""
+"""Functions ``(context: TeacherContext, *, settings...) -> Teacher``, read by ``OneOf("teacher", TEACHERS)``; :class:`Traits` marks them."""
 
 
 def build_teachers(
@@ -88,11 +89,13 @@ __all__ = [
     "Stateless",
     "Teacher",
     "TeacherContext",
+    "Traits",
     "annotate",
     "build_teachers",
     "corrections",
     "require_numbers",
     "rowless",
     "tokens_of",
+    "traits_of",
     "turns_of",
 ]

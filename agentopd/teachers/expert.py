@@ -11,10 +11,12 @@ from agentopd.chat import Chat
 from agentopd.errors import TeacherError
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, turns_of
 from agentopd.teachers.corrections import corrections
+from agentopd.teachers.traits import Traits
 from agentopd.types import Annotation, Bools, Trajectory
 from agentopd.where import Where
 
 
+@Traits(needs_expert=True)
 def expert(context: TeacherContext, *, where: Where = EVERYWHERE) -> Teacher:
     """Corrects each turn by the action of the environment's expert at the state in which the student acted.
 

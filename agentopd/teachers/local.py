@@ -18,6 +18,7 @@ from agentopd.models import Dtype, ModelConfig, NewModel, head_of, positions_of
 from agentopd.objective.chunked import statistics
 from agentopd.packing import batches, padded
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, tokens_of
+from agentopd.teachers.traits import Traits
 from agentopd.teachers.views import UnreadableError, from_segments, own_view, problem, select
 from agentopd.types import Annotation, Bools, Dense, Floats, Trajectory, View
 from agentopd.where import Where
@@ -28,6 +29,7 @@ CHUNK_ROWS = 512
 """Rows whose logits exist at once."""
 
 
+@Traits(model=True, corrects=False)
 def local(
     context: TeacherContext,
     *,

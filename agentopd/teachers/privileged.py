@@ -11,10 +11,12 @@ from agentopd.freezing import frozen
 from agentopd.models import Dtype, ModelConfig, NewModel
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.local import reader
+from agentopd.teachers.traits import Traits
 from agentopd.teachers.views import hinted_view
 from agentopd.where import Where
 
 
+@Traits(model=True, initial=True, hint=True, corrects=False)
 def privileged(
     context: TeacherContext,
     *,

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, turns_of
+from agentopd.teachers.traits import Traits
 from agentopd.types import Annotation, Trajectory
 from agentopd.where import Where
 
 
+@Traits(corrects=False)
 def reward(context: TeacherContext, *, where: Where = EVERYWHERE, scale: float = 1.0) -> Teacher:
     """Gives each turn the reward that the environment gave it.
 

@@ -1,1 +1,1 @@
-"""Training: the river, the trainer that is blind to the method, and the stages of a run."""
+"""Training: what is checked, a step and what it keeps, a whole run, and what a person sees of it."""

@@ -18,8 +18,8 @@ from agentopd.config.shipped import load_recipe, recipes
 from agentopd.envs import ENVS, reasoning
 from agentopd.evaluation import Panel
 from agentopd.models import ModelConfig, load_model
-from agentopd.training import run as running
-from agentopd.training.display import attended
+from agentopd.training.run import whole as running
+from agentopd.training.show.display import attended
 
 NEW = "{hidden_size: 16, layers: 1, heads: 2, intermediate_size: 24, max_positions: 640, vocab_size: 400}"
 

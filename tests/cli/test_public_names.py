@@ -80,8 +80,8 @@ def _executed(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def test_the_walk_sees_the_modules() -> None:
-    assert "agentopd.training.river" in imports("agentopd.training.trainer")
-    assert "agentopd.training.trainer" in imports("agentopd.training.run")
+    assert "agentopd.training.loop.river" in imports("agentopd.training.loop.trainer")
+    assert "agentopd.training.loop.trainer" in imports("agentopd.training.run.whole")
 
 
 def test_no_import_circle() -> None:
@@ -96,6 +96,17 @@ def test_no_import_circle() -> None:
 
     for module in sorted(SOURCES):
         visit(module, ())
+
+
+@pytest.mark.parametrize(
+    ("room", "allowed"),
+    [("checks", set()), ("show", set()), ("loop", {"checks", "show"}), ("run", {"checks", "show", "loop"})],
+)
+def test_the_rooms_of_training_import_only_those_below(room: str, allowed: set[str]) -> None:
+    of_each = [imports(module) for module in SOURCES if module.startswith(f"agentopd.training.{room}.")]
+    found = {other.split(".")[2] for one in of_each for other in one if other.startswith("agentopd.training.")}
+    assert of_each
+    assert found - {room} == allowed
 
 
 def test_no_file_is_longer_than_400_lines() -> None:

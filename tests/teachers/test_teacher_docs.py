@@ -11,7 +11,7 @@ import yaml
 from teacher_cases import context, episode, tiny_llama
 
 from agentopd.settings.choice import OneOf
-from agentopd.teachers import TEACHERS, annotate, build_teachers
+from agentopd.teachers import TEACHERS, Traits, annotate, build_teachers, traits_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text()
 
@@ -66,3 +66,15 @@ def test_the_editor_of_the_page_corrects_turns_that_ended_in_an_error() -> None:
     assert segment.turn_T[: played.turns[1].start].tolist() == [-1] * played.turns[1].start
     written = ours.chat.write([], str(said.corrected_S[1]), ())
     assert segment.tokens_T[played.turns[1].start :].tolist() == written
+
+
+@pytest.mark.usefixtures("module")
+def test_the_elder_of_the_page_is_a_model_that_never_corrects() -> None:
+    choice = OneOf("teacher", TEACHERS).validate({"kind": "my_teachers:elder", "model": "here"})
+    assert traits_of(choice) == Traits(model=True, corrects=False)
+    ours = context(model=tiny_llama(0))
+    (elder,) = build_teachers({"elder": choice}, ours.chat, ours.load, 1.0).values()
+    assert elder.model is not None
+    assert not elder.corrects
+    (said,) = elder.annotate([episode("..00.1")])
+    assert len(said.index_N) == 3

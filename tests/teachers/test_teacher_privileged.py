@@ -22,7 +22,7 @@ from agentopd.teachers import TEACHERS, Teacher, build_teachers
 from agentopd.teachers.local import LocalTeacher
 from agentopd.teachers.views import hinted_view, own_view
 from agentopd.tooling import call
-from agentopd.training.hinted import hinted, partly_hinted
+from agentopd.training.run.hinted import hinted, partly_hinted
 from agentopd.types import Dense, Key, Task, Trajectory
 
 ROLLOUT = Rollout(max_turns=4, max_new_tokens=40, max_length=900)

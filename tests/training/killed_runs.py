@@ -13,13 +13,13 @@ from transformers import TrainerState
 
 from agentopd.__main__ import main
 from agentopd.config import load_config
-from agentopd.training.folder import RunFolder
-from agentopd.training.recorder import Recorder
-from agentopd.training.river import Drawn, River
-from agentopd.training.run import train
+from agentopd.training.loop.folder import RunFolder
+from agentopd.training.loop.recorder import Recorder
+from agentopd.training.loop.river import Drawn, River
+from agentopd.training.run.whole import train
 
 _processes = multiprocessing.get_context("forkserver")  # torch's threads do not survive a plain fork
-_processes.set_forkserver_preload(["agentopd.training.run"])
+_processes.set_forkserver_preload(["agentopd.training.run.whole"])
 
 
 def killed(raw: dict[str, Any], folder: Path, when: Callable[[int], None], step: int) -> int:

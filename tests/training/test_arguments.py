@@ -10,8 +10,8 @@ import yaml
 
 from agentopd.config import load_config
 from agentopd.errors import ConfigError
-from agentopd.training.arguments import AgentOPDConfig, arguments
-from agentopd.training.run import train
+from agentopd.training.loop.arguments import AgentOPDConfig, arguments
+from agentopd.training.run.whole import train
 
 
 def test_one_of_several_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ def test_a_tracker_that_is_not_installed_is_told_before_anything_is_made(
 def test_a_push_that_could_not_be_is_told_first(
     given: dict[str, Any], overrides: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentopd.training.arguments.get_token", lambda: "hf_it" if overrides else None)
+    monkeypatch.setattr("agentopd.training.loop.arguments.get_token", lambda: "hf_it" if overrides else None)
     with pytest.raises(ConfigError, match=rf"^train\.arguments\..*{message}") as told:
         train(cases.tiny(*overrides, arguments=given), tmp_path / "run")
     assert "secret" not in str(told.value)

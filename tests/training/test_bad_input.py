@@ -14,9 +14,9 @@ from agentopd import records
 from agentopd.errors import AgentOPDError, ConfigError, TrainingError
 from agentopd.models import NewModel, build_tokenizer, new_model
 from agentopd.objective import LossOutput
-from agentopd.training import stages
-from agentopd.training.learner import Learner
-from agentopd.training.run import check, train
+from agentopd.training.loop.learner import Learner
+from agentopd.training.run import stages
+from agentopd.training.run.whole import check, train
 
 
 @pytest.fixture

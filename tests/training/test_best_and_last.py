@@ -9,9 +9,9 @@ import training_cases as cases
 from safetensors.torch import load_file
 
 from agentopd.evaluation import Panel
-from agentopd.training.folder import RunFolder
-from agentopd.training.run import train
-from agentopd.training.trainer import AgentOPDTrainer
+from agentopd.training.loop.folder import RunFolder
+from agentopd.training.loop.trainer import AgentOPDTrainer
+from agentopd.training.run.whole import train
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from peft import LoraConfig
 
 from agentopd.config import load_config
 from agentopd.errors import ConfigError, TrainingError
-from agentopd.training.arguments import AgentOPDConfig
-from agentopd.training.checkpoints import differences, is_complete, newest
-from agentopd.training.folder import RunFolder
-from agentopd.training.run import train
+from agentopd.training.loop.arguments import AgentOPDConfig
+from agentopd.training.loop.checkpoints import differences, is_complete, newest
+from agentopd.training.loop.folder import RunFolder
+from agentopd.training.run.whole import train
 
 RAW = cases.raw(method="gkd", steps=2, save_every=1)
 

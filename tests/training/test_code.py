@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentopd.training.code import digests
+from agentopd.training.run.code import digests
 
 TREE = {
     "shop_project/__init__.py": "",

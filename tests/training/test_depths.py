@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from agentopd.objective import Rows
-from agentopd.training.depths import depth_metrics
+from agentopd.training.loop.depths import depth_metrics
 from agentopd.types import CORRECTED, Key, Outcome, Record, Segment, Task, Trajectory, Turn
 
 

@@ -11,11 +11,11 @@ import training_cases as cases
 
 from agentopd.config import load_config
 from agentopd.errors import ConfigError, TrainingError
-from agentopd.training import lock
-from agentopd.training.checkpoints import is_complete, river_text
-from agentopd.training.folder import RunFolder, require_free
-from agentopd.training.lock import held
-from agentopd.training.run import train
+from agentopd.training.loop import lock
+from agentopd.training.loop.checkpoints import is_complete, river_text
+from agentopd.training.loop.folder import RunFolder, require_free
+from agentopd.training.loop.lock import held
+from agentopd.training.run.whole import train
 
 
 def _checkpoint(folder: RunFolder, step: int, complete: bool = True) -> Path:
@@ -132,7 +132,7 @@ def test_a_run_holds_its_folder_until_its_report_is_written(tmp_path: Path, monk
         seen.append(path)
         return path
 
-    monkeypatch.setattr("agentopd.training.run.write_report", report)
+    monkeypatch.setattr("agentopd.training.run.whole.write_report", report)
     train(cases.tiny(steps=1, method="sft"), run)
     assert seen == [run]
     with held(run):
@@ -140,9 +140,7 @@ def test_a_run_holds_its_folder_until_its_report_is_written(tmp_path: Path, monk
 
 
 def test_a_kill_gives_a_folder_back(tmp_path: Path) -> None:
-    code = (
-        f"from agentopd.training.lock import *\nwith held(Path({str(tmp_path)!r})): print('held', flush=True); input()"
-    )
+    code = f"from agentopd.training.loop.lock import *\nwith held(Path({str(tmp_path)!r})): print('held', flush=True); input()"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "held\n"

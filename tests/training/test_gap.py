@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from agentopd.evaluation import Panel, Played, paired_difference
-from agentopd.training.gap import gap_lines
+from agentopd.training.show.gap import gap_lines
 
 
 def _panel(*families: tuple[str, Sequence[int]]) -> Panel:

@@ -14,9 +14,9 @@ import agentopd
 from agentopd.errors import ConfigError
 from agentopd.freezing import share_weights
 from agentopd.models import ModelConfig, NewModel, build_tokenizer, load_model, new_model
-from agentopd.training import stages
-from agentopd.training.run import train
-from agentopd.training.trainer import AgentOPDTrainer
+from agentopd.training.loop.trainer import AgentOPDTrainer
+from agentopd.training.run import stages
+from agentopd.training.run.whole import train
 
 LORA = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
 

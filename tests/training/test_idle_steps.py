@@ -7,7 +7,7 @@ import pytest
 import training_cases as cases
 
 from agentopd.errors import TrainingError
-from agentopd.training import trainer as trainers
+from agentopd.training.loop import trainer as trainers
 
 SHUT = "objective.weight={kind: teacher_entropy_gate, threshold: 100.0}"
 

@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 
 from agentopd.config import load_config
 from agentopd.errors import ConfigError, RecordError, TrainingError
-from agentopd.training.cache import cached
-from agentopd.training.display import say
-from agentopd.training.interruption import no_room
-from agentopd.training.lock import held
-from agentopd.training.run import train
+from agentopd.training.loop.lock import held
+from agentopd.training.run.cache import cached
+from agentopd.training.run.interruption import no_room
+from agentopd.training.run.whole import train
+from agentopd.training.show.display import say
 
 resource = pytest.importorskip("resource")
 
@@ -115,7 +115,7 @@ def test_a_report_that_fails_loses_no_run(
     def fail(path: Path) -> Any:
         raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
 
-    monkeypatch.setattr("agentopd.training.run.write_report", fail)
+    monkeypatch.setattr("agentopd.training.run.whole.write_report", fail)
     result = train(cases.tiny(method="gkd"), tmp_path / "run")
     assert result.metrics["step"] == 2
     said = [line for line in capsys.readouterr().err.splitlines() if "report" in line]

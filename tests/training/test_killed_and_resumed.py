@@ -18,10 +18,10 @@ from agentopd import records
 from agentopd.__main__ import main
 from agentopd.config import load_config
 from agentopd.errors import TrainingError
-from agentopd.training import run as running
-from agentopd.training.folder import RunFolder
-from agentopd.training.river import Drawn, River
-from agentopd.training.run import train
+from agentopd.training.loop.folder import RunFolder
+from agentopd.training.loop.river import Drawn, River
+from agentopd.training.run import whole as running
+from agentopd.training.run.whole import train
 
 STEPS = {"steps": 5, "eval_every": 2, "save_every": 2}
 _held: list[Any] = []

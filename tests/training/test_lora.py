@@ -17,10 +17,10 @@ from agentopd.adapters import is_wrapped
 from agentopd.config import load_config
 from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig, load_model
-from agentopd.training import stages
-from agentopd.training.folder import RunFolder
-from agentopd.training.run import evaluate, train
-from agentopd.training.trainer import AgentOPDTrainer
+from agentopd.training.loop.folder import RunFolder
+from agentopd.training.loop.trainer import AgentOPDTrainer
+from agentopd.training.run import stages
+from agentopd.training.run.whole import evaluate, train
 
 LORA = "train.lora={r: 2, lora_alpha: 8}"
 COLD = "stages.cold_start={episodes: 4, steps: 2, episodes_per_step: 4}"

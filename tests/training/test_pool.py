@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentopd.errors import TrainingError
-from agentopd.training.pool import Pool
+from agentopd.training.loop.pool import Pool
 from agentopd.types import Trajectory
 
 

@@ -13,10 +13,10 @@ from agentopd.chat import Chat
 from agentopd.config import Config, load_config
 from agentopd.errors import ConfigError, TrainingError
 from agentopd.models import NewModel, load_tokenizer, new_model
-from agentopd.training.arguments import AgentOPDConfig
-from agentopd.training.run import check, evaluate, train
-from agentopd.training.stages import _decides_fit, fit, tokenizer_of
-from agentopd.training.trainer import AgentOPDTrainer
+from agentopd.training.loop.arguments import AgentOPDConfig
+from agentopd.training.loop.trainer import AgentOPDTrainer
+from agentopd.training.run.stages import _decides_fit, fit, tokenizer_of
+from agentopd.training.run.whole import check, evaluate, train
 
 MARK = "Psst, it comes to"
 

@@ -10,7 +10,7 @@ import training_cases as cases
 
 from agentopd import records
 from agentopd.errors import ConfigError
-from agentopd.training.run import train
+from agentopd.training.run.whole import train
 from agentopd.types import Key
 
 EXPERTS = "method={sources: {a: {actors: {expert: 1}}, b: {actors: {expert: 1}}}, where: {}, target: {kind: taken}}"

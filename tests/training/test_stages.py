@@ -20,12 +20,12 @@ from agentopd.models import ModelConfig
 from agentopd.rollout import TaskStream
 from agentopd.teachers import Stateless, Teacher, TeacherContext, corrections
 from agentopd.teachers.rewards import reward
-from agentopd.training import stages, traces
-from agentopd.training.display import say
-from agentopd.training.preflight import check_prompts, check_teachers
-from agentopd.training.river import Drawn, River
-from agentopd.training.roles import used_teachers
-from agentopd.training.run import train
+from agentopd.training.checks.preflight import check_prompts, check_teachers
+from agentopd.training.checks.roles import used_teachers
+from agentopd.training.loop.river import Drawn, River
+from agentopd.training.run import stages, traces
+from agentopd.training.run.whole import train
+from agentopd.training.show.display import say
 from agentopd.types import Annotation, Trajectory
 
 
@@ -372,5 +372,7 @@ def test_a_resumed_run_reads_the_tokenizer_of_its_checkpoint(tmp_path: Path, mon
     config, run = cases.tiny(steps=1, save_every=1, method="sft"), tmp_path / "run"
     train(config, run)
     (run / "panels.json").unlink()
-    monkeypatch.setattr("agentopd.training.run.tokenizer_of", lambda *_: pytest.fail("another tokenizer was made"))
+    monkeypatch.setattr(
+        "agentopd.training.run.whole.tokenizer_of", lambda *_: pytest.fail("another tokenizer was made")
+    )
     assert train(config, run, resume=True).tokenizer.get_vocab() == cases.tokenizer().get_vocab()

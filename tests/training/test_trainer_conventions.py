@@ -28,8 +28,8 @@ from transformers import (
 )
 
 import agentopd
-from agentopd.training.run import train
-from agentopd.training.trainer import AgentOPDTrainer
+from agentopd.training.loop.trainer import AgentOPDTrainer
+from agentopd.training.run.whole import train
 
 ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "llama": (LlamaConfig, LlamaForCausalLM, {}),
@@ -210,7 +210,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr(HfApi, "create_repo", create)
     monkeypatch.setattr(HfApi, "upload_folder", upload)
-    monkeypatch.setattr("agentopd.training.arguments.get_token", lambda: "hf_it")
+    monkeypatch.setattr("agentopd.training.loop.arguments.get_token", lambda: "hf_it")
     return uploads
 
 

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 import agentopd
 from agentopd.config import load_config
 from agentopd.errors import ConfigError, TrainingError
-from agentopd.training.trainer import AgentOPDTrainer
+from agentopd.training.loop.trainer import AgentOPDTrainer
 
 
 class Diary(TrainerCallback):

@@ -11,9 +11,9 @@ import training_cases as cases
 
 from agentopd import records
 from agentopd.config.shipped import recipes
-from agentopd.training.river import Drawn
-from agentopd.training.run import train
-from agentopd.training.trainer import AgentOPDTrainer
+from agentopd.training.loop.river import Drawn
+from agentopd.training.loop.trainer import AgentOPDTrainer
+from agentopd.training.run.whole import train
 
 
 def _gradients(drawn: Drawn, output: Path, method: str, **cut: Any) -> tuple[float, dict[str, torch.Tensor], float]:

@@ -10,8 +10,8 @@ import yaml
 from safetensors.torch import load_file
 
 import agentopd
-from agentopd.training.arguments import arguments
-from agentopd.training.run import train
+from agentopd.training.loop.arguments import arguments
+from agentopd.training.run.whole import train
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 
@@ -41,8 +41,10 @@ def test_the_trainer_of_the_page_trains(
 def test_the_settings_of_the_page_are_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (override,) = re.findall(r"'(train\.lora=.*)'", PAGE)
     assert cases.tiny(override).train.lora is not None
-    monkeypatch.setattr("agentopd.training.arguments._require_trackers", lambda _: None)  # none need be installed here
-    monkeypatch.setattr("agentopd.training.arguments.get_token", lambda: "hf_it")
+    monkeypatch.setattr(
+        "agentopd.training.loop.arguments._require_trackers", lambda _: None
+    )  # none need be installed here
+    monkeypatch.setattr("agentopd.training.loop.arguments.get_token", lambda: "hf_it")
     rows = re.findall(r"^\| `([a-z_]+: [^`]*)` \|", PAGE, re.MULTILINE)
     assert len(rows) == 4
     for row in rows:

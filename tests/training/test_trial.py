@@ -16,9 +16,10 @@ from agentopd.errors import ConfigError
 from agentopd.objective import Rows, Scored, TeacherColumns, TeacherRows, needs_live
 from agentopd.teachers import Teacher, TeacherContext
 from agentopd.teachers.rewards import reward
-from agentopd.training import stages, trial
-from agentopd.training.run import train
-from agentopd.training.trial import try_own_parts
+from agentopd.training.checks import trial
+from agentopd.training.checks.trial import try_own_parts
+from agentopd.training.run import stages
+from agentopd.training.run.whole import train
 
 HERE = "test_trial"
 VOCABULARY = 300

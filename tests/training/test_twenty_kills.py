@@ -11,7 +11,7 @@ import training_cases as cases
 
 from agentopd import records
 from agentopd.config import load_config
-from agentopd.training.run import train
+from agentopd.training.run.whole import train
 
 KILLS = 20
 RAW = cases.raw(steps=6, eval_every=2, save_every=1, lora={"r": 2, "lora_alpha": 4})

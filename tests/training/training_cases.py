@@ -16,10 +16,10 @@ from agentopd import records
 from agentopd.config import Config, load_config
 from agentopd.evaluation import Panel, Played
 from agentopd.models import NewModel, new_model
-from agentopd.training.arguments import AgentOPDConfig, arguments
-from agentopd.training.display import say
-from agentopd.training.stages import tokenizer_of
-from agentopd.training.trainer import AgentOPDTrainer
+from agentopd.training.loop.arguments import AgentOPDConfig, arguments
+from agentopd.training.loop.trainer import AgentOPDTrainer
+from agentopd.training.run.stages import tokenizer_of
+from agentopd.training.show.display import say
 from agentopd.types import Record
 
 TINY: dict[str, Any] = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 24, "max_positions": 1024}

@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from agentopd.training.display import Meter
-from agentopd.training.folder import RunFolder
+from agentopd.training.loop.folder import RunFolder
+from agentopd.training.show.display import Meter
 
 SHOWN = {"loss": "loss", "rollout/success": "success", "eval_success": "panel"}
 """Metrics beside the bar, and what they are called there."""

@@ -17,16 +17,8 @@ from agentopd.objective.spec import Objective
 from agentopd.records import RecordWriter
 from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
-from agentopd.training.arguments import arguments
-from agentopd.training.build import build_panel, build_policy, panel_size
-from agentopd.training.callbacks import MetricsFile, Progress
-from agentopd.training.checkpoints import loading
-from agentopd.training.display import attended, say, watch
-from agentopd.training.folder import RunFolder, require_free
-from agentopd.training.gap import gap_lines
-from agentopd.training.interruption import resumable
-from agentopd.training.lock import held
-from agentopd.training.preflight import (
+from agentopd.teachers import traits_of
+from agentopd.training.checks.preflight import (
     check_adapter,
     check_experts,
     check_models,
@@ -34,10 +26,19 @@ from agentopd.training.preflight import (
     check_teachers,
     without_experts,
 )
-from agentopd.training.roles import named_teachers
-from agentopd.training.stages import student_of, teacher_of, tokenizer_of
-from agentopd.training.trainer import AgentOPDTrainer
-from agentopd.training.trial import try_own_parts
+from agentopd.training.checks.roles import named_teachers
+from agentopd.training.checks.trial import try_own_parts
+from agentopd.training.loop.arguments import arguments
+from agentopd.training.loop.build import build_panel, build_policy, panel_size
+from agentopd.training.loop.checkpoints import loading
+from agentopd.training.loop.folder import RunFolder, require_free
+from agentopd.training.loop.lock import held
+from agentopd.training.loop.trainer import AgentOPDTrainer
+from agentopd.training.run.callbacks import MetricsFile, Progress
+from agentopd.training.run.interruption import resumable
+from agentopd.training.run.stages import student_of, teacher_of, tokenizer_of
+from agentopd.training.show.display import attended, say, watch
+from agentopd.training.show.gap import gap_lines
 from agentopd.types import EXPERT, STUDENT, Record
 from agentopd.viewer import write_report
 from agentopd.viewer.report import AFTER_PANEL as AFTER
@@ -217,7 +218,9 @@ def without_expert(config: Config) -> Config:
     unfitted = [n for n, choice in config.teachers.items() if choice.settings.get("new") is not None]
     say(f"{', '.join(lacking)} has no expert: the stages teacher and cold_start are left out")
     kept = {
-        name: choice for name, choice in config.teachers.items() if name not in unfitted and choice.kind != "expert"
+        name: choice
+        for name, choice in config.teachers.items()
+        if name not in unfitted and not traits_of(choice).needs_expert
     }
     update: dict[str, Any] = {
         "stages": stages.model_copy(update={"teacher": None, "cold_start": None}),

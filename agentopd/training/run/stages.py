@@ -17,14 +17,14 @@ from agentopd.errors import ConfigError, under
 from agentopd.models import ModelConfig, load_model, load_tokenizer, new_model, positions_of
 from agentopd.objective.spec import Objective
 from agentopd.rollout.looking import look_at
-from agentopd.training.arguments import arguments
-from agentopd.training.cache import cached
-from agentopd.training.callbacks import Progress
-from agentopd.training.code import digests
-from agentopd.training.hinted import partly_hinted
-from agentopd.training.roles import stage_hint
-from agentopd.training.traces import Say, corpus, traces
-from agentopd.training.trainer import AgentOPDTrainer
+from agentopd.training.checks.roles import stage_hint
+from agentopd.training.loop.arguments import arguments
+from agentopd.training.loop.trainer import AgentOPDTrainer
+from agentopd.training.run.cache import cached
+from agentopd.training.run.callbacks import Progress
+from agentopd.training.run.code import digests
+from agentopd.training.run.hinted import partly_hinted
+from agentopd.training.run.traces import Say, corpus, traces
 from agentopd.types import STUDENT, Trajectory
 
 

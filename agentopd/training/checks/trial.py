@@ -14,8 +14,8 @@ from agentopd.objective.contract import PartError, is_own
 from agentopd.objective.prepare import IDLE
 from agentopd.rollout import TaskStream
 from agentopd.settings.choice import Clock
-from agentopd.teachers import rowless
-from agentopd.training.roles import MODELS, used_teachers
+from agentopd.teachers import Traits, rowless, traits_of
+from agentopd.training.checks.roles import used_teachers
 from agentopd.types import (
     CONTEXT,
     CORRECTED,
@@ -54,7 +54,7 @@ def try_own_parts(config: Config, vocabulary: int) -> None:
     if not _has_own_parts(config.objective) or any(is_own(choice) for choice in teachers.values()):
         return
     try:
-        _try(config, {name: choice.kind for name, choice in teachers.items()}, vocabulary)
+        _try(config, {name: traits_of(choice) for name, choice in teachers.items()}, vocabulary)
     except PartError as error:
         if error.own:
             raise ConfigError(f"{error}; this was a trial on made-up rows, before anything is fitted") from error
@@ -69,7 +69,7 @@ def _has_own_parts(objective: Objective) -> bool:
     return any(map(is_own, parts))
 
 
-def _try(config: Config, kinds: Mapping[str, str], vocabulary: int) -> None:
+def _try(config: Config, kinds: Mapping[str, Traits], vocabulary: int) -> None:
     random = torch.Generator().manual_seed(0)
     student, *theirs = (Head(torch.randn(vocabulary, HIDDEN, generator=random)) for _ in range(1 + len(kinds)))
     heads = dict(zip(kinds, theirs, strict=True))
@@ -145,12 +145,16 @@ def _segment(tokens_T: Ints, turn_T: Ints, logprob_T: Reals, source: str) -> Seg
 
 
 def _record(
-    config: Config, kinds: Mapping[str, str], heads: Mapping[str, Head], trajectory: Trajectory, random: torch.Generator
+    config: Config,
+    kinds: Mapping[str, Traits],
+    heads: Mapping[str, Head],
+    trajectory: Trajectory,
+    random: torch.Generator,
 ) -> Record:
-    def said(name: str, kind: str) -> Annotation:
-        if kind in MODELS:
+    def said(name: str, traits: Traits) -> Annotation:
+        if traits.model:
             return _distributions(name, trajectory, heads[name], config.temperature, random)
-        return _rewards(name, trajectory) if kind == "reward" else _corrections(name, trajectory)
+        return _corrections(name, trajectory) if traits.corrects else _rewards(name, trajectory)
 
     return Record(trajectory, tuple(said(*pair) for pair in kinds.items()))
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from agentopd.errors import ConfigError
-from agentopd.training.interruption import no_room
-from agentopd.training.traces import Say
+from agentopd.training.run.interruption import no_room
+from agentopd.training.run.traces import Say
 
 
 def cached(cache: str, name: str, content: Any, make: Callable[[Path], None], say: Say) -> Path:

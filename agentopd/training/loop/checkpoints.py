@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from agentopd.adapters import is_wrapped
 from agentopd.config import Config
 from agentopd.errors import ConfigError, TrainingError, describe
-from agentopd.training.arguments import decisive
+from agentopd.training.loop.arguments import decisive
 
 RIVER = "river.json"
 STATE = "trainer_state.json"

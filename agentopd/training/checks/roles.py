@@ -1,21 +1,19 @@
-"""Which teachers a method needs: to act, to be its targets, to correct."""
+"""Which teachers a method needs: to act, to be its targets, to correct; and the models and hints that they name."""
 
 from collections.abc import Mapping
+
+from pydantic import ValidationError
 
 from agentopd.chat import Hint
 from agentopd.config import Config
 from agentopd.errors import ConfigError, under
+from agentopd.models import ModelConfig
 from agentopd.objective.spec import Objective
 from agentopd.settings.choice import Choice
-from agentopd.teachers import Teacher
+from agentopd.settings.problems import explain
+from agentopd.teachers import EVERYWHERE, Teacher, traits_of
 from agentopd.types import CORRECTED, EXPERT, STUDENT
 from agentopd.where import Where
-
-LOCAL, PRIVILEGED = "local", "privileged"
-"""The kinds of teachers that are models in this process; the second, without a model of its own, is the student as it began."""
-MODELS = {LOCAL, PRIVILEGED}
-SILENT = MODELS | {"reward"}
-"""Kinds that never correct. Of any other it is known once the teacher is made, by its ``corrects``."""
 
 
 def learns_from_corrections(objective: Objective) -> bool:
@@ -36,9 +34,14 @@ def used_teachers(config: Config) -> dict[str, Choice]:
         ConfigError: The method learns from corrections, and none may correct.
     """
     named, corrected = named_teachers(config.objective), learns_from_corrections(config.objective)
-    if corrected and all(choice.kind in SILENT for choice in config.teachers.values()):
+    if corrected and not may_correct(config):
         raise _nobody_corrects()
-    return {n: c for n, c in config.teachers.items() if n in named or (corrected and c.kind not in SILENT)}
+    return {n: c for n, c in config.teachers.items() if n in named or (corrected and traits_of(c).corrects)}
+
+
+def may_correct(config: Config) -> bool:
+    """Whether some teacher is of a kind that may correct."""
+    return any(traits_of(choice).corrects for choice in config.teachers.values())
 
 
 def annotators(objective: Objective, teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:
@@ -53,22 +56,46 @@ def annotators(objective: Objective, teachers: Mapping[str, Teacher]) -> dict[st
     return {n: t for n, t in teachers.items() if n in objective.teachers() or (corrected and t.corrects)}
 
 
-def hints_of(config: Config) -> dict[str, Hint]:
-    """What each privileged teacher that the method uses is shown, by its name.
+def is_new(teacher: Choice) -> bool:
+    """Whether it is a model in this process that starts from random weights."""
+    return traits_of(teacher).model and teacher.settings.get("new") is not None
+
+
+def model_of(name: str, teacher: Choice) -> ModelConfig | None:
+    """The model that a teacher in this process names; ``None`` where it is the student as it began.
 
     Raises:
-        ConfigError: The hint of a privileged teacher, used or not, is malformed.
+        ConfigError: It names none, or two, or what can be none.
+    """
+    known = {key: teacher.settings[key] for key in ModelConfig.model_fields if key in teacher.settings}
+    given = [key for key in ("model", "new") if known.get(key) is not None]
+    initial = traits_of(teacher).initial
+    if len(given) > 1 or not (given or initial):
+        exactly = "at most" if initial else "exactly"
+        raise ConfigError(f"teachers.{name}: give {exactly} one of model (a hub id or folder) and new (random weights)")
+    try:
+        return ModelConfig(**known) if given else None
+    except ValidationError as error:  # the annotations of a kind of one's own are looser
+        raise ConfigError(f"teachers.{name}.{explain(error, ModelConfig)}") from error
+
+
+def hints_of(config: Config) -> dict[str, Hint]:
+    """What each teacher that the method uses is shown, by its name, where it is shown a hint.
+
+    Raises:
+        ConfigError: The hint of a teacher, used or not, is malformed.
     """
     used = used_teachers(config)
     return {name: hint for name, hint in _every_hint(config).items() if name in used}
 
 
 def _every_hint(config: Config) -> dict[str, Hint]:
-    return {n: _hint(n, c) for n, c in config.teachers.items() if c.kind == PRIVILEGED}
+    shown = {n: c for n, c in config.teachers.items() if traits_of(c).hint and c.settings["hint"] is not None}
+    return {n: _hint(n, c) for n, c in shown.items()}
 
 
 def _hint(name: str, teacher: Choice) -> Hint:
-    where: Where = teacher.settings["where"]
+    where: Where = teacher.settings.get("where", EVERYWHERE)
     with under(f"teachers.{name}"):
         return Hint(teacher.settings["hint"], where.env)
 
@@ -77,7 +104,7 @@ def stage_hint(config: Config) -> tuple[str, Hint]:
     """The hint behind which a stage learns a share of its traces, and a teacher whose hint it is.
 
     Raises:
-        ConfigError: The privileged teachers, used or not, do not agree on one.
+        ConfigError: The teachers that are shown one, used or not, do not agree on it.
     """
     hints = {hint: name for name, hint in _every_hint(config).items()}
     if len(hints) != 1:

@@ -1,6 +1,6 @@
 """What a person gives the trainer in Python, made into what it works with: models by name, a tokenizer, episodes."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,22 @@ from agentopd.errors import ConfigError
 from agentopd.freezing import share_weights
 from agentopd.models import ModelConfig, config_of, head_of, load_model, load_tokenizer, positions_of
 from agentopd.rollout.preflight import Reader
-from agentopd.training.build import Load
-from agentopd.training.preflight import check_experts, check_length, check_prompts, check_vocabulary, peft_config_of
-from agentopd.training.roles import MODELS, hints_of, used_teachers
-from agentopd.training.trial import try_own_parts
+from agentopd.teachers import traits_of
+from agentopd.training.checks.preflight import (
+    check_experts,
+    check_length,
+    check_prompts,
+    check_vocabulary,
+    peft_config_of,
+)
+from agentopd.training.checks.roles import hints_of, model_of, used_teachers
+from agentopd.training.checks.trial import try_own_parts
 from agentopd.types import Record, Trajectory
 
 Named = PreTrainedModel | str | Path
 """A model, or its name: a folder, a hub id or a GGUF file."""
+Load = Callable[[ModelConfig], PreTrainedModel]
+"""How a model that a configuration names is got."""
 
 
 def env_given(env: str | None) -> str | None:
@@ -69,7 +77,7 @@ def tokenizer_given(
 
 
 def teachers_given(teacher: Named | None, load: Load, student: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Load:
-    """How the configuration's local teachers get their weights: as ``load`` says, unless ``teacher`` is given for all of them.
+    """How the configuration's teachers that are models get their weights: as ``load`` says, unless ``teacher`` is given for all of them.
 
     Raises:
         ConfigError: The teacher is the student itself, or inside it; or it reads other token ids.
@@ -158,22 +166,23 @@ def _check_teachers(
     """How many tokens each used teacher with a model reads, by its name, where there is a limit."""
     read: dict[str, int | None] = {}
     for name, choice in used_teachers(config).items():
-        if choice.kind not in MODELS:
+        if not traits_of(choice).model:
             continue
-        key, own, new = f"teachers.{name}", choice.settings["model"], choice.settings["new"]
+        key = f"teachers.{name}"
         if teacher is not None:
             key, read[name] = "teacher_model", _positions(teacher)
-        elif new is None:
-            if own is not None:
-                check_vocabulary(key, own, tokenizer)
-            read[name] = _positions(own or student)
+        elif (own := model_of(name, choice)) is None:
+            read[name] = _positions(student)
+        elif own.new is None:
+            check_vocabulary(key, str(own.model), tokenizer)
+            read[name] = _positions(str(own.model))
         elif load is load_model:
             raise ConfigError(
                 f"{key}.new: the stage that fits new weights belongs to agentopd.train, and the Trainer has none; give "
                 f"teacher_model, a model or its name, or {key}.model"
             )
         else:
-            read[name] = new.max_positions
+            read[name] = own.new.max_positions
         check_length(key, read[name], config.rollout.max_length)
     return {name: longest for name, longest in read.items() if longest is not None}
 

@@ -10,8 +10,8 @@ from agentopd.config import Config, dump
 from agentopd.config.shipped import load_yaml, parse
 from agentopd.errors import ConfigError, TrainingError, describe
 from agentopd.evaluation import Panel
-from agentopd.training.checkpoints import difference, differences, newest, require_named, step_of
-from agentopd.training.lock import LOCK, require_unheld
+from agentopd.training.loop.checkpoints import difference, differences, newest, require_named, step_of
+from agentopd.training.loop.lock import LOCK, require_unheld
 
 
 class RunFolder:

@@ -11,17 +11,15 @@ from agentopd.config import Config, changed
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
 from agentopd.freezing import frozen, initial
-from agentopd.models import ModelConfig
 from agentopd.rollout import EnvConfig, Rollout, TaskStream, TransformersPolicy
 from agentopd.rollout.policy import Policy
 from agentopd.rollout.scripted import ScriptedPolicy
 from agentopd.teachers import Teacher, build_teachers
-from agentopd.training.folder import RunFolder
-from agentopd.training.river import River, Watch
-from agentopd.training.roles import used_teachers
+from agentopd.training.checks.given import Load
+from agentopd.training.checks.roles import used_teachers
+from agentopd.training.loop.folder import RunFolder
+from agentopd.training.loop.river import River, Watch
 from agentopd.types import EXPERT, STUDENT, Task, Trajectory
-
-Load = Callable[[ModelConfig], PreTrainedModel]
 
 
 def with_env(config: Config, env: str | None) -> Config:

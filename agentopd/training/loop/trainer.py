@@ -26,13 +26,8 @@ from agentopd.evaluation import Panel
 from agentopd.freezing import AdapterOff
 from agentopd.models import load_model
 from agentopd.objective import Batch, Prepared
-from agentopd.training.arguments import AgentOPDConfig, settled
-from agentopd.training.build import Load, build_panel, build_river, panel_size, with_env
-from agentopd.training.card import TAGS, card
-from agentopd.training.checkpoints import RIVER, STATE, loading, made_with, require_same, river_of, river_text
-from agentopd.training.depths import depth_metrics
-from agentopd.training.folder import RunFolder, write_atomically
-from agentopd.training.given import (
+from agentopd.training.checks.given import (
+    Load,
     Named,
     adapter_given,
     check_given,
@@ -43,9 +38,15 @@ from agentopd.training.given import (
     teachers_given,
     tokenizer_given,
 )
-from agentopd.training.learner import Learner, save_batch
-from agentopd.training.recorder import Recorder
-from agentopd.training.river import Drawn, Watch, unwatched
+from agentopd.training.loop.arguments import AgentOPDConfig, settled
+from agentopd.training.loop.build import build_panel, build_river, panel_size, with_env
+from agentopd.training.loop.checkpoints import RIVER, STATE, loading, made_with, require_same, river_of, river_text
+from agentopd.training.loop.depths import depth_metrics
+from agentopd.training.loop.folder import RunFolder, write_atomically
+from agentopd.training.loop.learner import Learner, save_batch
+from agentopd.training.loop.recorder import Recorder
+from agentopd.training.loop.river import Drawn, Watch, unwatched
+from agentopd.training.show.card import TAGS, card
 from agentopd.types import EXPERT, STUDENT, Record, Trajectory
 
 PATIENCE = 20
@@ -79,10 +80,10 @@ class AgentOPDTrainer(Trainer):
             model: The student, or its name: a folder, a hub id or a GGUF file.
             args: TrainingArguments whose field ``agentopd`` holds the configuration.
             processing_class: The student's tokenizer, or its name; by default the one that lies with the student.
-            teacher_model: The weights of the configuration's local and privileged teachers, instead of those it names; or their name.
+            teacher_model: The weights of the configuration's teachers that are models in this process, instead of those it names; or their name.
             env: An environment id, instead of the configuration's.
             train_dataset: Episodes for the method's frozen source to draw from, instead of playing them; records will do.
-            load: How local teachers get the weights they name.
+            load: How those teachers get the weights that they name.
             peft_config: Trains an adapter of this kind rather than all weights; by default what ``train.lora`` says.
             folder: Where records go; none are kept without it.
             watch: Sees the episodes of rollouts and panels as they end.

@@ -24,8 +24,8 @@ from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
 from agentopd.settings.choice import Clock, at
 from agentopd.teachers import Teacher, annotate
-from agentopd.training.pool import Pool
-from agentopd.training.roles import annotators
+from agentopd.training.checks.roles import annotators
+from agentopd.training.loop.pool import Pool
 from agentopd.types import EXPERT, STUDENT, Key, Record, Trajectory
 
 Watch: TypeAlias = Callable[[str, int], AbstractContextManager[Callable[[Trajectory], None]]]

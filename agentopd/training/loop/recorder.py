@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from agentopd.config import Config
 from agentopd.objective import Head, Prepared
 from agentopd.records import RecordWriter, thin
-from agentopd.training.folder import RunFolder
-from agentopd.training.river import Drawn
+from agentopd.training.loop.folder import RunFolder
+from agentopd.training.loop.river import Drawn
 
 
 class Recorder:

@@ -16,7 +16,7 @@ from agentopd.rollout.collect import too_many_failures
 from agentopd.rollout.episode import TOO_LONG
 from agentopd.rollout.isolation import Isolated
 from agentopd.rollout.session import Observed, Session
-from agentopd.training.display import Meter, watch
+from agentopd.training.show.display import Meter, watch
 from agentopd.types import EXPERT, Failure, Task, Trajectory
 
 Say = Callable[[str], None]

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from agentopd.evaluation import by_depth
 from agentopd.objective import Rows
 from agentopd.objective.signals import LOSSES, STUDENT_ENTROPY, teacher_entropy
-from agentopd.training.learner import Signals
+from agentopd.training.loop.learner import Signals
 from agentopd.types import Trajectory
 
 DEEPEST = 8

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from agentopd.errors import TrainingError
-from agentopd.training.checkpoints import step_of
-from agentopd.training.display import say
-from agentopd.training.folder import RunFolder
+from agentopd.training.loop.checkpoints import step_of
+from agentopd.training.loop.folder import RunFolder
+from agentopd.training.show.display import say
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What systems say where a disk, a share of it, or a file takes no more."""

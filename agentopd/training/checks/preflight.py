@@ -16,13 +16,13 @@ from agentopd.models import ModelConfig, head_of, load_tokenizer, outline_of, po
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
-from agentopd.training.roles import (
-    LOCAL,
-    MODELS,
-    PRIVILEGED,
-    SILENT,
+from agentopd.teachers import traits_of
+from agentopd.training.checks.roles import (
     hints_of,
+    is_new,
     learns_from_corrections,
+    may_correct,
+    model_of,
     stage_hint,
     used_teachers,
 )
@@ -40,10 +40,11 @@ def check_experts(config: Config) -> None:
 
 
 def learns_from_experts(config: Config) -> bool:
-    """Whether the environments' own expert acts, or corrects what the student did."""
+    """Whether the environments' own expert acts, or is asked about what the student did."""
     acts = any(EXPERT in source.actors for source in config.objective.sources.values())
-    kinds = {choice.kind for choice in config.teachers.values()}
-    return acts or (learns_from_corrections(config.objective) and (EXPERT in kinds or kinds <= SILENT))
+    if learns_from_corrections(config.objective) and not may_correct(config):
+        return True  # there, an expert is what is missing
+    return acts or any(traits_of(choice).needs_expert for choice in used_teachers(config).values())
 
 
 def without_experts(config: Config) -> list[str]:
@@ -62,18 +63,18 @@ def check_teachers(config: Config) -> None:
 
     Hints are read, also those of teachers that the method does not use.
     """
-    hints_of(config)
+    hints = hints_of(config)
     if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
         stage_hint(config)
     for name, choice in used_teachers(config).items():
-        if choice.kind in MODELS and choice.settings["new"] is not None and config.stages.teacher is None:
+        if is_new(choice) and config.stages.teacher is None:
             raise ConfigError(
                 f"stages.teacher=null: the method uses teachers.{name}, whose weights are new, and nothing fits them, so it would "
                 f"teach noise; add a stage, such as stages.teacher={{episodes: 1000, steps: 300}}, give teachers.{name}.model "
                 "trained weights, or choose a method without this teacher, such as method=grpo"
             )
         fit = config.stages.teacher
-        if choice.kind == PRIVILEGED and choice.settings["new"] is not None and fit is not None and not fit.privileged:
+        if is_new(choice) and name in hints and fit is not None and not fit.privileged:
             raise ConfigError(
                 f"stages.teacher.privileged=0: teachers.{name} reads a hint, and its new weights would be fitted without ever seeing "
                 "one; set stages.teacher.privileged, such as 0.5"
@@ -185,16 +186,9 @@ def _local_teachers(config: Config) -> Iterator[tuple[str, ModelConfig]]:
     """Those that the method uses, as model settings; each must name one model, used or not."""
     used = used_teachers(config)
     for name, choice in config.teachers.items():
-        if choice.kind in MODELS:
-            given = {key: choice.settings[key] for key in ("model", "new") if choice.settings[key] is not None}
-            how = {key: choice.settings[key] for key in ("dtype", "attention")}
-            if len(given) > 1 or (choice.kind == LOCAL and not given):
-                exactly = "exactly" if choice.kind == LOCAL else "at most"
-                raise ConfigError(
-                    f"teachers.{name}: give {exactly} one of model (a hub id or folder) and new (random weights)"
-                )
-            if name in used and given:
-                yield name, ModelConfig(**given, **how)
+        model = model_of(name, choice) if traits_of(choice).model else None
+        if name in used and model is not None:
+            yield name, model
 
 
 def check_length(key: str, longest: int | None, wanted: int) -> None:

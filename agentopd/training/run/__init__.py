@@ -1,0 +1,1 @@
+"""A whole run: its stages, what they learn from, training and panels."""

@@ -1,0 +1,67 @@
+"""What a kind says of itself, and which marks are refused."""
+
+from typing import Any
+
+import pytest
+
+from agentopd.settings.choice import OneOf
+from agentopd.teachers import TEACHERS, Traits, traits_of
+
+SILENT_MODEL = Traits(model=True, corrects=False)
+
+
+def unmarked(context: Any) -> Any:
+    """A kind of one's own that says nothing of itself."""
+
+
+@Traits(needs_expert=True, corrects=False)
+class Marked:
+    """A class may be a kind."""
+
+    def __init__(self, context: Any) -> None: ...
+
+
+class Careless:
+    """It has an attribute of that name for itself."""
+
+    traits = ("lazy",)
+
+    def __init__(self, context: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ({"kind": "local", "model": "here"}, SILENT_MODEL),
+        ({"kind": "privileged", "hint": "{answer}"}, Traits(model=True, initial=True, hint=True, corrects=False)),
+        ("reward", Traits(corrects=False)),
+        ("expert", Traits(needs_expert=True)),
+        ("test_teacher_traits:unmarked", Traits()),
+        ("test_teacher_traits:Marked", Traits(needs_expert=True, corrects=False)),
+        ("test_teacher_traits:Careless", Traits()),
+    ],
+)
+def test_a_kind_says_what_it_is(kind: Any, said: Traits) -> None:
+    assert traits_of(OneOf("teacher", TEACHERS).validate(kind)) == said
+
+
+def plain(context: Any, *, temper: float = 1.0) -> Any:
+    """A kind without a model."""
+
+
+def hintless(context: Any, *, model: str) -> Any:
+    """A kind without a hint."""
+
+
+@pytest.mark.parametrize(
+    ("marks", "function", "said"),
+    [
+        (SILENT_MODEL, plain, "plain is marked with model=True; give it a setting model, new or both"),
+        (Traits(model=True, hint=True), hintless, "hintless is marked with hint=True; give it the setting hint"),
+        (Traits(hint=True), hintless, "hintless: initial and hint are marks of a model; mark it with model=True too"),
+        (Traits(initial=True), plain, "plain: initial and hint are marks of a model"),
+    ],
+)
+def test_a_mark_without_its_setting_is_refused(marks: Traits, function: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=f"^{said}"):
+        marks(function)
