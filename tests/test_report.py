@@ -228,13 +228,22 @@ def test_families_have_a_table_where_there_are_several(run: Path) -> None:
 
 def test_sampled_panels_stand_beside_the_greedy_ones(run: Path) -> None:
     kept = json.loads((run / "panels.json").read_text())
-    sampled = {"student_before_sampled": _panel(2, 10), "student_after_sampled": _panel(5, 10)}
+    sampled = {
+        f"{name}_sampled": _panel(n, 10) for name, n in (("student_before", 2), ("teacher", 9), ("student_after", 5))
+    }
     (run / "panels.json").write_text(json.dumps(kept | sampled))
     text = _page(run).text
-    names = ("student before", "student before sampled", "student after", "student after sampled", "teacher")
+    names = (
+        "student before",
+        "student before sampled",
+        "student after",
+        "student after sampled",
+        "teacher",
+        "teacher sampled",
+    )
     at = [
         text.index(f"{name}{rate}")
-        for name, rate in zip(names, ("30.0%", "20.0%", "75.0%", "50.0%", "95.0%"), strict=True)
+        for name, rate in zip(names, ("30.0%", "20.0%", "75.0%", "50.0%", "95.0%", "90.0%"), strict=True)
     ]
     assert at == sorted(at)
     assert text.count("+30.0 points [") == 1

@@ -23,7 +23,7 @@ from agentopd.viewer.transcript import Decode
 
 BEFORE_PANEL, AFTER_PANEL = "student_before", "student_after"
 SAMPLED = "_sampled"
-"""Ends the name of a panel of the student whose actions were sampled as in training."""
+"""Ends the name of a panel whose actions were sampled as in training."""
 
 PAIRS = {AFTER_PANEL: BEFORE_PANEL, AFTER_PANEL + SAMPLED: BEFORE_PANEL + SAMPLED}
 """The panels whose change is shown, and from which."""
@@ -155,9 +155,9 @@ def _result(run: RunData) -> str:
 
 
 def _main_panels(run: RunData) -> list[tuple[str, Panel]]:
-    """Before, after, then the teachers; not those played on the way, nor the student's sampled ones."""
+    """Before, after, then the teachers; not those played on the way, nor the sampled ones, which stand beside these."""
     named = [name for name in (BEFORE_PANEL, AFTER_PANEL) if name in run.panels]
-    others = [*named, *(name + SAMPLED for name in named)]
+    others = [*named, *(name + SAMPLED for name in run.panels)]
     named += [name for name in run.panels if name not in others and not name.startswith("student@")]
     return [(name, run.panels[name]) for name in named]
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from agentopd.evaluation import Panel, Played, paired_difference
-from agentopd.training.show.gap import gap_lines
+from agentopd.training.show.gap import doubt_line, gap_lines
 
 
 def _panel(*families: tuple[str, Sequence[int]]) -> Panel:
@@ -59,3 +59,12 @@ def test_a_good_teacher_whose_student_is_close_is_not_blamed() -> None:
         assert said.startswith(f"the student is already close to t, which succeeds on {5 * teacher}.0%")
     said = list(gap_lines("t", _panel(("", [1] * 18 + [0] * 2)), _panel(("", [1] * 20))))[1]
     assert "no better" in said
+
+
+def test_a_teacher_that_does_much_worse_when_sampled_is_told_of_its_doubts() -> None:
+    """The sampled panel has the first ten tasks: nine of them right by the most probable actions, and seven."""
+    chosen = _panel(("", [1] * 9 + [0] * 11))
+    said = doubt_line("t", chosen, _panel(("", [1] * 7 + [0] * 3)))
+    assert said is not None
+    assert said.startswith("t sampled as in training, minus its most probable actions: -20.0 points [")
+    assert doubt_line("t", chosen, _panel(("", [1] * 8 + [0] * 2))) is None

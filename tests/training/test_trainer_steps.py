@@ -109,9 +109,16 @@ def test_the_student_is_played_sampled_beside_greedy_where_that_is_asked_for(
 ) -> None:
     run, config = tmp_path / "run", cases.tiny("evaluation.sampled=3", "rollout.temperature=0.7", steps=1)
     panels = train(config, run).panels
-    order = ["student_before", "student_before_sampled", "teacher", "student_after_sampled", "student_after"]
+    order = [
+        "student_before",
+        "student_before_sampled",
+        "teacher",
+        "teacher_sampled",
+        "student_after_sampled",
+        "student_after",
+    ]
     assert list(panels) == order
-    for when in ("student_before", "student_after"):
+    for when in ("student_before", "teacher", "student_after"):
         sampled, greedy = panels[f"{when}_sampled"], panels[when]
         assert [e.task for e in sampled.episodes] == [e.task for e in greedy.episodes][:3]
         assert [e.errors for e in sampled.episodes] != [e.errors for e in greedy.episodes][:3]

@@ -38,7 +38,7 @@ from agentopd.training.run.callbacks import MetricsFile, Progress
 from agentopd.training.run.interruption import resumable
 from agentopd.training.run.stages import student_of, teacher_of, tokenizer_of
 from agentopd.training.show.display import attended, say, watch
-from agentopd.training.show.gap import gap_lines
+from agentopd.training.show.gap import doubt_line, gap_lines
 from agentopd.types import EXPERT, STUDENT, Record
 from agentopd.viewer import write_report
 from agentopd.viewer.report import AFTER_PANEL as AFTER
@@ -145,9 +145,12 @@ def _train(trainer: AgentOPDTrainer, folder: RunFolder, step: int) -> None:
     before = _panel(trainer, folder, BEFORE)
     _sampled(trainer, folder, BEFORE)
     for name, teacher in trainer.river.teachers.items():
-        if teacher.model is not None and name not in folder.load_panels():
+        if teacher.model is None:
+            continue
+        if name not in folder.load_panels():
             for line in gap_lines(name, _panel(trainer, folder, name, actor=name), before):
                 say(line)
+        _sampled(trainer, folder, name, actor=name)
     checkpoint = folder.last_checkpoint()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     _save(trainer, folder)
@@ -253,10 +256,14 @@ def _panel(
     return panel
 
 
-def _sampled(trainer: AgentOPDTrainer, folder: RunFolder, name: str) -> None:
+def _sampled(trainer: AgentOPDTrainer, folder: RunFolder, name: str, actor: str = STUDENT) -> None:
     """Plays the panel ``name`` once more, on the first ``evaluation.sampled`` of its tasks and as the rollout samples."""
-    if count := trainer.config.evaluation.sampled:
-        _panel(trainer, folder, name + SAMPLED, sampled=count)
+    count = trainer.config.evaluation.sampled
+    if not count or name + SAMPLED in folder.load_panels():
+        return
+    panel = _panel(trainer, folder, name + SAMPLED, actor, sampled=count)
+    if actor != STUDENT and (line := doubt_line(actor, folder.load_panels()[name], panel)):
+        say(line)
 
 
 @attended()

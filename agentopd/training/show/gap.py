@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from agentopd.evaluation import Panel
+from agentopd.evaluation import Panel, paired_difference
 
 ENOUGH = 0.1
 """The difference of success from which on a teacher has something to show."""
@@ -27,6 +27,27 @@ def gap_lines(name: str, teacher: Panel, student: Panel) -> Iterator[str]:
     if whole.value < ENOUGH:
         low = [family for family, part in parts.items() if part.value < ENOUGH] if len(parts) > 1 else []
         yield _warning(name, teacher.success.value, whole.value) + (f" (families: {', '.join(low)})" if low else "")
+
+
+DOUBT = 0.2
+"""The loss of success by sampling from which on a teacher's distribution is much worse than its most probable actions."""
+
+
+def doubt_line(name: str, chosen: Panel, sampled: Panel) -> str | None:
+    """A warning where a teacher whose actions are drawn from its distribution, which is what a student learns, does much worse.
+
+    Args:
+        name: The teacher's.
+        chosen: Its panel.
+        sampled: Its panel on the first of these tasks, sampled as in training.
+    """
+    lost = paired_difference(chosen.success_B[: len(sampled.success_B)], sampled.success_B)
+    if lost.value > -DOUBT:
+        return None
+    return (
+        f"{name} sampled as in training, minus its most probable actions: {lost.text()}; its distribution is what a student learns, so it "
+        "teaches its doubts too: train it longer (stages), show it more, or lower rollout.temperature, at which both are compared"
+    )
 
 
 def _warning(name: str, success: float, gap: float) -> str:
