@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from agentopd.packing import Layout
 from agentopd.rollout.policy import Temperature
 from agentopd.settings.choice import Settings
 from agentopd.settings.problems import shown
@@ -79,7 +80,7 @@ class Train(Settings):
     max_grad_norm: float = Field(1.0, gt=0.0)
     max_tokens: int = Field(16384, ge=1)
     """Tokens in a micro-batch, padding included. It bounds memory and never changes the gradient."""
-    layout: Literal["padded", "packed"] = "padded"
+    layout: Layout = "padded"
     chunk_rows: int = Field(2048, ge=1)
     """Rows whose logits exist at the same time."""
     eval_every: int = Field(20, ge=0)
