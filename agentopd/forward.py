@@ -1,5 +1,6 @@
 """One pass of a causal language model over rows of tokens: its last hidden states. What all rows begin with is read once."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -19,8 +20,10 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
     sequences are padded on the right, where causal attention never looks, or packed into one row.
 
     Episodes begin alike, with instructions and tools. What all rows have in common there is read once, and its keys and values, through
-    which the gradient flows, are every row's: up to rounding the result is that of reading each row by itself. Models whose layers are
-    not all plain full attention, DDP, and training under gradient checkpointing read each row.
+    which the gradient flows, are every row's: up to rounding, and but for dropout, whose draws they share too, the result is that of
+    reading each row by itself. It takes memory for the keys and values of all rows in all layers at once. Rows are read each where that
+    is not the same: with layers other than plain full attention, or positions whose frequencies depend on the length; under DDP; in
+    training under gradient checkpointing.
 
     Args:
         model: A causal language model, wrapped or not.
@@ -34,6 +37,8 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
         return read_each(model, input_ids_B_T)
     cache = DynamicCache(config=unwrapped(model).config)
     common_1_P_H = read_each(model, input_ids_B_T[:1, :common], cache)
+    if cache.get_seq_length() != common:  # a model that keeps no cache, whatever its configuration says
+        return read_each(model, input_ids_B_T)
     cache.batch_repeat_interleave(len(input_ids_B_T))
     own_B_S_H = read_each(model, input_ids_B_T[:, common:], cache)
     return torch.cat([common_1_P_H.expand(len(input_ids_B_T), -1, -1), own_B_S_H], dim=1)
@@ -62,7 +67,29 @@ def _shares(model: nn.Module) -> bool:
     if isinstance(model, DistributedDataParallel):
         return False
     checkpointed = model.training and getattr(model, "is_gradient_checkpointing", False)
-    return not checkpointed and is_plain(unwrapped(model).config)
+    looks_back = any(getattr(one, "alora_invocation_tokens", None) for one in _adapters(model))
+    return (
+        not checkpointed
+        and not looks_back
+        and is_plain(model.config)
+        and _frequencies(model.config).isdisjoint(BY_LENGTH)
+    )
+
+
+def _adapters(model: nn.Module) -> Collection[Any]:
+    """The configurations of PEFT's adapters; an activated one looks for its invocation in the tokens of each forward."""
+    found = getattr(model, "peft_config", {})
+    return found.values() if isinstance(found, Mapping) else ()
+
+
+BY_LENGTH = {"dynamic", "longrope"}
+"""Rotary frequencies that each forward chooses by its own length."""
+
+
+def _frequencies(config: PretrainedConfig) -> set[str]:
+    """The kinds of rotary frequencies of all layers."""
+    given = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    return {str(one.get("rope_type")) for one in (given, *given.values()) if isinstance(one, Mapping)}
 
 
 def read_each(

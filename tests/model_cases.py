@@ -44,11 +44,11 @@ ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 
 
-def model_of(architecture: str, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
+def model_of(architecture: str, dtype: torch.dtype = torch.float64, **more: Any) -> PreTrainedModel:
     config, kind, own = ARCHITECTURES[architecture]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model: PreTrainedModel = kind(config(**SIZES, **own))
+        model: PreTrainedModel = kind(config(**SIZES, **own, **more))
     model.to(dtype).eval()  # type: ignore[arg-type]
     return model
 

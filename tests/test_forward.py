@@ -10,8 +10,9 @@ from model_cases import model_of, sequences
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
-from agentopd.forward import SHORTEST, common_prefix, hidden_states
+from agentopd.forward import SHORTEST, common_prefix, hidden_states, read_each
 from agentopd.models import head_of
 
 
@@ -136,6 +137,31 @@ def test_sliding_layers_read_each_row() -> None:
     values, shapes = read(model, each)
     assert_alike(values, one_by_one(model, each), ROUNDING)
     assert shapes == [(2, 43)]
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_frequencies_that_depend_on_the_length_read_each_row(kind: str) -> None:
+    each, own = alike(40, (30, 20)), {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    rope = {"rope_type": kind, "rope_theta": 10000.0, "factor": 2.0, "original_max_position_embeddings": 50}
+    model = model_of("llama", rope_parameters={**rope, **(own if kind == "longrope" else {})})
+    assert read(model, each)[1] == [(2, 70)]
+
+
+def test_a_model_that_keeps_no_cache_reads_each_row() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=50, n_positions=64, n_embd=16, n_layer=2, n_head=2))
+    nn.Module.eval(model)
+    each = alike(40, (3, 2))
+    with torch.no_grad():
+        found_B_T_H = hidden_states(model, padded(each))
+        torch.testing.assert_close(found_B_T_H, read_each(model, padded(each)))
+
+
+def test_an_adapter_that_looks_for_its_invocation_reads_each_row() -> None:
+    settings: dict[str, Any] = {"task_type": "CAUSAL_LM", "alora_invocation_tokens": [5, 6]}
+    adapted: Any = get_peft_model(model_of("llama"), LoraConfig(target_modules=["q_proj"], **settings))
+    assert read(adapted, alike(40, (3, 2)))[1] == [(2, 43)]
 
 
 def test_checkpointed_layers_read_each_row_in_training() -> None:

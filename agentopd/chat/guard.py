@@ -14,7 +14,7 @@ class Guard:
     The mark is printable, for templates that print a ``repr``. A mark in the content itself is escaped.
 
     Some tokenizers look for special tokens in normalised text, where ``<|IM_END|>`` may be one. Content that holds such a string is
-    broken behind every character.
+    halved until no part does.
     """
 
     MARK, LITERAL, BREAK = "⧟", "⧟.", "⧟,"
@@ -50,9 +50,14 @@ class Guard:
     def _guard(self, text: str) -> str:
         text = text.encode("utf-8", "replace").decode()  # half surrogates, which no tokenizer takes
         guarded = self._first.sub(lambda match: match[0] + self.BREAK, text.replace(self.MARK, self.LITERAL))
-        if any(self._imitates(piece) for piece in self.pieces(guarded)):
-            return self.BREAK.join(char.replace(self.MARK, self.LITERAL) for char in text)
-        return guarded
+        parts = [part for piece in self.pieces(guarded) for part in self._apart(piece)]
+        return self.BREAK.join(part.replace(self.MARK, self.LITERAL) for part in parts)
+
+    def _apart(self, text: str) -> list[str]:
+        if len(text) < 2 or not self._imitates(text):
+            return [text]
+        half = len(text) // 2
+        return self._apart(text[:half]) + self._apart(text[half:])
 
     def _imitates(self, text: str) -> bool:
         """Whether the tokenizer would find a special token in text that does not hold its string."""

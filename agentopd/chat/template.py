@@ -84,7 +84,9 @@ class Template:
             return Guard(strings)
         added = self.tokenizer.added_tokens_decoder.values()
         return Guard(
-            strings, normaliser.normalize_str, [token.content for token in added if token.special and token.normalized]
+            strings,
+            normaliser.normalize_str,
+            [token.content for token in added if token.normalized and token.content in strings],
         )
 
     def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generate: bool = False) -> str:

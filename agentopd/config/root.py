@@ -61,6 +61,11 @@ class Config(Settings):
                 f"no teacher may be called {STUDENT!r}, which names the policy that is trained; choose another name (a teacher that is the "
                 "student as it began is {kind: privileged}, or {kind: local} with the student's model)"
             )
+        taken = [name for name in teachers if name.startswith(("student_", "student@")) or name.endswith("_sampled")]
+        if taken:
+            raise ValueError(
+                f"no teacher may be called {taken[0]!r}: panels have such names (student_before, student@8, teacher_sampled); choose another"
+            )
         return teachers
 
     @model_validator(mode="after")

@@ -102,7 +102,8 @@ class Evaluation(Settings):
     temperature: Temperature = 0.0
     """At which actions are drawn, as ``rollout.temperature``; 0 takes the most likely token."""
     sampled: int = Field(0, ge=0)
-    """How many tasks of the panel the student plays once more before and after training, its actions drawn as in the rollout; 0 for none."""
+    """How many tasks of the panel are played once more, actions drawn as in the rollout: by the student before and after training, and by
+    every teacher that can act; 0 for none."""
     during: int = Field(64, ge=1)
     """How many validation tasks are played every ``train.eval_every`` steps; they are none of the panel's."""
 

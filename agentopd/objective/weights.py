@@ -62,16 +62,17 @@ def until_mistake(
     That token is the mistake, and what the teacher says of it the lesson. Behind it stand states that the teacher would hardly come
     to: its advice there is that of a model out of its depth, its divergence from the student large, and what one could learn seldom
     of use to a student that no longer errs there. As in process supervision that ends at the first wrong step (arXiv 2305.20050).
+    The rows that it leaves out stay in the aggregate's denominator, unless the term has ``rescale``.
 
     Args:
-        rows: The rows of the term, in time order within each episode.
+        rows: The rows of the term. A mistake in a row that the term does not train is not seen; corrected actions are apart.
         teacher: What the term's teacher said; rows that it is silent on are no mistakes.
         probability: The least that a token may have, under the teacher at the temperature that was sampled at.
         within: ``episode`` leaves out all that follows; ``turn`` only the rest of that turn.
     """
     if teacher is None:
         raise ValueError("weight 'until_mistake' needs a term whose target is a teacher's distribution")
-    group_A = rows.trajectory_A if within == "episode" else rows.turn_id_A
+    group_A = 2 * (rows.trajectory_A if within == "episode" else rows.turn_id_A) + rows.corrected_A
     mistake_A = teacher.taken_logprob_A < math.log(probability)
     before_A: Column = np.cumsum(mistake_A) - mistake_A
     _, first, group_A = np.unique(group_A, return_index=True, return_inverse=True)

@@ -312,6 +312,9 @@ def test_text_that_a_normaliser_turns_into_a_special_token_stays_text(imitation:
     chat = Chat(tokenizer)
     plain, hostile = (chat.prompt([{"role": "user", "content": text}], TOOLS) for text in ("so", imitation))
     assert hostile.count(stop) == plain.count(stop)
+    long = "and so on, " * 200
+    apart = len(chat.prompt([{"role": "user", "content": long + imitation}], TOOLS)) - len(hostile)
+    assert apart < len(tokenizer.encode(long)) + 30  # only what imitates is broken
 
 
 def test_tools_that_the_template_hides_are_told_in_the_system_message() -> None:

@@ -66,5 +66,5 @@ def test_a_teacher_that_does_much_worse_when_sampled_is_told_of_its_doubts() -> 
     chosen = _panel(("", [1] * 9 + [0] * 11))
     said = doubt_line("t", chosen, _panel(("", [1] * 7 + [0] * 3)))
     assert said is not None
-    assert said.startswith("t sampled as in training, minus its most probable actions: -20.0 points [")
+    assert said.startswith("t sampled as in training, minus t as evaluated: -20.0 points [")
     assert doubt_line("t", chosen, _panel(("", [1] * 8 + [0] * 2))) is None

@@ -54,7 +54,7 @@ class Result:
     metrics: Mapping[str, float]
     """The last step's."""
     panels: Mapping[str, Panel]
-    """``student_before``, ``student_after``, each with ``_sampled`` where ``evaluation.sampled`` asks for it, and every teacher that can act."""
+    """``student_before``, ``student_after`` and every teacher that can act, each with ``_sampled`` too where ``evaluation.sampled`` asks for it."""
     student: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 

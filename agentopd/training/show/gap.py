@@ -34,7 +34,7 @@ DOUBT = 0.2
 
 
 def doubt_line(name: str, chosen: Panel, sampled: Panel) -> str | None:
-    """A warning where a teacher whose actions are drawn from its distribution, which is what a student learns, does much worse.
+    """A warning where a teacher whose actions are drawn as in training does much worse: its distribution is what a student learns.
 
     Args:
         name: The teacher's.
@@ -45,7 +45,7 @@ def doubt_line(name: str, chosen: Panel, sampled: Panel) -> str | None:
     if lost.value > -DOUBT:
         return None
     return (
-        f"{name} sampled as in training, minus its most probable actions: {lost.text()}; its distribution is what a student learns, so it "
+        f"{name} sampled as in training, minus {name} as evaluated: {lost.text()}; its distribution is what a student learns, so it "
         "teaches its doubts too: train it longer (stages), show it more, or lower rollout.temperature, at which both are compared"
     )
 
