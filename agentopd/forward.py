@@ -66,14 +66,10 @@ def _shares(model: nn.Module) -> bool:
     checkpointed layers keep no cache."""
     if isinstance(model, DistributedDataParallel):
         return False
+    config = unwrapped(model).config
     checkpointed = model.training and getattr(model, "is_gradient_checkpointing", False)
     looks_back = any(getattr(one, "alora_invocation_tokens", None) for one in _adapters(model))
-    return (
-        not checkpointed
-        and not looks_back
-        and is_plain(model.config)
-        and _frequencies(model.config).isdisjoint(BY_LENGTH)
-    )
+    return not checkpointed and not looks_back and is_plain(config) and _frequencies(config).isdisjoint(BY_LENGTH)
 
 
 def _adapters(model: nn.Module) -> Collection[Any]:

@@ -150,7 +150,8 @@ def test_frequencies_that_depend_on_the_length_read_each_row(kind: str) -> None:
 def test_a_model_that_keeps_no_cache_reads_each_row() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=50, n_positions=64, n_embd=16, n_layer=2, n_head=2))
+        config = OpenAIGPTConfig(vocab_size=50, n_positions=64, n_embd=16, n_layer=2, n_head=2)
+        model = OpenAIGPTLMHeadModel(config)  # type: ignore[no-untyped-call]
     nn.Module.eval(model)
     each = alike(40, (3, 2))
     with torch.no_grad():
