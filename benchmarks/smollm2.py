@@ -82,22 +82,28 @@ def questions(tasks: Sequence[Task]) -> set[str]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Success by arm, pooled over seeds, then by family, as Markdown."""
-    seeds = sorted({int(key.split("/")[1]) for key in results})
-    whole = [seed for seed in seeds if all(f"{arm}/{seed}" in results for arm in ARMS)]
-    if not whole:
+    """Success by arm, pooled over the seeds that are finished, then by family, as Markdown."""
+    finished = sorted(int(key.removeprefix("opd/")) for key in results if key.startswith("opd/"))
+    if not finished:
         return "no seed is finished"
-    families = sorted({family for seed in whole for family in results[f"opd/{seed}"]["families"]})
-    lines = [f"Seeds {', '.join(map(str, whole))}, pooled:\n", "| arm | before | after | gain, paired | sampled before | sampled after | sampled gain, paired |", "|---|---|---|---|---|---|---|"]  # fmt: skip
-    for arm in ARMS:
-        lines.append(f"| {arm} | {_gain(results, whole, arm, '')} | {_gain(results, whole, arm, '_sampled')} |")
+    seeds = {arm: [seed for seed in finished if f"{arm}/{seed}" in results] for arm in ARMS}
+    arms = [arm for arm in ARMS if seeds[arm]]
+    families = sorted({family for seed in finished for family in results[f"opd/{seed}"]["families"]})
+    lines = [
+        "| arm | seeds | before | after | gain, paired | sampled before | sampled after | sampled gain, paired |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for arm in arms:
+        gains = (_gain(results, seeds[arm], arm, how) for how in ("", "_sampled"))
+        lines.append(f"| {arm} | {', '.join(map(str, seeds[arm]))} | {' | '.join(gains)} |")
     lines += ["", f"| greedy success after | {' | '.join(families)} |", f"|---|{'---|' * len(families)}"]
     for name, arm, panel in [
         ("teacher", "opd", "teacher"),
         ("before", "opd", "student_before"),
-        *((arm, arm, "student_after") for arm in ARMS),
+        *((arm, arm, "student_after") for arm in arms),
     ]:
-        cells = (_rate([s for s, f in _tasks(results, whole, arm, panel) if f == family]) for family in families)
+        tasks = _tasks(results, seeds[arm], arm, panel)
+        cells = (_rate([success for success, of in tasks if of == family]) for family in families)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
