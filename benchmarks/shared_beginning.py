@@ -24,7 +24,7 @@ from benchmarks.decode import smollm2
 from benchmarks.measured import keep, kept, made_by, spread, stopwatch
 
 RESULTS = Path(__file__).parent / "results" / "shared_beginning.json"
-CASES = ((8, 32), (8, 317), (16, 317), (2, 317))
+CASES = ((2, 32), (8, 32), (2, 317), (8, 317), (16, 317))
 """Rows, and tokens that they have in common."""
 OWN = 110
 Gradients = list[Tensor]
