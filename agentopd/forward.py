@@ -30,11 +30,10 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
         input_ids_B_T: Token ids; any id as padding.
         position_ids_B_T: For packed rows, positions that restart at 0 with each sequence.
     """
-    if position_ids_B_T is not None or len(input_ids_B_T) == 1 or not _shares(model):
-        return read_each(model, input_ids_B_T, position_ids=position_ids_B_T)
-    common = common_prefix(input_ids_B_T)
+    several = position_ids_B_T is None and len(input_ids_B_T) > 1 and _shares(model)
+    common = common_prefix(input_ids_B_T) if several else 0
     if common < SHORTEST:
-        return read_each(model, input_ids_B_T)
+        return read_each(model, input_ids_B_T, position_ids=position_ids_B_T)
     cache = DynamicCache(config=unwrapped(model).config)
     common_1_P_H = read_each(model, input_ids_B_T[:1, :common], cache)
     if cache.get_seq_length() != common:  # a model that keeps no cache, whatever its configuration says

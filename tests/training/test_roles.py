@@ -30,7 +30,7 @@ def elder(context: TeacherContext, *, new: NewModel | None = None, model: str | 
 @Traits(model=True, initial=True, hint=True, corrects=False)
 def coach(context: TeacherContext, *, hint: str | None, new: dict[str, Any] | None = None) -> Teacher:
     """A model in this process that is shown a hint; by default the student."""
-    raise NotImplementedError
+    raise AssertionError("the checks come before any teacher is made")
 
 
 @Traits(corrects=False)
@@ -42,7 +42,7 @@ def silent(context: TeacherContext, *, where: Where = EVERYWHERE) -> Teacher:
 @Traits(needs_expert=True)
 def asking(context: TeacherContext) -> Teacher:
     """One that asks the environment's expert."""
-    raise NotImplementedError
+    raise AssertionError("the checks come before any teacher is made")
 
 
 def config(kind: str, *overrides: str, method: str = "agentopd", **settings: Any) -> Config:
