@@ -152,7 +152,7 @@ class Config(Settings):
     def _scores_are_exact(self) -> "Config":
         rollout, whole = self.rollout, self.rollout.top_p == 1.0 and self.rollout.top_k == 0
         for i, term in enumerate(self.objective.terms):
-            reads = term.scored and term.target.kind == "distribution"
+            reads = term.scored and term.distributional
             if not reads or term.estimator.settings.get("logprobs", "behaviour") == "recomputed":
                 continue
             key = f"{self.objective.key(i)}.estimator"
