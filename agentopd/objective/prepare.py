@@ -151,7 +151,7 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
         weight_A=weight_A,
         advantage_A=advantage_A,
         old_A=old_A,
-        temperature=float(at(term.temperature, clock, f"{objective.key(i)}.temperature")),
+        temperature=_temperature(objective, i, clock),
         target_settings=term.target.at(clock),
         support_settings=term.support.at(clock),
         divergence_settings=term.divergence.at(clock),
@@ -167,6 +167,15 @@ def _coefficient(objective: Objective, i: int, clock: Clock) -> float:
             f"{objective.key(i)}.coefficient: the schedule gives {coefficient} at step {clock.step}; {NOT_NEGATIVE}"
         )
     return coefficient
+
+
+def _temperature(objective: Objective, i: int, clock: Clock) -> float:
+    temperature = float(at(objective.terms[i].temperature, clock, f"{objective.key(i)}.temperature"))
+    if temperature <= 0.0:
+        raise ConfigError(
+            f"{objective.key(i)}.temperature: the schedule gives {temperature} at step {clock.step}; give more than 0"
+        )
+    return temperature
 
 
 def _measure(objective: Objective, chosen: Rows, clock: Clock) -> Reals:

@@ -76,6 +76,13 @@ class Term(Settings):
             raise ValueError(f"{least} is below 0; {NOT_NEGATIVE}")
         return coefficient
 
+    @field_validator("temperature")
+    @classmethod
+    def _warm(cls, temperature: Any) -> Any:
+        if (least := min(numbers_of(temperature), default=1.0)) <= 0:
+            raise ValueError(f"{least} is not above 0, and there is no distribution at such a temperature; give more")
+        return temperature
+
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, given: Any) -> Any:
@@ -149,9 +156,7 @@ class Term(Settings):
                 f"target {self.target.kind!r} needs whole distributions, and a score function reads the token taken alone; set "
                 "estimator: {kind: analytic}, or mark a target of your own with @pointwise"
             )
-        if min(numbers := numbers_of(self.temperature), default=1.0) <= 0.0:
-            raise ValueError(f"temperature: {min(numbers)} is not above 0, where no distribution is; give more")
-        if numbers != [1.0] and (self.scored or not self.distributional):
+        if self.temperature != 1.0 and (self.scored or not self.distributional):
             raise ValueError(
                 "temperature: only an analytic divergence from a distribution can be taken at another temperature; set it to 1"
             )

@@ -308,7 +308,7 @@ def _checked(part: str, kind: str, function: Function, settings: Mapping[str, An
         if name not in model.model_fields:
             names = ", ".join(model.model_fields) or "none"
             raise ValueError(
-                f"{part} {kind!r} has no setting {name!r}{nearest(name, model.model_fields)}; it has: {names}"
+                f"{part} {kind!r} has no setting {name!r}{nearest(str(name), model.model_fields)}; it has: {names}"
             )
     try:
         checked = model.model_validate(dict(settings))

@@ -162,7 +162,7 @@ def test_the_geometric_target_stands_still_at_its_fixed_point() -> None:
         ({"target": "aligned", "estimator": "score_function"}, "needs whole distributions, and a score function reads"),
         ({"target": {"kind": "geometric", "beta": 1.5}}, "beta"),
         ({"target": {"kind": "extrapolate", "refrence": "x"}}, "did you mean 'reference'"),
-        ({"temperature": 0.0}, "temperature: 0.0 is not above 0"),
+        ({"temperature": 0.0}, "0.0 is not above 0, and there is no"),
         ({"temperature": 2.0, "estimator": "score_function"}, "only an analytic divergence from a distribution"),
         ({"temperature": 2.0, "target": "taken"}, "only an analytic divergence from a distribution"),
         ({"target": {"kind": f"{__name__}:halfway"}}, "name"),
