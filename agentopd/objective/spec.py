@@ -1,7 +1,7 @@
 """A method as settings: sources, terms, an aggregate and a coupling."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -212,13 +212,31 @@ class Source(Settings):
         return self
 
 
+class Axes(Settings):
+    """A method's place on the three axes; it may have several on each."""
+
+    signal: tuple[Literal["logits", "outcomes", "self-play"], ...] = ()
+    access: tuple[Literal["white-box", "black-box", "teacher-free"], ...] = ()
+    granularity: tuple[Literal["token", "turn", "sequence", "hybrid"], ...] = ()
+
+
+SIGNALS, ACCESS, GRANULARITY = (
+    get_args(get_args(Axes.model_fields[axis].annotation)[0]) for axis in ("signal", "access", "granularity")
+)
+
+
 class Objective(Settings):
     """A method: who acts, what is learned from it, and how it is averaged."""
 
     title: str = ""
     paper: str = ""
-    axes: dict[str, str] = {}
-    """Its place on the three axes: signal, access, granularity."""
+    axes: Axes = Axes()
+    formula: str = ""
+    """What is minimised, in plain text."""
+    chosen: str = ""
+    """What was chosen where a published detail was missing, or is done otherwise here."""
+    needs: str = ""
+    """What it needs that does not exist yet; such a method is refused."""
     notes: str = ""
     sources: dict[str, Source] = {"fresh": Source()}
     terms: tuple[Term, ...] = (Term(),)
@@ -251,6 +269,13 @@ class Objective(Settings):
         if parts:
             root["terms"] = [{**_mapping(terms[0]), **parts}]
         return root
+
+    @field_validator("needs")
+    @classmethod
+    def _can_run(cls, needs: str) -> str:
+        if needs:
+            raise ValueError(f"this method needs {needs}; choose another (agentopd methods lists those that run)")
+        return needs
 
     @model_validator(mode="after")
     def _coupled_to_something(self) -> "Objective":
