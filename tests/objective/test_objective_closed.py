@@ -33,8 +33,8 @@ def random(seed: int, spread: float = 3.0, dtype: torch.dtype = torch.float64) -
     return (spread * torch.randn(ROWS, SIZE, generator=generator, dtype=torch.float64)).to(dtype)
 
 
-def test_every_divergence_has_a_closed_form() -> None:
-    assert CLOSED.keys() == DIVERGENCES.keys()
+def test_every_divergence_but_that_of_a_generator_has_a_closed_form() -> None:
+    assert CLOSED.keys() == DIVERGENCES.keys() - {"f"}
 
 
 @pytest.mark.parametrize("kind", sorted(CLOSED))
