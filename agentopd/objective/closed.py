@@ -199,13 +199,14 @@ def _alpha_beta(
     The sum of that is beta D - sum (q^s - p^s) / s. It gives the value where beta is not so small that rounding would, and
     where no number is one a row.
     """
-    gradient, excess_N = _alpha_beta_slope(logp, logq, family.off_zero(alpha), alpha + beta)
+    s = family.off_zero(alpha + beta)
+    gradient, excess_N = _alpha_beta_slope(logp, logq, family.off_zero(alpha), s)
     if isinstance(alpha, Tensor) or isinstance(beta, Tensor) or abs(beta) < 0.1:
         return family.alpha_beta(logp, logq, alpha=_flat(alpha), beta=_flat(beta)), gradient  # type: ignore[arg-type]
     family.require_sum(alpha + beta)
-    total_N, s = gradient.sum(1) - excess_N, alpha + beta
+    total_N = gradient.sum(1) - excess_N
     if s != 1.0:  # where both sum to 1 there is nothing to add
-        total_N += family.rise(s * logp, s * (logq - logp)).sum(1) / family.off_zero(s)
+        total_N += family.rise(s * logp, s * (logq - logp)).sum(1) / s
     return total_N / beta, gradient
 
 

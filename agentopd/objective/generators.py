@@ -45,8 +45,9 @@ def f(logp: Tensor, logq: Tensor, *, generator: Annotated[str, AfterValidator(_k
     low, high = _slopes(function)
     logp, logq = floored(logp, logq)
     ratio = logq - logp
+    inner = ratio.clamp(-LIMIT, LIMIT).exp()
     measure = torch.where(ratio > LIMIT, logq - LIMIT, logp).exp()
-    value = measure * _checked(generator, function, ratio.clamp(-LIMIT, LIMIT).exp())
+    value = measure * _elementwise(generator, function(inner), inner)
     value = value + high * logq.exp() * (ratio - LIMIT).clamp_min(0.0)
     return (value + low * logp.exp() * (ratio + LIMIT).clamp_max(0.0)).sum(-1)
 
@@ -55,14 +56,30 @@ def _find(generator: str) -> Function:
     return OneOf("generator", GENERATORS).find(generator)
 
 
-def _checked(name: str, function: Function, ratio: Tensor) -> Tensor:
-    value = function(ratio)
+def _elementwise(name: str, value: object, ratio: Tensor) -> Tensor:
+    """What a generator returned, if it is one number a ratio."""
     if not isinstance(value, Tensor) or value.shape != ratio.shape:
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise ValueError(
-            f"generator={name}: it returned {got} for ratios of shape {tuple(ratio.shape)}; return f(u), elementwise"
+            f"generator {name} returned {got} for ratios of shape {tuple(ratio.shape)}; return f(u), elementwise"
         )
     return value
+
+
+def _on_numbers(name: str, function: Function) -> tuple[Tensor, Tensor, Tensor]:
+    """Ratios between the limits, 1 in their middle, f there and its slope."""
+    with torch.enable_grad():
+        ratio = torch.linspace(-LIMIT, LIMIT, 81, dtype=torch.float64).exp().requires_grad_()
+        try:
+            value = function(ratio)
+            (slope,) = torch.autograd.grad(_elementwise(name, value, ratio).sum(), ratio)
+        except ValueError:
+            raise
+        except Exception as error:  # a generator may be the user's code
+            raise ValueError(
+                f"generator {name} raised {type(error).__name__}: {error}; it is a differentiable function of a tensor"
+            ) from error
+    return ratio.detach(), value.detach(), slope
 
 
 @lru_cache(maxsize=64)
@@ -73,22 +90,14 @@ def _slopes(function: Function) -> tuple[float, float]:
         ValueError: The function is no generator.
     """
     name = getattr(function, "__name__", "f")
-    with torch.enable_grad():
-        ratio = torch.linspace(-LIMIT, LIMIT, 81, dtype=torch.float64).exp().requires_grad_()
-        try:
-            value = _checked(name, function, ratio)
-            (slope,) = torch.autograd.grad(value.sum(), ratio)
-        except Exception as error:  # a generator may be the user's code
-            raise ValueError(
-                f"{name} raised {type(error).__name__}: {error}; a generator is a differentiable function of a tensor"
-            ) from error
-    value = value.detach()
+    ratio, value, slope = _on_numbers(name, function)
     if not value.isfinite().all() or not slope.isfinite().all():
-        raise ValueError(f"{name} is not finite between e^-{LIMIT:g} and e^{LIMIT:g}; a generator is, with its slope")
+        raise ValueError(
+            f"generator {name} or its slope is not finite between e^-{LIMIT:g} and e^{LIMIT:g}; both must be"
+        )
     if abs(float(value[40])) > 1e-6:
-        raise ValueError(f"{name}(1) is {float(value[40])}; a generator is 0 at 1, where teacher and student agree")
+        raise ValueError(f"generator {name} is {float(value[40])} at 1; make it 0 where teacher and student agree")
     if (slope.diff() < -1e-6 * slope[1:].abs().clamp_min(1.0)).any():
-        raise ValueError(f"{name} is not convex, so the sum would be no divergence; give a convex function")
-    at = ratio.detach()
-    low, high = float(at[0] * slope[0]), float(slope[-1] - value[-1] / at[-1])
+        raise ValueError(f"generator {name} is not convex, so the sum would be no divergence; give a convex function")
+    low, high = float(ratio[0] * slope[0]), float(slope[-1] - value[-1] / ratio[-1])
     return low if abs(low) > FLAT else 0.0, high if abs(high) > FLAT else 0.0

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from agentopd.objective.advantages import COUPLINGS, OUTCOME
 from agentopd.objective.aggregates import AGGREGATES
+from agentopd.objective.alpha_beta import require_sum
 from agentopd.objective.contract import callable_as
 from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS
@@ -113,6 +114,9 @@ class Term(Settings):
         settings = self.support.settings
         if settings.get("tail") and (settings.get("normalise_teacher") or settings.get("normalise_student")):
             raise ValueError("a tail bucket already makes both sides sum to one; set support.tail: false to normalise")
+        powers = self.divergence.settings
+        if self.divergence.kind == "alpha_beta" and not any(isinstance(one, Choice) for one in powers.values()):
+            require_sum(sum(powers.values()))
         if not analytic and not sampled:
             raise ValueError(
                 f"support {self.support.kind!r} under a score function is a reward that does not depend on the action, so its "
