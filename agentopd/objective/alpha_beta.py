@@ -20,7 +20,10 @@ NEAR = 0.01
 """Where the larger parameter times the log-ratio is below this, a difference that would cancel is taken from its series."""
 
 
-def alpha_beta(logp: Tensor, logq: Tensor, *, alpha: float = 0.5, beta: float = 0.5) -> Tensor:
+Power = Annotated[float, Field(ge=-100.0, le=100.0)]
+
+
+def alpha_beta(logp: Tensor, logq: Tensor, *, alpha: Power = 0.5, beta: Power = 0.5) -> Tensor:
     """The alpha-beta divergence (Cichocki, Cruces and Amari, Entropy 13, 2011; of language models: ABKD, arXiv 2505.04560).
 
     D = -1/(alpha beta) sum[q^alpha p^beta - alpha/(alpha+beta) q^(alpha+beta) - beta/(alpha+beta) p^(alpha+beta)], and its
@@ -50,16 +53,16 @@ def alpha_beta(logp: Tensor, logq: Tensor, *, alpha: float = 0.5, beta: float = 
     return _entries(logp, logq, alpha, beta).sum(-1)
 
 
-def alpha(logp: Tensor, logq: Tensor, *, alpha: float = 0.5) -> Tensor:
+def alpha(logp: Tensor, logq: Tensor, *, alpha: Power = 0.5) -> Tensor:
     """Amari's alpha-divergence as in Cichocki and Amari, Entropy 12, 2010: (sum q^alpha p^(1-alpha) - 1) / (alpha (alpha - 1)).
 
-    The limits are the forward KL at 1 and the reverse KL at 0. It is :func:`alpha_beta` of alpha and 1 - alpha, twice a half of
-    :func:`chi_square` is at 2, and 4 times the squared Hellinger distance at 0.5. Amari's own parameter is 1 - 2 alpha.
+    The limits are the forward KL at 1 and the reverse KL at 0. It is :func:`alpha_beta` of alpha and 1 - alpha: half of
+    :func:`chi_square` at 2, and 4 times the squared Hellinger distance at 0.5. Amari's own parameter is 1 - 2 alpha.
     """
     return alpha_beta(logp, logq, alpha=alpha, beta=1.0 - alpha)
 
 
-def power(logp: Tensor, logq: Tensor, *, alpha: Annotated[float, Field(ge=-1.0)] = 0.1) -> Tensor:
+def power(logp: Tensor, logq: Tensor, *, alpha: Annotated[float, Field(ge=-1.0, le=100.0)] = 0.1) -> Tensor:
     """The density power divergence (Basu et al., Biometrika 85, 1998), :func:`alpha_beta` of alpha and 1.
 
     D = sum[p^(1+alpha) / (alpha (1+alpha)) - p q^alpha / alpha + q^(1+alpha) / (1+alpha)]; the reverse KL at 0. Its gradient is

@@ -14,7 +14,7 @@ from torch.nn.functional import hardshrink
 from agentopd.objective import alpha_beta as family
 from agentopd.objective.contract import call
 from agentopd.objective.divergences import head_share, rounding
-from agentopd.objective.floor import FLOOR
+from agentopd.objective.floor import FLOOR, column
 from agentopd.settings.choice import Choice
 
 Form: TypeAlias = Callable[..., tuple[Tensor, Tensor]]
@@ -37,7 +37,7 @@ def fused(key: str, choice: Choice, settings: Mapping[str, Any], logp_N_V: Tenso
     form = CLOSED.get(choice.kind)
     if form is None or not logp_N_V.requires_grad or _lowest(logp_N_V, logq_N_V) < FLOOR:
         return call(key, choice, settings, logp_N_V, logq_N_V)  # type: ignore[no-any-return]
-    columns = {name: value.unsqueeze(1) if isinstance(value, Tensor) else value for name, value in settings.items()}
+    columns = {name: column(one.detach()) if isinstance(one, Tensor) else one for name, one in settings.items()}
     return _Formed.apply(logp_N_V, *form(logp_N_V.detach(), logq_N_V, **columns))  # type: ignore[no-any-return,no-untyped-call]
 
 

@@ -34,12 +34,10 @@ def test_values_and_gradients_are_those_of_trl(beta: float, kind: str, parameter
     tensors, rest = case(seed)
     hidden, weight, bias, t_hidden, t_weight, t_bias = tensors
     head = (rest["scale"], rest["softcap"])
-    value, entropy = ChunkedDivergenceFunction.apply(*tensors, beta, rest["temperature"], *head, *head)
+    value, entropy = ChunkedDivergenceFunction.apply(*tensors, beta, rest["temperature"], *head, *head)  # type: ignore[no-untyped-call]
     weights = torch.linspace(-1.0, 1.0, len(hidden))
-    biases = {"student_bias": bias, "teacher_bias": t_bias}
-    ours = linear_divergence(
-        hidden, weight, t_hidden, t_weight, kind=kind, weights=weights, chunk_rows=7, **biases, **rest, **parameters
-    )
+    rest |= {"student_bias": bias, "teacher_bias": t_bias, **parameters}
+    ours = linear_divergence(hidden, weight, t_hidden, t_weight, kind=kind, weights=weights, chunk_rows=7, **rest)
     torch.testing.assert_close(ours.divergence, value.detach(), rtol=2e-5, atol=2e-6)
     torch.testing.assert_close(ours.student_entropy, entropy, rtol=2e-5, atol=2e-6)
     theirs = torch.autograd.grad((weights * value).sum(), tensors[:3])
