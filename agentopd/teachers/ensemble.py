@@ -15,7 +15,7 @@ from agentopd.objective.divergences import entropy, log_mean, log_softmax
 from agentopd.objective.head import Head
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, tokens_of
 from agentopd.teachers.traits import Traits
-from agentopd.types import Annotation, Bools, Dense, Floats, Ints, Mixture, Trajectory
+from agentopd.types import Annotation, Bools, Dense, Floats, Mixture, Trajectory
 from agentopd.where import Where
 
 CHUNK_ROWS = 512
@@ -106,44 +106,50 @@ def mixed(
     Raises:
         TeacherError: A block is not dense.
     """
-    places, entries = _common(trajectory, parts, selected)
-    nothing = rowless(name, trajectory)
-    if not len(places):
+    nothing, turn_T = rowless(name, trajectory), _joined([segment.turn_T for segment in trajectory.segments])
+    entries = [_entries(trajectory, part, turn_T, _joined(selected).astype(np.bool_)) for part in parts]
+    place_N = np.flatnonzero(np.min(entries, axis=0) >= 0)
+    if not len(place_N):
         return replace(nothing, statistics={ALEATORIC: nothing.entropy_N, EPISTEMIC: nothing.entropy_N})
-    segment_N, index_N = (np.ascontiguousarray(column) for column in places.T)
-    dense = tuple(_picked(part, entry_N) for part, entry_N in zip(parts, entries, strict=True))
-    tokens = [trajectory.segments[s].tokens_T[t] for s, t in places.tolist()]
-    taken, whole, each = _statistics(dense, torch.tensor(tokens, dtype=torch.int64), heads, temperature)
-    skip_S = np.ones(len(trajectory.turns), dtype=np.bool_)
-    skip_S[[trajectory.segments[s].turn_T[t] for s, t in places.tolist()]] = False
+    starts = _starts(trajectory)
+    segment_N = np.searchsorted(starts, place_N, side="right") - 1
+    dense = tuple(_picked(part, entry_T[place_N]) for part, entry_T in zip(parts, entries, strict=True))
+    token_N = torch.from_numpy(_joined([segment.tokens_T for segment in trajectory.segments])[place_N])
+    taken, whole, each = _statistics(dense, token_N, heads, temperature)
     return replace(
         nothing,
-        segment_N=segment_N,
-        index_N=index_N,
+        segment_N=segment_N.astype(np.int32),
+        index_N=(place_N - starts[segment_N]).astype(np.int32),
         block=Mixture(dense),
         taken_logprob_N=_column(taken),
         entropy_N=_column(whole),
-        skip_S=skip_S,
+        skip_S=~np.isin(np.arange(len(trajectory.turns)), turn_T[place_N]),
         statistics={ALEATORIC: _column(each), EPISTEMIC: _column((whole - each).clamp_min(0.0))},
     )
 
 
-def _common(
-    trajectory: Trajectory, parts: Sequence[Annotation], selected: Sequence[Bools]
-) -> tuple[Ints, list[NDArray[np.int64]]]:
-    """The places [N, 2], segment and position, that all parts cover, in order, and each part's entries there.
+def _joined(columns: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+    """The columns of all segments of a trajectory, one behind the other."""
+    return np.concatenate([np.zeros(0, np.int64), *columns])
 
-    What a part says of turns that it skips, or of segments of its own, does not count.
+
+def _starts(trajectory: Trajectory) -> NDArray[np.int64]:
+    """Where each segment begins in such a column."""
+    return np.cumsum([0, *(len(segment) for segment in trajectory.segments)])[:-1]
+
+
+def _entries(
+    trajectory: Trajectory, part: Annotation, turn_T: NDArray[np.int64], selected_T: Bools
+) -> NDArray[np.int64]:
+    """The entry of an annotation at each token of the joined segments; -1 where it says nothing, or may not.
+
+    What it says of turns that it skips, or of segments of its own, does not count.
     """
-    found: list[dict[tuple[int, int], int]] = []
-    for part in parts:
-        at = zip(part.segment_N.tolist(), part.index_N.tolist(), strict=True)
-        covered = {place: n for n, place in enumerate(at) if place[0] < len(trajectory.segments)}
-        turns = {place: trajectory.segments[place[0]].turn_T[place[1]] for place in covered}
-        found.append({(s, t): n for (s, t), n in covered.items() if not part.skip_S[turns[s, t]] and selected[s][t]})
-    common = sorted(set(found[0]).intersection(*found[1:]))
-    places = np.array(common, dtype=np.int32).reshape(-1, 2)
-    return places, [np.array([one[place] for place in common], dtype=np.int64) for one in found]
+    entry_T = np.full(len(turn_T), -1, np.int64)
+    own = np.flatnonzero(part.segment_N < len(trajectory.segments))
+    entry_T[_starts(trajectory)[part.segment_N[own]] + part.index_N[own]] = own
+    taught_T = selected_T & np.isin(turn_T, np.flatnonzero(~part.skip_S))
+    return np.where(taught_T, entry_T, -1)
 
 
 def _picked(part: Annotation, entry_N: NDArray[np.int64]) -> Dense:

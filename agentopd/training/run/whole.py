@@ -17,7 +17,7 @@ from agentopd.objective.spec import Objective
 from agentopd.records import RecordWriter
 from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
-from agentopd.teachers import traits_of
+from agentopd.teachers import members_of, traits_of
 from agentopd.training.checks.preflight import (
     check_adapter,
     check_experts,
@@ -225,6 +225,7 @@ def without_expert(config: Config) -> Config:
         for name, choice in config.teachers.items()
         if name not in unfitted and not traits_of(choice).needs_expert
     }
+    kept = {name: choice for name, choice in kept.items() if kept.keys() >= {*members_of(choice)}}
     update: dict[str, Any] = {
         "stages": stages.model_copy(update={"teacher": None, "cold_start": None}),
         "teachers": kept,
