@@ -108,7 +108,8 @@ def plain(model: PreTrainedModel, trajectory: Trajectory, s: int, t: int, temper
     """The distribution of a model at one token, in float64 from its logits."""
     ids_T = torch.from_numpy(trajectory.segments[s].tokens_T[:t]).long()
     with torch.no_grad():
-        return (model(ids_T[None]).logits[0, -1].double() / temperature).softmax(0)
+        q: Tensor = (model(ids_T[None]).logits[0, -1].double() / temperature).softmax(0)
+    return q
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

@@ -86,7 +86,7 @@ def test_they_follow_the_optimisers_steps(lora: dict[str, int] | None, tmp_path:
         held.append(trained(run.student))
         told.append((run.river.policies["old"].version, run.river.policies["slow"].version))
 
-    run.river.weights_changed = noted  # type: ignore[method-assign]
+    run.river.weights_changed = noted
     run.train()
     assert told == [(0, 1), (1, 2), (1, 3)]
     for name, value in old.weights.items():
