@@ -5,7 +5,8 @@ Each function takes the student's ``logp`` and the teacher's ``logq``, [..., V],
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import reduce
 from typing import Annotated, Any
 
 import torch
@@ -149,6 +150,13 @@ DIVERGENCES: Registry = {
 def log_softmax(logits: Tensor, temperature: float) -> Tensor:
     """Log-probabilities [..., V] at a temperature, in float32 or better."""
     return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature, -1)
+
+
+def log_mean(logps: Iterable[Tensor]) -> Tensor:
+    """Log of the mean of distributions, log (1/E) sum_e p_e, from the log-probabilities [..., V] of each; E is at least 1."""
+    first, *others = logps
+    total = reduce(torch.logaddexp, others, first)
+    return total - math.log(1 + len(others))
 
 
 def entropy(logp: Tensor) -> Tensor:
