@@ -1,5 +1,6 @@
 """A method as settings: sources, terms, an aggregate and a coupling."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
@@ -116,9 +117,9 @@ class Term(Settings):
         settings = self.support.settings
         if settings.get("tail") and (settings.get("normalise_teacher") or settings.get("normalise_student")):
             raise ValueError("a tail bucket already makes both sides sum to one; set support.tail: false to normalise")
-        powers = self.divergence.settings
-        if self.divergence.kind == "alpha_beta" and not any(isinstance(one, Choice) for one in powers.values()):
-            require_sum(sum(powers.values()))
+        powers = self.divergence.settings.values()
+        if self.divergence.kind == "alpha_beta" and sum(isinstance(one, Choice) for one in powers) < 2:
+            require_sum(sum(min(numbers_of(one), default=math.inf) for one in powers))
         if not analytic and not sampled:
             raise ValueError(
                 f"support {self.support.kind!r} under a score function is a reward that does not depend on the action, so its "
