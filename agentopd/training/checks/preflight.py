@@ -13,6 +13,7 @@ from agentopd.chat import Chat
 from agentopd.config import Config, Fit, Lora
 from agentopd.errors import ConfigError, under
 from agentopd.models import ModelConfig, head_of, load_tokenizer, outline_of, positions_of
+from agentopd.objective.weights.named import AN_ENSEMBLE, ENSEMBLE
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
@@ -63,6 +64,7 @@ def check_teachers(config: Config) -> None:
 
     Hints are read, also those of teachers that the method does not use.
     """
+    _check_ensembles(config)
     hints = hints_of(config)
     if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
         stage_hint(config)
@@ -79,6 +81,20 @@ def check_teachers(config: Config) -> None:
                 f"stages.teacher.privileged=0: teachers.{name} reads a hint, and its new weights would be fitted without ever seeing "
                 "one; set stages.teacher.privileged, such as 0.5"
             )
+
+
+def _check_ensembles(config: Config) -> None:
+    """Raises ConfigError where a weight reads what only an ensemble tells, and no teacher that it may ask is one, or of one's own."""
+    for i, term in enumerate(config.objective.terms):
+        for weight in term.weight:
+            read = next((name for name in (weight.kind, *weight.settings.values()) if name in ENSEMBLE), None)
+            asked = [weight.settings["of"]] if weight.settings.get("of") else config.objective.teachers()
+            kinds = {config.teachers[name].kind for name in asked}
+            if read and not any(kind == "ensemble" or ":" in kind for kind in kinds):
+                raise ConfigError(
+                    f"{config.objective.key(i)}.weight.kind={weight.kind}: {read!r} is told by an ensemble, and no teacher that it asks "
+                    f"is one ({', '.join(sorted(kinds)) or 'none'}); add {AN_ENSEMBLE}"
+                )
 
 
 STARTS = 4
