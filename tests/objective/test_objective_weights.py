@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from objective_cases import START, Saying, Student, episode, method, prepared, record, teacher_heads
 from pydantic import ValidationError
 from weight_cases import Played, table, taught, weigh, with_teacher
@@ -59,6 +60,14 @@ def test_weights_of_tokens(settings: dict[str, Any], expected: Any) -> None:
     np.testing.assert_allclose(weigh(**settings, rows=rows), expected, rtol=1e-12, atol=1e-15)
     found = prepare(method(weight=settings), rows, START).terms[0].weight_A
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_shaping_has_the_gradient_of_p_over_p_plus_gamma() -> None:
+    logp = torch.tensor([-3.0, -1.0, -0.1, -9.0], dtype=torch.float64, requires_grad=True)
+    p = logp.exp()
+    (expected,) = torch.autograd.grad((p / (p + 0.1)).sum(), logp)
+    found = weigh("shape", table([Played([[(0.0, x, -1.0) for x in logp.tolist()]])]))
+    np.testing.assert_allclose(found, expected)
 
 
 def test_entropies_of_student_and_members() -> None:
