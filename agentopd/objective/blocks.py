@@ -46,7 +46,7 @@ def blocks_of(prepared: Prepared, row_A: Column) -> Iterator[BatchBlock]:
     Raises:
         ConfigError: A term reads a distribution that its teacher did not give.
     """
-    for teacher in sorted({term.term.target.name for term in prepared.terms if term.reads_distribution}):
+    for teacher in sorted(frozenset().union(*(term.reads for term in prepared.terms))):
         local_N = np.flatnonzero(_read(prepared, teacher)[row_A])
         for head, (place, parts) in _grouped(prepared, teacher, row_A[local_N]).items():
             order = np.argsort(place, kind="stable")
@@ -61,7 +61,7 @@ def _read(prepared: Prepared, teacher: str) -> Bools:
     """Rows on which some term reads the distribution of ``teacher``."""
     read_A = np.zeros(len(prepared.rows), np.bool_)
     for term in prepared.terms:
-        if term.reads_distribution and term.term.target.name == teacher:
+        if teacher in term.reads:
             read_A |= term.coef_A != 0
     return read_A
 

@@ -26,6 +26,8 @@ class Read:
     """The row of each within the tile."""
     logp_M_V: Tensor
     teacher: TeacherRows
+    further: Mapping[str, Tensor]
+    """Log-probabilities [M, V] of the other teachers that the term's target is made of, by the settings that name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,12 @@ class Teaching:
     """The row of each within the tile."""
     teacher: TeacherRows
 
-    def read(self, entry_M: Tensor, logp_N_V: Tensor) -> Read:
-        """The part that one term reads, beside the student's log-probabilities."""
-        local_M, teacher = self.local_N, self.teacher
-        if len(entry_M) != len(self.local_N):
-            at = entry_M - self.first
-            local_M, teacher = local_M[at], teacher.select(at)
-        return Read(local_M, logp_N_V if len(local_M) == len(logp_N_V) else logp_N_V[local_M], teacher)
+    def read(self, entry_M: Tensor) -> tuple[Tensor, TeacherRows]:
+        """The rows of the tile that one term reads, and what is said of them."""
+        if len(entry_M) == len(self.local_N):
+            return self.local_N, self.teacher
+        at = entry_M - self.first
+        return self.local_N[at], self.teacher.select(at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,32 @@ class Tile:
     teachings: tuple[Teaching, ...]
     """One a block."""
     entries: tuple[Mapping[int, Tensor], ...]
-    """For each term, the blocks that it reads, and which entries of each."""
+    """For each term, the blocks of its first teacher, and which entries of each it reads."""
+    further: tuple[Mapping[str, str], ...]
+    """For each term, the other teachers of its target, by the settings that name them."""
 
     def reads(self, term: int) -> Iterator[Read]:
         """What a term reads, block by block; copies of rows live one at a time."""
         for block, entry_M in self.entries[term].items():
             if len(entry_M):
-                yield self.teachings[block].read(entry_M, self.logp_N_V)
+                local_M, teacher = self.teachings[block].read(entry_M)
+                further = {setting: self._of(name, local_M) for setting, name in self.further[term].items()}
+                yield Read(local_M, _rows(self.logp_N_V, local_M), teacher, further)
+
+    def _of(self, name: str, local_M: Tensor) -> Tensor:
+        """The log-probabilities [M, V] of a teacher on some rows, which its blocks cover."""
+        said = [teaching for teaching in self.teachings if teaching.name == name]
+        full_N_V = torch.empty_like(self.logp_N_V)
+        for teaching in said:
+            if teaching.teacher.logq_N_V is None:
+                raise ConfigError(
+                    f"a target is made of the distribution of teacher {name!r}, which gives only its top-k; name one that gives "
+                    "full distributions"
+                )
+            if len(teaching.local_N) == len(full_N_V):
+                return _rows(teaching.teacher.logq_N_V, local_M)
+            full_N_V[teaching.local_N] = teaching.teacher.logq_N_V
+        return full_N_V[local_M]
 
     def signals(self) -> dict[str, Tensor]:
         """What is seen of the rows whatever the terms, [N] each, detached."""
@@ -103,14 +123,17 @@ class Plan:
     whole: tuple[Sequence[slice], ...]
     """The entries of each block, by tile; numbers of the host's, so that no chunk waits for the device."""
     parts: tuple[Mapping[int, Sequence[Tensor]], ...]
-    """For each term, the blocks that it reads, and by tile the entries of each that it trains."""
+    """For each term, the blocks of its first teacher, and by tile the entries of each that it trains."""
+    further: tuple[Mapping[str, str], ...]
+    """See ``Tile``."""
 
     @classmethod
     def of(cls, batch: Batch, slices: Sequence[slice]) -> Self:
         """The plan of a micro-batch in tiles, consecutive slices of its rows."""
         whole = tuple(_slices(block, slices) for block in batch.blocks)
         number = {tile.start: i for i, tile in enumerate(slices)}
-        return cls(batch, number, whole, tuple(_parts(term, batch, slices) for term in batch.terms))
+        parts = tuple(_parts(term, batch, slices) for term in batch.terms)
+        return cls(batch, number, whole, parts, tuple(dict([*term.term.reads.items()][1:]) for term in batch.terms))
 
     def projected(self, chunk: Sequence[slice], heads: Mapping[str, Head]) -> tuple[Projected | None, ...]:
         """The matrix products of all dense blocks for the tiles of a chunk."""
@@ -129,14 +152,19 @@ class Plan:
         )
         taken_logprob_N = taken_logprob(logp_N_V, self.batch.token_A[rows])
         entries = tuple({block: by_tile[i] for block, by_tile in part.items()} for part in self.parts)
-        return Tile(rows, logp_N_V, taken_logprob_N, tuple(teachings), entries)
+        return Tile(rows, logp_N_V, taken_logprob_N, tuple(teachings), entries, self.further)
+
+
+def _rows(column_N_V: Tensor, local_M: Tensor) -> Tensor:
+    """Some rows, ascending and each once: the tensor itself where they are all of them."""
+    return column_N_V if len(local_M) == len(column_N_V) else column_N_V[local_M]
 
 
 def _parts(term: BatchTerm, batch: Batch, slices: Sequence[slice]) -> dict[int, Sequence[Tensor]]:
     """The blocks that a term takes a divergence from, and the entries that it trains, by tile."""
-    if term.term.scored or term.term.target.kind != "distribution":
+    if term.term.scored or not term.term.distributional:
         return {}
-    mine = {i: block for i, block in enumerate(batch.blocks) if block.teacher == term.term.target.name}
+    mine = {i: block for i, block in enumerate(batch.blocks) if block.teacher == term.term.teacher}
     return {i: _split(block, term.coef_A[block.row_N] != 0, slices) for i, block in mine.items()}
 
 

@@ -1,7 +1,7 @@
 """A method as settings: sources, terms, an aggregate and a coupling."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +11,7 @@ from agentopd.objective.contract import callable_as
 from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS
 from agentopd.objective.supports import SUPPORTS
+from agentopd.objective.targets import NO_DISTRIBUTION, TARGETS, distributions_of, is_pointwise
 from agentopd.objective.weights import WEIGHTS, reads_group, reads_live
 from agentopd.settings.choice import Choice, Number, OneOf, Settings, numbers_of
 from agentopd.types import CORRECTED, STUDENT
@@ -22,27 +23,15 @@ NOT_NEGATIVE = (
     "the negative"
 )
 GROUPED = {"group_mean", "group_normalised"}
-TERM_PARTS = ("where", "target", "support", "divergence", "estimator", "weight", "rescale", "coefficient")
+TERM_PARTS = (
+    "where", "target", "support", "divergence", "estimator", "weight", "temperature", "rescale", "coefficient",
+)  # fmt: skip
 
 
 def _kind(part: Any, default: str) -> Any:
     """The kind of a part that is not yet validated: a name, a mapping, or an object with a ``kind``."""
     given = part.get("kind") if isinstance(part, Mapping) else getattr(part, "kind", part)
     return default if given is None else given
-
-
-class Target(Settings):
-    """Towards what: the taken token itself, a teacher's distribution, or a reward."""
-
-    kind: Literal["taken", "distribution", "reward"] = "distribution"
-    name: str = "teacher"
-    """Which teacher's distribution or reward; for rewards also ``outcome``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_reward(cls, given: Any) -> Any:
-        is_reward = isinstance(given, Mapping) and given.get("kind") == "reward"
-        return {"name": OUTCOME} | dict(given) if is_reward else given
 
 
 IMPLIED = {"support", "divergence"}
@@ -60,7 +49,9 @@ class Term(Settings):
     """Its name in metrics and signals, without a slash."""
     where: Where = Where(actor=(STUDENT,))
     """Which trainable tokens. A ``where`` that is given replaces this one: without an actor it selects those of every actor."""
-    target: Target = Target()
+    target: Annotated[Choice, OneOf("target", TARGETS), callable_as("target")] = Field(
+        "distribution", validate_default=True
+    )
     support: Annotated[Choice, OneOf("support", SUPPORTS), callable_as("support")] = Field(
         "full", validate_default=True
     )
@@ -71,6 +62,8 @@ class Term(Settings):
         "analytic", validate_default=True
     )
     weight: tuple[Annotated[Choice, OneOf("weight", WEIGHTS), callable_as("weight")], ...] = ()
+    temperature: Number = 1.0
+    """Student and target are compared at this temperature, above 0, on top of the one that was sampled at; full distributions only."""
     rescale: bool = False
     """Whether weights are rescaled so that the term's coefficients keep their sum."""
     coefficient: Number = 1.0
@@ -83,6 +76,13 @@ class Term(Settings):
             raise ValueError(f"{least} is below 0; {NOT_NEGATIVE}")
         return coefficient
 
+    @field_validator("temperature")
+    @classmethod
+    def _warm(cls, temperature: Any) -> Any:
+        if (least := min(numbers_of(temperature), default=1.0)) <= 0:
+            raise ValueError(f"{least} is not above 0, and there is no distribution at such a temperature; give more")
+        return temperature
+
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, given: Any) -> Any:
@@ -90,6 +90,8 @@ class Term(Settings):
         if not isinstance(given, Mapping):
             return given
         given = {name: value for name, value in given.items() if value is not None or name not in IMPLIED}
+        if isinstance(target := given.get("target"), Mapping) and "kind" not in target:
+            given["target"] = {"kind": "distribution", **target}
         implied = {}
         if _kind(given.get("target"), "distribution") == "taken":
             implied = {"support": "sampled", "divergence": "forward_kl"}
@@ -105,7 +107,7 @@ class Term(Settings):
             raise ValueError("target 'reward' has no distribution; set estimator: {kind: score_function}")
         if self.target.kind == "taken" and not analytic:
             raise ValueError("target 'taken' is supervised; set estimator: {kind: analytic}")
-        if self.target.kind == "distribution" and analytic and sampled:
+        if self.distributional and analytic and sampled:
             raise ValueError(
                 "an analytic gradient of the sampled token's log-ratio carries no teacher signal (its expectation is zero); "
                 "set estimator: {kind: score_function}, or support: {kind: full}"
@@ -135,7 +137,7 @@ class Term(Settings):
             )
         settings = self.estimator.settings
         discounts = {settings.get("gamma"), settings.get("turn_gamma")} - {None}
-        local = not discounts and self.target.kind == "distribution"
+        local = not discounts and self.distributional
         if settings.get("baseline") in GROUPED and (local or discounts - {1.0}):
             raise ValueError(
                 f"baseline {settings['baseline']!r} compares the total rewards of episodes with undiscounted returns; set gamma "
@@ -143,10 +145,47 @@ class Term(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_a_target(self) -> "Term":
+        if self.distributional and not self.reads:
+            raise ValueError(
+                f"target {self.target.kind!r} names no distribution; give it a setting annotated with agentopd.objective.Distribution"
+            )
+        if self.distributional and self.scored and not is_pointwise(self.target):
+            raise ValueError(
+                f"target {self.target.kind!r} needs whole distributions, and a score function reads the token taken alone; set "
+                "estimator: {kind: analytic}, or mark a target of your own with @pointwise"
+            )
+        if self.temperature != 1.0 and (self.scored or not self.distributional):
+            raise ValueError(
+                "temperature: only an analytic divergence from a distribution can be taken at another temperature; set it to 1"
+            )
+        return self
+
     @property
     def scored(self) -> bool:
         """Whether the gradient is taken by a score function, through an advantage."""
         return self.estimator.kind != "analytic"
+
+    @property
+    def distributional(self) -> bool:
+        """Whether its target is a distribution."""
+        return self.target.kind not in NO_DISTRIBUTION
+
+    @property
+    def reads(self) -> dict[str, str]:
+        """The teachers whose distributions its target is made of, by the settings that name them."""
+        return distributions_of(self.target)
+
+    @property
+    def teacher(self) -> str | None:
+        """The teacher whose word about each row its weights read: the first that its target names; ``None`` without a distribution."""
+        return next(iter(self.reads.values()), None)
+
+    @property
+    def reward(self) -> str | None:
+        """The reward that it is trained towards."""
+        return self.target.settings["name"] if self.target.kind == "reward" else None
 
 
 class Source(Settings):
@@ -173,13 +212,31 @@ class Source(Settings):
         return self
 
 
+class Axes(Settings):
+    """A method's place on the three axes; it may have several on each."""
+
+    signal: tuple[Literal["logits", "outcomes", "self-play"], ...] = ()
+    access: tuple[Literal["white-box", "black-box", "teacher-free"], ...] = ()
+    granularity: tuple[Literal["token", "turn", "sequence", "hybrid"], ...] = ()
+
+
+SIGNALS, ACCESS, GRANULARITY = (
+    get_args(get_args(Axes.model_fields[axis].annotation)[0]) for axis in ("signal", "access", "granularity")
+)
+
+
 class Objective(Settings):
     """A method: who acts, what is learned from it, and how it is averaged."""
 
     title: str = ""
     paper: str = ""
-    axes: dict[str, str] = {}
-    """Its place on the three axes: signal, access, granularity."""
+    axes: Axes = Axes()
+    formula: str = ""
+    """What is minimised, in plain text."""
+    chosen: str = ""
+    """What was chosen where a published detail was missing, or is done otherwise here."""
+    needs: str = ""
+    """What it needs that does not exist yet; such a method is refused."""
     notes: str = ""
     sources: dict[str, Source] = {"fresh": Source()}
     terms: tuple[Term, ...] = (Term(),)
@@ -213,13 +270,20 @@ class Objective(Settings):
             root["terms"] = [{**_mapping(terms[0]), **parts}]
         return root
 
+    @field_validator("needs")
+    @classmethod
+    def _can_run(cls, needs: str) -> str:
+        if needs:
+            raise ValueError(f"this method needs {needs}; choose another (agentopd methods lists those that run)")
+        return needs
+
     @model_validator(mode="after")
     def _coupled_to_something(self) -> "Objective":
         if not self.terms:
             raise ValueError("a method needs at least one term")
         if len(set(self.names)) < len(self.names):
             raise ValueError(f"two terms share a name among {', '.join(self.names)}; their metrics would be one")
-        if self.coupling.kind != "none" and not any(t.scored and t.target.kind == "distribution" for t in self.terms):
+        if self.coupling.kind != "none" and not any(t.scored and t.distributional for t in self.terms):
             raise ValueError(
                 f"coupling {self.coupling.kind!r} adds to an advantage, and no term here has one; "
                 "set estimator: {kind: score_function} and support: {kind: sampled}, or give the reward a term of its own"
@@ -256,7 +320,7 @@ class Objective(Settings):
 
     def teachers(self) -> set[str]:
         """Names of the teachers that the terms, their weights and the coupling read."""
-        named = {t.target.name for t in self.terms if t.target.kind != "taken"}
+        named = {name for term in self.terms for name in (*term.reads.values(), term.reward) if name is not None}
         named |= {w.settings["of"] for t in self.terms for w in t.weight if w.kind in WEIGHTS and w.settings.get("of")}
         return (named | {self.coupling.settings.get("reward_name", OUTCOME)}) - {OUTCOME}
 

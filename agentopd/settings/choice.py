@@ -110,7 +110,7 @@ class Setting:
 def _adapter(setting: Setting) -> TypeAdapter[float]:
     annotation: Any = float
     if setting.function is not None:
-        annotation = _type_of(inspect.signature(setting.function).parameters[setting.name], setting.function)
+        annotation = annotation_of(inspect.signature(setting.function).parameters[setting.name], setting.function)
     return TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
 
 
@@ -264,7 +264,7 @@ def _model_of(function: Function, schedulable: bool) -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for p in inspect.signature(function).parameters.values():
         if p.kind is p.KEYWORD_ONLY:
-            kind = _type_of(p, function)
+            kind = annotation_of(p, function)
             wrapped = _schedulable(kind, Setting(function, p.name)) if schedulable else kind
             fields[p.name] = (wrapped, ... if p.default is p.empty else p.default)
     with warnings.catch_warnings():
@@ -273,8 +273,8 @@ def _model_of(function: Function, schedulable: bool) -> type[BaseModel]:
         return create_model(getattr(function, "__name__", "settings"), __base__=_Arguments, **fields)
 
 
-def _type_of(parameter: inspect.Parameter, function: Function) -> Any:
-    """The annotation, or else the type of the default. Annotations of other parameters may name what only a type checker knows."""
+def annotation_of(parameter: inspect.Parameter, function: Function) -> Any:
+    """What a parameter of a function takes: its annotation, or else the type of the default. Annotations of other parameters may name what only a type checker knows."""
     if isinstance(parameter.annotation, str):
         return eval(parameter.annotation, vars(sys.modules[function.__module__]))
     if parameter.annotation is not parameter.empty:
@@ -308,7 +308,7 @@ def _checked(part: str, kind: str, function: Function, settings: Mapping[str, An
         if name not in model.model_fields:
             names = ", ".join(model.model_fields) or "none"
             raise ValueError(
-                f"{part} {kind!r} has no setting {name!r}{nearest(name, model.model_fields)}; it has: {names}"
+                f"{part} {kind!r} has no setting {name!r}{nearest(str(name), model.model_fields)}; it has: {names}"
             )
     try:
         checked = model.model_validate(dict(settings))

@@ -1,5 +1,6 @@
 """The configuration: files, overrides, short forms, and what is said of mistakes."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,31 @@ def test_quickstart_round_trips(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", recipes())
-def test_every_recipe_is_valid_and_says_where_it_comes_from(name: str) -> None:
-    config = load_config("quickstart", [f"method={name}"])
-    assert config.objective.title
-    assert load_recipe(name)["axes"].keys() == {"signal", "access", "granularity"}
-    path = Path(__file__).parents[2] / "configs" / "methods" / f"{name}.yaml"
+def test_every_recipe_says_where_it_comes_from_and_is_valid_or_says_what_it_needs(name: str) -> None:
+    recipe = load_recipe(name)
+    if needs := recipe.get("needs"):
+        with pytest.raises(ConfigError, match=re.escape(f"this method needs {needs}")):
+            load_config("quickstart", [f"method={name}"])
+    else:
+        assert load_config("quickstart", [f"method={name}"]).objective.title == recipe["title"]
+    assert all(recipe["axes"][axis] for axis in ("signal", "access", "granularity"))
+    assert recipe["formula"]
+    assert name == "agentopd" or recipe["paper"]
+    (path,) = (Path(__file__).parents[2] / "configs" / "methods").rglob(f"{name}.yaml")
     assert path.read_text().startswith(f"# agentopd train configs/quickstart.yaml method={name}\n")
+
+
+def test_a_method_brings_teachers_that_the_configuration_may_replace() -> None:
+    own = {"kind": "expert"}
+    method = {
+        "terms": [{"target": {"kind": "distribution", "name": "mine"}}],
+        "teachers": {"mine": {"kind": "privileged", "hint": "{facts}"}},
+    }
+    raw = {"env": "agentopd/Checkout-v0", "student": {"new": {}}, "method": method}
+    assert load_config(raw).teachers["mine"].kind == "privileged"
+    assert load_config({**raw, "teachers": {"mine": own}}).teachers["mine"].kind == "expert"
+    with pytest.raises(ConfigError, match=r"method.teachers: expected teachers by name"):
+        load_config({**raw, "method": {**method, "teachers": 3}})
 
 
 def test_short_forms() -> None:

@@ -35,7 +35,7 @@ def _keys(model: type[BaseModel], path: str = "") -> Iterator[str]:
 UNDER: dict[str, tuple[str, ...]] = {
     "objective.": (*(part for part in TERM_PARTS), "sampler"),
     "objective.sampler.": ("kind", "actors", "per_task", "share", "episodes"),
-    "objective.target.": ("kind", "name"),
+    "objective.target.": ("kind", "name", "reference"),
     "objective.where.": tuple(Where.model_fields),
     "objective.divergence.": ("kind", "beta"),
     "": ("env", "teacher", "method"),

@@ -65,7 +65,7 @@ def test_what_only_an_ensemble_tells_is_asked_of_one(weight: dict[str, Any]) -> 
     asking = f"objective.weight={json.dumps(weight)}"
     with pytest.raises(
         ConfigError,
-        match=rf"^objective\.weight\.kind={weight['kind']}: .* told by an ensemble, .*\(local\); add teachers",
+        match=rf"^objective\.weight\.kind={weight['kind']}: .* told by an ensemble, .*of kind 'local'; add teachers",
     ):
         check_teachers(cases.tiny(asking))
     check_teachers(config("elder", asking, **NEW))

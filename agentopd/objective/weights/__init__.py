@@ -9,7 +9,7 @@ weight of a statistic.
 """
 
 from agentopd.objective.weights.curves import decay, gate, soft_or, top_share
-from agentopd.objective.weights.marks import needs_live, reads_group, reads_live
+from agentopd.objective.weights.marks import needs_live, reads_group, reads_live, reads_played
 from agentopd.objective.weights.ratios import importance
 from agentopd.objective.weights.tokens import shape, tip, without_tokens
 from agentopd.objective.weights.trajectories import pass_rate, reward_softmax, scope
@@ -54,4 +54,4 @@ WEIGHTS: Registry = {
     "scope": scope,
 }
 
-__all__ = ["WEIGHTS", "needs_live", "reads_group", "reads_live"]
+__all__ = ["WEIGHTS", "needs_live", "reads_group", "reads_live", "reads_played"]

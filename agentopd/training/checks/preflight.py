@@ -84,16 +84,16 @@ def check_teachers(config: Config) -> None:
 
 
 def _check_ensembles(config: Config) -> None:
-    """Raises ConfigError where a weight reads what only an ensemble tells, and no teacher that it may ask is one, or of one's own."""
+    """Raises ConfigError where a weight reads what only an ensemble tells, and the teacher that it asks is none, nor of one's own."""
     for i, term in enumerate(config.objective.terms):
         for weight in term.weight:
             read = next((name for name in (weight.kind, *weight.settings.values()) if name in ENSEMBLE), None)
-            asked = [weight.settings["of"]] if weight.settings.get("of") else config.objective.teachers()
-            kinds = {config.teachers[name].kind for name in asked}
-            if read and not any(kind == "ensemble" or ":" in kind for kind in kinds):
+            asked = weight.settings.get("of") or term.teacher
+            kind = config.teachers[asked].kind if asked in config.teachers else "none"
+            if read and kind != "ensemble" and ":" not in kind:
                 raise ConfigError(
-                    f"{config.objective.key(i)}.weight.kind={weight.kind}: {read!r} is told by an ensemble, and no teacher that it asks "
-                    f"is one ({', '.join(sorted(kinds)) or 'none'}); add {AN_ENSEMBLE}"
+                    f"{config.objective.key(i)}.weight.kind={weight.kind}: {read!r} is told by an ensemble, and the teacher that it asks "
+                    f"is of kind {kind!r}; add {AN_ENSEMBLE}"
                 )
 
 

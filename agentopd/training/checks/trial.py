@@ -65,7 +65,7 @@ def try_own_parts(config: Config, vocabulary: int) -> None:
 def _has_own_parts(objective: Objective) -> bool:
     parts = [objective.aggregate, objective.coupling]
     for term in objective.terms:
-        parts += [term.support, term.divergence, term.estimator, *term.weight]
+        parts += [term.target, term.support, term.divergence, term.estimator, *term.weight]
     return any(map(is_own, parts))
 
 
@@ -91,7 +91,7 @@ def _try(config: Config, kinds: Mapping[str, Traits], vocabulary: int) -> None:
 
 
 def _require_equal(objective: Objective, whole_A_H: Tensor, cut_A_H: Tensor) -> None:
-    """Raises PartError where a support or divergence of one's own has a gradient that is not finite, or depends on how a batch is cut."""
+    """Raises PartError where a target, support or divergence of one's own has a gradient that is not finite, or depends on how a batch is cut."""
     if not (whole_A_H.isfinite().all() and cut_A_H.isfinite().all()):
         wrong = (
             "has a gradient that is not finite; look for a square root or a logarithm at 0, a difference of infinities, or a "
@@ -105,7 +105,7 @@ def _require_equal(objective: Objective, whole_A_H: Tensor, cut_A_H: Tensor) -> 
     else:
         return
     for i, term in enumerate(objective.terms):
-        for part in ("support", "divergence"):
+        for part in ("target", "support", "divergence"):
             choice = getattr(term, part)
             if is_own(choice):
                 raise PartError(f"{objective.key(i)}.{part}.kind={choice.kind} {wrong}", choice)
