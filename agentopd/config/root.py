@@ -15,7 +15,7 @@ from agentopd.rollout.policy import Rollout
 from agentopd.rollout.tasks import EnvConfig
 from agentopd.settings.choice import Choice, Clock, OneOf, Settings, at, numbers_of
 from agentopd.settings.problems import nearest
-from agentopd.teachers import TEACHERS, require_numbers
+from agentopd.teachers import TEACHERS, require_members, require_numbers
 from agentopd.types import CORRECTED, EXPERT, STUDENT
 from agentopd.where import Where
 
@@ -60,7 +60,7 @@ class Config(Settings):
         if STUDENT in teachers:
             raise ValueError(
                 f"no teacher may be called {STUDENT!r}, which names the policy that is trained; choose another name (a teacher that is the "
-                "student as it began is {kind: privileged}, or {kind: local} with the student's model)"
+                "student as it began is {kind: self})"
             )
         taken = [name for name in teachers if name.startswith(("student_", "student@")) or name.endswith("_sampled")]
         if taken:
@@ -107,6 +107,11 @@ class Config(Settings):
     def _teachers_take_no_schedules(self) -> "Config":
         for name, teacher in self.teachers.items():
             require_numbers(name, teacher)
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_read_models(self) -> "Config":
+        require_members(self.teachers)
         return self
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from agentopd.errors import ConfigError
 from agentopd.objective.batch import Batch, BatchTerm
 from agentopd.objective.blocks import BatchBlock
 from agentopd.objective.chunked import taken_logprob
-from agentopd.objective.divergences import entropy, log_softmax
+from agentopd.objective.divergences import entropy, log_mean, log_softmax
 from agentopd.objective.head import Head
 from agentopd.objective.signals import CURRENT_LOGPROB, STUDENT_ENTROPY, teacher_entropy
 from agentopd.objective.supports import TeacherRows
@@ -113,6 +113,10 @@ class Projected:
         return self.head.shaped(self.projected_N_V[entries.start - self.first : entries.stop - self.first])
 
 
+Projection: TypeAlias = Sequence[Projected]
+"""Of one block in one chunk: one product, one a member of a mixture, none of a sparse block."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Where the blocks of a micro-batch meet its tiles of rows; made once, since finding out waits for the device."""
@@ -135,15 +139,15 @@ class Plan:
         parts = tuple(_parts(term, batch, slices) for term in batch.terms)
         return cls(batch, number, whole, parts, tuple(dict([*term.term.reads.items()][1:]) for term in batch.terms))
 
-    def projected(self, chunk: Sequence[slice], heads: Mapping[str, Head]) -> tuple[Projected | None, ...]:
-        """The matrix products of all dense blocks for the tiles of a chunk."""
+    def projected(self, chunk: Sequence[slice], heads: Mapping[str, Head]) -> tuple[Projection, ...]:
+        """The matrix products of all blocks for the tiles of a chunk."""
         first, last = self.number[chunk[0].start], self.number[chunk[-1].start]
         return tuple(
             _projected(block, slice(by_tile[first].start, by_tile[last].stop), heads)
             for block, by_tile in zip(self.batch.blocks, self.whole, strict=True)
         )
 
-    def tile(self, logits_N_V: Tensor, rows: slice, projected: Sequence[Projected | None], temperature: float) -> Tile:
+    def tile(self, logits_N_V: Tensor, rows: slice, projected: Sequence[Projection], temperature: float) -> Tile:
         """The tile ``rows``, from the student's logits and what was projected of its teachers."""
         i, logp_N_V = self.number[rows.start], log_softmax(logits_N_V, temperature)
         teachings = (
@@ -187,34 +191,35 @@ def _bounds(row_N: Tensor, slices: Sequence[slice]) -> list[int]:
 
 
 @torch.no_grad()
-def _projected(block: BatchBlock, entries: slice, heads: Mapping[str, Head]) -> Projected | None:
-    """The matrix product of some of a dense block's entries."""
-    if block.dense is None:
-        return None
-    if block.dense.head not in heads:
-        raise ValueError(
-            f"teacher {block.teacher!r} used head {block.dense.head!r}, which is not among {sorted(heads)}; "
-            "give every teacher's heads"
-        )
-    head = heads[block.dense.head]
-    return Projected(head, entries.start, head.projected(block.dense.hidden_N_H[entries]))
+def _projected(block: BatchBlock, entries: slice, heads: Mapping[str, Head]) -> Projection:
+    """The matrix products of some of a block's entries."""
+    members = block.mixture.members if block.mixture else (block.dense,) if block.dense else ()
+    for dense in members:
+        if dense.head not in heads:
+            raise ValueError(
+                f"teacher {block.teacher!r} used head {dense.head!r}, which is not among {sorted(heads)}; "
+                "give every teacher's heads"
+            )
+    named = [(heads[dense.head], dense.hidden_N_H[entries]) for dense in members]
+    return [Projected(head, entries.start, head.projected(hidden_N_H)) for head, hidden_N_H in named]
 
 
 @torch.no_grad()
 def _teaching(
-    block: BatchBlock, entries: slice, rows: slice, projected: Projected | None, temperature: float, logp_N_V: Tensor
+    block: BatchBlock, entries: slice, rows: slice, projected: Projection, temperature: float, logp_N_V: Tensor
 ) -> Teaching:
     """What a teacher says of the rows of a tile, in the student's precision."""
     first, local_N = entries.start, block.row_N[entries] - rows.start
-    if projected is None:
+    if not projected:
         sparse = block.sparse
         assert sparse is not None
         logq, tail = sparse.logprob_N_K[entries].to(logp_N_V.dtype), sparse.logtail_N[entries].to(logp_N_V.dtype)
         own = TeacherRows(ids_N_K=sparse.ids_N_K[entries], logq_N_K=logq, logtail_N=tail)
         return Teaching(block.teacher, first, local_N, own)
-    logits_N_V = projected.logits(entries)
-    check_vocabulary(logp_N_V.shape[-1], logits_N_V.shape[-1], f"teacher {block.teacher!r}")
-    logq_N_V = log_softmax(logits_N_V, temperature).to(logp_N_V.dtype)
+    for one in projected:
+        check_vocabulary(logp_N_V.shape[-1], one.projected_N_V.shape[-1], f"teacher {block.teacher!r}")
+    logqs = (log_softmax(one.logits(entries), temperature) for one in projected)
+    logq_N_V = (log_mean(logqs) if block.mixture else next(logqs)).to(logp_N_V.dtype)
     return Teaching(block.teacher, first, local_N, TeacherRows(logq_N_V))
 
 

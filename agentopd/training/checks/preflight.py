@@ -13,6 +13,7 @@ from agentopd.chat import Chat
 from agentopd.config import Config, Fit, Lora
 from agentopd.errors import ConfigError, under
 from agentopd.models import ModelConfig, head_of, load_tokenizer, outline_of, positions_of
+from agentopd.objective.contract import is_own
 from agentopd.objective.weights.named import AN_ENSEMBLE, ENSEMBLE
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
@@ -89,11 +90,11 @@ def _check_ensembles(config: Config) -> None:
         for weight in term.weight:
             read = next((name for name in (weight.kind, *weight.settings.values()) if name in ENSEMBLE), None)
             asked = weight.settings.get("of") or term.teacher
-            kind = config.teachers[asked].kind if asked in config.teachers else "none"
-            if read and kind != "ensemble" and ":" not in kind:
+            choice = config.teachers.get(asked or "")
+            if read and not (choice and (traits_of(choice).members or is_own(choice))):
                 raise ConfigError(
                     f"{config.objective.key(i)}.weight.kind={weight.kind}: {read!r} is told by an ensemble, and the teacher that it asks "
-                    f"is of kind {kind!r}; add {AN_ENSEMBLE}"
+                    f"is of kind {choice.kind if choice else None!r}; add {AN_ENSEMBLE}"
                 )
 
 
