@@ -14,7 +14,7 @@ from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS
 from agentopd.objective.supports import SUPPORTS
 from agentopd.objective.targets import NO_DISTRIBUTION, TARGETS, distributions_of, is_pointwise
-from agentopd.objective.weights import WEIGHTS
+from agentopd.objective.weights import WEIGHTS, reads_group, reads_live
 from agentopd.settings.choice import Choice, Number, OneOf, Settings, numbers_of
 from agentopd.types import CORRECTED, STUDENT
 from agentopd.where import Where
@@ -304,10 +304,17 @@ class Objective(Settings):
     def _has_groups(self) -> "Objective":
         parts = (self.coupling, *(term.estimator for term in self.terms))
         grouped = [part.settings["baseline"] for part in parts if part.settings.get("baseline") in GROUPED]
-        if grouped and all(source.per_task == 1 for source in self.sources.values()):
+        alone = all(source.per_task == 1 for source in self.sources.values())
+        if grouped and alone:
             raise ValueError(
                 f"baseline {grouped[0]!r} compares episodes of one task, and every source has per_task: 1, so each "
                 "advantage would be zero; set sampler.per_task to 2 or more"
+            )
+        compared = [weight.kind for term in self.terms for weight in term.weight if reads_group(weight)]
+        if compared and alone:
+            raise ValueError(
+                f"weight {compared[0]!r} compares episodes of one task, and every source has per_task: 1, so it would tell them "
+                "nothing of each other; set sampler.per_task to 2 or more"
             )
         return self
 
@@ -322,14 +329,15 @@ class Objective(Settings):
         return "objective" if len(self.terms) == 1 else f"objective.terms.{i}"
 
     def teachers(self) -> set[str]:
-        """Names of the teachers that the terms and the coupling read."""
+        """Names of the teachers that the terms, their weights and the coupling read."""
         named = {name for term in self.terms for name in (*term.reads.values(), term.reward) if name is not None}
+        named |= {w.settings["of"] for t in self.terms for w in t.weight if w.kind in WEIGHTS and w.settings.get("of")}
         return (named | {self.coupling.settings.get("reward_name", OUTCOME)}) - {OUTCOME}
 
     @property
     def needs_live(self) -> bool:
         """Whether prepare needs the pass without gradient."""
-        weights = any(getattr(w.function, "needs_live", False) for t in self.terms for w in t.weight)
+        weights = any(reads_live(w) for t in self.terms for w in t.weight)
         return weights or any(t.estimator.settings.get("logprobs") == "recomputed" for t in self.terms)
 
 
