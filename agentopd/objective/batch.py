@@ -32,6 +32,7 @@ class BatchTerm:
     coef_A: Tensor
     advantage_A: Tensor
     old_A: Tensor
+    logq_A: Tensor
     support_settings: Mapping[str, Any]
     divergence_settings: Mapping[str, Any]
     estimator_settings: Mapping[str, Any]
@@ -137,12 +138,22 @@ def _batch(prepared: Prepared, passed: Passed) -> Batch:
 
 
 def _term(term: PreparedTerm, row_A: Column) -> BatchTerm:
-    coef_A, advantage_A, old_A = (torch.from_numpy(c[row_A]) for c in (term.coef_A, term.advantage_A, term.old_A))
     support, divergence, estimator = (
         {name: _rowwise(value, row_A) for name, value in part.items()}
         for part in (term.support_settings, term.divergence_settings, term.estimator_settings)
     )
-    return BatchTerm(term.name, term.key, term.term, coef_A, advantage_A, old_A, support, divergence, estimator)
+    return BatchTerm(
+        name=term.name,
+        key=term.key,
+        term=term.term,
+        coef_A=torch.from_numpy(term.coef_A[row_A]),
+        advantage_A=torch.from_numpy(term.advantage_A[row_A]),
+        old_A=torch.from_numpy(term.old_A[row_A]),
+        logq_A=torch.from_numpy(term.logq_A[row_A]),
+        support_settings=support,
+        divergence_settings=divergence,
+        estimator_settings=estimator,
+    )
 
 
 def _rowwise(setting: Any, row_A: Column) -> Any:

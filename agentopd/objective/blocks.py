@@ -41,12 +41,12 @@ class BatchBlock:
 
 
 def blocks_of(prepared: Prepared, row_A: Column) -> Iterator[BatchBlock]:
-    """The blocks on ``row_A`` that analytic terms read, one a teacher and head.
+    """The blocks on ``row_A`` that terms read, one a teacher and head.
 
     Raises:
         ConfigError: A term reads a distribution that its teacher did not give.
     """
-    for teacher in sorted({term.term.target.name for term in prepared.terms if term.reads_distribution}):
+    for teacher in sorted({term.term.target.name for term in prepared.terms if term.term.reads_distribution}):
         local_N = np.flatnonzero(_read(prepared, teacher)[row_A])
         for head, (place, parts) in _grouped(prepared, teacher, row_A[local_N]).items():
             order = np.argsort(place, kind="stable")
@@ -61,7 +61,7 @@ def _read(prepared: Prepared, teacher: str) -> Bools:
     """Rows on which some term reads the distribution of ``teacher``."""
     read_A = np.zeros(len(prepared.rows), np.bool_)
     for term in prepared.terms:
-        if term.reads_distribution and term.term.target.name == teacher:
+        if term.term.reads_distribution and term.term.target.name == teacher:
             read_A |= term.coef_A != 0
     return read_A
 
@@ -88,7 +88,7 @@ def _head(annotation: Annotation) -> str | None:
         return None
     raise ConfigError(
         f"a term reads the distribution of teacher {annotation.teacher!r}, which gave only a {type(annotation.block).__name__} "
-        "block; set estimator: {kind: score_function}, or have it annotate with dense or sparse blocks"
+        "block; set estimator: {kind: score_function}, without baseline: value, or have it annotate with dense or sparse blocks"
     )
 
 

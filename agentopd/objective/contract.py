@@ -37,6 +37,7 @@ CONTRACTS: Mapping[str, Contract] = {
     "weight": Contract(("rows", "teacher"), "one finite number of at least 0 a row, [A]"),
     "estimator": Contract(("scored",), "one finite number a row of scored.rows, [A]"),
     "coupling": Contract(("scored", "advantage_A"), "one finite number a row of scored.rows, [A]"),
+    "number": Contract(("rows", "teacher"), "one finite number a row, [A]"),
     "support": Contract(
         ("logp_N_V", "teacher"), "the log-probabilities of student and teacher on the same K tokens, two tensors [N, K]"
     ),
@@ -147,7 +148,7 @@ def pair(key: str, choice: Choice, given: Any, logp_N_V: Tensor) -> tuple[Tensor
 
 
 def per_row(key: str, choice: Choice, value: Any, logp: Tensor) -> Tensor:
-    """What a divergence returned on log-probabilities [..., K]: one number a row, [...].
+    """What a divergence, or a pointwise estimator, returned on log-probabilities [..., K]: one number a row, [...].
 
     Raises:
         ConfigError: It is something else; it does not depend on the student; or it is a user's own and not a number where the

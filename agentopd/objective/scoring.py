@@ -1,19 +1,33 @@
 """Scoring: the advantages of a score-function term, formed on whole episodes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+import torch
 
 from agentopd.errors import ConfigError
 from agentopd.objective.advantages import Scored, teacher_of
 from agentopd.objective.columns import Reals
 from agentopd.objective.contract import call, column
+from agentopd.objective.estimators import CORRECTIONS
+from agentopd.objective.rewards import REWARDS
 from agentopd.objective.rows import Rows
 from agentopd.objective.selection import Selection
-from agentopd.objective.spec import Objective
+from agentopd.objective.spec import Objective, Term
 from agentopd.settings.choice import Clock
 from agentopd.types import Bools
 
 
-def advantages(objective: Objective, i: int, rows: Rows, selection: Selection, old_A: Reals, clock: Clock) -> Reals:
+def advantages(
+    objective: Objective,
+    i: int,
+    rows: Rows,
+    selection: Selection,
+    old_A: Reals,
+    settings: Mapping[str, Mapping[str, Any]],
+    clock: Clock,
+) -> Reals:
     """Advantages [A] of term ``i``; rows that ``where`` leaves out still count in the returns of others.
 
     Args:
@@ -22,12 +36,17 @@ def advantages(objective: Objective, i: int, rows: Rows, selection: Selection, o
         rows: The global batch.
         selection: The term's rows.
         old_A: The student's log-probability of the token taken, which a log-ratio is formed against.
+        settings: Of its estimator and its divergence at this step; a value may be one number a row, [A].
         clock: Evaluates schedules.
     """
     term = objective.terms[i]
-    scored = _scored(objective, i, rows, selection, old_A)
+    here = {
+        part: {name: _of_rows(value, selection.played_A) for name, value in given.items()}
+        for part, given in settings.items()
+    }
+    scored = _scored(objective, i, rows, selection, old_A, here["divergence"])
     key = f"{objective.key(i)}.estimator"
-    given = call(key, term.estimator, term.estimator.at(clock), scored)
+    given = call(key, term.estimator, here["estimator"], scored)
     advantage = column(key, term.estimator, given, len(scored.rows), "estimator")
     if term.target.kind == "distribution":
         key, coupling = "objective.coupling", objective.coupling
@@ -36,6 +55,10 @@ def advantages(objective: Objective, i: int, rows: Rows, selection: Selection, o
     advantage_A = np.zeros(len(rows))
     advantage_A[selection.played_A] = advantage
     return advantage_A
+
+
+def _of_rows(setting: Any, played_A: Bools) -> Any:
+    return setting[played_A] if isinstance(setting, np.ndarray) else setting
 
 
 def old_logprob(objective: Objective, i: int, rows: Rows) -> Reals:
@@ -49,23 +72,49 @@ def old_logprob(objective: Objective, i: int, rows: Rows) -> Reals:
     return rows.live.logprob_A
 
 
-def _scored(objective: Objective, i: int, rows: Rows, selection: Selection, old_A: Reals) -> Scored:
-    """The episodes played, with the reward that term ``i`` names: of a teacher or the outcome, or a teacher's log-ratio."""
-    target, played_A = objective.terms[i].target, selection.played_A
+def ratio_logprob(term: Term, rows: Rows, old_A: Reals) -> Reals:
+    """What the importance ratio of a term divides by, [A]: what the token was sampled with, where the ratio corrects for that."""
+    return rows.logprob_A if term.estimator.settings.get("importance") in CORRECTIONS else old_A
+
+
+def taken_logq(rows: Rows, name: str) -> Reals:
+    """The log-probability [A] of the token taken under the teacher ``name``, finite.
+
+    Raises:
+        ConfigError: It is not, on some row.
+    """
+    logq_A = teacher_of(rows, name).taken_logprob_A
+    _require_finite(logq_A, len(rows), name)
+    return logq_A
+
+
+def _scored(
+    objective: Objective, i: int, rows: Rows, selection: Selection, old_A: Reals, divergence: Mapping[str, Any]
+) -> Scored:
+    """The episodes played, with the reward that term ``i`` names: of a teacher or the outcome, or one by a teacher's distribution."""
+    term, played_A = objective.terms[i], selection.played_A
     episodes, learns, acted = rows.select(played_A), selection.learns_A[played_A], selection.acted_A[played_A]
-    if target.kind == "reward":
-        return Scored.by(episodes, learns, acted, target.name)
-    return Scored(episodes, learns, acted, *_log_ratio(episodes, acted, target.name, old_A[played_A]), gamma=0.0)
+    if term.target.kind == "reward":
+        return Scored.by(episodes, learns, acted, term.target.name)
+    return Scored(episodes, learns, acted, *_reward(term, episodes, acted, old_A[played_A], divergence), gamma=0.0)
 
 
-def _log_ratio(rows: Rows, acted_A: Bools, name: str, old_A: Reals) -> tuple[Reals, Bools]:
-    """The reward log q(y) - log p(y) where the teacher covers the term's actors, nothing elsewhere; and where that is."""
-    teacher = teacher_of(rows, name)
+def _reward(term: Term, rows: Rows, acted_A: Bools, old_A: Reals, divergence: Mapping[str, Any]) -> tuple[Reals, Bools]:
+    """The reward of the token taken where the teacher covers the term's actors, nothing elsewhere; and where that is."""
+    teacher = teacher_of(rows, term.target.name)
     given_A = teacher.covered_A & acted_A
-    ratio_A = np.where(given_A, teacher.taken_logprob_A - old_A, 0.0)
-    if not np.isfinite(ratio_A).all():
+    logp_A, logq_A = (torch.from_numpy(np.where(given_A, of, 0.0)) for of in (old_A, teacher.taken_logprob_A))
+    settings = {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in divergence.items()}
+    reward_A: Reals = REWARDS[term.divergence.kind](logp_A, logq_A, **settings).numpy()
+    _require_finite(logp_A.numpy() + logq_A.numpy() + reward_A, int(given_A.sum()), term.target.name)
+    return reward_A, given_A
+
+
+def _require_finite(number_A: Reals, of: int, name: str) -> None:
+    bad_A = ~np.isfinite(number_A)
+    if bad_A.any():
         raise ConfigError(
-            f"a score function needs finite log-probabilities of the taken tokens from teacher {name!r} and the student; "
-            f"{int((~np.isfinite(ratio_A)).sum())} of {int(given_A.sum())} rows have none"
+            f"an estimator of sampled tokens, such as a score function, needs finite log-probabilities of the taken tokens from "
+            f"teacher {name!r} and the student; {int(bad_A.sum())} of {of} rows have none; leave such rows out with where, or use "
+            "estimator: {kind: analytic}"
         )
-    return ratio_A, given_A

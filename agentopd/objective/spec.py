@@ -9,10 +9,11 @@ from agentopd.objective.advantages import COUPLINGS, OUTCOME
 from agentopd.objective.aggregates import AGGREGATES
 from agentopd.objective.contract import callable_as
 from agentopd.objective.divergences import DIVERGENCES
-from agentopd.objective.estimators import ESTIMATORS
+from agentopd.objective.estimators import ESTIMATORS, OPTIMISES, REFUSED, VALUE, is_pointwise
+from agentopd.objective.rewards import REWARDS
 from agentopd.objective.supports import SUPPORTS
 from agentopd.objective.weights import WEIGHTS
-from agentopd.settings.choice import Choice, Number, OneOf, Settings, numbers_of
+from agentopd.settings.choice import Choice, Number, OneOf, Settings, choices_in, nearest, numbers_of
 from agentopd.types import CORRECTED, STUDENT
 from agentopd.where import Where
 
@@ -52,8 +53,9 @@ IMPLIED = {"support", "divergence"}
 class Term(Settings):
     """One summand: c * sum(coef * phi), with its own denominator.
 
-    Where the estimator is a score function, or the target the taken token, the support is ``sampled`` and the divergence is
-    given: reverse KL for the first, forward KL to a one-hot target for the second. Leave both out, or set them to null.
+    Where the estimator works on sampled tokens, or the target is the taken token, the support is ``sampled`` and the divergence is
+    given: reverse KL for the first (``k3``: forward KL), forward KL to a one-hot target for the second. Leave both out, or set them to
+    null. A score function may have another divergence of :data:`~agentopd.objective.rewards.REWARDS`, which is its reward then.
     """
 
     name: str = Field("", pattern="^[^/]*$")
@@ -83,6 +85,13 @@ class Term(Settings):
             raise ValueError(f"{least} is below 0; {NOT_NEGATIVE}")
         return coefficient
 
+    @field_validator("estimator", mode="before")
+    @classmethod
+    def _trains(cls, estimator: Any) -> Any:
+        if (kind := _kind(estimator, "")) in REFUSED:
+            raise ValueError(f"estimator {kind!r}: {REFUSED[kind]}")
+        return estimator
+
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, given: Any) -> Any:
@@ -93,27 +102,31 @@ class Term(Settings):
         implied = {}
         if _kind(given.get("target"), "distribution") == "taken":
             implied = {"support": "sampled", "divergence": "forward_kl"}
-        elif _kind(given.get("estimator"), "analytic") != "analytic":
-            implied = {"support": "sampled", "divergence": "reverse_kl"}
+        elif (kind := _kind(given.get("estimator"), "analytic")) != "analytic":
+            implied = {"support": "sampled", "divergence": OPTIMISES.get(kind, "reverse_kl")}
         weight = given.get("weight", ())
         return implied | dict(given) | {"weight": (weight,) if isinstance(weight, str | Mapping | Choice) else weight}
 
     @model_validator(mode="after")
     def _carries_signal(self) -> "Term":
-        analytic, sampled = self.estimator.kind == "analytic", self.support.kind == "sampled"
-        if self.target.kind == "reward" and analytic:
+        analytic, sampled = self.analytic, self.support.kind == "sampled"
+        if self.target.kind == "reward" and not self.scored:
             raise ValueError("target 'reward' has no distribution; set estimator: {kind: score_function}")
+        if self.target.kind == "reward" and self.estimator.kind == "pair_logit":
+            raise ValueError(
+                "estimator 'pair_logit' holds the student against a reference distribution; set target: {kind: distribution}"
+            )
         if self.target.kind == "taken" and not analytic:
             raise ValueError("target 'taken' is supervised; set estimator: {kind: analytic}")
         if self.target.kind == "distribution" and analytic and sampled:
             raise ValueError(
                 "an analytic gradient of the sampled token's log-ratio carries no teacher signal (its expectation is zero); "
-                "set estimator: {kind: score_function}, or support: {kind: full}"
+                "set estimator: {kind: score_function} or {kind: k2}, or support: {kind: full}"
             )
         settings = self.support.settings
         if settings.get("tail") and (settings.get("normalise_teacher") or settings.get("normalise_student")):
             raise ValueError("a tail bucket already makes both sides sum to one; set support.tail: false to normalise")
-        if not analytic and not sampled:
+        if self.scored and not sampled:
             raise ValueError(
                 f"support {self.support.kind!r} under a score function is a reward that does not depend on the action, so its "
                 "gradient is zero; set support: {kind: sampled}, or estimator: {kind: analytic}"
@@ -123,30 +136,62 @@ class Term(Settings):
     @model_validator(mode="after")
     def _agrees(self) -> "Term":
         taken = self.target.kind == "taken"
-        fixed = "forward_kl" if taken else "reverse_kl"
-        if (taken or self.scored) and (self.divergence.kind != fixed or self.support.kind != "sampled"):
+        fixed = "forward_kl" if taken else OPTIMISES.get(self.estimator.kind, "reverse_kl")
+        rewarded = self.estimator.kind != "pair_logit" and self.scored and self.target.kind == "distribution"
+        kinds = {fixed, *REWARDS} if rewarded else {fixed}
+        if (taken or not self.analytic) and (self.divergence.kind not in kinds or self.support.kind != "sampled"):
+            others = "".join(f", or set divergence: {{kind: {kind}}}" for kind in sorted(kinds - {fixed}))
             raise ValueError(
                 f"with target {self.target.kind!r} and estimator {self.estimator.kind!r} the divergence is {fixed} on support "
-                f"sampled, got {self.divergence.kind!r} on {self.support.kind!r}; leave both out, or set them to null"
+                f"sampled, got {self.divergence.kind!r} on {self.support.kind!r}; leave both out, or set them to null{others}"
             )
-        if self.scored and CORRECTED in self.where.source:
+        if not self.analytic and CORRECTED in self.where.source:
             raise ValueError(
-                "nobody sampled the corrected actions, so a score function cannot learn from them; set target: {kind: taken}"
+                f"nobody sampled the corrected actions, so estimator {self.estimator.kind!r} cannot learn from them; set target: "
+                "{kind: taken}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_its_baseline(self) -> "Term":
         settings = self.estimator.settings
+        baseline, normalised = settings.get("baseline"), settings.get("length_normalised")
         discounts = {settings.get("gamma"), settings.get("turn_gamma")} - {None}
         local = not discounts and self.target.kind == "distribution"
-        if settings.get("baseline") in GROUPED and (local or discounts - {1.0}):
+        if baseline in GROUPED and (local or discounts - {1.0} or normalised):
             raise ValueError(
-                f"baseline {settings['baseline']!r} compares the total rewards of episodes with undiscounted returns; set gamma "
-                "and turn_gamma to 1, or baseline: batch_mean"
+                f"baseline {baseline!r} compares the total rewards of episodes with undiscounted returns; set gamma and turn_gamma "
+                "to 1 and leave out length_normalised, or set baseline: batch_mean"
+            )
+        changed = [name for name in ("whitened", "clip", "reward_clip", "length_normalised") if settings.get(name)]
+        if baseline == VALUE and (self.target.kind != "distribution" or discounts - {0.0} or changed):
+            wrong = f"leave out {', '.join(changed)}" if changed else "set gamma: 0 and target: {kind: distribution}"
+            raise ValueError(
+                f"baseline 'value' is the mean of a teacher's token-local reward, unchanged; {wrong}, or set baseline: batch_mean"
             )
         return self
 
     @property
+    def analytic(self) -> bool:
+        """Whether the gradient is that of the divergence itself, rather than one through sampled tokens."""
+        return self.estimator.kind == "analytic"
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether the estimator makes the loss of a row of its token's log-probabilities under student and teacher."""
+        return is_pointwise(self.estimator.function)
+
+    @property
     def scored(self) -> bool:
         """Whether the gradient is taken by a score function, through an advantage."""
-        return self.estimator.kind != "analytic"
+        return not self.analytic and not self.pointwise
+
+    @property
+    def reads_distribution(self) -> bool:
+        """Whether its loss reads a teacher's whole distribution."""
+        return self.target.kind == "distribution" and (
+            self.analytic or self.estimator.settings.get("baseline") == VALUE
+        )
 
 
 class Source(Settings):
@@ -237,6 +282,18 @@ class Objective(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_pairs(self) -> "Objective":
+        known = {*self.sources, *(actor for source in self.sources.values() for actor in source.actors)}
+        for i, term in enumerate(self.terms):
+            chosen = term.estimator.settings.get("chosen") if term.estimator.kind == "pair_logit" else None
+            if chosen is not None and chosen not in known:
+                raise ValueError(
+                    f"{self.key(i)}.estimator.chosen={chosen}: no source or actor is called that{nearest(chosen, known)}; there "
+                    f"are: {', '.join(sorted(known))}"
+                )
+        return self
+
     @property
     def names(self) -> tuple[str, ...]:
         """The name of each term in metrics and signals."""
@@ -255,8 +312,8 @@ class Objective(Settings):
     @property
     def needs_live(self) -> bool:
         """Whether prepare needs the pass without gradient."""
-        weights = any(getattr(w.function, "needs_live", False) for t in self.terms for w in t.weight)
-        return weights or any(t.estimator.settings.get("logprobs") == "recomputed" for t in self.terms)
+        marked = any(getattr(choice.function, "needs_live", False) for choice in choices_in(self.terms))
+        return marked or any(t.estimator.settings.get("logprobs") == "recomputed" for t in self.terms)
 
 
 def _mapping(term: Any) -> Mapping[str, Any]:

@@ -161,7 +161,7 @@ class AgentOPDTrainer(Trainer):
         seen = self.learner.metrics(prepared, signals, batches)
         depths = depth_metrics([record.trajectory for record in drawn.records], prepared.rows, signals)
         self.step_metrics = {**prefixed("rollout/", drawn.metrics), **seen, **depths, IDLE_STEPS: float(idle_steps)}
-        self.river.learned({"loss": total, **self.step_metrics})
+        self.river.learned(drawn.step, {"loss": total, **self.step_metrics})
         self.recorder.keep(drawn, prepared, signals)
         return torch.tensor(total, device=self.args.device)
 
