@@ -38,7 +38,8 @@ def settings_at(
     settings = part.at(clock)
     for name, value in settings.items():
         if isinstance(value, Choice) and value.by_row:
-            settings[name] = _spread(_numbers(f"{key}.{name}", value, rows, teacher), learns_A)
+            number_A = _numbers(f"{key}.{name}", value, rows, teacher) if len(rows) else np.zeros(0)
+            settings[name] = _spread(number_A, learns_A)
     return settings
 
 
@@ -46,7 +47,7 @@ def _numbers(key: str, choice: Choice, rows: Rows, teacher: TeacherColumns | Non
     given = call(key, choice, choice.settings, rows, teacher)
     number_A = column(key, choice, given, len(rows), "number")
     setting = choice.stands_for or Setting()
-    for row in {int(number_A.argmin()), int(number_A.argmax())} if len(number_A) else ():
+    for row in {int(number_A.argmin()), int(number_A.argmax())}:
         try:
             setting.checked(number_A[row])
         except ValidationError as error:

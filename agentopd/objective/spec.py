@@ -88,7 +88,7 @@ class Term(Settings):
     @field_validator("estimator", mode="before")
     @classmethod
     def _trains(cls, estimator: Any) -> Any:
-        if (kind := _kind(estimator, "")) in REFUSED:
+        if (kind := str(_kind(estimator, ""))) in REFUSED:
             raise ValueError(f"estimator {kind!r}: {REFUSED[kind]}")
         return estimator
 
@@ -103,7 +103,7 @@ class Term(Settings):
         if _kind(given.get("target"), "distribution") == "taken":
             implied = {"support": "sampled", "divergence": "forward_kl"}
         elif (kind := _kind(given.get("estimator"), "analytic")) != "analytic":
-            implied = {"support": "sampled", "divergence": OPTIMISES.get(kind, "reverse_kl")}
+            implied = {"support": "sampled", "divergence": OPTIMISES.get(str(kind), "reverse_kl")}
         weight = given.get("weight", ())
         return implied | dict(given) | {"weight": (weight,) if isinstance(weight, str | Mapping | Choice) else weight}
 

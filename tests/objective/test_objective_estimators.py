@@ -104,7 +104,7 @@ def power_divergence(logp: Tensor, logq: Tensor, *, alpha: float = 0.1) -> Tenso
 
 
 def test_the_power_reward_by_its_divergence_and_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DIVERGENCES, "power", power_divergence)  # type: ignore[misc]
+    monkeypatch.setitem(DIVERGENCES, "power", power_divergence)
     leaf = Z.clone().requires_grad_()
     for alpha in (0.3, 5.0):
         divergence = {"kind": "power", "alpha": alpha}
@@ -119,7 +119,7 @@ def test_the_power_reward_by_its_divergence_and_its_limit(monkeypatch: pytest.Mo
 
 
 def test_the_value_baseline_keeps_the_mean_and_lowers_the_variance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DIVERGENCES, "power", power_divergence)  # type: ignore[misc]
+    monkeypatch.setitem(DIVERGENCES, "power", power_divergence)
     torch.testing.assert_close(expected_reward("reverse_kl", {}, P, Q), -(P.exp() * (P - Q)).sum())
     for divergence in ({"kind": "reverse_kl"}, {"kind": "power", "alpha": 0.5}):
         plain, centred = (

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from agentopd.config import load_config
 from agentopd.errors import ConfigError
-from agentopd.settings.choice import SCHEDULES, Choice, Clock, OneOf, at, choices_in
+from agentopd.settings.choice import Choice, Clock, OneOf, at, choices_in
+from agentopd.settings.schedules import SCHEDULES
 from agentopd.settings.states import advanced
 
 SCHEDULE = OneOf("schedule", SCHEDULES)
@@ -32,9 +33,12 @@ def taid(**settings: Any) -> Choice:
     return SCHEDULE.validate({"kind": "taid", "metric": "train/loss/divergence", **settings})
 
 
+def sigmoid(m: float) -> float:
+    return 1 / (1 + math.exp(-m))
+
+
 def test_taid_by_hand() -> None:
     found = values(taid(alpha=0.5, momentum=0.9), [2.0, 1.0, 1.5, None, 0.3])
-    sigmoid = lambda m: 1 / (1 + math.exp(-m))  # noqa: E731
     first = 0.4 + 0.6 * 0.1  # nothing to compare with yet: the line
     m = 0.1 * 0.5
     second = first + 0.5 * sigmoid(m) * (1 - first)
@@ -130,6 +134,13 @@ def test_ones_own_schedule_may_remember_and_two_of_the_same_content_share_it() -
 def test_refused_when_a_configuration_is_read(schedule: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config("quickstart", [f"objective.aggregate={{kind: blend, share: {schedule}}}"])
+
+
+def test_a_loss_that_no_term_has_is_found_when_a_configuration_is_read() -> None:
+    mistake = "objective.coefficient={kind: retire, metric: train/los/divergence}"
+    with pytest.raises(ConfigError, match=r"metric=train/los/divergence, and no term has that loss \(did you mean"):
+        load_config("quickstart", [mistake])
+    load_config("quickstart", ["objective.coefficient={kind: retire, metric: train/student_entropy}"])
 
 
 def test_stairs_and_shares_of_a_run_by_hand() -> None:

@@ -13,7 +13,7 @@ from agentopd.objective.columns import Reals
 from agentopd.objective.contract import PartError, is_own
 from agentopd.objective.prepare import IDLE
 from agentopd.rollout import TaskStream
-from agentopd.settings.choice import Clock
+from agentopd.settings.choice import Clock, choices_in
 from agentopd.teachers import Traits, rowless, traits_of
 from agentopd.training.checks.roles import used_teachers
 from agentopd.types import (
@@ -63,10 +63,7 @@ def try_own_parts(config: Config, vocabulary: int) -> None:
 
 
 def _has_own_parts(objective: Objective) -> bool:
-    parts = [objective.aggregate, objective.coupling]
-    for term in objective.terms:
-        parts += [term.support, term.divergence, term.estimator, *term.weight]
-    return any(map(is_own, parts))
+    return any(map(is_own, choices_in((objective.aggregate, objective.coupling, objective.terms))))
 
 
 def _try(config: Config, kinds: Mapping[str, Traits], vocabulary: int) -> None:
@@ -91,7 +88,7 @@ def _try(config: Config, kinds: Mapping[str, Traits], vocabulary: int) -> None:
 
 
 def _require_equal(objective: Objective, whole_A_H: Tensor, cut_A_H: Tensor) -> None:
-    """Raises PartError where a support or divergence of one's own has a gradient that is not finite, or depends on how a batch is cut."""
+    """Raises PartError where a part of one's own has a gradient that is not finite, or depends on how a batch is cut."""
     if not (whole_A_H.isfinite().all() and cut_A_H.isfinite().all()):
         wrong = (
             "has a gradient that is not finite; look for a square root or a logarithm at 0, a difference of infinities, or a "
@@ -105,7 +102,8 @@ def _require_equal(objective: Objective, whole_A_H: Tensor, cut_A_H: Tensor) -> 
     else:
         return
     for i, term in enumerate(objective.terms):
-        for part in ("support", "divergence"):
+        parts = ("support", "divergence", "estimator") if term.pointwise else ("support", "divergence")
+        for part in parts:
             choice = getattr(term, part)
             if is_own(choice):
                 raise PartError(f"{objective.key(i)}.{part}.kind={choice.kind} {wrong}", choice)
