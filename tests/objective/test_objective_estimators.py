@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from enumerated_cases import chain, expected_gradient, gradients, normal, of_divergence
-from objective_cases import START, Saying, episode, method, prepared, record
+from objective_cases import START, Saying, Student, episode, method, prepared, record, teacher_heads
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -47,19 +47,13 @@ def test_a_clipped_log_ratio_has_no_gradient_beyond() -> None:
 
 
 def test_a_row_that_is_left_out_cannot_spoil_the_others() -> None:
-    """Its teacher says nothing of the token; in k3's exponential a stand-in would overflow."""
+    """Nobody says how likely its token is to the teacher, and k3's exponential overflows on the 0 that stands there."""
     records = [chain([0], [-1.0], [-2.0], 0, [0]), chain([1], [-900.0], [np.nan], 1, [0], source="other")]
-    objective = method(estimator="k3", where={"source": "fresh"}, sources={"fresh": {}, "other": {}})
-    (batch,) = cut(
-        prepared(method(terms=[dict(objective.terms[0]), {**TAKEN, "name": "all"}], sources=TWO), records), 99
-    )
-    hidden = torch.tensor([[-1.0, -900.0]]).float().repeat(2, 1).requires_grad_()
+    terms = [{"estimator": "k3", "where": {"source": "fresh"}}, {"target": {"kind": "taken"}}]
+    (batch,) = cut(prepared(method(terms=terms, sources={"fresh": {}, "other": {}}), records), 99)
+    hidden = torch.tensor([[-1.0, -900.0]]).repeat(2, 1).requires_grad_()
     out = loss(hidden, Head(torch.eye(2)), {}, batch)
     assert torch.autograd.grad(out.loss, hidden)[0].isfinite().all()
-
-
-TAKEN = {"target": {"kind": "taken"}, "where": {}}
-TWO: dict[str, Any] = {"fresh": {}, "other": {}}
 
 
 @pointwise
@@ -256,6 +250,35 @@ def test_an_actors_episodes_may_be_the_chosen_ones() -> None:
     moved = rows.logprob_A - rows.teachers["teacher"].taken_logprob_A
     slope = 2.0 / (1.0 + np.exp(2.0 * (moved[:2].sum() - moved[2])))
     np.testing.assert_allclose(prepare(objective, rows, START).terms[0].advantage_A, [slope, slope, -slope])
+
+
+# Cut
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        {"kind": "k2"},
+        {"kind": "k3", "clip": 2.0},
+        {**SCORE, "baseline": "value", "importance": "truncated"},
+        {**SCORE, "gamma": 1.0, "length_normalised": True, "importance": "masked", "keep_low": 0.0},
+        {"kind": "pair_logit", "chosen": "shown", "logprobs": "behaviour"},
+    ],
+)
+def test_invariant_5_no_estimator_depends_on_the_cut(estimator: dict[str, Any]) -> None:
+    heads, student = teacher_heads("teacher"), Student.new()
+    sources = ["own", "shown", "own", "own"]
+    records = [
+        record(episode([2, 3][: 1 + i % 2], index=i, source=source), Saying(skip=[i % 2]), Saying("other"), heads=heads)
+        for i, source in enumerate(sources)
+    ]
+    objective = method(terms=[{"estimator": estimator}, {"divergence": "jsd"}], sources={"own": {}, "shown": {}})
+    ready = prepared(objective, records)
+    whole = student.gradient(ready, heads)
+    pieces = torch.autograd.grad(student.loss(ready, heads, max_tokens=1, chunk_rows=2).loss, student.parameters)
+    for one, other in zip(whole, pieces, strict=True):
+        assert one.abs().max() > 1e-6
+        torch.testing.assert_close(one, other)
 
 
 # Refused
