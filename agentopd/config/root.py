@@ -16,7 +16,7 @@ from agentopd.rollout.policy import Rollout
 from agentopd.rollout.tasks import EnvConfig
 from agentopd.settings.choice import Choice, Clock, OneOf, Settings, at, choices_in, numbers_of
 from agentopd.settings.problems import nearest
-from agentopd.teachers import TEACHERS, require_numbers
+from agentopd.teachers import TEACHERS, require_members, require_numbers
 from agentopd.types import CORRECTED, EXPERT, STUDENT
 from agentopd.where import Where
 
@@ -61,7 +61,7 @@ class Config(Settings):
         if STUDENT in teachers:
             raise ValueError(
                 f"no teacher may be called {STUDENT!r}, which names the policy that is trained; choose another name (a teacher that is the "
-                "student as it began is {kind: privileged}, or {kind: local} with the student's model)"
+                "student as it began is {kind: self})"
             )
         taken = [name for name in teachers if name.startswith(("student_", "student@")) or name.endswith("_sampled")]
         if taken:
@@ -111,6 +111,11 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _teachers_read_models(self) -> "Config":
+        require_members(self.teachers)
+        return self
+
+    @model_validator(mode="after")
     def _every_source_has_tasks(self) -> "Config":
         if not self.objective.sources:
             raise ValueError("objective.sources: there is none, so nothing would be drawn; give one, such as fresh: {}")
@@ -154,7 +159,7 @@ class Config(Settings):
     def _scores_are_exact(self) -> "Config":
         rollout, whole = self.rollout, self.rollout.top_p == 1.0 and self.rollout.top_k == 0
         for i, term in enumerate(self.objective.terms):
-            settings, reads = term.estimator.settings, term.scored and term.target.kind == "distribution"
+            settings, reads = term.estimator.settings, term.scored and term.distributional
             corrects = settings.get("importance") in CORRECTIONS
             if not corrects and (not reads or settings.get("logprobs", "behaviour") == "recomputed"):
                 continue

@@ -1,7 +1,7 @@
 """The objective: from rows and what teachers said of them to one loss.
 
 Divergences:      ``divergence`` on logits, ``linear_divergence`` fused from hidden states.
-A method:         ``Objective`` and its ``Term``, ``Target``, ``Source``.
+A method:         ``Objective`` and its ``Term``, ``Source``.
 A global batch:   ``Rows`` of records, ``prepare`` to coefficients, ``cut`` to micro-batches.
 A micro-batch:    ``loss``, and ``statistics`` of the student or a teacher without gradient.
 One's own parts:  functions of ``Rows``, ``TeacherColumns``, ``Scored``, ``Taken`` and ``TeacherRows``; ``docs/objective.md`` has the contracts.
@@ -12,19 +12,21 @@ from agentopd.objective.batch import Batch, cut
 from agentopd.objective.chunked import statistics
 from agentopd.objective.columns import Episodes, LiveColumns, TeacherColumns
 from agentopd.objective.divergences import divergence
-from agentopd.objective.estimators import Taken, pointwise
+from agentopd.objective.estimators import Taken, by_token
 from agentopd.objective.head import Head
 from agentopd.objective.linear import LinearDivergence, linear_divergence
 from agentopd.objective.loss import LossOutput, loss
 from agentopd.objective.numbers import per_row
 from agentopd.objective.prepare import Prepared, PreparedTerm, prepare
 from agentopd.objective.rows import Rows
-from agentopd.objective.spec import Objective, Source, Target, Term
+from agentopd.objective.spec import Objective, Source, Term
 from agentopd.objective.supports import TeacherRows
+from agentopd.objective.targets import Distribution, pointwise
 from agentopd.objective.weights import needs_live
 
 __all__ = [
     "Batch",
+    "Distribution",
     "Episodes",
     "Head",
     "LinearDivergence",
@@ -37,10 +39,10 @@ __all__ = [
     "Scored",
     "Source",
     "Taken",
-    "Target",
     "TeacherColumns",
     "TeacherRows",
     "Term",
+    "by_token",
     "cut",
     "divergence",
     "linear_divergence",

@@ -33,6 +33,8 @@ class BatchTerm:
     advantage_A: Tensor
     old_A: Tensor
     logq_A: Tensor
+    temperature: float
+    target_settings: Mapping[str, Any]
     support_settings: Mapping[str, Any]
     divergence_settings: Mapping[str, Any]
     estimator_settings: Mapping[str, Any]
@@ -138,9 +140,9 @@ def _batch(prepared: Prepared, passed: Passed) -> Batch:
 
 
 def _term(term: PreparedTerm, row_A: Column) -> BatchTerm:
-    support, divergence, estimator = (
-        {name: _rowwise(value, row_A) for name, value in part.items()}
-        for part in (term.support_settings, term.divergence_settings, term.estimator_settings)
+    parts = (term.target_settings, term.support_settings, term.divergence_settings, term.estimator_settings)
+    target, support, divergence, estimator = (
+        {name: _rowwise(value, row_A) for name, value in part.items()} for part in parts
     )
     return BatchTerm(
         name=term.name,
@@ -150,6 +152,8 @@ def _term(term: PreparedTerm, row_A: Column) -> BatchTerm:
         advantage_A=torch.from_numpy(term.advantage_A[row_A]),
         old_A=torch.from_numpy(term.old_A[row_A]),
         logq_A=torch.from_numpy(term.logq_A[row_A]),
+        temperature=term.temperature,
+        target_settings=target,
         support_settings=support,
         divergence_settings=divergence,
         estimator_settings=estimator,

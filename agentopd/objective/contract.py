@@ -38,6 +38,10 @@ CONTRACTS: Mapping[str, Contract] = {
     "estimator": Contract(("scored",), "one finite number a row of scored.rows, [A]"),
     "coupling": Contract(("scored", "advantage_A"), "one finite number a row of scored.rows, [A]"),
     "number": Contract(("rows", "teacher"), "one finite number a row, [A]"),
+    "target": Contract(
+        ("logp",),
+        "log-probabilities up to a number a row, [N, V], or these and what multiplies each row's loss, [N], at least 0",
+    ),
     "support": Contract(
         ("logp_N_V", "teacher"), "the log-probabilities of student and teacher on the same K tokens, two tensors [N, K]"
     ),
@@ -147,8 +151,24 @@ def pair(key: str, choice: Choice, given: Any, logp_N_V: Tensor) -> tuple[Tensor
     return tensors[0], tensors[1]
 
 
+def targeted(key: str, choice: Choice, given: Any, logp_N_V: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What a target returned: log-probabilities [N, V], not yet normalised, and what multiplies each row's loss, [N].
+
+    Raises:
+        ConfigError: It is something else, or a user's own and not a number.
+    """
+    log_N_V, factor_N = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    wanted = [(log_N_V, tuple(logp_N_V.shape))] + ([] if factor_N is None else [(factor_N, (len(logp_N_V),))])
+    for tensor, shape in wanted:
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tuple(tensor.shape) != shape:
+            raise _wrong(key, choice, f" returned {_shape(tensor)} for {shape}; return {CONTRACTS['target'].returns}")
+        if is_own(choice) and bool(tensor.isnan().any()):
+            raise _wrong(key, choice, f" returned nan; return {CONTRACTS['target'].returns}")
+    return log_N_V, factor_N
+
+
 def per_row(key: str, choice: Choice, value: Any, logp: Tensor) -> Tensor:
-    """What a divergence, or a pointwise estimator, returned on log-probabilities [..., K]: one number a row, [...].
+    """What a divergence, or an estimator by token, returned on log-probabilities [..., K]: one number a row, [...].
 
     Raises:
         ConfigError: It is something else; it does not depend on the student; or it is a user's own and not a number where the

@@ -15,7 +15,7 @@ k1, differentiated  the reverse KL, unbiased        zero: E[grad log p] = 0. So 
                     log p(y)
 ==================  ==============================  ============================================================================
 
-An estimator is a function of :class:`Scored` that gives advantages; or, marked with :func:`pointwise`, one of :class:`Taken` that
+An estimator is a function of :class:`Scored` that gives advantages; or, marked with :func:`by_token`, one of :class:`Taken` that
 gives phi itself.
 """
 
@@ -51,7 +51,7 @@ Limit = Annotated[float, Field(gt=0.0)]
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The token taken in each of N rows, as a :func:`pointwise` estimator sees it."""
+    """The token taken in each of N rows, as a :func:`by_token` estimator sees it."""
 
     logp_N: Tensor
     """Its log-probability under the student, differentiable."""
@@ -64,22 +64,22 @@ class Taken:
         return ratio_N if clip is None else ratio_N.clamp(max=clip).clamp(min=-clip)
 
 
-def pointwise(function: Function) -> Function:
+def by_token(function: Function) -> Function:
     """Marks an estimator ``f(taken, **settings) -> [N]``, which gives phi of each row by its token alone."""
-    function.pointwise = True  # type: ignore[attr-defined]
+    function.by_token = True  # type: ignore[attr-defined]
     return function
 
 
-def is_pointwise(function: Function) -> bool:
-    """Whether an estimator is marked with :func:`pointwise`."""
-    return getattr(function, "pointwise", False)
+def is_by_token(function: Function) -> bool:
+    """Whether an estimator is marked with :func:`by_token`."""
+    return getattr(function, "by_token", False)
 
 
 def analytic() -> None:
     """The gradient of the divergence, through the student's distribution; none through sampling."""
 
 
-@pointwise
+@by_token
 def k2(taken: Taken, *, clip: Limit | None = None) -> Tensor:
     """phi = (log p - log q)^2 / 2 of the token taken: its expected gradient is that of the reverse KL, its value is biased.
 
@@ -89,7 +89,7 @@ def k2(taken: Taken, *, clip: Limit | None = None) -> Tensor:
     return 0.5 * taken.log_ratio(clip).square()
 
 
-@pointwise
+@by_token
 def k3(taken: Taken, *, clip: Limit | None = None) -> Tensor:
     """phi = q / p - 1 - log(q / p) of the token taken: its value estimates the reverse KL, its gradient is that of the FORWARD KL.
 

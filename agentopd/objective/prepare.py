@@ -47,10 +47,17 @@ class PreparedTerm:
     """The student's log-probability that an importance ratio divides by, behaviour or recomputed."""
     logq_A: Reals
     """The teacher's log-probability of the token taken, for an estimator that makes the loss of it."""
+    temperature: float
+    target_settings: Mapping[str, Any]
     support_settings: Mapping[str, Any]
     divergence_settings: Mapping[str, Any]
     estimator_settings: Mapping[str, Any]
     """At this step; a value may be one number a row, [A]."""
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The teachers whose whole distributions its loss is formed of."""
+        return frozenset(self.term.reads.values() if self.term.reads_distribution else ())
 
     @property
     def wanted(self) -> bool:
@@ -139,8 +146,8 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
             advantage = advantages(objective, i, rows, selection, old, settings, clock)
             divisor = ratio_logprob(term, rows, old)
             advantage_A, old_A = (selection.spread(one[selection.learns_A]) for one in (advantage, divisor))
-        if term.pointwise:
-            logq_A = selection.spread(taken_logq(chosen, term.target.name))
+        if term.by_token:
+            logq_A = selection.spread(taken_logq(term, chosen))
     return PreparedTerm(
         name=objective.names[i],
         key=objective.key(i),
@@ -152,6 +159,8 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
         advantage_A=advantage_A,
         old_A=old_A,
         logq_A=logq_A,
+        temperature=_temperature(objective, i, clock),
+        target_settings=settings["target"],
         support_settings=term.support.at(clock),
         divergence_settings=settings["divergence"],
         estimator_settings=settings["estimator"],
@@ -166,14 +175,13 @@ def _settings(
     teacher = _teacher(term, chosen)
     return {
         part: settings_at(f"{objective.key(i)}.{part}", getattr(term, part), clock, chosen, teacher, selection.learns_A)
-        for part in ("divergence", "estimator")
+        for part in ("target", "divergence", "estimator")
     }
 
 
 def _teacher(term: Term, chosen: Rows) -> TeacherColumns | None:
     """What the term's teacher said of the rows that it trains; ``None`` where its target is no distribution, or there are none."""
-    reads = term.target.kind == "distribution" and len(chosen)
-    return teacher_of(chosen, term.target.name) if reads else None
+    return teacher_of(chosen, term.teacher) if term.teacher is not None and len(chosen) else None
 
 
 def _coefficient(objective: Objective, i: int, clock: Clock) -> float:
@@ -184,6 +192,15 @@ def _coefficient(objective: Objective, i: int, clock: Clock) -> float:
             f"{objective.key(i)}.coefficient: the schedule gives {coefficient} at step {clock.step}; {NOT_NEGATIVE}"
         )
     return coefficient
+
+
+def _temperature(objective: Objective, i: int, clock: Clock) -> float:
+    temperature = float(at(objective.terms[i].temperature, clock, f"{objective.key(i)}.temperature"))
+    if temperature <= 0.0:
+        raise ConfigError(
+            f"{objective.key(i)}.temperature: the schedule gives {temperature} at step {clock.step}; give more than 0"
+        )
+    return temperature
 
 
 def _measure(objective: Objective, chosen: Rows, clock: Clock) -> Reals:

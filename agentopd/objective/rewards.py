@@ -17,8 +17,8 @@ LEAST = 1e-6
 """The least size of an exponent that divides; one nearer to 0 gives the same numbers."""
 
 
-def log_ratio(logp: Tensor, logq: Tensor) -> Tensor:
-    """log q(y) - log p(y): the reverse KL."""
+def log_ratio(logp: Tensor, logq: Tensor, *, clip: None = None) -> Tensor:
+    """log q(y) - log p(y): the reverse KL, unclipped."""
     return logq - logp
 
 

@@ -15,6 +15,7 @@ from agentopd.objective.rewards import REWARDS
 from agentopd.objective.rows import Rows
 from agentopd.objective.selection import Selection
 from agentopd.objective.spec import Objective, Term
+from agentopd.objective.targets import of_taken
 from agentopd.settings.choice import Clock
 from agentopd.types import Bools
 
@@ -44,11 +45,11 @@ def advantages(
         part: {name: _of_rows(value, selection.played_A) for name, value in given.items()}
         for part, given in settings.items()
     }
-    scored = _scored(objective, i, rows, selection, old_A, here["divergence"])
+    scored = _scored(objective, i, rows, selection, old_A, here)
     key = f"{objective.key(i)}.estimator"
     given = call(key, term.estimator, here["estimator"], scored)
     advantage = column(key, term.estimator, given, len(scored.rows), "estimator")
-    if term.target.kind == "distribution":
+    if term.distributional:
         key, coupling = "objective.coupling", objective.coupling
         given = call(key, coupling, coupling.at(clock), scored, advantage)
         advantage = column(key, coupling, given, len(scored.rows), "coupling")
@@ -77,44 +78,56 @@ def ratio_logprob(term: Term, rows: Rows, old_A: Reals) -> Reals:
     return rows.logprob_A if term.estimator.settings.get("importance") in CORRECTIONS else old_A
 
 
-def taken_logq(rows: Rows, name: str) -> Reals:
-    """The log-probability [A] of the token taken under the teacher ``name``, finite.
+def taken_logq(term: Term, rows: Rows) -> Reals:
+    """The log-probability [A] of the token taken under the term's teacher, finite.
 
     Raises:
         ConfigError: It is not, on some row.
     """
-    logq_A = teacher_of(rows, name).taken_logprob_A
-    _require_finite(logq_A, len(rows), name)
+    logq_A = teacher_of(rows, str(term.teacher)).taken_logprob_A
+    _require_finite(logq_A, len(rows), term)
     return logq_A
 
 
 def _scored(
-    objective: Objective, i: int, rows: Rows, selection: Selection, old_A: Reals, divergence: Mapping[str, Any]
+    objective: Objective,
+    i: int,
+    rows: Rows,
+    selection: Selection,
+    old_A: Reals,
+    settings: Mapping[str, Mapping[str, Any]],
 ) -> Scored:
-    """The episodes played, with the reward that term ``i`` names: of a teacher or the outcome, or one by a teacher's distribution."""
+    """The episodes played, with the reward that term ``i`` names: of a teacher or the outcome, or one by a distribution."""
     term, played_A = objective.terms[i], selection.played_A
     episodes, learns, acted = rows.select(played_A), selection.learns_A[played_A], selection.acted_A[played_A]
-    if term.target.kind == "reward":
-        return Scored.by(episodes, learns, acted, term.target.name)
-    return Scored(episodes, learns, acted, *_reward(term, episodes, acted, old_A[played_A], divergence), gamma=0.0)
+    if term.reward is not None:
+        return Scored.by(episodes, learns, acted, term.reward)
+    taken_A, given_A = _taken(objective, i, episodes, acted, old_A[played_A], settings["target"])
+    logp_A, logq_A = (torch.from_numpy(np.where(given_A, of, 0.0)) for of in (old_A[played_A], taken_A))
+    own = {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in settings["divergence"].items()}
+    reward_A: Reals = REWARDS[term.divergence.kind](logp_A, logq_A, **own).numpy()
+    _require_finite(reward_A, int(given_A.sum()), term)
+    return Scored(episodes, learns, acted, reward_A, given_A, gamma=0.0)
 
 
-def _reward(term: Term, rows: Rows, acted_A: Bools, old_A: Reals, divergence: Mapping[str, Any]) -> tuple[Reals, Bools]:
-    """The reward of the token taken where the teacher covers the term's actors, nothing elsewhere; and where that is."""
-    teacher = teacher_of(rows, term.target.name)
-    given_A = teacher.covered_A & acted_A
-    logp_A, logq_A = (torch.from_numpy(np.where(given_A, of, 0.0)) for of in (old_A, teacher.taken_logprob_A))
-    settings = {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in divergence.items()}
-    reward_A: Reals = REWARDS[term.divergence.kind](logp_A, logq_A, **settings).numpy()
-    _require_finite(logp_A.numpy() + logq_A.numpy() + reward_A, int(given_A.sum()), term.target.name)
-    return reward_A, given_A
+def _taken(
+    objective: Objective, i: int, rows: Rows, acted_A: Bools, old_A: Reals, settings: Mapping[str, Any]
+) -> tuple[Reals, Bools]:
+    """The target's log-probability of the tokens taken by the term's actors, and the rows where all its teachers give one."""
+    term = objective.terms[i]
+    teachers = {setting: teacher_of(rows, name) for setting, name in term.reads.items()}
+    given_A: Bools = np.all([acted_A, *(teacher.covered_A for teacher in teachers.values())], axis=0)
+    named = {setting: torch.from_numpy(teacher.taken_logprob_A) for setting, teacher in teachers.items()}
+    numbers = {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in settings.items()}
+    taken_A = of_taken(f"{objective.key(i)}.target", term.target, numbers, torch.from_numpy(old_A), named).numpy()
+    return taken_A, given_A
 
 
-def _require_finite(number_A: Reals, of: int, name: str) -> None:
+def _require_finite(number_A: Reals, of: int, term: Term) -> None:
     bad_A = ~np.isfinite(number_A)
     if bad_A.any():
         raise ConfigError(
             f"an estimator of sampled tokens, such as a score function, needs finite log-probabilities of the taken tokens from "
-            f"teacher {name!r} and the student; {int(bad_A.sum())} of {of} rows have none; leave such rows out with where, or use "
-            "estimator: {kind: analytic}"
+            f"teacher {term.teacher!r} and the student; {int(bad_A.sum())} of {of} rows have none; leave such rows out with where, "
+            "or use estimator: {kind: analytic}"
         )

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from agentopd.errors import ConfigError
-from agentopd.objective import Head, LiveColumns, Rows, Taken, cut, loss, pointwise, prepare
-from agentopd.objective.divergences import DIVERGENCES
+from agentopd.objective import Head, LiveColumns, Rows, Taken, by_token, cut, loss, prepare
 from agentopd.objective.estimators import k2, k3
 from agentopd.objective.rewards import REWARDS, expected_reward
 from agentopd.types import Record
@@ -20,6 +19,7 @@ from agentopd.types import Record
 Z, T = normal(0, 7), 1.5 * normal(1, 7)
 P, Q = Z.log_softmax(-1), T.log_softmax(-1)
 SCORE = {"kind": "score_function"}
+GEOMETRIC = {"kind": "geometric"}
 
 
 @pytest.mark.parametrize(("kind", "optimised"), [("k2", "reverse_kl"), ("k3", "forward_kl")])
@@ -56,18 +56,18 @@ def test_a_row_that_is_left_out_cannot_spoil_the_others() -> None:
     assert torch.autograd.grad(out.loss, hidden)[0].isfinite().all()
 
 
-@pointwise
+@by_token
 def hinge(taken: Taken, *, margin: float = 1.0) -> Tensor:
     """A user's estimator of the token taken."""
     return (taken.logq_N - taken.logp_N + margin).relu()
 
 
-@pointwise
+@by_token
 def detached(taken: Taken) -> Tensor:
     return taken.logp_N.detach()
 
 
-def test_an_estimator_of_ones_own_may_be_pointwise() -> None:
+def test_an_estimator_of_ones_own_may_be_by_token() -> None:
     found = gradients(Z, T, {"kind": "test_objective_estimators:hinge", "margin": 0.5})
     leaf = Z.repeat(7, 1).requires_grad_()
     logp = leaf.log_softmax(-1).diagonal()
@@ -92,18 +92,17 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
 # The reward of a score function
 
 
-def power_divergence(logp: Tensor, logq: Tensor, *, alpha: float = 0.1) -> Tensor:
+def power_divergence(logp: Tensor, logq: Tensor, alpha: float) -> Tensor:
     p, q = logp.exp(), logq.exp()
     return (p ** (1 + alpha) / (alpha * (1 + alpha)) - p * q**alpha / alpha + q ** (1 + alpha) / (1 + alpha)).sum(-1)
 
 
-def test_the_power_reward_by_its_divergence_and_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DIVERGENCES, "power", power_divergence)
+def test_the_power_reward_by_its_divergence_and_its_limit() -> None:
     leaf = Z.clone().requires_grad_()
     for alpha in (0.3, 5.0):
         divergence = {"kind": "power", "alpha": alpha}
         found = gradients(Z, T, SCORE, divergence=divergence).sum(0)
-        expected = torch.autograd.grad(power_divergence(leaf.log_softmax(-1), Q, alpha=alpha), leaf)[0]
+        expected = torch.autograd.grad(power_divergence(leaf.log_softmax(-1), Q, alpha), leaf)[0]
         torch.testing.assert_close(found, expected, atol=1e-13, rtol=0)
         reward = REWARDS["power"](P, Q, alpha=alpha)
         torch.testing.assert_close(reward, (Q.exp() ** alpha - P.exp() ** alpha) / alpha)
@@ -112,8 +111,7 @@ def test_the_power_reward_by_its_divergence_and_its_limit(monkeypatch: pytest.Mo
         torch.testing.assert_close(REWARDS["power"](P, Q, alpha=near), Q - P, atol=1e-4, rtol=0)
 
 
-def test_the_value_baseline_keeps_the_mean_and_lowers_the_variance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DIVERGENCES, "power", power_divergence)
+def test_the_value_baseline_keeps_the_mean_and_lowers_the_variance() -> None:
     torch.testing.assert_close(expected_reward("reverse_kl", {}, P, Q), -(P.exp() * (P - Q)).sum())
     for divergence in ({"kind": "reverse_kl"}, {"kind": "power", "alpha": 0.5}):
         plain, centred = (
@@ -323,7 +321,13 @@ def test_invariant_5_no_estimator_depends_on_the_cut(estimator: dict[str, Any]) 
         ),
         (
             {"estimator": {"kind": "pair_logit", "chosen": "fresh"}, "target": {"kind": "reward"}},
-            "'pair_logit' holds the student against a reference",
+            "estimator 'pair_logit' compares the student's probability of a token with a teacher's own",
+        ),
+        ({"estimator": "k2", "target": GEOMETRIC}, "'k2' compares .* a teacher's own; set target: .kind: distribution"),
+        ({"estimator": SCORE, "target": GEOMETRIC, "divergence": "power"}, "the divergence is reverse_kl on support"),
+        (
+            {"estimator": {**SCORE, "baseline": "value"}, "target": GEOMETRIC},
+            "baseline 'value' is the mean of a teacher's",
         ),
         ({"estimator": {"kind": "k2", "clip": 0.0}}, "clip: Input should be greater than 0"),
     ],

@@ -56,6 +56,14 @@ def test_taid_is_the_line_without_its_rate_and_ends_at_its_end() -> None:
     assert values(taid(end=0.6, alpha=0.9), [1.0] * 10)[-1] == 0.6
 
 
+def test_taid_stands_in_its_target() -> None:
+    share = "{kind: taid, metric: train/loss/divergence}"
+    config = load_config("quickstart", [f"objective.target={{kind: interpolate, name: teacher, share: {share}}}"])
+    (target,) = (term.target for term in config.objective.terms)
+    states = advanced(choices_in(config), Clock(0, 11, {"train/loss/divergence": 1.0}))
+    assert target.at(Clock(1, 11, {}, states))["share"] == pytest.approx(0.46)
+
+
 @given(st.lists(st.floats(0.01, 100.0) | st.none(), max_size=10), st.floats(0.0, 5.0))
 def test_taid_only_rises_between_its_ends(losses: list[float | None], alpha: float) -> None:
     found = values(taid(start=0.2, end=0.9, alpha=alpha), losses)
