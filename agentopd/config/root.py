@@ -12,6 +12,7 @@ from agentopd.models import ModelConfig
 from agentopd.objective.estimators import CORRECTIONS
 from agentopd.objective.signals import LOSSES, loss_of
 from agentopd.objective.spec import Objective
+from agentopd.objective.weights import reads_played
 from agentopd.rollout.policy import Rollout
 from agentopd.rollout.tasks import EnvConfig
 from agentopd.settings.choice import Choice, Clock, OneOf, Settings, at, choices_in, numbers_of
@@ -193,6 +194,27 @@ class Config(Settings):
                     f"objective: a schedule has metric={metric}, and no term has that loss{nearest(metric, losses)}; there are: "
                     f"{', '.join(sorted(losses))}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_exact(self) -> "Config":
+        rollout = self.rollout
+        whole = rollout.top_p == 1.0 and rollout.top_k == 0 and rollout.temperature > 0.0
+        for i, term in enumerate(self.objective.terms):
+            for weight in filter(reads_played, term.weight):
+                key = f"{self.objective.key(i)}.weight.kind={weight.kind}"
+                remedy = ", or its logprobs: recomputed" if "logprobs" in weight.settings else ""
+                if not whole:
+                    raise ValueError(
+                        f"{key}: it takes the student's p from the rollout, which has top_p={rollout.top_p}, top_k={rollout.top_k}, "
+                        f"temperature={rollout.temperature}: that is not the student's own distribution; set top_p=1, top_k=0 and a "
+                        f"temperature above 0{remedy}"
+                    )
+                if remedy and (others := self._shown_beside_student(term.where)):
+                    raise ValueError(
+                        f"{key}: the log-probabilities kept of actions of {others[0]} are not the student's; set "
+                        f"{self.objective.key(i)}.where.actor, such as [student]{remedy}"
+                    )
         return self
 
     def _shown_beside_student(self, where: Where) -> list[str]:

@@ -21,7 +21,7 @@ gives phi itself.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,8 @@ CORRECTIONS = {"truncated", "masked"}
 """Kinds of ``importance`` that correct for who sampled: their ratio is to the behaviour log-probability, detached."""
 VALUE = "value"
 """The baseline that is computed with the loss, from the teacher's distribution."""
+GROUPED = {"group_mean", "group_normalised"}
+"""Baselines over the episodes of one task."""
 REFUSED: Mapping[str, str] = {
     "k1": "differentiating log p - log q of the sampled token carries no teacher signal: its expected gradient is zero; set "
     "estimator: {kind: score_function}, which takes it as a reward, or {kind: k2}",
@@ -145,6 +147,30 @@ def score_function(
     if whitened:
         advantage_A = whiten(advantage_A, scored.learns_A)
     return advantage_A if clip is None else advantage_A.clip(-clip, clip)
+
+
+def require_baseline(settings: Mapping[str, Any], own: bool, distributional: bool) -> None:
+    """Refuses a baseline that does not fit the other settings of a score function.
+
+    Args:
+        settings: All of the estimator's.
+        own: Whether the target is a teacher's own distribution.
+        distributional: Whether it is any distribution.
+    """
+    baseline, normalised = settings.get("baseline"), settings.get("length_normalised")
+    discounts = [settings[name] for name in ("gamma", "turn_gamma") if settings.get(name) is not None]
+    local = not discounts and distributional
+    if baseline in GROUPED and (local or any(one != 1.0 for one in discounts) or normalised):
+        raise ValueError(
+            f"baseline {baseline!r} compares the total rewards of episodes with undiscounted returns; set gamma and turn_gamma to 1 "
+            "and leave out length_normalised, or set baseline: batch_mean"
+        )
+    changed = [name for name in ("whitened", "clip", "reward_clip", "length_normalised") if settings.get(name)]
+    if baseline == VALUE and (not own or any(one != 0.0 for one in discounts) or changed):
+        wrong = f"leave out {', '.join(changed)}" if changed else "set gamma: 0 and target: {kind: distribution}"
+        raise ValueError(
+            f"baseline 'value' is the mean of a teacher's token-local reward, unchanged; {wrong}, or set baseline: batch_mean"
+        )
 
 
 def pair_logit(

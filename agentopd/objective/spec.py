@@ -1,5 +1,6 @@
 """A method as settings: sources, terms, an aggregate and a coupling."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
@@ -10,11 +11,11 @@ from agentopd.objective.aggregates import AGGREGATES
 from agentopd.objective.alpha_beta import require_sum
 from agentopd.objective.contract import callable_as
 from agentopd.objective.divergences import DIVERGENCES
-from agentopd.objective.estimators import ESTIMATORS, OPTIMISES, REFUSED, VALUE, is_by_token
+from agentopd.objective.estimators import ESTIMATORS, GROUPED, OPTIMISES, REFUSED, VALUE, is_by_token, require_baseline
 from agentopd.objective.rewards import REWARDS
 from agentopd.objective.supports import SUPPORTS
 from agentopd.objective.targets import NO_DISTRIBUTION, TARGETS, distributions_of, is_pointwise
-from agentopd.objective.weights import WEIGHTS
+from agentopd.objective.weights import WEIGHTS, reads_group, reads_live
 from agentopd.settings.choice import Choice, Number, OneOf, Settings, choices_in, nearest, numbers_of
 from agentopd.types import CORRECTED, STUDENT
 from agentopd.where import Where
@@ -24,7 +25,6 @@ NOT_NEGATIVE = (
     "sign where it is made: a negative teachers.<name>.scale of a reward, or an estimator or divergence of your own that returns "
     "the negative"
 )
-GROUPED = {"group_mean", "group_normalised"}
 TERM_PARTS = (
     "where", "target", "support", "divergence", "estimator", "weight", "temperature", "rescale", "coefficient",
 )  # fmt: skip
@@ -130,9 +130,9 @@ class Term(Settings):
         settings = self.support.settings
         if settings.get("tail") and (settings.get("normalise_teacher") or settings.get("normalise_student")):
             raise ValueError("a tail bucket already makes both sides sum to one; set support.tail: false to normalise")
-        powers = self.divergence.settings
-        if self.divergence.kind == "alpha_beta" and not any(isinstance(one, Choice) for one in powers.values()):
-            require_sum(sum(powers.values()))
+        powers = self.divergence.settings.values()
+        if self.divergence.kind == "alpha_beta" and sum(isinstance(one, Choice) for one in powers) < 2:
+            require_sum(sum(min(numbers_of(one), default=math.inf) for one in powers))
         if self.scored and not sampled:
             raise ValueError(
                 f"support {self.support.kind!r} under a score function is a reward that does not depend on the action, so its "
@@ -166,23 +166,7 @@ class Term(Settings):
 
     @model_validator(mode="after")
     def _has_its_baseline(self) -> "Term":
-        settings = self.estimator.settings
-        baseline, normalised = settings.get("baseline"), settings.get("length_normalised")
-        discounts = [settings[name] for name in ("gamma", "turn_gamma") if settings.get(name) is not None]
-        local = not discounts and self.distributional
-        if baseline in GROUPED and (local or any(one != 1.0 for one in discounts) or normalised):
-            raise ValueError(
-                f"baseline {baseline!r} compares the total rewards of episodes with undiscounted returns; set gamma and turn_gamma "
-                "to 1 and leave out length_normalised, or set baseline: batch_mean"
-            )
-        changed = [name for name in ("whitened", "clip", "reward_clip", "length_normalised") if settings.get(name)]
-        if baseline == VALUE and (
-            self.target.kind != "distribution" or any(one != 0.0 for one in discounts) or changed
-        ):
-            wrong = f"leave out {', '.join(changed)}" if changed else "set gamma: 0 and target: {kind: distribution}"
-            raise ValueError(
-                f"baseline 'value' is the mean of a teacher's token-local reward, unchanged; {wrong}, or set baseline: batch_mean"
-            )
+        require_baseline(self.estimator.settings, self.target.kind == "distribution", self.distributional)
         return self
 
     @model_validator(mode="after")
@@ -349,10 +333,17 @@ class Objective(Settings):
     def _has_groups(self) -> "Objective":
         parts = (self.coupling, *(term.estimator for term in self.terms))
         grouped = [part.settings["baseline"] for part in parts if part.settings.get("baseline") in GROUPED]
-        if grouped and all(source.per_task == 1 for source in self.sources.values()):
+        alone = all(source.per_task == 1 for source in self.sources.values())
+        if grouped and alone:
             raise ValueError(
                 f"baseline {grouped[0]!r} compares episodes of one task, and every source has per_task: 1, so each "
                 "advantage would be zero; set sampler.per_task to 2 or more"
+            )
+        compared = [weight.kind for term in self.terms for weight in term.weight if reads_group(weight)]
+        if compared and alone:
+            raise ValueError(
+                f"weight {compared[0]!r} compares episodes of one task, and every source has per_task: 1, so it would tell them "
+                "nothing of each other; set sampler.per_task to 2 or more"
             )
         return self
 
@@ -379,15 +370,18 @@ class Objective(Settings):
         return "objective" if len(self.terms) == 1 else f"objective.terms.{i}"
 
     def teachers(self) -> set[str]:
-        """Names of the teachers that the terms and the coupling read."""
+        """Names of the teachers that the terms, their weights and the coupling read."""
         named = {name for term in self.terms for name in (*term.reads.values(), term.reward) if name is not None}
+        named |= {w.settings["of"] for t in self.terms for w in t.weight if w.kind in WEIGHTS and w.settings.get("of")}
         return (named | {self.coupling.settings.get("reward_name", OUTCOME)}) - {OUTCOME}
 
     @property
     def needs_live(self) -> bool:
         """Whether prepare needs the pass without gradient."""
-        marked = any(getattr(choice.function, "needs_live", False) for choice in choices_in(self.terms))
-        return marked or any(t.estimator.settings.get("logprobs") == "recomputed" for t in self.terms)
+        weights = any(reads_live(w) for t in self.terms for w in t.weight)
+        numbers = (choice.function for choice in choices_in(self.terms) if choice.by_row)
+        marked = any(getattr(number, "needs_live", False) for number in numbers)
+        return weights or marked or any(t.estimator.settings.get("logprobs") == "recomputed" for t in self.terms)
 
 
 def _mapping(term: Any) -> Mapping[str, Any]:

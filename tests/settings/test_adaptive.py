@@ -125,7 +125,7 @@ def test_ones_own_schedule_may_remember_and_two_of_the_same_content_share_it() -
     (term,) = config.objective.terms
     clock = Clock(3, 9, {}, states)
     assert at(term.coefficient, clock, "c") == 3.25
-    assert term.weight[0].at(clock) == {"scale": 3.25}
+    assert term.weight[0].at(clock)["scale"] == 3.25
 
 
 @pytest.mark.parametrize(
