@@ -133,6 +133,8 @@ def test_every_part_has_its_contract_and_an_example_of_at_most_five_lines(part: 
         {"weight": "mine:agreement"},
         {"aggregate": "mine:early"},
         {"estimator": "mine:bounded"},
+        {"estimator": "mine:hinge"},
+        {"divergence": {"kind": "jsd", "beta": {"kind": "mine:deeper", "later": 0.7}}},
         {"estimator": "score_function", "coupling": "mine:successes"},
         {"target": {"kind": "mine:halfway", "name": "teacher", "reference": "teacher", "share": 0.3}},
         {"target": {"kind": "mine:halfway", "name": "teacher", "reference": "teacher"}, "estimator": "score_function"},
@@ -171,8 +173,8 @@ def test_each_method_is_a_file_that_loads_and_trains(text: str, tmp_path: Path) 
     assert all(gradient.abs().max() > 1e-6 for gradient in gradients)
 
 
-def test_there_are_four_methods() -> None:
-    assert len(METHODS) == 4
+def test_there_are_five_methods() -> None:
+    assert len(METHODS) == 5
 
 
 def test_the_table_of_columns_lists_them_all() -> None:
