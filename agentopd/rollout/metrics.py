@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from agentopd.tooling import parse_action
 from agentopd.types import Stop, Trajectory
 
-LIMITS: tuple[Stop, ...] = ("truncated", "turn_limit", "overflow")
+LIMITS: tuple[Stop, ...] = ("truncated", "turn_limit", "token_limit", "overflow")
 """Ends of episodes that are none of the task's own."""
 
 
