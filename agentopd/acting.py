@@ -151,20 +151,20 @@ class Takeover(Beside):
     did in it is not kept. One turn of an episode is taken over at most.
     """
 
-    on: Literal["error", "disagreement", "either"] = "either"
-    """What is bad: a turn with an error; one whose calls (its text, where neither calls) are not those of the expert's advice."""
+    mistake: Literal["error", "disagreement", "either"] = "either"
+    """What one is: a turn with an error; one whose calls (its text, where neither calls) are not those of the expert's advice."""
     then: Literal["student", "teacher"] = "student"
     """Who acts after it: the student again, or ``by`` to the end."""
 
     @property
     def needs_expert(self) -> bool:
         """Also where only its advice is needed."""
-        return self.on == "disagreement" or super().needs_expert
+        return self.mistake == "disagreement" or super().needs_expert
 
     @property
     def asks_expert(self) -> bool:
         """Where to disagree with it is bad."""
-        return self.on != "error" or self.needs_expert
+        return self.mistake != "error" or self.needs_expert
 
     def who(self, moment: Moment) -> str | None:
         """``by`` at the turn that is taken over, and after it where it acts to the end."""
@@ -174,8 +174,8 @@ class Takeover(Beside):
 
     def mends(self, turn: Turn) -> bool:
         """Whether the turn is bad."""
-        errs = self.on != "disagreement" and bool(turn.errors)
-        return errs or (self.on != "error" and turn.advice is not None and _differ(turn.action, turn.advice))
+        errs = self.mistake != "disagreement" and bool(turn.errors)
+        return errs or (self.mistake != "error" and turn.advice is not None and _differ(turn.action, turn.advice))
 
 
 @dataclass(frozen=True, kw_only=True)
