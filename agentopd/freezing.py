@@ -1,9 +1,9 @@
-"""Frozen models, and a model seen without its adapter: the same weights, twice."""
+"""Frozen models, and a model seen in another way: without its adapter, or with the values that its weights had."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
@@ -36,12 +36,15 @@ def _place(parameter: nn.Parameter) -> tuple[torch.device, int]:
     return parameter.device, parameter.data_ptr() or id(parameter)
 
 
-class AdapterOff(nn.Module):
-    """A PEFT model whose forward leaves its adapter out. It owns nothing: the weights are those of the model it was given."""
+class Borrowed(nn.Module):
+    """A model seen in another way. It owns none of that model's weights: they are not its to freeze, move or save."""
+
+    how: ClassVar[str]
+    """In what way, for messages."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self._model = (model,)  # in a tuple, so that its parameters are not this module's to freeze, move or save
+        self._model = (model,)  # in a tuple, so that its parameters are not this module's
 
     @property
     def config(self) -> PretrainedConfig:
@@ -66,11 +69,115 @@ class AdapterOff(nn.Module):
         head: nn.Module = self._model[0].get_output_embeddings()
         return head
 
+    def seen(self) -> AbstractContextManager[None]:
+        """While it is open, the model is what is seen here."""
+        raise NotImplementedError
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the model's own, in evaluation mode."""
         [model] = self._model
-        with evaluating(model), _as_trainable(model), model.disable_adapter():
+        with evaluating(model), self.seen():
             return model(*args, **kwargs)
+
+
+class AdapterOff(Borrowed):
+    """A PEFT model whose forward leaves its adapter out."""
+
+    how = "without its adapter"
+
+    @contextmanager
+    def seen(self) -> Iterator[None]:
+        """The adapter is off."""
+        [model] = self._model
+        with _as_trainable(model), model.disable_adapter():
+            yield
+
+
+class Twin(Borrowed):
+    """A model with other values of what it trains: those it had when this was made, until :meth:`approach` is called.
+
+    It holds a copy of the trainable parameters alone, which the model wears while it reads or acts by this; all others it shares.
+    Its output head has the copied values too, in memory that stays where it is.
+    """
+
+    how = "with earlier values of its adapter"
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        trained = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+        self._worn = {name: parameter.detach().clone() for name, parameter in trained}
+        self._exact = self._worn
+        self.steps = 0
+        """Of the model's training since this was made, as whoever moves it counts them."""
+
+    def _copied(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The model's own parameters of which there is a copy, by name; one that stands in two places once."""
+        named: Iterator[tuple[str, nn.Parameter]] = self._model[0].named_parameters()
+        return ((name, parameter) for name, parameter in named if name in self._worn)
+
+    @property
+    def peft_config(self) -> Any:
+        """Of the model, where it is inside an adapter."""
+        return self._model[0].peft_config
+
+    @contextmanager
+    def seen(self) -> Iterator[None]:
+        """The model wears the copied values; afterwards, whatever happened, its own again."""
+        worn = [(parameter, parameter.data, self._worn[name]) for name, parameter in self._copied()]
+        try:
+            for parameter, _, value in worn:
+                parameter.data = value
+            yield
+        finally:
+            for parameter, own, _ in worn:
+                parameter.data = own
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The model's output head with the copied values."""
+        head = super().get_output_embeddings()
+        if type(head) is not nn.Linear:
+            return head
+        copied = {id(parameter): self._worn[name] for name, parameter in self._copied()}
+        twin = nn.Linear(head.in_features, head.out_features, head.bias is not None, device="meta")
+        for name, own in head.named_parameters():
+            worn = copied.get(id(own))
+            setattr(twin, name, own if worn is None else nn.Parameter(worn, requires_grad=False))
+        return twin
+
+    @torch.no_grad()
+    def approach(self, rate: float) -> None:
+        """Moves each copied value toward the model's own, by the share ``rate`` of the way; 1 makes them equal.
+
+        An average is kept in float32 at least: in half precision small steps would be lost.
+        """
+        if rate < 1.0:
+            self._exact = {name: _precise(value) for name, value in self._exact.items()}
+        for name, parameter in self._copied():
+            exact = self._exact[name]
+            self._worn[name].copy_(exact.lerp_(parameter.to(exact.dtype), rate))
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The copied values of this moment, by the names that the model has for them, as exact as they are kept."""
+        return {name: value.to("cpu", copy=True) for name, value in self._exact.items()}
+
+    @torch.no_grad()
+    def restore(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Continues from :attr:`weights`.
+
+        Raises:
+            KeyError: A value is missing.
+        """
+        self._exact = {}
+        for name, worn in self._worn.items():
+            kept = weights[name].to(worn.device)
+            self._exact[name] = worn if kept.dtype == worn.dtype else kept
+            worn.copy_(kept)
+
+
+def _precise(value: torch.Tensor) -> torch.Tensor:
+    """``value`` in float32 at least: itself where it is so already."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 @contextmanager

@@ -240,6 +240,13 @@ class Dense(ArrayEquality):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Mixture(ArrayEquality):
+    """Several models' hidden states at the same rows; the distribution is the mean of theirs. Transient."""
+
+    members: tuple[Dense, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Sparse(ArrayEquality):
     """A teacher's log-probabilities on a few ids per row, padded with id -1, and the log of the mass outside them."""
 
@@ -262,7 +269,7 @@ class Span(ArrayEquality):
     logprob_P: Floats
 
 
-Block: TypeAlias = Dense | Sparse | Sampled | Span
+Block: TypeAlias = Dense | Mixture | Sparse | Sampled | Span
 
 
 @dataclass(frozen=True, slots=True, eq=False)

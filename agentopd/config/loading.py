@@ -4,7 +4,7 @@ A file is YAML; ``a.b=value`` overrides come after it, in order. Two keys are sh
 ``teacher`` for the teacher of that name in ``teachers``.
 
 ``method`` (a recipe's name, a path, or the recipe itself) is what ``objective`` starts from: the keys of ``objective`` that a file
-has replace those of its method, and every ``objective.x=value`` goes on top, wherever on the command line it stands. An override
+has replace those of its method, the ``teachers`` that a file has those that its method brings, and every ``objective.x=value`` goes on top, wherever on the command line it stands. An override
 ``method=`` replaces the file's method and the file's ``objective``, which belonged to it, and no other override; what it leaves out is
 told.
 """
@@ -43,7 +43,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     for method in (value for key, value in pairs if key == "method"):
         _tell_left_out(raw, method)
         raw = {name: part for name, part in raw.items() if name != "objective"} | {"method": method}
-    recipe, raw = _recipe(raw), _with_recipe(raw)
+    recipe, raw = _recipe(raw)[0], _with_recipe(raw)
     for key, value in pairs:
         if key != "method":
             raw = apply(raw, key, _over(recipe, value) if key == "objective" else value)
@@ -116,21 +116,29 @@ def _with_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Puts the recipe that ``method`` names where it starts from: under ``objective``."""
     root = {name: part for name, part in raw.items() if name != "method"}
     if "method" in raw:
-        root["objective"] = _over(_recipe(raw), raw.get("objective", {}))
+        objective, teachers = _recipe(raw)
+        root["objective"] = _over(objective, raw.get("objective", {}))
+        if teachers:
+            root["teachers"] = _over(teachers, raw.get("teachers", {}))
     return root
 
 
-def _recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``method`` stands for; nothing where there is none."""
+def _recipe(raw: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """What ``method`` stands for: what ``objective`` starts from, and the teachers that it brings; nothing where there is none."""
     method = raw.get("method", {})
     if isinstance(method, str):
-        return load_recipe(method)
+        method = load_recipe(method)
     if not isinstance(method, Mapping):
         raise ConfigError(
             f"method: expected the name of a recipe, a path, or a recipe itself, got {shown(method)}; "
             f"there are: {', '.join(recipes())}"
         )
-    return dict(method)
+    teachers = method.get("teachers", {})
+    if not isinstance(teachers, Mapping):
+        raise ConfigError(
+            f"method.teachers: expected teachers by name, such as {{reference: {{kind: self}}}}, got {shown(teachers)}"
+        )
+    return {name: part for name, part in method.items() if name != "teachers"}, teachers
 
 
 def _over(base: Mapping[str, Any], given: Any) -> Any:

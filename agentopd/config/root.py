@@ -15,7 +15,7 @@ from agentopd.rollout.policy import Rollout
 from agentopd.rollout.tasks import EnvConfig
 from agentopd.settings.choice import Choice, Clock, OneOf, Settings, at, numbers_of
 from agentopd.settings.problems import nearest
-from agentopd.teachers import TEACHERS, require_numbers
+from agentopd.teachers import TEACHERS, require_members, require_numbers
 from agentopd.types import CORRECTED, EXPERT, STUDENT
 from agentopd.where import Where
 
@@ -60,7 +60,7 @@ class Config(Settings):
         if STUDENT in teachers:
             raise ValueError(
                 f"no teacher may be called {STUDENT!r}, which names the policy that is trained; choose another name (a teacher that is the "
-                "student as it began is {kind: privileged}, or {kind: local} with the student's model)"
+                "student as it began is {kind: self})"
             )
         taken = [name for name in teachers if name.startswith(("student_", "student@")) or name.endswith("_sampled")]
         if taken:
@@ -133,6 +133,11 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _teachers_read_models(self) -> "Config":
+        require_members(self.teachers)
+        return self
+
+    @model_validator(mode="after")
     def _every_source_has_tasks(self) -> "Config":
         if not self.objective.sources:
             raise ValueError("objective.sources: there is none, so nothing would be drawn; give one, such as fresh: {}")
@@ -176,7 +181,7 @@ class Config(Settings):
     def _scores_are_exact(self) -> "Config":
         rollout, whole = self.rollout, self.rollout.top_p == 1.0 and self.rollout.top_k == 0
         for i, term in enumerate(self.objective.terms):
-            reads = term.scored and term.target.kind == "distribution"
+            reads = term.scored and term.distributional
             if not reads or term.estimator.settings.get("logprobs", "behaviour") == "recomputed":
                 continue
             key = f"{self.objective.key(i)}.estimator"

@@ -21,16 +21,24 @@ def load_recipe(name: str) -> dict[str, Any]:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         return load_yaml(path)
-    if name not in recipes():
-        raise ConfigError(
-            f"method: no recipe is called {name!r}{nearest(name, recipes())}; there are: {', '.join(recipes())}"
-        )
-    return load_yaml(_shipped() / "methods" / f"{name}.yaml")
+    files = _files()
+    if name not in files:
+        raise ConfigError(f"method: no recipe is called {name!r}{nearest(name, files)}; there are: {', '.join(files)}")
+    return load_yaml(files[name])
 
 
 def recipes() -> list[str]:
     """The names of the shipped recipes."""
-    return sorted(path.stem for path in (_shipped() / "methods").glob("*.yaml"))
+    return list(_files())
+
+
+def is_experimental(name: str) -> bool:
+    """Whether a shipped recipe stands for a formula that was not to be had in full."""
+    return _files()[name].parent.name == "experimental"
+
+
+def _files() -> dict[str, Path]:
+    return {path.stem: path for path in sorted((_shipped() / "methods").rglob("*.yaml"), key=lambda path: path.stem)}
 
 
 def _shipped() -> Path:

@@ -1,7 +1,7 @@
 """The objective: from rows and what teachers said of them to one loss.
 
 Divergences:      ``divergence`` on logits, ``linear_divergence`` fused from hidden states.
-A method:         ``Objective`` and its ``Term``, ``Target``, ``Source``.
+A method:         ``Objective`` and its ``Term``, ``Source``.
 A global batch:   ``Rows`` of records, ``prepare`` to coefficients, ``cut`` to micro-batches.
 A micro-batch:    ``loss``, and ``statistics`` of the student or a teacher without gradient.
 One's own parts:  functions of ``Rows``, ``TeacherColumns``, ``Scored`` and ``TeacherRows``; ``docs/objective.md`` has the contracts.
@@ -17,12 +17,14 @@ from agentopd.objective.linear import LinearDivergence, linear_divergence
 from agentopd.objective.loss import LossOutput, loss
 from agentopd.objective.prepare import Prepared, PreparedTerm, prepare
 from agentopd.objective.rows import Rows
-from agentopd.objective.spec import Objective, Source, Target, Term
+from agentopd.objective.spec import Objective, Source, Term
 from agentopd.objective.supports import TeacherRows
+from agentopd.objective.targets import Distribution, pointwise
 from agentopd.objective.weights import needs_live
 
 __all__ = [
     "Batch",
+    "Distribution",
     "Episodes",
     "Head",
     "LinearDivergence",
@@ -34,7 +36,6 @@ __all__ = [
     "Rows",
     "Scored",
     "Source",
-    "Target",
     "TeacherColumns",
     "TeacherRows",
     "Term",
@@ -43,6 +44,7 @@ __all__ = [
     "linear_divergence",
     "loss",
     "needs_live",
+    "pointwise",
     "prepare",
     "statistics",
 ]

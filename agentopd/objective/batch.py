@@ -32,6 +32,8 @@ class BatchTerm:
     coef_A: Tensor
     advantage_A: Tensor
     old_A: Tensor
+    temperature: float
+    target_settings: Mapping[str, Any]
     support_settings: Mapping[str, Any]
     divergence_settings: Mapping[str, Any]
     estimator_settings: Mapping[str, Any]
@@ -138,11 +140,9 @@ def _batch(prepared: Prepared, passed: Passed) -> Batch:
 
 def _term(term: PreparedTerm, row_A: Column) -> BatchTerm:
     coef_A, advantage_A, old_A = (torch.from_numpy(c[row_A]) for c in (term.coef_A, term.advantage_A, term.old_A))
-    support, divergence, estimator = (
-        {name: _rowwise(value, row_A) for name, value in part.items()}
-        for part in (term.support_settings, term.divergence_settings, term.estimator_settings)
-    )
-    return BatchTerm(term.name, term.key, term.term, coef_A, advantage_A, old_A, support, divergence, estimator)
+    parts = (term.target_settings, term.support_settings, term.divergence_settings, term.estimator_settings)
+    settings = ({name: _rowwise(value, row_A) for name, value in part.items()} for part in parts)
+    return BatchTerm(term.name, term.key, term.term, coef_A, advantage_A, old_A, term.temperature, *settings)
 
 
 def _rowwise(setting: Any, row_A: Column) -> Any:

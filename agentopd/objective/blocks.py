@@ -1,8 +1,8 @@
 """What teachers said, cut to the rows of a micro-batch that some term reads."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,10 +14,12 @@ from agentopd.errors import ConfigError
 from agentopd.objective.columns import Column
 from agentopd.objective.divergences import FLOOR
 from agentopd.objective.prepare import Prepared
-from agentopd.types import Annotation, Bools, Dense, Sparse
+from agentopd.types import Annotation, Bools, Dense, Mixture, Sparse
 
 Parts: TypeAlias = list[tuple[Annotation, Column]]
 """Annotations, and which entries of each."""
+HeadName: TypeAlias = str | tuple[str, ...] | None
+"""The output head of a dense block, those of a mixture, or ``None`` of a sparse one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +33,31 @@ class SparseRows:
 
 @dataclass(frozen=True, slots=True)
 class BatchBlock:
-    """The distributions of one teacher on some rows: dense or sparse."""
+    """The distributions of one teacher on some rows: dense, a mixture of dense ones, or sparse."""
 
     teacher: str
     row_N: Tensor
     """Which of the micro-batch's rows, ascending."""
     dense: Dense | None = None
     sparse: SparseRows | None = None
+    mixture: Mixture | None = None
 
 
 def blocks_of(prepared: Prepared, row_A: Column) -> Iterator[BatchBlock]:
-    """The blocks on ``row_A`` that analytic terms read, one a teacher and head.
+    """The blocks on ``row_A`` that analytic terms read, one a teacher and head, or heads of a mixture.
 
     Raises:
         ConfigError: A term reads a distribution that its teacher did not give.
     """
-    for teacher in sorted({term.term.target.name for term in prepared.terms if term.reads_distribution}):
+    for teacher in sorted(frozenset().union(*(term.reads for term in prepared.terms))):
         local_N = np.flatnonzero(_read(prepared, teacher)[row_A])
         for head, (place, parts) in _grouped(prepared, teacher, row_A[local_N]).items():
             order = np.argsort(place, kind="stable")
             row_N = torch.from_numpy(local_N[place[order]])
             if head is None:
                 yield BatchBlock(teacher, row_N, sparse=_sparse(parts, order))
+            elif isinstance(head, tuple):
+                yield BatchBlock(teacher, row_N, mixture=_mixture(parts, order, head))
             else:
                 yield BatchBlock(teacher, row_N, dense=_dense(parts, order, head))
 
@@ -61,17 +66,17 @@ def _read(prepared: Prepared, teacher: str) -> Bools:
     """Rows on which some term reads the distribution of ``teacher``."""
     read_A = np.zeros(len(prepared.rows), np.bool_)
     for term in prepared.terms:
-        if term.reads_distribution and term.term.target.name == teacher:
+        if teacher in term.reads:
             read_A |= term.coef_A != 0
     return read_A
 
 
-def _grouped(prepared: Prepared, teacher: str, row_N: Column) -> dict[str | None, tuple[Column, Parts]]:
-    """The annotations behind rows, by output head (``None``: sparse); and which of ``row_N`` they stand for, in their order."""
+def _grouped(prepared: Prepared, teacher: str, row_N: Column) -> dict[HeadName, tuple[Column, Parts]]:
+    """The annotations behind rows, by output head; and which of ``row_N`` they stand for, in their order."""
     columns = prepared.rows.teachers[teacher]
     source = np.stack([prepared.rows.trajectory_A[row_N], columns.annotation_A[row_N]], 1)
-    places: dict[str | None, list[Column]] = defaultdict(list)
-    parts: dict[str | None, Parts] = defaultdict(list)
+    places: dict[HeadName, list[Column]] = defaultdict(list)
+    parts: dict[HeadName, Parts] = defaultdict(list)
     for i, a in np.unique(source, axis=0):
         place = np.flatnonzero((source == (i, a)).all(1))
         annotation = prepared.rows.records[i].annotations[a]
@@ -81,9 +86,11 @@ def _grouped(prepared: Prepared, teacher: str, row_N: Column) -> dict[str | None
     return {head: (np.concatenate(places[head]), parts[head]) for head in parts}
 
 
-def _head(annotation: Annotation) -> str | None:
+def _head(annotation: Annotation) -> HeadName:
     if isinstance(annotation.block, Dense):
         return annotation.block.head
+    if isinstance(annotation.block, Mixture):
+        return tuple(member.head for member in annotation.block.members)
     if isinstance(annotation.block, Sparse):
         return None
     raise ConfigError(
@@ -95,6 +102,15 @@ def _head(annotation: Annotation) -> str | None:
 def _dense(parts: Parts, order: Column, head: str) -> Dense:
     hidden = [annotation.block.hidden_N_H[torch.from_numpy(entry)] for annotation, entry in parts]  # type: ignore[union-attr]
     return Dense(torch.cat(hidden)[torch.from_numpy(order)], head)
+
+
+def _mixture(parts: Parts, order: Column, heads: Sequence[str]) -> Mixture:
+    return Mixture(tuple(_dense(_members(parts, m), order, head) for m, head in enumerate(heads)))
+
+
+def _members(parts: Parts, m: int) -> Parts:
+    """The same entries of the mixtures' members ``m``."""
+    return [(replace(part, block=part.block.members[m]), entry) for part, entry in parts]  # type: ignore[union-attr]
 
 
 def _sparse(parts: Parts, order: Column) -> SparseRows:

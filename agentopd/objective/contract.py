@@ -37,6 +37,10 @@ CONTRACTS: Mapping[str, Contract] = {
     "weight": Contract(("rows", "teacher"), "one finite number of at least 0 a row, [A]"),
     "estimator": Contract(("scored",), "one finite number a row of scored.rows, [A]"),
     "coupling": Contract(("scored", "advantage_A"), "one finite number a row of scored.rows, [A]"),
+    "target": Contract(
+        ("logp",),
+        "log-probabilities up to a number a row, [N, V], or these and what multiplies each row's loss, [N], at least 0",
+    ),
     "support": Contract(
         ("logp_N_V", "teacher"), "the log-probabilities of student and teacher on the same K tokens, two tensors [N, K]"
     ),
@@ -144,6 +148,22 @@ def pair(key: str, choice: Choice, given: Any, logp_N_V: Tensor) -> tuple[Tensor
         raise _wrong(key, choice, f" returned {found} for {len(logp_N_V)} rows; return {CONTRACTS['support'].returns}")
     require_gradient(key, choice, tensors[0], logp_N_V)
     return tensors[0], tensors[1]
+
+
+def targeted(key: str, choice: Choice, given: Any, logp_N_V: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What a target returned: log-probabilities [N, V], not yet normalised, and what multiplies each row's loss, [N].
+
+    Raises:
+        ConfigError: It is something else, or a user's own and not a number.
+    """
+    log_N_V, factor_N = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    wanted = [(log_N_V, tuple(logp_N_V.shape))] + ([] if factor_N is None else [(factor_N, (len(logp_N_V),))])
+    for tensor, shape in wanted:
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tuple(tensor.shape) != shape:
+            raise _wrong(key, choice, f" returned {_shape(tensor)} for {shape}; return {CONTRACTS['target'].returns}")
+        if is_own(choice) and bool(tensor.isnan().any()):
+            raise _wrong(key, choice, f" returned nan; return {CONTRACTS['target'].returns}")
+    return log_N_V, factor_N
 
 
 def per_row(key: str, choice: Choice, value: Any, logp: Tensor) -> Tensor:

@@ -10,14 +10,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from agentopd.errors import ConfigError
 from agentopd.objective.batch import Batch, BatchTerm
 from agentopd.objective.chunked import Evaluate, check_tokens, chunked_loss, chunks, tiles
 from agentopd.objective.closed import fused
 from agentopd.objective.contract import call, pair, per_row
+from agentopd.objective.divergences import log_softmax
 from agentopd.objective.estimators import RATIO, policy_gradient
 from agentopd.objective.head import Head
 from agentopd.objective.reading import Plan, Read, Tile, check_ids, of_rows
 from agentopd.objective.signals import loss_of
+from agentopd.objective.supports import TeacherRows
+from agentopd.objective.targets import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +100,32 @@ def _phi(term: BatchTerm, tile: Tile, i: int) -> Tensor:
 def _divergence(term: BatchTerm, rows: slice, read: Read) -> Tensor:
     """The divergence [M] of a term on the rows that it reads of one block."""
     support, divergence, dtype = term.term.support, term.term.divergence, read.logp_M_V.dtype
+    logp_M_V, teacher, factor_M = _compared(term, rows, read)
     settings = of_rows(term.support_settings, rows, read.local_M, dtype)
-    given = call(f"{term.key}.support", support, settings, read.logp_M_V, read.teacher)
-    logp, logq = pair(f"{term.key}.support", support, given, read.logp_M_V)
+    given = call(f"{term.key}.support", support, settings, logp_M_V, teacher)
+    logp, logq = pair(f"{term.key}.support", support, given, logp_M_V)
     settings = of_rows(term.divergence_settings, rows, read.local_M, dtype)
     key = f"{term.key}.divergence"
     # a closed form leans on the softmax behind the log-probabilities, which a support of fewer tokens does not have
-    value = (fused if support.kind == "full" else call)(key, divergence, settings, logp, logq)
-    return per_row(key, divergence, value, logp)
+    value_M = (fused if support.kind == "full" else call)(key, divergence, settings, logp, logq)
+    value_M = per_row(key, divergence, value_M, logp)
+    return value_M if factor_M is None else value_M * factor_M
+
+
+def _compared(term: BatchTerm, rows: slice, read: Read) -> tuple[Tensor, TeacherRows, Tensor | None]:
+    """The student and the target at the term's temperature, and what multiplies each row's loss."""
+    target, logp_M_V, logq_M_V = term.term.target, read.logp_M_V, read.teacher.logq_N_V
+    if target.kind == "distribution" and term.temperature == 1.0:
+        return logp_M_V, read.teacher, None
+    if logq_M_V is None:
+        raise ConfigError(
+            f"{term.key}: target {target.kind!r} at temperature {term.temperature:g} is made of full distributions, and teacher "
+            f"{term.term.teacher!r} gives only its top-k; set target: {{kind: distribution}} and temperature: 1"
+        )
+    named = dict(zip(term.term.reads, (logq_M_V, *read.further.values()), strict=True))
+    if term.temperature != 1.0:
+        logp_M_V = log_softmax(logp_M_V, term.temperature)
+        named = {name: log_softmax(one_M_V, term.temperature) for name, one_M_V in named.items()}
+    settings = of_rows(term.target_settings, rows, read.local_M, logp_M_V.dtype)
+    logq_M_V, factor_M = whole(f"{term.key}.target", target, settings, logp_M_V.detach(), named)
+    return logp_M_V, TeacherRows(logq_M_V), factor_M

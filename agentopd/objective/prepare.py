@@ -44,15 +44,17 @@ class PreparedTerm:
     advantage_A: Reals
     old_A: Reals
     """The student's log-probability that an importance ratio divides by, behaviour or recomputed."""
+    temperature: float
+    target_settings: Mapping[str, Any]
     support_settings: Mapping[str, Any]
     divergence_settings: Mapping[str, Any]
     estimator_settings: Mapping[str, Any]
     """At this step; a value may be one number a row, [A]."""
 
     @property
-    def reads_distribution(self) -> bool:
-        """Whether its loss is a divergence from a teacher's distribution."""
-        return self.term.target.kind == "distribution" and not self.term.scored
+    def reads(self) -> frozenset[str]:
+        """The teachers whose whole distributions its loss is formed of."""
+        return frozenset() if self.term.scored else frozenset(self.term.reads.values())
 
     @property
     def wanted(self) -> bool:
@@ -149,6 +151,8 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
         weight_A=weight_A,
         advantage_A=advantage_A,
         old_A=old_A,
+        temperature=_temperature(objective, i, clock),
+        target_settings=term.target.at(clock),
         support_settings=term.support.at(clock),
         divergence_settings=term.divergence.at(clock),
         estimator_settings=term.estimator.at(clock),
@@ -165,6 +169,15 @@ def _coefficient(objective: Objective, i: int, clock: Clock) -> float:
     return coefficient
 
 
+def _temperature(objective: Objective, i: int, clock: Clock) -> float:
+    temperature = float(at(objective.terms[i].temperature, clock, f"{objective.key(i)}.temperature"))
+    if temperature <= 0.0:
+        raise ConfigError(
+            f"{objective.key(i)}.temperature: the schedule gives {temperature} at step {clock.step}; give more than 0"
+        )
+    return temperature
+
+
 def _measure(objective: Objective, chosen: Rows, clock: Clock) -> Reals:
     """How the aggregate averages the rows that a term trains."""
     aggregate = objective.aggregate
@@ -175,7 +188,7 @@ def _measure(objective: Objective, chosen: Rows, clock: Clock) -> Reals:
 def _weight(objective: Objective, i: int, chosen: Rows, clock: Clock) -> Reals:
     """The product of the weights of term ``i`` on the rows that it trains."""
     term = objective.terms[i]
-    teacher = teacher_of(chosen, term.target.name) if term.target.kind == "distribution" else None
+    teacher = teacher_of(chosen, term.teacher) if term.teacher is not None else None
     product = np.ones(len(chosen))
     for n, choice in enumerate(term.weight):
         key = f"{objective.key(i)}.weight" + (f".{n}" if len(term.weight) > 1 else "")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from agentopd.errors import ConfigError
 from agentopd.objective.batch import Batch, BatchTerm
 from agentopd.objective.blocks import BatchBlock
 from agentopd.objective.chunked import taken_logprob
-from agentopd.objective.divergences import entropy, log_softmax
+from agentopd.objective.divergences import entropy, log_mean, log_softmax
 from agentopd.objective.head import Head
 from agentopd.objective.signals import CURRENT_LOGPROB, STUDENT_ENTROPY, teacher_entropy
 from agentopd.objective.supports import TeacherRows
@@ -26,6 +26,8 @@ class Read:
     """The row of each within the tile."""
     logp_M_V: Tensor
     teacher: TeacherRows
+    further: Mapping[str, Tensor]
+    """Log-probabilities [M, V] of the other teachers that the term's target is made of, by the settings that name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,12 @@ class Teaching:
     """The row of each within the tile."""
     teacher: TeacherRows
 
-    def read(self, entry_M: Tensor, logp_N_V: Tensor) -> Read:
-        """The part that one term reads, beside the student's log-probabilities."""
-        local_M, teacher = self.local_N, self.teacher
-        if len(entry_M) != len(self.local_N):
-            at = entry_M - self.first
-            local_M, teacher = local_M[at], teacher.select(at)
-        return Read(local_M, logp_N_V if len(local_M) == len(logp_N_V) else logp_N_V[local_M], teacher)
+    def read(self, entry_M: Tensor) -> tuple[Tensor, TeacherRows]:
+        """The rows of the tile that one term reads, and what is said of them."""
+        if len(entry_M) == len(self.local_N):
+            return self.local_N, self.teacher
+        at = entry_M - self.first
+        return self.local_N[at], self.teacher.select(at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,32 @@ class Tile:
     teachings: tuple[Teaching, ...]
     """One a block."""
     entries: tuple[Mapping[int, Tensor], ...]
-    """For each term, the blocks that it reads, and which entries of each."""
+    """For each term, the blocks of its first teacher, and which entries of each it reads."""
+    further: tuple[Mapping[str, str], ...]
+    """For each term, the other teachers of its target, by the settings that name them."""
 
     def reads(self, term: int) -> Iterator[Read]:
         """What a term reads, block by block; copies of rows live one at a time."""
         for block, entry_M in self.entries[term].items():
             if len(entry_M):
-                yield self.teachings[block].read(entry_M, self.logp_N_V)
+                local_M, teacher = self.teachings[block].read(entry_M)
+                further = {setting: self._of(name, local_M) for setting, name in self.further[term].items()}
+                yield Read(local_M, _rows(self.logp_N_V, local_M), teacher, further)
+
+    def _of(self, name: str, local_M: Tensor) -> Tensor:
+        """The log-probabilities [M, V] of a teacher on some rows, which its blocks cover."""
+        said = [teaching for teaching in self.teachings if teaching.name == name]
+        full_N_V = torch.empty_like(self.logp_N_V)
+        for teaching in said:
+            if teaching.teacher.logq_N_V is None:
+                raise ConfigError(
+                    f"a target is made of the distribution of teacher {name!r}, which gives only its top-k; name one that gives "
+                    "full distributions"
+                )
+            if len(teaching.local_N) == len(full_N_V):
+                return _rows(teaching.teacher.logq_N_V, local_M)
+            full_N_V[teaching.local_N] = teaching.teacher.logq_N_V
+        return full_N_V[local_M]
 
     def signals(self) -> dict[str, Tensor]:
         """What is seen of the rows whatever the terms, [N] each, detached."""
@@ -93,6 +113,10 @@ class Projected:
         return self.head.shaped(self.projected_N_V[entries.start - self.first : entries.stop - self.first])
 
 
+Projection: TypeAlias = Sequence[Projected]
+"""Of one block in one chunk: one product, one a member of a mixture, none of a sparse block."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Where the blocks of a micro-batch meet its tiles of rows; made once, since finding out waits for the device."""
@@ -103,24 +127,27 @@ class Plan:
     whole: tuple[Sequence[slice], ...]
     """The entries of each block, by tile; numbers of the host's, so that no chunk waits for the device."""
     parts: tuple[Mapping[int, Sequence[Tensor]], ...]
-    """For each term, the blocks that it reads, and by tile the entries of each that it trains."""
+    """For each term, the blocks of its first teacher, and by tile the entries of each that it trains."""
+    further: tuple[Mapping[str, str], ...]
+    """See ``Tile``."""
 
     @classmethod
     def of(cls, batch: Batch, slices: Sequence[slice]) -> Self:
         """The plan of a micro-batch in tiles, consecutive slices of its rows."""
         whole = tuple(_slices(block, slices) for block in batch.blocks)
         number = {tile.start: i for i, tile in enumerate(slices)}
-        return cls(batch, number, whole, tuple(_parts(term, batch, slices) for term in batch.terms))
+        parts = tuple(_parts(term, batch, slices) for term in batch.terms)
+        return cls(batch, number, whole, parts, tuple(dict([*term.term.reads.items()][1:]) for term in batch.terms))
 
-    def projected(self, chunk: Sequence[slice], heads: Mapping[str, Head]) -> tuple[Projected | None, ...]:
-        """The matrix products of all dense blocks for the tiles of a chunk."""
+    def projected(self, chunk: Sequence[slice], heads: Mapping[str, Head]) -> tuple[Projection, ...]:
+        """The matrix products of all blocks for the tiles of a chunk."""
         first, last = self.number[chunk[0].start], self.number[chunk[-1].start]
         return tuple(
             _projected(block, slice(by_tile[first].start, by_tile[last].stop), heads)
             for block, by_tile in zip(self.batch.blocks, self.whole, strict=True)
         )
 
-    def tile(self, logits_N_V: Tensor, rows: slice, projected: Sequence[Projected | None], temperature: float) -> Tile:
+    def tile(self, logits_N_V: Tensor, rows: slice, projected: Sequence[Projection], temperature: float) -> Tile:
         """The tile ``rows``, from the student's logits and what was projected of its teachers."""
         i, logp_N_V = self.number[rows.start], log_softmax(logits_N_V, temperature)
         teachings = (
@@ -129,14 +156,19 @@ class Plan:
         )
         taken_logprob_N = taken_logprob(logp_N_V, self.batch.token_A[rows])
         entries = tuple({block: by_tile[i] for block, by_tile in part.items()} for part in self.parts)
-        return Tile(rows, logp_N_V, taken_logprob_N, tuple(teachings), entries)
+        return Tile(rows, logp_N_V, taken_logprob_N, tuple(teachings), entries, self.further)
+
+
+def _rows(column_N_V: Tensor, local_M: Tensor) -> Tensor:
+    """Some rows, ascending and each once: the tensor itself where they are all of them."""
+    return column_N_V if len(local_M) == len(column_N_V) else column_N_V[local_M]
 
 
 def _parts(term: BatchTerm, batch: Batch, slices: Sequence[slice]) -> dict[int, Sequence[Tensor]]:
     """The blocks that a term takes a divergence from, and the entries that it trains, by tile."""
-    if term.term.scored or term.term.target.kind != "distribution":
+    if term.term.scored or not term.term.distributional:
         return {}
-    mine = {i: block for i, block in enumerate(batch.blocks) if block.teacher == term.term.target.name}
+    mine = {i: block for i, block in enumerate(batch.blocks) if block.teacher == term.term.teacher}
     return {i: _split(block, term.coef_A[block.row_N] != 0, slices) for i, block in mine.items()}
 
 
@@ -159,34 +191,35 @@ def _bounds(row_N: Tensor, slices: Sequence[slice]) -> list[int]:
 
 
 @torch.no_grad()
-def _projected(block: BatchBlock, entries: slice, heads: Mapping[str, Head]) -> Projected | None:
-    """The matrix product of some of a dense block's entries."""
-    if block.dense is None:
-        return None
-    if block.dense.head not in heads:
-        raise ValueError(
-            f"teacher {block.teacher!r} used head {block.dense.head!r}, which is not among {sorted(heads)}; "
-            "give every teacher's heads"
-        )
-    head = heads[block.dense.head]
-    return Projected(head, entries.start, head.projected(block.dense.hidden_N_H[entries]))
+def _projected(block: BatchBlock, entries: slice, heads: Mapping[str, Head]) -> Projection:
+    """The matrix products of some of a block's entries."""
+    members = block.mixture.members if block.mixture else (block.dense,) if block.dense else ()
+    for dense in members:
+        if dense.head not in heads:
+            raise ValueError(
+                f"teacher {block.teacher!r} used head {dense.head!r}, which is not among {sorted(heads)}; "
+                "give every teacher's heads"
+            )
+    named = [(heads[dense.head], dense.hidden_N_H[entries]) for dense in members]
+    return [Projected(head, entries.start, head.projected(hidden_N_H)) for head, hidden_N_H in named]
 
 
 @torch.no_grad()
 def _teaching(
-    block: BatchBlock, entries: slice, rows: slice, projected: Projected | None, temperature: float, logp_N_V: Tensor
+    block: BatchBlock, entries: slice, rows: slice, projected: Projection, temperature: float, logp_N_V: Tensor
 ) -> Teaching:
     """What a teacher says of the rows of a tile, in the student's precision."""
     first, local_N = entries.start, block.row_N[entries] - rows.start
-    if projected is None:
+    if not projected:
         sparse = block.sparse
         assert sparse is not None
         logq, tail = sparse.logprob_N_K[entries].to(logp_N_V.dtype), sparse.logtail_N[entries].to(logp_N_V.dtype)
         own = TeacherRows(ids_N_K=sparse.ids_N_K[entries], logq_N_K=logq, logtail_N=tail)
         return Teaching(block.teacher, first, local_N, own)
-    logits_N_V = projected.logits(entries)
-    check_vocabulary(logp_N_V.shape[-1], logits_N_V.shape[-1], f"teacher {block.teacher!r}")
-    logq_N_V = log_softmax(logits_N_V, temperature).to(logp_N_V.dtype)
+    for one in projected:
+        check_vocabulary(logp_N_V.shape[-1], one.projected_N_V.shape[-1], f"teacher {block.teacher!r}")
+    logqs = (log_softmax(one.logits(entries), temperature) for one in projected)
+    logq_N_V = (log_mean(logqs) if block.mixture else next(logqs)).to(logp_N_V.dtype)
     return Teaching(block.teacher, first, local_N, TeacherRows(logq_N_V))
 
 

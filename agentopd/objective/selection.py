@@ -77,10 +77,12 @@ def _called(where: Where, rows: Rows) -> Bools:
 
 
 def _taught(term: Term, rows: Rows) -> Bools:
-    """Rows that the target says something of; turns that its teacher skips are not among them."""
-    if term.target.kind == "taken" or term.target.name == OUTCOME:
+    """Rows that the target says something of; turns that a teacher of it skips are not among them."""
+    if term.target.kind == "taken" or term.reward == OUTCOME:
         return np.ones(len(rows), np.bool_)
     if not len(rows.episodes):
         return np.zeros(0, np.bool_)
-    teacher = teacher_of(rows, term.target.name)
-    return teacher.covered_A if term.target.kind == "distribution" else teacher.rewarded_A
+    if term.reward is not None:
+        return teacher_of(rows, term.reward).rewarded_A
+    covered = [teacher_of(rows, name).covered_A for name in term.reads.values()]
+    return np.asarray(np.all(covered, axis=0), np.bool_)

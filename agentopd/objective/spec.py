@@ -1,7 +1,7 @@
 """A method as settings: sources, terms, an aggregate and a coupling."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -9,10 +9,12 @@ from agentopd.acting import ACTING, Acting
 from agentopd.errors import ConfigError
 from agentopd.objective.advantages import COUPLINGS, OUTCOME
 from agentopd.objective.aggregates import AGGREGATES
+from agentopd.objective.alpha_beta import require_sum
 from agentopd.objective.contract import callable_as
 from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS
 from agentopd.objective.supports import SUPPORTS
+from agentopd.objective.targets import NO_DISTRIBUTION, TARGETS, distributions_of, is_pointwise
 from agentopd.objective.weights import WEIGHTS
 from agentopd.settings.choice import Choice, Clock, Number, OneOf, Settings, numbers_of
 from agentopd.types import CORRECTED, EXPERT, STUDENT
@@ -24,27 +26,15 @@ NOT_NEGATIVE = (
     "the negative"
 )
 GROUPED = {"group_mean", "group_normalised"}
-TERM_PARTS = ("where", "target", "support", "divergence", "estimator", "weight", "rescale", "coefficient")
+TERM_PARTS = (
+    "where", "target", "support", "divergence", "estimator", "weight", "temperature", "rescale", "coefficient",
+)  # fmt: skip
 
 
 def _kind(part: Any, default: str) -> Any:
     """The kind of a part that is not yet validated: a name, a mapping, or an object with a ``kind``."""
     given = part.get("kind") if isinstance(part, Mapping) else getattr(part, "kind", part)
     return default if given is None else given
-
-
-class Target(Settings):
-    """Towards what: the taken token itself, a teacher's distribution, or a reward."""
-
-    kind: Literal["taken", "distribution", "reward"] = "distribution"
-    name: str = "teacher"
-    """Which teacher's distribution or reward; for rewards also ``outcome``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_reward(cls, given: Any) -> Any:
-        is_reward = isinstance(given, Mapping) and given.get("kind") == "reward"
-        return {"name": OUTCOME} | dict(given) if is_reward else given
 
 
 IMPLIED = {"support", "divergence"}
@@ -62,7 +52,9 @@ class Term(Settings):
     """Its name in metrics and signals, without a slash."""
     where: Where = Where(actor=(STUDENT,))
     """Which trainable tokens. A ``where`` that is given replaces this one: without an actor it selects those of every actor."""
-    target: Target = Target()
+    target: Annotated[Choice, OneOf("target", TARGETS), callable_as("target")] = Field(
+        "distribution", validate_default=True
+    )
     support: Annotated[Choice, OneOf("support", SUPPORTS), callable_as("support")] = Field(
         "full", validate_default=True
     )
@@ -73,6 +65,8 @@ class Term(Settings):
         "analytic", validate_default=True
     )
     weight: tuple[Annotated[Choice, OneOf("weight", WEIGHTS), callable_as("weight")], ...] = ()
+    temperature: Number = 1.0
+    """Student and target are compared at this temperature, above 0, on top of the one that was sampled at; full distributions only."""
     rescale: bool = False
     """Whether weights are rescaled so that the term's coefficients keep their sum."""
     coefficient: Number = 1.0
@@ -85,6 +79,13 @@ class Term(Settings):
             raise ValueError(f"{least} is below 0; {NOT_NEGATIVE}")
         return coefficient
 
+    @field_validator("temperature")
+    @classmethod
+    def _warm(cls, temperature: Any) -> Any:
+        if (least := min(numbers_of(temperature), default=1.0)) <= 0:
+            raise ValueError(f"{least} is not above 0, and there is no distribution at such a temperature; give more")
+        return temperature
+
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, given: Any) -> Any:
@@ -92,6 +93,8 @@ class Term(Settings):
         if not isinstance(given, Mapping):
             return given
         given = {name: value for name, value in given.items() if value is not None or name not in IMPLIED}
+        if isinstance(target := given.get("target"), Mapping) and "kind" not in target:
+            given["target"] = {"kind": "distribution", **target}
         implied = {}
         if _kind(given.get("target"), "distribution") == "taken":
             implied = {"support": "sampled", "divergence": "forward_kl"}
@@ -107,7 +110,7 @@ class Term(Settings):
             raise ValueError("target 'reward' has no distribution; set estimator: {kind: score_function}")
         if self.target.kind == "taken" and not analytic:
             raise ValueError("target 'taken' is supervised; set estimator: {kind: analytic}")
-        if self.target.kind == "distribution" and analytic and sampled:
+        if self.distributional and analytic and sampled:
             raise ValueError(
                 "an analytic gradient of the sampled token's log-ratio carries no teacher signal (its expectation is zero); "
                 "set estimator: {kind: score_function}, or support: {kind: full}"
@@ -115,6 +118,9 @@ class Term(Settings):
         settings = self.support.settings
         if settings.get("tail") and (settings.get("normalise_teacher") or settings.get("normalise_student")):
             raise ValueError("a tail bucket already makes both sides sum to one; set support.tail: false to normalise")
+        powers = self.divergence.settings
+        if self.divergence.kind == "alpha_beta" and not any(isinstance(one, Choice) for one in powers.values()):
+            require_sum(sum(powers.values()))
         if not analytic and not sampled:
             raise ValueError(
                 f"support {self.support.kind!r} under a score function is a reward that does not depend on the action, so its "
@@ -131,17 +137,39 @@ class Term(Settings):
                 f"with target {self.target.kind!r} and estimator {self.estimator.kind!r} the divergence is {fixed} on support "
                 f"sampled, got {self.divergence.kind!r} on {self.support.kind!r}; leave both out, or set them to null"
             )
+        if (taken or self.scored) and self.divergence.settings.get("clip") is not None:
+            raise ValueError(
+                "divergence.clip bounds each vocabulary entry, and the support sampled has one; leave it out, or set support: "
+                "{kind: full} with target: {kind: distribution} and estimator: {kind: analytic}"
+            )
         if self.scored and CORRECTED in self.where.source:
             raise ValueError(
                 "nobody sampled the corrected actions, so a score function cannot learn from them; set target: {kind: taken}"
             )
         settings = self.estimator.settings
-        discounts = {settings.get("gamma"), settings.get("turn_gamma")} - {None}
-        local = not discounts and self.target.kind == "distribution"
-        if settings.get("baseline") in GROUPED and (local or discounts - {1.0}):
+        discounts = [settings[name] for name in ("gamma", "turn_gamma") if settings.get(name) is not None]
+        local = not discounts and self.distributional
+        if settings.get("baseline") in GROUPED and (local or any(one != 1.0 for one in discounts)):
             raise ValueError(
                 f"baseline {settings['baseline']!r} compares the total rewards of episodes with undiscounted returns; set gamma "
                 "and turn_gamma to 1, or baseline: batch_mean"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_target(self) -> "Term":
+        if self.distributional and not self.reads:
+            raise ValueError(
+                f"target {self.target.kind!r} names no distribution; give it a setting annotated with agentopd.objective.Distribution"
+            )
+        if self.distributional and self.scored and not is_pointwise(self.target):
+            raise ValueError(
+                f"target {self.target.kind!r} needs whole distributions, and a score function reads the token taken alone; set "
+                "estimator: {kind: analytic}, or mark a target of your own with @pointwise"
+            )
+        if self.temperature != 1.0 and (self.scored or not self.distributional):
+            raise ValueError(
+                "temperature: only an analytic divergence from a distribution can be taken at another temperature; set it to 1"
             )
         return self
 
@@ -149,6 +177,26 @@ class Term(Settings):
     def scored(self) -> bool:
         """Whether the gradient is taken by a score function, through an advantage."""
         return self.estimator.kind != "analytic"
+
+    @property
+    def distributional(self) -> bool:
+        """Whether its target is a distribution."""
+        return self.target.kind not in NO_DISTRIBUTION
+
+    @property
+    def reads(self) -> dict[str, str]:
+        """The teachers whose distributions its target is made of, by the settings that name them."""
+        return distributions_of(self.target)
+
+    @property
+    def teacher(self) -> str | None:
+        """The teacher whose word about each row its weights read: the first that its target names; ``None`` without a distribution."""
+        return next(iter(self.reads.values()), None)
+
+    @property
+    def reward(self) -> str | None:
+        """The reward that it is trained towards."""
+        return self.target.settings["name"] if self.target.kind == "reward" else None
 
 
 class Source(Settings):
@@ -235,13 +283,31 @@ class Source(Settings):
         return EXPERT in self.who or self.acts(Clock(0, 1)).needs_expert
 
 
+class Axes(Settings):
+    """A method's place on the three axes; it may have several on each."""
+
+    signal: tuple[Literal["logits", "outcomes", "self-play"], ...] = ()
+    access: tuple[Literal["white-box", "black-box", "teacher-free"], ...] = ()
+    granularity: tuple[Literal["token", "turn", "sequence", "hybrid"], ...] = ()
+
+
+SIGNALS, ACCESS, GRANULARITY = (
+    get_args(get_args(Axes.model_fields[axis].annotation)[0]) for axis in ("signal", "access", "granularity")
+)
+
+
 class Objective(Settings):
     """A method: who acts, what is learned from it, and how it is averaged."""
 
     title: str = ""
     paper: str = ""
-    axes: dict[str, str] = {}
-    """Its place on the three axes: signal, access, granularity."""
+    axes: Axes = Axes()
+    formula: str = ""
+    """What is minimised, in plain text."""
+    chosen: str = ""
+    """What was chosen where a published detail was missing, or is done otherwise here."""
+    needs: str = ""
+    """What it needs that does not exist yet; such a method is refused."""
     notes: str = ""
     sources: dict[str, Source] = {"fresh": Source()}
     terms: tuple[Term, ...] = (Term(),)
@@ -275,13 +341,20 @@ class Objective(Settings):
             root["terms"] = [{**_mapping(terms[0]), **parts}]
         return root
 
+    @field_validator("needs")
+    @classmethod
+    def _can_run(cls, needs: str) -> str:
+        if needs:
+            raise ValueError(f"this method needs {needs}; choose another (agentopd methods lists those that run)")
+        return needs
+
     @model_validator(mode="after")
     def _coupled_to_something(self) -> "Objective":
         if not self.terms:
             raise ValueError("a method needs at least one term")
         if len(set(self.names)) < len(self.names):
             raise ValueError(f"two terms share a name among {', '.join(self.names)}; their metrics would be one")
-        if self.coupling.kind != "none" and not any(t.scored and t.target.kind == "distribution" for t in self.terms):
+        if self.coupling.kind != "none" and not any(t.scored and t.distributional for t in self.terms):
             raise ValueError(
                 f"coupling {self.coupling.kind!r} adds to an advantage, and no term here has one; "
                 "set estimator: {kind: score_function} and support: {kind: sampled}, or give the reward a term of its own"
@@ -311,7 +384,7 @@ class Objective(Settings):
 
     def teachers(self) -> set[str]:
         """Names of the teachers that the terms and the coupling read."""
-        named = {t.target.name for t in self.terms if t.target.kind != "taken"}
+        named = {name for term in self.terms for name in (*term.reads.values(), term.reward) if name is not None}
         return (named | {self.coupling.settings.get("reward_name", OUTCOME)}) - {OUTCOME}
 
     @property

@@ -1,13 +1,14 @@
 """Makes dense annotations small enough to keep."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from agentopd.errors import RecordError
-from agentopd.types import Annotation, Block, Dense, Floats, Ints, Record, Sampled, Sparse
+from agentopd.types import Annotation, Block, Dense, Floats, Ints, Mixture, Record, Sampled, Sparse
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,7 @@ def thin(
     heads: Mapping[str, LogitHead] | None = None,
     temperature: float = 1.0,
 ) -> Record:
-    """``record`` with every dense block replaced; other blocks stay, and ``taken_logprob_N`` and ``entropy_N`` stay in any case.
+    """``record`` with every dense block, and every mixture of them, replaced; other blocks stay, and ``taken_logprob_N`` and ``entropy_N`` stay in any case.
 
     Args:
         record: A record.
@@ -48,18 +49,19 @@ def thin(
         raise RecordError(f"thin: k={k}; keep at least one token a row")
 
     def thinned(annotation: Annotation) -> Annotation:
-        if not isinstance(annotation.block, Dense):
+        if not isinstance(annotation.block, Dense | Mixture):
             return annotation
         if block == "sampled":
             return replace(annotation, block=Sampled())
-        return replace(annotation, block=_sparse(annotation.block, k, _head(annotation, heads or {}), temperature))
+        members = annotation.block.members if isinstance(annotation.block, Mixture) else (annotation.block,)
+        named = [(one.hidden_N_H, _head(annotation, one, heads or {})) for one in members]
+        return replace(annotation, block=_sparse(named, k, temperature))
 
     return replace(record, annotations=tuple(map(thinned, record.annotations)))
 
 
-def _head(annotation: Annotation, heads: Mapping[str, LogitHead]) -> LogitHead:
-    assert isinstance(annotation.block, Dense)
-    name = annotation.block.head
+def _head(annotation: Annotation, dense: Dense, heads: Mapping[str, LogitHead]) -> LogitHead:
+    name = dense.head
     if name not in heads:
         raise RecordError(
             f"thin: the head {name!r} of teacher {annotation.teacher!r} is needed to make its block sparse, and heads has: "
@@ -68,17 +70,22 @@ def _head(annotation: Annotation, heads: Mapping[str, LogitHead]) -> LogitHead:
     return heads[name]
 
 
-def _sparse(dense: Dense, k: int, head: LogitHead, temperature: float) -> Block:
-    hidden_N_H = dense.hidden_N_H
-    starts = range(0, max(len(hidden_N_H), 1), CHUNK_ROWS)
-    chunks = [_top(head.logits(hidden_N_H[i : i + CHUNK_ROWS]) / temperature, k) for i in starts]
+def _sparse(named: Sequence[tuple["torch.Tensor", LogitHead]], k: int, temperature: float) -> Block:
+    """The sparse block of one model, or of a mixture of several, from their hidden states and heads."""
+    starts = range(0, max(len(named[0][0]), 1), CHUNK_ROWS)
+    rows = [slice(i, i + CHUNK_ROWS) for i in starts]
+    chunks = [_top([head.logits(hidden_N_H[one]) / temperature for hidden_N_H, head in named], k) for one in rows]
     ids_N_K, logprob_N_K, logtail_N = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     return Sparse(ids_N_K, logprob_N_K, logtail_N)
 
 
-def _top(logits_N_V: "torch.Tensor", k: int) -> tuple[Ints, Floats, Floats]:
-    """The k most likely ids, their log-probabilities, and the log of the mass of the rest."""
-    logits_N_V = logits_N_V.detach().float()
+def _top(logits: Sequence["torch.Tensor"], k: int) -> tuple[Ints, Floats, Floats]:
+    """Of the mean of the members' distributions the k most likely ids, their log-probabilities, and the log of the mass of the rest."""
+    logits_N_V = logits[0].detach().float()
+    if len(logits) > 1:  # a sum of distributions does for their mean: it is normalised below
+        logits_N_V = reduce(
+            lambda total, one: total.logaddexp(one), (one.detach().float().log_softmax(-1) for one in logits)
+        )
     top_N_K, ids_N_K = logits_N_V.topk(min(k, logits_N_V.shape[-1]), dim=-1)
     total_N_1 = logits_N_V.logsumexp(-1, keepdim=True)
     # summed over the others, not taken as 1 - sum: nothing cancels where the top holds nearly all of the mass

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from numbers import Real
-from typing import Annotated, Any, TypeAlias, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -110,7 +111,7 @@ class Setting:
 def _adapter(setting: Setting) -> TypeAdapter[float]:
     annotation: Any = float
     if setting.function is not None:
-        annotation = _type_of(inspect.signature(setting.function).parameters[setting.name], setting.function)
+        annotation = annotation_of(inspect.signature(setting.function).parameters[setting.name], setting.function)
     return TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
 
 
@@ -264,7 +265,7 @@ def _model_of(function: Function, schedulable: bool) -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for p in inspect.signature(function).parameters.values():
         if p.kind is p.KEYWORD_ONLY:
-            kind = _type_of(p, function)
+            kind = annotation_of(p, function)
             wrapped = _schedulable(kind, Setting(function, p.name)) if schedulable else kind
             fields[p.name] = (wrapped, ... if p.default is p.empty else p.default)
     with warnings.catch_warnings():
@@ -273,8 +274,8 @@ def _model_of(function: Function, schedulable: bool) -> type[BaseModel]:
         return create_model(getattr(function, "__name__", "settings"), __base__=_Arguments, **fields)
 
 
-def _type_of(parameter: inspect.Parameter, function: Function) -> Any:
-    """The annotation, or else the type of the default. Annotations of other parameters may name what only a type checker knows."""
+def annotation_of(parameter: inspect.Parameter, function: Function) -> Any:
+    """What a parameter of a function takes: its annotation, or else the type of the default. Annotations of other parameters may name what only a type checker knows."""
     if isinstance(parameter.annotation, str):
         return eval(parameter.annotation, vars(sys.modules[function.__module__]))
     if parameter.annotation is not parameter.empty:
@@ -283,8 +284,11 @@ def _type_of(parameter: inspect.Parameter, function: Function) -> Any:
 
 
 def _schedulable(annotation: Any, setting: Setting) -> Any:
-    """Lets a schedule stand wherever a function asks for a float."""
-    number = annotation is float or (get_origin(annotation) is Annotated and get_args(annotation)[0] is float)
+    """Lets a schedule stand wherever a function asks for a float, also for one that may be null."""
+    optional = get_origin(annotation) in (Union, UnionType)
+    kinds = [one for one in (get_args(annotation) if optional else (annotation,)) if one is not type(None)]
+    bare = [get_args(one)[0] if get_origin(one) is Annotated else one for one in kinds]
+    number = bare == [float]
     return Annotated[annotation, WrapValidator(partial(_number_or_schedule, setting))] if number else annotation
 
 
@@ -308,7 +312,7 @@ def _checked(part: str, kind: str, function: Function, settings: Mapping[str, An
         if name not in model.model_fields:
             names = ", ".join(model.model_fields) or "none"
             raise ValueError(
-                f"{part} {kind!r} has no setting {name!r}{nearest(name, model.model_fields)}; it has: {names}"
+                f"{part} {kind!r} has no setting {name!r}{nearest(str(name), model.model_fields)}; it has: {names}"
             )
     try:
         checked = model.model_validate(dict(settings))

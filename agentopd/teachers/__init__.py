@@ -9,10 +9,11 @@ from agentopd.chat import Chat
 from agentopd.errors import AgentOPDError, ConfigError, describe
 from agentopd.models import ModelConfig
 from agentopd.settings.choice import Choice, Registry
-from agentopd.teachers import expert, local, privileged, rewards
+from agentopd.teachers import ensemble, expert, itself, local, privileged, rewards
 from agentopd.teachers.annotation import annotate
 from agentopd.teachers.base import (
     EVERYWHERE,
+    Combining,
     Stateless,
     Teacher,
     TeacherContext,
@@ -22,11 +23,13 @@ from agentopd.teachers.base import (
     turns_of,
 )
 from agentopd.teachers.corrections import corrections
-from agentopd.teachers.traits import Traits, traits_of
+from agentopd.teachers.traits import Traits, members_of, require_members, traits_of
 
 TEACHERS: Registry = {
     "local": local.local,
     "privileged": privileged.privileged,
+    "self": itself.itself,
+    "ensemble": ensemble.ensemble,
     "reward": rewards.reward,
     "expert": expert.expert,
 }
@@ -39,6 +42,7 @@ def build_teachers(
     load: Callable[[ModelConfig], PreTrainedModel],
     temperature: float,
     initial: Callable[[], PreTrainedModel] = nobody,
+    student: Callable[[], PreTrainedModel] = nobody,
 ) -> dict[str, Teacher]:
     """Makes the teachers of a run.
 
@@ -48,13 +52,22 @@ def build_teachers(
         load: Gives a model, on the run's device.
         temperature: The temperature at which student and teacher are compared.
         initial: Gives the student as it is before training.
+        student: Gives the student itself.
 
     Raises:
-        ConfigError: A teacher's settings do not go together, or one of them is a schedule. The message names the teacher.
+        ConfigError: A teacher's settings do not go together, or one of them is a schedule; or one reads others that it cannot.
+            The message names the teacher.
     """
-    return {
-        name: _build(choice, TeacherContext(name, chat, load, temperature, initial)) for name, choice in choices.items()
-    }
+    require_members(choices)
+    made: dict[str, Teacher] = {}
+
+    def make(name: str) -> Teacher:
+        if name not in made:  # one that reads others makes them, and those read none
+            context = TeacherContext(name, chat, load, temperature, initial, student, make)
+            made[name] = _build(choices[name], context)
+        return made[name]
+
+    return {name: make(name) for name in choices}
 
 
 def require_numbers(name: str, choice: Choice) -> None:
@@ -86,6 +99,7 @@ def _build(choice: Choice, context: TeacherContext) -> Teacher:
 __all__ = [
     "EVERYWHERE",
     "TEACHERS",
+    "Combining",
     "Stateless",
     "Teacher",
     "TeacherContext",
@@ -93,6 +107,8 @@ __all__ = [
     "annotate",
     "build_teachers",
     "corrections",
+    "members_of",
+    "require_members",
     "require_numbers",
     "rowless",
     "tokens_of",

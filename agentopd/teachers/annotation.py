@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from agentopd.errors import AgentOPDError, TeacherError, describe
-from agentopd.teachers.base import Teacher
-from agentopd.types import Annotation, Dense, Record, Sparse, Trajectory
+from agentopd.teachers.base import Combining, Teacher
+from agentopd.types import Annotation, Dense, Mixture, Record, Sparse, Trajectory
 
 _log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 def annotate(
     teachers: Mapping[str, Teacher], trajectories: Sequence[Trajectory], max_new_tokens: int | None = None
 ) -> list[Record]:
-    """Lets every teacher annotate every trajectory.
+    """Lets every teacher annotate every trajectory, those that read others after these.
 
     A corrected action that is longer than a turn may be is left out, its turn skipped, and the log says so.
 
@@ -31,15 +31,24 @@ def annotate(
     Raises:
         TeacherError: A teacher failed, or what it returned does not fit the trajectories. The message names the teacher.
     """
-    said = [_annotations(teacher, trajectories) for teacher in teachers.values()]
+    heard: dict[str, list[Annotation]] = {}
+    for name in sorted(teachers, key=lambda name: isinstance(teachers[name], Combining)):  # a stable order
+        heard[name] = _annotations(teachers[name], trajectories, heard)
+    said = [heard[name] for name in teachers]
     if max_new_tokens is not None:
         said = [[_within(annotation, max_new_tokens) for annotation in column] for column in said]
     return [Record(trajectory, tuple(column[b] for column in said)) for b, trajectory in enumerate(trajectories)]
 
 
-def _annotations(teacher: Teacher, trajectories: Sequence[Trajectory]) -> list[Annotation]:
+def _annotations(
+    teacher: Teacher, trajectories: Sequence[Trajectory], heard: Mapping[str, Sequence[Annotation]]
+) -> list[Annotation]:
+    """What ``teacher`` says, who may read what was ``heard`` of others."""
     try:
-        annotations = list(teacher.annotate(trajectories))
+        if isinstance(teacher, Combining):
+            annotations = list(teacher.combine(trajectories, heard))
+        else:
+            annotations = list(teacher.annotate(trajectories))
     except AgentOPDError:
         raise
     except Exception as error:
@@ -102,12 +111,13 @@ def _problem(teacher: Teacher, annotation: Annotation, trajectory: Trajectory) -
 def _unreadable(teacher: Teacher, annotation: Annotation) -> str | None:
     """What keeps the block from being read."""
     block, rows = annotation.block, len(annotation.segment_N)
-    if isinstance(block, Dense) and block.head not in teacher.heads:
-        return f"its block names the head {block.head!r}; the teacher has: {', '.join(teacher.heads) or 'none'}"
-    if isinstance(block, Dense | Sparse):
-        length = len(block.hidden_N_H if isinstance(block, Dense) else block.ids_N_K)
-        return f"its block has {length} rows and segment_N has {rows}" if length != rows else None
-    return None
+    dense = block.members if isinstance(block, Mixture) else (block,) if isinstance(block, Dense) else ()
+    for one in dense:
+        if one.head not in teacher.heads:
+            return f"its block names the head {one.head!r}; the teacher has: {', '.join(teacher.heads) or 'none'}"
+    lengths = [len(one.hidden_N_H) for one in dense] + ([len(block.ids_N_K)] if isinstance(block, Sparse) else [])
+    wrong = [length for length in lengths if length != rows]
+    return f"its block has {wrong[0]} rows and segment_N has {rows}" if wrong else None
 
 
 def _misplaced(annotation: Annotation, trajectory: Trajectory) -> str | None:

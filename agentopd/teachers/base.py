@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -23,6 +23,11 @@ def nobody() -> PreTrainedModel:
     raise ConfigError("there is no student to be taught by; give the teacher a model")
 
 
+def alone(name: str) -> "Teacher":
+    """Where there are no other teachers."""
+    raise ConfigError(f"there is no other teacher, so none is called {name!r}; make them together, with build_teachers")
+
+
 @dataclass(frozen=True, slots=True)
 class TeacherContext:
     """What the run lends to the function that makes a teacher."""
@@ -36,6 +41,10 @@ class TeacherContext:
     """The temperature at which student and teacher are compared."""
     initial: Callable[[], PreTrainedModel] = nobody
     """Gives the student as it is before training, for ever: without its adapter where it has one, else a copy."""
+    student: Callable[[], PreTrainedModel] = nobody
+    """Gives the student itself, on the run's device, whose weights change as it is trained."""
+    other: Callable[[str], "Teacher"] = alone
+    """Gives another teacher of the run by its name."""
 
 
 class Teacher(Protocol):
@@ -69,6 +78,10 @@ class Teacher(Protocol):
     def hint(self) -> Hint | None:
         """What it is shown of an episode's privileged facts, in what it reads and where it acts."""
 
+    @property
+    def version(self) -> int:
+        """How often the weights that it reads and acts by have changed: caches of what was read before die then."""
+
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """One annotation for each trajectory, in the same order; an empty one for a trajectory that failed."""
 
@@ -76,10 +89,22 @@ class Teacher(Protocol):
         """Sees the student after each optimiser step."""
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must keep."""
+        """What a checkpoint must keep: plain values and tensors, in dictionaries by text and in lists."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues from :meth:`state`."""
+
+
+@runtime_checkable
+class Combining(Teacher, Protocol):
+    """A teacher that reads what others of the run said. They speak first, and are asked though no term may name them."""
+
+    @property
+    def members(self) -> Mapping[str, Teacher]:
+        """Those whom it reads."""
+
+    def combine(self, trajectories: Sequence[Trajectory], said: Mapping[str, Sequence[Annotation]]) -> list[Annotation]:
+        """As :meth:`annotate`, where ``said`` tells what each member annotated on these trajectories."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -93,6 +118,11 @@ class Stateless:
     heads: Mapping[str, Head] = field(default_factory=dict)
     model: PreTrainedModel | None = None
     hint: Hint | None = None
+
+    @property
+    def version(self) -> int:
+        """No weights change."""
+        return 0
 
     def after_step(self, student: PreTrainedModel) -> None:
         """Follows nothing."""

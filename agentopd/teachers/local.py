@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -19,7 +20,7 @@ from agentopd.objective.chunked import statistics
 from agentopd.packing import batches, padded
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, tokens_of
 from agentopd.teachers.traits import Traits
-from agentopd.teachers.views import UnreadableError, from_segments, own_view, problem, select
+from agentopd.teachers.views import UnreadableError, from_segments, hinted_view, own_view, problem, select
 from agentopd.types import Annotation, Bools, Dense, Floats, Trajectory, View
 from agentopd.where import Where
 
@@ -64,10 +65,12 @@ def reader(
     loaded: PreTrainedModel,
     where: Where,
     max_tokens: int,
-    view: Callable[[Trajectory, int], View] = own_view,
     hint: Hint | None = None,
+    made: Callable[..., "LocalTeacher"] | None = None,
 ) -> "LocalTeacher":
-    """A teacher that is ``loaded``, after its vocabulary has been looked at.
+    """A teacher that is ``loaded``, after its vocabulary has been looked at; ``hint``, where there is one, is shown in its views.
+
+    ``made`` makes it, by default :class:`LocalTeacher`.
 
     Raises:
         ConfigError: The vocabulary is smaller than the tokenizer's.
@@ -79,14 +82,14 @@ def reader(
             f"teacher {context.name!r}: its model knows {size} token ids and the student's tokenizer makes {ids}; choose a "
             "model that shares the student's tokenizer"
         )
-    return LocalTeacher(
+    return (made or LocalTeacher)(
         name=context.name,
         where=where,
         model=loaded,
         heads={context.name: head},
         temperature=context.temperature,
         max_tokens=max_tokens,
-        view=view,
+        view=own_view if hint is None else partial(hinted_view, chat=context.chat, hint=hint),
         hint=hint,
     )
 

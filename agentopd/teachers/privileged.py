@@ -1,6 +1,5 @@
 """A teacher that sees more: a model whose prompt holds privileged facts about the episode, such as worked steps."""
 
-from functools import partial
 from typing import Annotated
 
 from pydantic import Field
@@ -12,7 +11,6 @@ from agentopd.models import Dtype, ModelConfig, NewModel
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.local import reader
 from agentopd.teachers.traits import Traits
-from agentopd.teachers.views import hinted_view
 from agentopd.where import Where
 
 
@@ -31,7 +29,8 @@ def privileged(
     """A frozen model that reads the student's tokens behind a prompt with privileged facts (self-distillation: OPSD, arXiv 2601.18734).
 
     Without ``model`` and ``new`` it is the student as it was before training: under LoRA the same weights with the adapter off,
-    which cost nothing, else a copy. Nothing of the hint reaches the student's tokens.
+    which cost nothing, else a copy. For the student as it was a few steps ago, or an average of it, there is the kind ``self``.
+    Nothing of the hint reaches the student's tokens.
 
     Args:
         context: What the run lends.
@@ -53,4 +52,4 @@ def privileged(
             loaded = context.initial()
         else:
             loaded = frozen(context.load(ModelConfig(model=model, new=new, dtype=dtype, attention=attention)))
-    return reader(context, loaded, where, max_tokens, partial(hinted_view, chat=context.chat, hint=shown), shown)
+    return reader(context, loaded, where, max_tokens, shown)

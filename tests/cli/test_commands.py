@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from agentopd import __version__, cli, evaluate, records
 from agentopd.__main__ import main
 from agentopd.cli import source
-from agentopd.config.shipped import load_recipe, recipes
+from agentopd.config.shipped import is_experimental, load_recipe, recipes
 from agentopd.envs import ENVS, reasoning
 from agentopd.evaluation import Panel
 from agentopd.models import ModelConfig, load_model
@@ -195,13 +195,22 @@ def test_settings_may_stand_after_the_options(
 def test_methods_lists_every_recipe_and_prints_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods"]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert [fields[0] for fields in lines] == recipes()
-    for name, title, axes, *paper in lines:
+    listed, cells = lines[: len(recipes())], lines[len(recipes()) :]
+    assert [fields[0] for fields in listed] == recipes()
+    for name, title, axes, *more in listed:
         recipe = load_recipe(name)
-        assert (title, axes) == (recipe["title"], ", ".join(recipe["axes"].values()))
-        assert paper == ([recipe["paper"]] if "paper" in recipe else [])
+        places = [", ".join(recipe["axes"][axis]) for axis in ("signal", "access", "granularity")]
+        assert (title, axes) == (recipe["title"], "; ".join(places))
+        assert (f"needs {recipe.get('needs')}" in more) == ("needs" in recipe)
+        assert any("experimental" in field for field in more) == is_experimental(name)
+        assert {"paper": more[0]}.items() <= recipe.items() or "paper" not in recipe
+        assert {"aggregate", "coupling"} <= {field.partition(":")[0] for field in more}
+    assert len(cells) == 3 * 3 * 4
+    assert "gkd" in {(*cell[:3],): cell[3] for cell in cells}["logits", "white-box", "token"].split(", ")
     assert main(["methods", "gkd"]) == 0
-    assert yaml.safe_load(capsys.readouterr().out) == load_recipe("gkd")
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed) == load_recipe("gkd")
+    assert all(f"# {line}" in printed for line in load_recipe("gkd").get("formula", "").splitlines())
 
 
 def test_envs_lists_what_is_shipped(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """The configuration: files, overrides, short forms, and what is said of mistakes."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,31 @@ def test_quickstart_round_trips(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", recipes())
-def test_every_recipe_is_valid_and_says_where_it_comes_from(name: str) -> None:
-    config = load_config("quickstart", [f"method={name}"])
-    assert config.objective.title
-    assert load_recipe(name)["axes"].keys() == {"signal", "access", "granularity"}
-    path = Path(__file__).parents[2] / "configs" / "methods" / f"{name}.yaml"
+def test_every_recipe_says_where_it_comes_from_and_is_valid_or_says_what_it_needs(name: str) -> None:
+    recipe = load_recipe(name)
+    if needs := recipe.get("needs"):
+        with pytest.raises(ConfigError, match=re.escape(f"this method needs {needs}")):
+            load_config("quickstart", [f"method={name}"])
+    else:
+        assert load_config("quickstart", [f"method={name}"]).objective.title == recipe["title"]
+    assert all(recipe["axes"][axis] for axis in ("signal", "access", "granularity"))
+    assert recipe["formula"]
+    assert name == "agentopd" or recipe["paper"]
+    (path,) = (Path(__file__).parents[2] / "configs" / "methods").rglob(f"{name}.yaml")
     assert path.read_text().startswith(f"# agentopd train configs/quickstart.yaml method={name}\n")
+
+
+def test_a_method_brings_teachers_that_the_configuration_may_replace() -> None:
+    own = {"kind": "expert"}
+    method = {
+        "terms": [{"target": {"kind": "distribution", "name": "mine"}}],
+        "teachers": {"mine": {"kind": "privileged", "hint": "{facts}"}},
+    }
+    raw = {"env": "agentopd/Checkout-v0", "student": {"new": {}}, "method": method}
+    assert load_config(raw).teachers["mine"].kind == "privileged"
+    assert load_config({**raw, "teachers": {"mine": own}}).teachers["mine"].kind == "expert"
+    with pytest.raises(ConfigError, match=r"method.teachers: expected teachers by name"):
+        load_config({**raw, "method": {**method, "teachers": 3}})
 
 
 def test_short_forms() -> None:
@@ -80,7 +100,7 @@ def test_overrides(key: str, value: Any, expected: dict[str, Any]) -> None:
 def test_a_recipe_is_the_start_and_the_objective_comes_after_in_any_order() -> None:
     overrides = ["objective.divergence.beta=0.25", "objective.aggregate=turn", "method=gkd"]
     config = load_config("quickstart", overrides)
-    assert config.objective.terms[0].divergence.plain() == {"kind": "jsd", "beta": 0.25}
+    assert config.objective.terms[0].divergence.plain() == {"kind": "jsd", "beta": 0.25, "clip": None}
     assert config.objective.aggregate.kind == "turn"
     assert set(config.objective.sources["fresh"].actors) == {"student", "teacher"}
     assert config == load_config("quickstart", overrides[::-1])
@@ -89,7 +109,7 @@ def test_a_recipe_is_the_start_and_the_objective_comes_after_in_any_order() -> N
 def test_the_last_method_wins_and_one_word_replaces_a_kind_whatever_the_order() -> None:
     overrides = ["objective.divergence.kind=reverse_kl", "method=grpo", "method=gkd"]
     config = load_config("quickstart", overrides)
-    assert config.objective.terms[0].divergence.plain() == {"kind": "reverse_kl"}
+    assert config.objective.terms[0].divergence.plain() == {"kind": "reverse_kl", "clip": None}
     assert config.objective.title == load_recipe("gkd")["title"]
 
 

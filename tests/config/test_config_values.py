@@ -35,9 +35,9 @@ def _keys(model: type[BaseModel], path: str = "") -> Iterator[str]:
 UNDER: dict[str, tuple[str, ...]] = {
     "objective.": (*(part for part in TERM_PARTS), "sampler"),
     "objective.sampler.": ("kind", "actors", "per_task", "share", "episodes"),
-    "objective.target.": ("kind", "name"),
+    "objective.target.": ("kind", "name", "reference"),
     "objective.where.": tuple(Where.model_fields),
-    "objective.divergence.": ("kind", "beta"),
+    "objective.divergence.": ("kind", "beta", "clip"),
     "": ("env", "teacher", "method"),
     "env.": ("id", "kwargs", "weight", "tags", "options"),
     "teacher.": ("kind", "model", "new", "dtype", "attention", "where", "max_tokens"),

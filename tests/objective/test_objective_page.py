@@ -37,6 +37,7 @@ from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS
 from agentopd.objective.live import live_columns
 from agentopd.objective.supports import SUPPORTS
+from agentopd.objective.targets import TARGETS
 from agentopd.objective.weights import WEIGHTS
 from agentopd.settings.choice import Clock, Registry, at
 from agentopd.settings.schedules import SCHEDULES
@@ -45,6 +46,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "objective.md").read_text(encoding=
 SAMPLERS, *METHODS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 HEADS = teacher_heads("teacher")
 REGISTRIES: Mapping[str, Registry] = {
+    "target": TARGETS,
     "divergence": DIVERGENCES,
     "support": SUPPORTS,
     "estimator": ESTIMATORS,
@@ -135,6 +137,8 @@ def test_every_part_has_its_contract_and_an_example_of_at_most_five_lines(part: 
         {"aggregate": "mine:early"},
         {"estimator": "mine:bounded"},
         {"estimator": "score_function", "coupling": "mine:successes"},
+        {"target": {"kind": "mine:halfway", "name": "teacher", "reference": "teacher", "share": 0.3}},
+        {"target": {"kind": "mine:halfway", "name": "teacher", "reference": "teacher"}, "estimator": "score_function"},
         {"support": {"kind": "mine:without_eos", "eos": 3}},
         {"divergence": {"kind": "mine:total_variation", "power": 2.0}},
     ],

@@ -9,7 +9,7 @@ from record_cases import plain_record
 
 from agentopd.errors import RecordError
 from agentopd.records import thin
-from agentopd.types import Dense, Record, Sampled, Sparse
+from agentopd.types import Dense, Mixture, Record, Sampled, Sparse
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,25 @@ def test_the_tail_is_exact_where_the_top_holds_nearly_everything() -> None:
     block = thin(_dense(torch.tensor([[40.0, 0.0, 0.0, 0.0]])), "sparse", k=1, heads=heads).annotations[0].block
     assert isinstance(block, Sparse)
     np.testing.assert_allclose(block.logtail_N, [np.log(3) - 40], rtol=1e-6)
+
+
+def test_a_mixture_becomes_the_mean_of_its_members_distributions() -> None:
+    """(1/2, 1/4, 1/8, 1/8) and (1/2, 1/8, 1/8, 1/4), the second by logits that are shifted and divided by a temperature."""
+    one = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log()
+    other = torch.tensor([[0.5, 0.125, 0.125, 0.25]]).log() + 3.0
+    mixture = Mixture((Dense(2.0 * one, "model"), Dense(2.0 * torch.cat([other, other], 1), "wide")))
+    heads = {"model": Linear(torch.eye(4)), "wide": Linear(torch.cat([torch.eye(4), torch.zeros(4, 4)], 1))}
+    record = _dense(one)
+    kept = Record(record.trajectory, (replace(record.annotations[0], block=mixture),))
+    assert thin(kept).annotations[0].block == Sampled()
+    block = thin(kept, "sparse", k=3, heads=heads, temperature=2.0).annotations[0].block
+    assert isinstance(block, Sparse)
+    assert block.ids_N_K[0, 0] == 0
+    assert set(block.ids_N_K[0, 1:]) == {1, 3}
+    np.testing.assert_allclose(np.exp(block.logprob_N_K), [[0.5, 0.1875, 0.1875]], rtol=1e-6)
+    np.testing.assert_allclose(np.exp(block.logtail_N), [0.125], rtol=1e-6)
+    with pytest.raises(RecordError, match="head 'wide' of teacher 'teacher'"):
+        thin(kept, "sparse", heads={"model": Linear(torch.eye(4))})
 
 
 def test_k_beyond_the_vocabulary_keeps_it_all() -> None:

@@ -1,5 +1,6 @@
 """The snippets of docs/teachers.md, word for word."""
 
+import inspect
 import re
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ import yaml
 from teacher_cases import context, episode, tiny_llama
 
 from agentopd.settings.choice import OneOf
-from agentopd.teachers import TEACHERS, Traits, annotate, build_teachers, traits_of
+from agentopd.teachers import TEACHERS, Traits, annotate, build_teachers, require_members, traits_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text()
 
@@ -39,6 +40,20 @@ def test_the_two_teachers_of_the_page_route_by_where() -> None:
     assert model.skip_S.tolist() == [False, True, False, True]
     assert judge.skip_S.tolist() == [True, True, True, False]
     assert judge.reward_S[3] == 0.5
+
+
+def test_every_configuration_of_the_page_can_be_read() -> None:
+    for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL):
+        chosen = yaml.safe_load(block)["teachers"]
+        require_members({name: OneOf("teacher", TEACHERS).validate(given) for name, given in chosen.items()})
+
+
+def test_every_kind_and_its_settings_are_on_the_page() -> None:
+    for kind, function in TEACHERS.items():
+        [section] = re.findall(rf"^\*\*`{kind}`\*\*.*?(?=^\*\*`|^## )", PAGE, re.DOTALL | re.MULTILINE)
+        own = inspect.signature(function).parameters.keys() - {"context", "where"}
+        shared = inspect.signature(TEACHERS["local"]).parameters.keys() if kind == "privileged" else set()
+        assert [name for name in sorted(own - shared) if f"`{name}" not in section] == []
 
 
 @pytest.mark.usefixtures("module")

@@ -34,6 +34,8 @@ class Careless:
     [
         ({"kind": "local", "model": "here"}, SILENT_MODEL),
         ({"kind": "privileged", "hint": "{answer}"}, Traits(model=True, initial=True, hint=True, corrects=False)),
+        ("self", Traits(model=True, initial=True, hint=True, corrects=False)),
+        ({"kind": "ensemble", "members": ["a", "b"]}, Traits(corrects=False, members=True)),
         ("reward", Traits(corrects=False)),
         ("expert", Traits(needs_expert=True)),
         ("test_teacher_traits:unmarked", Traits()),
@@ -60,6 +62,7 @@ def hintless(context: Any, *, model: str) -> Any:
         (Traits(model=True, hint=True), hintless, "hintless is marked with hint=True; give it the setting hint"),
         (Traits(hint=True), hintless, "hintless: initial and hint are marks of a model; mark it with model=True too"),
         (Traits(initial=True), plain, "plain: initial and hint are marks of a model"),
+        (Traits(members=True), plain, "plain is marked with members=True; give it the setting members"),
     ],
 )
 def test_a_mark_without_its_setting_is_refused(marks: Traits, function: Any, said: str) -> None:

@@ -22,7 +22,7 @@ from agentopd.training.checks.preflight import (
     check_vocabulary,
     peft_config_of,
 )
-from agentopd.training.checks.roles import hints_of, model_of, used_teachers
+from agentopd.training.checks.roles import hints_of, model_of, names_weights, used_teachers
 from agentopd.training.checks.trial import try_own_parts
 from agentopd.types import Record, Trajectory
 
@@ -171,7 +171,7 @@ def _check_teachers(
         if not traits_of(choice).model:
             continue
         key = f"teachers.{name}"
-        if teacher is not None:
+        if teacher is not None and names_weights(choice):
             key, read[name] = "teacher_model", _positions(teacher)
         elif (own := model_of(name, choice)) is None:
             read[name] = _positions(student)

@@ -11,7 +11,7 @@ from agentopd.models import ModelConfig
 from agentopd.objective.spec import Objective
 from agentopd.settings.choice import Choice
 from agentopd.settings.problems import explain
-from agentopd.teachers import EVERYWHERE, Teacher, traits_of
+from agentopd.teachers import EVERYWHERE, Combining, Teacher, members_of, traits_of
 from agentopd.types import CORRECTED, EXPERT, STUDENT
 from agentopd.where import Where
 
@@ -28,7 +28,8 @@ def named_teachers(objective: Objective) -> set[str]:
 
 
 def used_teachers(config: Config) -> dict[str, Choice]:
-    """The teachers to make: those that the method names and, where it learns from corrections, those that may correct.
+    """The teachers to make: those that the method names, those that one of these reads and, where it learns from corrections, those
+    that may correct.
 
     Raises:
         ConfigError: The method learns from corrections, and none may correct.
@@ -36,7 +37,9 @@ def used_teachers(config: Config) -> dict[str, Choice]:
     named, corrected = named_teachers(config.objective), learns_from_corrections(config.objective)
     if corrected and not may_correct(config):
         raise _nobody_corrects()
-    return {n: c for n, c in config.teachers.items() if n in named or (corrected and traits_of(c).corrects)}
+    used = {n for n, c in config.teachers.items() if n in named or (corrected and traits_of(c).corrects)}
+    used |= {member for name in used for member in members_of(config.teachers[name])}
+    return {name: choice for name, choice in config.teachers.items() if name in used}
 
 
 def may_correct(config: Config) -> bool:
@@ -45,7 +48,8 @@ def may_correct(config: Config) -> bool:
 
 
 def annotators(objective: Objective, teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:
-    """The teachers whose word the method reads: its targets and, where it learns from corrections, those that correct.
+    """The teachers whose word the method reads: its targets, those that one of these reads and, where it learns from corrections,
+    those that correct.
 
     Raises:
         ConfigError: It learns from corrections, and none corrects.
@@ -53,7 +57,10 @@ def annotators(objective: Objective, teachers: Mapping[str, Teacher]) -> dict[st
     corrected = learns_from_corrections(objective)
     if corrected and not any(teacher.corrects for teacher in teachers.values()):
         raise _nobody_corrects()
-    return {n: t for n, t in teachers.items() if n in objective.teachers() or (corrected and t.corrects)}
+    heard = {n for n, t in teachers.items() if n in objective.teachers() or (corrected and t.corrects)}
+    readers = [teacher for name, teacher in teachers.items() if name in heard and isinstance(teacher, Combining)]
+    heard |= {member for reader in readers for member in reader.members}
+    return {name: teacher for name, teacher in teachers.items() if name in heard}
 
 
 def is_new(teacher: Choice) -> bool:
@@ -77,6 +84,17 @@ def model_of(name: str, teacher: Choice) -> ModelConfig | None:
         return ModelConfig(**known) if given else None
     except ValidationError as error:  # the annotations of a kind of one's own are looser
         raise ConfigError(f"teachers.{name}.{explain(error, ModelConfig)}") from error
+
+
+def names_weights(teacher: Choice) -> bool:
+    """Whether it is a model whose weights a configuration, or ``teacher_model``, gives: one that is always the student has none."""
+    return traits_of(teacher).model and bool(teacher.settings.keys() & {"model", "new"})
+
+
+def is_student(name: str, teacher: Choice) -> bool:
+    """Whether it begins as the student and is shown nothing more, so that it acts as the student does before training."""
+    traits = traits_of(teacher)
+    return traits.initial and model_of(name, teacher) is None and teacher.settings.get("hint") is None
 
 
 def hints_of(config: Config) -> dict[str, Hint]:

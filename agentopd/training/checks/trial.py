@@ -13,8 +13,9 @@ from agentopd.objective.columns import Reals
 from agentopd.objective.contract import PartError, is_own
 from agentopd.objective.prepare import IDLE
 from agentopd.rollout import TaskStream
-from agentopd.settings.choice import Clock
-from agentopd.teachers import Traits, rowless, traits_of
+from agentopd.settings.choice import Choice, Clock
+from agentopd.teachers import members_of, rowless, traits_of
+from agentopd.teachers.ensemble import mixed
 from agentopd.training.checks.roles import used_teachers
 from agentopd.types import (
     CONTEXT,
@@ -54,7 +55,7 @@ def try_own_parts(config: Config, vocabulary: int) -> None:
     if not _has_own_parts(config.objective) or any(is_own(choice) for choice in teachers.values()):
         return
     try:
-        _try(config, {name: traits_of(choice) for name, choice in teachers.items()}, vocabulary)
+        _try(config, teachers, vocabulary)
     except PartError as error:
         if error.own:
             raise ConfigError(f"{error}; this was a trial on made-up rows, before anything is fitted") from error
@@ -65,11 +66,11 @@ def try_own_parts(config: Config, vocabulary: int) -> None:
 def _has_own_parts(objective: Objective) -> bool:
     parts = [objective.aggregate, objective.coupling]
     for term in objective.terms:
-        parts += [term.support, term.divergence, term.estimator, *term.weight]
+        parts += [term.target, term.support, term.divergence, term.estimator, *term.weight]
     return any(map(is_own, parts))
 
 
-def _try(config: Config, kinds: Mapping[str, Traits], vocabulary: int) -> None:
+def _try(config: Config, kinds: Mapping[str, Choice], vocabulary: int) -> None:
     random = torch.Generator().manual_seed(0)
     student, *theirs = (Head(torch.randn(vocabulary, HIDDEN, generator=random)) for _ in range(1 + len(kinds)))
     heads = dict(zip(kinds, theirs, strict=True))
@@ -91,7 +92,7 @@ def _try(config: Config, kinds: Mapping[str, Traits], vocabulary: int) -> None:
 
 
 def _require_equal(objective: Objective, whole_A_H: Tensor, cut_A_H: Tensor) -> None:
-    """Raises PartError where a support or divergence of one's own has a gradient that is not finite, or depends on how a batch is cut."""
+    """Raises PartError where a target, support or divergence of one's own has a gradient that is not finite, or depends on how a batch is cut."""
     if not (whole_A_H.isfinite().all() and cut_A_H.isfinite().all()):
         wrong = (
             "has a gradient that is not finite; look for a square root or a logarithm at 0, a difference of infinities, or a "
@@ -105,7 +106,7 @@ def _require_equal(objective: Objective, whole_A_H: Tensor, cut_A_H: Tensor) -> 
     else:
         return
     for i, term in enumerate(objective.terms):
-        for part in ("support", "divergence"):
+        for part in ("target", "support", "divergence"):
             choice = getattr(term, part)
             if is_own(choice):
                 raise PartError(f"{objective.key(i)}.{part}.kind={choice.kind} {wrong}", choice)
@@ -146,17 +147,24 @@ def _segment(tokens_T: Ints, turn_T: Ints, logprob_T: Reals, source: str) -> Seg
 
 def _record(
     config: Config,
-    kinds: Mapping[str, Traits],
+    kinds: Mapping[str, Choice],
     heads: Mapping[str, Head],
     trajectory: Trajectory,
     random: torch.Generator,
 ) -> Record:
-    def said(name: str, traits: Traits) -> Annotation:
+    """A trajectory and what each teacher says of it; those that read others after these."""
+    said: dict[str, Annotation] = {}
+    for name, choice in sorted(kinds.items(), key=lambda kind: traits_of(kind[1]).members):
+        traits = traits_of(choice)
         if traits.model:
-            return _distributions(name, trajectory, heads[name], config.temperature, random)
-        return _corrections(name, trajectory) if traits.corrects else _rewards(name, trajectory)
-
-    return Record(trajectory, tuple(said(*pair) for pair in kinds.items()))
+            said[name] = _distributions(name, trajectory, heads[name], config.temperature, random)
+        elif traits.members:
+            parts = [said[member] for member in members_of(choice)]
+            all_T = [segment.turn_T >= 0 for segment in trajectory.segments]
+            said[name] = mixed(name, trajectory, parts, heads, config.temperature, all_T)
+        else:
+            said[name] = _corrections(name, trajectory) if traits.corrects else _rewards(name, trajectory)
+    return Record(trajectory, tuple(said.values()))
 
 
 def _distributions(

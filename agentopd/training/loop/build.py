@@ -49,6 +49,7 @@ def build_river(
         lambda wanted: _moved(load(wanted), device),
         config.temperature,
         lambda: _moved(initial(student) if untaught is None else frozen(untaught(config.student)), device),
+        lambda: _moved(student, device),  # the trainer would later, and what is copied of it would stay behind
     )
     return River(
         config=config,

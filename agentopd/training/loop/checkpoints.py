@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import TrainingArguments
 
 from agentopd.adapters import is_wrapped
@@ -16,6 +18,7 @@ from agentopd.errors import ConfigError, TrainingError, describe
 from agentopd.training.loop.arguments import decisive
 
 RIVER = "river.json"
+TENSORS = "river.safetensors"
 STATE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -82,6 +85,47 @@ def _instead(checkpoint: Path) -> str:
 def river_text(config: Config, river: Mapping[str, Any], made: Mapping[str, Any] | None = None) -> str:
     """What :data:`RIVER` holds: the state of the river, the configuration that it was made with and, from a trainer, :func:`made_with`."""
     return json.dumps({**river, "config": config.model_dump(mode="json"), "made": dict(made or {})})
+
+
+def without_tensors(checkpoint: Path, river: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of the river for :func:`river_text`; the tensors in it are written into :data:`TENSORS`."""
+    tensors: dict[str, Tensor] = {}
+    plain = {name: _without_tensors(value, name, tensors) for name, value in river.items()}
+    if tensors:
+        save_file(tensors, checkpoint / TENSORS)
+    return plain
+
+
+def _without_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """``value`` with a reference for each tensor in it, which goes into ``tensors``."""
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().cpu().contiguous().clone()  # no two may share memory
+        return {TENSORS: path}
+    if isinstance(value, Mapping):
+        return {key: _without_tensors(item, f"{path}/{key}", tensors) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_tensors(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]
+    return value
+
+
+def whole_river_of(checkpoint: Path) -> dict[str, Any]:
+    """The state of the river with its tensors.
+
+    Raises:
+        TrainingError: It cannot be read.
+    """
+    plain = river_of(checkpoint)
+    with loading(checkpoint, TENSORS):
+        tensors = load_file(checkpoint / TENSORS) if TENSORS in json.dumps(plain["teachers"]) else {}
+        return {**plain, "teachers": _with_tensors(plain["teachers"], tensors)}
+
+
+def _with_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {TENSORS}:
+            return tensors[value[TENSORS]]
+        return {key: _with_tensors(item, tensors) for key, item in value.items()}
+    return [_with_tensors(item, tensors) for item in value] if isinstance(value, list) else value
 
 
 UNDECIDING = {"auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"}

@@ -161,9 +161,17 @@ class River:
         self.policies[STUDENT].update(student, self.policies[STUDENT].version + 1)
         for teacher in self.teachers.values():
             teacher.after_step(student)
+        self._tell_policies()
+
+    def _tell_policies(self) -> None:
+        """Tells the policies of teachers whose weights have changed."""
+        for name, teacher in self.teachers.items():
+            policy = self.policies.get(name)
+            if policy is not None and teacher.model is not None and policy.version != teacher.version:
+                policy.update(teacher.model, teacher.version)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the Trainer's own state."""
+        """What a checkpoint keeps beside the Trainer's own state: plain values, and tensors of teachers."""
         teachers = {name: teacher.state() for name, teacher in self.teachers.items()}
         return {
             "last_metrics": dict(self.last_metrics),
@@ -177,6 +185,7 @@ class River:
         self.policies[STUDENT].update(student, state["version"])
         for name, teacher in self.teachers.items():
             teacher.restore(state["teachers"][name])
+        self._tell_policies()
 
 
 def capped(rollout: Rollout, source: Source, clock: Clock, key: str) -> Rollout:

@@ -23,7 +23,7 @@ from agentopd.adapters import is_wrapped, merged
 from agentopd.config import Config
 from agentopd.errors import ConfigError, TrainingError
 from agentopd.evaluation import Panel
-from agentopd.freezing import AdapterOff
+from agentopd.freezing import Borrowed
 from agentopd.models import load_model
 from agentopd.objective import Batch, Prepared
 from agentopd.training.checks.given import (
@@ -40,7 +40,16 @@ from agentopd.training.checks.given import (
 )
 from agentopd.training.loop.arguments import AgentOPDConfig, settled
 from agentopd.training.loop.build import build_panel, build_river, panel_size, with_env
-from agentopd.training.loop.checkpoints import RIVER, STATE, loading, made_with, require_same, river_of, river_text
+from agentopd.training.loop.checkpoints import (
+    RIVER,
+    STATE,
+    loading,
+    made_with,
+    require_same,
+    river_text,
+    whole_river_of,
+    without_tensors,
+)
 from agentopd.training.loop.depths import depth_metrics
 from agentopd.training.loop.folder import RunFolder, write_atomically
 from agentopd.training.loop.learner import Learner, save_batch
@@ -229,14 +238,15 @@ class AgentOPDTrainer(Trainer):
         teacher = self.river.teachers.get(actor)
         if actor not in models:
             raise ConfigError(f"actor={actor!r}: nobody who can act is called so; there are: {', '.join(models)}")
-        if self._is_merged and isinstance(models[actor], AdapterOff):
+        model = models[actor]
+        if self._is_merged and isinstance(model, Borrowed):
             raise ConfigError(
-                f"actor={actor!r}: this teacher is the student without its adapter, and merge() has added that to its weights; play "
+                f"actor={actor!r}: this teacher is the student {model.how}, and merge() has added that to its weights; play "
                 "it before merging, or with a new trainer"
             )
         with self._watch("panel", count) as on_done:
             hint = teacher.hint if teacher else None
-            return build_panel(self.config, models[actor], self.river.chat, count, split, on_done, sampled, hint)
+            return build_panel(self.config, model, self.river.chat, count, split, on_done, sampled, hint)
 
     def _acting(self) -> dict[str, PreTrainedModel | None]:
         """Who can act, each with its model; the environments' expert has none."""
@@ -265,10 +275,10 @@ class AgentOPDTrainer(Trainer):
     # Checkpoints: the river's state is written before the file that makes a checkpoint complete.
 
     def _save_rng_state(self, output_dir: str) -> None:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            Path(output_dir) / RIVER, river_text(self.config, self.river.state(), made_with(self.student, self.args))
-        )
+        checkpoint = Path(output_dir)
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        state = without_tensors(checkpoint, self.river.state())
+        write_atomically(checkpoint / RIVER, river_text(self.config, state, made_with(self.student, self.args)))
         super()._save_rng_state(output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -280,7 +290,7 @@ class AgentOPDTrainer(Trainer):
         with loading(checkpoint, weights or "its weights"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         with loading(checkpoint, RIVER):
-            self.river.restore(river_of(checkpoint), self.student)
+            self.river.restore(whole_river_of(checkpoint), self.student)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:

@@ -17,7 +17,7 @@ from agentopd.objective.spec import Objective
 from agentopd.records import RecordWriter
 from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
-from agentopd.teachers import traits_of
+from agentopd.teachers import members_of, traits_of
 from agentopd.training.checks.preflight import (
     check_acting,
     check_adapter,
@@ -27,7 +27,7 @@ from agentopd.training.checks.preflight import (
     check_teachers,
     without_experts,
 )
-from agentopd.training.checks.roles import named_teachers
+from agentopd.training.checks.roles import is_student, named_teachers
 from agentopd.training.checks.trial import try_own_parts
 from agentopd.training.loop.arguments import arguments
 from agentopd.training.loop.build import build_panel, build_policy, panel_size
@@ -55,7 +55,7 @@ class Result:
     metrics: Mapping[str, float]
     """The last step's."""
     panels: Mapping[str, Panel]
-    """``student_before``, ``student_after`` and every teacher that can act, each with ``_sampled`` too where ``evaluation.sampled`` asks for it."""
+    """``student_before``, ``student_after`` and every teacher that can act and is not the student itself, each with ``_sampled`` too where ``evaluation.sampled`` asks for it."""
     student: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
@@ -147,7 +147,7 @@ def _train(trainer: AgentOPDTrainer, folder: RunFolder, step: int) -> None:
     before = _panel(trainer, folder, BEFORE)
     _sampled(trainer, folder, BEFORE)
     for name, teacher in trainer.river.teachers.items():
-        if teacher.model is None:
+        if teacher.model is None or is_student(name, trainer.config.teachers[name]):
             continue
         if name not in folder.load_panels():
             for line in gap_lines(name, _panel(trainer, folder, name, actor=name), before):
@@ -227,6 +227,7 @@ def without_expert(config: Config) -> Config:
         for name, choice in config.teachers.items()
         if name not in unfitted and not traits_of(choice).needs_expert
     }
+    kept = {name: choice for name, choice in kept.items() if kept.keys() >= {*members_of(choice)}}
     update: dict[str, Any] = {
         "stages": stages.model_copy(update={"teacher": None, "cold_start": None}),
         "teachers": kept,

@@ -1,0 +1,167 @@
+"""Targets: towards what a term is trained.
+
+``taken`` is the token itself, ``reward`` a number for each turn. Every other target is a distribution: one that a teacher gives, or
+one that is made of some by a function of log-probabilities. ``p`` is the student, detached; ``q`` and ``r`` are teachers.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any, TypeAlias, get_args
+
+import torch
+from pydantic import Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+from torch import Tensor
+
+from agentopd.objective.advantages import OUTCOME
+from agentopd.objective.contract import call, targeted
+from agentopd.objective.divergences import FLOOR
+from agentopd.settings.choice import Choice, Function, Registry, annotation_of
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Marks a setting that is a teacher's name in a configuration, and that teacher's log-probabilities in a call."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.str_schema(min_length=1)
+
+
+Distribution: TypeAlias = Annotated[Tensor, _Named()]
+"""A teacher: its name in a configuration; in a call its log-probabilities, [N, V], or [A] of the tokens taken."""
+TEACHER: Any = "teacher"
+REFERENCE: Any = "reference"
+
+
+def pointwise(target: Function) -> Function:
+    """Marks a target whose value at a token depends on the log-probabilities of that token alone, so that a score function may use it."""
+    target.pointwise = True  # type: ignore[attr-defined]
+    return target
+
+
+def taken() -> None:
+    """The token that was taken: supervised learning."""
+
+
+def reward(*, name: str = OUTCOME) -> None:
+    """A reward, of the teacher ``name`` or, as ``outcome``, the episode's own, for a score function."""
+
+
+@pointwise
+def distribution(logp: Tensor, *, name: Distribution = TEACHER) -> Tensor:
+    """The distribution of the teacher ``name`` itself."""
+    return name
+
+
+@pointwise
+def extrapolate(
+    logp: Tensor, *, name: Distribution = TEACHER, reference: Distribution = REFERENCE, by: float = 1.25
+) -> Tensor:
+    """q^by r^(1 - by), normalised: ``by`` 1 is the teacher, more goes past it, away from the reference.
+
+    G-OPD, ExOPD (arXiv 2602.12125): the reward by (log q - log r) - (log p - log r), whose expected gradient is that of the reverse
+    KL to this target.
+    """
+    return by * name + (1.0 - by) * reference
+
+
+@pointwise
+def geometric(
+    logp: Tensor, *, name: Distribution = TEACHER, beta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
+) -> Tensor:
+    """q p^beta, normalised (Veto, arXiv 2601.07155): near the student where it is sure. Fixed point p = q^(1 / (1 - beta))."""
+    return name + beta * logp
+
+
+@pointwise
+def interpolate(
+    logp: Tensor, *, name: Distribution = TEACHER, share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.4
+) -> Tensor:
+    """softmax((1 - share) logits of p + share logits of q) (TAID, arXiv 2501.16937, eq. 4)."""
+    return (1.0 - share) * logp + share * name
+
+
+@pointwise
+def sharpened(
+    logp: Tensor, *, name: Distribution = TEACHER, temperature: Annotated[float, Field(gt=0.0)] = 0.5
+) -> Tensor:
+    """q^(1 / temperature), normalised: a surer teacher below 1, a less sure one above."""
+    return name / temperature
+
+
+def aligned(
+    logp: Tensor,
+    *,
+    name: Distribution = TEACHER,
+    reference: Distribution = REFERENCE,
+    scale: Annotated[float, Field(gt=0.0)] = 1.0,
+    least: Annotated[float, Field(gt=0.0)] = 1e-3,
+) -> tuple[Tensor, Tensor]:
+    """softmax(z_q + w (z_q - z_r)), the loss divided by w = scale * sum |q - r| + least (AlignDistil, arXiv 2503.02832).
+
+    The further a preferred model is from its reference at a token, the further past it the target lies.
+    """
+    w_N = scale * (name.exp() - reference.exp()).abs().sum(-1) + least
+    return name + w_N.unsqueeze(-1) * (name - reference), 1.0 / w_N
+
+
+TARGETS: Registry = {
+    "distribution": distribution,
+    "taken": taken,
+    "reward": reward,
+    "extrapolate": extrapolate,
+    "geometric": geometric,
+    "interpolate": interpolate,
+    "sharpened": sharpened,
+    "aligned": aligned,
+}
+NO_DISTRIBUTION = {"taken", "reward"}
+
+
+def distributions_of(target: Choice) -> dict[str, str]:
+    """The teachers whose distributions a target reads, by the settings that name them; in the order of its signature."""
+    return {name: target.settings[name] for name in _named(target.function)}
+
+
+@lru_cache(maxsize=256)
+def _named(function: Function) -> tuple[str, ...]:
+    parameters = inspect.signature(function).parameters.values()
+    settings = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return tuple(p.name for p in settings if any(isinstance(m, _Named) for m in get_args(annotation_of(p, function))))
+
+
+def is_pointwise(target: Choice) -> bool:
+    """Whether a score function may use a target."""
+    return bool(getattr(target.function, "pointwise", False))
+
+
+@torch.no_grad()
+def whole(
+    key: str, target: Choice, settings: Mapping[str, Any], logp_N_V: Tensor, named: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """The target's log-probabilities [N, V], and what each row's loss is multiplied by, [N], or ``None``.
+
+    Args:
+        key: Where the target stands in a configuration.
+        target: It.
+        settings: Its settings at this step, a number or one a row.
+        logp_N_V: The student's log-probabilities.
+        named: Those of the teachers, by the settings that name them.
+    """
+    if target.kind == "distribution":
+        return named["name"], None
+    columns = {name: value.unsqueeze(1) if isinstance(value, Tensor) else value for name, value in settings.items()}
+    floored = {name: logq_N_V.clamp_min(FLOOR) for name, logq_N_V in named.items()}
+    given = call(key, target, {**columns, **floored}, logp_N_V.clamp_min(FLOOR))
+    log_N_V, factor_N = targeted(key, target, given, logp_N_V)
+    return log_N_V.log_softmax(-1), factor_N
+
+
+@torch.no_grad()
+def of_taken(
+    key: str, target: Choice, settings: Mapping[str, Any], logp_A: Tensor, named: Mapping[str, Tensor]
+) -> Tensor:
+    """Its log-probability [A] of the tokens taken, up to a number that depends on the state alone: no expected gradient sees that."""
+    return call(key, target, {**settings, **named}, logp_A)  # type: ignore[no-any-return]

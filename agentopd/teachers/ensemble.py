@@ -1,0 +1,187 @@
+"""A teacher that is several others: the mean of their distributions, and what their disagreement says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agentopd.errors import ConfigError, TeacherError
+from agentopd.objective.chunked import chunks, inner, taken_logprob, tiles
+from agentopd.objective.divergences import entropy, log_mean, log_softmax
+from agentopd.objective.head import Head
+from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, tokens_of
+from agentopd.teachers.traits import Traits
+from agentopd.types import Annotation, Bools, Dense, Floats, Mixture, Trajectory
+from agentopd.where import Where
+
+CHUNK_ROWS = 512
+"""Rows of which every member's logits exist at once."""
+
+ALEATORIC, EPISTEMIC = "aleatoric", "epistemic"
+"""Names of the statistics of an ensemble's annotation."""
+
+
+@Traits(corrects=False, members=True)
+def ensemble(context: TeacherContext, *, members: tuple[str, ...], where: Where = EVERYWHERE) -> Teacher:
+    """The mean of what other teachers of this run think, on the tokens that all of them cover.
+
+    q = (1/E) sum_e q_e, at the common temperature. Its annotation has two statistics, in nats, whose sum is the entropy of q:
+    ``aleatoric``, (1/E) sum_e H(q_e), what the members are unsure of each by itself; and ``epistemic``, H(q) minus that, what
+    they disagree about: the mutual information between the token and the member (Depeweg et al., arXiv 1710.07283, section 3;
+    Lakshminarayanan et al., arXiv 1612.01474, for ensembles of networks). It is between 0 and log E.
+
+    Members are annotated first, each once, and need not be named by a term. They share the student's tokenizer; their sizes
+    and heads may differ.
+
+    Args:
+        context: What the run lends.
+        members: The names of two or more teachers that are models in this process.
+        where: The turns and tokens that it teaches, of those that every member teaches.
+
+    Raises:
+        ConfigError: The members' vocabularies differ in size.
+    """
+    teachers = {name: context.other(name) for name in members}
+    heads = {head: tensor for teacher in teachers.values() for head, tensor in teacher.heads.items()}
+    sizes = {name: [len(head.weight_V_H) for head in teacher.heads.values()] for name, teacher in teachers.items()}
+    if len({size for each in sizes.values() for size in each}) > 1:
+        told = ", ".join(f"{name} has {each[0]}" for name, each in sizes.items())
+        raise ConfigError(
+            f"teachers.{context.name}.members: their vocabularies differ in size, so no mean is taken of their distributions: "
+            f"{told} tokens; choose models of one vocabulary"
+        )
+    return Ensemble(name=context.name, where=where, heads=heads, members=teachers, temperature=context.temperature)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Ensemble(Stateless):
+    """See :func:`ensemble`."""
+
+    members: Mapping[str, Teacher]
+    temperature: float
+
+    def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
+        """The mixture at the tokens that all members cover, after they have been asked."""
+        return self.combine(trajectories, {})
+
+    def combine(self, trajectories: Sequence[Trajectory], said: Mapping[str, Sequence[Annotation]]) -> list[Annotation]:
+        """The mixture of what the members said, who are asked where ``said`` does not tell.
+
+        Raises:
+            TeacherError: A member's annotation has no hidden states.
+        """
+        asked = [said.get(name) or member.annotate(trajectories) for name, member in self.members.items()]
+        pairs = zip(trajectories, zip(*asked, strict=True), strict=True)
+        return [
+            mixed(self.name, trajectory, parts, self.heads, self.temperature, self._selected(trajectory))
+            for trajectory, parts in pairs
+        ]
+
+    def _selected(self, trajectory: Trajectory) -> list[Bools]:
+        return [tokens_of(self.where, trajectory, segment) for segment in trajectory.segments]
+
+
+def mixed(
+    name: str,
+    trajectory: Trajectory,
+    parts: Sequence[Annotation],
+    heads: Mapping[str, Head],
+    temperature: float,
+    selected: Sequence[Bools],
+) -> Annotation:
+    """The annotation of the mean of the members' distributions.
+
+    Args:
+        name: What signs it.
+        trajectory: What the members annotated.
+        parts: One annotation a member, with dense blocks.
+        heads: Those that the blocks name.
+        temperature: Divides every member's logits.
+        selected: The tokens that it may cover, one column a segment of the trajectory.
+
+    Raises:
+        TeacherError: A block is not dense.
+    """
+    nothing, turn_T = rowless(name, trajectory), _joined([segment.turn_T for segment in trajectory.segments])
+    entries = [_entries(trajectory, part, turn_T, _joined(selected).astype(np.bool_)) for part in parts]
+    place_N = np.flatnonzero(np.min(entries, axis=0) >= 0)
+    if not len(place_N):
+        return replace(nothing, statistics={ALEATORIC: nothing.entropy_N, EPISTEMIC: nothing.entropy_N})
+    starts = _starts(trajectory)
+    segment_N = np.searchsorted(starts, place_N, side="right") - 1
+    dense = tuple(_picked(part, entry_T[place_N]) for part, entry_T in zip(parts, entries, strict=True))
+    token_N = torch.from_numpy(_joined([segment.tokens_T for segment in trajectory.segments])[place_N])
+    taken, whole, each = _statistics(dense, token_N, heads, temperature)
+    return replace(
+        nothing,
+        segment_N=segment_N.astype(np.int32),
+        index_N=(place_N - starts[segment_N]).astype(np.int32),
+        block=Mixture(dense),
+        taken_logprob_N=_column(taken),
+        entropy_N=_column(whole),
+        skip_S=~np.isin(np.arange(len(trajectory.turns)), turn_T[place_N]),
+        statistics={ALEATORIC: _column(each), EPISTEMIC: _column((whole - each).clamp_min(0.0))},
+    )
+
+
+def _joined(columns: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+    """The columns of all segments of a trajectory, one behind the other."""
+    return np.concatenate([np.zeros(0, np.int64), *columns])
+
+
+def _starts(trajectory: Trajectory) -> NDArray[np.int64]:
+    """Where each segment begins in such a column."""
+    return np.cumsum([0, *(len(segment) for segment in trajectory.segments)])[:-1]
+
+
+def _entries(
+    trajectory: Trajectory, part: Annotation, turn_T: NDArray[np.int64], selected_T: Bools
+) -> NDArray[np.int64]:
+    """The entry of an annotation at each token of the joined segments; -1 where it says nothing, or may not.
+
+    What it says of turns that it skips, or of segments of its own, does not count.
+    """
+    entry_T = np.full(len(turn_T), -1, np.int64)
+    own = np.flatnonzero(part.segment_N < len(trajectory.segments))
+    entry_T[_starts(trajectory)[part.segment_N[own]] + part.index_N[own]] = own
+    taught_T = selected_T & np.isin(turn_T, np.flatnonzero(~part.skip_S))
+    return np.where(taught_T, entry_T, -1)
+
+
+def _picked(part: Annotation, entry_N: NDArray[np.int64]) -> Dense:
+    """Some entries of a part's block; the block itself where that is all of them in order."""
+    if not isinstance(part.block, Dense):
+        raise TeacherError(
+            f"teacher {part.teacher!r} gave a {type(part.block).__name__} block, and an ensemble reads hidden states; let its members "
+            "annotate with dense blocks"
+        )
+    hidden_N_H = part.block.hidden_N_H
+    whole = len(entry_N) == len(hidden_N_H) and bool((np.diff(entry_N) == 1).all())
+    return part.block if whole else Dense(hidden_N_H[torch.from_numpy(entry_N)], part.block.head)
+
+
+@torch.no_grad()
+def _statistics(
+    members: Sequence[Dense], token_N: Tensor, heads: Mapping[str, Head], temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the mixture the log-probability of the taken tokens and the entropy, and the members' mean entropy, [N] each."""
+    token_N = token_N.to(members[0].hidden_N_H.device)
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for rows in chunks(len(token_N), CHUNK_ROWS):
+        projected = [(heads[one.head], heads[one.head].projected(one.hidden_N_H[rows])) for one in members]
+        for tile in tiles(rows, projected[0][1]):
+            at = inner(tile, rows)
+            logqs = [log_softmax(head.shaped(projected_N_V[at]), temperature) for head, projected_N_V in projected]
+            mean_N_V, each_N = log_mean(logqs), torch.stack([entropy(logq_N_V) for logq_N_V in logqs]).mean(0)
+            found.append((taken_logprob(mean_N_V, token_N[tile]), entropy(mean_N_V), each_N))
+    taken_N, whole_N, each_N = (torch.cat(column) for column in zip(*found, strict=True))
+    return taken_N, whole_N, each_N
+
+
+def _column(values_N: Any) -> Floats:
+    column: Floats = values_N.float().cpu().numpy()
+    return column
