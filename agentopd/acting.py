@@ -33,7 +33,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Mixture:
+class Blended:
     """Each token is drawn from (1 - alpha) p + alpha q."""
 
     alpha: float
@@ -46,7 +46,7 @@ class Accepted:
     k: int
 
 
-Mixing: TypeAlias = Mixture | Accepted
+Mixing: TypeAlias = Blended | Accepted
 """How two models write one turn: p of the actor, q of the guide."""
 
 
@@ -190,7 +190,7 @@ class Tokens(Beside):
     @property
     def mixing(self) -> Mixing:
         """By the mixture of both."""
-        return Mixture(self.alpha)
+        return Blended(self.alpha)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, field_validator, model_validator
 
-from agentopd.acting import Mixture
+from agentopd.acting import Blended
 from agentopd.config.sections import Evaluation, RecordSettings, Seed, Stages, Train
 from agentopd.config.shares import apportion
 from agentopd.models import ModelConfig
@@ -211,7 +211,7 @@ class Config(Settings):
 
     def _mixed(self, where: Where) -> list[str]:
         """Sources that ``where`` may select in which the student's tokens are drawn from a mixture."""
-        return [n for n, one in self._read(where).items() if isinstance(one.acts(Clock(0, 1)).mixing, Mixture)]
+        return [n for n, one in self._read(where).items() if isinstance(one.acts(Clock(0, 1)).mixing, Blended)]
 
     def _shown_beside_student(self, where: Where) -> list[str]:
         """Those but the student who act in turns that ``where`` may select."""

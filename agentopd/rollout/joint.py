@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from agentopd.acting import Accepted, Mixing
@@ -35,7 +35,8 @@ def joint(actor: str, policy: Policy, guide: str, other: Policy, mixing: Mixing)
 class Joint:
     """A policy of two: the guide reads its own context of the same turn. Each keeps its own caches, and is released by itself.
 
-    Both distributions are processed as the actor's are: temperature, top-k, top-p.
+    Both distributions are processed as the actor's are: temperature, top-k, top-p. Where a vocabulary is padded further than the
+    other, ids that only one of the two has are left out of both.
     """
 
     def __init__(self, actor: TransformersPolicy, guide: TransformersPolicy, mixing: Mixing) -> None:
@@ -75,7 +76,8 @@ class Joint:
         rows, others = rows_P_B
         for logits_B_V in logits_P_B_V:
             require_finite(logits_B_V)
-        logits_B_V, guide_B_V = logits_P_B_V[0], _as_wide(logits_P_B_V[1], logits_P_B_V[0])
+        size = min(logits_B_V.shape[1] for logits_B_V in logits_P_B_V)
+        logits_B_V, guide_B_V = (each[:, :size].to(logits_P_B_V[0].device) for each in logits_P_B_V)
         uniform_2_B = torch.stack([uniforms_of(each, logits_B_V.device) for each in (rows, others)])
         token_B, logprob_B, guided_B = self._drawn(logits_B_V, guide_B_V, uniform_2_B)
         drawn = zip(rows, others, token_B.tolist(), logprob_B.tolist(), guided_B.tolist(), strict=True)
@@ -97,13 +99,6 @@ class Joint:
         kept_B = ranked_within(guide_B_V, own_B, self._mixing.k)
         logprob_B = torch.where(kept_B, _taken(logp_B_V, own_B), _taken(logq_B_V, other_B))
         return torch.where(kept_B, own_B, other_B), logprob_B, ~kept_B
-
-
-def _as_wide(guide_B_V: Tensor, logits_B_V: Tensor) -> Tensor:
-    """The guide's logits over the ids of the actor: a vocabulary may be padded, and ids that only padding has are no tokens."""
-    missing = logits_B_V.shape[1] - guide_B_V.shape[1]
-    wide_B_V = nn.functional.pad(guide_B_V, (0, missing), value=-torch.inf)
-    return wide_B_V.to(logits_B_V.device)
 
 
 def _taken(logprob_B_V: Tensor, token_B: Tensor) -> Tensor:

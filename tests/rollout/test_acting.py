@@ -170,6 +170,18 @@ def test_turns_are_drawn_by_probability() -> None:
     assert len({tuple(actors(trajectory)) for trajectory in played("turns")}) > 1
 
 
+def test_the_share_of_each_actor_is_measured() -> None:
+    shares = {
+        name: share for name, share in rollout_metrics(played("speculative")).items() if name.startswith("acted/")
+    }
+    wrote = np.concatenate([t.segments[0].actor_T for t in played("speculative")])
+    assert shares == {
+        "acted/student": (wrote == 0).sum() / (wrote >= 0).sum(),
+        "acted/teacher": (wrote == 1).sum() / (wrote >= 0).sum(),
+    }
+    assert not any(name.startswith("acted/") for name in rollout_metrics(played("tokens")))
+
+
 # Takeover.
 
 
@@ -288,7 +300,7 @@ def test_padded_vocabularies_of_unequal_size_go_together() -> None:
         policies = models() | {"teacher": TransformersPolicy(model(1, size), chat().ends_of_turn, SETTINGS)}
         for acting in (Tokens(alpha=0.5), Speculative(k=3)):
             [trajectory] = collect(given(acting), policies, chat(), SETTINGS)
-            assert trajectory.segments[0].tokens_T.max() < 600
+            assert trajectory.segments[0].tokens_T.max() < min(size, 600)
 
 
 def test_the_caches_of_both_are_kept_between_turns_and_released() -> None:

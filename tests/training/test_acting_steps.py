@@ -12,8 +12,8 @@ from agentopd.errors import ConfigError
 from agentopd.types import Trajectory
 
 
-def drawn(overrides: Sequence[str], folder: Path, step: int = 0, **train: int) -> list[Trajectory]:
-    river = cases.trainer(cases.tiny(*overrides, **{"steps": 8} | train), folder).river
+def drawn(overrides: Sequence[str], folder: Path, step: int = 0) -> list[Trajectory]:
+    river = cases.trainer(cases.tiny(*overrides, steps=8), folder).river
     return [record.trajectory for record in river.draw(step).records]
 
 
@@ -41,10 +41,11 @@ def test_a_step_trains_the_students_tokens_alone(sampler: str, others: set[str],
     trainer = cases.trainer(cases.tiny(f"objective.sampler={sampler}", "rollout.max_new_tokens=48", steps=1), tmp_path)
     counts = written([record.trajectory for record in trainer.river.draw(0).records])
     assert set(counts) == {"student"} | others
-    before = cases.weights(trainer.model)
+    student = trainer.student
+    before = cases.weights(student)
     trainer.train()
     assert trainer.step_metrics["objective/loss/rows"] == counts["student"]
-    assert not cases.same_weights(before, cases.weights(trainer.model))
+    assert not cases.same_weights(before, cases.weights(student))
 
 
 def test_depth_follows_its_schedule_and_never_passes_the_rollouts(tmp_path: Path) -> None:
