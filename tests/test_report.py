@@ -179,14 +179,17 @@ def _log(run: Path, steps: int, **metrics: float) -> None:
 
 
 def test_what_was_seen_by_turn_is_drawn_of_the_first_and_of_the_last_steps(run: Path) -> None:
-    by_turn = {f"depth__{name}__{turn}": 0.01 for turn in (1, "9+") for name in ("loss__divergence", "student_entropy", "teacher_entropy__one", "tokens", "errors")}  # fmt: skip
+    by_turn = {f"depth__{name}__{turn}": 0.01 for turn in (1, "9+") for name in ("loss__divergence", "student_entropy", "teacher_entropy__one", "epistemic__one", "disagreement__one", "loss__weight", "tokens", "errors")}  # fmt: skip
     _log(run, 30, rollout__parsed=0.01, rollout__cut=0.01, **by_turn)
     page = _page(run)
     drawn = [chart["aria-label"] for chart in page.named("svg")]
     assert "Cut off and parsed" in drawn
-    assert drawn[-4:] == [
+    assert drawn[-7:] == [
         "loss/divergence by turn",
         "Entropy by turn",
+        "Disagreement by turn",
+        "Epistemic by turn",
+        "loss/weight by turn",
         "Length of actions by turn",
         "Turns with a bad action",
     ]

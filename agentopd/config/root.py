@@ -10,7 +10,9 @@ from agentopd.acting import Blended
 from agentopd.config.sections import Evaluation, RecordSettings, Seed, Stages, Train
 from agentopd.config.shares import apportion
 from agentopd.models import ModelConfig
-from agentopd.objective.spec import Objective, Source
+from agentopd.objective.source import Source
+from agentopd.objective.spec import Objective
+from agentopd.objective.weights import reads_played
 from agentopd.rollout.policy import Rollout
 from agentopd.rollout.tasks import EnvConfig
 from agentopd.settings.choice import Choice, Clock, OneOf, Settings, at, numbers_of
@@ -202,6 +204,32 @@ class Config(Settings):
                     f"{key}: its reward log q - log p has no p for actions of {why}; set "
                     f"{self.objective.key(i)}.where.actor, such as [student], or {key}.logprobs: recomputed"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_exact(self) -> "Config":
+        rollout = self.rollout
+        whole = rollout.top_p == 1.0 and rollout.top_k == 0 and rollout.temperature > 0.0
+        for i, term in enumerate(self.objective.terms):
+            for weight in filter(reads_played, term.weight):
+                key = f"{self.objective.key(i)}.weight.kind={weight.kind}"
+                remedy = ", or its logprobs: recomputed" if "logprobs" in weight.settings else ""
+                if not whole:
+                    raise ValueError(
+                        f"{key}: it takes the student's p from the rollout, which has top_p={rollout.top_p}, top_k={rollout.top_k}, "
+                        f"temperature={rollout.temperature}: that is not the student's own distribution; set top_p=1, top_k=0 and a "
+                        f"temperature above 0{remedy}"
+                    )
+                if remedy and (mixed := self._mixed(term.where)):
+                    raise ValueError(
+                        f"{key}: it takes the student's p from the rollout, and tokens of the source {mixed[0]!r} are drawn from a "
+                        f"mixture; set its logprobs: recomputed"
+                    )
+                if remedy and (others := self._shown_beside_student(term.where)):
+                    raise ValueError(
+                        f"{key}: the log-probabilities kept of actions of {others[0]} are not the student's; set "
+                        f"{self.objective.key(i)}.where.actor, such as [student]{remedy}"
+                    )
         return self
 
     def _read(self, where: Where) -> dict[str, Source]:

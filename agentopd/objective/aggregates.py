@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from agentopd.objective.columns import Column, Reals
+from agentopd.objective.columns import Reals, codes
 from agentopd.objective.rows import Rows
 from agentopd.settings.choice import Registry
 
@@ -21,17 +21,17 @@ def token(rows: Rows) -> Reals:
 
 def turn(rows: Rows) -> Reals:
     """Token mean inside a turn, then over the turns of a trajectory, then over trajectories (after TurnOPD, arXiv 2607.05804)."""
-    turn_A = _codes(rows.turn_id_A)
+    turn_A = codes(rows.turn_id_A)
     first = np.unique(turn_A, return_index=True)[1]
-    turns_of_trajectory = np.bincount(_codes(rows.trajectory_A)[first])
+    turns_of_trajectory = np.bincount(codes(rows.trajectory_A)[first])
     per_turn = np.bincount(turn_A)[turn_A]
-    per_trajectory = turns_of_trajectory[_codes(rows.trajectory_A)]
+    per_trajectory = turns_of_trajectory[codes(rows.trajectory_A)]
     return 1.0 / (per_turn * per_trajectory * max(len(turns_of_trajectory), 1))
 
 
 def sequence(rows: Rows) -> Reals:
     """Token mean inside a trajectory, then over trajectories."""
-    trajectory_A = _codes(rows.trajectory_A)
+    trajectory_A = codes(rows.trajectory_A)
     tokens = np.bincount(trajectory_A)
     return 1.0 / (tokens[trajectory_A] * max(len(tokens), 1))
 
@@ -39,10 +39,6 @@ def sequence(rows: Rows) -> Reals:
 def blend(rows: Rows, *, share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5) -> Reals:
     """(1 - share) token + share turn; TurnOPD schedules ``share`` from 0 to 1."""
     return (1.0 - share) * token(rows) + share * turn(rows)
-
-
-def _codes(ids_A: Column) -> Column:
-    return np.unique(ids_A, return_inverse=True)[1].reshape(-1)
 
 
 AGGREGATES: Registry = {"token": token, "turn": turn, "sequence": sequence, "blend": blend}

@@ -5,7 +5,7 @@ Nothing here holds a trajectory, a segment or an annotation, so the columns of s
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,11 @@ from agentopd.types import Bools, Record
 Column: TypeAlias = NDArray[np.int64]
 Reals: TypeAlias = NDArray[np.float64]
 Names: TypeAlias = NDArray[np.str_]
+
+
+def codes(ids_A: NDArray[Any]) -> Column:
+    """The same groups, numbered from 0 in the order of their ids."""
+    return np.unique(ids_A, return_inverse=True)[1].reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,8 @@ class TeacherColumns:
     entropy_A: Reals
     """In nats; ``nan`` where unknown."""
     statistics: Mapping[str, Reals]
-    """Further statistics of uncertainty by name, [A] each."""
+    """Further statistics of uncertainty by name, [A] each: the teacher's own, and what its blocks tell: ``coverage``, the mass
+    of the tokens that they name, and ``best_surprisal``, -log q of the likeliest of them, where they are a top-k."""
     reward_A: Reals
     """The reward of each turn, on the last row of the turn; 0 elsewhere."""
     rewarded_A: Bools

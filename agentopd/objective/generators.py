@@ -47,7 +47,7 @@ def f(logp: Tensor, logq: Tensor, *, generator: Annotated[str, AfterValidator(_k
     ratio = logq - logp
     inner = ratio.clamp(-LIMIT, LIMIT).exp()
     measure = torch.where(ratio > LIMIT, logq - LIMIT, logp).exp()
-    value = measure * _elementwise(generator, function(inner), inner)
+    value = measure * _applied(generator, function, inner)
     value = value + high * logq.exp() * (ratio - LIMIT).clamp_min(0.0)
     return (value + low * logp.exp() * (ratio + LIMIT).clamp_max(0.0)).sum(-1)
 
@@ -56,30 +56,26 @@ def _find(generator: str) -> Function:
     return OneOf("generator", GENERATORS).find(generator)
 
 
-def _elementwise(name: str, value: object, ratio: Tensor) -> Tensor:
-    """What a generator returned, if it is one number a ratio."""
+def _applied(name: str, function: Function, ratio: Tensor) -> Tensor:
+    """f of each ratio.
+
+    Raises:
+        ValueError: The generator raised, or returned something else.
+    """
+    try:
+        value = function(ratio)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a generator may be the user's code
+        raise ValueError(
+            f"generator {name} raised {type(error).__name__}: {error}; it is a function of a tensor of ratios"
+        ) from error
     if not isinstance(value, Tensor) or value.shape != ratio.shape:
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise ValueError(
             f"generator {name} returned {got} for ratios of shape {tuple(ratio.shape)}; return f(u), elementwise"
         )
     return value
-
-
-def _on_numbers(name: str, function: Function) -> tuple[Tensor, Tensor, Tensor]:
-    """Ratios between the limits, 1 in their middle, f there and its slope."""
-    with torch.enable_grad():
-        ratio = torch.linspace(-LIMIT, LIMIT, 81, dtype=torch.float64).exp().requires_grad_()
-        try:
-            value = function(ratio)
-            (slope,) = torch.autograd.grad(_elementwise(name, value, ratio).sum(), ratio)
-        except ValueError:
-            raise
-        except Exception as error:  # a generator may be the user's code
-            raise ValueError(
-                f"generator {name} raised {type(error).__name__}: {error}; it is a differentiable function of a tensor"
-            ) from error
-    return ratio.detach(), value.detach(), slope
 
 
 @lru_cache(maxsize=64)
@@ -90,7 +86,13 @@ def _slopes(function: Function) -> tuple[float, float]:
         ValueError: The function is no generator.
     """
     name = getattr(function, "__name__", "f")
-    ratio, value, slope = _on_numbers(name, function)
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = torch.linspace(-LIMIT, LIMIT, 81, dtype=torch.float64).exp().requires_grad_()
+        given = _applied(name, function, leaf)
+        if not given.requires_grad:
+            raise ValueError(f"generator {name} lets no gradient through; use no detach and no comparison on the way")
+        (slope,) = torch.autograd.grad(given.sum(), leaf)
+    ratio, value = leaf.detach(), given.detach()
     if not value.isfinite().all() or not slope.isfinite().all():
         raise ValueError(
             f"generator {name} or its slope is not finite between e^-{LIMIT:g} and e^{LIMIT:g}; both must be"

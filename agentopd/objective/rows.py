@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentopd.objective.columns import Column, Episodes, LiveColumns, Names, Reals, TeacherColumns
-from agentopd.types import CORRECTED, Annotation, Bools, Record, Segment, Trajectory
+from agentopd.types import CORRECTED, Annotation, Bools, Record, Sampled, Segment, Span, Sparse, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,18 @@ def _teacher_columns(name: str, records: Sequence[Record], columns: Mapping[str,
 
 def _statistics(name: str, records: Sequence[Record]) -> set[str]:
     annotations = (annotation for record in records for annotation in record.annotations)
-    return {key for annotation in annotations if annotation.teacher == name for key in annotation.statistics}
+    return {key for annotation in annotations if annotation.teacher == name for key in _statistics_of(annotation)}
+
+
+def _statistics_of(annotation: Annotation) -> dict[str, NDArray[Any]]:
+    """The statistics that a teacher gives, [N] each, and those that its block tells; its own hold where the names are the same."""
+    block, told = annotation.block, dict[str, NDArray[Any]]()
+    if isinstance(block, Sparse):
+        told["coverage"] = -np.expm1(np.minimum(block.logtail_N.astype(np.float64), 0.0))
+        told["best_surprisal"] = -np.where(block.ids_N_K >= 0, block.logprob_N_K, -np.inf).max(1, initial=-np.inf)
+    elif not isinstance(block, Sampled | Span):
+        told["coverage"] = np.ones(len(annotation.segment_N))
+    return {**told, **annotation.statistics}
 
 
 def _nothing_said(size: int, statistics: set[str]) -> TeacherColumns:
@@ -221,7 +232,7 @@ def _spread(said: TeacherColumns, annotation: Annotation, a: int, row_N: Column,
     at = row_N[entry]
     said.annotation_A[at], said.entry_A[at] = a, entry
     said.taken_logprob_A[at], said.entropy_A[at] = annotation.taken_logprob_N[entry], annotation.entropy_N[entry]
-    for key, column in annotation.statistics.items():
+    for key, column in _statistics_of(annotation).items():
         said.statistics[key][at] = column[entry]
 
 

@@ -18,6 +18,9 @@ one pass before the optimiser step: ``LiveColumns.logprob_A``. The *current* one
 
 The first three come from :attr:`Prepared.signals`, the others from :attr:`LossOutput.signals`, ``nan`` on rows they do not concern.
 A term without a name is called ``loss``, or ``term<i>`` where there are several.
+
+Means by turn have, beside some of these, what is told of a teacher's doubts, of :data:`UNCERTAINTY`: ``disagreement/<t>``, how far the
+current log-probability of the token taken is from the teacher's, and ``epistemic/<t>`` and ``aleatoric/<t>`` of an ensemble, in nats.
 """
 
 from agentopd.objective.spec import Term
@@ -26,6 +29,8 @@ CURRENT_LOGPROB = "current_logprob"
 STUDENT_ENTROPY = "student_entropy"
 LOSSES = ("divergence", "nll", "surrogate")
 """What the loss of a term may be called."""
+WEIGHT = "weight"
+UNCERTAINTY = ("disagreement", "epistemic", "aleatoric")
 
 
 def loss_of(term: Term) -> str:

@@ -1,23 +1,23 @@
 """A method as settings: sources, terms, an aggregate and a coupling."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from agentopd.acting import ACTING, Acting
-from agentopd.errors import ConfigError
 from agentopd.objective.advantages import COUPLINGS, OUTCOME
 from agentopd.objective.aggregates import AGGREGATES
 from agentopd.objective.alpha_beta import require_sum
 from agentopd.objective.contract import callable_as
 from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS
+from agentopd.objective.source import Source
 from agentopd.objective.supports import SUPPORTS
 from agentopd.objective.targets import NO_DISTRIBUTION, TARGETS, distributions_of, is_pointwise
-from agentopd.objective.weights import WEIGHTS
-from agentopd.settings.choice import Choice, Clock, Number, OneOf, Settings, numbers_of
-from agentopd.types import CORRECTED, EXPERT, STUDENT
+from agentopd.objective.weights import WEIGHTS, reads_group, reads_live
+from agentopd.settings.choice import Choice, Number, OneOf, Settings, numbers_of
+from agentopd.types import CORRECTED, STUDENT
 from agentopd.where import Where
 
 NOT_NEGATIVE = (
@@ -118,9 +118,9 @@ class Term(Settings):
         settings = self.support.settings
         if settings.get("tail") and (settings.get("normalise_teacher") or settings.get("normalise_student")):
             raise ValueError("a tail bucket already makes both sides sum to one; set support.tail: false to normalise")
-        powers = self.divergence.settings
-        if self.divergence.kind == "alpha_beta" and not any(isinstance(one, Choice) for one in powers.values()):
-            require_sum(sum(powers.values()))
+        powers = self.divergence.settings.values()
+        if self.divergence.kind == "alpha_beta" and sum(isinstance(one, Choice) for one in powers) < 2:
+            require_sum(sum(min(numbers_of(one), default=math.inf) for one in powers))
         if not analytic and not sampled:
             raise ValueError(
                 f"support {self.support.kind!r} under a score function is a reward that does not depend on the action, so its "
@@ -197,90 +197,6 @@ class Term(Settings):
     def reward(self) -> str | None:
         """The reward that it is trained towards."""
         return self.target.settings["name"] if self.target.kind == "reward" else None
-
-
-class Source(Settings):
-    """Where trajectories come from."""
-
-    kind: Literal["fresh", "frozen"] = "fresh"
-    """``fresh``: new episodes at every step. ``frozen``: ``episodes`` episodes made once and drawn from again."""
-    actors: dict[str, Number] = {STUDENT: 1.0}
-    """Who acts, each with its share of the episodes."""
-    acting: Annotated[Choice, OneOf("acting", ACTING)] = Field("whole", validate_default=True)
-    """Who else acts within the student's episodes, and when."""
-    max_turns: Number | None = None
-    """Of one episode, whoever acts; ``rollout.max_turns`` where that is less. Rounded down, as the next two."""
-    max_new_tokens: Number | None = None
-    """Of one turn; ``rollout.max_new_tokens`` where that is less."""
-    max_episode_tokens: Number | None = None
-    """Action tokens of one episode; ``rollout.max_episode_tokens`` where that is less."""
-    per_task: int = Field(1, ge=1)
-    """Episodes of the same task, for baselines by group."""
-    share: float = Field(1.0, gt=0.0)
-    """Share of the batch's tasks, relative to the other sources."""
-    episodes: int = Field(512, ge=1)
-
-    @model_validator(mode="after")
-    def _somebody_acts(self) -> "Source":
-        numbers = {actor: numbers_of(share) for actor, share in self.actors.items()}
-        nobody = all(found and not any(found) for found in numbers.values())  # one's own schedule may give anything
-        if nobody or any(share < 0 for found in numbers.values() for share in found):
-            raise ValueError(
-                f"actors={self.actors}: shares must be at least 0, and one of them above, such as {{student: 1.0}}"
-            )
-        return self
-
-    @field_validator("max_turns", "max_new_tokens", "max_episode_tokens")
-    @classmethod
-    def _leaves_something(cls, cap: Any) -> Any:
-        if cap is not None and (least := min(numbers_of(cap), default=1.0)) < 1:
-            raise ValueError(f"a cap leaves at least 1, got {least:g}; set it to 1 or more, or to null for none")
-        return cap
-
-    @model_validator(mode="after")
-    def _others_fit_in(self) -> "Source":
-        kind = self.acting.kind
-        try:
-            acting = self.acts(Clock(0, 1))
-        except ConfigError as error:
-            raise ValueError(f"acting.kind={kind}: {error}") from error
-        if acting.others and set(self.actors) != {STUDENT}:
-            raise ValueError(
-                f"acting.kind={kind}: others act within the student's own episodes, and actors has {', '.join(self.actors)}; leave actors "
-                "out, or give whole episodes of others a source of their own"
-            )
-        if STUDENT in acting.others:
-            raise ValueError("acting.by=student: the student acts where nobody else does; name a teacher, or expert")
-        if acting.mixing is not None and EXPERT in acting.others:
-            raise ValueError(
-                f"acting.by=expert: {kind} needs another's distribution at every token, and the expert has none; name a teacher that is a model"
-            )
-        if self.max_new_tokens is not None and EXPERT in self.who:
-            raise ValueError(
-                "max_new_tokens: the expert's actions are played whole, and this cap would cut them; leave it out, or set max_episode_tokens"
-            )
-        return self
-
-    def acts(self, clock: Clock) -> Acting:
-        """Who else acts at ``clock``.
-
-        Raises:
-            ConfigError: A kind of one's own makes no :class:`Acting`.
-        """
-        made = self.acting.function(**self.acting.at(clock))
-        if not isinstance(made, Acting):
-            raise ConfigError(f"it makes {type(made).__name__}; derive it from agentopd.acting.Acting")
-        return made
-
-    @property
-    def who(self) -> list[str]:
-        """All who may act."""
-        return list(dict.fromkeys([*self.actors, *self.acts(Clock(0, 1)).others]))
-
-    @property
-    def needs_expert(self) -> bool:
-        """Whether the environments' expert acts, or is asked for what this source cannot do without."""
-        return EXPERT in self.who or self.acts(Clock(0, 1)).needs_expert
 
 
 class Axes(Settings):
@@ -365,10 +281,17 @@ class Objective(Settings):
     def _has_groups(self) -> "Objective":
         parts = (self.coupling, *(term.estimator for term in self.terms))
         grouped = [part.settings["baseline"] for part in parts if part.settings.get("baseline") in GROUPED]
-        if grouped and all(source.per_task == 1 for source in self.sources.values()):
+        alone = all(source.per_task == 1 for source in self.sources.values())
+        if grouped and alone:
             raise ValueError(
                 f"baseline {grouped[0]!r} compares episodes of one task, and every source has per_task: 1, so each "
                 "advantage would be zero; set sampler.per_task to 2 or more"
+            )
+        compared = [weight.kind for term in self.terms for weight in term.weight if reads_group(weight)]
+        if compared and alone:
+            raise ValueError(
+                f"weight {compared[0]!r} compares episodes of one task, and every source has per_task: 1, so it would tell them "
+                "nothing of each other; set sampler.per_task to 2 or more"
             )
         return self
 
@@ -383,14 +306,15 @@ class Objective(Settings):
         return "objective" if len(self.terms) == 1 else f"objective.terms.{i}"
 
     def teachers(self) -> set[str]:
-        """Names of the teachers that the terms and the coupling read."""
+        """Names of the teachers that the terms, their weights and the coupling read."""
         named = {name for term in self.terms for name in (*term.reads.values(), term.reward) if name is not None}
+        named |= {w.settings["of"] for t in self.terms for w in t.weight if w.kind in WEIGHTS and w.settings.get("of")}
         return (named | {self.coupling.settings.get("reward_name", OUTCOME)}) - {OUTCOME}
 
     @property
     def needs_live(self) -> bool:
         """Whether prepare needs the pass without gradient."""
-        weights = any(getattr(w.function, "needs_live", False) for t in self.terms for w in t.weight)
+        weights = any(reads_live(w) for t in self.terms for w in t.weight)
         return weights or any(t.estimator.settings.get("logprobs") == "recomputed" for t in self.terms)
 
 

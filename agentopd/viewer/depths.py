@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import agentopd.viewer.charts as charts
-from agentopd.objective.signals import LOSSES, STUDENT_ENTROPY, teacher_entropy
+from agentopd.objective.signals import LOSSES, STUDENT_ENTROPY, UNCERTAINTY, WEIGHT, teacher_entropy
 from agentopd.viewer.charts import STUDENT, TEACHER, Series
 from agentopd.viewer.page import figure
 
@@ -47,7 +47,7 @@ class Stretch:
 
 
 def depth_figures(metrics: Sequence[Row]) -> list[str]:
-    """Charts by turn of losses, entropies, lengths of actions and bad actions, as HTML; empty where none was logged."""
+    """Charts by turn of losses, weights, doubts, lengths of actions and bad actions, as HTML; empty where none was logged."""
     rows = [row for row in metrics if any(map(_NAME.fullmatch, row))]
     if not rows:
         return []
@@ -57,11 +57,12 @@ def depth_figures(metrics: Sequence[Row]) -> list[str]:
     logged = list(dict.fromkeys(place[1] for row in rows for name in row if (place := _NAME.fullmatch(name))))
     marks = {int(place[2]): place[2] + place[3] for row in rows for name in row if (place := _NAME.fullmatch(name))}
     losses = [name for name in logged if name.endswith(tuple(f"/{loss}" for loss in LOSSES))]
-    teachers = [name for name in logged if name.startswith(teacher_entropy(""))]
-    entropies = {STUDENT_ENTROPY: "student"} | {name: name.partition("/")[2] for name in teachers}
+    entropies = {STUDENT_ENTROPY: "student"} | _of_each(logged, teacher_entropy("").rstrip("/"))
     wanted: list[tuple[str, dict[str, str], str, bool]] = [
         *((f"{name} by turn", {name: ""}, f"mean {name}", False) for name in losses),
         ("Entropy by turn", entropies, "entropy in nats", False),
+        *((f"{what.capitalize()} by turn", _of_each(logged, what), f"{what} in nats", False) for what in UNCERTAINTY),
+        *((f"{name} by turn", {name: ""}, f"mean {name}", False) for name in logged if name.endswith(f"/{WEIGHT}")),
         ("Length of actions by turn", {"tokens": ""}, "tokens", False),
         ("Turns with a bad action", {"errors": ""}, "share of turns", True),
     ]
@@ -75,6 +76,11 @@ def depth_figures(metrics: Sequence[Row]) -> list[str]:
         for title, series, label, share in drawn
         if series
     ]
+
+
+def _of_each(logged: Sequence[str], what: str) -> dict[str, str]:
+    """The metrics ``<what>/<teacher>``, each with its teacher."""
+    return {name: name.partition("/")[2] for name in logged if name.startswith(f"{what}/")}
 
 
 def _series(parts: Sequence[Stretch], names: Mapping[str, str]) -> list[Series]:

@@ -56,6 +56,37 @@ def test_the_actions_of_a_teacher_were_sampled_from_its_own_distribution() -> No
     load_config("quickstart", [*mixed, "objective.where={}", RECOMPUTED])
 
 
+@pytest.mark.parametrize(
+    "weight",
+    [
+        "{kind: sod}",
+        "{kind: t_dur}",
+        "{kind: gate, statistic: surprisal, threshold: 1.0}",
+        "{kind: importance}",
+        "{kind: soft_or, first: teacher_entropy}",
+    ],
+)
+def test_a_weight_by_the_students_own_p_needs_it_whole(weight: str) -> None:
+    given = f"objective.weight={weight}"
+    load_config("quickstart", [given, "rollout.temperature=0.7"])
+    for sampling in ("rollout.temperature=0", "rollout.top_p=0.9", "rollout.top_k=5"):
+        with pytest.raises(
+            ConfigError, match=r"^objective\.weight\.kind=\w+: it takes the student's p from the rollout"
+        ):
+            load_config("quickstart", [given, sampling])
+    if "importance" not in weight:
+        recomputed = given.replace("}", ", logprobs: recomputed}")
+        load_config("quickstart", [recomputed, "rollout.top_p=0.9"])
+        with pytest.raises(ConfigError, match=r"the log-probabilities kept of actions of expert are not"):
+            load_config("quickstart", [given, FROZEN, "objective.where={}"])
+        load_config("quickstart", [recomputed, FROZEN, "objective.where={}"])
+
+
+def test_a_weight_that_reads_no_p_of_the_students_takes_any_sampling() -> None:
+    weights = "[teacher_entropy, tip, {kind: gate, statistic: teacher_entropy, threshold: 1.0}]"
+    load_config("quickstart", [f"objective.weight={weights}", "rollout.top_p=0.9"])
+
+
 def test_null_gives_back_what_follows_from_other_parts() -> None:
     own = "objective.estimator={kind: 'test_scores:mine'}"
     with pytest.raises(ConfigError, match="leave both out, or set them to null"):

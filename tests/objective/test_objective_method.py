@@ -66,6 +66,10 @@ def test_a_full_divergence_as_a_policy_gradient_reward_is_refused() -> None:
         ),
         ({**SCORED, "divergence": {"kind": "reverse_kl", "clip": 1.0}}, r"divergence\.clip bounds"),
         ({"divergence": {"kind": "alpha_beta", "alpha": -1.0}}, r"alpha \+ beta is -0\.5; make it at least 0"),
+        (
+            {"divergence": {"kind": "alpha_beta", "alpha": {"kind": "linear", "start": 1.0, "end": -1.0}}},
+            r"alpha \+ beta is -0\.5",
+        ),
         ({"divergence": {"kind": "power", "alpha": -1.1}}, "greater than or equal to -1"),
         ({"divergence": {"kind": "forward_kl", "clip": 0.0}}, "clip: Input should be greater than 0"),
         ({"divergence": {"kind": "f", "generator": "hellinger"}}, "no generator is called 'hellinger'"),

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from agentopd.objective import Rows
-from agentopd.training.loop.depths import depth_metrics
+from agentopd.objective import Objective, Rows, TeacherColumns, prepare
+from agentopd.settings.choice import Clock
+from agentopd.training.loop.depths import depth_metrics, weights_of
 from agentopd.types import CORRECTED, Key, Outcome, Record, Segment, Task, Trajectory, Turn
 
 
@@ -62,6 +63,50 @@ def test_episodes_of_a_frozen_source_say_nothing_of_what_is_played_now() -> None
     again = replace(_episode([2], bad=set()), origin=Key("old", 0, 0))
     found = _found(again, loss__divergence=[1.0, 3.0])
     assert found == {"depth/loss/divergence/1": 2.0}
+
+
+def test_doubts_of_teachers_and_weights_by_hand() -> None:
+    """Rows that were not trained on, and what a teacher does not tell, are in no mean."""
+    nan = float("nan")
+    rows = Rows.of([Record(_episode([2, 2], bad=set()))])
+    teacher = TeacherColumns(
+        annotation_A=np.zeros(4, np.int64),
+        entry_A=np.arange(4),
+        taken_logprob_A=np.array([-1.0, -2.0, -np.inf, -1.0]),
+        entropy_A=np.array([0.5, 1.5, 1.0, 9.0]),
+        statistics={"epistemic": np.array([0.1, 0.3, 0.2, 9.0]), "coverage": np.ones(4)},
+        reward_A=np.zeros(4),
+        rewarded_A=np.zeros(4, np.bool_),
+    )
+    silent = replace(teacher, taken_logprob_A=np.full(4, nan), entropy_A=np.full(4, nan), statistics={})
+    rows = replace(rows, teachers={"panel": teacher, "silent": silent})
+    found = depth_metrics(
+        [],
+        rows,
+        {
+            "current_logprob": np.array([-2.0, -2.5, -1.0, nan], np.float32),
+            "loss/weight": np.array([1.0, 0.0, 0.5, nan], np.float32),
+        },
+    )
+    assert {name: round(value, 6) for name, value in found.items()} == {
+        "depth/loss/weight/1": 0.5,
+        "depth/loss/weight/2": 0.5,
+        "depth/teacher_entropy/panel/1": 1.0,
+        "depth/teacher_entropy/panel/2": 1.0,
+        "depth/disagreement/panel/1": 0.75,
+        "depth/epistemic/panel/1": 0.2,
+        "depth/epistemic/panel/2": 0.2,
+    }
+
+
+def test_weights_are_those_of_the_rows_that_a_term_trains() -> None:
+    rows = Rows.of([Record(_episode([1, 2], bad=set()))])
+    taken = {"target": {"kind": "taken"}, "where": {"min_turn": 1}}
+    halved = {"name": "some", **taken, "weight": {"kind": "gate", "statistic": "depth", "threshold": 1.0}}
+    prepared = prepare(Objective.model_validate({"terms": [halved, taken]}), rows, Clock(0, 1))
+    (name,), (column,) = zip(*weights_of(prepared).items(), strict=True)
+    assert name == "some/weight"
+    np.testing.assert_array_equal(column, np.array([np.nan, 0.0, 0.0], np.float32))
 
 
 def test_corrected_actions_are_no_turns_that_were_played() -> None:

@@ -57,6 +57,25 @@ def test_new_weights_of_ones_own_kind_need_a_stage() -> None:
         check_teachers(config("elder", "stages.teacher=null", **NEW))
 
 
+@pytest.mark.parametrize(
+    "weight", [{"kind": "epistemic"}, {"kind": "gate", "statistic": "aleatoric", "threshold": 1.0, "of": "teacher"}]
+)
+def test_what_only_an_ensemble_tells_is_asked_of_one(weight: dict[str, Any]) -> None:
+    """Found before a stage is fitted; a kind of one's own may tell it."""
+    asking = f"objective.weight={json.dumps(weight)}"
+    with pytest.raises(
+        ConfigError,
+        match=rf"^objective\.weight\.kind={weight['kind']}: .* told by an ensemble, .*of kind 'local'; add teachers",
+    ):
+        check_teachers(cases.tiny(asking))
+    check_teachers(config("elder", asking, **NEW))
+    first, panel = (
+        "teachers.first={kind: local, model: x}",
+        "teachers.teacher={kind: ensemble, members: [first, second]}",
+    )
+    check_teachers(cases.tiny(asking, first, first.replace("first", "second"), panel))
+
+
 def test_a_model_of_ones_own_kind_is_looked_at_before_it_is_loaded() -> None:
     assert [reader.key for reader in check_models(config("elder", **NEW), cases.tokenizer())] == [
         "student",

@@ -87,7 +87,10 @@ def test_a_run_of_one_step_leaves_everything_behind(tmp_path: Path, capsys: pyte
     assert list(result.panels) == ["student_before", "teacher", "student_after"]
     assert "teacher is no better than the student already is, so it can hardly teach it" in capsys.readouterr().err
     assert {"rollout/truncated", "rollout/parsed", "depth/tokens/1", "depth/errors/1"} <= result.metrics.keys()
-    by_turn = {f"depth/{name}/1" for name in ("loss/divergence", "student_entropy", "teacher_entropy/teacher")}
+    by_turn = {
+        f"depth/{name}/1"
+        for name in ("loss/divergence", "student_entropy", "teacher_entropy/teacher", "disagreement/teacher")
+    }
     assert by_turn <= result.metrics.keys()
     assert {path.name for path in run.iterdir()} >= {
         "config.yaml",

@@ -20,7 +20,8 @@ from agentopd.chat import Chat
 from agentopd.config import Config
 from agentopd.errors import ConfigError
 from agentopd.objective.head import Head
-from agentopd.objective.spec import Objective, Source
+from agentopd.objective.source import Source
+from agentopd.objective.spec import Objective
 from agentopd.rollout import Rollout, TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
 from agentopd.settings.choice import Clock, at

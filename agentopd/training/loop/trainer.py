@@ -50,7 +50,7 @@ from agentopd.training.loop.checkpoints import (
     whole_river_of,
     without_tensors,
 )
-from agentopd.training.loop.depths import depth_metrics
+from agentopd.training.loop.depths import depth_metrics, weights_of
 from agentopd.training.loop.folder import RunFolder, write_atomically
 from agentopd.training.loop.learner import Learner, save_batch
 from agentopd.training.loop.recorder import Recorder
@@ -168,7 +168,8 @@ class AgentOPDTrainer(Trainer):
             outputs.append((batch.row_A, output.signals))
         signals = self.learner.gather(len(prepared.rows), outputs)
         seen = self.learner.metrics(prepared, signals, batches)
-        depths = depth_metrics([record.trajectory for record in drawn.records], prepared.rows, signals)
+        trajectories = [record.trajectory for record in drawn.records]
+        depths = depth_metrics(trajectories, prepared.rows, signals | weights_of(prepared))
         self.step_metrics = {**prefixed("rollout/", drawn.metrics), **seen, **depths, IDLE_STEPS: float(idle_steps)}
         self.river.learned({"loss": total, **self.step_metrics})
         self.recorder.keep(drawn, prepared, signals)

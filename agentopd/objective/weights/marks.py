@@ -1,0 +1,55 @@
+"""Marks on weights: what else of a batch they need."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agentopd.settings.choice import Choice, Function
+
+LIVE = frozenset({"student_entropy"})
+"""Named statistics that only the pass without gradient gives."""
+PLAYED = frozenset({"surprisal", "disagreement", "log_ratio", "sod", "t_dur", "importance"})
+"""Statistics and weights that read the student's log-probabilities; unless recomputed, those that it acted with."""
+
+
+def needs_live(weight: Function) -> Function:
+    """Marks a weight that reads the student's present statistics, which cost one pass without gradient."""
+    weight.needs_live = True  # type: ignore[attr-defined]
+    return weight
+
+
+def live_if_asked(weight: Function) -> Function:
+    """Marks a weight that reads them where a setting names one of :data:`LIVE`, or ``logprobs`` is ``recomputed``."""
+    weight.needs_live = _asked  # type: ignore[attr-defined]
+    return weight
+
+
+def needs_group(weight: Function) -> Function:
+    """Marks a weight that compares the episodes of one task, so that one episode a task would tell it nothing."""
+    weight.needs_group = True  # type: ignore[attr-defined]
+    return weight
+
+
+def reads_live(weight: Choice) -> bool:
+    """Whether a weight with its settings reads the student's present statistics."""
+    mark = getattr(weight.function, "needs_live", False)
+    return bool(mark(weight.settings) if callable(mark) else mark)
+
+
+def reads_group(weight: Choice) -> bool:
+    """Whether a weight compares the episodes of one task."""
+    return bool(getattr(weight.function, "needs_group", False))
+
+
+def reads_played(weight: Choice) -> bool:
+    """Whether a weight with its settings reads the log-probabilities that the student acted with."""
+    if weight.settings.get("logprobs", "behaviour") == "recomputed":
+        return False
+    return weight.settings.get("by") == "student" or not PLAYED.isdisjoint({weight.kind, *_names(weight.settings)})
+
+
+def _names(settings: Mapping[str, Any]) -> set[str]:
+    return {value for value in settings.values() if isinstance(value, str)}
+
+
+def _asked(settings: Mapping[str, Any]) -> bool:
+    return settings.get("logprobs") == "recomputed" or not LIVE.isdisjoint(_names(settings))

@@ -1,0 +1,158 @@
+"""Weights by one statistic of uncertainty: of the teacher, of its members, of the student, and between the two."""
+
+from typing import Literal
+
+import numpy as np
+
+from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.rows import Rows
+from agentopd.objective.weights.curves import Direction, curve
+from agentopd.objective.weights.grouping import Level
+from agentopd.objective.weights.marks import live_if_asked, needs_live
+from agentopd.objective.weights.named import Logprobs, NotNegative, Positive, ask
+
+
+def uniform(rows: Rows, teacher: TeacherColumns | None) -> Reals:
+    """Every row counts the same."""
+    return np.ones(len(rows))
+
+
+def teacher_entropy(
+    rows: Rows,
+    teacher: TeacherColumns | None,
+    *,
+    scale: Positive = 1.0,
+    direction: Direction = "down",
+    level: Level = "token",
+    of: str | None = None,
+) -> Reals:
+    """exp(-H(q) / scale): the less sure the teacher is, the less it teaches. ``scale`` is in nats.
+
+    With ``direction: up`` 1 - exp(-H(q) / scale). ``level`` takes the mean over a turn or trajectory first, and ``of`` asks another
+    teacher.
+    """
+    return curve(ask(rows, teacher, "teacher_entropy", level=level, of=of), scale, direction)
+
+
+def teacher_entropy_gate(
+    rows: Rows, teacher: TeacherColumns | None, *, threshold: NotNegative = 0.8, above: bool = True
+) -> Reals:
+    """1 where the teacher's entropy is above ``threshold`` nats (or at most that, with ``above: false``), else 0.
+
+    EOPD (arXiv 2603.07079) adds a forward KL where the entropy is above 0.8 nats.
+    """
+    entropy_A = ask(rows, teacher, "teacher_entropy")
+    return np.asarray(entropy_A > threshold if above else entropy_A <= threshold, np.float64)
+
+
+def teacher_confidence(
+    rows: Rows,
+    teacher: TeacherColumns | None,
+    *,
+    power: NotNegative = 1.0,
+    token: Literal["taken", "best"] = "taken",
+    level: Level = "token",
+    of: str | None = None,
+) -> Reals:
+    """q(y)^power: the teacher's probability of the token taken, or of its likeliest one.
+
+    For a turn or a trajectory the geometric mean of q, exp(mean of log q): a likelihood normalised by length. SAGE-OPD (arXiv
+    2606.19659) weighs by a teacher's confidence; its formula is not published.
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        power: 0 gives weights of one.
+        token: ``best`` is known where the teacher gives a top-k.
+        level: Over what the mean is taken.
+        of: Another teacher to ask than the term's.
+    """
+    name = "teacher_surprisal" if token == "taken" else "best_surprisal"
+    weight: Reals = np.exp(-power * ask(rows, teacher, name, level=level, of=of))
+    return weight
+
+
+def top_k_coverage(
+    rows: Rows,
+    teacher: TeacherColumns | None,
+    *,
+    power: NotNegative = 1.0,
+    level: Level = "token",
+    of: str | None = None,
+) -> Reals:
+    """c^power, where c is the teacher's mass on the tokens that its block names: 1 for whole distributions, less for a top-k.
+
+    What a top-k leaves out is no part of a divergence over it, so a row of little coverage says little.
+    """
+    weight: Reals = ask(rows, teacher, "coverage", level=level, of=of) ** power
+    return weight
+
+
+def epistemic(
+    rows: Rows,
+    teacher: TeacherColumns | None,
+    *,
+    scale: Positive = 0.1,
+    direction: Direction = "down",
+    level: Level = "token",
+    of: str | None = None,
+) -> Reals:
+    """exp(-I / scale), I = H(mean_e q_e) - mean_e H(q_e) >= 0: the less the members of an ensemble agree, the less they teach.
+
+    I is the information that a token would give of which member is right (BALD, arXiv 1112.5745): large where the members are sure of
+    different things, which is where a teacher does not know. It is at most log E nats for E members. Asks a teacher of kind
+    ``ensemble``. Settings as in :func:`~agentopd.objective.weights.curves.decay`.
+    """
+    return curve(ask(rows, teacher, "epistemic", level=level, of=of).clip(0.0), scale, direction)
+
+
+def aleatoric(
+    rows: Rows,
+    teacher: TeacherColumns | None,
+    *,
+    scale: Positive = 1.0,
+    direction: Direction = "down",
+    level: Level = "token",
+    of: str | None = None,
+) -> Reals:
+    """exp(-mean_e H(q_e) / scale): how open the next token is in the eyes of each member of an ensemble.
+
+    Together with :func:`epistemic` it makes up the entropy of the ensemble's mixture. High where many continuations are right, which
+    is no fault of the teacher. Asks a teacher of kind ``ensemble``.
+    """
+    return curve(ask(rows, teacher, "aleatoric", level=level, of=of), scale, direction)
+
+
+@needs_live
+def student_entropy(
+    rows: Rows,
+    teacher: TeacherColumns | None,
+    *,
+    scale: Positive = 1.0,
+    direction: Direction = "up",
+    level: Level = "token",
+) -> Reals:
+    """1 - exp(-H(p) / scale) of the student as it is now: the less sure it is, the more it learns; ``down`` gives exp(-H(p) / scale).
+
+    TIP (arXiv 2604.14084) finds student entropy a first proxy of what a token can teach.
+    """
+    return curve(ask(rows, teacher, "student_entropy", level=level), scale, direction)
+
+
+@live_if_asked
+def disagreement(
+    rows: Rows,
+    teacher: TeacherColumns | None,
+    *,
+    scale: Positive = 1.0,
+    direction: Direction = "down",
+    level: Level = "token",
+    logprobs: Logprobs = "behaviour",
+    of: str | None = None,
+) -> Reals:
+    """exp(-d / scale), d = abs(log p - log q) of the token taken; ``direction: up`` gives 1 - exp(-d / scale).
+
+    Published methods weigh it both ways: SOD (arXiv 2605.07725) trusts a teacher less where it disagrees, T-DUR (arXiv 2606.27814)
+    finds more to learn there.
+    """
+    return curve(ask(rows, teacher, "disagreement", level=level, of=of, logprobs=logprobs), scale, direction)

@@ -1,0 +1,372 @@
+"""Weights by hand: each against numbers computed on paper, its bad input, and what follows from its settings."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from objective_cases import START, Saying, Student, episode, method, prepared, record, teacher_heads
+from pydantic import ValidationError
+from weight_cases import Played, table, taught, weigh, with_teacher
+
+from agentopd.errors import ConfigError
+from agentopd.objective import Rows, prepare
+from agentopd.objective.weights import needs_live
+from agentopd.objective.weights.curves import either
+from agentopd.settings.choice import Clock
+
+LN2 = math.log(2)
+TWO = [Played([[(-1.0, -2.0, -1.5)], [(-1.0, -0.5, -3.0), (-2.0, -2.0, -2.0)]]), Played([[(-0.5, -1.0, -0.5)]])]
+"""Two episodes, of turns with 1 and 2 tokens, and with 1: behaviour, current and teacher's log-probabilities."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"kind": "disagreement", "scale": 2.0}, np.exp([-0.25, -1.0, 0.0, 0.0])),
+        ({"kind": "disagreement", "scale": 2.0, "direction": "up"}, 1 - np.exp([-0.25, -1.0, 0.0, 0.0])),
+        ({"kind": "disagreement", "logprobs": "recomputed"}, np.exp([-0.5, -2.5, 0.0, -0.5])),
+        ({"kind": "disagreement", "level": "turn"}, np.exp([-0.5, -1.0, -1.0, 0.0])),
+        ({"kind": "disagreement", "level": "trajectory"}, np.exp([-2.5 / 3] * 3 + [0.0])),
+        ({"kind": "teacher_confidence"}, np.exp([-1.5, -3.0, -2.0, -0.5])),
+        ({"kind": "teacher_confidence", "level": "turn", "power": 2.0}, np.exp([-3.0, -5.0, -5.0, -1.0])),
+        ({"kind": "gate", "statistic": "surprisal", "threshold": 1.0}, [0, 0, 1, 0]),
+        ({"kind": "gate", "statistic": "surprisal", "op": ">=", "threshold": 1.0}, [1, 1, 1, 0]),
+        ({"kind": "gate", "statistic": "surprisal", "op": "<", "threshold": 1.0}, [0, 0, 0, 1]),
+        ({"kind": "gate", "statistic": "surprisal", "op": "<=", "threshold": 1.0}, [1, 1, 0, 1]),
+        ({"kind": "gate", "statistic": "log_ratio", "threshold": 0.0, "logprobs": "recomputed"}, [1, 0, 0, 1]),
+        ({"kind": "gate", "statistic": "depth", "op": "<", "threshold": 1.0}, [1, 0, 0, 1]),
+        ({"kind": "gate", "statistic": "teacher_surprisal", "threshold": 1.7, "level": "turn"}, [0, 1, 1, 0]),
+        ({"kind": "decay", "statistic": "depth", "scale": 2.0}, np.exp([0, -0.5, -0.5, 0])),
+        ({"kind": "top_share", "statistic": "teacher_surprisal", "share": 0.5}, [0, 1, 1, 0]),
+        ({"kind": "top_share", "statistic": "teacher_surprisal", "share": 0.5, "direction": "down"}, [1, 0, 0, 1]),
+        ({"kind": "top_share", "statistic": "teacher_surprisal", "share": 0.01}, [0, 1, 0, 0]),
+        ({"kind": "top_share", "statistic": "depth", "share": 0.25}, [0, 1, 1, 0]),  # rows that tie are kept together
+        ({"kind": "shape", "gamma": 0.1}, [0.1 * p / (p + 0.1) ** 2 for p in np.exp([-2.0, -0.5, -2.0, -1.0])]),
+        ({"kind": "without_tokens", "ids": [1, 3]}, [1, 0, 1, 0]),
+        ({"kind": "importance"}, [math.exp(-1), math.exp(0.5), 1.0, math.exp(-0.5)]),
+        ({"kind": "importance", "cap": 1.5}, [math.exp(-1), 1.5, 1.0, math.exp(-0.5)]),
+        ({"kind": "importance", "level": "sequence"}, [math.exp(-0.5)] * 4),
+        ({"kind": "importance", "level": "geometric"}, [math.exp(-0.5 / 3)] * 3 + [math.exp(-0.5)]),
+        ({"kind": "importance", "rule": "masked", "high": 1.5}, [0, 0, 1.0, math.exp(-0.5)]),
+        ({"kind": "importance", "rule": "masked", "low": 0.0}, [math.exp(-1), math.exp(0.5), 1.0, math.exp(-0.5)]),
+    ],
+)  # fmt: skip
+def test_weights_of_tokens(settings: dict[str, Any], expected: Any) -> None:
+    rows = table(TWO)
+    np.testing.assert_allclose(weigh(**settings, rows=rows), expected, rtol=1e-12, atol=1e-15)
+    found = prepare(method(weight=settings), rows, START).terms[0].weight_A
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_shaping_has_the_gradient_of_p_over_p_plus_gamma() -> None:
+    logp = torch.tensor([-3.0, -1.0, -0.1, -9.0], dtype=torch.float64, requires_grad=True)
+    p = logp.exp()
+    (expected,) = torch.autograd.grad((p / (p + 0.1)).sum(), logp)
+    found = weigh("shape", table([Played([[(0.0, x, -1.0) for x in logp.tolist()]])]))
+    np.testing.assert_allclose(found, expected)
+
+
+def test_entropies_of_student_and_members() -> None:
+    statistics = {"epistemic": [0.0, 0.1], "aleatoric": [0.5, 1.0]}
+    one = replace(taught([-1.0, -1.0]), entropies=[(0.0, 0.5), (LN2, 1.1)], statistics=statistics)
+    rows = table([one])
+    np.testing.assert_allclose(weigh("student_entropy", rows), [0.0, 0.5], atol=1e-15)
+    np.testing.assert_allclose(weigh("student_entropy", rows, direction="down"), [1.0, 0.5])
+    np.testing.assert_allclose(weigh("teacher_entropy", rows, direction="up"), 1 - np.exp([-0.5, -1.1]))
+    np.testing.assert_allclose(weigh("teacher_entropy", rows, level="turn"), np.exp([-0.8] * 2))
+    np.testing.assert_allclose(weigh("epistemic", rows), np.exp([0.0, -1.0]))
+    np.testing.assert_allclose(weigh("epistemic", rows, scale=0.2, direction="up"), 1 - np.exp([0.0, -0.5]))
+    np.testing.assert_allclose(weigh("aleatoric", rows, scale=2.0), np.exp([-0.25, -0.5]))
+    np.testing.assert_allclose(weigh("gate", rows, statistic="epistemic", threshold=0.05), [0, 1])
+    # the two add up to the entropy of the mixture, which the weights multiply to
+    both = weigh("epistemic", rows, scale=1.0) * weigh("aleatoric", rows)
+    np.testing.assert_allclose(both, weigh("teacher_entropy", rows))
+
+
+def test_rounding_below_zero_is_no_epistemic_uncertainty() -> None:
+    rows = table([replace(taught([-1.0]), statistics={"epistemic": [-1e-9]})])
+    assert weigh("epistemic", rows).tolist() == [1.0]
+
+
+def test_soft_or_is_h_plus_d_minus_hd_of_normalised_statistics() -> None:
+    grid = np.linspace(0, 1, 7)
+    h, d = (axis.ravel() for axis in np.meshgrid(grid, grid))
+    np.testing.assert_allclose(either(h, d), h + d - h * d, atol=1e-15)
+    rows = table(TWO)  # surprisal 1, 1, 2, 0.5 and depth 0, 1, 1, 0
+    h, d = np.array([1 / 3, 1 / 3, 1, 0]), np.array([0, 1, 1, 0.0])
+    settings: dict[str, Any] = {"first": "surprisal", "second": "depth"}
+    np.testing.assert_allclose(weigh("soft_or", rows, **settings), h + d - h * d)
+    np.testing.assert_allclose(weigh("soft_or", rows, **settings, direction="down"), (1 - h) * (1 - d))
+    h, d = np.array([0, 0, 1, 0.5]), np.array([0, 1, 1, 0.5])  # the second episode has no range
+    np.testing.assert_allclose(weigh("soft_or", rows, **settings, within="trajectory"), h + d - h * d)
+
+
+def test_tip_keeps_the_unsure_and_the_wrongly_sure() -> None:
+    unsure, wrong, fine = (1.0, 0.5), (0.0, 0.5), (0.0, 0.5)
+    tokens = [(-1.0, -1.0, -1.0), (-1.0, -0.1, -5.0), (-1.0, -0.1, -0.1), (-1.0, -0.1, -0.2)]
+    rows = table([Played([tokens], entropies=[unsure, wrong, fine, fine])])
+    assert weigh("tip", rows, share=0.5).tolist() == [1, 1, 0, 0]
+    assert weigh("tip", rows, share=0.75).tolist() == [1, 1, 0, 1]
+    assert weigh("tip", rows, share=1.0).tolist() == [1] * 4
+    ready = prepare(method(weight={"kind": "tip"}, rescale=True), rows, START).terms[0]
+    assert ready.coef_A.tolist() == [0.5, 0.5, 0, 0]  # the mean over the rows kept
+    assert weigh("tip", table([taught([-1.0])])).tolist() == [1.0]
+
+
+def test_sod_by_hand_and_the_product_of_neighbours_that_it_is() -> None:
+    rows = table([taught([-1.5, -1.5], [-3.0], [-1.1], [-2.0])])  # d = 0.5, 2, 0.1, 1
+    expected = [1.0, 1.0, 0.25, 1.2, 0.5]
+    np.testing.assert_allclose(weigh("sod", rows), expected, rtol=1e-5)
+    np.testing.assert_allclose(weigh("sod", rows, direction="up"), [1.0, 1.0, 1.2, 0.2, 1.2], rtol=1e-4)
+    np.testing.assert_allclose(weigh("sod", rows, delta=10.0)[3], 5.0, rtol=1e-4)
+    epsilon, d = 0.3, [0.5, 2.0, 0.1, 1.0]
+    steps = [(before + epsilon) / (after + epsilon) for before, after in pairwise(d)]
+    telescoped = [min(math.prod(steps[:k]), 1.2) for k in range(4)]
+    found = weigh("sod", rows, epsilon=epsilon)[[0, 2, 3, 4]]
+    np.testing.assert_allclose(found, telescoped, rtol=1e-12)
+
+
+def test_turns_are_told_by_their_number_and_corrections_are_apart() -> None:
+    one = taught([-1.5], [-2.0], corrected=[(-1.0, -1.0, -4.0)])
+    np.testing.assert_allclose(weigh("sod", table([one])), [1.0, 0.5, 1.0], rtol=1e-5)
+
+
+def test_t_dur_by_hand() -> None:
+    one = Played([[(-1.0, 0, -1.0)], [(-2.0, 0, -3.0), (-2.0, 0, -1.0)], [(-3.0, 0, -1.0)]])  # d 0, 1, 2; h 1, 2, 3
+    other = taught([-2.0], [-2.0])  # no range, so each is 0.5
+    expected = [0.0, 0.75, 0.75, 1.0, 0.75, 0.75]
+    np.testing.assert_allclose(weigh("t_dur", table([one, other])), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        weigh("t_dur", table([one, other]), direction="down"), 1 - np.array(expected), atol=1e-12
+    )
+
+
+def test_reliability_is_of_the_history_alone() -> None:
+    logs = [[math.log(0.9)], [math.log(0.1), math.log(0.4)], [math.log(0.5)]]
+    rows = table([taught(*logs), taught([-5.0])])
+    history = (0.9 * 0.1 * 0.4) ** (1 / 3)
+    assert 0.3 < history < 0.35
+    assert weigh("reliability", rows).tolist() == [1, 1, 1, 0, 1]  # what a turn itself holds does not count against it
+    assert weigh("reliability", rows, above=False).tolist() == [0, 0, 0, 1, 0]
+    assert weigh("reliability", rows, threshold=0.3).tolist() == [1] * 5
+    found = weigh("gate", rows, statistic="reliability", op=">=", threshold=history - 1e-12)
+    assert found.tolist() == [1] * 5
+    corrected = table([taught([-5.0], [-0.1], corrected=[(0.0, -1.0, -0.1)] * 9)])
+    assert weigh("reliability", corrected).tolist() == [1, 0] + [1] * 9  # corrections were not done
+
+
+def test_pass_rate_by_hand() -> None:
+    won, lost = taught([-1.0], success=True), taught([-1.0, -1.0])
+    other = taught([-1.0], task="b", success=True)
+    rows = table([won, lost, lost, replace(lost, failed=True), other])
+    np.testing.assert_allclose(weigh("pass_rate", rows), [2 / 9] * 7 + [0.0])
+    np.testing.assert_allclose(weigh("pass_rate", rows, a=2.0, b=0.0), [1 / 9] * 7 + [1.0])
+    some = rows.select(rows.trajectory_A == 1)  # a term that trains failures only
+    np.testing.assert_allclose(weigh("pass_rate", some), [2 / 9] * 2)
+
+
+def test_reward_softmax_by_hand() -> None:
+    rows = table([taught([-1.0] * 3), taught([-1.0], reward=math.log(3)), taught([-1.0], task="b", reward=7.0)])
+    np.testing.assert_allclose(weigh("reward_softmax", rows), [0.5] * 3 + [1.5, 1.0])
+    np.testing.assert_allclose(weigh("reward_softmax", rows, beta=1e9), [1.0] * 5)
+    sharp = weigh("reward_softmax", rows, beta=1e-9)
+    np.testing.assert_allclose(sharp, [0.0] * 3 + [2.0, 1.0])
+    trained = rows.select(rows.trajectory_A > 0)  # siblings are those that the term trains
+    np.testing.assert_allclose(weigh("reward_softmax", trained), [1.0, 1.0])
+
+
+def test_scope_signs_of_the_paper_and_of_its_code() -> None:
+    ln3 = math.log(3)
+    rows = table([taught([-1.0, -1.0 - 2 * ln3]), taught([-1.0])])  # mean log q: -1 - ln 3 and -1
+    rows = replace(rows, logprob_A=rows.teachers["teacher"].taken_logprob_A)
+    sure, unsure = [0.5, 0.5, 1.5], [1.5, 1.5, 0.5]
+    np.testing.assert_allclose(weigh("scope", rows), sure)
+    np.testing.assert_allclose(weigh("scope", rows, favour="unsure"), unsure)
+    np.testing.assert_allclose(weigh("scope", rows, by="student"), unsure)
+    np.testing.assert_allclose(weigh("scope", rows, by="student", favour="sure"), sure)
+    np.testing.assert_allclose(weigh("scope", rows, tau=0.5), [0.2, 0.2, 1.8])
+    np.testing.assert_allclose(weigh("scope", rows, by="student", logprobs="recomputed"), [1.0] * 3)
+
+
+def test_coverage_and_the_best_token_of_a_top_k() -> None:
+    heads = teacher_heads("teacher")
+    records = [record(episode([2]), Saying(kind="sparse"), heads=heads), record(episode([1], index=1), Saying())]
+    rows = Rows.of(records)
+    block: Any = records[0].annotations[0].block
+    mass = np.exp(block.logprob_N_K).sum(1)
+    assert (mass < 0.999).all()
+    np.testing.assert_allclose(weigh("top_k_coverage", rows, power=2.0), [*mass**2, 1.0], rtol=1e-6)
+    sparse = rows.select(rows.trajectory_A == 0)
+    best = weigh("teacher_confidence", sparse, token="best")
+    np.testing.assert_allclose(best, np.exp(block.logprob_N_K.max(1)), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"'best_surprisal' needs .* unknown on 1 of 3"):
+        weigh("teacher_confidence", rows, token="best")
+    sampled = Rows.of([record(episode([1]), Saying(kind="sampled"))])
+    with pytest.raises(
+        ValueError, match="'coverage' is no statistic that this teacher gives; there are: teacher_entropy"
+    ):
+        weigh("top_k_coverage", sampled)
+
+
+def test_another_teacher_is_asked_by_name() -> None:
+    rows = Rows.of([record(episode([2]), Saying("teacher"), Saying("judge"), heads=teacher_heads("teacher", "judge"))])
+    objective = method(weight={"kind": "teacher_entropy", "of": "judge"})
+    found = prepare(objective, rows, START).terms[0].weight_A
+    np.testing.assert_allclose(found, np.exp(-rows.teachers["judge"].entropy_A))
+    assert objective.teachers() == {"teacher", "judge"}
+    taken = method(target={"kind": "taken"}, weight={"kind": "teacher_confidence", "of": "judge"})
+    assert taken.teachers() == {"judge"}
+    assert prepare(taken, rows, START).terms[0].coef_A.all()
+    with pytest.raises(
+        ConfigError, match=r"of=mentor: this teacher annotated nothing in this batch \(judge, teacher did\)"
+    ):
+        prepare(method(weight={"kind": "teacher_entropy", "of": "mentor"}), rows, START)
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [
+        ("student_entropy", True),
+        ("tip", True),
+        ("shape", True),
+        ("importance", True),
+        ("disagreement", False),
+        ({"kind": "disagreement", "logprobs": "recomputed"}, True),
+        ({"kind": "gate", "statistic": "student_entropy", "threshold": 1.0}, True),
+        ({"kind": "gate", "statistic": "teacher_entropy", "threshold": 1.0}, False),
+        ("soft_or", True),
+        ({"kind": "soft_or", "first": "surprisal"}, False),
+        ("sod", False),
+        ("t_dur", False),
+        (["sod", {"kind": "t_dur", "logprobs": "recomputed"}], True),
+        ("objective_cases:number_of_turn", False),
+    ],
+)
+def test_the_live_pass_is_made_where_a_weight_reads_it(weight: Any, expected: bool) -> None:
+    assert method(weight=weight).needs_live is expected
+
+
+def test_a_users_own_mark_still_holds() -> None:
+    @needs_live
+    def own(rows: Rows, teacher: Any) -> Any:
+        return np.ones(len(rows))
+
+    assert getattr(own, "needs_live") is True  # noqa: B009
+
+
+ONE = [
+    "uniform",
+    {"kind": "teacher_confidence", "power": 0.0},
+    "top_k_coverage",
+    {"kind": "gate", "statistic": "teacher_entropy", "op": ">=", "threshold": 0.0},
+    {"kind": "decay", "statistic": "disagreement", "scale": 1e300},
+    {"kind": "top_share", "statistic": "teacher_surprisal", "share": 1.0},
+    {"kind": "without_tokens", "ids": []},
+    {"kind": "sod", "epsilon": 1e300},
+    {"kind": "reliability", "threshold": 0.0},
+    {"kind": "pass_rate", "a": 0.0, "b": 0.0},
+    {"kind": "scope", "tau": 1e300},
+    "reward_softmax",
+]
+
+
+@pytest.mark.parametrize("weight", ONE)
+def test_invariant_4_weights_of_one_reproduce_the_unweighted_loss_exactly(weight: Any) -> None:
+    heads, student = teacher_heads("teacher"), Student.new()
+    records = [record(episode(turns, index=i), Saying(), heads=heads) for i, turns in enumerate([[1, 3], [2]])]
+    sampler = {"per_task": 2}
+    bare = prepared(method(sampler=sampler), records)
+    for rescale in (False, True):
+        one = prepared(method(sampler=sampler, weight=weight, rescale=rescale), records)
+        np.testing.assert_array_equal(one.terms[0].coef_A, bare.terms[0].coef_A)
+        assert student.loss(one, heads).loss.item() == student.loss(bare, heads).loss.item()
+
+
+def test_every_number_may_be_a_schedule() -> None:
+    rows, schedule = table(TWO), {"kind": "linear", "start": 0.5, "end": 3.0}
+    for settings in (
+        {"kind": "gate", "statistic": "surprisal", "threshold": schedule},
+        {"kind": "importance", "cap": schedule},
+        {"kind": "sod", "delta": schedule},
+        {"kind": "decay", "statistic": "surprisal", "scale": schedule},
+    ):
+        (name,) = (name for name, value in settings.items() if value is schedule)
+        for clock, value in ((Clock(0, 10), 0.5), (Clock(9, 10), 3.0)):
+            found = prepare(method(weight=settings), rows, clock).terms[0].weight_A
+            fixed = prepare(method(weight={**settings, name: value}), rows, START).terms[0].weight_A
+            np.testing.assert_array_equal(found, fixed)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ({"kind": "student_entropy", "scale": 0.0}, "scale"),
+        ({"kind": "scope", "tau": -1.0}, "tau"),
+        ({"kind": "reward_softmax", "beta": 0.0}, "beta"),
+        ({"kind": "pass_rate", "a": -1.0}, "'pass_rate': a"),
+        ({"kind": "tip", "share": 0.0}, "share"),
+        ({"kind": "tip", "share": 1.5}, "share"),
+        ({"kind": "gate", "threshold": 1.0}, "statistic"),
+        ({"kind": "gate", "statistic": "depth"}, "threshold"),
+        ({"kind": "gate", "statistic": "depth", "op": "==", "threshold": 1.0}, "op"),
+        ({"kind": "importance", "cap": 0.0}, "cap"),
+        ({"kind": "shape", "gamma": {"kind": "linear", "start": 0.1, "end": 0.0}}, "gamma"),
+        ({"kind": "reliability", "threshold": 1.5}, "threshold"),
+        ({"kind": "disagreement", "direction": "both"}, "direction"),
+        ({"kind": "without_tokens"}, "ids"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_when_read(weight: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        method(weight=weight, sampler={"per_task": 2})
+
+
+@pytest.mark.parametrize("weight", ["pass_rate", "reward_softmax", "scope"])
+def test_a_weight_among_siblings_needs_some(weight: str) -> None:
+    with pytest.raises(
+        ValidationError, match=rf"weight '{weight}' compares episodes of one task, .*per_task to 2 or more"
+    ):
+        method(weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"kind": "epistemic"},
+            r"'epistemic' is no statistic that this teacher gives; an ensemble gives it: .*members",
+        ),
+        ({"kind": "gate", "statistic": "aleatoric", "threshold": 1.0}, r"an ensemble gives it"),
+        (
+            {"kind": "gate", "statistic": "entropie", "threshold": 1.0},
+            r"'entropie' is no statistic .*there are: .*depth",
+        ),
+        ({"kind": "decay", "statistic": "log_ratio"}, r"for those of at least 0; use gate"),
+        ({"kind": "importance", "rule": "masked", "low": 6.0}, r"low=6.0 is above high=5.0"),
+    ],
+)
+def test_what_cannot_be_worked_on_is_told(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"objective\.weight\.kind={settings['kind']}: .*{message}"):
+        prepare(method(weight=settings), table(TWO), START)
+
+
+def test_a_statistic_that_is_unknown_on_some_rows_is_told() -> None:
+    rows = table(TWO)
+    holes = with_teacher(rows, statistics={"epistemic": np.array([0.1, np.nan, np.nan, 0.2])})
+    with pytest.raises(ConfigError, match="'epistemic' needs epistemic on every row; it is unknown on 2 of 4"):
+        prepare(method(weight="epistemic"), holes, START)
+    with pytest.raises(ConfigError, match=r"rows\.live was not computed"):
+        prepare(method(weight="student_entropy"), replace(rows, recomputed=None), START)
+
+
+def test_a_token_that_the_teacher_excludes_breaks_no_weight() -> None:
+    rows = table([taught([-np.inf, -1.0], [-1.0], [-np.inf]), taught([-np.inf])])
+    for kind in ("disagreement", "teacher_confidence", "sod", "t_dur", "reliability", "tip", "scope"):
+        weight = weigh(kind, rows)
+        assert np.isfinite(weight).all()
+        assert (weight >= 0).all()
+    assert weigh("teacher_confidence", rows)[0] == 0.0
