@@ -181,7 +181,7 @@ class Segment(ArrayEquality):
         return len(self.tokens_T)
 
 
-Stop: TypeAlias = Literal["terminated", "truncated", "turn_limit", "overflow", "failed"]
+Stop: TypeAlias = Literal["terminated", "truncated", "turn_limit", "token_limit", "overflow", "failed"]
 """Why an episode ended."""
 
 

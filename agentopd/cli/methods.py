@@ -7,6 +7,7 @@ examples:
 """
 
 import argparse
+import inspect
 from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
@@ -88,10 +89,10 @@ def _short(value: Any) -> str:
     if isinstance(value, tuple):
         return " x ".join(map(_short, value))
     if isinstance(value, Choice):
-        defaults = value.function.__kwdefaults__ or {}
-        own = {name: one for name, one in value.settings.items() if one != defaults.get(name)}
+        parameters = inspect.signature(value.function).parameters  # of a class too
+        own = {name: one for name, one in value.settings.items() if one != parameters[name].default}
         return " ".join([value.kind, *(f"{name}={_short(one)}" for name, one in own.items())])
     if isinstance(value, BaseModel):
-        given = {name: one for name, one in dict(value).items() if one != type(value).model_fields[name].default}
+        given = {name: one for name, one in dict(value).items() if one != _default(type(value), name)}
         return " ".join(f"{name}={_short(one)}" for name, one in given.items()) or "fresh episodes of the student"
     return str(value)

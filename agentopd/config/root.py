@@ -6,11 +6,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, field_validator, model_validator
 
+from agentopd.acting import Blended
 from agentopd.config.sections import Evaluation, RecordSettings, Seed, Stages, Train
 from agentopd.config.shares import apportion
 from agentopd.models import ModelConfig
 from agentopd.objective.estimators import CORRECTIONS
 from agentopd.objective.signals import LOSSES, loss_of
+from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
 from agentopd.objective.weights import reads_played
 from agentopd.rollout.policy import Rollout
@@ -86,8 +88,31 @@ class Config(Settings):
     def _actors_exist(self) -> "Config":
         known = list(dict.fromkeys([STUDENT, EXPERT, *self.teachers]))
         for name, source in self.objective.sources.items():
-            for actor in source.actors:
-                _require_known(f"objective.sources.{name}.actors: nobody is called", actor, known)
+            for actor in source.who:
+                key = "actors" if actor in source.actors else "acting.by"
+                _require_known(f"objective.sources.{name}.{key}: nobody is called", actor, known)
+        return self
+
+    @model_validator(mode="after")
+    def _student_acts_after_a_prefix(self) -> "Config":
+        for name, source in self.objective.sources.items():
+            if source.acting.kind != "prefix":
+                continue
+            turns, from_end = source.acting.settings["turns"], source.acting.settings["counted_from"] == "end"
+            numbers = numbers_of(turns)
+            limit = min(
+                [self.rollout.max_turns, *(numbers_of(source.max_turns) if source.max_turns is not None else [])]
+            )
+            said = f"objective.sources.{name}.acting.turns"
+            if numbers and from_end and max(numbers) < 1:
+                raise ValueError(
+                    f"{said}={max(numbers):g}: all but so many turns of the expert's episode leave the student none; set it to 1 or more"
+                )
+            if numbers and not from_end and min(numbers) >= limit:
+                raise ValueError(
+                    f"{said}={min(numbers):g}: an episode has at most {limit:g} turns, so the student would never act; lower it, or raise "
+                    "max_turns of the rollout and the source"
+                )
         return self
 
     @model_validator(mode="after")
@@ -162,7 +187,8 @@ class Config(Settings):
         for i, term in enumerate(self.objective.terms):
             settings, reads = term.estimator.settings, term.scored and term.distributional
             corrects = settings.get("importance") in CORRECTIONS
-            if not corrects and (not reads or settings.get("logprobs", "behaviour") == "recomputed"):
+            played = reads and settings.get("logprobs", "behaviour") == "behaviour"
+            if not corrects and not played:
                 continue
             key = f"{self.objective.key(i)}.estimator"
             if not whole or rollout.temperature == 0.0:
@@ -170,6 +196,11 @@ class Config(Settings):
                     f"{key}: its reward log q - log p takes p from the rollout, which has top_p={rollout.top_p}, "
                     f"top_k={rollout.top_k}, temperature={rollout.temperature}: that is not the student's own distribution; set "
                     f"top_p=1, top_k=0 and a temperature above 0, or {key}.logprobs: recomputed"
+                )
+            if played and (mixed := self._mixed(term.where)):
+                raise ValueError(
+                    f"{key}: its reward log q - log p takes p from the rollout, and tokens of the source {mixed[0]!r} are drawn from a "
+                    f"mixture; set {key}.logprobs: recomputed"
                 )
             if others := self._shown_beside_student(term.where):
                 why = "the expert, which nobody sampled" if EXPERT in others else f"{others[0]}, whose own p is kept"
@@ -210,6 +241,11 @@ class Config(Settings):
                         f"temperature={rollout.temperature}: that is not the student's own distribution; set top_p=1, top_k=0 and a "
                         f"temperature above 0{remedy}"
                     )
+                if remedy and (mixed := self._mixed(term.where)):
+                    raise ValueError(
+                        f"{key}: it takes the student's p from the rollout, and tokens of the source {mixed[0]!r} are drawn from a "
+                        f"mixture; set its logprobs: recomputed"
+                    )
                 if remedy and (others := self._shown_beside_student(term.where)):
                     raise ValueError(
                         f"{key}: the log-probabilities kept of actions of {others[0]} are not the student's; set "
@@ -217,10 +253,18 @@ class Config(Settings):
                     )
         return self
 
+    def _read(self, where: Where) -> dict[str, Source]:
+        """The sources of which ``where`` may select turns."""
+        sources = self.objective.sources.items()
+        return {name: source for name, source in sources if not where.source or name in where.source}
+
+    def _mixed(self, where: Where) -> list[str]:
+        """Sources that ``where`` may select in which the student's tokens are drawn from a mixture."""
+        return [n for n, one in self._read(where).items() if isinstance(one.acts(Clock(0, 1)).mixing, Blended)]
+
     def _shown_beside_student(self, where: Where) -> list[str]:
         """Those but the student who act in turns that ``where`` may select."""
-        sources = self.objective.sources.items()
-        acting = {a for name, one in sources if not where.source or name in where.source for a in one.actors}
+        acting = {actor for source in self._read(where).values() for actor in source.who}
         return sorted(a for a in acting - {STUDENT} if not where.actor or a in where.actor)
 
     @property

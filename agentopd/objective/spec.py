@@ -13,6 +13,7 @@ from agentopd.objective.contract import callable_as
 from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS, GROUPED, OPTIMISES, REFUSED, VALUE, is_by_token, require_baseline
 from agentopd.objective.rewards import REWARDS
+from agentopd.objective.source import Source
 from agentopd.objective.supports import SUPPORTS
 from agentopd.objective.targets import NO_DISTRIBUTION, TARGETS, distributions_of, is_pointwise
 from agentopd.objective.weights import WEIGHTS, reads_group, reads_live
@@ -225,30 +226,6 @@ class Term(Settings):
     def reward(self) -> str | None:
         """The reward that it is trained towards."""
         return self.target.settings["name"] if self.target.kind == "reward" else None
-
-
-class Source(Settings):
-    """Where trajectories come from."""
-
-    kind: Literal["fresh", "frozen"] = "fresh"
-    """``fresh``: new episodes at every step. ``frozen``: ``episodes`` episodes made once and drawn from again."""
-    actors: dict[str, Number] = {STUDENT: 1.0}
-    """Who acts, each with its share of the episodes."""
-    per_task: int = Field(1, ge=1)
-    """Episodes of the same task, for baselines by group."""
-    share: float = Field(1.0, gt=0.0)
-    """Share of the batch's tasks, relative to the other sources."""
-    episodes: int = Field(512, ge=1)
-
-    @model_validator(mode="after")
-    def _somebody_acts(self) -> "Source":
-        numbers = {actor: numbers_of(share) for actor, share in self.actors.items()}
-        nobody = all(found and not any(found) for found in numbers.values())  # one's own schedule may give anything
-        if nobody or any(share < 0 for found in numbers.values() for share in found):
-            raise ValueError(
-                f"actors={self.actors}: shares must be at least 0, and one of them above, such as {{student: 1.0}}"
-            )
-        return self
 
 
 class Axes(Settings):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from agentopd.acting import WHOLE, Acting
 from agentopd.errors import ConfigError
 from agentopd.rollout.policy import Assignment
 from agentopd.rollout.tasks import TaskStream
@@ -21,6 +22,7 @@ def assign(
     step: int,
     seed: int,
     first: int = 0,
+    acting: Acting = WHOLE,
 ) -> list[Assignment]:
     """Every task ``per_task`` times, the actor of each sample drawn by share: a pure function of seed, step, source and place.
 
@@ -34,6 +36,7 @@ def assign(
         step: The optimiser step the episodes are for.
         seed: Of the run.
         first: The index of the first key; sources of one step must not overlap.
+        acting: Who else acts in each episode, and when.
 
     Raises:
         ConfigError: No actor has a positive share.
@@ -49,5 +52,5 @@ def assign(
         random = np.random.default_rng([seed, step, zlib.crc32(source.encode()), place])
         chosen = np.searchsorted(cumulative, random.random() * cumulative[-1], side="right")
         task, key = stream[indices[place // per_task]], Key(run, step, first + place)
-        assignments.append(Assignment(task, key, names[int(chosen)], int(random.integers(2**63)), source))
+        assignments.append(Assignment(task, key, names[int(chosen)], int(random.integers(2**63)), source, acting))
     return assignments

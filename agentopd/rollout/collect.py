@@ -3,13 +3,15 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
+from agentopd.acting import Mixing
 from agentopd.chat import Chat, Hint
 from agentopd.errors import ConfigError, EnvError, PolicyError, describe
 from agentopd.rollout.episode import Episode
 from agentopd.rollout.isolation import Isolated
+from agentopd.rollout.joint import joint
 from agentopd.rollout.policy import Assignment, Generation, Policy, Request, Rollout
 from agentopd.rollout.scripted import ScriptedPolicy
 from agentopd.rollout.session import Observed, Session
@@ -20,23 +22,45 @@ ENOUGH_TO_JUDGE = 16
 """Episodes that must have begun before a share of failures says anything."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Slot:
     """A living episode and its environment."""
 
     episode: Episode
     session: Session
-    thread: Isolated[Observed]
+    time_limit: float
+    thread: Isolated[Observed] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Starts the environment."""
+        self.thread = Isolated(self.time_limit)
+        self.thread.submit("reset", self.session.reset, self.session.calls)
 
     def advance(self) -> None:
         """Waits for the environment and tells the episode."""
         observed = self.thread.result()
         if isinstance(observed, Failure):
             self.episode.fail(observed)
-        elif self.episode.begun:
-            self.episode.observe(observed)
-        else:
+        elif not self.episode.begun:
             self.episode.open(observed)
+        elif self.episode.replaying:
+            self.episode.resume(observed)
+        else:
+            self.episode.observe(observed)
+            if self.episode.replaying:
+                self._begin_again()
+
+    def close(self) -> None:
+        """Lets the environment go, without waiting for it."""
+        self.thread.close(self.session.close)
+
+    def _begin_again(self) -> None:
+        """Brings a new environment to where the episode now stands."""
+        self.close()
+        self.session, self.thread = self.session.fresh(), Isolated(self.time_limit)
+        turns = tuple(self.episode.turns)
+        replay = partial(self.session.replay, self.episode.opening, turns)
+        self.thread.submit("giving its actions again", replay, 1 + len(turns))
 
 
 def collect(
@@ -63,7 +87,7 @@ def collect(
         One trajectory an assignment, in their order. A failed episode is among them, with the turns it had and its ``failure``.
 
     Raises:
-        ConfigError: An actor has no policy.
+        ConfigError: An actor has no policy, or one that is no model here where two write each token together.
         PolicyError: A policy failed; that is never one episode's fault.
         EnvError: More than ``settings.max_failures`` of the episodes failed.
     """
@@ -91,7 +115,8 @@ class _Collection:
 
     def play(self, assignments: Sequence[Assignment]) -> list[Trajectory]:
         for assignment in assignments:
-            _require_actor(assignment.actor, self._policies)
+            for actor in assignment.actors:
+                _require_actor(actor, self._policies)
         waiting = deque(enumerate(assignments))
         try:
             while waiting or self._living:
@@ -108,13 +133,20 @@ class _Collection:
         return [self._done[number] for number in range(len(assignments))]
 
     def _begin(self, number: int, assignment: Assignment) -> Slot:
-        session = Session(assignment.task, self._advice, needs_expert=assignment.actor == EXPERT)
-        hint = self._hints.get(assignment.actor)
-        shown = hint if hint is not None and hint.shown_in(assignment.task.env_id) else None
+        acting = assignment.acting
+        session = Session(
+            assignment.task,
+            advice=self._advice or acting.asks_expert,
+            needs_expert=assignment.actor == EXPERT or acting.needs_expert,
+            foresee=self._settings.max_turns if acting.foresees else 0,
+        )
+        shown = {
+            actor: hint
+            for actor, hint in self._hints.items()
+            if actor in assignment.actors and hint.shown_in(assignment.task.env_id)
+        }
         episode = Episode(number, assignment, self._chat, self._settings, shown)
-        slot = Slot(episode, session, Isolated(self._settings.time_limit))
-        slot.thread.submit("reset", session.reset)
-        return slot
+        return Slot(episode, session, self._settings.time_limit)
 
     def _retire(self) -> None:
         """Turns episodes that are over into trajectories."""
@@ -127,8 +159,9 @@ class _Collection:
                 self._on_done(trajectory)
 
     def _free(self, slot: Slot) -> None:
-        slot.thread.close(slot.session.close)
-        self._policies[slot.episode.assignment.actor].release([slot.episode.number])
+        slot.close()
+        for actor in slot.episode.assignment.actors:
+            self._policies[actor].release([slot.episode.number])
 
     def _judge(self, last: bool) -> None:
         """Stops when too large a share of the episodes that have begun failed."""
@@ -140,10 +173,15 @@ class _Collection:
 
     def _act(self) -> None:
         """Lets every policy act for its episodes, and starts their environments' steps."""
-        for actor, policy in self._policies.items():
-            slots = [slot for slot in self._living if slot.episode.assignment.actor == actor]
-            if not slots:
-                continue
+        together: dict[tuple[str, str | None, Mixing | None], list[Slot]] = {}
+        for slot in self._living:
+            if not slot.episode.replaying:
+                one = slot.episode
+                together.setdefault((one.actor, one.guide, one.assignment.acting.mixing), []).append(slot)
+        for (actor, guide, mixing), slots in together.items():
+            policy = self._policies[actor]
+            if guide is not None and mixing is not None:
+                policy = joint(actor, policy, guide, self._policies[guide], mixing)
             begin = time.perf_counter()
             generations = _generations(actor, policy, [slot.episode.request() for slot in slots])
             # the batch is one piece of work: each turn carries its share, so that sums over turns are wall time

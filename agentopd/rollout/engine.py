@@ -1,7 +1,9 @@
 """The transformers engine: batches of unequal length, and each episode's cache kept between its turns."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +20,9 @@ from agentopd.rollout.kv import Column, Entry
 from agentopd.rollout.masks import SUPPORTED
 from agentopd.rollout.policy import Generation, Request, Rollout
 from agentopd.rollout.sampling import draw, processed
+
+Take: TypeAlias = Callable[[list[list[Row]], list[Tensor]], None]
+"""Gives the next token to every row that is not done; rows and logits [B, V] by model."""
 
 SHARED = 16
 """Tokens that contexts must begin with alike for it to be worth a forward of its own."""
@@ -65,10 +70,9 @@ class TransformersPolicy:
             PolicyError: A request is impossible, or the model's logits are not finite.
         """
         _check(requests)
-        rows = [Row.of(r, self._entries.get(r.episode)) for r in requests if r.script is None]
+        rows = self.rows([request for request in requests if request.script is None])
         if rows:
-            with torch.inference_mode(), evaluating(self._model), shared_heads():
-                self._generate(rows)
+            generate([(self, rows)], lambda rows_P_B, logits_P_B_V: self._take(rows_P_B[0], logits_P_B_V[0]))
         played = {row.request.episode: _generation(row) for row in rows}
         return [played[r.episode] if r.script is None else _scripted(r.script) for r in requests]
 
@@ -86,22 +90,35 @@ class TransformersPolicy:
         self._opening = None
         self.version = version
 
-    def _generate(self, rows: list[Row]) -> None:
+    @property
+    def model(self) -> PreTrainedModel:
+        """What acts."""
+        return self._model
+
+    @property
+    def settings(self) -> Rollout:
+        """How turns are sampled."""
+        return self._settings
+
+    @property
+    def ends(self) -> Collection[int]:
+        """The ids that end a turn."""
+        return self._ends
+
+    def rows(self, requests: Sequence[Request]) -> list[Row]:
+        """One a request, over what is cached of it."""
+        return [Row.of(request, self._entries.get(request.episode)) for request in requests]
+
+    def begin(self, rows: list[Row]) -> Batch:
+        """The batch of ``rows``, whose prompts are yet to be processed but for what is cached."""
         self._open(rows)
         self._catch_up(rows)
-        batch = Batch(self._model, rows, self._layers)
-        logits_B_V = batch.prefill()
-        while True:
-            self._take(batch.rows, logits_B_V)
-            done = sum(row.done for row in batch.rows)
-            if done == len(batch.rows):
-                break
-            if batch.plain and 4 * done >= len(batch.rows):
-                self._entries |= batch.entries(done_only=True)
-                batch.drop_done()
-            logits_B_V = batch.step()
+        return Batch(self._model, rows, self._layers)
+
+    def keep(self, batch: Batch, done_only: bool = False) -> None:
+        """Keeps the caches of a batch's rows, where the model can, for the episodes' next turns."""
         if batch.plain:
-            self._entries |= batch.entries()
+            self._entries |= batch.entries(done_only)
 
     def _open(self, rows: list[Row]) -> None:
         """Processes what the contexts of newcomers begin with, such as instructions and tools, once for all of them."""
@@ -137,15 +154,48 @@ class TransformersPolicy:
 
     def _take(self, rows: Sequence[Row], logits_B_V: Tensor) -> None:
         """Draws the next token of every row that is not done."""
-        if not bool(torch.isfinite(logits_B_V.amax(1)).all()):  # the largest shows any NaN and any infinity
-            raise PolicyError("the model's logits are not finite: its weights are broken, or its dtype overflows")
+        require_finite(logits_B_V)
         logprob_B_V = processed(logits_B_V, self._settings)
-        uniform_B = torch.tensor([row.uniform for row in rows], dtype=torch.float64, device=logits_B_V.device)
-        token_B = draw(logprob_B_V, uniform_B)
+        token_B = draw(logprob_B_V, uniforms_of(rows, logits_B_V.device))
         taken_logprob_B = logprob_B_V.gather(1, token_B[:, None])[:, 0]
         for row, token, logprob in zip(rows, token_B.tolist(), taken_logprob_B.tolist(), strict=True):
             if not row.done:
                 row.add(token, logprob, self._ends)
+
+
+def generate(parts: Sequence[tuple[TransformersPolicy, list[Row]]], take: Take) -> None:
+    """Generates until every row is done. Several models go on together: row b of each is the same turn, and takes the same tokens."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode())
+        for policy, _ in parts:
+            stack.enter_context(evaluating(policy.model))
+        stack.enter_context(shared_heads())
+        batches = [policy.begin(rows) for policy, rows in parts]
+        logits_P_B_V = [batch.prefill() for batch in batches]
+        while True:
+            rows = batches[0].rows
+            take([batch.rows for batch in batches], logits_P_B_V)
+            done = sum(row.done for row in rows)
+            if done == len(rows):
+                break
+            if all(batch.plain for batch in batches) and 4 * done >= len(rows):
+                for (policy, _), batch in zip(parts, batches, strict=True):
+                    policy.keep(batch, done_only=True)
+                    batch.drop_done()
+            logits_P_B_V = [batch.step() for batch in batches]
+        for (policy, _), batch in zip(parts, batches, strict=True):
+            policy.keep(batch)
+
+
+def uniforms_of(rows: Sequence[Row], device: torch.device) -> Tensor:
+    """The numbers that decide the rows' next tokens, [B]."""
+    return torch.tensor([row.uniform for row in rows], dtype=torch.float64, device=device)
+
+
+def require_finite(logits_B_V: Tensor) -> None:
+    """Raises PolicyError where they are not."""
+    if not bool(torch.isfinite(logits_B_V.amax(1)).all()):  # the largest shows any NaN and any infinity
+        raise PolicyError("the model's logits are not finite: its weights are broken, or its dtype overflows")
 
 
 def _common_length(prompts: Sequence[Column]) -> int:

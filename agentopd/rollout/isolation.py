@@ -27,23 +27,24 @@ class Isolated(Generic[Result]):
     def __init__(self, time_limit: float) -> None:
         self._time_limit = time_limit
         self._jobs: SimpleQueue[tuple[Callable[[], Result], Future[Result]] | None] = SimpleQueue()
-        self._call = ""
+        self._call, self._calls = "", 1
         self._deadline = 0.0
         self._future: Future[Result] = Future()
         self._on_close: Callable[[], None] = lambda: None
         threading.Thread(target=self._serve, name="agentopd-env", daemon=True).start()
 
-    def submit(self, call: str, job: Callable[[], Result]) -> None:
-        """Starts ``job``; its time runs from now. ``call`` names it in messages."""
-        self._call, self._future = call, Future()
-        self._deadline = time.monotonic() + self._time_limit
+    def submit(self, call: str, job: Callable[[], Result], calls: int = 1) -> None:
+        """Starts ``job``; its time runs from now. ``call`` names it in messages; it has the time of so many ``calls``."""
+        self._call, self._calls, self._future = call, calls, Future()
+        self._deadline = time.monotonic() + calls * self._time_limit
         self._jobs.put((job, self._future))
 
     def result(self) -> Result | Failure:
         """What the last job returned, or why it did not."""
         wait_for([self._future], timeout=max(self._deadline - time.monotonic(), 0.0))
         if not self._future.done():
-            return Failure("env", "timeout", f"{self._call} took longer than time_limit={self._time_limit:g} s")
+            each = f" for each of {self._calls} calls" if self._calls > 1 else ""
+            return Failure("env", "timeout", f"{self._call} took longer than time_limit={self._time_limit:g} s{each}")
         error = self._future.exception()
         if error is not None:
             return Failure("env", "raised", describe(error))

@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from agentopd.tooling import parse_action
-from agentopd.types import Stop, Trajectory
+import numpy as np
 
-LIMITS: tuple[Stop, ...] = ("truncated", "turn_limit", "overflow")
+from agentopd.tooling import parse_action
+from agentopd.types import CONTEXT, Stop, Trajectory
+
+LIMITS: tuple[Stop, ...] = ("truncated", "turn_limit", "token_limit", "overflow")
 """Ends of episodes that are none of the task's own."""
 
 
@@ -15,7 +17,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 
     ``success``, ``reward``, ``turns``, ``tokens`` (of all segments), ``generated`` and ``prefilled`` tokens, ``drift/KIND``,
     ``errors/KIND`` and ``stop/KIND`` are per episode; ``truncated`` is the share of episodes that a limit ended, whichever it was;
-    ``cut`` is the share of turns cut at the limit, and ``parsed`` that of actions in which every block is a call; ``failures`` is the share
+    ``acted/ACTOR``, where several act in an episode, is the share of action tokens that each wrote; ``cut`` is the share of turns cut at the limit, and ``parsed`` that of actions in which every block is a call; ``failures`` is the share
     of failed episodes and ``failures/KIND`` its parts; ``seconds/policy`` and ``seconds/env`` are totals, the latter of work in parallel.
     """
     if not trajectories:
@@ -42,7 +44,19 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "parsed": 1.0 - sum(bool(parse_action(turn.action).problems) for turn in turns) / max(len(turns), 1),
         "seconds/policy": sum(turn.seconds_policy for turn in turns),
         "seconds/env": sum(turn.seconds_env for turn in turns),
+        **_acted(trajectories),
     }
+
+
+def _acted(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    if all(len(trajectory.actors) < 2 for trajectory in trajectories):
+        return {}
+    wrote: Counter[str] = Counter()
+    for trajectory in trajectories:
+        for segment in trajectory.segments:
+            counts = np.bincount(segment.actor_T[segment.turn_T != CONTEXT], minlength=len(trajectory.actors))
+            wrote.update(dict(zip(trajectory.actors, counts.tolist(), strict=True)))
+    return {f"acted/{actor}": count / max(wrote.total(), 1) for actor, count in wrote.items()}
 
 
 def _counted(prefix: str, names: Sequence[str]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import AfterValidator, Field
 from transformers import PreTrainedModel
 
+from agentopd.acting import WHOLE, Acting
 from agentopd.settings.choice import Settings
 from agentopd.types import Key, Task
 
@@ -24,6 +25,8 @@ class Request:
     max_new_tokens: int
     script: tuple[int, ...] | None = None
     """Tokens to play instead of generating."""
+    guide: tuple[int, ...] | None = None
+    """The whole context as the model reads it that takes part in every token, where one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Generation:
     """Of each token under the distribution that was sampled from; 0 for scripted and greedy tokens."""
     prefilled: int
     """Prompt tokens that were processed for this turn; those found in a cache are not."""
+    guided: list[bool] | None = None
+    """Which tokens the guide wrote, where there is one."""
 
 
 class Policy(Protocol):
@@ -87,6 +92,8 @@ class Rollout(Settings):
     """Of one segment: prompt and ``max_new_tokens`` must fit."""
     max_turns: int = Field(16, ge=1)
     """Of one episode; it then stops with ``turn_limit``."""
+    max_episode_tokens: int | None = Field(None, ge=1)
+    """Action tokens of one episode, whoever wrote them; a model is cut there, and the episode stops with ``token_limit``."""
     time_limit: float = Field(30.0, gt=0.0)
     """Seconds for one ``reset`` or ``step`` of an environment."""
     concurrency: int = Field(64, ge=1)
@@ -109,3 +116,10 @@ class Assignment:
     """Of the policy's draws in this episode; the environment is seeded by the task."""
     source: str
     """The name, in the method, of what asked for this episode."""
+    acting: Acting = WHOLE
+    """Who else acts in it, and when."""
+
+    @property
+    def actors(self) -> tuple[str, ...]:
+        """All who may act, the one it is assigned to first."""
+        return tuple(dict.fromkeys([self.actor, *self.acting.others]))

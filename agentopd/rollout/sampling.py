@@ -1,5 +1,7 @@
 """Drawing tokens: the processed distribution, and draws that depend on a request's seed alone."""
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -41,6 +43,18 @@ def draw(logprob_B_V: Tensor, uniform_B: Tensor) -> Tensor:
     below_total_B_1 = torch.nextafter(total_B_1, torch.zeros_like(total_B_1))
     mass_B_1 = torch.minimum(uniform_B[:, None] * total_B_1, below_total_B_1)
     return torch.searchsorted(cdf_B_V, mass_B_1, right=True)[:, 0]
+
+
+def blended(logp_B_V: Tensor, logq_B_V: Tensor, alpha: float) -> Tensor:
+    """Log-probabilities [B, V] of (1 - alpha) p + alpha q."""
+    if alpha in (0.0, 1.0):
+        return logq_B_V if alpha else logp_B_V
+    return torch.logaddexp(logp_B_V + math.log1p(-alpha), logq_B_V + math.log(alpha))
+
+
+def ranked_within(logits_B_V: Tensor, token_B: Tensor, k: int) -> Tensor:
+    """Whether fewer than ``k`` tokens have larger logits, [B]."""
+    return (logits_B_V > logits_B_V.gather(1, token_B[:, None])).sum(1) < k
 
 
 def _top_k(logprob_B_V: Tensor, k: int) -> Tensor:

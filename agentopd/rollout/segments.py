@@ -8,37 +8,46 @@ from agentopd.types import CONTEXT, Segment
 
 
 class SegmentBuilder:
-    """Grows by stretches of context and of actions; what was added never changes."""
+    """Grows by stretches of context and of actions; what was added changes only where a turn is taken back."""
 
     def __init__(self, prompt: Sequence[int]) -> None:
-        self.tokens = list(prompt)
-        self._turn = [CONTEXT] * len(self.tokens)
-        self._logprob = [0.0] * len(self.tokens)
+        self.tokens: list[int] = []
+        self._turn: list[int] = []
+        self._actor: list[int] = []
+        self._logprob: list[float] = []
+        self.add_context(prompt)
 
     def add_context(self, tokens: Sequence[int]) -> None:
         """Tokens that no policy produced."""
-        self._add(tokens, [0.0] * len(tokens), CONTEXT)
+        self._add(tokens, [0.0] * len(tokens), CONTEXT, [CONTEXT] * len(tokens))
 
-    def add_action(self, tokens: Sequence[int], logprobs: Sequence[float], turn: int) -> tuple[int, int]:
-        """Tokens of a turn with their behaviour log-probabilities; where they now stand, as start and stop."""
+    def add_action(
+        self, tokens: Sequence[int], logprobs: Sequence[float], turn: int, actors: Sequence[int]
+    ) -> tuple[int, int]:
+        """Tokens of a turn with their behaviour log-probabilities and actors; where they now stand, as start and stop."""
         start = len(self.tokens)
-        self._add(tokens, logprobs, turn)
+        self._add(tokens, logprobs, turn, actors)
         return start, len(self.tokens)
 
+    def take_back(self, start: int) -> None:
+        """Forgets what stands from ``start`` on."""
+        for column in (self.tokens, self._turn, self._actor, self._logprob):
+            del column[start:]
+
     def build(self, source: str) -> Segment:
-        """The segment, all of its actions by the trajectory's first actor, and trainable."""
+        """The segment, all of its actions trainable."""
         turn_T = np.array(self._turn, np.int32)
-        is_action_T = turn_T != CONTEXT
         return Segment(
             tokens_T=np.array(self.tokens, np.int32),
             turn_T=turn_T,
-            actor_T=np.where(is_action_T, 0, CONTEXT).astype(np.int32),
-            trainable_T=is_action_T,
+            actor_T=np.array(self._actor, np.int32),
+            trainable_T=turn_T != CONTEXT,
             logprob_T=np.array(self._logprob, np.float32),
             source=source,
         )
 
-    def _add(self, tokens: Sequence[int], logprobs: Sequence[float], turn: int) -> None:
+    def _add(self, tokens: Sequence[int], logprobs: Sequence[float], turn: int, actors: Sequence[int]) -> None:
         self.tokens += tokens
         self._turn += [turn] * len(tokens)
+        self._actor += actors
         self._logprob += logprobs

@@ -13,7 +13,7 @@ from agentopd.env.exchange import facts_of, family_of, reward_of
 from agentopd.errors import EnvError
 from agentopd.settings.problems import shown
 from agentopd.tooling.answer import well_formed
-from agentopd.types import Message, Task
+from agentopd.types import Message, Task, Turn
 
 ROLES = ("user", "tool")
 """Who may speak for an environment."""
@@ -37,6 +37,8 @@ class Observed:
     tools: tuple[dict[str, Any], ...] = ()
     privileged: Mapping[str, Any] | None = None
     family: str = ""
+    expert_actions: tuple[str, ...] = ()
+    """What the expert did in an episode of its own, where it was asked to play one first."""
 
     @property
     def conversation(self) -> list[Message]:
@@ -48,28 +50,27 @@ class Observed:
 class Session:
     """Makes, resets and steps the environment of a task."""
 
-    def __init__(self, task: Task, advice: bool, needs_expert: bool) -> None:
+    def __init__(self, task: Task, advice: bool, needs_expert: bool, foresee: int = 0) -> None:
         """Nothing is made yet.
 
         Args:
             task: What to play.
             advice: Whether to ask the environment's expert, where it has one, at every state.
             needs_expert: Whether it must have one.
+            foresee: The turns after which an episode of the expert's own, played before the task is started, is ended; 0 plays none.
         """
         self._task = task
         self._advice = advice or needs_expert
         self._needs_expert = needs_expert
+        self._foresee = foresee
         self._env: gymnasium.Env[Any, Any] | None = None
 
     def reset(self) -> Observed:
         """Makes the environment and starts the task."""
         begin = time.perf_counter()
-        # copies: all episodes share the task's own, and what one of them changes must not reach another
-        env = self._env = environments.make(self._task.env_id, **copy.deepcopy(dict(self._task.kwargs)))
-        options = None if self._task.options is None else copy.deepcopy(dict(self._task.options))
-        observation, info = env.reset(seed=self._task.seed, options=options)
-        if self._needs_expert and not environments.has_expert(env):
-            raise EnvError(f"{self._task.env_id} has no expert; define expert() or choose another actor")
+        foreseen = self._expert_actions() if self._foresee else ()
+        env = self._env = self._made()
+        observation, info = self._started(env)
         return Observed(
             messages=_messages(observation, info),
             advice=self._ask_expert(env),
@@ -77,8 +78,62 @@ class Session:
             tools=tuple(environments.tools_of(env).schemas),
             privileged=facts_of(info.get("privileged", {}), "info['privileged']"),
             family=family_of(info.get("family", ""), "info['family']"),
+            expert_actions=foreseen,
             seconds=time.perf_counter() - begin,
         )
+
+    @property
+    def calls(self) -> int:
+        """How many calls of an environment :meth:`reset` makes at most."""
+        return 1 + (1 + self._foresee if self._foresee else 0)
+
+    def fresh(self) -> "Session":
+        """Of the same task, with nothing made and no episode of the expert's before it."""
+        return Session(self._task, self._advice, self._needs_expert)
+
+    def replay(self, opening: Sequence[Message], turns: Sequence[Turn]) -> Observed:
+        """Starts the task and takes the actions of ``turns``; what came back last.
+
+        Raises:
+            EnvError: Something else came back than in those turns.
+        """
+        observed = self.reset()
+        self._require_same(observed.conversation, opening, 0)
+        for n, turn in enumerate(turns, 1):
+            observed = self.step(turn.action)
+            self._require_same([*observed.messages, observed.reward], [*turn.observations, turn.reward], n)
+        return observed
+
+    def _require_same(self, now: Sequence[object], then: Sequence[object], actions: int) -> None:
+        if list(now) != list(then):
+            raise EnvError(
+                f"{self._task.env_id} with seed {self._task.seed} does not repeat itself: after {actions} actions something else came "
+                "back; a turn can be taken over only where seed and actions decide what an environment answers"
+            )
+
+    def _made(self) -> gymnasium.Env[Any, Any]:
+        # copies: all episodes share the task's own, and what one of them changes must not reach another
+        return environments.make(self._task.env_id, **copy.deepcopy(dict(self._task.kwargs)))
+
+    def _started(self, env: gymnasium.Env[Any, Any]) -> tuple[Any, Mapping[str, Any]]:
+        options = None if self._task.options is None else copy.deepcopy(dict(self._task.options))
+        observation, info = env.reset(seed=self._task.seed, options=options)
+        if self._needs_expert and not environments.has_expert(env):
+            raise EnvError(f"{self._task.env_id} has no expert; define expert() or choose another actor")
+        return observation, info
+
+    def _expert_actions(self) -> tuple[str, ...]:
+        """What the expert does in an environment of its own."""
+        env, actions, over = self._made(), list[str](), False
+        try:
+            self._started(env)
+            while not over and len(actions) < self._foresee:
+                actions.append(environments.expert_action(env))
+                _, _, terminated, truncated, _ = env.step(actions[-1])
+                over = bool(terminated or truncated)
+        finally:
+            env.close()
+        return tuple(actions)
 
     def step(self, action: str) -> Observed:
         """Takes one action, given as canonical text."""

@@ -1,6 +1,7 @@
 """``docs/objective.md``: its list of kinds is that of the registries, and its examples run."""
 
 import inspect
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import torch
 import yaml
 from objective_cases import H, Saying, Student, V, episode, method, record, teacher_heads
 
+from agentopd.acting import ACTING, ROUNDING, Moment, Turns
 from agentopd.config import load_config
 from agentopd.objective import (
     Episodes,
@@ -37,11 +39,11 @@ from agentopd.objective.live import live_columns
 from agentopd.objective.supports import SUPPORTS
 from agentopd.objective.targets import TARGETS
 from agentopd.objective.weights import WEIGHTS
-from agentopd.settings.choice import Clock, Registry
+from agentopd.settings.choice import Clock, Registry, at
 from agentopd.settings.schedules import SCHEDULES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "objective.md").read_text(encoding="utf-8")
-METHODS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+SAMPLERS, *METHODS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 HEADS = teacher_heads("teacher")
 REGISTRIES: Mapping[str, Registry] = {
     "target": TARGETS,
@@ -51,6 +53,7 @@ REGISTRIES: Mapping[str, Registry] = {
     "weight": WEIGHTS,
     "aggregate": AGGREGATES,
     "coupling": COUPLINGS,
+    "acting": ACTING,
     "schedule": SCHEDULES,
 }
 
@@ -171,6 +174,21 @@ def test_each_method_is_a_file_that_loads_and_trains(text: str, tmp_path: Path) 
     assert all(term.coef_A.any() for term in ready(student, objective).terms)
     gradients = torch.autograd.grad(value(student, objective), student.parameters)
     assert all(gradient.abs().max() > 1e-6 for gradient in gradients)
+
+
+def test_the_samplers_follow_the_schedules_of_their_papers(tmp_path: Path) -> None:
+    file = tmp_path / "samplers.yaml"
+    file.write_text(SAMPLERS, encoding="utf-8")
+    sources = load_config("quickstart", [f"method={file}"]).objective.sources
+    for step in range(250):
+        clock, depth = Clock(step, 250), 1 + min(step, 50) // 2
+        assert math.floor(at(sources["forward"].max_turns, clock, "") + ROUNDING) == depth
+        backward, guided = (sources[name].acts(clock) for name in ("backward", "guided"))
+        for turn in range(40):
+            assert (backward.who(Moment(turn, 0.0, expert_turns=30)) == "expert") == (turn < 30 - depth)
+        probability = 0.5 * (1 + math.cos(math.pi * min(step / (0.8 * 250), 1)))
+        assert isinstance(guided, Turns)
+        assert guided.probability == pytest.approx(probability)
 
 
 def test_there_are_five_methods() -> None:

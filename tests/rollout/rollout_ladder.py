@@ -21,6 +21,8 @@ class Ladder(TextEnv):
     """Climb to the top, one step at a time."""
 
     instructions = "Climb the ladder."
+    climbed = 0
+    """On all ladders ever, by those that forget which one they stand on."""
 
     def __init__(self, trouble: str = "", wordy: bool = False, kind: str = "") -> None:
         super().__init__()
@@ -42,6 +44,9 @@ class Ladder(TextEnv):
         if self.trouble == "hang":
             time.sleep(1.0)
         self.at += steps
+        if self.trouble == "forgets":
+            Ladder.climbed += 1
+            return f"You stand on step {Ladder.climbed}."
         if self.at >= self.height:
             self.finish(reward=1.0)
         return f"You stand on step {self.at}."

@@ -15,6 +15,7 @@ from agentopd.models import ModelConfig, config_of, head_of, load_model, load_to
 from agentopd.rollout.preflight import Reader
 from agentopd.teachers import traits_of
 from agentopd.training.checks.preflight import (
+    check_acting,
     check_experts,
     check_length,
     check_prompts,
@@ -153,6 +154,7 @@ def check_given(
     """
     longest = _check_teachers(config, tokenizer, student, teacher, load)
     if plays:
+        check_acting(config)
         check_experts(config)
         try_own_parts(config, len(tokenizer))
         hints = hints_of(config).items()

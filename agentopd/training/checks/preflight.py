@@ -41,9 +41,22 @@ def check_experts(config: Config) -> None:
         )
 
 
+def check_acting(config: Config) -> None:
+    """Raises ConfigError where a teacher that is to act is of a shipped kind that has no model."""
+    for name, source in config.objective.sources.items():
+        for actor in source.who:
+            choice = config.teachers.get(actor)
+            if choice is not None and actor != EXPERT and not (traits_of(choice).model or ":" in choice.kind):
+                key = "actors" if actor in source.actors else "acting.by"
+                raise ConfigError(
+                    f"objective.sources.{name}.{key}: {actor!r} is to act, and teachers.{actor}.kind={choice.kind} is no model; name a "
+                    "teacher that is one, or expert"
+                )
+
+
 def learns_from_experts(config: Config) -> bool:
     """Whether the environments' own expert acts, or is asked about what the student did."""
-    acts = any(EXPERT in source.actors for source in config.objective.sources.values())
+    acts = any(source.needs_expert for source in config.objective.sources.values())
     if learns_from_corrections(config.objective) and not may_correct(config):
         return True  # there, an expert is what is missing
     return acts or any(traits_of(choice).needs_expert for choice in used_teachers(config).values())

@@ -23,7 +23,7 @@ def learns_from_corrections(objective: Objective) -> bool:
 
 def named_teachers(objective: Objective) -> set[str]:
     """The teachers that a method names: its targets, and those that act."""
-    acting = {actor for source in objective.sources.values() for actor in source.actors}
+    acting = {actor for source in objective.sources.values() for actor in source.who}
     return objective.teachers() | (acting - {STUDENT, EXPERT})
 
 

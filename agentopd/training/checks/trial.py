@@ -117,7 +117,7 @@ def _trajectories(config: Config, vocabulary: int) -> Iterator[Trajectory]:
     wheres = [term.where for term in config.objective.terms]
     depth = max(where.min_turn for where in wheres) + 2
     tools = sorted({tool for where in wheres for tool in where.tool})
-    begun = ((s, a, t) for s, source in config.objective.sources.items() for a in source.actors for t in tasks.values())
+    begun = ((s, a, t) for s, source in config.objective.sources.items() for a in source.who for t in tasks.values())
     for i, (source, actor, task) in enumerate(begun):
         for success in (True, False):
             yield _trajectory(2 * i + success, task, source, actor, success, depth, tools, vocabulary)

@@ -15,12 +15,14 @@ from typing import Any, TypeAlias
 
 from transformers import PreTrainedModel
 
+from agentopd.acting import ROUNDING
 from agentopd.chat import Chat
 from agentopd.config import Config
 from agentopd.errors import ConfigError
 from agentopd.objective.head import Head
-from agentopd.objective.spec import Objective, Source
-from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
+from agentopd.objective.source import Source
+from agentopd.objective.spec import Objective
+from agentopd.rollout import Rollout, TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
 from agentopd.settings.choice import Clock, at, choices_in
 from agentopd.settings.states import advanced
@@ -83,11 +85,12 @@ class River:
 
     def _check_actors(self) -> None:
         for name, source in self.objective.sources.items():
-            for actor in source.actors:
+            for actor in source.who:
                 if actor not in self.policies and actor != EXPERT:
+                    key = "actors" if actor in source.actors else "acting.by"
                     known = ", ".join([*self.policies, EXPERT])
                     raise ConfigError(
-                        f"objective.sources.{name}.actors: nobody is called {actor!r}; those who can act: {known}"
+                        f"objective.sources.{name}.{key}: nobody is called {actor!r}; those who can act: {known}"
                     )
 
     def _pool(self, name: str, source: Source) -> Pool:
@@ -142,14 +145,16 @@ class River:
     def _play(
         self, name: str, source: Source, indices: Sequence[int], step: int, run: str, first: int = 0
     ) -> list[Trajectory]:
-        """Plays the tasks ``indices`` under the weights, and the shares of actors, of this moment."""
-        key, clock = f"objective.sources.{name}.actors", self.clock(step)
-        actors = {actor: at(share, clock, f"{key}.{actor}") for actor, share in source.actors.items()}
-        assignments = assign(self._stream, indices, name, actors, source.per_task, run, step, self.config.seed, first)
+        """Plays the tasks ``indices`` under the weights, and the shares and depths of actors, of this moment."""
+        key, clock = f"objective.sources.{name}", self.clock(step)
+        actors = {actor: at(share, clock, f"{key}.actors.{actor}") for actor, share in source.actors.items()}
+        seed, acting = self.config.seed, source.acts(clock)
+        assignments = assign(self._stream, indices, name, actors, source.per_task, run, step, seed, first, acting)
+        settings = capped(self.config.rollout, source, clock, key)
         advice = any(teacher.needs_expert for teacher in self._annotators.values())
         hints = {name: teacher.hint for name, teacher in self.teachers.items() if teacher.hint is not None}
         with self.watch("episodes", len(assignments)) as on_done:
-            return collect(assignments, self.policies, self.chat, self.config.rollout, advice, on_done, hints)
+            return collect(assignments, self.policies, self.chat, settings, advice, on_done, hints)
 
     def learned(self, step: int, metrics: Mapping[str, float]) -> None:
         """Takes what was measured as ``step`` was learned from; the schedules of the next step read it, and some remember.
@@ -192,6 +197,25 @@ class River:
         for name, teacher in self.teachers.items():
             teacher.restore(state["teachers"][name])
         self._tell_policies()
+
+
+def capped(rollout: Rollout, source: Source, clock: Clock, key: str) -> Rollout:
+    """The rollout with the caps of ``source``, whose key is ``key``, at ``clock``.
+
+    Raises:
+        ConfigError: A schedule of one's own gives a cap below 1.
+    """
+    caps = {}
+    for name in ("max_turns", "max_new_tokens", "max_episode_tokens"):
+        given = getattr(source, name)
+        if given is None:
+            continue
+        cap = math.floor(at(given, clock, f"{key}.{name}") + ROUNDING)
+        if cap < 1:
+            raise ConfigError(f"{key}.{name}: {cap} at step {clock.step}; a schedule gives 1 or more")
+        limit = getattr(rollout, name)
+        caps[name] = cap if limit is None else min(cap, limit)
+    return rollout.model_copy(update=caps)
 
 
 def _sourced(trajectories: Sequence[Trajectory], source: str) -> list[Trajectory]:

@@ -27,7 +27,6 @@ from agentopd.training.run.hinted import partly_hinted
 from agentopd.training.run.traces import Say, corpus, traces
 from agentopd.types import STUDENT, Trajectory
 
-
 SEEDS = 1_000_003
 """How far apart runs whose models have a ``new.seed`` are, so that no other run's seed falls between."""
 

@@ -19,6 +19,7 @@ from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
 from agentopd.teachers import members_of, traits_of
 from agentopd.training.checks.preflight import (
+    check_acting,
     check_adapter,
     check_experts,
     check_models,
@@ -117,6 +118,7 @@ def check(config: Config, output: str | Path | None = None, resume: bool = False
 def _preflight(config: Config, folder: RunFolder, resume: bool) -> PreTrainedTokenizerBase:
     """Everything that can be found wrong before a stage is fitted and the folder is made; the student's tokenizer on the way."""
     arguments(config, folder.checkpoints)
+    check_acting(config)
     check_experts(config)
     check_teachers(config)
     checkpoint = folder.last_checkpoint() if resume else None  # its weights know its own token ids

@@ -1,0 +1,94 @@
+"""Where trajectories come from: who acts, how deep, and how often."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from agentopd.acting import ACTING, Acting
+from agentopd.errors import ConfigError
+from agentopd.settings.choice import Choice, Clock, Number, OneOf, Settings, numbers_of
+from agentopd.types import EXPERT, STUDENT
+
+
+class Source(Settings):
+    """Where trajectories come from."""
+
+    kind: Literal["fresh", "frozen"] = "fresh"
+    """``fresh``: new episodes at every step. ``frozen``: ``episodes`` episodes made once and drawn from again."""
+    actors: dict[str, Number] = {STUDENT: 1.0}
+    """Who acts, each with its share of the episodes."""
+    acting: Annotated[Choice, OneOf("acting", ACTING)] = Field("whole", validate_default=True)
+    """Who else acts within the student's episodes, and when."""
+    max_turns: Number | None = None
+    """Of one episode, whoever acts; ``rollout.max_turns`` where that is less. Rounded down, as the next two."""
+    max_new_tokens: Number | None = None
+    """Of one turn; ``rollout.max_new_tokens`` where that is less."""
+    max_episode_tokens: Number | None = None
+    """Action tokens of one episode; ``rollout.max_episode_tokens`` where that is less."""
+    per_task: int = Field(1, ge=1)
+    """Episodes of the same task, for baselines by group."""
+    share: float = Field(1.0, gt=0.0)
+    """Share of the batch's tasks, relative to the other sources."""
+    episodes: int = Field(512, ge=1)
+
+    @model_validator(mode="after")
+    def _somebody_acts(self) -> "Source":
+        numbers = {actor: numbers_of(share) for actor, share in self.actors.items()}
+        nobody = all(found and not any(found) for found in numbers.values())  # one's own schedule may give anything
+        if nobody or any(share < 0 for found in numbers.values() for share in found):
+            raise ValueError(
+                f"actors={self.actors}: shares must be at least 0, and one of them above, such as {{student: 1.0}}"
+            )
+        return self
+
+    @field_validator("max_turns", "max_new_tokens", "max_episode_tokens")
+    @classmethod
+    def _leaves_something(cls, cap: Any) -> Any:
+        if cap is not None and (least := min(numbers_of(cap), default=1.0)) < 1:
+            raise ValueError(f"a cap leaves at least 1, got {least:g}; set it to 1 or more, or to null for none")
+        return cap
+
+    @model_validator(mode="after")
+    def _others_fit_in(self) -> "Source":
+        kind = self.acting.kind
+        try:
+            acting = self.acts(Clock(0, 1))
+        except ConfigError as error:
+            raise ValueError(f"acting.kind={kind}: {error}") from error
+        if acting.others and set(self.actors) != {STUDENT}:
+            raise ValueError(
+                f"acting.kind={kind}: others act within the student's own episodes, and actors has {', '.join(self.actors)}; leave actors "
+                "out, or give whole episodes of others a source of their own"
+            )
+        if STUDENT in acting.others:
+            raise ValueError("acting.by=student: the student acts where nobody else does; name a teacher, or expert")
+        if acting.mixing is not None and EXPERT in acting.others:
+            raise ValueError(
+                f"acting.by=expert: {kind} needs another's distribution at every token, and the expert has none; name a teacher that is a model"
+            )
+        if self.max_new_tokens is not None and EXPERT in self.who:
+            raise ValueError(
+                "max_new_tokens: the expert's actions are played whole, and this cap would cut them; leave it out, or set max_episode_tokens"
+            )
+        return self
+
+    def acts(self, clock: Clock) -> Acting:
+        """Who else acts at ``clock``.
+
+        Raises:
+            ConfigError: A kind of one's own makes no :class:`Acting`.
+        """
+        made = self.acting.function(**self.acting.at(clock))
+        if not isinstance(made, Acting):
+            raise ConfigError(f"it makes {type(made).__name__}; derive it from agentopd.acting.Acting")
+        return made
+
+    @property
+    def who(self) -> list[str]:
+        """All who may act."""
+        return list(dict.fromkeys([*self.actors, *self.acts(Clock(0, 1)).others]))
+
+    @property
+    def needs_expert(self) -> bool:
+        """Whether the environments' expert acts, or is asked for what this source cannot do without."""
+        return EXPERT in self.who or self.acts(Clock(0, 1)).needs_expert
