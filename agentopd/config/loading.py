@@ -131,7 +131,7 @@ def _recipe(raw: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
     if not isinstance(method, Mapping):
         raise ConfigError(
             f"method: expected the name of a recipe, a path, or a recipe itself, got {shown(method)}; "
-            f"there are: {', '.join(recipes())}"
+            "agentopd methods lists the recipes"
         )
     teachers = method.get("teachers", {})
     if not isinstance(teachers, Mapping):

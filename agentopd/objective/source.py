@@ -27,6 +27,8 @@ class Source(Settings):
     """Action tokens of one episode; ``rollout.max_episode_tokens`` where that is less."""
     per_task: int = Field(1, ge=1)
     """Episodes of the same task, for baselines by group."""
+    divided: bool = False
+    """Whether the episodes of each task are divided among the actors by share, the first to the first actor, instead of drawn."""
     share: float = Field(1.0, gt=0.0)
     """Share of the batch's tasks, relative to the other sources."""
     episodes: int = Field(512, ge=1)

@@ -23,6 +23,7 @@ def assign(
     seed: int,
     first: int = 0,
     acting: Acting = WHOLE,
+    divided: bool = False,
 ) -> list[Assignment]:
     """Every task ``per_task`` times, the actor of each sample drawn by share: a pure function of seed, step, source and place.
 
@@ -37,6 +38,7 @@ def assign(
         seed: Of the run.
         first: The index of the first key; sources of one step must not overlap.
         acting: Who else acts in each episode, and when.
+        divided: Whether a task's episodes are divided among the actors by share instead of drawn: the first go to the first actor.
 
     Raises:
         ConfigError: No actor has a positive share.
@@ -50,7 +52,9 @@ def assign(
     assignments = []
     for place in range(len(indices) * per_task):
         random = np.random.default_rng([seed, step, zlib.crc32(source.encode()), place])
-        chosen = np.searchsorted(cumulative, random.random() * cumulative[-1], side="right")
+        drawn = random.random()
+        share = (place % per_task + 0.5) / per_task if divided else drawn
+        chosen = np.searchsorted(cumulative, share * cumulative[-1], side="right")
         task, key = stream[indices[place // per_task]], Key(run, step, first + place)
         assignments.append(Assignment(task, key, names[int(chosen)], int(random.integers(2**63)), source, acting))
     return assignments

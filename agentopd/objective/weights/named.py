@@ -7,6 +7,7 @@
 ``teacher_surprisal``  -log q of the token taken
 ``disagreement``       abs(log p - log q) of the token taken
 ``log_ratio``          log q - log p of the token taken: above 0 where the teacher likes it better than the student does
+``drift``              the sum of log p - log q over the tokens before this one, at least 0: how far the history left the teacher
 ``depth``              the turn, from 0
 ``reliability``        how likely the teacher found what was done before this turn, from 0 to 1; see :func:`reliability_of`
 ``coverage``           the teacher's mass on the tokens that its block names: 1 for whole distributions, less for a top-k
@@ -102,6 +103,15 @@ def reliability_of(source: Source) -> Reals:
     return np.exp(before_B_S)[rows.trajectory_A, rows.turn_A]
 
 
+def drift_of(source: Source) -> Reals:
+    """The sum over an episode's earlier rows, those that the term trains, of log p - log q of the token taken; 0 where it is below 0."""
+    rows, own_A = source.rows, ~source.rows.corrected_A
+    ratio_A = np.where(own_A, (source.logprob_A - source.teacher.taken_logprob_A).clip(-LIMIT, LIMIT), 0.0)
+    before_A = np.cumsum(ratio_A) - ratio_A
+    first = np.unique(rows.trajectory_A, return_index=True, return_inverse=True)
+    return np.maximum(before_A - before_A[first[1]][first[2].reshape(-1)], 0.0)
+
+
 STATISTICS: Mapping[str, Callable[[Source], Reals]] = {
     "teacher_entropy": lambda source: source.teacher.entropy_A,
     "student_entropy": lambda source: source.rows.live.entropy_A,
@@ -109,6 +119,7 @@ STATISTICS: Mapping[str, Callable[[Source], Reals]] = {
     "teacher_surprisal": lambda source: -source.teacher.taken_logprob_A,
     "disagreement": lambda source: np.abs(source.logprob_A - source.teacher.taken_logprob_A),
     "log_ratio": lambda source: source.teacher.taken_logprob_A - source.logprob_A,
+    "drift": drift_of,
     "depth": lambda source: source.rows.turn_A.astype(np.float64),
     "reliability": reliability_of,
 }

@@ -40,16 +40,18 @@ def tip(
 
 
 @needs_live
-def shape(rows: Rows, teacher: TeacherColumns | None, *, gamma: Positive = 0.1) -> Reals:
+def shape(
+    rows: Rows, teacher: TeacherColumns | None, *, gamma: Positive = 0.1, actor: str | None = None
+) -> Reals:
     """gamma p / (p + gamma)^2 of the token taken: policy shaping (LUFFY, arXiv 2504.14945).
 
     LUFFY maximises A f(p) with f(p) = p / (p + gamma) on tokens that another policy took. The gradient of f is this number times that
     of log p, so on a term with target ``taken`` it is the gradient of -f. It is largest at p = gamma, and fades where the student would
-    hardly take the token and where it would anyway. p is the student's as it is now.
+    hardly take the token and where it would anyway. p is the student's as it is now. With ``actor`` the tokens of others keep 1.
     """
     p_A = np.exp(ask(rows, teacher, "surprisal", logprobs="recomputed") * -1.0)
     weight: Reals = gamma * p_A / (p_A + gamma) ** 2
-    return weight
+    return weight if actor is None else np.where(rows.actor_A == actor, weight, 1.0)
 
 
 def without_tokens(rows: Rows, teacher: TeacherColumns | None, *, ids: list[int]) -> Reals:

@@ -149,7 +149,9 @@ class River:
         key, clock = f"objective.sources.{name}", self.clock(step)
         actors = {actor: at(share, clock, f"{key}.actors.{actor}") for actor, share in source.actors.items()}
         seed, acting = self.config.seed, source.acts(clock)
-        assignments = assign(self._stream, indices, name, actors, source.per_task, run, step, seed, first, acting)
+        assignments = assign(
+            self._stream, indices, name, actors, source.per_task, run, step, seed, first, acting, source.divided
+        )
         settings = capped(self.config.rollout, source, clock, key)
         advice = any(teacher.needs_expert for teacher in self._annotators.values())
         hints = {name: teacher.hint for name, teacher in self.teachers.items() if teacher.hint is not None}
