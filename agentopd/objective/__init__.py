@@ -17,7 +17,8 @@ from agentopd.objective.linear import LinearDivergence, linear_divergence
 from agentopd.objective.loss import LossOutput, loss
 from agentopd.objective.prepare import Prepared, PreparedTerm, prepare
 from agentopd.objective.rows import Rows
-from agentopd.objective.spec import Objective, Source, Term
+from agentopd.objective.source import Source
+from agentopd.objective.spec import Objective, Term
 from agentopd.objective.supports import TeacherRows
 from agentopd.objective.targets import Distribution, pointwise
 from agentopd.objective.weights import needs_live
