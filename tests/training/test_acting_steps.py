@@ -151,3 +151,7 @@ def test_a_mixtures_logprob_is_not_taken_for_the_students(tmp_path: Path) -> Non
         cases.tiny(*mixed, method="thinking-machines")
     cases.tiny(*mixed, "objective.estimator.logprobs=recomputed", method="thinking-machines")
     cases.tiny("objective.sampler={acting: speculative}", method="thinking-machines")
+    with pytest.raises(ConfigError, match=r"weight\.kind=disagreement: .* are drawn from a mixture; set its logprobs"):
+        cases.tiny(*mixed, "objective.weight=disagreement")
+    cases.tiny(*mixed, "objective.weight={kind: disagreement, logprobs: recomputed}")
+    cases.tiny(*mixed, "objective.weight=importance")  # of the student's p over the mixture's, as MiniLLM has it
