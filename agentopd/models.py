@@ -59,6 +59,8 @@ class NewModel(Settings):
     """The longest sequence."""
     vocab_size: int = Field(1024, ge=1)
     """The largest vocabulary of a tokenizer built for it; the model has one row for each id of the tokenizer it gets."""
+    seed: int = Field(0, ge=0, lt=1000)
+    """Beside the run's seed: models of one shape with different seeds start, and are fitted by a stage, differently."""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "NewModel":

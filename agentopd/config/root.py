@@ -10,12 +10,14 @@ from agentopd.acting import Blended
 from agentopd.config.sections import Evaluation, RecordSettings, Seed, Stages, Train
 from agentopd.config.shares import apportion
 from agentopd.models import ModelConfig
+from agentopd.objective.estimators import CORRECTIONS
+from agentopd.objective.signals import LOSSES, loss_of
 from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
 from agentopd.objective.weights import reads_played
 from agentopd.rollout.policy import Rollout
 from agentopd.rollout.tasks import EnvConfig
-from agentopd.settings.choice import Choice, Clock, OneOf, Settings, at, numbers_of
+from agentopd.settings.choice import Choice, Clock, OneOf, Settings, at, choices_in, numbers_of
 from agentopd.settings.problems import nearest
 from agentopd.teachers import TEACHERS, require_members, require_numbers
 from agentopd.types import CORRECTED, EXPERT, STUDENT
@@ -183,8 +185,10 @@ class Config(Settings):
     def _scores_are_exact(self) -> "Config":
         rollout, whole = self.rollout, self.rollout.top_p == 1.0 and self.rollout.top_k == 0
         for i, term in enumerate(self.objective.terms):
-            reads = term.scored and term.distributional
-            if not reads or term.estimator.settings.get("logprobs", "behaviour") == "recomputed":
+            settings, reads = term.estimator.settings, term.scored and term.distributional
+            corrects = settings.get("importance") in CORRECTIONS
+            played = reads and settings.get("logprobs", "behaviour") == "behaviour"
+            if not corrects and not played:
                 continue
             key = f"{self.objective.key(i)}.estimator"
             if not whole or rollout.temperature == 0.0:
@@ -193,16 +197,33 @@ class Config(Settings):
                     f"top_k={rollout.top_k}, temperature={rollout.temperature}: that is not the student's own distribution; set "
                     f"top_p=1, top_k=0 and a temperature above 0, or {key}.logprobs: recomputed"
                 )
-            if mixed := self._mixed(term.where):
+            if played and (mixed := self._mixed(term.where)):
                 raise ValueError(
                     f"{key}: its reward log q - log p takes p from the rollout, and tokens of the source {mixed[0]!r} are drawn from a "
                     f"mixture; set {key}.logprobs: recomputed"
                 )
             if others := self._shown_beside_student(term.where):
                 why = "the expert, which nobody sampled" if EXPERT in others else f"{others[0]}, whose own p is kept"
+                what, instead = "reward log q - log p", "logprobs: recomputed"
+                if corrects:
+                    what, instead = "importance ratio p / p_old", "importance: none"
                 raise ValueError(
-                    f"{key}: its reward log q - log p has no p for actions of {why}; set "
-                    f"{self.objective.key(i)}.where.actor, such as [student], or {key}.logprobs: recomputed"
+                    f"{key}: its {what} has no p for actions of {why}; set {self.objective.key(i)}.where.actor, such as [student], "
+                    f"or {key}.{instead}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _watched_losses_exist(self) -> "Config":
+        """Of the metrics that schedules watch; others are known only once they are measured."""
+        named = zip(self.objective.names, self.objective.terms, strict=True)
+        losses = {f"train/{name}/{loss_of(term)}" for name, term in named}
+        watched = {choice.settings.get("metric") for choice in choices_in(self) if hasattr(choice.function, "advance")}
+        for metric in sorted(name for name in watched if isinstance(name, str)):
+            if metric.startswith("train/") and metric.endswith(LOSSES) and metric not in losses:
+                raise ValueError(
+                    f"objective: a schedule has metric={metric}, and no term has that loss{nearest(metric, losses)}; there are: "
+                    f"{', '.join(sorted(losses))}"
                 )
         return self
 

@@ -4,7 +4,7 @@ Divergences:      ``divergence`` on logits, ``linear_divergence`` fused from hid
 A method:         ``Objective`` and its ``Term``, ``Source``.
 A global batch:   ``Rows`` of records, ``prepare`` to coefficients, ``cut`` to micro-batches.
 A micro-batch:    ``loss``, and ``statistics`` of the student or a teacher without gradient.
-One's own parts:  functions of ``Rows``, ``TeacherColumns``, ``Scored`` and ``TeacherRows``; ``docs/objective.md`` has the contracts.
+One's own parts:  functions of ``Rows``, ``TeacherColumns``, ``Scored``, ``Taken`` and ``TeacherRows``; ``docs/objective.md`` has the contracts.
 """
 
 from agentopd.objective.advantages import Scored
@@ -12,9 +12,11 @@ from agentopd.objective.batch import Batch, cut
 from agentopd.objective.chunked import statistics
 from agentopd.objective.columns import Episodes, LiveColumns, TeacherColumns
 from agentopd.objective.divergences import divergence
+from agentopd.objective.estimators import Taken, by_token
 from agentopd.objective.head import Head
 from agentopd.objective.linear import LinearDivergence, linear_divergence
 from agentopd.objective.loss import LossOutput, loss
+from agentopd.objective.numbers import per_row
 from agentopd.objective.prepare import Prepared, PreparedTerm, prepare
 from agentopd.objective.rows import Rows
 from agentopd.objective.source import Source
@@ -37,14 +39,17 @@ __all__ = [
     "Rows",
     "Scored",
     "Source",
+    "Taken",
     "TeacherColumns",
     "TeacherRows",
     "Term",
+    "by_token",
     "cut",
     "divergence",
     "linear_divergence",
     "loss",
     "needs_live",
+    "per_row",
     "pointwise",
     "prepare",
     "statistics",

@@ -79,6 +79,12 @@ def returns(rows: Rows, reward_A: Reals, gamma: float, turn_gamma: float) -> Rea
     return return_A
 
 
+def remaining(scored: Scored) -> Reals:
+    """How many rows of the episode, from each on, the reward says something of; at least 1."""
+    ones_A = scored.given_A.astype(np.float64)
+    return np.maximum(returns(scored.rows, ones_A, 1.0, 1.0), 1.0)
+
+
 def no_baseline(scored: Scored, return_A: Reals) -> Reals:
     """The return itself."""
     return return_A

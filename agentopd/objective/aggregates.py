@@ -1,7 +1,7 @@
 """Aggregates: how the rows of a term are averaged.
 
-Each function returns a measure [A] over the rows it is given, non-negative with sum 1. What a term leaves out (other actors,
-skipped turns, failed episodes) is not among the rows, so it is in no denominator.
+Each function returns a measure [A] over the rows it is given, non-negative, with sum 1 unless it says otherwise. What a term leaves
+out (other actors, skipped turns, failed episodes) is not among the rows, so it is in no denominator.
 """
 
 from typing import Annotated
@@ -36,9 +36,17 @@ def sequence(rows: Rows) -> Reals:
     return 1.0 / (tokens[trajectory_A] * max(len(tokens), 1))
 
 
+def summed(rows: Rows) -> Reals:
+    """The tokens of a trajectory are added up, and trajectories averaged: each row counts 1 / trajectories, a sum above 1.
+
+    For losses of whole sequences, whose log-probability is a sum.
+    """
+    return np.full(len(rows), 1.0 / max(len(np.unique(rows.trajectory_A)), 1))
+
+
 def blend(rows: Rows, *, share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5) -> Reals:
     """(1 - share) token + share turn; TurnOPD schedules ``share`` from 0 to 1."""
     return (1.0 - share) * token(rows) + share * turn(rows)
 
 
-AGGREGATES: Registry = {"token": token, "turn": turn, "sequence": sequence, "blend": blend}
+AGGREGATES: Registry = {"token": token, "turn": turn, "sequence": sequence, "sum": summed, "blend": blend}

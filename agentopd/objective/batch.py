@@ -32,6 +32,7 @@ class BatchTerm:
     coef_A: Tensor
     advantage_A: Tensor
     old_A: Tensor
+    logq_A: Tensor
     temperature: float
     target_settings: Mapping[str, Any]
     support_settings: Mapping[str, Any]
@@ -139,10 +140,24 @@ def _batch(prepared: Prepared, passed: Passed) -> Batch:
 
 
 def _term(term: PreparedTerm, row_A: Column) -> BatchTerm:
-    coef_A, advantage_A, old_A = (torch.from_numpy(c[row_A]) for c in (term.coef_A, term.advantage_A, term.old_A))
     parts = (term.target_settings, term.support_settings, term.divergence_settings, term.estimator_settings)
-    settings = ({name: _rowwise(value, row_A) for name, value in part.items()} for part in parts)
-    return BatchTerm(term.name, term.key, term.term, coef_A, advantage_A, old_A, term.temperature, *settings)
+    target, support, divergence, estimator = (
+        {name: _rowwise(value, row_A) for name, value in part.items()} for part in parts
+    )
+    return BatchTerm(
+        name=term.name,
+        key=term.key,
+        term=term.term,
+        coef_A=torch.from_numpy(term.coef_A[row_A]),
+        advantage_A=torch.from_numpy(term.advantage_A[row_A]),
+        old_A=torch.from_numpy(term.old_A[row_A]),
+        logq_A=torch.from_numpy(term.logq_A[row_A]),
+        temperature=term.temperature,
+        target_settings=target,
+        support_settings=support,
+        divergence_settings=divergence,
+        estimator_settings=estimator,
+    )
 
 
 def _rowwise(setting: Any, row_A: Column) -> Any:

@@ -44,7 +44,7 @@ class BatchBlock:
 
 
 def blocks_of(prepared: Prepared, row_A: Column) -> Iterator[BatchBlock]:
-    """The blocks on ``row_A`` that analytic terms read, one a teacher and head, or heads of a mixture.
+    """The blocks on ``row_A`` that terms read, one a teacher and head, or heads of a mixture.
 
     Raises:
         ConfigError: A term reads a distribution that its teacher did not give.
@@ -95,7 +95,7 @@ def _head(annotation: Annotation) -> HeadName:
         return None
     raise ConfigError(
         f"a term reads the distribution of teacher {annotation.teacher!r}, which gave only a {type(annotation.block).__name__} "
-        "block; set estimator: {kind: score_function}, or have it annotate with dense or sparse blocks"
+        "block; set estimator: {kind: score_function}, without baseline: value, or have it annotate with dense or sparse blocks"
     )
 
 

@@ -37,6 +37,7 @@ CONTRACTS: Mapping[str, Contract] = {
     "weight": Contract(("rows", "teacher"), "one finite number of at least 0 a row, [A]"),
     "estimator": Contract(("scored",), "one finite number a row of scored.rows, [A]"),
     "coupling": Contract(("scored", "advantage_A"), "one finite number a row of scored.rows, [A]"),
+    "number": Contract(("rows", "teacher"), "one finite number a row, [A]"),
     "target": Contract(
         ("logp",),
         "log-probabilities up to a number a row, [N, V], or these and what multiplies each row's loss, [N], at least 0",
@@ -167,7 +168,7 @@ def targeted(key: str, choice: Choice, given: Any, logp_N_V: Tensor) -> tuple[Te
 
 
 def per_row(key: str, choice: Choice, value: Any, logp: Tensor) -> Tensor:
-    """What a divergence returned on log-probabilities [..., K]: one number a row, [...].
+    """What a divergence, or an estimator by token, returned on log-probabilities [..., K]: one number a row, [...].
 
     Raises:
         ConfigError: It is something else; it does not depend on the student; or it is a user's own and not a number where the

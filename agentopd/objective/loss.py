@@ -16,12 +16,17 @@ from agentopd.objective.chunked import Evaluate, check_tokens, chunked_loss, chu
 from agentopd.objective.closed import fused
 from agentopd.objective.contract import call, pair, per_row
 from agentopd.objective.divergences import log_softmax
-from agentopd.objective.estimators import RATIO, policy_gradient
+from agentopd.objective.estimators import RATIO, Taken, policy_gradient
 from agentopd.objective.head import Head
 from agentopd.objective.reading import Plan, Read, Tile, check_ids, of_rows
+from agentopd.objective.rewards import expected_reward
 from agentopd.objective.signals import loss_of
-from agentopd.objective.supports import TeacherRows
+from agentopd.objective.supports import TeacherRows, full
 from agentopd.objective.targets import whole
+from agentopd.settings.choice import Choice
+
+WHOLE = Choice("full", full, {})
+"""The support that a baseline is taken on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +92,35 @@ def _phi(term: BatchTerm, tile: Tile, i: int) -> Tensor:
     logprob_N, rows = tile.taken_logprob_N, tile.rows
     if term.term.target.kind == "taken":
         return -logprob_N
+    if term.term.by_token:
+        return _of_taken(term, tile)
     if term.term.scored:
         advantage_N, old_N = term.advantage_A[rows].to(logprob_N.dtype), term.old_A[rows].to(logprob_N.dtype)
         ratio = {name: term.estimator_settings[name] for name in RATIO & term.estimator_settings.keys()}
-        return policy_gradient(logprob_N, advantage_N, old_N, **of_rows(ratio, rows, None, logprob_N.dtype))
+        settings = of_rows(ratio, rows, None, logprob_N.dtype)
+        return policy_gradient(logprob_N, _centred(term, tile, i, advantage_N), old_N, **settings)
     phi_N = logprob_N.new_zeros(logprob_N.shape)
     for read in tile.reads(i):
         phi_N = phi_N.index_add(0, read.local_M, _divergence(term, rows, read).to(phi_N.dtype))
     return phi_N
+
+
+def _of_taken(term: BatchTerm, tile: Tile) -> Tensor:
+    """phi [N] of an estimator of the token taken; rows that the term leaves out are given a teacher like the student."""
+    logprob_N, rows, estimator, key = tile.taken_logprob_N, tile.rows, term.term.estimator, f"{term.key}.estimator"
+    logq_N = term.logq_A[rows].to(logprob_N.dtype).where(term.coef_A[rows] != 0, logprob_N.detach())
+    settings = of_rows(term.estimator_settings, rows, None, logprob_N.dtype)
+    return per_row(key, estimator, call(key, estimator, settings, Taken(logprob_N, logq_N)), logprob_N.unsqueeze(1))
+
+
+def _centred(term: BatchTerm, tile: Tile, i: int, advantage_N: Tensor) -> Tensor:
+    """The advantage less the mean reward of a sampled token, where that is the term's baseline."""
+    for read in tile.reads(i):
+        logp, logq = call(f"{term.key}.estimator", WHOLE, {}, read.logp_M_V, read.teacher)
+        settings = of_rows(term.divergence_settings, tile.rows, read.local_M, read.logp_M_V.dtype)
+        value_M = expected_reward(term.term.divergence.kind, settings, logp.detach(), logq)
+        advantage_N = advantage_N.index_add(0, read.local_M, value_M.to(advantage_N.dtype), alpha=-1)
+    return advantage_N
 
 
 def _divergence(term: BatchTerm, rows: slice, read: Read) -> Tensor:

@@ -13,10 +13,11 @@ import numpy as np
 
 from agentopd.errors import ConfigError
 from agentopd.objective.advantages import teacher_of
-from agentopd.objective.columns import Reals
+from agentopd.objective.columns import Reals, TeacherColumns
 from agentopd.objective.contract import call, column
+from agentopd.objective.numbers import settings_at
 from agentopd.objective.rows import Rows
-from agentopd.objective.scoring import advantages, old_logprob
+from agentopd.objective.scoring import advantages, old_logprob, ratio_logprob, taken_logq
 from agentopd.objective.selection import Selection
 from agentopd.objective.spec import NOT_NEGATIVE, Objective, Term
 from agentopd.settings.choice import Clock, at
@@ -44,6 +45,8 @@ class PreparedTerm:
     advantage_A: Reals
     old_A: Reals
     """The student's log-probability that an importance ratio divides by, behaviour or recomputed."""
+    logq_A: Reals
+    """The teacher's log-probability of the token taken, for an estimator that makes the loss of it."""
     temperature: float
     target_settings: Mapping[str, Any]
     support_settings: Mapping[str, Any]
@@ -54,7 +57,7 @@ class PreparedTerm:
     @property
     def reads(self) -> frozenset[str]:
         """The teachers whose whole distributions its loss is formed of."""
-        return frozenset() if self.term.scored else frozenset(self.term.reads.values())
+        return frozenset(self.term.reads.values() if self.term.reads_distribution else ())
 
     @property
     def wanted(self) -> bool:
@@ -129,9 +132,10 @@ def prepare(objective: Objective, rows: Rows, clock: Clock) -> Prepared:
 def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> PreparedTerm:
     term = objective.terms[i]
     selection, coefficient = Selection.of(term, rows), _coefficient(objective, i, clock)
-    coef_A, weight_A, advantage_A, old_A = (np.zeros(len(rows)) for _ in range(4))
+    coef_A, weight_A, advantage_A, old_A, logq_A = (np.zeros(len(rows)) for _ in range(5))
+    chosen = rows.select(selection.learns_A)
+    settings = _settings(objective, i, chosen, selection, clock)
     if selection.learns_A.any():
-        chosen = rows.select(selection.learns_A)
         measure = _measure(objective, chosen, clock)
         weight = _weight(objective, i, chosen, clock)
         scale = _rescaling(measure, weight) if term.rescale else 1.0
@@ -139,8 +143,11 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
         weight_A = selection.spread(scale * weight)
         if term.scored:
             old = old_logprob(objective, i, rows)
-            advantage = advantages(objective, i, rows, selection, old, clock)
-            advantage_A, old_A = (selection.spread(one[selection.learns_A]) for one in (advantage, old))
+            advantage = advantages(objective, i, rows, selection, old, settings, clock)
+            divisor = ratio_logprob(term, rows, old)
+            advantage_A, old_A = (selection.spread(one[selection.learns_A]) for one in (advantage, divisor))
+        if term.by_token:
+            logq_A = selection.spread(taken_logq(term, chosen))
     return PreparedTerm(
         name=objective.names[i],
         key=objective.key(i),
@@ -151,12 +158,30 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
         weight_A=weight_A,
         advantage_A=advantage_A,
         old_A=old_A,
+        logq_A=logq_A,
         temperature=_temperature(objective, i, clock),
-        target_settings=term.target.at(clock),
+        target_settings=settings["target"],
         support_settings=term.support.at(clock),
-        divergence_settings=term.divergence.at(clock),
-        estimator_settings=term.estimator.at(clock),
+        divergence_settings=settings["divergence"],
+        estimator_settings=settings["estimator"],
     )
+
+
+def _settings(
+    objective: Objective, i: int, chosen: Rows, selection: Selection, clock: Clock
+) -> dict[str, dict[str, Any]]:
+    """The settings, at this step, of the parts of term ``i`` that may have numbers a row."""
+    term = objective.terms[i]
+    teacher = _teacher(term, chosen)
+    return {
+        part: settings_at(f"{objective.key(i)}.{part}", getattr(term, part), clock, chosen, teacher, selection.learns_A)
+        for part in ("target", "divergence", "estimator")
+    }
+
+
+def _teacher(term: Term, chosen: Rows) -> TeacherColumns | None:
+    """What the term's teacher said of the rows that it trains; ``None`` where its target is no distribution, or there are none."""
+    return teacher_of(chosen, term.teacher) if term.teacher is not None and len(chosen) else None
 
 
 def _coefficient(objective: Objective, i: int, clock: Clock) -> float:
@@ -188,7 +213,7 @@ def _measure(objective: Objective, chosen: Rows, clock: Clock) -> Reals:
 def _weight(objective: Objective, i: int, chosen: Rows, clock: Clock) -> Reals:
     """The product of the weights of term ``i`` on the rows that it trains."""
     term = objective.terms[i]
-    teacher = teacher_of(chosen, term.teacher) if term.teacher is not None else None
+    teacher = _teacher(term, chosen)
     product = np.ones(len(chosen))
     for n, choice in enumerate(term.weight):
         key = f"{objective.key(i)}.weight" + (f".{n}" if len(term.weight) > 1 else "")

@@ -165,8 +165,8 @@ def _rows(column_N_V: Tensor, local_M: Tensor) -> Tensor:
 
 
 def _parts(term: BatchTerm, batch: Batch, slices: Sequence[slice]) -> dict[int, Sequence[Tensor]]:
-    """The blocks that a term takes a divergence from, and the entries that it trains, by tile."""
-    if term.term.scored or not term.term.distributional:
+    """The blocks that a term reads a distribution of, and the entries that it trains, by tile."""
+    if not term.term.reads_distribution:
         return {}
     mine = {i: block for i, block in enumerate(batch.blocks) if block.teacher == term.term.teacher}
     return {i: _split(block, term.coef_A[block.row_N] != 0, slices) for i, block in mine.items()}

@@ -1,5 +1,8 @@
 """Scoring: the advantages of a score-function term, formed on whole episodes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -7,15 +10,25 @@ from agentopd.errors import ConfigError
 from agentopd.objective.advantages import Scored, teacher_of
 from agentopd.objective.columns import Reals
 from agentopd.objective.contract import call, column
+from agentopd.objective.estimators import CORRECTIONS
+from agentopd.objective.rewards import REWARDS
 from agentopd.objective.rows import Rows
 from agentopd.objective.selection import Selection
-from agentopd.objective.spec import Objective
+from agentopd.objective.spec import Objective, Term
 from agentopd.objective.targets import of_taken
 from agentopd.settings.choice import Clock
 from agentopd.types import Bools
 
 
-def advantages(objective: Objective, i: int, rows: Rows, selection: Selection, old_A: Reals, clock: Clock) -> Reals:
+def advantages(
+    objective: Objective,
+    i: int,
+    rows: Rows,
+    selection: Selection,
+    old_A: Reals,
+    settings: Mapping[str, Mapping[str, Any]],
+    clock: Clock,
+) -> Reals:
     """Advantages [A] of term ``i``; rows that ``where`` leaves out still count in the returns of others.
 
     Args:
@@ -24,12 +37,17 @@ def advantages(objective: Objective, i: int, rows: Rows, selection: Selection, o
         rows: The global batch.
         selection: The term's rows.
         old_A: The student's log-probability of the token taken, which a log-ratio is formed against.
+        settings: Of its estimator and its divergence at this step; a value may be one number a row, [A].
         clock: Evaluates schedules.
     """
     term = objective.terms[i]
-    scored = _scored(objective, i, rows, selection, old_A, clock)
+    here = {
+        part: {name: _of_rows(value, selection.played_A) for name, value in given.items()}
+        for part, given in settings.items()
+    }
+    scored = _scored(objective, i, rows, selection, old_A, here)
     key = f"{objective.key(i)}.estimator"
-    given = call(key, term.estimator, term.estimator.at(clock), scored)
+    given = call(key, term.estimator, here["estimator"], scored)
     advantage = column(key, term.estimator, given, len(scored.rows), "estimator")
     if term.distributional:
         key, coupling = "objective.coupling", objective.coupling
@@ -38,6 +56,10 @@ def advantages(objective: Objective, i: int, rows: Rows, selection: Selection, o
     advantage_A = np.zeros(len(rows))
     advantage_A[selection.played_A] = advantage
     return advantage_A
+
+
+def _of_rows(setting: Any, played_A: Bools) -> Any:
+    return setting[played_A] if isinstance(setting, np.ndarray) else setting
 
 
 def old_logprob(objective: Objective, i: int, rows: Rows) -> Reals:
@@ -51,28 +73,61 @@ def old_logprob(objective: Objective, i: int, rows: Rows) -> Reals:
     return rows.live.logprob_A
 
 
-def _scored(objective: Objective, i: int, rows: Rows, selection: Selection, old_A: Reals, clock: Clock) -> Scored:
-    """The episodes played, with the reward that term ``i`` names: of a teacher or the outcome, or the log-ratio to a distribution."""
+def ratio_logprob(term: Term, rows: Rows, old_A: Reals) -> Reals:
+    """What the importance ratio of a term divides by, [A]: what the token was sampled with, where the ratio corrects for that."""
+    return rows.logprob_A if term.estimator.settings.get("importance") in CORRECTIONS else old_A
+
+
+def taken_logq(term: Term, rows: Rows) -> Reals:
+    """The log-probability [A] of the token taken under the term's teacher, finite.
+
+    Raises:
+        ConfigError: It is not, on some row.
+    """
+    logq_A = teacher_of(rows, str(term.teacher)).taken_logprob_A
+    _require_finite(logq_A, len(rows), term)
+    return logq_A
+
+
+def _scored(
+    objective: Objective,
+    i: int,
+    rows: Rows,
+    selection: Selection,
+    old_A: Reals,
+    settings: Mapping[str, Mapping[str, Any]],
+) -> Scored:
+    """The episodes played, with the reward that term ``i`` names: of a teacher or the outcome, or one by a distribution."""
     term, played_A = objective.terms[i], selection.played_A
     episodes, learns, acted = rows.select(played_A), selection.learns_A[played_A], selection.acted_A[played_A]
     if term.reward is not None:
         return Scored.by(episodes, learns, acted, term.reward)
-    taken_A, given_A = _taken(objective, i, episodes, acted, old_A[played_A], clock)
-    ratio_A = np.where(given_A, taken_A - old_A[played_A], 0.0)
-    if not np.isfinite(ratio_A).all():
-        raise ConfigError(
-            f"a score function needs finite log-probabilities of the taken tokens from teacher {term.teacher!r} and the student; "
-            f"{int((~np.isfinite(ratio_A)).sum())} of {int(given_A.sum())} rows have none"
-        )
-    return Scored(episodes, learns, acted, ratio_A, given_A, gamma=0.0)
+    taken_A, given_A = _taken(objective, i, episodes, acted, old_A[played_A], settings["target"])
+    logp_A, logq_A = (torch.from_numpy(np.where(given_A, of, 0.0)) for of in (old_A[played_A], taken_A))
+    own = {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in settings["divergence"].items()}
+    reward_A: Reals = REWARDS[term.divergence.kind](logp_A, logq_A, **own).numpy()
+    _require_finite(reward_A, int(given_A.sum()), term)
+    return Scored(episodes, learns, acted, reward_A, given_A, gamma=0.0)
 
 
-def _taken(objective: Objective, i: int, rows: Rows, acted_A: Bools, old_A: Reals, clock: Clock) -> tuple[Reals, Bools]:
+def _taken(
+    objective: Objective, i: int, rows: Rows, acted_A: Bools, old_A: Reals, settings: Mapping[str, Any]
+) -> tuple[Reals, Bools]:
     """The target's log-probability of the tokens taken by the term's actors, and the rows where all its teachers give one."""
     term = objective.terms[i]
     teachers = {setting: teacher_of(rows, name) for setting, name in term.reads.items()}
     given_A: Bools = np.all([acted_A, *(teacher.covered_A for teacher in teachers.values())], axis=0)
     named = {setting: torch.from_numpy(teacher.taken_logprob_A) for setting, teacher in teachers.items()}
-    key = f"{objective.key(i)}.target"
-    taken_A = of_taken(key, term.target, term.target.at(clock), torch.from_numpy(old_A), named).numpy()
+    numbers = {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in settings.items()}
+    taken_A = of_taken(f"{objective.key(i)}.target", term.target, numbers, torch.from_numpy(old_A), named).numpy()
     return taken_A, given_A
+
+
+def _require_finite(number_A: Reals, of: int, term: Term) -> None:
+    bad_A = ~np.isfinite(number_A)
+    if bad_A.any():
+        raise ConfigError(
+            f"an estimator of sampled tokens, such as a score function, needs finite log-probabilities of the taken tokens from "
+            f"teacher {term.teacher!r} and the student; {int(bad_A.sum())} of {of} rows have none; leave such rows out with where, "
+            "or use estimator: {kind: analytic}"
+        )

@@ -50,7 +50,7 @@ def _intact(rows: Rows) -> Bools:
 def _acted(term: Term, rows: Rows) -> Bools:
     """Trainable rows of the term's actors and sources."""
     mask_A = rows.trainable_A.copy()
-    if term.scored:
+    if not term.analytic:
         mask_A &= ~rows.corrected_A
     if term.where.actor:
         mask_A &= np.isin(rows.actor_A, term.where.actor)

@@ -6,7 +6,8 @@
 ``<term>/advantage``      of a score function
 ``<term>/divergence``     the loss of a term with a teacher's distribution, in nats
 ``<term>/nll``            the loss of a term with target ``taken``, in nats
-``<term>/surrogate``      the loss of a score function: minus advantage times log-probability, or times a ratio
+``<term>/surrogate``      the loss of an estimator of sampled tokens: of a score function minus advantage times log-probability, or
+                          times a ratio; of ``k2`` and ``k3`` what they say
 ``current_logprob``       the student's log-probability of the token taken under the weights of the optimiser step, in nats
 ``student_entropy``       of the same distribution, in nats
 ``teacher_entropy/<t>``   of each teacher ``<t>`` that gives full distributions, in nats
@@ -35,7 +36,7 @@ UNCERTAINTY = ("disagreement", "epistemic", "aleatoric")
 
 def loss_of(term: Term) -> str:
     """What the loss phi of ``term`` is."""
-    if term.scored:
+    if not term.analytic:
         return "surrogate"
     return "nll" if term.target.kind == "taken" else "divergence"
 

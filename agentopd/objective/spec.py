@@ -11,12 +11,13 @@ from agentopd.objective.aggregates import AGGREGATES
 from agentopd.objective.alpha_beta import require_sum
 from agentopd.objective.contract import callable_as
 from agentopd.objective.divergences import DIVERGENCES
-from agentopd.objective.estimators import ESTIMATORS
+from agentopd.objective.estimators import ESTIMATORS, GROUPED, OPTIMISES, REFUSED, VALUE, is_by_token, require_baseline
+from agentopd.objective.rewards import REWARDS
 from agentopd.objective.source import Source
 from agentopd.objective.supports import SUPPORTS
 from agentopd.objective.targets import NO_DISTRIBUTION, TARGETS, distributions_of, is_pointwise
 from agentopd.objective.weights import WEIGHTS, reads_group, reads_live
-from agentopd.settings.choice import Choice, Number, OneOf, Settings, numbers_of
+from agentopd.settings.choice import Choice, Number, OneOf, Settings, choices_in, nearest, numbers_of
 from agentopd.types import CORRECTED, STUDENT
 from agentopd.where import Where
 
@@ -25,7 +26,6 @@ NOT_NEGATIVE = (
     "sign where it is made: a negative teachers.<name>.scale of a reward, or an estimator or divergence of your own that returns "
     "the negative"
 )
-GROUPED = {"group_mean", "group_normalised"}
 TERM_PARTS = (
     "where", "target", "support", "divergence", "estimator", "weight", "temperature", "rescale", "coefficient",
 )  # fmt: skip
@@ -44,8 +44,9 @@ IMPLIED = {"support", "divergence"}
 class Term(Settings):
     """One summand: c * sum(coef * phi), with its own denominator.
 
-    Where the estimator is a score function, or the target the taken token, the support is ``sampled`` and the divergence is
-    given: reverse KL for the first, forward KL to a one-hot target for the second. Leave both out, or set them to null.
+    Where the estimator works on sampled tokens, or the target is the taken token, the support is ``sampled`` and the divergence is
+    given: reverse KL for the first (``k3``: forward KL), forward KL to a one-hot target for the second. Leave both out, or set them to
+    null. A score function may have another divergence of :data:`~agentopd.objective.rewards.REWARDS`, which is its reward then.
     """
 
     name: str = Field("", pattern="^[^/]*$")
@@ -79,6 +80,13 @@ class Term(Settings):
             raise ValueError(f"{least} is below 0; {NOT_NEGATIVE}")
         return coefficient
 
+    @field_validator("estimator", mode="before")
+    @classmethod
+    def _trains(cls, estimator: Any) -> Any:
+        if (kind := str(_kind(estimator, ""))) in REFUSED:
+            raise ValueError(f"estimator {kind!r}: {REFUSED[kind]}")
+        return estimator
+
     @field_validator("temperature")
     @classmethod
     def _warm(cls, temperature: Any) -> Any:
@@ -98,22 +106,27 @@ class Term(Settings):
         implied = {}
         if _kind(given.get("target"), "distribution") == "taken":
             implied = {"support": "sampled", "divergence": "forward_kl"}
-        elif _kind(given.get("estimator"), "analytic") != "analytic":
-            implied = {"support": "sampled", "divergence": "reverse_kl"}
+        elif (kind := _kind(given.get("estimator"), "analytic")) != "analytic":
+            implied = {"support": "sampled", "divergence": OPTIMISES.get(str(kind), "reverse_kl")}
         weight = given.get("weight", ())
         return implied | dict(given) | {"weight": (weight,) if isinstance(weight, str | Mapping | Choice) else weight}
 
     @model_validator(mode="after")
     def _carries_signal(self) -> "Term":
-        analytic, sampled = self.estimator.kind == "analytic", self.support.kind == "sampled"
-        if self.target.kind == "reward" and analytic:
+        analytic, sampled = self.analytic, self.support.kind == "sampled"
+        if self.target.kind == "reward" and not self.scored:
             raise ValueError("target 'reward' has no distribution; set estimator: {kind: score_function}")
         if self.target.kind == "taken" and not analytic:
             raise ValueError("target 'taken' is supervised; set estimator: {kind: analytic}")
         if self.distributional and analytic and sampled:
             raise ValueError(
                 "an analytic gradient of the sampled token's log-ratio carries no teacher signal (its expectation is zero); "
-                "set estimator: {kind: score_function}, or support: {kind: full}"
+                "set estimator: {kind: score_function} or {kind: k2}, or support: {kind: full}"
+            )
+        if (self.by_token or self.estimator.kind == "pair_logit") and self.target.kind != "distribution":
+            raise ValueError(
+                f"estimator {self.estimator.kind!r} compares the student's probability of a token with a teacher's own; set target: "
+                "{kind: distribution}"
             )
         settings = self.support.settings
         if settings.get("tail") and (settings.get("normalise_teacher") or settings.get("normalise_student")):
@@ -121,7 +134,7 @@ class Term(Settings):
         powers = self.divergence.settings.values()
         if self.divergence.kind == "alpha_beta" and sum(isinstance(one, Choice) for one in powers) < 2:
             require_sum(sum(min(numbers_of(one), default=math.inf) for one in powers))
-        if not analytic and not sampled:
+        if self.scored and not sampled:
             raise ValueError(
                 f"support {self.support.kind!r} under a score function is a reward that does not depend on the action, so its "
                 "gradient is zero; set support: {kind: sampled}, or estimator: {kind: analytic}"
@@ -131,29 +144,30 @@ class Term(Settings):
     @model_validator(mode="after")
     def _agrees(self) -> "Term":
         taken = self.target.kind == "taken"
-        fixed = "forward_kl" if taken else "reverse_kl"
-        if (taken or self.scored) and (self.divergence.kind != fixed or self.support.kind != "sampled"):
+        fixed = "forward_kl" if taken else OPTIMISES.get(self.estimator.kind, "reverse_kl")
+        rewarded = self.estimator.kind != "pair_logit" and self.scored and self.target.kind == "distribution"
+        kinds = {fixed, *REWARDS} if rewarded else {fixed}
+        if (taken or not self.analytic) and (self.divergence.kind not in kinds or self.support.kind != "sampled"):
+            others = "".join(f", or set divergence: {{kind: {kind}}}" for kind in sorted(kinds - {fixed}))
             raise ValueError(
                 f"with target {self.target.kind!r} and estimator {self.estimator.kind!r} the divergence is {fixed} on support "
-                f"sampled, got {self.divergence.kind!r} on {self.support.kind!r}; leave both out, or set them to null"
+                f"sampled, got {self.divergence.kind!r} on {self.support.kind!r}; leave both out, or set them to null{others}"
             )
-        if (taken or self.scored) and self.divergence.settings.get("clip") is not None:
+        if (taken or not self.analytic) and self.divergence.settings.get("clip") is not None:
             raise ValueError(
                 "divergence.clip bounds each vocabulary entry, and the support sampled has one; leave it out, or set support: "
                 "{kind: full} with target: {kind: distribution} and estimator: {kind: analytic}"
             )
-        if self.scored and CORRECTED in self.where.source:
+        if not self.analytic and CORRECTED in self.where.source:
             raise ValueError(
-                "nobody sampled the corrected actions, so a score function cannot learn from them; set target: {kind: taken}"
+                f"nobody sampled the corrected actions, so estimator {self.estimator.kind!r} cannot learn from them; set target: "
+                "{kind: taken}"
             )
-        settings = self.estimator.settings
-        discounts = [settings[name] for name in ("gamma", "turn_gamma") if settings.get(name) is not None]
-        local = not discounts and self.distributional
-        if settings.get("baseline") in GROUPED and (local or any(one != 1.0 for one in discounts)):
-            raise ValueError(
-                f"baseline {settings['baseline']!r} compares the total rewards of episodes with undiscounted returns; set gamma "
-                "and turn_gamma to 1, or baseline: batch_mean"
-            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_its_baseline(self) -> "Term":
+        require_baseline(self.estimator.settings, self.target.kind == "distribution", self.distributional)
         return self
 
     @model_validator(mode="after")
@@ -167,16 +181,31 @@ class Term(Settings):
                 f"target {self.target.kind!r} needs whole distributions, and a score function reads the token taken alone; set "
                 "estimator: {kind: analytic}, or mark a target of your own with @pointwise"
             )
-        if self.temperature != 1.0 and (self.scored or not self.distributional):
+        if self.temperature != 1.0 and not (self.analytic and self.distributional):
             raise ValueError(
                 "temperature: only an analytic divergence from a distribution can be taken at another temperature; set it to 1"
             )
         return self
 
     @property
+    def analytic(self) -> bool:
+        """Whether the gradient is that of the divergence itself, rather than one through sampled tokens."""
+        return self.estimator.kind == "analytic"
+
+    @property
+    def by_token(self) -> bool:
+        """Whether the estimator makes the loss of a row of its token's log-probabilities under student and teacher."""
+        return is_by_token(self.estimator.function)
+
+    @property
     def scored(self) -> bool:
         """Whether the gradient is taken by a score function, through an advantage."""
-        return self.estimator.kind != "analytic"
+        return not self.analytic and not self.by_token
+
+    @property
+    def reads_distribution(self) -> bool:
+        """Whether its loss reads a teacher's whole distribution."""
+        return self.distributional and (self.analytic or self.estimator.settings.get("baseline") == VALUE)
 
     @property
     def distributional(self) -> bool:
@@ -295,6 +324,18 @@ class Objective(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_pairs(self) -> "Objective":
+        known = {*self.sources, *(actor for source in self.sources.values() for actor in source.actors)}
+        for i, term in enumerate(self.terms):
+            chosen = term.estimator.settings.get("chosen") if term.estimator.kind == "pair_logit" else None
+            if chosen is not None and chosen not in known:
+                raise ValueError(
+                    f"{self.key(i)}.estimator.chosen={chosen}: no source or actor is called that{nearest(chosen, known)}; there "
+                    f"are: {', '.join(sorted(known))}"
+                )
+        return self
+
     @property
     def names(self) -> tuple[str, ...]:
         """The name of each term in metrics and signals."""
@@ -315,7 +356,9 @@ class Objective(Settings):
     def needs_live(self) -> bool:
         """Whether prepare needs the pass without gradient."""
         weights = any(reads_live(w) for t in self.terms for w in t.weight)
-        return weights or any(t.estimator.settings.get("logprobs") == "recomputed" for t in self.terms)
+        numbers = (choice.function for choice in choices_in(self.terms) if choice.by_row)
+        marked = any(getattr(number, "needs_live", False) for number in numbers)
+        return weights or marked or any(t.estimator.settings.get("logprobs") == "recomputed" for t in self.terms)
 
 
 def _mapping(term: Any) -> Mapping[str, Any]:

@@ -7,10 +7,11 @@ setting without an annotation takes any value of its default's type, or anything
 
 import importlib
 import inspect
+import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from numbers import Real
@@ -35,10 +36,10 @@ from pydantic.warnings import ArbitraryTypeWarning
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from agentopd.errors import ConfigError
+from agentopd.settings.clock import Clock as Clock
 from agentopd.settings.problems import explain, shown
 from agentopd.settings.problems import nearest as nearest
 from agentopd.settings.schedules import SCHEDULES
-from agentopd.settings.schedules import Clock as Clock
 
 Function: TypeAlias = Callable[..., Any]
 Registry: TypeAlias = Mapping[str, Function]
@@ -84,8 +85,18 @@ class Choice:
     stands_for: "Setting | None" = field(default=None, compare=False, repr=False)
     """Of a schedule: the setting whose values it gives."""
 
+    @property
+    def by_row(self) -> bool:
+        """Whether, where a schedule may stand, it gives one number a row instead: a function marked with ``per_row``."""
+        return getattr(self.function, "per_row", False)
+
+    @property
+    def content(self) -> str:
+        """What the states of schedules are kept by: two choices of the same content are the same schedule."""
+        return json.dumps(self.plain(), sort_keys=True, default=str)
+
     def at(self, clock: Clock) -> dict[str, Any]:
-        """The keyword arguments of ``function`` at ``clock``."""
+        """The keyword arguments of ``function`` at ``clock``; of a number a row, how to get it."""
         return {name: at(value, clock, f"{name} of {self.kind!r}") for name, value in self.settings.items()}
 
     def plain(self) -> dict[str, Any]:
@@ -116,7 +127,7 @@ def _adapter(setting: Setting) -> TypeAdapter[float]:
 
 
 def at(value: Any, clock: Clock, key: str) -> Any:
-    """The value of a setting at ``clock``: a schedule is evaluated, anything else is itself.
+    """The value of a setting at ``clock``: a schedule is evaluated, anything else is itself, a number a row too.
 
     Args:
         value: The setting.
@@ -126,10 +137,10 @@ def at(value: Any, clock: Clock, key: str) -> Any:
     Raises:
         ConfigError: The schedule raised, or gives what the setting does not take.
     """
-    if not isinstance(value, Choice):
+    if not isinstance(value, Choice) or value.by_row:
         return value
     try:
-        given = value.function(clock, **value.settings)
+        given = value.function(replace(clock, state=clock.states.get(value.content)), **value.settings)
     except Exception as error:  # a schedule may be the user's code
         raise ConfigError(
             f"{key}: the schedule {value.kind!r} raised {type(error).__name__} at step {clock.step}: {error}; a schedule gives a "
@@ -153,6 +164,20 @@ def numbers_of(setting: Any) -> list[float]:
     return [*ends, *setting.settings.get("values", ())]
 
 
+def choices_in(value: Any) -> Iterator[Choice]:
+    """Every choice within settings, however deep: parts, schedules, numbers a row."""
+    if isinstance(value, Choice):
+        yield value
+        value = value.settings
+    elif isinstance(value, BaseModel):
+        value = dict(value)
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from choices_in(item)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Choice):
         return value.plain()
@@ -172,9 +197,8 @@ class OneOf:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """One object a kind, from the functions' signatures; import paths are any object with a ``kind``."""
-        schedulable = self.part != "schedule"
         branches = [
-            _kind_schema(kind, _model_of(function, schedulable), handler) for kind, function in self.registry.items()
+            _kind_schema(kind, _model_of(function, self.part), handler) for kind, function in self.registry.items()
         ]
         return {"anyOf": [*branches, {"type": "object", "properties": {"kind": {"type": "string", "pattern": ":"}}}]}
 
@@ -211,7 +235,7 @@ class OneOf:
         try:
             parameters = inspect.signature(function).parameters.values()
             loose = [str(p) for p in parameters if _is_loose(p)]
-            _model_of(function, self.part != "schedule")
+            _model_of(function, self.part)
         except Exception as error:  # annotations are the user's code: reading them may raise anything
             reason = f"its settings cannot be read: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
         else:
@@ -260,13 +284,13 @@ class _Arguments(Settings):
 
 
 @lru_cache(maxsize=256)
-def _model_of(function: Function, schedulable: bool) -> type[BaseModel]:
-    """The keyword-only parameters as a model; where ``schedulable``, a schedule may stand for a float."""
+def _model_of(function: Function, part: str) -> type[BaseModel]:
+    """The keyword-only parameters as a model; but for those of a schedule, a schedule may stand for a float."""
     fields: dict[str, Any] = {}
     for p in inspect.signature(function).parameters.values():
         if p.kind is p.KEYWORD_ONLY:
             kind = annotation_of(p, function)
-            wrapped = _schedulable(kind, Setting(function, p.name)) if schedulable else kind
+            wrapped = kind if part == "schedule" else _schedulable(kind, Setting(function, p.name), part in BY_ROW)
             fields[p.name] = (wrapped, ... if p.default is p.empty else p.default)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ArbitraryTypeWarning)  # or what is no type would check nothing
@@ -283,20 +307,26 @@ def annotation_of(parameter: inspect.Parameter, function: Function) -> Any:
     return Any if parameter.default is parameter.empty or parameter.default is None else type(parameter.default)
 
 
-def _schedulable(annotation: Any, setting: Setting) -> Any:
-    """Lets a schedule stand wherever a function asks for a float, also for one that may be null."""
+BY_ROW = {"divergence", "target", "estimator"}
+"""Parts whose float settings may be one number a row."""
+
+
+def _schedulable(annotation: Any, setting: Setting, by_row: bool) -> Any:
+    """Lets a schedule stand wherever a function asks for a float, also for one that may be null, and a number a row where ``by_row``."""
     optional = get_origin(annotation) in (Union, UnionType)
     kinds = [one for one in (get_args(annotation) if optional else (annotation,)) if one is not type(None)]
     bare = [get_args(one)[0] if get_origin(one) is Annotated else one for one in kinds]
     number = bare == [float]
-    return Annotated[annotation, WrapValidator(partial(_number_or_schedule, setting))] if number else annotation
+    return Annotated[annotation, WrapValidator(partial(_number_or_schedule, setting, by_row))] if number else annotation
 
 
-def _number_or_schedule(setting: Setting, value: Any, number: Callable[[Any], Any]) -> Any:
+def _number_or_schedule(setting: Setting, by_row: bool, value: Any, number: Callable[[Any], Any]) -> Any:
     """The ends of a shipped schedule must be such numbers; one's own is tried at the first step."""
     if not isinstance(value, Mapping | Choice):
         return number(value)
     schedule = replace(OneOf("schedule", SCHEDULES).validate(value), stands_for=setting)
+    if schedule.by_row:
+        return _row_number(schedule, by_row)
     try:
         first = schedule.function(Clock(step=0, total=1), **schedule.settings)
     except Exception as error:  # a schedule may be the user's code
@@ -306,8 +336,25 @@ def _number_or_schedule(setting: Setting, value: Any, number: Callable[[Any], An
     return schedule
 
 
+def _row_number(choice: Choice, allowed: bool) -> Choice:
+    """Refuses a number a row where one number is read, and one that cannot be called."""
+    if not allowed:
+        raise ValueError(
+            f"{choice.kind!r} gives one number a row, and one for all rows is read here; numbers a row may stand in settings of a "
+            f"{', '.join(sorted(BY_ROW))}: give a number or a schedule"
+        )
+    signature = inspect.signature(choice.function)
+    try:
+        signature.bind("rows", "teacher", **choice.settings)
+    except TypeError as error:
+        raise ValueError(
+            f"{choice.kind!r} takes {signature} and is called as f(rows, teacher, **settings): {error}"
+        ) from error
+    return choice
+
+
 def _checked(part: str, kind: str, function: Function, settings: Mapping[str, Any]) -> dict[str, Any]:
-    model = _model_of(function, part != "schedule")
+    model = _model_of(function, part)
     for name in settings:
         if name not in model.model_fields:
             names = ", ".join(model.model_fields) or "none"
@@ -329,5 +376,7 @@ def _kind_schema(kind: str, settings: type[BaseModel], handler: GetJsonSchemaHan
     return schema
 
 
-Number: TypeAlias = Annotated[float, WrapValidator(partial(_number_or_schedule, Setting())), PlainSerializer(_plain)]
+Number: TypeAlias = Annotated[
+    float, WrapValidator(partial(_number_or_schedule, Setting(), False)), PlainSerializer(_plain)
+]
 """A number, or a schedule of one: read it with :func:`at`."""

@@ -2,17 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Annotated
 
+from pydantic import Field
 
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """When something happens: what schedules read."""
+from agentopd.settings.adaptive import retire, taid
+from agentopd.settings.clock import Clock, progress
 
-    step: int
-    total: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 def constant(clock: Clock, *, value: float) -> float:
@@ -20,14 +18,21 @@ def constant(clock: Clock, *, value: float) -> float:
     return value
 
 
-def linear(clock: Clock, *, start: float, end: float, steps: int | None = None, begin: int = 0) -> float:
-    """From ``start`` at step ``begin`` to ``end``, ``steps`` steps later (default: the end of the run), then ``end``."""
-    return start + (end - start) * _progress(clock, begin, steps)
+def linear(
+    clock: Clock, *, start: float, end: float, steps: int | None = None, begin: int = 0, share: Share = 1.0
+) -> float:
+    """From ``start`` at step ``begin`` to ``end``, ``steps`` steps later, then ``end``.
+
+    Without ``steps`` it ends when ``share`` of the run is over; with them ``share`` stays 1.
+    """
+    return start + (end - start) * _passed(clock, begin, steps, share)
 
 
-def cosine(clock: Clock, *, start: float, end: float, steps: int | None = None, begin: int = 0) -> float:
-    """As :func:`linear`, along half a cosine."""
-    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * _progress(clock, begin, steps)))
+def cosine(
+    clock: Clock, *, start: float, end: float, steps: int | None = None, begin: int = 0, share: Share = 1.0
+) -> float:
+    """As :func:`linear`, along half a cosine; from 1 to 0 with ``share`` 0.8 as Guided-OPD hands turns over to the student."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * _passed(clock, begin, steps, share)))
 
 
 def step(clock: Clock, *, values: list[float], boundaries: list[int]) -> float:
@@ -39,9 +44,34 @@ def step(clock: Clock, *, values: list[float], boundaries: list[int]) -> float:
     return values[sum(clock.step >= boundary for boundary in boundaries)]
 
 
-def _progress(clock: Clock, begin: int, steps: int | None) -> float:
-    span = (clock.total - 1 - begin) if steps is None else steps
-    return min(max((clock.step - begin) / span, 0.0), 1.0) if span > 0 else float(clock.step >= begin)
+def stairs(
+    clock: Clock,
+    *,
+    start: float,
+    end: float,
+    every: Annotated[int, Field(ge=1)],
+    by: Annotated[float, Field(gt=0.0)] = 1.0,
+) -> float:
+    """``start + by * floor(n / every)`` at step n, up to ``end``; downwards where ``end`` is less.
+
+    TCOD's depth of episodes is that with start 1 and every 2.
+    """
+    climbed = min(by * (clock.step // every), abs(end - start))
+    return start + math.copysign(climbed, end - start)
 
 
-SCHEDULES: Mapping[str, Callable[..., float]] = {"constant": constant, "linear": linear, "cosine": cosine, "step": step}
+def _passed(clock: Clock, begin: int, steps: int | None, share: float) -> float:
+    if steps is not None and share != 1.0:
+        raise ValueError(f"steps={steps} and share={share} both say when it ends; give one of them")
+    return progress(clock, begin, steps, share)
+
+
+SCHEDULES: Mapping[str, Callable[..., float]] = {
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+    "step": step,
+    "stairs": stairs,
+    "taid": taid,
+    "retire": retire,
+}

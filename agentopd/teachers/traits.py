@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, TypeVar
 
 from agentopd.errors import ConfigError
@@ -81,3 +82,9 @@ def require_members(choices: Mapping[str, Choice]) -> None:
             if member not in models:
                 what = "the ensemble itself" if member == name else f"of kind {choices[member].kind}"
                 raise ConfigError(f"{key}: {member!r} is {what}, which is no model in this process; give {known}")
+        for one, other in combinations(members, 2):
+            if choices[one] == choices[other]:
+                raise ConfigError(
+                    f"{key}: {one!r} and {other!r} are one model twice, which agrees with itself; give them a different model, hint or "
+                    "new.seed"
+                )

@@ -177,6 +177,48 @@ def test_advantage_sum_takes_a_teachers_reward_too() -> None:
     np.testing.assert_allclose(prepare(objective, rows, Clock(0, 1)).terms[0].advantage_A, ratio + np.array([5.0, 3.0]))
 
 
+def test_two_terms_are_the_sum_of_their_advantages_and_may_be_weighed_each() -> None:
+    """What couples in the advantage for MOPD and ATOD; and SOD and OPID, which weigh a part of the sum."""
+    records = [record(episode([2, 1], index=i, reward=float(i), success=i == 1), Saying()) for i in range(2)]
+    rows, sampler = Rows.of(records), {"per_task": 2}
+    coupling = {"kind": "advantage_sum", "distillation": 0.5, "reinforcement": 2.0}
+    (joined,) = prepare(method(sampler=sampler, estimator="score_function", coupling=coupling), rows, Clock(0, 1)).terms
+    reward = {"target": {"kind": "reward"}, "estimator": {"kind": "score_function", "baseline": "group_normalised"}}
+
+    def apart(**distilled: Any) -> NDArray[Any]:
+        """Minus the gradient in each row's log-probability."""
+        terms = [{"name": "opd", "estimator": "score_function", "coefficient": 0.5, **distilled}]
+        both = method(sampler=sampler, terms=[*terms, {"name": "rl", "coefficient": 2.0, **reward}])
+        first, second = (t.coef_A * t.advantage_A for t in prepare(both, rows, Clock(0, 1)).terms)
+        return first + second
+
+    np.testing.assert_allclose(apart(), joined.coef_A * joined.advantage_A)
+    ratio = rows.teachers["teacher"].taken_logprob_A - rows.logprob_A
+    weight = np.exp(-rows.teachers["teacher"].entropy_A)
+    np.testing.assert_allclose(apart(weight="teacher_entropy") - apart(), (weight - 1.0) * 0.5 * ratio / len(rows))
+
+
+def test_terms_are_routed_by_outcome_and_annealed_as_a_pair() -> None:
+    records = [record(episode([2], index=i, success=i == 1), Saying()) for i in range(2)]
+    fading = {"kind": "linear", "start": 1.0, "end": 0.0}
+    terms = [
+        {
+            "name": "keep",
+            "where": {"actor": "student", "success": True},
+            "target": {"kind": "taken"},
+            "coefficient": fading,
+        },
+        {
+            "name": "mend",
+            "where": {"actor": "student", "success": False},
+            "coefficient": {**fading, "start": 0.0, "end": 2.0},
+        },
+    ]
+    for step, (keep, mend) in ((0, (0.5, 0.0)), (2, (0.25, 0.5)), (4, (0.0, 1.0))):
+        found = prepare(method(terms=terms), Rows.of(records), Clock(step, 5)).terms
+        assert [term.coef_A.tolist() for term in found] == [[0.0, 0.0, keep, keep], [mend, mend, 0.0, 0.0]]
+
+
 def test_which_log_probability_is_explicit() -> None:
     rows = Rows.of([record(episode([2]), Saying())])
     live = LiveColumns(np.array([-0.5, -0.25]), np.zeros(2))

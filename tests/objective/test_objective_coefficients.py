@@ -32,6 +32,7 @@ def two_episodes() -> list[Any]:
         ("token", [1 / 6] * 6),
         ("turn", [1 / 4] + [1 / 12] * 3 + [1 / 4] * 2),
         ("sequence", [1 / 8] * 4 + [1 / 4] * 2),
+        ("sum", [1 / 2] * 6),
         ({"kind": "blend", "share": 0.25}, [0.1875] + [0.125 + 1 / 48] * 3 + [0.1875] * 2),
         ("objective_cases:first_token", [1, 0, 0, 0, 0, 0]),
     ],
@@ -170,7 +171,7 @@ def test_weights_multiply_and_a_users_own_is_found_by_import_path() -> None:
 
 
 def test_invariant_4_weights_of_one_reproduce_the_unweighted_coefficients_exactly() -> None:
-    for aggregate in ("token", "turn", "sequence"):
+    for aggregate in ("token", "turn", "sequence", "sum"):
         bare = coefficients(two_episodes(), aggregate=aggregate)
         for rescale in (False, True):
             one = coefficients(two_episodes(), aggregate=aggregate, weight=["uniform", "uniform"], rescale=rescale)
@@ -202,6 +203,8 @@ def test_the_signal_of_weights_is_rescaled_with_them() -> None:
         ({"kind": "linear", "start": 1.0, "end": 3.0}, 1.0, 3.0),
         ({"kind": "cosine", "start": 1.0, "end": 3.0}, 1.0, 3.0),
         ({"kind": "step", "values": [1.0, 5.0], "boundaries": [9]}, 1.0, 5.0),
+        ({"kind": "stairs", "start": 1.0, "end": 2.5, "every": 4}, 1.0, 2.5),
+        ({"kind": "cosine", "start": 1.0, "end": 3.0, "share": 0.5}, 1.0, 3.0),
     ],
 )
 def test_invariant_4_schedules_at_their_ends(schedule: dict[str, Any], first: float, last: float) -> None:
@@ -220,7 +223,7 @@ def test_a_blend_scheduled_from_token_to_turn() -> None:
         np.testing.assert_allclose(found, coefficients(two_episodes(), aggregate=aggregate))
 
 
-@pytest.mark.parametrize("aggregate", ["token", "turn", "sequence", "blend"])
+@pytest.mark.parametrize("aggregate", ["token", "turn", "sequence", "sum", "blend"])
 def test_a_zero_denominator_gives_zero_and_a_warning_metric(aggregate: str) -> None:
     everything_skipped = [record(episode([2]), Saying(skip=[0])), record(episode([1], index=1, failed=True), Saying())]
     ready = prepared(method(aggregate=aggregate, weight="teacher_entropy", rescale=True), everything_skipped)

@@ -1,74 +1,21 @@
 """Golden identities of score functions, by exact enumeration through prepare, cut and loss, in float64."""
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from objective_cases import method, prepared, segment
+from enumerated_cases import EXPECTATION, chain, expected_gradient, normal, of_divergence
+from objective_cases import method, prepared
 from torch import Tensor
 
-from agentopd.objective import Head, cut, divergence, loss
+from agentopd.objective import Head, cut, loss
 from agentopd.objective.estimators import policy_gradient
-from agentopd.types import Annotation, Key, Outcome, Record, Sampled, Task, Trajectory, Turn
-
-EXPECTATION = "objective_cases:trajectory_probability"
-
-
-# Worlds small enough to enumerate: the student's logits are its hidden states, its head the identity.
-
-
-def chain(
-    tokens: Sequence[int], logp: Sequence[float], logq: Sequence[float], index: int, turns: Sequence[int]
-) -> Record:
-    """One trajectory of a one- or two-step world, with the exact log-probabilities of student and teacher."""
-    marks = [-1, *turns]
-    bare = segment([0, *tokens], marks)
-    exact = replace(bare, logprob_T=np.array([0.0, *logp]))
-    starts = sorted(set(turns))
-    made = tuple(Turn(s, "student", 0, 1 + turns.index(s), 1 + turns.index(s) + turns.count(s), "", "") for s in starts)
-    trajectory = Trajectory(
-        Key("run", 0, index), Task("E-v0", 0), ("student",), (exact,), made, Outcome(0.0, False, "terminated")
-    )
-    size, depth = len(tokens), len(made)
-    annotation = Annotation(
-        "teacher",
-        np.zeros(size, np.int32),
-        np.arange(1, size + 1, dtype=np.int32),
-        Sampled(),
-        np.array(logq),
-        np.full(size, np.nan),
-        np.full(depth, np.nan, np.float32),
-        np.zeros(depth, np.bool_),
-    )
-    return Record(trajectory, (annotation,))
-
-
-def normal(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def expected_gradient(z: Tensor, t: Tensor, **estimator: Any) -> Tensor:
-    """E[gradient] over y ~ p of a score function at one state."""
-    p, q = z.log_softmax(-1), t.log_softmax(-1)
-    records = [chain([y], [float(p[y])], [float(q[y])], y, [0]) for y in range(len(z))]
-    ready = prepared(method(estimator={"kind": "score_function", **estimator}, weight=EXPECTATION), records)
-    (batch,) = cut(ready, 10**6)
-    leaf = z.clone().requires_grad_()
-    out = loss(leaf.expand(len(z), -1), Head(torch.eye(len(z)).double()), {}, batch, 1.0, 3)
-    return torch.autograd.grad(out.loss, leaf)[0]
-
-
-def reverse_kl_gradient(z: Tensor, t: Tensor) -> Tensor:
-    leaf = z.clone().requires_grad_()
-    return torch.autograd.grad(divergence("reverse_kl", leaf, t), leaf)[0]
 
 
 def test_the_expected_k1_score_function_gradient_is_that_of_the_reverse_kl() -> None:
     z, t = normal(0, 7), 1.5 * normal(1, 7)
-    torch.testing.assert_close(expected_gradient(z, t), reverse_kl_gradient(z, t), atol=1e-13, rtol=0)
+    torch.testing.assert_close(expected_gradient(z, t), of_divergence("reverse_kl", z, t), atol=1e-13, rtol=0)
 
 
 def test_the_expected_gradient_of_the_log_ratio_itself_is_zero() -> None:
@@ -86,13 +33,13 @@ def test_importance_ratios_have_that_expected_gradient_on_policy() -> None:
     z, t = normal(0, 7), 1.5 * normal(1, 7)
     for importance in ("ratio", "clipped"):
         found = expected_gradient(z, t, importance=importance)
-        torch.testing.assert_close(found, reverse_kl_gradient(z, t), atol=1e-13, rtol=0)
+        torch.testing.assert_close(found, of_divergence("reverse_kl", z, t), atol=1e-13, rtol=0)
 
 
 def test_a_baseline_changes_no_expected_gradient() -> None:
     z, t = normal(0, 7), 1.5 * normal(1, 7)
     found = expected_gradient(z, t, baseline="batch_mean")
-    torch.testing.assert_close(found, reverse_kl_gradient(z, t), atol=1e-13, rtol=0)
+    torch.testing.assert_close(found, of_divergence("reverse_kl", z, t), atol=1e-13, rtol=0)
 
 
 @pytest.mark.parametrize("turns", [[0, 0], [0, 1]])

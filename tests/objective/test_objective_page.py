@@ -136,6 +136,8 @@ def test_every_part_has_its_contract_and_an_example_of_at_most_five_lines(part: 
         {"weight": "mine:agreement"},
         {"aggregate": "mine:early"},
         {"estimator": "mine:bounded"},
+        {"estimator": "mine:hinge"},
+        {"divergence": {"kind": "jsd", "beta": {"kind": "mine:deeper", "later": 0.7}}},
         {"estimator": "score_function", "coupling": "mine:successes"},
         {"target": {"kind": "mine:halfway", "name": "teacher", "reference": "teacher", "share": 0.3}},
         {"target": {"kind": "mine:halfway", "name": "teacher", "reference": "teacher"}, "estimator": "score_function"},
@@ -189,8 +191,8 @@ def test_the_samplers_follow_the_schedules_of_their_papers(tmp_path: Path) -> No
         assert guided.probability == pytest.approx(probability)
 
 
-def test_there_are_four_methods() -> None:
-    assert len(METHODS) == 4
+def test_there_are_five_methods() -> None:
+    assert len(METHODS) == 5
 
 
 def test_the_table_of_columns_lists_them_all() -> None:

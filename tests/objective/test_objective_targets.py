@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from enumerated_cases import EXPECTATION, chain, normal, of_divergence
 from objective_cases import Saying, Student, V, episode, method, prepared, record, teacher_heads
-from test_objective_identities import EXPECTATION, chain, normal, reverse_kl_gradient
 from torch import Tensor
 
 from agentopd.errors import ConfigError
@@ -136,7 +136,7 @@ def test_the_extrapolated_reward_has_the_gradient_of_the_reverse_kl_to_the_extra
     z, q, r = normal(0, V), 1.5 * normal(1, V), normal(2, V)
     found = _enumerated(z, {"teacher": q, "reference": r}, {"kind": "extrapolate", "by": 1.25})
     made = 1.25 * q.log_softmax(-1) - 0.25 * r.log_softmax(-1)
-    torch.testing.assert_close(found, reverse_kl_gradient(z, made), atol=1e-13, rtol=0)
+    torch.testing.assert_close(found, of_divergence("reverse_kl", z, made), atol=1e-13, rtol=0)
 
 
 def test_extrapolated_by_one_has_the_reward_of_the_teacher() -> None:

@@ -1,5 +1,6 @@
 """What one step draws: from which sources, how many tasks of each, and under which keys."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import training_cases as cases
 
 from agentopd import records
 from agentopd.errors import ConfigError
+from agentopd.settings.choice import at
 from agentopd.training.run.whole import train
 from agentopd.types import Key
 
@@ -81,3 +83,33 @@ def test_an_origin_is_no_key_of_the_run_itself(tmp_path: Path) -> None:
     drawn = [record.trajectory for step in range(2) for record in river.draw(step).records]
     assert not {t.origin for t in drawn} & {t.key for t in drawn}
     assert all(t.origin is not None and Key.parse(str(t.origin)) == t.origin for t in drawn)
+
+
+TAID = "objective.coefficient={kind: taid, metric: train/loss/divergence, alpha: 0.5}"
+
+
+def test_what_schedules_remember_is_kept_and_restored(tmp_path: Path) -> None:
+    config = cases.tiny(TAID, steps=4)
+    river = cases.trainer(config, tmp_path).river
+    schedule = config.objective.terms[0].coefficient
+    for step, loss in enumerate([2.0, 1.0, 0.5]):
+        if step == 2:  # as a checkpoint keeps it
+            kept = json.loads(json.dumps(river.state()))
+            again = cases.trainer(config, tmp_path / "again").river
+            again.restore(kept, cases.model(0))
+            again.learned(step, {"train/loss/divergence": loss})
+        river.learned(step, {"train/loss/divergence": loss})
+    assert at(schedule, river.clock(3), "c") == at(schedule, again.clock(3), "c") > 0.9
+    assert river.schedules == again.schedules
+    with pytest.raises(
+        ConfigError, match=r"'taid' cannot go on after step 0: metric=train/loss/divergence: nothing of"
+    ):
+        cases.trainer(config, tmp_path / "new").river.learned(0, {"loss": 1.0})
+
+
+def test_a_run_advances_its_schedules(tmp_path: Path) -> None:
+    trainer = cases.trainer(cases.tiny(TAID, steps=3), tmp_path)
+    trainer.train()
+    (state,) = trainer.river.schedules.values()
+    assert state["t"] == 1.0
+    assert state["loss"] == pytest.approx(trainer.step_metrics["train/loss/divergence"])

@@ -73,7 +73,8 @@ def test_what_only_an_ensemble_tells_is_asked_of_one(weight: dict[str, Any]) -> 
         "teachers.first={kind: local, model: x}",
         "teachers.teacher={kind: ensemble, members: [first, second]}",
     )
-    check_teachers(cases.tiny(asking, first, first.replace("first", "second"), panel))
+    second = first.replace("first", "second").replace("model: x", "model: y")
+    check_teachers(cases.tiny(asking, first, second, panel))
 
 
 def test_a_model_of_ones_own_kind_is_looked_at_before_it_is_loaded() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from agentopd.config.shipped import load_recipe, recipes
 from agentopd.errors import ConfigError
-from agentopd.objective import Rows, Scored, TeacherColumns, TeacherRows, needs_live
+from agentopd.objective import Rows, Scored, Taken, TeacherColumns, TeacherRows, by_token, needs_live, per_row
 from agentopd.teachers import Teacher, TeacherContext
 from agentopd.teachers.rewards import reward
 from agentopd.training.checks import trial
@@ -74,9 +74,28 @@ def ranked(logp: Tensor, teacher: TeacherRows) -> Any:
     return logp[:, best], teacher.logq_N_V[:, best]  # type: ignore[index]
 
 
+@by_token
+def averaged(taken: Taken) -> Any:
+    ratio = (taken.logq_N - taken.logp_N).square()
+    return ratio / ratio.mean()
+
+
+@per_row
+def misread(rows: Rows, teacher: TeacherColumns | None) -> Any:
+    return rows.turns_A  # type: ignore[attr-defined]
+
+
+def test_a_mistake_in_a_number_a_row_is_named() -> None:
+    config = cases.tiny(f"objective.divergence={{kind: jsd, beta: {{kind: '{HERE}:misread'}}}}", method="gkd")
+    where = rf"^objective\.divergence\.beta\.kind={HERE}:misread raised AttributeError"
+    with pytest.raises(ConfigError, match=rf"{where}.*; this was a trial on made-up rows, before anything is"):
+        try_own_parts(config, VOCABULARY)
+
+
 @pytest.mark.parametrize(
     ("method", "part", "name", "message"),
     [
+        ("thinking-machines", "estimator", "averaged", r"returned for a row what depends on other rows of its chunk"),
         ("gkd", "divergence", "broken", r"has a gradient that is not finite; look for a square root"),
         ("agentopd", "weight", "unmarked", r"raised ValueError: rows\.live was not computed; mark .* with @needs_live"),
         (

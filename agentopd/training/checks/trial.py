@@ -13,7 +13,7 @@ from agentopd.objective.columns import Reals
 from agentopd.objective.contract import PartError, is_own
 from agentopd.objective.prepare import IDLE
 from agentopd.rollout import TaskStream
-from agentopd.settings.choice import Choice, Clock
+from agentopd.settings.choice import Choice, Clock, choices_in
 from agentopd.teachers import members_of, rowless, traits_of
 from agentopd.teachers.ensemble import mixed
 from agentopd.training.checks.roles import used_teachers
@@ -64,10 +64,7 @@ def try_own_parts(config: Config, vocabulary: int) -> None:
 
 
 def _has_own_parts(objective: Objective) -> bool:
-    parts = [objective.aggregate, objective.coupling]
-    for term in objective.terms:
-        parts += [term.target, term.support, term.divergence, term.estimator, *term.weight]
-    return any(map(is_own, parts))
+    return any(map(is_own, choices_in((objective.aggregate, objective.coupling, objective.terms))))
 
 
 def _try(config: Config, kinds: Mapping[str, Choice], vocabulary: int) -> None:
@@ -92,7 +89,7 @@ def _try(config: Config, kinds: Mapping[str, Choice], vocabulary: int) -> None:
 
 
 def _require_equal(objective: Objective, whole_A_H: Tensor, cut_A_H: Tensor) -> None:
-    """Raises PartError where a target, support or divergence of one's own has a gradient that is not finite, or depends on how a batch is cut."""
+    """Raises PartError where a part of one's own has a gradient that is not finite, or depends on how a batch is cut."""
     if not (whole_A_H.isfinite().all() and cut_A_H.isfinite().all()):
         wrong = (
             "has a gradient that is not finite; look for a square root or a logarithm at 0, a difference of infinities, or a "
@@ -106,7 +103,8 @@ def _require_equal(objective: Objective, whole_A_H: Tensor, cut_A_H: Tensor) -> 
     else:
         return
     for i, term in enumerate(objective.terms):
-        for part in ("target", "support", "divergence"):
+        parts = ("target", "support", "divergence", *(("estimator",) if term.by_token else ()))
+        for part in parts:
             choice = getattr(term, part)
             if is_own(choice):
                 raise PartError(f"{objective.key(i)}.{part}.kind={choice.kind} {wrong}", choice)

@@ -1,7 +1,7 @@
 """The river up to the objective: tasks become annotated trajectories, one global batch for each optimiser step.
 
 What a step draws depends on the configuration and its seed, the step, the weights of those who act, the teachers' state, the
-last step's metrics (schedules may read them) and the frozen pools; time limits aside, on nothing else. Checkpoints and the run
+last step's metrics (schedules may read them, and remember) and the frozen pools; time limits aside, on nothing else. Checkpoints and the run
 folder keep all of these, so a resumed run draws what the uninterrupted one would have drawn.
 """
 
@@ -24,7 +24,8 @@ from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
 from agentopd.rollout import Rollout, TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
-from agentopd.settings.choice import Clock, at
+from agentopd.settings.choice import Clock, at, choices_in
+from agentopd.settings.states import advanced
 from agentopd.teachers import Teacher, annotate
 from agentopd.training.checks.roles import annotators
 from agentopd.training.loop.pool import Pool
@@ -64,6 +65,8 @@ class River:
     """Episodes for the frozen sources to draw from, instead of playing them."""
     last_metrics: Mapping[str, float] = field(init=False, default_factory=dict)
     """Of the last step; empty before the first. Schedules may read them."""
+    schedules: Mapping[str, Any] = field(init=False, default_factory=dict)
+    """What schedules with a memory remember, by their content."""
 
     def __post_init__(self) -> None:
         self._stream = TaskStream(self.config.envs, self.config.seed, "train")
@@ -113,7 +116,7 @@ class River:
 
     def clock(self, step: int) -> Clock:
         """What schedules read at ``step``."""
-        return Clock(step, self.config.train.steps, self.last_metrics)
+        return Clock(step, self.config.train.steps, self.last_metrics, self.schedules)
 
     def draw(self, step: int) -> Drawn:
         """Plays and annotates the episodes of one global batch. What that depends on is said at the top of this module."""
@@ -153,9 +156,14 @@ class River:
         with self.watch("episodes", len(assignments)) as on_done:
             return collect(assignments, self.policies, self.chat, settings, advice, on_done, hints)
 
-    def learned(self, metrics: Mapping[str, float]) -> None:
-        """Takes what was measured as a step was learned from; the schedules of the next step may read it."""
+    def learned(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Takes what was measured as ``step`` was learned from; the schedules of the next step read it, and some remember.
+
+        Raises:
+            ConfigError: A schedule watches a metric that does not exist.
+        """
         self.last_metrics = dict(metrics)
+        self.schedules = advanced(choices_in(self.config), self.clock(step))
 
     def weights_changed(self, student: PreTrainedModel) -> None:
         """Tells policies and teachers that an optimiser step was taken."""
@@ -176,6 +184,7 @@ class River:
         teachers = {name: teacher.state() for name, teacher in self.teachers.items()}
         return {
             "last_metrics": dict(self.last_metrics),
+            "schedules": dict(self.schedules),
             "version": self.policies[STUDENT].version,
             "teachers": teachers,
         }
@@ -183,6 +192,7 @@ class River:
     def restore(self, state: Mapping[str, Any], student: PreTrainedModel) -> None:
         """Continues from :meth:`state`, with the weights of that moment."""
         self.last_metrics = dict(state["last_metrics"])
+        self.schedules = dict(state.get("schedules", {}))  # absent where they had none to keep
         self.policies[STUDENT].update(student, state["version"])
         for name, teacher in self.teachers.items():
             teacher.restore(state["teachers"][name])

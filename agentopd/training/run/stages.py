@@ -27,6 +27,9 @@ from agentopd.training.run.hinted import partly_hinted
 from agentopd.training.run.traces import Say, corpus, traces
 from agentopd.types import STUDENT, Trajectory
 
+SEEDS = 1_000_003
+"""How far apart runs whose models have a ``new.seed`` are, so that no other run's seed falls between."""
+
 
 def tokenizer_of(config: Config, say: Say) -> PreTrainedTokenizerBase:
     """The student's tokenizer: its own, or for new weights one built from the environments' texts."""
@@ -53,6 +56,8 @@ def teacher_of(config: Config, wanted: ModelConfig, tokenizer: PreTrainedTokeniz
     """A local teacher: loaded; or new, and fitted on the experts' traces, all of its weights, where a stage does that."""
     config = config.model_copy(update={"train": config.train.model_copy(update={"lora": None})})
     stage = config.stages.teacher if wanted.new is not None else None
+    own = SEEDS * wanted.new.seed if wanted.new is not None else 0
+    config = config.model_copy(update={"seed": config.seed + own})  # it draws its traces in an order of its own
     seed = config.seed + 1  # so that it does not start as the student does
     return _fitted(config, wanted, seed, stage, "teacher", tokenizer, say)
 
