@@ -49,7 +49,7 @@ def test_a_step_trains_the_students_tokens_alone(sampler: str, others: set[str],
 
 
 def test_depth_follows_its_schedule_and_never_passes_the_rollouts(tmp_path: Path) -> None:
-    # k = k_start + floor(step / eta) with k_start = 1 and eta = 2 (TCOD, arXiv 2604.24005)
+    # as TCOD deepens: 1 + floor(step / 2)
     deeper = "objective.sampler={max_turns: {kind: linear, start: 1, end: 5, steps: 8}}"
     river = cases.trainer(cases.tiny(deeper, steps=8), tmp_path).river
     depths = [max(len(r.trajectory.turns) for r in river.draw(step).records) for step in range(8)]
