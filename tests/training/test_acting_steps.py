@@ -49,7 +49,7 @@ def test_a_step_trains_the_students_tokens_alone(sampler: str, others: set[str],
 
 
 def test_depth_follows_its_schedule_and_never_passes_the_rollouts(tmp_path: Path) -> None:
-    # k = k_start + floor(step / eta) with k_start = 1 and eta = 2 (TCOD, arXiv 2604.24005)
+    # as TCOD deepens: 1 + floor(step / 2)
     deeper = "objective.sampler={max_turns: {kind: linear, start: 1, end: 5, steps: 8}}"
     river = cases.trainer(cases.tiny(deeper, steps=8), tmp_path).river
     depths = [max(len(r.trajectory.turns) for r in river.draw(step).records) for step in range(8)]
@@ -151,3 +151,7 @@ def test_a_mixtures_logprob_is_not_taken_for_the_students(tmp_path: Path) -> Non
         cases.tiny(*mixed, method="thinking-machines")
     cases.tiny(*mixed, "objective.estimator.logprobs=recomputed", method="thinking-machines")
     cases.tiny("objective.sampler={acting: speculative}", method="thinking-machines")
+    with pytest.raises(ConfigError, match=r"weight\.kind=disagreement: .* are drawn from a mixture; set its logprobs"):
+        cases.tiny(*mixed, "objective.weight=disagreement")
+    cases.tiny(*mixed, "objective.weight={kind: disagreement, logprobs: recomputed}")
+    cases.tiny(*mixed, "objective.weight=importance")  # of the student's p over the mixture's, as MiniLLM has it
