@@ -92,7 +92,13 @@ def _short(value: Any) -> str:
         parameters = inspect.signature(value.function).parameters  # of a class too
         own = {name: one for name, one in value.settings.items() if one != parameters[name].default}
         return " ".join([value.kind, *(f"{name}={_short(one)}" for name, one in own.items())])
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_short(one)}" for name, one in value.items())
     if isinstance(value, BaseModel):
         given = {name: one for name, one in dict(value).items() if one != _default(type(value), name)}
-        return " ".join(f"{name}={_short(one)}" for name, one in given.items()) or "fresh episodes of the student"
+        return " ".join(f"{name}={_short(one)}" for name, one in given.items()) or _EMPTY[type(value).__name__]
     return str(value)
+
+
+_EMPTY = {"Source": "fresh episodes of the student", "Where": "every trainable token"}
+"""What a block of settings means where all of them are at their defaults."""

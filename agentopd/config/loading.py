@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from agentopd.config.overrides import apply
 from agentopd.config.root import Config
-from agentopd.config.shipped import find, load_recipe, load_yaml, parse, recipes, write
+from agentopd.config.shipped import find, load_recipe, load_yaml, parse, write
 from agentopd.errors import ConfigError
 from agentopd.objective.spec import TERM_PARTS
 from agentopd.settings.problems import Location, explain, shown

@@ -25,7 +25,7 @@ from agentopd.types import Record
 TINY: dict[str, Any] = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 24, "max_positions": 1024}
 
 
-def raw(*, method: str = "agentopd", **train: Any) -> dict[str, Any]:
+def raw(*, method: str | dict[str, Any] = "agentopd", **train: Any) -> dict[str, Any]:
     """The configuration as a plain mapping: keyword arguments are keys of ``train``."""
     pool = {"objective": {"sampler": {"kind": "frozen", "actors": {"expert": 1.0}, "episodes": 8}}}
     return (pool if method == "sft" else {}) | {
@@ -42,7 +42,7 @@ def raw(*, method: str = "agentopd", **train: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def tiny(*overrides: str, method: str = "agentopd", **train: Any) -> Config:
+def tiny(*overrides: str, method: str | dict[str, Any] = "agentopd", **train: Any) -> Config:
     return load_config(raw(method=method, **train), overrides)
 
 

@@ -38,3 +38,35 @@ class Lost(Lengthy):
 
 
 gymnasium.register("tests/Lost-v0", entry_point=Lost)
+
+
+class Paying(agentopd.TextEnv):
+    """Two turns; whoever says nothing useful is paid by the length of what was said, so that episodes differ."""
+
+    def start(self) -> str:
+        self.word, self.turns = str(self.np_random.choice(["up", "down"])), 0
+        return f"Say {self.word}"
+
+    def respond(self, text: str) -> str:
+        self.turns += 1
+        if self.turns == 2:
+            self.finish(reward=float(len(text) % 7), success=len(text) % 2 == 0)
+        return "Go on"
+
+    @agentopd.tool
+    def say(self, word: str) -> str:
+        """Say a word.
+
+        Args:
+            word: The word.
+        """
+        return self.respond(word * 2)
+
+    def expert(self) -> str:
+        return agentopd.call("say", word=self.word)
+
+    def privileged(self) -> dict[str, str]:
+        return {"word": self.word}
+
+
+gymnasium.register("tests/Paying-v0", entry_point=Paying)

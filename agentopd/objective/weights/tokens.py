@@ -40,9 +40,7 @@ def tip(
 
 
 @needs_live
-def shape(
-    rows: Rows, teacher: TeacherColumns | None, *, gamma: Positive = 0.1, actor: str | None = None
-) -> Reals:
+def shape(rows: Rows, teacher: TeacherColumns | None, *, gamma: Positive = 0.1, actor: str | None = None) -> Reals:
     """gamma p / (p + gamma)^2 of the token taken: policy shaping (LUFFY, arXiv 2504.14945).
 
     LUFFY maximises A f(p) with f(p) = p / (p + gamma) on tokens that another policy took. The gradient of f is this number times that
