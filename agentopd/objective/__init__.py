@@ -1,6 +1,7 @@
 """The objective: from rows and what teachers said of them to one loss.
 
-Divergences:      ``divergence`` on logits, ``linear_divergence`` fused from hidden states.
+Divergences:      ``divergence`` on logits, ``linear_divergence`` fused from hidden states, ``sparse_linear_divergence`` from a teacher's top-k,
+                  ``sampled_linear_divergence`` from its log-probability of the token taken.
 A method:         ``Objective`` and its ``Term``, ``Target``, ``Source``.
 A global batch:   ``Rows`` of records, ``prepare`` to coefficients, ``cut`` to micro-batches.
 A micro-batch:    ``loss``, and ``statistics`` of the student or a teacher without gradient.
@@ -14,6 +15,7 @@ from agentopd.objective.columns import Episodes, LiveColumns, TeacherColumns
 from agentopd.objective.divergences import divergence
 from agentopd.objective.head import Head
 from agentopd.objective.linear import LinearDivergence, linear_divergence
+from agentopd.objective.linear_partial import sampled_linear_divergence, sparse_linear_divergence
 from agentopd.objective.loss import LossOutput, loss
 from agentopd.objective.prepare import Prepared, PreparedTerm, prepare
 from agentopd.objective.rows import Rows
@@ -44,5 +46,7 @@ __all__ = [
     "loss",
     "needs_live",
     "prepare",
+    "sampled_linear_divergence",
+    "sparse_linear_divergence",
     "statistics",
 ]
