@@ -36,7 +36,7 @@ class Formed(Protocol):
 
 CHUNK = 2**25
 """Logits of one model that exist at once where a caller does not say how many rows: 128 MiB of float32."""
-TILE = 2**19
+TILE = 2**18
 """Logits in a tile on a CPU, such that a few tensors of its size stay in its caches. Elsewhere a tile is a whole chunk."""
 
 

@@ -3,14 +3,18 @@
 They say the same as those of the same names in ``divergences.py``, which define them and which can be differentiated again.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.functional import hardshrink
 
+from agentopd.objective import alpha_beta as family
 from agentopd.objective.contract import call
-from agentopd.objective.divergences import FLOOR
+from agentopd.objective.divergences import head_share, rounding
+from agentopd.objective.floor import FLOOR, column
 from agentopd.settings.choice import Choice
 
 Form: TypeAlias = Callable[..., tuple[Tensor, Tensor]]
@@ -43,7 +47,7 @@ def formed(
     form = CLOSED.get(choice.kind)
     if form is None or _lowest(logp_N_V, logq_N_V) < FLOOR:
         return None
-    columns = {name: value.unsqueeze(1) if isinstance(value, Tensor) else value for name, value in settings.items()}
+    columns = {name: column(one.detach()) if isinstance(one, Tensor) else one for name, one in settings.items()}
     return form(logp_N_V, logq_N_V, **columns)
 
 
@@ -115,6 +119,134 @@ def _skew_reverse_kl(logp: Tensor, logq: Tensor, *, alpha: float | Tensor = 0.1)
     return value, ratio.sub_(ratio.exp().mul_(alpha)).sub_(value.unsqueeze(1)).mul_(p)
 
 
+def _clipped(form: Form, entries: Form) -> Form:
+    """A form that takes ``clip``: then the sum of what the entries contribute, none more than that, and without a gradient above.
+
+    ``entries`` gives what each entry contributes, [N, V], and its derivative in the student's log-probability there.
+    """
+
+    def clipped(
+        logp: Tensor, logq: Tensor, *, clip: float | Tensor | None = None, **settings: Any
+    ) -> tuple[Tensor, Tensor]:
+        if clip is None:
+            return form(logp, logq, **settings)
+        contribution, gradient = entries(logp, logq, **settings)
+        gradient.mul_(contribution <= clip)
+        return contribution.clamp_max_(clip).sum(1), gradient
+
+    return clipped
+
+
+def _forward_kl_entries(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor]:
+    q = logq.exp()
+    return torch.sub(logq, logp).mul_(q), q.neg_()
+
+
+def _reverse_kl_entries(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor]:
+    p = logp.exp()
+    contribution = torch.sub(logp, logq).mul_(p)
+    return contribution, p.add_(contribution)
+
+
+def _jsd_entries(logp: Tensor, logq: Tensor, *, beta: float | Tensor = 0.5) -> tuple[Tensor, Tensor]:
+    p, q = logp.exp(), logq.exp()
+    logm = _mixture(q, p, beta)
+    theirs = torch.sub(logq, logm).mul_(q).mul_(beta)
+    ours = torch.sub(logp, logm, out=logm).mul_(p).mul_(1.0 - beta)
+    return theirs.add_(ours), ours
+
+
+def _skew_forward_kl_entries(logp: Tensor, logq: Tensor, *, alpha: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
+    p, q = logp.exp(), logq.exp()
+    logm = _mixture(q, p, alpha)
+    contribution = torch.sub(logq, logm).mul_(q)
+    return contribution, torch.sub(logp, logm, out=logm).exp_().mul_(q).mul_(alpha - 1.0)
+
+
+def _skew_reverse_kl_entries(logp: Tensor, logq: Tensor, *, alpha: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
+    p, q = logp.exp(), logq.exp()
+    ratio = torch.sub(logp, _mixture(p, q, alpha))
+    contribution = ratio * p
+    return contribution, ratio.exp_().mul_(-alpha).add_(1.0).mul_(p).add_(contribution)
+
+
+def _adaptive_kl(logp: Tensor, logq: Tensor, *, mass: float | Tensor = 0.5) -> tuple[Tensor, Tensor]:
+    """In the logits: w (p - q) + (1 - w) p (log p / q - KL(p || q))."""
+    share = head_share(logp, logq, mass).unsqueeze(1)
+    p, q, ratio = logp.exp(), logq.exp(), logp - logq
+    ours, theirs = _dot(p, ratio), -_dot(q, ratio)
+    value = share.squeeze(1) * theirs + (1.0 - share.squeeze(1)) * ours
+    return value, ratio.sub_(ours.unsqueeze(1)).mul_(p).mul_(1.0 - share).sub_(q.mul_(share))
+
+
+def _todi(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor]:
+    """In the student's log-probabilities: (1 - w) p (1 - log q / p) - w q."""
+    p, q, ratio = logp.exp(), logq.exp(), logq - logp
+    weight = ratio.sigmoid()
+    value = _dot(q - p, ratio)
+    return value, ratio.neg_().add_(1.0).mul_(p).mul_(1.0 - weight).sub_(q.mul_(weight))
+
+
+def _jeffreys(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor]:
+    """In the logits: p - q + p (log p / q - KL(p || q))."""
+    p, q, ratio = logp.exp(), logq.exp(), logp - logq
+    ours = _dot(p, ratio)
+    return ours - _dot(q, ratio), ratio.sub_(ours.unsqueeze(1)).mul_(p).sub_(q)
+
+
+def _total_variation(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor]:
+    """In the student's log-probabilities: sign(p - q) p / 2."""
+    p, sign = logp.exp(), hardshrink(logp - logq, rounding(logp.dtype)).sign_()
+    value = 0.5 * _dot(p - logq.exp(), sign)
+    return value, sign.mul_(p).mul_(0.5)
+
+
+def _alpha_beta(
+    logp: Tensor, logq: Tensor, *, alpha: float | Tensor = 0.5, beta: float | Tensor = 0.5
+) -> tuple[Tensor, Tensor]:
+    """In the student's log-probabilities: (p^s - q^alpha p^beta) / alpha, s = alpha + beta.
+
+    The sum of that is beta D - sum (q^s - p^s) / s. It gives the value where beta is not so small that rounding would, and
+    where no number is one a row.
+    """
+    s = family.off_zero(alpha + beta)
+    gradient, excess_N = _alpha_beta_slope(logp, logq, family.off_zero(alpha), s)
+    if isinstance(alpha, Tensor) or isinstance(beta, Tensor) or abs(beta) < 0.1:
+        return family.alpha_beta(logp, logq, alpha=_flat(alpha), beta=_flat(beta)), gradient  # type: ignore[arg-type]
+    family.require_sum(alpha + beta)
+    total_N = gradient.sum(1) - excess_N
+    if s != 1.0:  # where both sum to 1 there is nothing to add
+        total_N += family.rise(s * logp, s * (logq - logp)).sum(1) / s
+    return total_N / beta, gradient
+
+
+def _alpha_beta_slope(
+    logp: Tensor, logq: Tensor, alpha: float | Tensor, s: float | Tensor
+) -> tuple[Tensor, Tensor | float]:
+    """The gradient, and what the tangent above ``family.LIMIT`` adds to the sum of (q^alpha p^beta - p^s) / alpha."""
+    own, step = logp * s, torch.sub(logq, logp).mul_(alpha)
+    excess: Tensor | float = 0.0
+    if isinstance(alpha, Tensor) or isinstance(s, Tensor) or min(alpha, s - alpha) < 0.0:
+        over = torch.add(own, step).sub_(family.LIMIT).clamp_min_(0.0)
+        step.sub_(over)
+        excess = over.sum(1) * math.exp(family.LIMIT) / _flat(alpha)
+    larger = step.clamp_min(0.0).add_(own).exp_()
+    return step.abs().neg_().expm1_().copysign_(step).mul_(larger).div_(-alpha), excess
+
+
+def _alpha(logp: Tensor, logq: Tensor, *, alpha: float | Tensor = 0.5) -> tuple[Tensor, Tensor]:
+    return _alpha_beta(logp, logq, alpha=alpha, beta=1.0 - alpha)
+
+
+def _power(logp: Tensor, logq: Tensor, *, alpha: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
+    return _alpha_beta(logp, logq, alpha=alpha, beta=1.0)
+
+
+def _chi_square(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor]:
+    value, gradient = _alpha_beta(logp, logq, alpha=2.0, beta=-1.0)
+    return 2.0 * value, gradient.mul_(2.0)
+
+
 def _mixture(one: Tensor, other: Tensor, share: float | Tensor) -> Tensor:
     """log(share one + (1 - share) other) of probabilities, finite also where both are 0."""
     mixture = (one * share).add_(other * (1.0 - share))
@@ -126,9 +258,18 @@ def _flat(share: float | Tensor) -> float | Tensor:
 
 
 CLOSED: Mapping[str, Form] = {
-    "forward_kl": _forward_kl,
-    "reverse_kl": _reverse_kl,
-    "jsd": _jsd,
-    "skew_forward_kl": _skew_forward_kl,
-    "skew_reverse_kl": _skew_reverse_kl,
+    "forward_kl": _clipped(_forward_kl, _forward_kl_entries),
+    "reverse_kl": _clipped(_reverse_kl, _reverse_kl_entries),
+    "jsd": _clipped(_jsd, _jsd_entries),
+    "skew_forward_kl": _clipped(_skew_forward_kl, _skew_forward_kl_entries),
+    "skew_reverse_kl": _clipped(_skew_reverse_kl, _skew_reverse_kl_entries),
+    "adaptive_kl": _adaptive_kl,
+    "todi": _todi,
+    "jeffreys": _jeffreys,
+    "total_variation": _total_variation,
+    "chi_square": _chi_square,
+    "alpha": _alpha,
+    "alpha_beta": _alpha_beta,
+    "power": _power,
 }
+"""Those of ``DIVERGENCES`` but ``f``, whose generator is known to automatic differentiation alone."""

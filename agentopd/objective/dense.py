@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from agentopd.objective.chunked import inner, tiles
-from agentopd.objective.divergences import FLOOR
+from agentopd.objective.floor import FLOOR
 from agentopd.objective.head import Projector, Scratch
 
 

@@ -11,45 +11,113 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import hardshrink
 
+from agentopd.objective.alpha_beta import alpha, alpha_beta, chi_square, power
 from agentopd.objective.contract import call, per_row
+from agentopd.objective.floor import FLOOR as FLOOR
+from agentopd.objective.floor import column, floored
+from agentopd.objective.generators import f
 from agentopd.settings.choice import Choice, OneOf, Registry
 
-FLOOR = -1.0e6
-"""Stands for log 0: keeps 0 * log 0 at zero, in values and gradients, and is far below any log-probability that matters."""
-
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Clip = Annotated[float, Field(gt=0.0)] | None
+"""The most, in nats, that one vocabulary entry contributes: what lies above is cut off before the sum, and has no gradient (OPSD,
+arXiv 2601.18734, in its code). Contributions below 0 remain, so a clipped KL may be negative; a clipped JSD is not."""
 
 
-def forward_kl(logp: Tensor, logq: Tensor) -> Tensor:
+def forward_kl(logp: Tensor, logq: Tensor, *, clip: Clip = None) -> Tensor:
     """KL(q || p) = sum q log(q / p): mode covering. Gradient in the student's logits: p - q."""
-    logp, logq = logp.clamp_min(FLOOR), logq.clamp_min(FLOOR)
-    return (logq.exp() * (logq - logp)).sum(-1)
+    logp, logq = floored(logp, logq)
+    return _summed(logq.exp() * (logq - logp), clip)
 
 
-def reverse_kl(logp: Tensor, logq: Tensor) -> Tensor:
+def reverse_kl(logp: Tensor, logq: Tensor, *, clip: Clip = None) -> Tensor:
     """KL(p || q) = sum p log(p / q): mode seeking (MiniLLM, arXiv 2306.08543)."""
-    return forward_kl(logq, logp)
+    return forward_kl(logq, logp, clip=clip)
 
 
-def jsd(logp: Tensor, logq: Tensor, *, beta: Share = 0.5) -> Tensor:
+def jsd(logp: Tensor, logq: Tensor, *, beta: Share = 0.5, clip: Clip = None) -> Tensor:
     """Generalised Jensen-Shannon divergence (GKD, arXiv 2306.13649, eq. 1), unscaled.
 
     m = beta q + (1 - beta) p;  beta KL(q || m) + (1 - beta) KL(p || m). Divided by beta it tends to the forward KL as beta
-    goes to 0, divided by 1 - beta to the reverse KL as beta goes to 1; itself it tends to 0 at both ends.
+    goes to 0, divided by 1 - beta to the reverse KL as beta goes to 1; itself it tends to 0 at both ends. ``clip`` bounds an
+    entry's part of the whole, not of each KL.
     """
-    logm = _mixture(logq, logp, beta)
-    return beta * forward_kl(logm, logq) + (1.0 - beta) * forward_kl(logm, logp)
+    logp, logq = floored(logp, logq)
+    logm, share = _mixture(logq, logp, beta), column(beta)
+    theirs, ours = logq.exp() * (logq - logm), logp.exp() * (logp - logm)
+    return _summed(share * theirs + (1.0 - share) * ours, clip)
 
 
-def skew_forward_kl(logp: Tensor, logq: Tensor, *, alpha: Share = 0.1) -> Tensor:
+def skew_forward_kl(logp: Tensor, logq: Tensor, *, alpha: Share = 0.1, clip: Clip = None) -> Tensor:
     """KL(q || alpha q + (1 - alpha) p) (DistiLLM, arXiv 2402.03898, eq. 4)."""
-    return forward_kl(_mixture(logq, logp, alpha), logq)
+    return forward_kl(_mixture(logq, logp, alpha), logq, clip=clip)
 
 
-def skew_reverse_kl(logp: Tensor, logq: Tensor, *, alpha: Share = 0.1) -> Tensor:
+def skew_reverse_kl(logp: Tensor, logq: Tensor, *, alpha: Share = 0.1, clip: Clip = None) -> Tensor:
     """KL(p || alpha p + (1 - alpha) q) (DistiLLM, arXiv 2402.03898, eq. 5)."""
-    return forward_kl(_mixture(logp, logq, alpha), logp)
+    return forward_kl(_mixture(logp, logq, alpha), logp, clip=clip)
+
+
+def adaptive_kl(logp: Tensor, logq: Tensor, *, mass: Share = 0.5) -> Tensor:
+    """w KL(q || p) + (1 - w) KL(p || q), w detached (AKL, arXiv 2404.02657).
+
+    w is the share of sum |q - p| that lies in the teacher's head: the fewest of its most likely tokens that hold at least
+    ``mass``, and all that are as likely as the last of them. Where p = q that share is 0/0, and w is 1/2: value and gradient
+    are 0 there whatever it is.
+    """
+    share = head_share(logp, logq, column(mass))
+    return share * forward_kl(logp, logq) + (1.0 - share) * reverse_kl(logp, logq)
+
+
+@torch.no_grad()
+def head_share(logp: Tensor, logq: Tensor, mass: float | Tensor) -> Tensor:
+    """The share [...] of sum |q - p| that lies in the teacher's head, ``mass`` a number or a column; 1/2 where p = q."""
+    ordered = logq.sort(-1, descending=True).values
+    likely = ordered.exp()
+    size = (likely.cumsum(-1) - likely < mass).sum(-1, keepdim=True)
+    head = logq >= ordered.gather(-1, (size - 1).clamp_min(0))
+    gap = (logq.exp() - logp.exp()).abs()
+    whole = gap.sum(-1)
+    return ((gap * head).sum(-1) / whole).where(whole != 0, 0.5)
+
+
+def todi(logp: Tensor, logq: Tensor) -> Tensor:
+    """sum_v w_v q log(q / p) + (1 - w_v) p log(p / q), w = sigmoid(log q - log p) detached (ToDi, arXiv 2505.16297).
+
+    Its value is that of :func:`jeffreys`, since w = q / (p + q); its gradient is not.
+    """
+    logp, logq = floored(logp, logq)
+    ratio = logq - logp
+    weight = ratio.detach().sigmoid()
+    return (ratio * (weight * logq.exp() - (1.0 - weight) * logp.exp())).sum(-1)
+
+
+def jeffreys(logp: Tensor, logq: Tensor) -> Tensor:
+    """KL(q || p) + KL(p || q) = sum (q - p) log(q / p) (Jeffreys, 1946)."""
+    logp, logq = floored(logp, logq)
+    return ((logq.exp() - logp.exp()) * (logq - logp)).sum(-1)
+
+
+def total_variation(logp: Tensor, logq: Tensor) -> Tensor:
+    """sum |q - p| / 2, at most 1 (of language models: f-distill, arXiv 2307.15190).
+
+    Its gradient is that of a sign, so log-probabilities that differ by rounding (``rounding``) count as equal: else a student
+    that is the teacher would be pushed about.
+    """
+    ratio = torch.sub(*floored(logq.detach(), logp.detach()))
+    return 0.5 * ((logq.exp() - logp.exp()) * hardshrink(ratio, rounding(ratio.dtype)).sign()).sum(-1)
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """How much two computations of one log-probability may differ by."""
+    return 128.0 * torch.finfo(dtype).eps
+
+
+def _summed(contribution: Tensor, clip: float | Tensor | None) -> Tensor:
+    """The sum over the vocabulary, each entry at most ``clip``."""
+    return contribution.sum(-1) if clip is None else contribution.clamp_max(column(clip)).sum(-1)
 
 
 def _mixture(loga: Tensor, logb: Tensor, share: float | Tensor) -> Tensor:
@@ -66,6 +134,15 @@ DIVERGENCES: Registry = {
     "jsd": jsd,
     "skew_forward_kl": skew_forward_kl,
     "skew_reverse_kl": skew_reverse_kl,
+    "adaptive_kl": adaptive_kl,
+    "todi": todi,
+    "jeffreys": jeffreys,
+    "total_variation": total_variation,
+    "chi_square": chi_square,
+    "alpha": alpha,
+    "alpha_beta": alpha_beta,
+    "power": power,
+    "f": f,
 }
 
 

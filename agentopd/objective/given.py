@@ -98,7 +98,9 @@ def given_column(name: str, column: Any, rows: int) -> Tensor:
 
 def given_divergence(kind: str, parameters: Mapping[str, Any], rows: int) -> tuple[Choice, dict[str, Any]]:
     """The divergence and its settings, checked; one number a row by the smallest and the largest."""
-    per_row = {name: value for name, value in parameters.items() if isinstance(value, Tensor) and value.ndim > 0}
+    per_row = {
+        name: value.detach() for name, value in parameters.items() if isinstance(value, Tensor) and value.ndim > 0
+    }
     for name, value in per_row.items():
         if value.shape != (rows,):
             raise ValueError(

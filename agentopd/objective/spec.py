@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from agentopd.objective.advantages import COUPLINGS, OUTCOME
 from agentopd.objective.aggregates import AGGREGATES
+from agentopd.objective.alpha_beta import require_sum
 from agentopd.objective.contract import callable_as
 from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS
@@ -113,6 +114,9 @@ class Term(Settings):
         settings = self.support.settings
         if settings.get("tail") and (settings.get("normalise_teacher") or settings.get("normalise_student")):
             raise ValueError("a tail bucket already makes both sides sum to one; set support.tail: false to normalise")
+        powers = self.divergence.settings
+        if self.divergence.kind == "alpha_beta" and not any(isinstance(one, Choice) for one in powers.values()):
+            require_sum(sum(powers.values()))
         if not analytic and not sampled:
             raise ValueError(
                 f"support {self.support.kind!r} under a score function is a reward that does not depend on the action, so its "
@@ -129,14 +133,19 @@ class Term(Settings):
                 f"with target {self.target.kind!r} and estimator {self.estimator.kind!r} the divergence is {fixed} on support "
                 f"sampled, got {self.divergence.kind!r} on {self.support.kind!r}; leave both out, or set them to null"
             )
+        if (taken or self.scored) and self.divergence.settings.get("clip") is not None:
+            raise ValueError(
+                "divergence.clip bounds each vocabulary entry, and the support sampled has one; leave it out, or set support: "
+                "{kind: full} with target: {kind: distribution} and estimator: {kind: analytic}"
+            )
         if self.scored and CORRECTED in self.where.source:
             raise ValueError(
                 "nobody sampled the corrected actions, so a score function cannot learn from them; set target: {kind: taken}"
             )
         settings = self.estimator.settings
-        discounts = {settings.get("gamma"), settings.get("turn_gamma")} - {None}
+        discounts = [settings[name] for name in ("gamma", "turn_gamma") if settings.get(name) is not None]
         local = not discounts and self.target.kind == "distribution"
-        if settings.get("baseline") in GROUPED and (local or discounts - {1.0}):
+        if settings.get("baseline") in GROUPED and (local or any(one != 1.0 for one in discounts)):
             raise ValueError(
                 f"baseline {settings['baseline']!r} compares the total rewards of episodes with undiscounted returns; set gamma "
                 "and turn_gamma to 1, or baseline: batch_mean"

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from numbers import Real
-from typing import Annotated, Any, TypeAlias, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -283,8 +284,11 @@ def _type_of(parameter: inspect.Parameter, function: Function) -> Any:
 
 
 def _schedulable(annotation: Any, setting: Setting) -> Any:
-    """Lets a schedule stand wherever a function asks for a float."""
-    number = annotation is float or (get_origin(annotation) is Annotated and get_args(annotation)[0] is float)
+    """Lets a schedule stand wherever a function asks for a float, also for one that may be null."""
+    optional = get_origin(annotation) in (Union, UnionType)
+    kinds = [one for one in (get_args(annotation) if optional else (annotation,)) if one is not type(None)]
+    bare = [get_args(one)[0] if get_origin(one) is Annotated else one for one in kinds]
+    number = bare == [float]
     return Annotated[annotation, WrapValidator(partial(_number_or_schedule, setting))] if number else annotation
 
 

@@ -80,7 +80,7 @@ def test_overrides(key: str, value: Any, expected: dict[str, Any]) -> None:
 def test_a_recipe_is_the_start_and_the_objective_comes_after_in_any_order() -> None:
     overrides = ["objective.divergence.beta=0.25", "objective.aggregate=turn", "method=gkd"]
     config = load_config("quickstart", overrides)
-    assert config.objective.terms[0].divergence.plain() == {"kind": "jsd", "beta": 0.25}
+    assert config.objective.terms[0].divergence.plain() == {"kind": "jsd", "beta": 0.25, "clip": None}
     assert config.objective.aggregate.kind == "turn"
     assert set(config.objective.sources["fresh"].actors) == {"student", "teacher"}
     assert config == load_config("quickstart", overrides[::-1])
@@ -89,7 +89,7 @@ def test_a_recipe_is_the_start_and_the_objective_comes_after_in_any_order() -> N
 def test_the_last_method_wins_and_one_word_replaces_a_kind_whatever_the_order() -> None:
     overrides = ["objective.divergence.kind=reverse_kl", "method=grpo", "method=gkd"]
     config = load_config("quickstart", overrides)
-    assert config.objective.terms[0].divergence.plain() == {"kind": "reverse_kl"}
+    assert config.objective.terms[0].divergence.plain() == {"kind": "reverse_kl", "clip": None}
     assert config.objective.title == load_recipe("gkd")["title"]
 
 

@@ -37,7 +37,7 @@ UNDER: dict[str, tuple[str, ...]] = {
     "objective.sampler.": ("kind", "actors", "per_task", "share", "episodes"),
     "objective.target.": ("kind", "name"),
     "objective.where.": tuple(Where.model_fields),
-    "objective.divergence.": ("kind", "beta"),
+    "objective.divergence.": ("kind", "beta", "clip"),
     "": ("env", "teacher", "method"),
     "env.": ("id", "kwargs", "weight", "tags", "options"),
     "teacher.": ("kind", "model", "new", "dtype", "attention", "where", "max_tokens"),

@@ -33,8 +33,8 @@ def random(seed: int, spread: float = 3.0, dtype: torch.dtype = torch.float64) -
     return (spread * torch.randn(ROWS, SIZE, generator=generator, dtype=torch.float64)).to(dtype)
 
 
-def test_every_divergence_has_a_closed_form() -> None:
-    assert CLOSED.keys() == DIVERGENCES.keys()
+def test_every_divergence_but_that_of_a_generator_has_a_closed_form() -> None:
+    assert CLOSED.keys() == DIVERGENCES.keys() - {"f"}
 
 
 @pytest.mark.parametrize("kind", sorted(CLOSED))
@@ -53,13 +53,80 @@ def test_a_teacher_that_is_the_student_gives_zero(kind: str) -> None:
     assert float(gradient.abs().max()) < 1e-6
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [("jsd", "beta"), ("skew_forward_kl", "alpha"), ("skew_reverse_kl", "alpha")]
-)
-def test_parameters_may_be_one_a_row(kind: str, name: str) -> None:
-    settings = {name: torch.linspace(0.05, 0.95, ROWS, dtype=torch.float64)}
-    for found, expected in zip(*both(kind, random(0), random(1), **settings), strict=True):
+@pytest.mark.parametrize("kind", sorted(CLOSED))
+@pytest.mark.parametrize("spread", [0.01, 3.0, 40.0, 1.0e4])
+def test_in_single_precision_it_equals_the_definition_in_double(kind: str, spread: float) -> None:
+    """Log-probabilities of 1e4 are rounded to 1e-3, hence ratios to as much, and signs of ratios below 1e-5 to 0."""
+    logits, teacher = (random(seed, spread, torch.float32) for seed in (2, 3))
+    found, exact = both(kind, logits, teacher)[0], both(kind, logits.double(), teacher.double())[1]
+    for one, other in zip(found, exact, strict=True):
+        scale = float(other.abs().max().clamp_min(1.0))
+        torch.testing.assert_close(one.double(), other, rtol=2e-5 + 4e-7 * spread, atol=3e-6 * scale)
+
+
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "forward_kl": ("clip",),
+    "reverse_kl": ("clip",),
+    "jsd": ("beta", "clip"),
+    "skew_forward_kl": ("alpha", "clip"),
+    "skew_reverse_kl": ("alpha", "clip"),
+    "adaptive_kl": ("mass",),
+    "alpha": ("alpha",),
+    "alpha_beta": ("alpha", "beta"),
+    "power": ("alpha",),
+}
+
+
+def test_those_are_all_settings() -> None:
+    found = {kind: tuple(choice_of(kind).settings) for kind in CLOSED}
+    assert {kind: names for kind, names in found.items() if names} == SETTINGS
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in SETTINGS.items() for name in names])
+@pytest.mark.parametrize("spread", [3.0, 1.0e4])
+def test_settings_may_be_one_a_row(kind: str, name: str, spread: float) -> None:
+    settings = {name: torch.linspace(0.02, 0.95, ROWS, dtype=torch.float64)}
+    by_row = both(kind, random(0, spread), random(1, spread), **settings)
+    for found, expected in zip(*by_row, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12 * max(1.0, float(expected.abs().max())))
+    for row in range(ROWS):
+        number = {name: float(settings[name][row])}
+        value = DIVERGENCES[kind](random(0, spread).log_softmax(-1), random(1, spread).log_softmax(-1), **number)
+        torch.testing.assert_close(by_row[0][0][row], value[row], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, names in SETTINGS.items() if "clip" in names])
+@pytest.mark.parametrize("clip", [1e-4, 0.01, 0.3, 1e9])
+@pytest.mark.parametrize("spread", [0.5, 3.0, 1.0e4])
+def test_clipped_it_equals_the_definition(kind: str, clip: float, spread: float) -> None:
+    for found, expected in zip(*both(kind, random(0, spread), random(1, spread), clip=clip), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+POWERS = [
+    (0.5, 0.5), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (1.0, -1.0), (-1.0, 1.0), (2.0, -1.0), (-1.0, 2.0), (0.3, 0.2),
+    (1.0, 1.0), (2.0, 3.0), (1e-3, 1e-3), (1e-7, 1.0), (1.0, 1e-7), (0.2, -0.1), (0.09, 3.0), (3.0, 0.09), (0.3, -0.3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("alpha", "beta"), POWERS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("spread", [0.01, 3.0, 1.0e4])
+def test_all_powers(alpha: float, beta: float, dtype: torch.dtype, spread: float) -> None:
+    logits, teacher = random(0, spread, dtype), random(1, spread, dtype)
+    closed, definition = both("alpha_beta", logits, teacher, alpha=alpha, beta=beta)
+    exact = both("alpha_beta", logits.double(), teacher.double(), alpha=alpha, beta=beta)[1]
+    rtol, atol = (1e-9, 1e-11) if dtype == torch.float64 else (2e-4 + 4e-7 * spread, 2e-5)
+    for one, two, other in zip(closed, definition, exact, strict=True):
+        scale = float(other.abs().max().clamp_min(1.0))
+        torch.testing.assert_close(one.double(), other, rtol=rtol, atol=atol * scale)
+        torch.testing.assert_close(two.double(), other, rtol=rtol, atol=atol * scale)
+
+
+def test_powers_that_sum_to_less_than_0_are_refused() -> None:
+    for settings in ({"alpha": -0.5, "beta": 0.3}, {"alpha": torch.full((ROWS,), -0.6).double()}):
+        with pytest.raises(ValueError, match=r"alpha \+ beta is -0\.\d+; make it at least 0"):
+            both("alpha_beta", random(0), random(1), **settings)
 
 
 @pytest.mark.parametrize("kind", sorted(CLOSED))

@@ -114,6 +114,55 @@ def test_finite_for_extreme_and_masked_logits(kind: str, dtype: torch.dtype, z: 
     assert torch.isfinite(found).all()
 
 
+@given(
+    st.sampled_from(
+        [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (2.0, -1.0), (3.0, 2.0), (-1.0, 4.0)]
+    ),
+    st.lists(st.sampled_from([-1e4, -3.0, 0.0, 2.0, 1e4, -torch.inf]), min_size=5, max_size=5),
+    st.permutations(range(5)),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+@settings(max_examples=150)
+def test_all_powers_are_finite_and_not_negative(
+    powers: tuple[float, float], z: list[float], order: list[int], dtype: torch.dtype
+) -> None:
+    leaf = torch.tensor([*z, 1.0], dtype=dtype).requires_grad_()
+    teacher = torch.tensor([*(z[i] for i in order), -1.0], dtype=dtype)
+    value = divergence("alpha_beta", leaf, teacher, alpha=powers[0], beta=powers[1])
+    assert value.isfinite()
+    assert value >= -1e-6
+    assert torch.autograd.grad(value, leaf)[0].isfinite().all()
+    torch.testing.assert_close(divergence("alpha_beta", leaf, leaf.detach()), torch.zeros((), dtype=dtype))
+
+
+@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jsd", "skew_forward_kl", "skew_reverse_kl"])
+@given(SEVEN, SEVEN, st.floats(1e-4, 3.0))
+@settings(max_examples=40)
+def test_a_clip_bounds_every_entry_and_stops_its_gradient(
+    kind: str, z: list[float], t: list[float], clip: float
+) -> None:
+    logp = torch.tensor(z).double().log_softmax(-1).requires_grad_()
+    logq = torch.tensor(t).double().log_softmax(-1)
+    value = DIVERGENCES[kind](logp, logq, clip=clip)
+    entries = torch.stack([DIVERGENCES[kind](logp[i : i + 1], logq[i : i + 1]) for i in range(7)]).detach()
+    torch.testing.assert_close(value.detach(), entries.clamp_max(clip).sum(), rtol=1e-12, atol=1e-13)
+    assert value <= min(float(DIVERGENCES[kind](logp, logq)), 7 * clip) * (1 + 1e-12) + 1e-12
+    (found,) = torch.autograd.grad(value, logp)
+    assert not found[entries > clip * (1 + 1e-12)].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(SEVEN, SEVEN)
+@settings(max_examples=20)
+def test_bfloat16_logits_are_as_good_as_their_rounding(kind: str, z: list[float], t: list[float]) -> None:
+    """Rounding moves a logit of at most 8 by at most 1/64: a ratio by 1/16, and a divergence by about as much in all."""
+    student, teacher = torch.tensor(z).double(), torch.tensor(t).double()
+    found = divergence(kind, student.bfloat16(), teacher.bfloat16())
+    rounded = divergence(kind, student.bfloat16().double(), teacher.bfloat16().double())
+    torch.testing.assert_close(found.double(), rounded, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.double(), divergence(kind, student, teacher), atol=0.1, rtol=0.15)
+
+
 def test_half_precision_is_computed_in_float32() -> None:
     z, t = logits(0, 4, 7).bfloat16(), logits(1, 4, 7).bfloat16()
     found = divergence("forward_kl", z, t)

@@ -71,6 +71,17 @@ def test_the_expected_k1_score_function_gradient_is_that_of_the_reverse_kl() -> 
     torch.testing.assert_close(expected_gradient(z, t), reverse_kl_gradient(z, t), atol=1e-13, rtol=0)
 
 
+def test_the_expected_gradient_of_the_log_ratio_itself_is_zero() -> None:
+    """k1 = log p - log q of the token taken, differentiated: q has no gradient, and what is left is that of log p."""
+    z = normal(0, 7)
+    p = z.log_softmax(-1)
+    records = [chain([y], [float(p[y])], [0.0], y, [0]) for y in range(7)]
+    (batch,) = cut(prepared(method(target={"kind": "taken"}, weight=EXPECTATION), records), 10**6)
+    leaf = z.clone().requires_grad_()
+    out = loss(leaf.expand(7, -1), Head(torch.eye(7).double()), {}, batch)
+    assert torch.autograd.grad(out.loss, leaf)[0].abs().max() < 1e-15
+
+
 def test_importance_ratios_have_that_expected_gradient_on_policy() -> None:
     z, t = normal(0, 7), 1.5 * normal(1, 7)
     for importance in ("ratio", "clipped"):

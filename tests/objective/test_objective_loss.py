@@ -24,6 +24,7 @@ from torch import Tensor
 
 from agentopd.objective import Head, Prepared, cut, divergence, loss
 from agentopd.objective.divergences import DIVERGENCES
+from agentopd.settings.choice import Clock
 from agentopd.types import Dense, Record
 
 HEADS = teacher_heads("teacher", "other")
@@ -56,6 +57,19 @@ def test_analytic_loss_and_gradient_equal_full_logits(kind: str) -> None:
         student.gradient(ready, HEADS), torch.autograd.grad(expected, student.parameters), strict=True
     ):
         torch.testing.assert_close(found, other, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "start", "end"), [("forward_kl", "clip", 0.5, 0.05), ("alpha_beta", "beta", 0.0, 1.0)]
+)
+def test_a_setting_may_follow_a_schedule(kind: str, name: str, start: float, end: float) -> None:
+    schedule = {"kind": "linear", "start": start, "end": end}
+    student, objective = Student.new(), method(divergence={"kind": kind, name: schedule})
+    for step, number in ((0, start), (9, end)):
+        ready = prepared(objective, records_of(), Clock(step, 10))
+        expected = naive(student, ready, kind, **{name: number})
+        torch.testing.assert_close(student.loss(ready, HEADS).loss, expected, rtol=1e-12, atol=0)
+        assert (expected - naive(student, ready, kind)).abs() > 1e-3
 
 
 def test_taken_is_the_negative_log_likelihood() -> None:

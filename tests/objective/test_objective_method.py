@@ -60,6 +60,15 @@ def test_a_full_divergence_as_a_policy_gradient_reward_is_refused() -> None:
         ({"target": {"kind": "taken"}, **SCORED}, "target 'taken' is supervised"),
         ({**SCORED, "divergence": "jsd"}, "the divergence is reverse_kl on support sampled, got 'jsd'"),
         ({"target": {"kind": "taken"}, "divergence": "reverse_kl"}, "the divergence is forward_kl on support sampled"),
+        (
+            {"target": {"kind": "taken"}, "divergence": {"kind": "forward_kl", "clip": 1.0}},
+            r"divergence\.clip bounds each vocabulary entry, and the support sampled has one",
+        ),
+        ({**SCORED, "divergence": {"kind": "reverse_kl", "clip": 1.0}}, r"divergence\.clip bounds"),
+        ({"divergence": {"kind": "alpha_beta", "alpha": -1.0}}, r"alpha \+ beta is -0\.5; make it at least 0"),
+        ({"divergence": {"kind": "power", "alpha": -1.1}}, "greater than or equal to -1"),
+        ({"divergence": {"kind": "forward_kl", "clip": 0.0}}, "clip: Input should be greater than 0"),
+        ({"divergence": {"kind": "f", "generator": "hellinger"}}, "no generator is called 'hellinger'"),
         ({**SCORED, "where": {"source": ["fresh", "corrected"]}}, "nobody sampled the corrected actions"),
         ({"estimator": {"kind": "score_function", "baseline": "group_mean"}}, "with undiscounted returns"),
         (

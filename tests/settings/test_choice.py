@@ -11,7 +11,8 @@ from agentopd.settings.choice import Choice, Clock, OneOf
 from agentopd.settings.schedules import SCHEDULES
 
 MINE = """
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+from pydantic import Field
 if TYPE_CHECKING:
     from nowhere import Missing
 
@@ -28,6 +29,7 @@ def underscored(rows, teacher, *, _floor: float = 0.5): return rows
 def named_kind(rows, teacher, *, kind="a"): return rows
 def shadow(rows, teacher, *, copy=1, schema=2): return rows
 def wrong_default(rows, teacher, *, floor: float = "high"): return rows
+def optional(rows, teacher, *, bound: Annotated[float, Field(gt=0)] | None = None, name: str | None = None): return rows
 def warm(clock, *, start: float, by=0.5): return start + by * clock.step
 """
 WEIGHT, SCHEDULE = OneOf("weight", WEIGHTS), OneOf("schedule", SCHEDULES)
@@ -80,6 +82,20 @@ def test_a_schedule_may_stand_for_a_float_without_an_annotation() -> None:
     assert choice.at(Clock(step=4, total=9))["floor"] == 3.0
     with pytest.raises(ValueError, match=r"schedule 'my_parts:warm': start: Input should be a valid number"):
         SCHEDULE.validate({"kind": "my_parts:warm", "start": {"kind": "constant", "value": 1.0}})
+
+
+def test_a_schedule_may_stand_for_a_float_that_may_be_null() -> None:
+    assert _optional(None).at(Clock(step=0, total=9)) == {"bound": None, "name": None}
+    choice = _optional({"kind": "linear", "start": 1.0, "end": 3.0})
+    assert choice.at(Clock(step=4, total=9))["bound"] == 2.0
+    with pytest.raises(ValueError, match="bound: Input should be greater than 0"):
+        _optional({"kind": "linear", "start": 1.0, "end": 0.0})
+    with pytest.raises(ValueError, match="name: Input should be a valid string"):
+        WEIGHT.validate({"kind": "my_parts:optional", "name": {"kind": "constant", "value": 1.0}})
+
+
+def _optional(bound: Any) -> Choice:
+    return WEIGHT.validate({"kind": "my_parts:optional", "bound": bound})
 
 
 @pytest.mark.parametrize(

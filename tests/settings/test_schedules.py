@@ -84,7 +84,7 @@ def test_a_schedule_of_ones_own_is_checked_at_every_step(what: str, message: str
     own = f"{{kind: 'test_schedules:given', what: {what}}}"
     objective = load_config("quickstart", [f"objective.divergence={{kind: jsd, beta: {own}}}"]).objective
     divergence = objective.terms[0].divergence
-    assert divergence.at(Clock(0, 9)) == {"beta": 0.5}
+    assert divergence.at(Clock(0, 9))["beta"] == 0.5
     with pytest.raises(ConfigError, match=f"^beta of 'jsd': the schedule 'test_schedules:given' {message}"):
         divergence.at(Clock(3, 9))
     coefficient = load_config("quickstart", [f"objective.coefficient={own}"]).objective.terms[0].coefficient
