@@ -81,15 +81,13 @@ def statistics(
             the caller to leave out); or ``chunk_rows`` is below 1.
     """
     check_tokens(token_A, len(hidden_A_H), len(head.weight_V_H))
-    found: list[tuple[Tensor, Tensor]] = []
-    project = Projector(head.gathered(), hidden_A_H)
+    found, project = _Columns(len(hidden_A_H)), Projector(head.gathered(), hidden_A_H)
     for rows in chunks(len(hidden_A_H), chunk_rows):
         projected_N_V = project(rows)
         for tile in tiles(rows, projected_N_V):
             logp_N_V = log_softmax(head.shaped(projected_N_V[inner(tile, rows)]), temperature)
-            found.append((taken_logprob(logp_N_V, token_A[tile]), entropy(logp_N_V)))
-    logprobs, entropies = zip(*found, strict=True)
-    return torch.cat(logprobs), torch.cat(entropies)
+            found.put(tile, {"logprob": taken_logprob(logp_N_V, token_A[tile]), "entropy": entropy(logp_N_V)})
+    return found.held["logprob"], found.held["entropy"]
 
 
 def taken_logprob(logp_N_V: Tensor, token_N: Tensor) -> Tensor:
@@ -140,15 +138,15 @@ def _cut(start: int, stop: int, size: int) -> list[slice]:
 def _forward(
     hidden_A_H: Tensor, head: Head, open_chunk: Open, of_chunk: Sequence[slice]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    loss, signals, project = _zero(hidden_A_H), [], Projector(head, hidden_A_H)
+    loss, signals, project = _zero(hidden_A_H), _Columns(len(hidden_A_H)), Projector(head, hidden_A_H)
     for rows in of_chunk:
         projected_N_V, evaluate = project(rows), open_chunk(rows)
         with _exact(projected_N_V):
             for tile in tiles(rows, projected_N_V):
                 part, signal = evaluate(head.shaped(projected_N_V[inner(tile, rows)]), tile)
                 loss += part
-                signals.append(signal)
-    return loss, _joined(signals)
+                signals.put(tile, signal)
+    return loss, signals.held
 
 
 @torch.no_grad()
@@ -156,7 +154,7 @@ def _forward_and_gradients(
     inputs: Sequence[Tensor], head: Head, open_chunk: Open, of_chunk: Sequence[slice]
 ) -> tuple[Tensor, list[Tensor | None], dict[str, Tensor]]:
     """Loss, the gradient of each input (``None`` for a frozen one), signals."""
-    loss, signals, project = _zero(inputs[0]), [], Projector(head, inputs[0])
+    loss, signals, project = _zero(inputs[0]), _Columns(len(inputs[0])), Projector(head, inputs[0])
     gradients = [_zeros(tensor) if tensor.requires_grad else None for tensor in inputs]
     for rows in of_chunk:
         projected_N_V, evaluate = project(rows), open_chunk(rows)
@@ -164,10 +162,10 @@ def _forward_and_gradients(
             for tile in tiles(rows, projected_N_V):
                 part, signal = _differentiated(projected_N_V[inner(tile, rows)], head, evaluate, tile)
                 loss += part
-                signals.append(signal)
+                signals.put(tile, signal)
             _accumulate(gradients, projected_N_V, project, rows)
     cast = [g if g is None else g.to(tensor.dtype) for g, tensor in zip(gradients, inputs, strict=True)]
-    return loss, cast, _joined(signals)
+    return loss, cast, signals.held
 
 
 def _exact(like: Tensor) -> torch.autocast:
@@ -246,5 +244,16 @@ def _zeros(like: Tensor) -> Tensor:
     return torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
 
 
-def _joined(signals: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([signal[name] for signal in signals]) for name in signals[0]}
+class _Columns:
+    """Signals [A], filled tile by tile: small tensors kept from every tile would break up the memory that the next tiles need."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self.held: dict[str, Tensor] = {}
+
+    def put(self, tile: slice, signal: dict[str, Tensor]) -> None:
+        """Those of one tile."""
+        for name, value_N in signal.items():
+            if name not in self.held:
+                self.held[name] = value_N.new_empty(self._rows)
+            self.held[name][tile] = value_N
