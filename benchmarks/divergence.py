@@ -73,15 +73,15 @@ def trl(given: Inputs, kind: str) -> Tensor:
     from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
     arguments = given.hidden, given.weight, None, given.teacher_hidden, given.teacher_weight, None, BETAS[kind]
-    mean: Tensor = ChunkedDivergenceFunction.apply(*arguments)[0].mean()
+    mean: Tensor = ChunkedDivergenceFunction.apply(*arguments)[0].mean()  # type: ignore[no-untyped-call]
     return mean
 
 
 def liger(given: Inputs, kind: str) -> Tensor:
     """That of Liger's loss in torch."""
-    from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+    liger_losses = importlib.import_module("liger_kernel.chunked_loss")
 
-    loss = LigerFusedLinearJSDLoss(0.0, 1.0, beta=BETAS[kind], compiled=False)
+    loss = liger_losses.LigerFusedLinearJSDLoss(0.0, 1.0, beta=BETAS[kind], compiled=False)
     labels = torch.zeros(len(given.hidden), dtype=torch.int64)
     mean: Tensor = loss(given.hidden, given.weight, given.teacher_hidden, given.teacher_weight, labels)
     return mean
@@ -120,7 +120,8 @@ def timed(shape: Sequence[int], head: str, kind: str, rounds: range) -> None:
     for name in ways_of(shape, 0):
         WAYS[name](small, kind).backward()  # type: ignore[no-untyped-call]
     for number in rounds:
-        seconds, gradients = {}, {}
+        seconds: dict[str, float] = {}
+        gradients: dict[str, Tensor | None] = {}
         for name in ways_of(shape, number):
             given.hidden.grad = given.weight.grad = None
             begin = time.perf_counter()
