@@ -36,7 +36,7 @@ class Formed(Protocol):
 
 CHUNK = 2**25
 """Logits of one model that exist at once where a caller does not say how many rows: 128 MiB of float32."""
-TILE = 2**18
+TILE = 2**19
 """Logits in a tile on a CPU, such that a few tensors of its size stay in its caches. Elsewhere a tile is a whole chunk."""
 
 
@@ -61,6 +61,7 @@ def chunked_loss(
         ValueError: ``chunk_rows`` is below 1.
     """
     head = head.gathered()
+    _keep_freed(hidden_A_H)
     inputs = [hidden_A_H, head.weight_V_H] + ([] if head.bias_V is None else [head.bias_V])
     of_chunk = chunks(len(hidden_A_H), rows_of_chunk(len(head.weight_V_H)) if chunk_rows is None else chunk_rows)
     if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in inputs):
@@ -166,6 +167,16 @@ def _forward_and_gradients(
             _accumulate(gradients, projected_N_V, project, rows)
     cast = [g if g is None else g.to(tensor.dtype) for g, tensor in zip(gradients, inputs, strict=True)]
     return loss, cast, signals.held
+
+
+def _keep_freed(like: Tensor) -> None:
+    """Lets glibc keep what a tile frees for the next tile.
+
+    It gives memory back to the system beyond a threshold that grows with the largest block ever freed, up to 32 MiB (mallopt(3),
+    M_MMAP_THRESHOLD); where a process has freed none, every tile would wait for fresh pages. This one is never touched.
+    """
+    if like.device.type == "cpu":
+        torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 def _exact(like: Tensor) -> torch.autocast:
