@@ -36,7 +36,7 @@ RESULTS = Path(__file__).parent / "results" / "divergence.json"
 SHAPES = ((576, 49152, 2048), (896, 151936, 2048))
 BETAS = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": 0.5}
 HEADS = ("frozen", "trained")
-SEVERAL = 2
+SEVERAL = 1
 """Rounds in which others than TRL run too."""
 NAIVE = 2**27
 """The most logits of one model for plain torch."""

@@ -10,9 +10,12 @@ from typing import Any
 
 
 def lines_of(module: str, case: Sequence[str], threads: int) -> Iterator[dict[str, Any]]:
-    """Runs ``python -m module --case ...`` on so many threads and yields what it tells, one JSON object a line, as it comes."""
+    """Runs ``python -m module --case ...`` and yields what it tells, one JSON object a line, as it comes.
+
+    It has so many threads, each bound to a core: two that share one wait for each other at every operation.
+    """
     command = [sys.executable, "-m", module, "--case", *case]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_PROC_BIND": "true"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         for line in process.stdout:

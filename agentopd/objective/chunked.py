@@ -176,7 +176,7 @@ def _keep_freed(like: Tensor) -> None:
     M_MMAP_THRESHOLD); where a process has freed none, every tile would wait for fresh pages. This one is never touched.
     """
     if like.device.type == "cpu":
-        torch.empty(2**25 - 2**16, dtype=torch.uint8)
+        torch.UntypedStorage(2**25 - 2**16)
 
 
 def _exact(like: Tensor) -> torch.autocast:

@@ -96,9 +96,8 @@ def _jsd(logp: Tensor, logq: Tensor, *, beta: float | Tensor = 0.5) -> tuple[Ten
     """In the logits: (1 - beta) p (log p / m - KL(p || m))."""
     p, q = logp.exp(), logq.exp()
     logm = _mixture(q, p, beta)
-    ours, theirs = _dot(p, logp - logm), _dot(q, logq - logm)
-    ratio = torch.sub(logp, logm, out=logm)
-    rest = 1.0 - beta
+    theirs, ratio = _dot(q, logq - logm), torch.sub(logp, logm, out=logm)
+    ours, rest = _dot(p, ratio), 1.0 - beta
     value = _flat(beta) * theirs + _flat(rest) * ours
     return value, ratio.sub_(ours.unsqueeze(1)).mul_(p).mul_(rest)
 
@@ -249,7 +248,7 @@ def _chi_square(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor]:
 
 def _mixture(one: Tensor, other: Tensor, share: float | Tensor) -> Tensor:
     """log(share one + (1 - share) other) of probabilities, finite also where both are 0."""
-    mixture = (one * share).add_(other * (1.0 - share))
+    mixture = torch.lerp(other, one, share)
     return mixture.clamp_min_(torch.finfo(mixture.dtype).tiny).log_()
 
 
