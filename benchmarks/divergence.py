@@ -180,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--only", default="", help="cases whose name holds this text")
+    parser.add_argument("--of", choices=("time", "memory"), nargs="+", default=("time", "memory"))
     parser.add_argument("--table", action="store_true", help="only print the tables")
     parser.add_argument("--case", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
@@ -189,26 +190,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = kept(RESULTS)
     names = [f"{'x'.join(map(str, shape))}/{head}/{kind}" for shape in SHAPES for head in HEADS for kind in BETAS]
     for name in [] if arguments.table else [name for name in names if arguments.only in name]:
-        measure(results, name, arguments.rounds, arguments.threads)
+        measure(results, name, arguments.rounds if "time" in arguments.of else 0, arguments.threads)
+        if "memory" in arguments.of:
+            remember(results, name, arguments.threads)
     print(tables(results))
 
 
 def measure(results: dict[str, Any], name: str, rounds: int, threads: int) -> None:
-    """What is missing of a case, kept as it comes."""
-    case = results.get(name) or made_by() | {
-        "threads": threads, "trl": version("trl"), "rounds": [], "bytes": {}
-    }  # fmt: skip
+    """The rounds that are missing of a case, kept as they come."""
+    new: dict[str, Any] = {"threads": threads, "trl": version("trl"), "rounds": [], "bytes": {}}
+    case = results.setdefault(name, made_by() | new)
     done = len(case["rounds"])
     if done < rounds:
         for found in lines_of("benchmarks.divergence", [name, str(done), str(rounds)], threads):
             case["rounds"].append(found)
-            keep(RESULTS, results | {name: case})
+            keep(RESULTS, results)
+
+
+def remember(results: dict[str, Any], name: str, threads: int) -> None:
+    """What is missing of a case's memory."""
+    held = results[name]["bytes"]
     for way in ways_of(_shape(name), 0):
-        if way not in case["bytes"]:
+        if way not in held:
             (found,) = lines_of("benchmarks.divergence", [name, way], threads)
-            case["bytes"][way] = found["bytes"]
-            keep(RESULTS, results | {name: case})
-    results[name] = case
+            held[way] = found["bytes"]
+            keep(RESULTS, results)
 
 
 def _shape(name: str) -> tuple[int, ...]:

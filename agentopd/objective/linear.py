@@ -91,7 +91,7 @@ def linear_divergence(
         temperature: All models' logits are divided by it.
         softcap: All models' logits become softcap * tanh(logits / softcap), unless a ``Head`` is given.
         scale: All models' logits are multiplied by it, before ``softcap``, unless a ``Head`` is given.
-        chunk_rows: Rows whose logits exist at once; by default as many as have 2**25 logits.
+        chunk_rows: Rows whose logits exist at once; by default as many as have 2**26 logits.
         **parameters: The divergence's own, such as ``beta``; a number, or a tensor [A] of one number a row.
 
     Raises:
