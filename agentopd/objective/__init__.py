@@ -1,6 +1,7 @@
 """The objective: from rows and what teachers said of them to one loss.
 
-Divergences:      ``divergence`` on logits, ``linear_divergence`` fused from hidden states.
+Divergences:      ``divergence`` on logits, ``linear_divergence`` fused from hidden states, ``sparse_linear_divergence`` from a teacher's top-k,
+                  ``sampled_linear_divergence`` from its log-probability of the token taken.
 A method:         ``Objective`` and its ``Term``, ``Source``.
 A global batch:   ``Rows`` of records, ``prepare`` to coefficients, ``cut`` to micro-batches.
 A micro-batch:    ``loss``, and ``statistics`` of the student or a teacher without gradient.
@@ -15,6 +16,7 @@ from agentopd.objective.divergences import divergence
 from agentopd.objective.estimators import Taken, by_token
 from agentopd.objective.head import Head
 from agentopd.objective.linear import LinearDivergence, linear_divergence
+from agentopd.objective.linear_partial import sampled_linear_divergence, sparse_linear_divergence
 from agentopd.objective.loss import LossOutput, loss
 from agentopd.objective.numbers import per_row
 from agentopd.objective.prepare import Prepared, PreparedTerm, prepare
@@ -53,5 +55,7 @@ __all__ = [
     "per_row",
     "pointwise",
     "prepare",
+    "sampled_linear_divergence",
+    "sparse_linear_divergence",
     "statistics",
 ]

@@ -6,33 +6,53 @@ overwritten with their gradient. Backward only scales what is already there.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from agentopd.objective.divergences import entropy, log_softmax
-from agentopd.objective.head import Head
+from agentopd.objective.head import Head, Projector
 
 Evaluate: TypeAlias = Callable[[Tensor, slice], tuple[Tensor, dict[str, Tensor]]]
 """From the logits [N, V] of the rows ``slice`` to their summed loss and to signals [N], the same names for every tile."""
 Open: TypeAlias = Callable[[slice], Evaluate]
 """Called once a chunk, for the matrix products of teachers; what it returns evaluates the tiles of that chunk."""
 
+
+@runtime_checkable
+class Formed(Protocol):
+    """An ``Evaluate`` that knows the gradient of some tiles itself, which saves the passes of autograd over memory."""
+
+    def __call__(self, logits_N_V: Tensor, tile: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        """As any ``Evaluate``."""
+
+    def formed(self, logits_N_V: Tensor, tile: slice) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor] | None:
+        """Loss, signals, and the gradient in the logits as what is to be multiplied, [N, V] and [N]; ``None``: autograd has to.
+
+        It may return the memory of ``logits_N_V``, and must not change it otherwise.
+        """
+
+
+CHUNK = 2**26
+"""Logits of one model that exist at once where a caller does not say how many rows: 256 MiB of float32, in which matrix products are at their best."""
 TILE = 2**19
 """Logits in a tile on a CPU, such that a few tensors of its size stay in its caches. Elsewhere a tile is a whole chunk."""
 
 
-def chunked_loss(hidden_A_H: Tensor, head: Head, open_chunk: Open, chunk_rows: int) -> tuple[Tensor, dict[str, Tensor]]:
+def chunked_loss(
+    hidden_A_H: Tensor, head: Head, open_chunk: Open, chunk_rows: int | None
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum over tiles of chunks of rows, differentiable once in the hidden states and in the head's parameters.
 
-    Sums run in float32 or better. Without gradient mode, or where nothing needs a gradient, none is formed.
+    Sums run in float32 or better. Matrix products follow autocast, nothing else does. Without gradient mode, or where nothing
+    needs a gradient, none is formed.
 
     Args:
         hidden_A_H: The student's hidden states, one a row.
-        head: Turns them into logits; its weight and bias may be frozen or trained.
+        head: Turns them into logits; its weight and bias may be frozen or trained, whole or sharded.
         open_chunk: Gives loss and signals of a chunk's tiles.
-        chunk_rows: Rows of a chunk.
+        chunk_rows: Rows of a chunk; ``None``: as many as have ``CHUNK`` logits.
 
     Returns:
         The scalar loss, 0 but differentiable where there are no rows, and signals [A], detached.
@@ -40,11 +60,14 @@ def chunked_loss(hidden_A_H: Tensor, head: Head, open_chunk: Open, chunk_rows: i
     Raises:
         ValueError: ``chunk_rows`` is below 1.
     """
+    head = head.gathered()
+    _keep_freed(hidden_A_H)
     inputs = [hidden_A_H, head.weight_V_H] + ([] if head.bias_V is None else [head.bias_V])
+    of_chunk = chunks(len(hidden_A_H), rows_of_chunk(len(head.weight_V_H)) if chunk_rows is None else chunk_rows)
     if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in inputs):
         with torch.no_grad():
-            return _forward(hidden_A_H, head, open_chunk, chunk_rows)
-    loss, gradients, signals = _forward_and_gradients(inputs, head, open_chunk, chunk_rows)
+            return _forward(hidden_A_H, head, open_chunk, of_chunk)
+    loss, gradients, signals = _forward_and_gradients(inputs, head, open_chunk, of_chunk)
     return _Differentiated.apply(loss, gradients, *inputs), signals  # type: ignore[no-untyped-call]
 
 
@@ -59,14 +82,13 @@ def statistics(
             the caller to leave out); or ``chunk_rows`` is below 1.
     """
     check_tokens(token_A, len(hidden_A_H), len(head.weight_V_H))
-    found: list[tuple[Tensor, Tensor]] = []
+    found, project = _Columns(len(hidden_A_H)), Projector(head.gathered(), hidden_A_H)
     for rows in chunks(len(hidden_A_H), chunk_rows):
-        projected_N_V = head.projected(hidden_A_H[rows])
+        projected_N_V = project(rows)
         for tile in tiles(rows, projected_N_V):
             logp_N_V = log_softmax(head.shaped(projected_N_V[inner(tile, rows)]), temperature)
-            found.append((taken_logprob(logp_N_V, token_A[tile]), entropy(logp_N_V)))
-    logprobs, entropies = zip(*found, strict=True)
-    return torch.cat(logprobs), torch.cat(entropies)
+            found.put(tile, {"logprob": taken_logprob(logp_N_V, token_A[tile]), "entropy": entropy(logp_N_V)})
+    return found.held["logprob"], found.held["entropy"]
 
 
 def taken_logprob(logp_N_V: Tensor, token_N: Tensor) -> Tensor:
@@ -94,6 +116,11 @@ def chunks(rows: int, chunk_rows: int) -> list[slice]:
     return _cut(0, rows, chunk_rows)
 
 
+def rows_of_chunk(vocabulary: int) -> int:
+    """How many rows have ``CHUNK`` logits."""
+    return max(CHUNK // max(vocabulary, 1), 1)
+
+
 def tiles(rows: slice, like_N_V: Tensor) -> list[slice]:
     """The tiles of the chunk ``rows``, whose logits are, or have the vocabulary and the device of, ``like_N_V``."""
     size = max(TILE // like_N_V.shape[-1], 1) if like_N_V.device.type == "cpu" else rows.stop
@@ -109,40 +136,67 @@ def _cut(start: int, stop: int, size: int) -> list[slice]:
     return [slice(at, min(at + size, stop)) for at in range(start, max(stop, start + 1), size)]
 
 
-def _forward(hidden_A_H: Tensor, head: Head, open_chunk: Open, chunk_rows: int) -> tuple[Tensor, dict[str, Tensor]]:
-    loss, signals = _zero(hidden_A_H), []
-    for rows in chunks(len(hidden_A_H), chunk_rows):
-        projected_N_V, evaluate = head.projected(hidden_A_H[rows]), open_chunk(rows)
-        for tile in tiles(rows, projected_N_V):
-            part, signal = evaluate(head.shaped(projected_N_V[inner(tile, rows)]), tile)
-            loss += part
-            signals.append(signal)
-    return loss, _joined(signals)
+def _forward(
+    hidden_A_H: Tensor, head: Head, open_chunk: Open, of_chunk: Sequence[slice]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    loss, signals, project = _zero(hidden_A_H), _Columns(len(hidden_A_H)), Projector(head, hidden_A_H)
+    for rows in of_chunk:
+        projected_N_V, evaluate = project(rows), open_chunk(rows)
+        with _exact(projected_N_V):
+            for tile in tiles(rows, projected_N_V):
+                part, signal = evaluate(head.shaped(projected_N_V[inner(tile, rows)]), tile)
+                loss += part
+                signals.put(tile, signal)
+    return loss, signals.held
 
 
 @torch.no_grad()
 def _forward_and_gradients(
-    inputs: Sequence[Tensor], head: Head, open_chunk: Open, chunk_rows: int
+    inputs: Sequence[Tensor], head: Head, open_chunk: Open, of_chunk: Sequence[slice]
 ) -> tuple[Tensor, list[Tensor | None], dict[str, Tensor]]:
     """Loss, the gradient of each input (``None`` for a frozen one), signals."""
-    hidden_A_H = inputs[0]
-    loss, signals = _zero(hidden_A_H), []
+    loss, signals, project = _zero(inputs[0]), _Columns(len(inputs[0])), Projector(head, inputs[0])
     gradients = [_zeros(tensor) if tensor.requires_grad else None for tensor in inputs]
-    for rows in chunks(len(hidden_A_H), chunk_rows):
-        projected_N_V, evaluate = head.projected(hidden_A_H[rows]), open_chunk(rows)
-        for tile in tiles(rows, projected_N_V):
-            part, signal = _differentiated(projected_N_V[inner(tile, rows)], head, evaluate, tile)
-            loss += part
-            signals.append(signal)
-        _accumulate(gradients, projected_N_V, inputs, rows)
+    for rows in of_chunk:
+        projected_N_V, evaluate = project(rows), open_chunk(rows)
+        with _exact(projected_N_V):
+            for tile in tiles(rows, projected_N_V):
+                part, signal = _differentiated(projected_N_V[inner(tile, rows)], head, evaluate, tile)
+                loss += part
+                signals.put(tile, signal)
+            _accumulate(gradients, projected_N_V, project, rows)
     cast = [g if g is None else g.to(tensor.dtype) for g, tensor in zip(gradients, inputs, strict=True)]
-    return loss, cast, _joined(signals)
+    return loss, cast, signals.held
+
+
+def _keep_freed(like: Tensor) -> None:
+    """Lets glibc keep what a tile frees for the next tile.
+
+    It gives memory back to the system beyond a threshold that grows with the largest block ever freed, up to 32 MiB (mallopt(3),
+    M_MMAP_THRESHOLD); where a process has freed none, every tile would wait for fresh pages. This one is never touched.
+    """
+    if like.device.type == "cpu":
+        torch.UntypedStorage(2**25 - 2**16)  # type: ignore[no-untyped-call]
+
+
+def _exact(like: Tensor) -> torch.autocast:
+    """Keeps autocast away from what is no matrix product with a head."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def _differentiated(
     projected_N_V: Tensor, head: Head, evaluate: Evaluate, tile: slice
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss and signals of a tile, whose projection is overwritten with the gradient of the loss in it."""
+    if isinstance(evaluate, Formed):
+        logits_N_V = head.shaped(projected_N_V)
+        slope = head.slope(logits_N_V)
+        if (found := evaluate.formed(logits_N_V, tile)) is not None:
+            part, signal, gradient_N_V, coef_N = found
+            torch.mul(gradient_N_V, coef_N.unsqueeze(1), out=projected_N_V)
+            if isinstance(slope, Tensor) or slope != 1.0:
+                projected_N_V.mul_(slope)
+            return part, signal
     leaf_N_V = projected_N_V.detach().requires_grad_()
     with torch.enable_grad():
         part, signal = evaluate(head.shaped(leaf_N_V), tile)
@@ -153,13 +207,20 @@ def _differentiated(
     return part.detach(), signal
 
 
-def _accumulate(gradients: Sequence[Tensor | None], of_N_V: Tensor, inputs: Sequence[Tensor], rows: slice) -> None:
+def _accumulate(gradients: Sequence[Tensor | None], of_N_V: Tensor, project: Projector, rows: slice) -> None:
     """Adds a chunk's gradients, from those in its projection: of the hidden states to its own rows, of the parameters to their sums."""
-    (hidden_A_H, weight_V_H), (hidden, weight, *bias) = inputs[:2], gradients
+    hidden, weight, *bias = gradients
+    weight_V_H, hidden_N_H = project.head.weight_V_H, project.hidden_A_H[rows]
     if hidden is not None:
-        hidden[rows] = of_N_V @ weight_V_H
+        if hidden.dtype == of_N_V.dtype:
+            torch.mm(of_N_V, weight_V_H, out=hidden[rows])
+        else:
+            hidden[rows] = of_N_V @ weight_V_H
     if weight is not None:
-        weight += of_N_V.T @ hidden_A_H[rows]
+        if weight.dtype == of_N_V.dtype:
+            weight.addmm_(of_N_V.T, hidden_N_H)
+        else:
+            weight += of_N_V.T @ hidden_N_H
     if bias and bias[0] is not None:
         bias[0] += of_N_V.sum(0, dtype=bias[0].dtype)
 
@@ -180,6 +241,8 @@ class _Differentiated(torch.autograd.Function):
                 "use agentopd.objective.divergence on full logits instead"
             )
         (scale,) = grad_outputs
+        if float(scale) == 1.0:  # most often: no second copy of the head's gradient
+            return None, None, *ctx.saved_tensors
         scaled = (g if g is None else g * scale.to(g.dtype) for g in ctx.saved_tensors)
         return None, None, *scaled
 
@@ -192,5 +255,16 @@ def _zeros(like: Tensor) -> Tensor:
     return torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
 
 
-def _joined(signals: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([signal[name] for signal in signals]) for name in signals[0]}
+class _Columns:
+    """Signals [A], filled tile by tile: small tensors kept from every tile would break up the memory that the next tiles need."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self.held: dict[str, Tensor] = {}
+
+    def put(self, tile: slice, signal: dict[str, Tensor]) -> None:
+        """Those of one tile."""
+        for name, value_N in signal.items():
+            if name not in self.held:
+                self.held[name] = value_N.new_empty(self._rows)
+            self.held[name][tile] = value_N

@@ -1,156 +1,226 @@
 """A divergence between two language models' heads, from hidden states, without the full logits of either."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from agentopd.objective.chunked import Evaluate, Open, chunked_loss, inner
-from agentopd.objective.closed import fused
+from agentopd.objective.chunked import Evaluate, check_tokens, chunked_loss, taken_logprob
+from agentopd.objective.closed import formed, fused
 from agentopd.objective.contract import per_row
-from agentopd.objective.divergences import check_temperature, check_tensors, choose, entropy, log_softmax
-from agentopd.objective.head import Head
+from agentopd.objective.dense import DenseTeacher, Ensemble, Extrapolated, One, Tell, Told, distribution, entropy_of
+from agentopd.objective.divergences import check_temperature, log_softmax
+from agentopd.objective.given import (
+    Weight,
+    check_finite,
+    given_column,
+    given_divergence,
+    given_head,
+    given_shares,
+    given_weights,
+    one_each,
+)
+from agentopd.objective.head import Head, Projector, Scratch
 from agentopd.objective.reading import check_vocabulary, of_rows
 from agentopd.settings.choice import Choice
 
 
 @dataclass(frozen=True, slots=True)
 class LinearDivergence:
-    """What :func:`linear_divergence` returns."""
+    """What :func:`linear_divergence` and its siblings return."""
 
     loss: Tensor
     """sum(weights * divergence), a scalar, differentiable once in the student's hidden states, weight and bias."""
     divergence: Tensor
     student_entropy: Tensor
     teacher_entropy: Tensor
-    """[A] each, in nats, detached."""
+    """[A] each, in nats, detached; ``nan`` where the teacher does not say."""
+    student_logprob: Tensor | None = None
+    teacher_logprob: Tensor | None = None
+    """[A] each, detached: of the tokens that were given."""
+    aleatoric: Tensor | None = None
+    """[A], of an ensemble: the mean entropy of its members, in nats, detached."""
+    epistemic: Tensor | None = None
+    """[A], of an ensemble: the entropy of its mean less ``aleatoric``: how far its members differ."""
 
 
 def linear_divergence(
     student_hidden: Tensor,
-    student_weight: Tensor,
-    teacher_hidden: Tensor,
-    teacher_weight: Tensor,
+    student_weight: Weight,
+    teacher_hidden: Tensor | Sequence[Tensor],
+    teacher_weight: Weight | Sequence[Weight],
     *,
     kind: str = "forward_kl",
     weights: Tensor | None = None,
+    tokens: Tensor | None = None,
     student_bias: Tensor | None = None,
-    teacher_bias: Tensor | None = None,
+    teacher_bias: Tensor | Sequence[Tensor | None] | None = None,
+    teacher_shares: Sequence[float] | Tensor | None = None,
+    extrapolate_by: float | Tensor | None = None,
     temperature: float = 1.0,
     softcap: float | None = None,
     scale: float = 1.0,
-    chunk_rows: int = 1024,
+    chunk_rows: int | None = None,
     **parameters: Any,
 ) -> LinearDivergence:
     """The divergence ``kind`` between softmax(student_hidden @ student_weight.T) and the teacher's, over A rows.
 
     Logits of at most ``chunk_rows`` rows of each model exist at once; the gradient is formed in the forward pass. It flows into
     the student's tensors that require one. Nothing flows into the teacher or ``weights``. Divergences are computed in float32 or
-    better. A row is one position to learn from: select those (``hidden[mask]``) rather than give others the weight 0, which
-    costs as much and turns ``nan`` into ``nan``.
+    better; under autocast the matrix products alone are in its dtype. A row is one position to learn from: select those
+    (``hidden[mask]``) rather than give others the weight 0, which costs as much. A sharded weight (``DTensor``) is gathered once,
+    by all processes of its mesh together; its gradient is their mean.
+
+    Several teachers are an ensemble, of which the target is the arithmetic mean of the distributions; or, with ``extrapolate_by``,
+    a teacher q and a reference r, of which it is q^by r^(1 - by), normalised.
 
     Args:
         student_hidden: [A, H_student], after the final norm.
-        student_weight: [V, H_student], of the same dtype.
-        teacher_hidden: [A, H_teacher].
-        teacher_weight: [V, H_teacher], of the same dtype; the vocabulary is the student's.
+        student_weight: [V, H_student], of the same dtype; or a ``Head``, which brings its own bias, scale and soft-cap.
+        teacher_hidden: [A, H_teacher]; a list for several teachers, whose H may differ.
+        teacher_weight: [V, H_teacher], of the same dtype, or a ``Head``; the vocabulary is the student's. A list for several.
         kind: A key of ``DIVERGENCES`` or an import path ``package.module:name``.
         weights: [A], any sign; by default 1 / A each, which makes ``loss`` the mean.
+        tokens: [A], the tokens taken; asks for their log-probabilities.
         student_bias: [V].
-        teacher_bias: [V].
-        temperature: Both models' logits are divided by it.
-        softcap: Both models' logits become softcap * tanh(logits / softcap).
-        scale: Both models' logits are multiplied by it, before ``softcap``.
-        chunk_rows: Rows whose logits exist at once.
+        teacher_bias: [V]; a list for several teachers.
+        teacher_shares: The weight of each teacher of an ensemble, with sum 1; equal by default.
+        extrapolate_by: ``by``, a number, or a tensor [A] of one a row; takes two teachers, the second of which is the reference.
+        temperature: All models' logits are divided by it.
+        softcap: All models' logits become softcap * tanh(logits / softcap), unless a ``Head`` is given.
+        scale: All models' logits are multiplied by it, before ``softcap``, unless a ``Head`` is given.
+        chunk_rows: Rows whose logits exist at once; by default as many as have 2**26 logits.
         **parameters: The divergence's own, such as ``beta``; a number, or a tensor [A] of one number a row.
 
     Raises:
-        ValueError: The kind or a parameter does not exist; shapes or dtypes do not match; a number is out of range; or one's own
+        ValueError: The kind or a parameter does not exist; shapes or dtypes do not match; a number is out of range; weights are
+            not finite or all 0; a row's logits are not finite (read off the row's divergence once all is computed); or one's own
             divergence returns no number a row or lets no gradient through.
     """
     check_temperature(temperature)
-    student = _head("student", student_hidden, student_weight, student_bias, scale, softcap)
-    teacher = _head("teacher", teacher_hidden, teacher_weight, teacher_bias, scale, softcap)
-    check_vocabulary(len(student_weight), len(teacher_weight), "the teacher")
-    coef_A = _coefficients(weights, student_hidden, teacher_hidden)
-    choice, settings = _chosen(kind, parameters, len(student_hidden))
-    open_chunk = _opening(choice, settings, teacher, teacher_hidden, coef_A, temperature)
+    student = given_head("student", student_hidden, student_weight, student_bias, scale, softcap)
+    coef_A = given_weights(weights, student_hidden)
+    heads = _teachers(student_hidden, student, teacher_hidden, teacher_weight, teacher_bias, scale, softcap)
+    if tokens is not None:
+        check_tokens(tokens, len(student_hidden), len(student.weight_V_H))
+    teacher = _target(heads, isinstance(teacher_hidden, Tensor), teacher_shares, extrapolate_by, temperature)
+    choice, settings = given_divergence(kind, parameters, len(student_hidden))
+
+    def open_chunk(rows: slice) -> Evaluate:
+        return _Chunk(choice, settings, teacher.open(rows), coef_A, tokens, temperature)
+
     loss, signals = chunked_loss(student_hidden, student, open_chunk, chunk_rows)
+    check_finite(signals)
     return LinearDivergence(loss, **signals)
 
 
-def _opening(
-    choice: Choice, settings: Mapping[str, Any], teacher: Head, hidden_A_H: Tensor, coef_A: Tensor, temperature: float
-) -> Open:
+@dataclass(frozen=True, slots=True)
+class _Chunk:
     """From the student's logits of a tile to its weighted sum and the columns of ``LinearDivergence``."""
 
-    def open_chunk(rows: slice) -> Evaluate:
+    choice: Choice
+    settings: Mapping[str, Any]
+    tell: Tell
+    coef_A: Tensor
+    token_A: Tensor | None
+    temperature: float
+
+    def __call__(self, logits_M_V: Tensor, tile: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        """By autograd, through the definition of the divergence where that has no closed form."""
+        logp_M_V = log_softmax(logits_M_V, self.temperature)
         with torch.no_grad():
-            projected_N_V = teacher.projected(hidden_A_H[rows])
+            told = _as(self.tell(tile), logp_M_V.dtype)
+        settings = of_rows(self.settings, tile, None, logp_M_V.dtype)
+        value_M = per_row("", self.choice, fused("", self.choice, settings, logp_M_V, told.logq_M_V), logp_M_V)
+        fixed_M_V = logp_M_V.detach()
+        signals = self._signals(value_M.detach(), fixed_M_V.exp(), fixed_M_V, told, tile)
+        return (self.coef_A[tile].to(value_M.dtype) * value_M).sum(), signals
 
-        def evaluate(logits_M_V: Tensor, tile: slice) -> tuple[Tensor, dict[str, Tensor]]:
-            logp_M_V = log_softmax(logits_M_V, temperature)
-            with torch.no_grad():
-                logits = teacher.shaped(projected_N_V[inner(tile, rows)])
-                logq_M_V = log_softmax(logits, temperature).to(logp_M_V.dtype)
-            given = fused("", choice, of_rows(settings, tile, None, logp_M_V.dtype), logp_M_V, logq_M_V)
-            value_M = per_row("", choice, given, logp_M_V)
-            return (coef_A[tile].to(value_M.dtype) * value_M).sum(), {
-                "divergence": value_M.detach(),
-                "student_entropy": entropy(logp_M_V.detach()),
-                "teacher_entropy": entropy(logq_M_V),
-            }
+    def formed(self, logits_M_V: Tensor, tile: slice) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor] | None:
+        """By the closed form, g in the log-probabilities: coef / temperature * (g - p sum(g)) in the logits."""
+        p_M_V, logp_M_V = distribution(logits_M_V, self.temperature)
+        told = _as(self.tell(tile), logp_M_V.dtype)
+        found = formed(self.choice, of_rows(self.settings, tile, None, logp_M_V.dtype), logp_M_V, told.logq_M_V)
+        if found is None:
+            return None
+        value_M, gradient_M_V = found
+        coef_M = self.coef_A[tile].to(value_M.dtype)
+        signals = self._signals(value_M, p_M_V, logp_M_V, told, tile)
+        gradient_M_V.addcmul_(p_M_V, gradient_M_V.sum(-1, keepdim=True), value=-1.0)
+        return (coef_M * value_M).sum(), signals, gradient_M_V, coef_M / self.temperature
 
-        return evaluate
-
-    return open_chunk
-
-
-def _head(who: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None) -> Head:
-    """One model's head, its shapes checked: a wrong one may broadcast without an error."""
-    check_tensors(**{f"{who}_hidden": hidden, f"{who}_weight": weight, f"{who}_bias": bias})
-    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
-        raise ValueError(
-            f"{who}_hidden is {tuple(hidden.shape)} and {who}_weight {tuple(weight.shape)}; give [A, H] (select or flatten the "
-            "positions) and [V, H]"
-        )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"{who}_bias is {tuple(bias.shape)}; give one number a token, ({len(weight)},)")
-    found = {tensor.dtype for tensor in (hidden, weight, bias) if tensor is not None}
-    if not hidden.is_floating_point() or (len(found) > 1 and not torch.is_autocast_enabled(hidden.device.type)):
-        names = ", ".join(sorted(map(str, found)))
-        raise ValueError(
-            f"{who}_hidden, {who}_weight and {who}_bias are of {names}; cast them to one floating-point dtype"
-        )
-    if scale <= 0 or (softcap is not None and softcap <= 0):
-        raise ValueError(f"scale and softcap must be above 0, got {scale} and {softcap}")
-    return Head(weight, bias, scale, softcap)
+    def _signals(self, value_M: Tensor, p_M_V: Tensor, logp_M_V: Tensor, told: Told, tile: slice) -> dict[str, Tensor]:
+        signals = {
+            "divergence": value_M,
+            "student_entropy": entropy_of(p_M_V, logp_M_V),
+            "teacher_entropy": told.entropy_M,
+            **told.signals,
+        }
+        if self.token_A is not None:
+            token_M = self.token_A[tile].long()
+            signals["student_logprob"] = taken_logprob(logp_M_V, token_M)
+            signals["teacher_logprob"] = taken_logprob(told.logq_M_V, token_M)
+        return signals
 
 
-def _coefficients(weights: Tensor | None, student_hidden: Tensor, teacher_hidden: Tensor) -> Tensor:
-    check_tensors(weights=weights)
-    rows = len(student_hidden)
-    coef_A = student_hidden.new_full((rows,), 1.0 / max(rows, 1)) if weights is None else weights.detach()
-    if coef_A.shape != (rows,) or len(teacher_hidden) != rows:
-        raise ValueError(
-            f"student_hidden has {rows} rows, teacher_hidden {len(teacher_hidden)} and weights {tuple(coef_A.shape)}; give one a row"
-        )
-    return coef_A
+def _as(told: Told, dtype: torch.dtype) -> Told:
+    """The same in the student's precision."""
+    return Told(told.q_M_V.to(dtype), told.logq_M_V.to(dtype), told.signals)
 
 
-def _chosen(kind: str, parameters: Mapping[str, Any], rows: int) -> tuple[Choice, dict[str, Any]]:
-    """The divergence and its settings, checked; one number a row by the smallest and the largest."""
-    per_row = {
-        name: value.detach() for name, value in parameters.items() if isinstance(value, Tensor) and value.ndim > 0
-    }
-    for name, value in per_row.items():
-        if value.shape != (rows,):
+def _teachers(
+    student_hidden: Tensor,
+    student: Head,
+    hidden: Tensor | Sequence[Tensor],
+    weight: Weight | Sequence[Weight],
+    bias: Tensor | Sequence[Tensor | None] | None,
+    scale: float,
+    softcap: float | None,
+) -> list[tuple[Head, Tensor]]:
+    """The heads and hidden states of all teachers, checked."""
+    if isinstance(hidden, Tensor) or not isinstance(hidden, Sequence):
+        given: list[tuple[str, Any, Any, Any]] = [("teacher", hidden, weight, bias)]
+    else:
+        of_each = one_each("teacher_weight", weight, (Tensor, Head), len(hidden))
+        biases = one_each("teacher_bias", bias, Tensor, len(hidden))
+        given = [
+            (f"teacher[{i}]", one, *rest) for i, (one, *rest) in enumerate(zip(hidden, of_each, biases, strict=True))
+        ]
+    found = []
+    for who, its_hidden, its_weight, its_bias in given:
+        head = given_head(who, its_hidden, its_weight, its_bias, scale, softcap)
+        check_vocabulary(len(student.weight_V_H), len(head.weight_V_H), "the teacher" if who == "teacher" else who)
+        if len(its_hidden) != len(student_hidden):
             raise ValueError(
-                f"{name} has shape {tuple(value.shape)} for {rows} rows; give a number, or one number a row"
+                f"student_hidden has {len(student_hidden)} rows, {who}_hidden {len(its_hidden)}; give the same positions of both"
             )
-    numbers = {name: value for name, value in parameters.items() if name not in per_row}
-    ends = [{name: float(end(value)) for name, value in per_row.items() if rows} for end in (torch.min, torch.max)]
-    choices = [choose(kind, {**numbers, **end}) for end in ends]
-    return choices[0], {**choices[0].settings, **per_row}
+        found.append((head, its_hidden))
+    return found
+
+
+def _target(
+    teachers: Sequence[tuple[Head, Tensor]],
+    single: bool,
+    shares: Sequence[float] | Tensor | None,
+    by: float | Tensor | None,
+    temperature: float,
+) -> DenseTeacher:
+    """What the student is held against."""
+    if by is not None:
+        if len(teachers) != 2 or shares is not None:
+            raise ValueError(
+                f"extrapolate_by={by} with {len(teachers)} teachers{' and teacher_shares' * (shares is not None)}; give lists of two, "
+                "the teacher and the reference, and no shares"
+            )
+        if isinstance(by, Tensor):
+            by = given_column("extrapolate_by", by, len(teachers[0][1])) if by.ndim else float(by)
+        projectors = [Projector(head, hidden) for head, hidden in teachers]
+        return Extrapolated(projectors[0], projectors[1], by, temperature)
+    if single:
+        if shares is not None:
+            raise ValueError("teacher_shares is for several teachers; give lists, or leave it out")
+        return One(Projector(*teachers[0]), temperature)
+    found, memory = given_shares(shares, len(teachers)), Scratch()
+    return Ensemble([Projector(head, hidden, memory) for head, hidden in teachers], found, temperature)

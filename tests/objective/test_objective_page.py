@@ -165,6 +165,22 @@ def test_the_divergence_works_outside_of_a_run() -> None:
     assert torch.autograd.grad(out.loss, hidden)[0].abs().max() > 0
 
 
+def test_the_fused_divergences_work_as_shown(mine: ModuleType) -> None:
+    assert mine.hidden.grad.abs().max() > 0
+    assert all(column.shape == (6,) and column.isfinite().all() for column in mine.seen)
+    logits, teachers = mine.hidden @ mine.weight.T, [mine.head.logits(mine.wide), mine.hidden @ mine.weight.T]
+    q, r = (teacher.detach().log_softmax(-1) for teacher in teachers)
+    for out, kind, target in (
+        (mine.mixed, "forward_kl", (0.7 * q.exp() + 0.3 * r.exp()).log()),
+        (mine.past, "reverse_kl", 1.25 * q - 0.25 * r),
+    ):
+        torch.testing.assert_close(out.divergence, divergence(kind, logits, target).detach(), rtol=1e-4, atol=1e-4)
+    assert (mine.mixed.epistemic >= 0).all()
+    assert (mine.sparse.divergence <= divergence("forward_kl", logits, q) + 1e-5).all()
+    gap = logits.log_softmax(-1).gather(1, mine.ids[:, :1])[:, 0] - mine.logprobs[:, 0]
+    torch.testing.assert_close(mine.sampled.divergence, (gap**2 / 2).detach())
+
+
 @pytest.mark.parametrize("text", METHODS)
 def test_each_method_is_a_file_that_loads_and_trains(text: str, tmp_path: Path) -> None:
     file = tmp_path / "my_method.yaml"

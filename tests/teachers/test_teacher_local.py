@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 import agentopd.teachers.local as local_module
 from agentopd.errors import ConfigError, TeacherError
-from agentopd.objective.head import Head
+from agentopd.objective.head import Projector
 from agentopd.settings.choice import OneOf
 from agentopd.teachers import EVERYWHERE, TEACHERS, annotate, build_teachers
 from agentopd.teachers.local import LocalTeacher, local
@@ -201,14 +201,14 @@ def test_neither_model_nor_new_is_a_config_error_that_names_the_teacher() -> Non
 
 def test_no_more_than_a_chunk_of_logits_exists_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
-    projected = Head.projected
+    project = Projector.__call__
 
-    def counted(head: Head, hidden: torch.Tensor) -> torch.Tensor:
-        rows.append(hidden.shape[0])
-        formed: torch.Tensor = projected(head, hidden)
+    def counted(projector: Projector, chunk: slice) -> torch.Tensor:
+        formed = project(projector, chunk)
+        rows.append(len(formed))
         return formed
 
-    monkeypatch.setattr(Head, "projected", counted)
+    monkeypatch.setattr(Projector, "__call__", counted)
     monkeypatch.setattr(local_module, "CHUNK_ROWS", 3)
     annotate({"teacher": teacher_of(MODEL)}, EPISODES)
     assert rows
