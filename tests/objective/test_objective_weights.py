@@ -147,6 +147,14 @@ def test_t_dur_by_hand() -> None:
     )
 
 
+def test_iw_opd_by_hand() -> None:
+    one = taught([-1.5, -1.5], [-3.0])  # d = 0.5, 0.5, 2, of 3
+    other = taught([-2.0], [-2.0])
+    rows = table([one, other, taught([-1.0])])
+    np.testing.assert_allclose(weigh("iw_opd", rows), [1.5, 1.5 - 0.5 / 6, 1.5 - 1 / 6, 1.5, 1.25, 1.5])
+    np.testing.assert_allclose(weigh("iw_opd", rows, most=1.0), np.ones(6))
+
+
 def test_reliability_is_of_the_history_alone() -> None:
     logs = [[math.log(0.9)], [math.log(0.1), math.log(0.4)], [math.log(0.5)]]
     rows = table([taught(*logs), taught([-5.0])])
@@ -244,6 +252,7 @@ def test_another_teacher_is_asked_by_name() -> None:
         ({"kind": "soft_or", "first": "surprisal"}, False),
         ("sod", False),
         ("t_dur", False),
+        ("iw_opd", False),
         (["sod", {"kind": "t_dur", "logprobs": "recomputed"}], True),
         ("objective_cases:number_of_turn", False),
     ],
@@ -367,7 +376,7 @@ def test_a_statistic_that_is_unknown_on_some_rows_is_told() -> None:
 
 def test_a_token_that_the_teacher_excludes_breaks_no_weight() -> None:
     rows = table([taught([-np.inf, -1.0], [-1.0], [-np.inf]), taught([-np.inf])])
-    for kind in ("disagreement", "teacher_confidence", "sod", "t_dur", "reliability", "tip", "scope"):
+    for kind in ("disagreement", "teacher_confidence", "sod", "t_dur", "iw_opd", "reliability", "tip", "scope"):
         weight = weigh(kind, rows)
         assert np.isfinite(weight).all()
         assert (weight >= 0).all()

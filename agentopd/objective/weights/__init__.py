@@ -13,7 +13,7 @@ from agentopd.objective.weights.marks import needs_live, reads_group, reads_live
 from agentopd.objective.weights.ratios import importance
 from agentopd.objective.weights.tokens import shape, tip, without_tokens
 from agentopd.objective.weights.trajectories import pass_rate, reward_softmax, scope
-from agentopd.objective.weights.turns import reliability, sod, t_dur, until_mistake
+from agentopd.objective.weights.turns import iw_opd, reliability, sod, t_dur, until_mistake
 from agentopd.objective.weights.uncertainty import (
     aleatoric,
     disagreement,
@@ -47,6 +47,7 @@ WEIGHTS: Registry = {
     "without_tokens": without_tokens,
     "sod": sod,
     "t_dur": t_dur,
+    "iw_opd": iw_opd,
     "reliability": reliability,
     "until_mistake": until_mistake,
     "pass_rate": pass_rate,

@@ -7,7 +7,7 @@ from agentopd.settings.choice import Choice, Function
 
 LIVE = frozenset({"student_entropy"})
 """Named statistics that only the pass without gradient gives."""
-PLAYED = frozenset({"surprisal", "disagreement", "log_ratio", "sod", "t_dur", "importance"})
+PLAYED = frozenset({"surprisal", "disagreement", "log_ratio", "sod", "t_dur", "iw_opd", "importance"})
 """Statistics and weights that read the student's log-probabilities; unless recomputed, those that it acted with."""
 
 

@@ -1,4 +1,4 @@
-"""Weights of whole turns: how far an episode has left what the teacher knows."""
+"""Weights by turn, and by what went before: how far an episode has left what the teacher knows."""
 
 import math
 from typing import Annotated, Literal
@@ -71,6 +71,36 @@ def t_dur(
         logprobs=logprobs,
         of=of,
     )
+    return weight
+
+
+@live_if_asked
+def iw_opd(
+    rows: Rows,
+    teacher: TeacherColumns | None,
+    *,
+    most: Annotated[float, Field(ge=1.0)] = 1.5,
+    logprobs: Logprobs = "behaviour",
+    of: str | None = None,
+) -> Reals:
+    """w_t = 1 + (most - 1)(1 - sum_{u<t} d_u / sum_u d_u), d = abs(log p - log q) of the token taken (IW-OPD, arXiv 2606.22600).
+
+    The sums are over the episode's rows: the first token of an episode has the weight ``most``, and the more of the whole disagreement of
+    student and teacher lies before a token, the nearer to 1 it comes. Where they agree on every token all have ``most``.
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        most: The weight of an episode's first token.
+        logprobs: Which log-probability of the student.
+        of: Another teacher to ask than the term's.
+    """
+    d_A = ask(rows, teacher, "disagreement", logprobs=logprobs, of=of)
+    group_A = group(rows, "trajectory")
+    before_A = np.cumsum(d_A) - d_A
+    whole_A = np.bincount(group_A, weights=d_A)[group_A]
+    share_A = (before_A - _first(before_A, group_A)) / np.where(whole_A > 0.0, whole_A, 1.0)
+    weight: Reals = 1.0 + (most - 1.0) * (1.0 - share_A.clip(0.0, 1.0))
     return weight
 
 
