@@ -64,7 +64,8 @@ def _cells(every: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, s
 
 def _parts(recipe: Mapping[str, Any]) -> str:
     """The parts of a recipe that are not the defaults, a line each."""
-    from agentopd.objective.spec import Objective, Term
+    from agentopd.objective.spec import Objective
+    from agentopd.objective.term import Term
 
     objective = Objective.model_validate(
         {name: part for name, part in recipe.items() if name not in ("teachers", "needs")}

@@ -21,7 +21,7 @@ from agentopd.config.overrides import apply
 from agentopd.config.root import Config
 from agentopd.config.shipped import find, load_recipe, load_yaml, parse, write
 from agentopd.errors import ConfigError
-from agentopd.objective.spec import TERM_PARTS
+from agentopd.objective.term import TERM_PARTS
 from agentopd.settings.problems import Location, explain, shown
 
 _log = logging.getLogger(__name__)

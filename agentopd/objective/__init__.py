@@ -20,9 +20,10 @@ from agentopd.objective.numbers import per_row
 from agentopd.objective.prepare import Prepared, PreparedTerm, prepare
 from agentopd.objective.rows import Rows
 from agentopd.objective.source import Source
-from agentopd.objective.spec import Objective, Term
+from agentopd.objective.spec import Objective
 from agentopd.objective.supports import TeacherRows
 from agentopd.objective.targets import Distribution, pointwise
+from agentopd.objective.term import Term
 from agentopd.objective.weights import needs_live
 
 __all__ = [

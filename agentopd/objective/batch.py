@@ -16,7 +16,7 @@ from agentopd.objective.blocks import BatchBlock, blocks_of
 from agentopd.objective.columns import Column
 from agentopd.objective.prepare import Prepared, PreparedTerm
 from agentopd.objective.rows import Rows
-from agentopd.objective.spec import Term
+from agentopd.objective.term import Term
 from agentopd.packing import Layout, batches, packed, padded
 from agentopd.types import Bools
 

@@ -19,7 +19,8 @@ from agentopd.objective.numbers import settings_at
 from agentopd.objective.rows import Rows
 from agentopd.objective.scoring import advantages, old_logprob, ratio_logprob, taken_logq
 from agentopd.objective.selection import Selection
-from agentopd.objective.spec import NOT_NEGATIVE, Objective, Term
+from agentopd.objective.spec import Objective
+from agentopd.objective.term import NOT_NEGATIVE, Term
 from agentopd.settings.choice import Clock, at
 from agentopd.types import Bools
 

@@ -14,8 +14,9 @@ from agentopd.objective.estimators import CORRECTIONS
 from agentopd.objective.rewards import REWARDS
 from agentopd.objective.rows import Rows
 from agentopd.objective.selection import Selection
-from agentopd.objective.spec import Objective, Term
+from agentopd.objective.spec import Objective
 from agentopd.objective.targets import of_taken
+from agentopd.objective.term import Term
 from agentopd.settings.choice import Clock
 from agentopd.types import Bools
 

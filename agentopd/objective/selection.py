@@ -8,7 +8,7 @@ import numpy as np
 from agentopd.objective.advantages import OUTCOME, teacher_of
 from agentopd.objective.columns import Reals
 from agentopd.objective.rows import Rows
-from agentopd.objective.spec import Term
+from agentopd.objective.term import Term
 from agentopd.types import Bools
 from agentopd.where import Where
 

@@ -24,7 +24,7 @@ Means by turn have, beside some of these, what is told of a teacher's doubts, of
 current log-probability of the token taken is from the teacher's, and ``epistemic/<t>`` and ``aleatoric/<t>`` of an ensemble, in nats.
 """
 
-from agentopd.objective.spec import Term
+from agentopd.objective.term import Term
 
 CURRENT_LOGPROB = "current_logprob"
 STUDENT_ENTROPY = "student_entropy"

@@ -13,7 +13,7 @@ from agentopd.config import Config, dump, load_config
 from agentopd.config.shipped import find, load_yaml
 from agentopd.errors import ConfigError
 from agentopd.models import NewModel
-from agentopd.objective.spec import TERM_PARTS
+from agentopd.objective.term import TERM_PARTS
 from agentopd.where import Where
 
 QUICKSTART = load_yaml(find("quickstart"))

@@ -63,6 +63,12 @@ def test_assignments_form_groups_and_draw_actors_by_share() -> None:
     assert made == assign(stream, range(500), "fresh", {"student": 3.0, "teacher": 1.0}, 4, "r", 2, 5, 10)
 
 
+def test_actors_of_a_task_are_divided_by_share() -> None:
+    stream = TaskStream(ENVS, 0, "train")
+    made = assign(stream, range(3), "fresh", {"expert": 1.0, "student": 3.0}, 4, "r", 0, 0, divided=True)
+    assert [one.actor for one in made] == ["expert", "student", "student", "student"] * 3
+
+
 def test_steps_and_sources_draw_different_seeds() -> None:
     stream = TaskStream(ENVS, seed=0, split="train")
     seeds = [

@@ -108,8 +108,9 @@ def drift_of(source: Source) -> Reals:
     rows, own_A = source.rows, ~source.rows.corrected_A
     ratio_A = np.where(own_A, (source.logprob_A - source.teacher.taken_logprob_A).clip(-LIMIT, LIMIT), 0.0)
     before_A = np.cumsum(ratio_A) - ratio_A
-    first = np.unique(rows.trajectory_A, return_index=True, return_inverse=True)
-    return np.maximum(before_A - before_A[first[1]][first[2].reshape(-1)], 0.0)
+    _, first, episode_A = np.unique(rows.trajectory_A, return_index=True, return_inverse=True)
+    drift_A: Reals = np.maximum(before_A - before_A[first][episode_A.reshape(-1)], 0.0)
+    return drift_A
 
 
 STATISTICS: Mapping[str, Callable[[Source], Reals]] = {
