@@ -187,7 +187,7 @@ def poweropd(t: Token) -> Tensor:
 def scope(world: World) -> Tensor:
     def weights(tokens: Tokens, number: Callable[[Token], float], power: float) -> dict[int, float]:
         """Of each episode: its perplexity to a power, over the mean of its siblings."""
-        found = {}
+        found: dict[int, float] = {}
         for task in by(tokens, lambda t: t.task):
             perplexity = {
                 one[0].episode: math.exp(-mean(map(number, one))) ** power for one in by(task, lambda t: t.episode)

@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, pstdev
+from typing import Any
 
 import torch
 from recipe_cases import Token, World
@@ -175,7 +176,7 @@ def per_turn(tokens: Tokens, number: Callable[[Token], float]) -> dict[tuple[int
     return {(one[0].episode, one[0].turn): mean(map(number, one)) for one in by(tokens, lambda t: (t.episode, t.turn))}
 
 
-def scaled(numbers: Mapping[object, float]) -> dict[object, float]:
+def scaled(numbers: Mapping[Any, float]) -> dict[Any, float]:
     low, high = min(numbers.values()), max(numbers.values())
     return {key: (x - low) / (high - low) if high - low >= 1e-8 else 0.5 for key, x in numbers.items()}
 
