@@ -33,7 +33,7 @@ from benchmarks.measured import add, kept, made_by, stopwatch
 RESULTS = Path(__file__).parent / "results" / "uncertainty.json"
 SEEDS = (10, 11, 12, 13, 14)
 FAILURE_RATE = 0.15
-EPISODES = 200
+EPISODES = 120
 MEMBERS = tuple(f"member_{i}" for i in range(4))
 SHAPE = {"hidden_size": 64, "layers": 2, "heads": 4, "intermediate_size": 128, "max_positions": 512, "vocab_size": 400}
 READINGS = ("mean", "largest")
@@ -41,6 +41,8 @@ STATISTICS = ("aleatoric", "epistemic", "entropy")
 OWN = {"choice": ("aleatoric", "epistemic"), "failure": ("epistemic", "aleatoric")}
 """Of each kind of turn the statistic that should find it, and the one that should not."""
 WANTED = 0.75
+UNIT = 1e-5
+"""Of the numbers that are stored, in nats."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for seed in [] if arguments.table else arguments.seeds:
         if str(seed) not in kept(arguments.results):
             add(arguments.results, str(seed), measured(seed, arguments.output))
-    print(table(kept(arguments.results)))
+    print(table({name: one for name, one in kept(arguments.results).items() if int(name) in arguments.seeds}))
 
 
 def config(seed: int, failure_rate: float, output: Path) -> Config:
@@ -103,20 +105,21 @@ def measured(seed: int, output: Path) -> dict[str, Any]:
         **made_by(),
         **seconds(),
         "success": [int(one.outcome.success) for one in played],
-        "turns": {name: [turn[name] for turn in turns] for name in turns[0]},
+        "kinds": "".join(turn["kind"][0] for turn in turns),
+        "turns": {name: [turn[name] for turn in turns] for name in turns[0] if name != "kind"},
     }
 
 
 def told(trajectory: Trajectory, said: Annotation) -> list[dict[str, Any]]:
-    """Of each turn its kind, and the mean and the largest of each statistic over its tokens, in nats."""
+    """Of each turn its kind, and the mean and the largest of each statistic over its tokens, in units of 1e-5 nats."""
     starts = np.cumsum([0, *(len(segment) for segment in trajectory.segments)])
     turn_N = np.concatenate([segment.turn_T for segment in trajectory.segments])[starts[said.segment_N] + said.index_N]
     values = {**said.statistics, "entropy": said.entropy_N}
     found: list[dict[str, Any]] = []
     for s, kind in enumerate(kinds(trajectory)):
-        at = {name: values[name][turn_N == s] for name in STATISTICS}
-        means = {f"{name}/mean": round(float(value_N.mean()), 5) for name, value_N in at.items()}
-        found.append({"kind": kind, **means, **{f"{n}/largest": round(float(v.max()), 5) for n, v in at.items()}})
+        at = {name: values[name][turn_N == s] / UNIT for name in STATISTICS}
+        means = {f"{name}/mean": round(float(value_N.mean())) for name, value_N in at.items()}
+        found.append({"kind": kind, **means, **{f"{name}/largest": round(float(at[name].max())) for name in at}})
     return found
 
 
@@ -138,9 +141,9 @@ def kinds(trajectory: Trajectory) -> list[str]:
 
 def area(result: dict[str, Any], kind: str, column: str) -> tuple[float, Column]:
     """How well a column finds the turns of one kind, and the bootstrap distribution of that."""
-    kind_N = np.array(result["turns"]["kind"])
-    counted_N = kind_N != "mistake"
-    value_N, found_N = np.array(result["turns"][column])[counted_N], kind_N[counted_N] == kind
+    kind_N = np.array(list(result["kinds"]))
+    counted_N = kind_N != "m"
+    value_N, found_N = np.array(result["turns"][column])[counted_N], kind_N[counted_N] == kind[0]
     episode_N = np.array(result["turns"]["episode"])[counted_N]
     return auroc(value_N, found_N), clustered(episode_N, lambda at: auroc(value_N[at], found_N[at]))
 
@@ -163,7 +166,7 @@ def table(results: dict[str, Any]) -> str:
             held = sum(_wanted(*pair) for pair in zip(cells[own], cells[other], strict=True))
             lines.append(f"| {reading} | {kind} | *as wanted* |{' |' * len(seeds)} {held} of {len(seeds)} |")
     counts = ", ".join(
-        f"{sum(results[seed]['turns']['kind'].count(kind) for seed in seeds)} {kind}"
+        f"{sum(results[seed]['kinds'].count(kind[0]) for seed in seeds)} {kind}"
         for kind in ("choice", "failure", "plain", "mistake")
     )
     return "\n".join([*lines, f"\nturns: {counts} (left out)"])

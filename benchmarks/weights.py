@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for arm in arguments.arms:
             if f"{arm}/{seed}" not in kept(arguments.results):
                 add(arguments.results, f"{arm}/{seed}", measured(arm, seed, arguments.output))
-    print(table(kept(arguments.results)))
+    print(
+        table({key: one for key, one in kept(arguments.results).items() if int(key.split("/")[1]) in arguments.seeds})
+    )
 
 
 def config(arm: str, seed: int, failure_rate: float, output: Path) -> Config:

@@ -50,10 +50,10 @@ def test_a_turn_is_told_by_its_own_tokens(played: list[Trajectory]) -> None:
         statistics={"aleatoric": turn_N * 2, "epistemic": np.arange(len(index_N), dtype=np.float32)},
     )  # fmt: skip
     for s, turn in enumerate(uncertainty.told(trajectory, said)):
-        assert turn["entropy/mean"] == turn["entropy/largest"] == s
-        assert turn["aleatoric/mean"] == 2 * s
-        assert turn["epistemic/mean"] == pytest.approx(np.flatnonzero(turn_N == s).mean())
-        assert turn["epistemic/largest"] == np.flatnonzero(turn_N == s).max()
+        assert turn["entropy/mean"] == turn["entropy/largest"] == 1e5 * s
+        assert turn["aleatoric/mean"] == 2e5 * s
+        assert turn["epistemic/mean"] == 1e5 * np.flatnonzero(turn_N == s).mean()
+        assert turn["epistemic/largest"] == 1e5 * np.flatnonzero(turn_N == s).max()
 
 
 def test_table_of_areas_counts_the_seeds_that_came_out_as_wanted() -> None:
@@ -64,8 +64,11 @@ def test_table_of_areas_counts_the_seeds_that_came_out_as_wanted() -> None:
         for reading in uncertainty.READINGS
         for i, name in enumerate(uncertainty.STATISTICS)
     }
-    good = {"turns": {"episode": [i // 5 for i in range(40)], "kind": kinds, **columns}}
-    bad = {"turns": {**good["turns"], **{name: [0.0] * 40 for name in columns}}}
+    good: dict[str, Any] = {
+        "kinds": "".join(kind[0] for kind in kinds),
+        "turns": {"episode": [i // 5 for i in range(40)], **columns},
+    }
+    bad = {"kinds": good["kinds"], "turns": {"episode": good["turns"]["episode"], **dict.fromkeys(columns, [0] * 40)}}
     told = uncertainty.table({"11": bad, "2": good})
     assert "| mean | choice | aleatoric | 1.00 [1.00, 1.00] | 0.50 [0.50, 0.50] | 0.75 [0.75, 0.75] |" in told
     assert told.count("| 1 of 2 |") == 4
