@@ -5,7 +5,7 @@
 
 Four models of one shape, each fitted on its own traces of an expert, watch a student in ``benchmarks/errands.py``. Where it may choose
 among places, the members should agree that the next token is open: ``aleatoric``. Where a tool has just failed, which no trace of
-theirs ever showed, they should disagree: ``epistemic``. The readings, fixed on seeds 0 to 2:
+theirs ever showed, they should disagree: ``epistemic``. The readings, fixed on seeds 0 and 1:
 
 - a turn is a ``choice``, a ``failure`` (the tool had just failed) or ``plain``; turns right after a mistake of the student's own are as
   unseen as failures and are none of these: they are stored and left out;

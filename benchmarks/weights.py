@@ -6,7 +6,7 @@
 The members of an ensemble are fitted on Checkout whose tools never fail, and teach a student that acts where they often do. All arms of
 a seed begin with the same cold start, learn from the same members for as many updates, have the default settings of their weight with
 ``rescale``, and are measured on the same panel of 200 tasks, which nothing else has seen. The arms, the settings and the number of updates
-were fixed on seeds 0 and 1.
+were fixed on seed 0, before any other was looked at.
 
 A seed is one observation: its difference is that of two shares on one panel. Intervals and p-values are of Student's t test over the
 seeds, the p-values adjusted by Holm's procedure over the weights, the intervals at the confidence at which it tests each. Results:
@@ -27,7 +27,7 @@ SEEDS = tuple(range(20, 30))
 FAILURE_RATE = 0.3
 MEMBERS = ("one", "two", "three")
 SHAPE = "hidden_size: 96, layers: 2, heads: 4, intermediate_size: 256, max_positions: 1024, vocab_size: 512"
-ARMS = ("uniform", "teacher_entropy", "epistemic", "aleatoric", "reliability", "until_mistake", "sod", "t_dur")
+ARMS = ("uniform", "teacher_entropy", "epistemic", "aleatoric", "reliability", "until_mistake", "sod")
 """Kinds of weights; all others are held against the first."""
 LEVEL = 0.05
 
@@ -59,7 +59,7 @@ def config(arm: str, seed: int, failure_rate: float, output: Path) -> Config:
         [
             f"seed={seed}", f"evaluation.seed={seed}", f"stages.cache={output}/cache", f"env.kwargs.failure_rate={failure_rate}",
             *members, ensemble, "stages.teacher.episodes=2000", "stages.teacher.steps=400", f"objective.weight=[{{kind: {arm}}}]",
-            "objective.rescale=true", "train.steps=80", "train.warmup_steps=8", "train.eval_every=0", "train.save_every=0",
+            "objective.rescale=true", "train.steps=50", "train.warmup_steps=5", "train.eval_every=0", "train.save_every=0",
         ],
     )  # fmt: skip
 
