@@ -1,6 +1,8 @@
 """Measured runs of the quickstart's configuration, and their results as they are kept."""
 
+import fcntl
 import json
+import os
 import platform
 import statistics
 import time
@@ -63,3 +65,14 @@ def keep(path: Path, results: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = (f" {json.dumps(name)}: {json.dumps(result)}" for name, result in results.items())
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+def add(path: Path, name: str, result: Any) -> None:
+    """Keeps one result more, beside those that other processes may have kept in the meantime."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        keep(path, kept(path) | {name: result})
+    finally:
+        os.close(folder)
