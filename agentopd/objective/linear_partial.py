@@ -10,7 +10,7 @@ from torch import Tensor
 from agentopd.objective.chunked import Evaluate, Open, check_tokens, chunked_loss, taken_logprob
 from agentopd.objective.contract import call, per_row
 from agentopd.objective.divergences import check_temperature, check_tensors, entropy, log_softmax
-from agentopd.objective.estimators import policy_gradient
+from agentopd.objective.estimators import Taken, k2, k3, policy_gradient
 from agentopd.objective.given import Weight, check_finite, given_column, given_divergence, given_head, given_weights
 from agentopd.objective.linear import LinearDivergence
 from agentopd.objective.reading import of_rows
@@ -257,5 +257,6 @@ def _estimate(estimator: str, logp_M: Tensor, of_tile: Mapping[str, Tensor], rat
         fixed_M = logp_M.detach()
         advantage_M = of_tile["advantage"] if "advantage" in of_tile else of_tile["teacher_logprob"] - fixed_M
         return policy_gradient(logp_M, advantage_M, of_tile.get("old_logprob", fixed_M), **ratio)
-    gap_M = logp_M - of_tile["teacher_logprob"]
-    return 0.5 * gap_M.square() if estimator == "k2" else torch.expm1(-gap_M) + gap_M
+    taken = Taken(logp_M, of_tile["teacher_logprob"])
+    value_M: Tensor = k2(taken) if estimator == "k2" else k3(taken)
+    return value_M

@@ -83,7 +83,7 @@ def test_a_value_is_held_as_given_or_refused_by_its_key(key: str) -> None:
 @pytest.mark.parametrize(
     ("override", "begins"),
     [
-        ("method=null", "method: expected the name of a recipe, a path, or a recipe itself, got None; there are: agentopd"),
+        ("method=null", "method: expected the name of a recipe, a path, or a recipe itself, got None; agentopd methods lists"),
         ("method=[1]", "method: expected the name of a recipe"),
         ("method={bad: 1}", "objective.bad: unknown key"),
         ("seed=-1", "seed: Input should be greater than or equal to 0 (got -1)"),

@@ -152,13 +152,15 @@ def test_the_made_up_rows_reach_the_parts_of_every_method(
     method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     recipe = load_recipe(method)
-    recipe.get("terms", [recipe])[0]["weight"] = {"kind": f"{HERE}:watchful"}
+    first = recipe.get("terms", [recipe])[0]
+    first["weight"] = {"kind": f"{HERE}:watchful"}
+    first.get("where", {}).pop("success", None)
     watched = tmp_path / "watched.yaml"
     watched.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     monkeypatch.setattr("test_trial.seen", [])
     before = torch.get_rng_state()
     with caplog.at_level(logging.INFO):
-        try_own_parts(cases.tiny(method=str(watched)), VOCABULARY)
+        try_own_parts(cases.tiny(method=str(watched), tasks_per_step=4), VOCABULARY)
     (rows,) = seen
     assert len(rows) >= 8
     assert set(rows.episodes.env_B) == {"agentopd/Checkout-v0"}
