@@ -72,12 +72,17 @@ def adaptive_kl(logp: Tensor, logq: Tensor, *, mass: Share = 0.5) -> Tensor:
     return share * forward_kl(logp, logq) + (1.0 - share) * reverse_kl(logp, logq)
 
 
+SLACK = 1e-6
+"""Of a sum of probabilities in float32."""
+
+
 @torch.no_grad()
 def head_share(logp: Tensor, logq: Tensor, mass: float | Tensor) -> Tensor:
     """The share [...] of sum |q - p| that lies in the teacher's head, ``mass`` a number or a column; 1/2 where p = q."""
     ordered = logq.sort(-1, descending=True).values
     likely = ordered.exp()
-    size = (likely.cumsum(-1) - likely < mass).sum(-1, keepdim=True)
+    held = likely.cumsum(-1) - likely + SLACK  # so that what holds ``mass`` but for rounding holds it
+    size = (held < mass).sum(-1, keepdim=True)
     head = logq >= ordered.gather(-1, (size - 1).clamp_min(0))
     gap = (logq.exp() - logp.exp()).abs()
     whole = gap.sum(-1)

@@ -151,11 +151,14 @@ def test_a_clip_bounds_every_entry_and_stops_its_gradient(
     assert not found[entries > clip * (1 + 1e-12)].any()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sorted({*KINDS} - {"adaptive_kl"}))
 @given(SEVEN, SEVEN)
 @settings(max_examples=20)
 def test_bfloat16_logits_are_as_good_as_their_rounding(kind: str, z: list[float], t: list[float]) -> None:
-    """Rounding moves a logit of at most 8 by at most 1/64: a ratio by 1/16, and a divergence by about as much in all."""
+    """Rounding moves a logit of at most 8 by at most 1/64: a ratio by 1/16, and a divergence by about as much in all.
+
+    The head and the tail of ``adaptive_kl`` change at once where two probabilities pass each other, so it is left out.
+    """
     student, teacher = torch.tensor(z).double(), torch.tensor(t).double()
     found = divergence(kind, student.bfloat16(), teacher.bfloat16())
     rounded = divergence(kind, student.bfloat16().double(), teacher.bfloat16().double())
