@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from agentopd.acting import ACTING, Acting
@@ -41,6 +42,35 @@ class Source(Settings):
             raise ValueError(
                 f"actors={self.actors}: shares must be at least 0, and one of them above, such as {{student: 1.0}}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _everybody_gets_an_episode(self) -> "Source":
+        shares = [share for share in self.actors.values() if not isinstance(share, Choice)]
+        if not self.divided or len(shares) < len(self.actors):
+            return self
+        ends = np.cumsum(shares) / sum(shares)
+        middles = (np.arange(self.per_task) + 0.5) / self.per_task
+        got = np.bincount(np.searchsorted(ends, middles, side="right"), minlength=len(shares))
+        idle = [actor for actor, share, count in zip(self.actors, shares, got, strict=False) if share > 0 and not count]
+        if idle:
+            raise ValueError(
+                f"divided: of per_task={self.per_task} episodes none is left for {idle[0]!r} with actors={self.actors}; raise per_task, or "
+                "its share"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_once(self) -> "Source":
+        caps = {name: getattr(self, name) for name in ("max_turns", "max_new_tokens", "max_episode_tokens")}
+        moving = {f"actors.{name}": share for name, share in self.actors.items()} | caps
+        moving |= {f"acting.{name}": value for name, value in self.acting.settings.items()}
+        for name, value in moving.items():
+            if self.kind == "frozen" and isinstance(value, Choice):
+                raise ValueError(
+                    f"{name}: the episodes of a frozen source are played once, before the first step, so a schedule would stand still; "
+                    "give a number, or set kind: fresh"
+                )
         return self
 
     @field_validator("max_turns", "max_new_tokens", "max_episode_tokens")

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from agentopd.objective.advantages import COUPLINGS, OUTCOME
 from agentopd.objective.aggregates import AGGREGATES
 from agentopd.objective.contract import callable_as
-from agentopd.objective.estimators import GROUPED
+from agentopd.objective.estimators import GROUPED, VALUE
 from agentopd.objective.source import Source
 from agentopd.objective.term import TERM_PARTS, Term
 from agentopd.objective.weights import WEIGHTS, reads_group, reads_live
@@ -90,6 +90,15 @@ class Objective(Settings):
             raise ValueError(
                 f"coupling {self.coupling.kind!r} adds to an advantage, and no term here has one; "
                 "set estimator: {kind: score_function} and support: {kind: sampled}, or give the reward a term of its own"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_its_own_baseline(self) -> "Objective":
+        if self.coupling.kind != "none" and any(t.estimator.settings.get("baseline") == VALUE for t in self.terms):
+            raise ValueError(
+                f"baseline 'value' is the mean of the log-ratio alone, and coupling {self.coupling.kind!r} adds to it; give the reward a "
+                "term of its own, or set estimator.baseline: none"
             )
         return self
 

@@ -103,8 +103,8 @@ def aligned(
 
     The further a preferred model is from its reference at a token, the further past it the target lies.
     """
-    w_N = scale * (name.exp() - reference.exp()).abs().sum(-1) + least
-    return name + w_N.unsqueeze(-1) * (name - reference), 1.0 / w_N
+    w_N_1 = scale * (name.exp() - reference.exp()).abs().sum(-1, keepdim=True) + least
+    return name + w_N_1 * (name - reference), (1.0 / w_N_1).squeeze(-1)
 
 
 TARGETS: Registry = {

@@ -105,3 +105,29 @@ def test_a_full_divergence_as_a_policy_gradient_reward_is_refused() -> None:
 def test_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         method(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"estimator": {"kind": "score_function", "baseline": "value"}, "sampler": {"per_task": 2}, "coupling": "advantage_sum"},
+            "mean of the log-ratio alone, and coupling 'advantage_sum' adds to it",
+        ),
+        (
+            {"sampler": {"per_task": 2, "divided": True, "actors": {"student": 7.0, "expert": 1.0}}},
+            "of per_task=2 episodes none is left for 'expert'",
+        ),
+        (
+            {"sampler": {"kind": "frozen", "max_turns": {"kind": "stairs", "start": 1, "end": 5, "every": 2}}},
+            "max_turns: the episodes of a frozen source are played once",
+        ),
+        (
+            {"sampler": {"kind": "frozen", "acting": {"kind": "turns", "probability": {"kind": "linear", "start": 1.0, "end": 0.0}}}},
+            "acting.probability: the episodes of a frozen source",
+        ),
+    ],
+)  # fmt: skip
+def test_what_would_quietly_do_something_else_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        method(**given)

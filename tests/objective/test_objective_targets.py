@@ -12,7 +12,18 @@ from objective_cases import Saying, Student, V, episode, method, prepared, recor
 from torch import Tensor
 
 from agentopd.errors import ConfigError
-from agentopd.objective import Distribution, Head, Prepared, cut, divergence, loss, pointwise
+from agentopd.objective import (
+    Distribution,
+    Head,
+    Prepared,
+    Rows,
+    TeacherColumns,
+    cut,
+    divergence,
+    loss,
+    per_row,
+    pointwise,
+)
 from agentopd.types import Annotation, Dense, Record, Sampled
 
 HEADS = teacher_heads("teacher", "reference")
@@ -23,6 +34,12 @@ Pieces = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, float | Tensor]]
 def halfway(logp: Tensor, *, name: Distribution, other: Distribution, share: float = 0.5) -> Tensor:
     """A user's target."""
     return share * name + (1 - share) * other
+
+
+@per_row
+def by_depth(rows: Rows, teacher: TeacherColumns | None, *, base: float = 0.5) -> np.ndarray[Any, Any]:
+    """A user's number a row."""
+    return base + rows.turn_A
 
 
 def nothing_named(logp: Tensor) -> Tensor:
@@ -101,6 +118,16 @@ def test_the_cut_changes_nothing_where_two_teachers_make_a_target() -> None:
     ready = prepared(method(target=MADE["extrapolate"][0]), records())
     whole = student.loss(ready, HEADS).loss
     torch.testing.assert_close(student.loss(ready, HEADS, max_tokens=1, chunk_rows=1).loss, whole)
+
+
+def test_the_scale_of_an_aligned_target_may_differ_from_row_to_row() -> None:
+    """Rows of turn 0 alone: there the number a row is that of a plain setting."""
+    student, where = Student.new(), {"actor": "student", "max_turn": 0}
+    found, plain = (
+        student.loss(prepared(method(target={"kind": "aligned", "scale": scale}, where=where), records()), HEADS).loss
+        for scale in ({"kind": f"{__name__}:by_depth"}, 0.5)
+    )
+    torch.testing.assert_close(found, plain)
 
 
 def test_a_temperature_is_that_of_both_sides() -> None:
