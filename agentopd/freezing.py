@@ -1,6 +1,7 @@
 """Frozen models, and a model seen in another way: without its adapter, or with the values that its weights had."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, cast
@@ -36,7 +37,7 @@ def _place(parameter: nn.Parameter) -> tuple[torch.device, int]:
     return parameter.device, parameter.data_ptr() or id(parameter)
 
 
-class Borrowed(nn.Module):
+class Borrowed(nn.Module, ABC):
     """A model seen in another way. It owns none of that model's weights: they are not its to freeze, move or save."""
 
     how: ClassVar[str]
@@ -69,9 +70,9 @@ class Borrowed(nn.Module):
         head: nn.Module = self._model[0].get_output_embeddings()
         return head
 
+    @abstractmethod
     def seen(self) -> AbstractContextManager[None]:
         """While it is open, the model is what is seen here."""
-        raise NotImplementedError
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the model's own, in evaluation mode."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import hardshrink
 
-from agentopd.objective import alpha_beta as family
+from agentopd.objective.alpha_beta import LIMIT, alpha_beta, off_zero, require_sum, rise
 from agentopd.objective.contract import call
 from agentopd.objective.divergences import head_share, rounding
 from agentopd.objective.floor import FLOOR, column
@@ -208,27 +208,27 @@ def _alpha_beta(
     The sum of that is beta D - sum (q^s - p^s) / s. It gives the value where beta is not so small that rounding would, and
     where no number is one a row.
     """
-    s = family.off_zero(alpha + beta)
-    gradient, excess_N = _alpha_beta_slope(logp, logq, family.off_zero(alpha), s)
+    s = off_zero(alpha + beta)
+    gradient, excess_N = _alpha_beta_slope(logp, logq, off_zero(alpha), s)
     if isinstance(alpha, Tensor) or isinstance(beta, Tensor) or abs(beta) < 0.1:
-        return family.alpha_beta(logp, logq, alpha=_flat(alpha), beta=_flat(beta)), gradient  # type: ignore[arg-type]
-    family.require_sum(alpha + beta)
+        return alpha_beta(logp, logq, alpha=_flat(alpha), beta=_flat(beta)), gradient  # type: ignore[arg-type]
+    require_sum(alpha + beta)
     total_N = gradient.sum(1) - excess_N
     if s != 1.0:  # where both sum to 1 there is nothing to add
-        total_N += family.rise(s * logp, s * (logq - logp)).sum(1) / s
+        total_N += rise(s * logp, s * (logq - logp)).sum(1) / s
     return total_N / beta, gradient
 
 
 def _alpha_beta_slope(
     logp: Tensor, logq: Tensor, alpha: float | Tensor, s: float | Tensor
 ) -> tuple[Tensor, Tensor | float]:
-    """The gradient, and what the tangent above ``family.LIMIT`` adds to the sum of (q^alpha p^beta - p^s) / alpha."""
+    """The gradient, and what the tangent above ``LIMIT`` adds to the sum of (q^alpha p^beta - p^s) / alpha."""
     own, step = logp * s, torch.sub(logq, logp).mul_(alpha)
     excess: Tensor | float = 0.0
     if isinstance(alpha, Tensor) or isinstance(s, Tensor) or min(alpha, s - alpha) < 0.0:
-        over = torch.add(own, step).sub_(family.LIMIT).clamp_min_(0.0)
+        over = torch.add(own, step).sub_(LIMIT).clamp_min_(0.0)
         step.sub_(over)
-        excess = over.sum(1) * math.exp(family.LIMIT) / _flat(alpha)
+        excess = over.sum(1) * math.exp(LIMIT) / _flat(alpha)
     larger = step.clamp_min(0.0).add_(own).exp_()
     return step.abs().neg_().expm1_().copysign_(step).mul_(larger).div_(-alpha), excess
 

@@ -105,8 +105,7 @@ def _scored(
         return Scored.by(episodes, learns, acted, term.reward)
     taken_A, given_A = _taken(objective, i, episodes, acted, old_A[played_A], settings["target"])
     logp_A, logq_A = (torch.from_numpy(np.where(given_A, of, 0.0)) for of in (old_A[played_A], taken_A))
-    own = {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in settings["divergence"].items()}
-    reward_A: Reals = REWARDS[term.divergence.kind](logp_A, logq_A, **own).numpy()
+    reward_A: Reals = REWARDS[term.divergence.kind](logp_A, logq_A, **_tensors(settings["divergence"])).numpy()
     _require_finite(reward_A, int(given_A.sum()), term)
     return Scored(episodes, learns, acted, reward_A, given_A, gamma=0.0)
 
@@ -119,9 +118,13 @@ def _taken(
     teachers = {setting: teacher_of(rows, name) for setting, name in term.reads.items()}
     given_A: Bools = np.all([acted_A, *(teacher.covered_A for teacher in teachers.values())], axis=0)
     named = {setting: torch.from_numpy(teacher.taken_logprob_A) for setting, teacher in teachers.items()}
-    numbers = {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in settings.items()}
-    taken_A = of_taken(f"{objective.key(i)}.target", term.target, numbers, torch.from_numpy(old_A), named).numpy()
-    return taken_A, given_A
+    key, logp_A = f"{objective.key(i)}.target", torch.from_numpy(old_A)
+    return of_taken(key, term.target, _tensors(settings), logp_A, named).numpy(), given_A
+
+
+def _tensors(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, those of one number a row as tensors."""
+    return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in settings.items()}
 
 
 def _require_finite(number_A: Reals, of: int, term: Term) -> None:

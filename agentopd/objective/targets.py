@@ -163,5 +163,9 @@ def whole(
 def of_taken(
     key: str, target: Choice, settings: Mapping[str, Any], logp_A: Tensor, named: Mapping[str, Tensor]
 ) -> Tensor:
-    """Its log-probability [A] of the tokens taken, up to a number that depends on the state alone: no expected gradient sees that."""
+    """Its log-probability [A] of the tokens taken, not normalised: the number that is left out depends on the state alone.
+
+    So the expected gradient does not see it where gamma is 0 and nothing is clipped. In a return the number of a later state counts
+    for the tokens before it, which is not the gradient of a divergence from the normalised target.
+    """
     return call(key, target, {**settings, **named}, logp_A)  # type: ignore[no-any-return]
