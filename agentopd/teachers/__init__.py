@@ -9,7 +9,7 @@ from agentopd.chat import Chat
 from agentopd.errors import AgentOPDError, ConfigError, describe
 from agentopd.models import ModelConfig
 from agentopd.settings.choice import Choice, Registry
-from agentopd.teachers import ensemble, expert, itself, local, privileged, rewards
+from agentopd.teachers import ensemble, expert, itself, local, privileged, rewards, served
 from agentopd.teachers.annotation import annotate
 from agentopd.teachers.base import (
     EVERYWHERE,
@@ -30,6 +30,7 @@ TEACHERS: Registry = {
     "privileged": privileged.privileged,
     "self": itself.itself,
     "ensemble": ensemble.ensemble,
+    "served": served.served,
     "reward": rewards.reward,
     "expert": expert.expert,
 }

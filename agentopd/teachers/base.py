@@ -82,6 +82,9 @@ class Teacher(Protocol):
     def version(self) -> int:
         """How often the weights that it reads and acts by have changed: caches of what was read before die then."""
 
+    def begin(self, trajectory: Trajectory) -> None:
+        """Hears that an episode is over, which :meth:`annotate` will be asked about: what is done elsewhere may start meanwhile."""
+
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """One annotation for each trajectory, in the same order; an empty one for a trajectory that failed."""
 
@@ -123,6 +126,9 @@ class Stateless:
     def version(self) -> int:
         """No weights change."""
         return 0
+
+    def begin(self, trajectory: Trajectory) -> None:
+        """Waits to be asked."""
 
     def after_step(self, student: PreTrainedModel) -> None:
         """Follows nothing."""

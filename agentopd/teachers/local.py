@@ -18,10 +18,11 @@ from agentopd.freezing import frozen
 from agentopd.models import Dtype, ModelConfig, NewModel, head_of, positions_of
 from agentopd.objective.chunked import statistics
 from agentopd.packing import batches, padded
-from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, tokens_of
+from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.traits import Traits
-from agentopd.teachers.views import UnreadableError, from_segments, hinted_view, own_view, problem, select
-from agentopd.types import Annotation, Bools, Dense, Floats, Trajectory, View
+from agentopd.teachers.viewing import Viewing, annotated
+from agentopd.teachers.views import hinted_view, own_view
+from agentopd.types import Annotation, Dense, Floats, Trajectory, View
 from agentopd.where import Where
 
 _log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ def reader(
         heads={context.name: head},
         temperature=context.temperature,
         max_tokens=max_tokens,
+        longest=positions_of(loaded.config),
         view=own_view if hint is None else partial(hinted_view, chat=context.chat, hint=hint),
         hint=hint,
     )
@@ -105,13 +107,12 @@ class _Reading:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class LocalTeacher(Stateless):
-    """See :func:`local`. ``view`` builds what the model reads of one segment; it alone knows the teacher's context."""
+class LocalTeacher(Viewing):
+    """See :func:`local`."""
 
     model: PreTrainedModel
     temperature: float
     max_tokens: int
-    view: Callable[[Trajectory, int], View] = own_view
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """The model's hidden states at the selected action tokens, with the log-probabilities of those tokens.
@@ -121,45 +122,13 @@ class LocalTeacher(Stateless):
         Raises:
             TeacherError: A view is malformed, it can read none of the episodes, or the model gave NaN.
         """
-        of_each, unreadable = self._views(trajectories)
-        if unreadable and len(unreadable) == len(trajectories):
-            raise unreadable[0]
-        for error in unreadable:
-            _log.warning("%s; the episode is skipped", error)
+        of_each = self.views(trajectories)
         owners = [b for b, views in enumerate(of_each) for _ in views]
         views = [view for views in of_each for view in views]
         readings: list[list[_Reading]] = [[] for _ in trajectories]
         for owner, reading in zip(owners, self._read(views), strict=True):
             readings[owner].append(reading)
         return [self._annotation(*pair) for pair in zip(trajectories, readings, strict=True)]
-
-    def _views(self, trajectories: Sequence[Trajectory]) -> tuple[list[list[View]], list[UnreadableError]]:
-        """The views of each trajectory's segments, none where one cannot be read; and what is wrong there."""
-        of_each: list[list[View]] = []
-        unreadable: list[UnreadableError] = []
-        for trajectory in trajectories:
-            selected = [tokens_of(self.where, trajectory, segment) for segment in trajectory.segments]
-            try:
-                of_each.append([self._view(trajectory, s, selected) for s, one_T in enumerate(selected) if one_T.any()])
-            except UnreadableError as error:
-                of_each.append([])
-                unreadable.append(UnreadableError(f"teacher {self.name!r}, trajectory {trajectory.key}: {error}"))
-        return of_each, unreadable
-
-    def _view(self, trajectory: Trajectory, segment: int, selected: Sequence[Bools]) -> View:
-        """The view of one segment, cut down to the selected tokens."""
-        with under(f"teachers.{self.name}"):
-            view = self.view(trajectory, segment)
-        wrong = problem(view, trajectory)
-        if wrong:
-            raise TeacherError(f"teacher {self.name!r}, trajectory {trajectory.key}: {wrong}")
-        cut = select(view, from_segments(view, selected))
-        longest = positions_of(self.model.config)
-        if longest is not None and len(cut.tokens_T) > longest:
-            raise UnreadableError(
-                f"its view has {len(cut.tokens_T)} tokens, and its model reads at most {longest}; lower rollout.max_length, or show it less"
-            )
-        return cut
 
     def _read(self, views: Sequence[View]) -> list[_Reading]:
         """One forward a view, in batches by length; the readings come in the order of ``views``."""
@@ -184,28 +153,17 @@ class LocalTeacher(Stateless):
         return [_Reading(*parts) for parts in zip(views, *columns, strict=True)]
 
     def _annotation(self, trajectory: Trajectory, readings: Sequence[_Reading]) -> Annotation:
-        """Joins the readings of one trajectory's segments; a turn without a row is skipped."""
-        views = [reading.view for reading in readings]
-        segment_N = np.concatenate([_NO_ROWS, *(view.segment_A for view in views)])
-        index_N = np.concatenate([_NO_ROWS, *(view.index_A for view in views)])
+        """Joins the readings of one trajectory's segments."""
         weight_V_H = self.heads[self.name].weight_V_H
         hidden_N_H = torch.cat([weight_V_H.new_zeros(0, weight_V_H.shape[1]), *(r.hidden_N_H for r in readings)])
-        skip_S = np.ones(len(trajectory.turns), dtype=np.bool_)
-        for view in views:
-            skip_S[from_segments(view, [segment.turn_T for segment in trajectory.segments])] = False
-        return Annotation(
+        return annotated(
             self.name,
-            segment_N=segment_N,
-            index_N=index_N,
-            block=Dense(hidden_N_H, self.name),
-            taken_logprob_N=_column([reading.taken_logprob_N for reading in readings]),
-            entropy_N=_column([reading.entropy_N for reading in readings]),
-            reward_S=np.full(len(trajectory.turns), np.nan, dtype=np.float32),
-            skip_S=skip_S,
+            trajectory,
+            [reading.view for reading in readings],
+            Dense(hidden_N_H, self.name),
+            _column([reading.taken_logprob_N for reading in readings]),
+            _column([reading.entropy_N for reading in readings]),
         )
-
-
-_NO_ROWS = np.zeros(0, dtype=np.int32)
 
 
 def _column(parts: Sequence[torch.Tensor]) -> Floats:

@@ -6,7 +6,7 @@ folder keep all of these, so a resumed run draws what the uninterrupted one woul
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -135,7 +135,7 @@ class River:
         count = self._tasks[name]
         if source.kind == "fresh":
             begin = step * self.config.train.tasks_per_step + self._first_task[name]
-            return self._play(name, source, range(begin, begin + count), step, self.run, base)
+            return self._play(name, source, range(begin, begin + count), step, self.run, base, self._annotators.values())
         again = self._pools[name].draw(step, count)
         return [
             replace(trajectory, key=Key(self.run, step, base + i), origin=trajectory.origin or trajectory.key)
@@ -143,9 +143,19 @@ class River:
         ]
 
     def _play(
-        self, name: str, source: Source, indices: Sequence[int], step: int, run: str, first: int = 0
+        self,
+        name: str,
+        source: Source,
+        indices: Sequence[int],
+        step: int,
+        run: str,
+        first: int = 0,
+        heard_by: Iterable[Teacher] = (),
     ) -> list[Trajectory]:
-        """Plays the tasks ``indices`` under the weights, and the shares and depths of actors, of this moment."""
+        """Plays the tasks ``indices`` under the weights, and the shares and depths of actors, of this moment.
+
+        ``heard_by`` are told of each episode that ends.
+        """
         key, clock = f"objective.sources.{name}", self.clock(step)
         actors = {actor: at(share, clock, f"{key}.actors.{actor}") for actor, share in source.actors.items()}
         seed, acting = self.config.seed, source.acts(clock)
@@ -155,7 +165,13 @@ class River:
         settings = capped(self.config.rollout, source, clock, key)
         advice = any(teacher.needs_expert for teacher in self._annotators.values())
         hints = {name: teacher.hint for name, teacher in self.teachers.items() if teacher.hint is not None}
-        with self.watch("episodes", len(assignments)) as on_done:
+        with self.watch("episodes", len(assignments)) as seen:
+
+            def on_done(trajectory: Trajectory) -> None:
+                seen(trajectory)
+                for teacher in heard_by:
+                    teacher.begin(trajectory)
+
             return collect(assignments, self.policies, self.chat, settings, advice, on_done, hints)
 
     def learned(self, step: int, metrics: Mapping[str, float]) -> None:

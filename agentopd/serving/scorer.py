@@ -1,0 +1,204 @@
+"""A vLLM server that scores tokens: ids go in, log-probabilities come out, and no text is ever tokenised again.
+
+What is asked is ``prompt_logprobs`` of ``/v1/completions``: of each token of a prompt its own log-probability and those of the most
+likely. vLLM gives them at temperature 1 whatever a request says, also with ``--logprobs-mode processed_logprobs`` (read in 0.32:
+``_get_prompt_logprobs_dict`` skips the sampling processors). It sends all rows of a prompt, also those that nobody asked for.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentopd.errors import ConfigError, TeacherError, describe
+from agentopd.serving.endpoint import Endpoint
+from agentopd.settings.problems import nearest
+from agentopd.types import Floats, Ints
+
+WHOLE = -1
+"""The ``k`` that asks for all of the vocabulary."""
+UNHEARD = 1e-7
+"""The least mass that is told apart from none: log-probabilities come in single precision."""
+ROUNDING = 1e-3
+"""By how much two answers to the same question may differ, in nats."""
+NOTHING = -9000.0
+"""What is below stands for a probability of 0: vLLM sends -9999 for minus infinity."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopK:
+    """What was said of N tokens."""
+
+    ids_N_K: Ints
+    """The most likely ids, best first, padded with -1."""
+    logprob_N_K: Floats
+    logtail_N: Floats
+    """Log of the mass outside them."""
+    taken_N: Floats
+    """The log-probability of the token itself."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self], k: int) -> Self:
+        """The rows of ``parts``, one behind the other, padded to the widest; ``k`` ids wide where there are none."""
+        width = max((part.ids_N_K.shape[1] for part in parts), default=k)
+
+        def widened(column_N_K: NDArray[Any], filler: float) -> NDArray[Any]:
+            return np.pad(column_N_K, ((0, 0), (0, width - column_N_K.shape[1])), constant_values=filler)
+
+        nothing_N = np.zeros(0, np.float32)
+        return cls(
+            np.concatenate([np.zeros((0, width), np.int32), *(widened(part.ids_N_K, -1) for part in parts)]),
+            np.concatenate([np.zeros((0, width), np.float32), *(widened(part.logprob_N_K, -np.inf) for part in parts)]),
+            np.concatenate([nothing_N, *(part.logtail_N for part in parts)]),
+            np.concatenate([nothing_N, *(part.taken_N for part in parts)]),
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Scorer:
+    """The model of a server, as something that scores tokens; from many threads at once. :meth:`of` makes one.
+
+    After the server has been away it is asked again what it was asked first: a restarted one may hold other weights.
+    """
+
+    endpoint: Endpoint
+    model: str
+    longest: int | None
+    """The tokens that it reads at most."""
+    k: int
+    """How many ids are asked for; 0 for the token alone, -1 for all of the vocabulary."""
+    probe: Sequence[int]
+    """What it is known by: some tokens, two or more."""
+    _known: TopK = field(init=False)
+    _outages: int = field(init=False)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._outages = self.endpoint.outages
+        self._known = self._asked(self.probe, range(1, len(self.probe)))
+
+    @classmethod
+    def of(cls, endpoint: Endpoint, model: str | None, k: int, probe: Sequence[int]) -> Self:
+        """The model of a server, which is asked a first time.
+
+        Args:
+            endpoint: The server.
+            model: By the name that it is served under; ``None`` where it is the only one.
+            k: See the attribute.
+            probe: See the attribute.
+
+        Raises:
+            ConfigError: The server does not serve ``model``, or several where none is named; or not so many ids.
+            TeacherError: It does not answer, or not as vLLM does.
+        """
+        served = endpoint.get("/v1/models")
+        try:
+            models: dict[str, int | None] = {one["id"]: one.get("max_model_len") for one in served["data"]}
+        except (KeyError, TypeError) as error:
+            raise TeacherError(
+                f"{endpoint.who}: {endpoint.url}/v1/models answered {str(served)[:200]}, which is no list of models; give the address of a "
+                "vLLM server"
+            ) from error
+        if model is None and len(models) != 1:
+            raise ConfigError(f"model=null: {endpoint.url} serves {', '.join(models) or 'nothing'}; name one model")
+        name = model or next(iter(models))
+        if name not in models:
+            raise ConfigError(
+                f"model={name!r}: {endpoint.url} does not serve it{nearest(name, models)}; it serves: {', '.join(models)}"
+            )
+        return cls(endpoint, name, models[name], k, probe)
+
+    def score(self, tokens: Sequence[int], positions: Sequence[int]) -> TopK:
+        """What the model says at some positions of ``tokens``, 1 or more, of the tokens that stand there.
+
+        Args:
+            tokens: All that it reads, fewer than ``longest``.
+            positions: Where the tokens of interest stand.
+
+        Raises:
+            TeacherError: The server refused, was away for too long, came back as another model, or answered what cannot be.
+        """
+        found = self._asked(tokens, positions)
+        self._require_same()
+        return found
+
+    def _asked(self, tokens: Sequence[int], positions: Sequence[int]) -> TopK:
+        body = {
+            "model": self.model,
+            "prompt": [int(token) for token in tokens],
+            "max_tokens": 1,
+            "temperature": 1.0,
+            "prompt_logprobs": self.k,
+        }
+        answer = self.endpoint.post("/v1/completions", body)
+        try:
+            rows = answer["choices"][0]["prompt_logprobs"]
+            if len(rows) != len(tokens):
+                raise ValueError(f"{len(rows)} rows for {len(tokens)} tokens")
+            return _read(rows, tokens, positions, self.k)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise TeacherError(
+                f"{self.endpoint.who}: {self.endpoint.url} gave no log-probabilities that can be used: {describe(error)}"
+            ) from error
+
+    def _require_same(self) -> None:
+        """Asks again what the server is known by, where it was away since."""
+        with self._lock:
+            outages = self.endpoint.outages
+            if outages == self._outages:
+                return
+            now = self._asked(self.probe, range(1, len(self.probe)))
+            off = float(np.abs(now.taken_N - self._known.taken_N).max())
+            if not off <= ROUNDING:
+                raise TeacherError(
+                    f"{self.endpoint.who}: {self.endpoint.url} was away and came back as another model: log-probabilities of the same "
+                    f"tokens differ by {off:.3g}; start the server with the model that it had, or begin a new run"
+                )
+            self._outages = outages
+
+
+def _read(
+    rows: Sequence[Mapping[str, Mapping[str, Any]] | None], tokens: Sequence[int], positions: Sequence[int], k: int
+) -> TopK:
+    """The rows of an answer at ``positions``.
+
+    Raises:
+        ValueError: One lacks its token or some of the ids asked for, or holds what is no log-probability.
+    """
+    parts = [_row(rows[position], int(tokens[position]), k) for position in positions]
+    width = max((len(ids) for ids, _, _ in parts), default=max(k, 0))
+    ids_N_K = np.full((len(parts), width), -1, np.int32)
+    logprob_N_K = np.full((len(parts), width), -np.inf, np.float64)
+    for n, (ids, logprobs, _) in enumerate(parts):
+        ids_N_K[n, : len(ids)], logprob_N_K[n, : len(ids)] = ids, logprobs
+    mass_N = np.exp(logprob_N_K).sum(1)
+    if (mass_N > 1.0 + ROUNDING).any():
+        raise ValueError(
+            f"probabilities that sum to {mass_N.max():.4g}; start the server without --logprobs-mode raw_logits"
+        )
+    return TopK(
+        ids_N_K,
+        logprob_N_K.astype(np.float32),
+        np.log(np.maximum(1.0 - mass_N, UNHEARD)).astype(np.float32)
+        if k != WHOLE
+        else np.full(len(parts), -np.inf, np.float32),
+        np.array([taken for _, _, taken in parts], np.float32),
+    )
+
+
+def _row(row: Mapping[str, Mapping[str, Any]] | None, token: int, k: int) -> tuple[Ints, NDArray[np.float64], float]:
+    """The ids of one row, best first, and their log-probabilities; and that of the token."""
+    if row is None or str(token) not in row:
+        raise ValueError(f"a row without the token {token} that stands there")
+    ids = np.fromiter(map(int, row), np.int32, len(row))
+    logprobs = np.fromiter((one["logprob"] for one in row.values()), np.float64, len(row))
+    if np.isnan(logprobs).any() or (logprobs > ROUNDING).any():
+        raise ValueError(f"a log-probability of {logprobs[~(logprobs <= ROUNDING)][0]}")
+    if len(ids) < k:
+        raise ValueError(f"{len(ids)} log-probabilities of a token, where {k} were asked for")
+    best = np.argsort(-logprobs, kind="stable")[: len(ids) if k == WHOLE else k]
+    logprobs = np.where(logprobs < NOTHING, -np.inf, logprobs)
+    return ids[best], logprobs[best], row[str(token)]["logprob"]

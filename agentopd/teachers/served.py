@@ -1,0 +1,148 @@
+"""A teacher behind a vLLM server: token ids go to it, log-probabilities come back."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from agentopd.chat import Hint
+from agentopd.errors import ConfigError, under
+from agentopd.objective.divergences import FLOOR
+from agentopd.serving import Endpoint, Patience, Scorer, TopK
+from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
+from agentopd.teachers.traits import Traits
+from agentopd.teachers.viewing import Viewing, annotated
+from agentopd.teachers.views import UnreadableError, hinted_view, own_view
+from agentopd.types import Annotation, Block, Floats, Key, Sampled, Sparse, Trajectory, View
+from agentopd.where import Where
+
+WHOLE = -1
+"""The ``top_k`` that is all of the vocabulary."""
+PROBE = 32
+"""Tokens by which a server is known again, at most."""
+
+
+@Traits(corrects=False)
+def served(
+    context: TeacherContext,
+    *,
+    url: str,
+    model: str | None = None,
+    top_k: Annotated[int, Field(ge=WHOLE)] = 64,
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0,
+    hint: str | None = None,
+    where: Where = EVERYWHERE,
+    in_flight: Annotated[int, Field(ge=1)] = 32,
+    timeout: Annotated[float, Field(gt=0.0)] = 120.0,
+    patience: Annotated[float, Field(ge=0.0)] = 300.0,
+    key_env: str | None = None,
+) -> Teacher:
+    """A model that a vLLM server holds. It reads the student's own token ids, so it must share the student's tokenizer.
+
+    An episode is sent as soon as it is over, one request a view, while others are still played. Of each token it says the
+    log-probability of that token, those of its ``top_k`` most likely, and the mass outside them. ``entropy`` in its annotation is
+    that of this grouped distribution, all other tokens counted as one: a lower bound of the entropy.
+
+    Args:
+        context: What the run lends.
+        url: The server's address, such as ``http://127.0.0.1:8000``.
+        model: The model by the name that it is served under; needed where the server has several.
+        top_k: Ids a token, at most the server's ``--max-logprobs``; 0 for the token taken alone, which is all that sampled estimators
+            read; -1 for all of the vocabulary, which ``support: full`` reads.
+        temperature: The temperature at which the server's log-probabilities are. vLLM scores prompts at 1 whatever it is told; another
+            one comes of a model whose logits are scaled, for instance by ``--hf-overrides '{"logit_scale": 1.25}'`` (0.8) where the
+            architecture has that. It must be the one at which student and teacher are compared, unless ``top_k`` is -1.
+        hint: What its prompt says beside what the student sees, as for ``privileged``; nothing by default.
+        where: The turns and tokens that it teaches; the others cost nothing.
+        in_flight: Requests at once.
+        timeout: Seconds until a request is given up and tried again.
+        patience: Seconds over which a request is tried again, ever less often, while the server is away.
+        key_env: The environment variable that holds the server's key, where it wants one.
+
+    Raises:
+        ConfigError: The server does not serve the model; or its temperature is not that of the run.
+        TeacherError: It does not answer.
+    """
+    with under(f"teachers.{context.name}"):
+        if top_k != WHOLE and temperature != context.temperature:
+            raise ConfigError(
+                f"temperature={temperature:g}: the server's log-probabilities are at this temperature and student and teacher are compared "
+                f"at {context.temperature:g}; set top_k: -1, which can be put to any, or rollout.temperature={temperature:g}, or serve the "
+                f"model with --hf-overrides '{{\"logit_scale\": {1 / context.temperature:g}}}' and say temperature: {context.temperature:g}"
+            )
+        shown = None if hint is None else Hint(hint, where.env)
+        endpoint = Endpoint(f"teacher {context.name!r}", url, Patience(timeout, patience), key_env)
+        scorer = Scorer.of(endpoint, model, top_k, range(min(PROBE, len(context.chat.tokenizer))))
+    return ServedTeacher(
+        name=context.name,
+        where=where,
+        hint=shown,
+        longest=None if scorer.longest is None else scorer.longest - 1,
+        view=own_view if shown is None else partial(hinted_view, chat=context.chat, hint=shown),
+        scorer=scorer,
+        power=temperature / context.temperature,
+        pool=ThreadPoolExecutor(in_flight, thread_name_prefix=context.name),
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ServedTeacher(Viewing):
+    """See :func:`served`."""
+
+    scorer: Scorer
+    power: float
+    """What log-probabilities are multiplied by to be at the temperature of the run."""
+    pool: ThreadPoolExecutor
+    begun: dict[Key, list[tuple[View, Future[TopK]]]] = field(default_factory=dict)
+    """What was asked of episodes that are over."""
+
+    def begin(self, trajectory: Trajectory) -> None:
+        """Asks, without waiting for the answer."""
+        with suppress(UnreadableError):  # which :meth:`annotate` tells
+            self.begun[trajectory.key] = self._asked(list(self.views_of(trajectory)))
+
+    def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
+        """The server's log-probabilities at the selected action tokens.
+
+        Raises:
+            TeacherError: A view is malformed, it can read none of the episodes, or the server failed for too long.
+        """
+        pairs = zip(trajectories, self.views(trajectories), strict=True)
+        asked = [self.begun.pop(one.key) if one.key in self.begun else self._asked(views) for one, views in pairs]
+        return [self._annotation(*pair) for pair in zip(trajectories, asked, strict=True)]
+
+    def _asked(self, views: Sequence[View]) -> list[tuple[View, Future[TopK]]]:
+        return [(v, self.pool.submit(self.scorer.score, v.tokens_T.tolist(), v.position_A.tolist())) for v in views]
+
+    def _annotation(self, trajectory: Trajectory, asked: Sequence[tuple[View, Future[TopK]]]) -> Annotation:
+        said = TopK.joined([answer.result() for _, answer in asked], max(self.scorer.k, 0))
+        if self.power != 1.0:
+            said = _tempered(said, self.power)
+        block: Block = Sampled()
+        if self.scorer.k:
+            block = Sparse(said.ids_N_K, np.maximum(said.logprob_N_K, FLOOR), np.maximum(said.logtail_N, FLOOR))
+        return annotated(self.name, trajectory, [view for view, _ in asked], block, said.taken_N, _entropy(said))
+
+
+def _tempered(said: TopK, power: float) -> TopK:
+    """The distributions whose probabilities are proportional to those said, to a power; all of the vocabulary is there."""
+    logprob_N_V = power * said.logprob_N_K.astype(np.float64)
+    whole_N = np.log(np.exp(logprob_N_V).sum(1))
+    logprob_N_V -= whole_N[:, None]
+    taken_N = (power * said.taken_N - whole_N).astype(np.float32)
+    return replace(said, logprob_N_K=logprob_N_V.astype(np.float32), taken_N=taken_N)
+
+
+def _entropy(said: TopK) -> Floats:
+    """Of the ids and one bucket for all others, in nats, [N]; unknown where no id was asked for."""
+    if not said.ids_N_K.shape[1]:
+        return np.full(len(said.taken_N), np.nan, np.float32)
+    log_N_K = np.concatenate([said.logprob_N_K, said.logtail_N[:, None]], 1).astype(np.float64)
+    surprise_N_K = np.where(np.isneginf(log_N_K), 0.0, log_N_K)
+    entropy_N: Floats = -(np.exp(log_N_K) * surprise_N_K).sum(1).astype(np.float32)
+    return entropy_N
