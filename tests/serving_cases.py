@@ -1,0 +1,106 @@
+"""A server over real HTTP that scores tokens with a tiny model in vLLM's form, and misbehaves when told to."""
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+
+@dataclass
+class Served:
+    """What the server holds, and how it next misbehaves: each fault is taken once, in order.
+
+    A fault is a status; ``half`` of a body; ``nan``; ``late``; ``hang`` up; or ``drop``, which leaves the token itself out.
+    """
+
+    model: PreTrainedModel
+    faults: deque[int | str] = field(default_factory=deque)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    authorized: list[str | None] = field(default_factory=list)
+    most_at_once: int = 0
+    at_once: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    url: str = ""
+
+    def rows(self, tokens: list[int], k: int) -> list[dict[str, dict[str, float]] | None]:
+        with torch.no_grad(), self.lock:
+            log_T_V = torch.log_softmax(self.model(torch.tensor([tokens])).logits[0].double(), -1)
+        rows: list[dict[str, dict[str, float]] | None] = [None]
+        for token, log_V in zip(tokens[1:], log_T_V, strict=False):
+            best = log_V.topk(len(log_V) if k < 0 else k)
+            said = {token: float(log_V[token])} | dict(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+            rows.append({str(i): {"logprob": max(value, -9999.0)} for i, value in said.items()})
+        return rows
+
+
+@contextmanager
+def serving(model: PreTrainedModel) -> Iterator[Served]:
+    """A server on loopback while the block lasts."""
+    served = Served(model)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def answered(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+            self.send_response(status)
+            for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            models = {"data": [{"id": "tiny", "max_model_len": 128}]}
+            self.answered(200, json.dumps(models).encode())
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            served.asked.append(asked)
+            served.authorized.append(self.headers.get("Authorization"))
+            fault = served.faults.popleft() if served.faults else None
+            if fault == "hang":
+                self.close_connection = True
+                return
+            if isinstance(fault, int):
+                self.answered(fault, b'{"error": "as told"}', {"Retry-After": "0.1"})
+                return
+            if fault == "late":
+                time.sleep(0.5)
+            with served.lock:
+                served.at_once += 1
+                served.most_at_once = max(served.most_at_once, served.at_once)
+            time.sleep(0.01)
+            rows = served.rows(asked["prompt"], asked["prompt_logprobs"])
+            with served.lock:
+                served.at_once -= 1
+            if fault == "nan":
+                rows[-1] = {name: {"logprob": float("nan")} for name in rows[-1] or {}}
+            if fault == "drop":
+                rows[-1] = {name: value for name, value in (rows[-1] or {}).items() if int(name) != asked["prompt"][-1]}
+            body = json.dumps({"choices": [{"prompt_logprobs": rows}]}).encode()
+            if fault == "half":
+                self.answered(200, body[: len(body) // 2], {"Content-Length": str(len(body))})
+                self.close_connection = True
+                return
+            self.answered(200, body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    served.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield served
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
