@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential, wait_random
 
 from agentopd.errors import ConfigError, TeacherError
 
@@ -128,7 +128,7 @@ class Endpoint:
         _log.warning("%s: %s %s; asked again in %.1f s", self.who, self.url, error, seconds)
 
 
-_backoff = wait_exponential_jitter(initial=0.5, max=30.0, jitter=0.5)
+_backoff = wait_exponential(multiplier=0.5, max=30.0) + wait_random(0.0, 0.5)
 
 
 def _wait(state: RetryCallState) -> float:

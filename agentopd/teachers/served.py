@@ -77,7 +77,8 @@ def served(
             )
         shown = None if hint is None else Hint(hint, where.env)
         endpoint = Endpoint(f"teacher {context.name!r}", url, Patience(timeout, patience), key_env)
-        scorer = Scorer.of(endpoint, model, top_k, range(min(PROBE, len(context.chat.tokenizer))))
+        known = len(context.chat.tokenizer)  # a server may break down where more ids are asked for than there are
+        scorer = Scorer.of(endpoint, model, min(top_k, known), range(min(PROBE, known)))
     return ServedTeacher(
         name=context.name,
         where=where,

@@ -9,6 +9,7 @@ import torch
 from serving_cases import Served, serving
 from teacher_cases import VOCAB, context, episode, tiny_llama
 
+from agentopd import records
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.objective.divergences import FLOOR
 from agentopd.teachers import annotate
@@ -188,8 +189,6 @@ def test_episodes_longer_than_it_reads_are_skipped(server: Served, caplog: pytes
 
 
 def test_a_record_of_it_is_read_back_equal(server: Served, tmp_path: Path) -> None:
-    from agentopd.records import RecordReader, RecordWriter
-
-    records = annotate({"teacher": teacher_of(server)}, EPISODES)
-    RecordWriter(tmp_path / "records").write(0, records)
-    assert [record for record in RecordReader(tmp_path / "records")] == records
+    kept = annotate({"teacher": teacher_of(server)}, EPISODES)
+    records.RecordWriter(tmp_path / "records").write(0, kept)
+    assert list(records.open(tmp_path / "records")) == kept
