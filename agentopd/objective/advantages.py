@@ -13,7 +13,7 @@ from pydantic import Field
 from agentopd.errors import TeacherError
 from agentopd.objective.columns import Column, Reals, TeacherColumns
 from agentopd.objective.rows import Rows
-from agentopd.settings.choice import Registry
+from agentopd.settings.signature import Registry
 from agentopd.types import Bools
 
 Part: TypeAlias = Annotated[float, Field(ge=0.0)]

@@ -21,7 +21,8 @@ from agentopd.objective.scoring import advantages, old_logprob, ratio_logprob, t
 from agentopd.objective.selection import Selection
 from agentopd.objective.spec import Objective
 from agentopd.objective.term import NOT_NEGATIVE, Term
-from agentopd.settings.choice import Clock, at
+from agentopd.settings.choice import at
+from agentopd.settings.clock import Clock
 from agentopd.types import Bools
 
 _log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from agentopd.objective.selection import Selection
 from agentopd.objective.spec import Objective
 from agentopd.objective.targets import of_taken
 from agentopd.objective.term import Term
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 from agentopd.types import Bools
 
 

@@ -12,7 +12,10 @@ from agentopd.objective.estimators import GROUPED, VALUE
 from agentopd.objective.source import Source
 from agentopd.objective.term import TERM_PARTS, Term
 from agentopd.objective.weights import WEIGHTS, reads_group, reads_live
-from agentopd.settings.choice import Choice, OneOf, Settings, choices_in, nearest
+from agentopd.settings.base import Settings
+from agentopd.settings.choice import Choice, choices_in
+from agentopd.settings.parts import OneOf
+from agentopd.settings.problems import nearest
 
 
 class Axes(Settings):

@@ -14,7 +14,9 @@ from agentopd.objective.rewards import REWARDS
 from agentopd.objective.supports import SUPPORTS
 from agentopd.objective.targets import NO_DISTRIBUTION, TARGETS, distributions_of, is_pointwise
 from agentopd.objective.weights import WEIGHTS
-from agentopd.settings.choice import Choice, Number, OneOf, Settings, numbers_of
+from agentopd.settings.base import Settings
+from agentopd.settings.choice import Choice, numbers_of
+from agentopd.settings.parts import Number, OneOf
 from agentopd.types import CORRECTED, STUDENT
 from agentopd.where import Where
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from agentopd.config import load_config
 from agentopd.objective import Head, Objective, Prepared, Rows, prepare
 from agentopd.objective.live import live_columns
-from agentopd.settings.choice import Choice, Clock, choices_in
+from agentopd.settings.choice import Choice, choices_in
+from agentopd.settings.clock import Clock
 from agentopd.types import CORRECTED, Record
 
 WIDE = 300

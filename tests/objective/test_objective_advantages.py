@@ -9,7 +9,7 @@ from objective_cases import Saying, episode, method, prepared, record
 
 from agentopd.objective import LiveColumns, Rows, prepare
 from agentopd.objective.advantages import returns
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 from agentopd.types import Record
 
 REWARD = {"target": {"kind": "reward"}}

@@ -16,7 +16,7 @@ from agentopd.errors import ConfigError
 from agentopd.objective import Rows, prepare
 from agentopd.objective.weights import needs_live
 from agentopd.objective.weights.curves import either
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 
 LN2 = math.log(2)
 TWO = [Played([[(-1.0, -2.0, -1.5)], [(-1.0, -0.5, -3.0), (-2.0, -2.0, -2.0)]]), Played([[(-0.5, -1.0, -0.5)]])]

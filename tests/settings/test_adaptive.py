@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from agentopd.config import load_config
 from agentopd.errors import ConfigError
-from agentopd.settings.choice import Choice, Clock, OneOf, at, choices_in
+from agentopd.settings.choice import Choice, at, choices_in
+from agentopd.settings.clock import Clock
+from agentopd.settings.kinds import Kinds
 from agentopd.settings.schedules import SCHEDULES
 from agentopd.settings.states import advanced
 
-SCHEDULE = OneOf("schedule", SCHEDULES)
+SCHEDULE = Kinds("schedule", SCHEDULES)
 
 
 def values(schedule: Choice, losses: Sequence[float | None], total: int = 11) -> list[float]:

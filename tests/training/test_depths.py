@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from agentopd.objective import Objective, Rows, TeacherColumns, prepare
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 from agentopd.training.loop.depths import depth_metrics, weights_of
 from agentopd.types import CORRECTED, Key, Outcome, Record, Segment, Task, Trajectory, Turn
 

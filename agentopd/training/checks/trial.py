@@ -13,7 +13,8 @@ from agentopd.objective.columns import Reals
 from agentopd.objective.contract import PartError, is_own
 from agentopd.objective.prepare import IDLE
 from agentopd.rollout import TaskStream
-from agentopd.settings.choice import Choice, Clock, choices_in
+from agentopd.settings.choice import Choice, choices_in
+from agentopd.settings.clock import Clock
 from agentopd.teachers import members_of, rowless, traits_of
 from agentopd.teachers.ensemble import mixed
 from agentopd.training.checks.roles import used_teachers

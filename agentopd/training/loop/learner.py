@@ -17,7 +17,7 @@ from agentopd.forward import hidden_states
 from agentopd.models import head_of
 from agentopd.objective import Batch, Head, LiveColumns, LossOutput, Objective, Prepared, Rows, cut, loss, prepare
 from agentopd.objective.live import live_columns
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 from agentopd.types import Record
 
 Signals = Mapping[str, NDArray[np.float32]]
