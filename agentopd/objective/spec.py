@@ -1,6 +1,6 @@
 """A method as settings: sources, terms, an aggregate and a coupling."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -69,9 +69,7 @@ class Objective(Settings):
         if not isinstance(terms, list | tuple) or not all(isinstance(term, Mapping | Term) for term in terms):
             return root  # refused by its own path
         if parts and len(terms) != 1:
-            raise ValueError(
-                f"{', '.join(parts)} at the root belong to a method of one term; this one has {len(terms)}: use terms"
-            )
+            raise ValueError(_for_one_term(next(iter(parts)), terms))
         if parts:
             root["terms"] = [{**_mapping(terms[0]), **parts}]
         return root
@@ -162,3 +160,10 @@ class Objective(Settings):
 
 def _mapping(term: Any) -> Mapping[str, Any]:
     return term.model_dump(exclude_unset=True) if isinstance(term, Term) else term
+
+
+def _for_one_term(part: str, terms: Sequence[Any]) -> str:
+    """What is said of a part at the root of a method of several terms, or of none."""
+    named = [(f"objective.terms.{i}.{part}", _mapping(term).get("name") or f"term{i}") for i, term in enumerate(terms)]
+    keys = " or ".join(f"{key} (of {name})" for key, name in named) or "the parts of a term in objective.terms"
+    return f"{part} at the root belongs to a method of one term, and this one has {len(terms)}; set {keys}"
