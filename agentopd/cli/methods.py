@@ -49,13 +49,14 @@ def _show_folded(methods: Sequence["Method"]) -> None:
     """For a terminal."""
     from agentopd.cli import listing
     from agentopd.cli.table import show
+    from agentopd.objective.spec import GRANULARITY
 
     head = ("method", "what it is; signal, access, granularity", "divergence, target, estimator of each term")
     show(head, listing.rows(methods), ruled=False)
     print("* experimental: its formula was not to be had in full")
     print("! cannot run yet; agentopd methods NAME says what it needs")
     print("agentopd methods NAME prints every part of a method\n")
-    show(("", *listing.GRANULARITY), listing.grid(methods))
+    show(("", *GRANULARITY), listing.grid(methods))
 
 
 def _print_one(method: "Method", as_json: bool) -> None:

@@ -143,6 +143,11 @@ class Objective(Settings):
         """Where the parts of term ``i`` stand in a configuration."""
         return "objective" if len(self.terms) == 1 else f"objective.terms.{i}"
 
+    def weighs_distillation(self, term: Term) -> bool:
+        """Whether the weights of ``term`` multiply its part of a coupled advantage, rather than the loss of a row."""
+        coupled = term.scored and term.distributional
+        return coupled and self.coupling.settings.get("weighted") == "distillation"
+
     def teachers(self) -> set[str]:
         """Names of the teachers that the terms, their weights and the coupling read."""
         named = {name for term in self.terms for name in (*term.reads.values(), term.reward) if name is not None}

@@ -101,7 +101,7 @@ def numbers_of(setting: Any) -> list[float]:
         return [setting]
     if setting.kind not in SCHEDULES:
         return []
-    ends = [setting.settings[name] for name in ("value", "start", "end") if name in setting.settings]
+    ends = [setting.settings[name] for name in ("value", "start", "end", "least", "full") if name in setting.settings]
     return [*ends, *setting.settings.get("values", ())]
 
 

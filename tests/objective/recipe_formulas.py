@@ -61,13 +61,17 @@ def aopd(world: World) -> Tensor:
 
 
 def atod(world: World) -> Tensor:
-    tokens, reward = grpo(world)
-    weight: dict[object, float] = {}
+    tokens = own(world)
+    outcome, weight = relative(tokens), dict[object, float]()
     for one in by(tokens, lambda t: t.episode):
         d, h = (scaled(per_turn(one, number)) for number in (lambda t: abs(gap(t)), lambda t: -t.old))
         weight |= {key: soft_or(d[key], h[key]) for key in d}
-    taught = over_episodes(tokens, lambda t: weight[t.episode, t.turn] * clipped(t, gap(t)))
-    return (1 - 0.9 * world.done) * taught + (1 + world.done) * over_episodes(tokens, reward)
+
+    def phi(t: Token) -> Tensor:
+        distilled = (1 - 0.9 * world.done) * weight[t.episode, t.turn] * gap(t)
+        return clipped(t, distilled + (1 + world.done) * outcome(t))
+
+    return over_episodes(tokens, phi)
 
 
 def dagger(world: World) -> Tensor:

@@ -50,7 +50,7 @@ from agentopd.training.loop.checkpoints import (
     whole_river_of,
     without_tensors,
 )
-from agentopd.training.loop.depths import depth_metrics, weights_of
+from agentopd.training.loop.depths import centres, depth_metrics, weights_of
 from agentopd.training.loop.folder import RunFolder, write_atomically
 from agentopd.training.loop.learner import Learner, save_batch
 from agentopd.training.loop.recorder import Recorder
@@ -170,7 +170,8 @@ class AgentOPDTrainer(Trainer):
         seen = self.learner.metrics(prepared, signals, batches)
         trajectories = [record.trajectory for record in drawn.records]
         depths = depth_metrics(trajectories, prepared.rows, signals | weights_of(prepared))
-        self.step_metrics = {**prefixed("rollout/", drawn.metrics), **seen, **depths, IDLE_STEPS: float(idle_steps)}
+        seen = {**prefixed("rollout/", drawn.metrics), **seen, **centres(prepared.rows, signals), **depths}
+        self.step_metrics = {**seen, IDLE_STEPS: float(idle_steps)}
         self.river.learned(drawn.step, {"loss": total, **self.step_metrics})
         self.recorder.keep(drawn, prepared, signals)
         return torch.tensor(total, device=self.args.device)
