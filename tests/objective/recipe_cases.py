@@ -21,6 +21,8 @@ WIDE = 300
 """Tokens of the vocabulary: more than the largest top-k of a recipe."""
 LIKELY = 12
 """Tokens, the first ones, that all models find likelier than the others: all that was said is made of them."""
+SPECIAL = (0, 3)
+"""Token ids that a tokenizer would call special."""
 STEPS = 10
 ADAPTED = 0.63
 """What an adaptive schedule has come to."""
@@ -155,7 +157,7 @@ def world(objective: Objective, step: int, noise: float) -> tuple[Prepared, Worl
     """
     student, _ = models()
     made, clock = records(objective), clock_of(objective, step)
-    rows = Rows.of(made)
+    rows = Rows.of(made).with_special(SPECIAL)
     live = live_columns(
         rows, lambda ids, _: student.embedding_V_H[ids].cumsum(1).tanh(), student.head, 10**6, "padded", 1.0, 100
     )

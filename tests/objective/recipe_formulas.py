@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from statistics import mean, pstdev
 
 import torch
-from recipe_cases import Token, World
+from recipe_cases import SPECIAL, Token, World
 from recipe_parts import (
     Phi,
     Tokens,
@@ -50,6 +50,10 @@ def simple(
     over: Callable[[Tokens, Phi], Tensor], phi: Phi, tokens: Callable[[World], list[Token]] = own
 ) -> Callable[[World], Tensor]:
     return lambda world: over(tokens(world), phi)
+
+
+def said(world: World) -> list[Token]:
+    return [t for t in own(world) if t.y not in SPECIAL]
 
 
 def aopd(world: World) -> Tensor:
@@ -326,7 +330,7 @@ FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
     "rethinking-opd": simple(over_tokens, normalised_reverse(16, True, "teacher")),
     "retireopd": lambda world: beside_outcome(world, reverse("shown"), 0.0 if world.adapted else 1.0),
     "revisiting-dagger": dagger,
-    "revisiting-opd": simple(over_tokens, normalised_reverse(32, False, "teacher")),
+    "revisiting-opd": simple(over_tokens, normalised_reverse(32, False, "teacher"), said),
     "sage-opd": sage_opd,
     "scope": scope,
     "score": score,

@@ -6,7 +6,8 @@ import numpy as np
 
 from agentopd.objective import Objective, Rows, TeacherColumns, prepare
 from agentopd.settings.clock import Clock
-from agentopd.training.loop.depths import centres, depth_metrics, weights_of
+from agentopd.training.loop.depths import depth_metrics, weights_of
+from agentopd.training.loop.learner import centres
 from agentopd.types import CORRECTED, Key, Outcome, Record, Segment, Task, Trajectory, Turn
 
 

@@ -75,6 +75,7 @@ def _try(config: Config, kinds: Mapping[str, Choice], vocabulary: int) -> None:
     rows = Rows.of(
         [_record(config, kinds, heads, trajectory, random) for trajectory in _trajectories(config, vocabulary)]
     )
+    rows = rows.with_special(())
     if config.objective.needs_live:
         rows = rows.with_live(LiveColumns(np.full(len(rows), -1.0), np.full(len(rows), 1.0)))
     names = config.objective.names  # told already, so that nothing is logged of made-up rows

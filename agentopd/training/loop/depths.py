@@ -40,26 +40,6 @@ def depth_metrics(trajectories: Sequence[Trajectory], rows: Rows, signals: Signa
     return found
 
 
-def centres(rows: Rows, signals: Signals) -> dict[str, float]:
-    """``train/<term>/centre``: the turn, from 1, at which the divergence of a term lies on average; absent where that is 0.
-
-    It is sum_k k n_k d_k / sum_k n_k d_k, with d_k the mean divergence of the tokens at turn k that were trained on, and n_k how many
-    episodes have such tokens.
-    """
-    found = {}
-    for name, value_A in signals.items():
-        term, _, loss = name.rpartition("/")
-        kept_A = ~rows.corrected_A & ~np.isnan(value_A)
-        if loss != "divergence" or not kept_A.any():
-            continue
-        _, reached = np.unique(np.stack([rows.trajectory_A[kept_A], rows.turn_A[kept_A]]), axis=1)
-        episodes = np.bincount(reached)
-        share = {turn: float(episodes[turn]) * mean for turn, mean, _ in by_depth(rows.turn_A[kept_A], value_A[kept_A])}
-        if (total := sum(share.values())) > 0:
-            found[f"train/{term}/centre"] = sum((turn + 1) * one for turn, one in share.items()) / total
-    return found
-
-
 def weights_of(prepared: Prepared) -> dict[str, NDArray[np.float32]]:
     """The weight of each row in each term that has weights, ``nan`` where the term does not train the row."""
     return {

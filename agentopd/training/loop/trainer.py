@@ -20,6 +20,7 @@ from transformers import (
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from agentopd.adapters import is_wrapped, merged
+from agentopd.chat.tokenizer import special_ids
 from agentopd.config import Config
 from agentopd.errors import ConfigError, TrainingError
 from agentopd.evaluation import Panel
@@ -50,7 +51,7 @@ from agentopd.training.loop.checkpoints import (
     whole_river_of,
     without_tensors,
 )
-from agentopd.training.loop.depths import centres, depth_metrics, weights_of
+from agentopd.training.loop.depths import depth_metrics, weights_of
 from agentopd.training.loop.folder import RunFolder, write_atomically
 from agentopd.training.loop.learner import Learner, save_batch
 from agentopd.training.loop.recorder import Recorder
@@ -114,7 +115,7 @@ class AgentOPDTrainer(Trainer):
         if folder is None:  # a whole run has checked it
             check_given(self.config, tokenizer, student, teacher_model, load, plays=given is None)
         self.river = build_river(self.config, student, tokenizer, taught, args.device, folder, watch, given, untaught)
-        self.learner = Learner(self.config, self.river.teacher_heads)
+        self.learner = Learner(self.config, self.river.teacher_heads, special_ids(tokenizer))
         self.recorder = Recorder(self.config, folder, self.river.teacher_heads)
         self.step_metrics: dict[str, float] = {}
         super().__init__(
@@ -170,8 +171,7 @@ class AgentOPDTrainer(Trainer):
         seen = self.learner.metrics(prepared, signals, batches)
         trajectories = [record.trajectory for record in drawn.records]
         depths = depth_metrics(trajectories, prepared.rows, signals | weights_of(prepared))
-        seen = {**prefixed("rollout/", drawn.metrics), **seen, **centres(prepared.rows, signals), **depths}
-        self.step_metrics = {**seen, IDLE_STEPS: float(idle_steps)}
+        self.step_metrics = {**prefixed("rollout/", drawn.metrics), **seen, **depths, IDLE_STEPS: float(idle_steps)}
         self.river.learned(drawn.step, {"loss": total, **self.step_metrics})
         self.recorder.keep(drawn, prepared, signals)
         return torch.tensor(total, device=self.args.device)
