@@ -111,7 +111,7 @@ class Rows:
         episodes = Episodes.of(records)
         columns["segment_A"] = columns.pop("segment_in_record_A") + episodes.first_segment_B[columns["trajectory_A"]]
         segments = tuple(segment for own, _ in tables for segment in own)
-        return cls(tuple(records), segments, episodes, teachers=teachers, recomputed=None, **columns)
+        return cls(tuple(records), segments, episodes, teachers=teachers, recomputed=None, special=None, **columns)
 
 
 _EMPTY: dict[str, NDArray[Any]] = {

@@ -178,7 +178,7 @@ def test_advantage_sum_takes_a_teachers_reward_too() -> None:
 
 
 def test_two_terms_are_the_sum_of_their_advantages_and_may_be_weighed_each() -> None:
-    """What couples in the advantage for MOPD and ATOD; and SOD and OPID, which weigh a part of the sum."""
+    """What couples in the advantage, as for MOPD, is the sum of two terms where no ratio is clipped."""
     records = [record(episode([2, 1], index=i, reward=float(i), success=i == 1), Saying()) for i in range(2)]
     rows, sampler = Rows.of(records), {"per_task": 2}
     coupling = {"kind": "advantage_sum", "distillation": 0.5, "reinforcement": 2.0}

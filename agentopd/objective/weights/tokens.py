@@ -62,7 +62,8 @@ def without_tokens(rows: Rows, teacher: TeacherColumns | None, *, ids: list[int]
         teacher: What the term's teacher said.
         ids: Those left out; ``special`` for all that are special tokens of the student's tokenizer.
     """
-    if ids == "special" and rows.special is None:
+    if ids != "special":
+        return (~np.isin(rows.token_A, ids)).astype(np.float64)
+    if rows.special is None:
         raise ValueError("ids=special: these rows were not told which ids are special; call rows.with_special(ids)")
-    left_out = rows.special if ids == "special" else ids
-    return (~np.isin(rows.token_A, left_out)).astype(np.float64)
+    return (~np.isin(rows.token_A, rows.special)).astype(np.float64)
