@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from agentopd.settings.choice import Registry
+from agentopd.settings.signature import Registry
 from agentopd.tooling.action import parse_action
 from agentopd.types import EXPERT, ToolCall, Turn
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
-from agentopd.settings.choice import Settings
+from agentopd.settings.base import Settings
 from agentopd.types import Bools, Trajectory
 
 

@@ -17,7 +17,10 @@ from agentopd.objective.spec import Objective
 from agentopd.objective.weights import reads_played
 from agentopd.rollout.policy import Rollout
 from agentopd.rollout.tasks import EnvConfig
-from agentopd.settings.choice import Choice, Clock, OneOf, Settings, at, choices_in, numbers_of
+from agentopd.settings.base import Settings
+from agentopd.settings.choice import Choice, at, choices_in, numbers_of
+from agentopd.settings.clock import Clock
+from agentopd.settings.parts import OneOf
 from agentopd.settings.problems import nearest
 from agentopd.teachers import TEACHERS, require_members, require_numbers
 from agentopd.types import CORRECTED, EXPERT, STUDENT

@@ -13,7 +13,7 @@ from pydantic import Field
 from agentopd.errors import TeacherError
 from agentopd.objective.columns import Column, Reals, TeacherColumns
 from agentopd.objective.rows import Rows
-from agentopd.settings.choice import Registry
+from agentopd.settings.signature import Registry
 from agentopd.types import Bools
 
 Part: TypeAlias = Annotated[float, Field(ge=0.0)]
@@ -38,6 +38,8 @@ class Scored:
     """Rows that the reward says something of. An episode without any is in no group; the other rows of its kind add zero."""
     gamma: float
     """The discount where the method sets none."""
+    weight_A: Reals | None = None
+    """What the term's weights say of each row, for a coupling; 0 on rows that the term does not train."""
 
     @classmethod
     def by(cls, rows: Rows, learns_A: Bools, acted_A: Bools, name: str) -> "Scored":
@@ -155,14 +157,20 @@ def advantage_sum(
     distillation: Part = 1.0,
     reinforcement: Part = 1.0,
     baseline: Baseline = "group_normalised",
+    weighted: Literal["both", "distillation"] = "both",
 ) -> Reals:
     """distillation * A + reinforcement * A_rl, with A_rl from a reward's undiscounted return (MOPD, arXiv 2601.02780; ATOD).
+
+    The weights of the term multiply the loss of a row, and so both parts; with ``weighted: distillation`` they multiply A alone, under one
+    importance ratio for the sum (SOD, arXiv 2605.07725; ATOD, arXiv 2606.27814).
 
     It works on the rows of the term it joins: turns that the term's teacher skips get neither part.
     """
     reinforced = Scored.by(scored.rows, scored.learns_A, scored.acted_A, reward_name)
     return_A = returns(reinforced.rows, reinforced.reward_A, 1.0, 1.0)
     reinforced_A: Reals = BASELINES[baseline](reinforced, return_A)
+    if weighted == "distillation" and scored.weight_A is not None:
+        advantage_A = scored.weight_A * advantage_A
     return distillation * advantage_A + reinforcement * reinforced_A
 
 

@@ -19,7 +19,9 @@ from agentopd.objective.contract import call, per_row
 from agentopd.objective.floor import FLOOR as FLOOR
 from agentopd.objective.floor import column, floored
 from agentopd.objective.generators import f
-from agentopd.settings.choice import Choice, OneOf, Registry
+from agentopd.settings.choice import Choice
+from agentopd.settings.parts import OneOf
+from agentopd.settings.signature import Registry
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Clip = Annotated[float, Field(gt=0.0)] | None

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from agentopd.objective.advantages import BASELINES, Baseline, Discount, Scored, remaining, returns, whiten
 from agentopd.objective.columns import Reals
-from agentopd.settings.choice import Function, Registry
+from agentopd.settings.signature import Function, Registry
 
 RATIO = {"importance", "clip_low", "clip_high", "truncate_at", "keep_low", "keep_high"}
 """The settings of a score function that :func:`policy_gradient` reads; the others make the advantage."""

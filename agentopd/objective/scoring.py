@@ -1,6 +1,7 @@
 """Scoring: the advantages of a score-function term, formed on whole episodes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from agentopd.objective.selection import Selection
 from agentopd.objective.spec import Objective
 from agentopd.objective.targets import of_taken
 from agentopd.objective.term import Term
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 from agentopd.types import Bools
 
 
@@ -27,6 +28,7 @@ def advantages(
     rows: Rows,
     selection: Selection,
     old_A: Reals,
+    weight_A: Reals,
     settings: Mapping[str, Mapping[str, Any]],
     clock: Clock,
 ) -> Reals:
@@ -38,6 +40,7 @@ def advantages(
         rows: The global batch.
         selection: The term's rows.
         old_A: The student's log-probability of the token taken, which a log-ratio is formed against.
+        weight_A: The term's weights, for a coupling.
         settings: Of its estimator and its divergence at this step; a value may be one number a row, [A].
         clock: Evaluates schedules.
     """
@@ -52,7 +55,9 @@ def advantages(
     advantage = column(key, term.estimator, given, len(scored.rows), "estimator")
     if term.distributional:
         key, coupling = "objective.coupling", objective.coupling
-        given = call(key, coupling, coupling.at(clock), scored, advantage)
+        given = call(
+            key, coupling, coupling.at(clock), replace(scored, weight_A=weight_A[selection.played_A]), advantage
+        )
         advantage = column(key, coupling, given, len(scored.rows), "coupling")
     advantage_A = np.zeros(len(rows))
     advantage_A[selection.played_A] = advantage

@@ -1,6 +1,6 @@
 """A method as settings: sources, terms, an aggregate and a coupling."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -12,7 +12,10 @@ from agentopd.objective.estimators import GROUPED, VALUE
 from agentopd.objective.source import Source
 from agentopd.objective.term import TERM_PARTS, Term
 from agentopd.objective.weights import WEIGHTS, reads_group, reads_live
-from agentopd.settings.choice import Choice, OneOf, Settings, choices_in, nearest
+from agentopd.settings.base import Settings
+from agentopd.settings.choice import Choice, choices_in
+from agentopd.settings.parts import OneOf
+from agentopd.settings.problems import nearest
 
 
 class Axes(Settings):
@@ -66,9 +69,7 @@ class Objective(Settings):
         if not isinstance(terms, list | tuple) or not all(isinstance(term, Mapping | Term) for term in terms):
             return root  # refused by its own path
         if parts and len(terms) != 1:
-            raise ValueError(
-                f"{', '.join(parts)} at the root belong to a method of one term; this one has {len(terms)}: use terms"
-            )
+            raise ValueError(_for_one_term(next(iter(parts)), terms))
         if parts:
             root["terms"] = [{**_mapping(terms[0]), **parts}]
         return root
@@ -142,6 +143,11 @@ class Objective(Settings):
         """Where the parts of term ``i`` stand in a configuration."""
         return "objective" if len(self.terms) == 1 else f"objective.terms.{i}"
 
+    def weighs_distillation(self, term: Term) -> bool:
+        """Whether the weights of ``term`` multiply its part of a coupled advantage, rather than the loss of a row."""
+        coupled = term.scored and term.distributional
+        return coupled and self.coupling.settings.get("weighted") == "distillation"
+
     def teachers(self) -> set[str]:
         """Names of the teachers that the terms, their weights and the coupling read."""
         named = {name for term in self.terms for name in (*term.reads.values(), term.reward) if name is not None}
@@ -159,3 +165,10 @@ class Objective(Settings):
 
 def _mapping(term: Any) -> Mapping[str, Any]:
     return term.model_dump(exclude_unset=True) if isinstance(term, Term) else term
+
+
+def _for_one_term(part: str, terms: Sequence[Any]) -> str:
+    """What is said of a part at the root of a method of several terms, or of none."""
+    named = [(f"objective.terms.{i}.{part}", _mapping(term).get("name") or f"term{i}") for i, term in enumerate(terms)]
+    keys = " or ".join(f"{key} (of {name})" for key, name in named) or "the parts of a term in objective.terms"
+    return f"{part} at the root belongs to a method of one term, and this one has {len(terms)}; set {keys}"

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from agentopd.objective.divergences import FLOOR
-from agentopd.settings.choice import Registry
+from agentopd.settings.signature import Registry
 
 Pair = tuple[Tensor, Tensor]
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from agentopd.objective.advantages import OUTCOME
 from agentopd.objective.contract import call, targeted
 from agentopd.objective.divergences import FLOOR
-from agentopd.settings.choice import Choice, Function, Registry, annotation_of
+from agentopd.settings.choice import Choice
+from agentopd.settings.signature import Function, Registry, annotation_of
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,9 @@ def test_a_method_brings_teachers_that_the_configuration_may_replace() -> None:
     raw = {"env": "agentopd/Checkout-v0", "student": {"new": {}}, "method": method}
     assert load_config(raw).teachers["mine"].kind == "privileged"
     assert load_config({**raw, "teachers": {"mine": own}}).teachers["mine"].kind == "expert"
+    added = load_config(raw, ["teachers={other: {kind: expert}}"])
+    assert {name: teacher.kind for name, teacher in added.teachers.items()} == {"mine": "privileged", "other": "expert"}
+    assert load_config(raw, ["teachers={mine: {kind: expert}}"]).teachers["mine"].kind == "expert"
     with pytest.raises(ConfigError, match=r"method.teachers: expected teachers by name"):
         load_config({**raw, "method": {**method, "teachers": 3}})
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.objective import Rows, prepare
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 from agentopd.types import ToolCall
 
 SFT: dict[str, Any] = {"target": {"kind": "taken"}}

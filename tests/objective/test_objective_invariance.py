@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from agentopd.objective import Batch, Head, Prepared, Rows, chunked, cut, loss, prepare
 from agentopd.objective.live import live_columns
 from agentopd.packing import Layout
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 
 HEADS = teacher_heads("dense", "sparse")
 LAYOUTS: list[tuple[int, Layout, int]] = [

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from agentopd.objective import Head, Prepared, cut, divergence, loss
 from agentopd.objective.divergences import DIVERGENCES
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 from agentopd.types import Dense, Record
 
 HEADS = teacher_heads("teacher", "other")

@@ -16,7 +16,7 @@ from agentopd.errors import ConfigError
 from agentopd.objective import Rows, prepare
 from agentopd.objective.weights import needs_live
 from agentopd.objective.weights.curves import either
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 
 LN2 = math.log(2)
 TWO = [Played([[(-1.0, -2.0, -1.5)], [(-1.0, -0.5, -3.0), (-2.0, -2.0, -2.0)]]), Played([[(-0.5, -1.0, -0.5)]])]
@@ -329,6 +329,7 @@ def test_every_number_may_be_a_schedule() -> None:
         ({"kind": "reliability", "threshold": 1.5}, "threshold"),
         ({"kind": "disagreement", "direction": "both"}, "direction"),
         ({"kind": "without_tokens"}, "ids"),
+        ({"kind": "without_tokens", "ids": "all"}, "ids"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_when_read(weight: Any, message: str) -> None:
@@ -381,3 +382,13 @@ def test_a_token_that_the_teacher_excludes_breaks_no_weight() -> None:
         assert np.isfinite(weight).all()
         assert (weight >= 0).all()
     assert weigh("teacher_confidence", rows)[0] == 0.0
+
+
+def test_special_tokens_are_those_that_the_rows_were_told_of() -> None:
+    weight = {"kind": "without_tokens", "ids": "special"}
+    rows = table(TWO)
+    with pytest.raises(ConfigError, match=r"objective\.weight.*call rows\.with_special"):
+        prepare(method(weight=weight), rows, START)
+    told = rows.with_special([1, 3])
+    found = prepare(method(weight=weight), told.select(np.ones(len(told), np.bool_)), START).terms[0].weight_A
+    np.testing.assert_array_equal(found, (~np.isin(rows.token_A, [1, 3])).astype(float))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agentopd.settings.choice import OneOf
+from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, Traits, traits_of
 
 SILENT_MODEL = Traits(model=True, corrects=False)

@@ -25,7 +25,7 @@ from agentopd.objective.weights.uncertainty import (
     top_k_coverage,
     uniform,
 )
-from agentopd.settings.choice import Registry
+from agentopd.settings.signature import Registry
 
 WEIGHTS: Registry = {
     "uniform": uniform,

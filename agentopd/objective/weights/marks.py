@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agentopd.settings.choice import Choice, Function
+from agentopd.settings.choice import Choice
+from agentopd.settings.signature import Function
 
 LIVE = frozenset({"student_entropy"})
 """Named statistics that only the pass without gradient gives."""

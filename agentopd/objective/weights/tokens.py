@@ -1,5 +1,7 @@
 """Weights of single tokens."""
 
+from typing import Literal
+
 import numpy as np
 
 from agentopd.objective.columns import Reals, TeacherColumns
@@ -52,6 +54,16 @@ def shape(rows: Rows, teacher: TeacherColumns | None, *, gamma: Positive = 0.1, 
     return weight if actor is None else np.where(rows.actor_A == actor, weight, 1.0)
 
 
-def without_tokens(rows: Rows, teacher: TeacherColumns | None, *, ids: list[int]) -> Reals:
-    """0 on the token ids ``ids``, 1 on all others: a mask on special tokens (Revisiting OPD, arXiv 2603.25562)."""
-    return (~np.isin(rows.token_A, ids)).astype(np.float64)
+def without_tokens(rows: Rows, teacher: TeacherColumns | None, *, ids: list[int] | Literal["special"]) -> Reals:
+    """0 on some token ids, 1 on all others: a mask on special tokens (Revisiting OPD, arXiv 2603.25562).
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        ids: Those left out; ``special`` for all that are special tokens of the student's tokenizer.
+    """
+    if ids != "special":
+        return (~np.isin(rows.token_A, ids)).astype(np.float64)
+    if rows.special is None:
+        raise ValueError("ids=special: these rows were not told which ids are special; call rows.with_special(ids)")
+    return (~np.isin(rows.token_A, rows.special)).astype(np.float64)

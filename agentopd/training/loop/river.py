@@ -24,7 +24,8 @@ from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
 from agentopd.rollout import Rollout, TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
-from agentopd.settings.choice import Clock, at, choices_in
+from agentopd.settings.choice import at, choices_in
+from agentopd.settings.clock import Clock
 from agentopd.settings.states import advanced
 from agentopd.teachers import Teacher, annotate
 from agentopd.training.checks.roles import annotators
