@@ -311,11 +311,17 @@ BY_ROW = {"divergence", "target", "estimator"}
 """Parts whose float settings may be one number a row."""
 
 
+@dataclass(frozen=True, slots=True)
+class OneForAll:
+    """Among the metadata of an annotation: the setting takes one number for all rows."""
+
+
 def _schedulable(annotation: Any, setting: Setting, by_row: bool) -> Any:
     """Lets a schedule stand wherever a function asks for a float, also for one that may be null, and a number a row where ``by_row``."""
     optional = get_origin(annotation) in (Union, UnionType)
     kinds = [one for one in (get_args(annotation) if optional else (annotation,)) if one is not type(None)]
     bare = [get_args(one)[0] if get_origin(one) is Annotated else one for one in kinds]
+    by_row = by_row and not any(isinstance(mark, OneForAll) for one in kinds for mark in get_args(one)[1:])
     number = bare == [float]
     return Annotated[annotation, WrapValidator(partial(_number_or_schedule, setting, by_row))] if number else annotation
 
@@ -340,7 +346,7 @@ def _row_number(choice: Choice, allowed: bool) -> Choice:
     """Refuses a number a row where one number is read, and one that cannot be called."""
     if not allowed:
         raise ValueError(
-            f"{choice.kind!r} gives one number a row, and one for all rows is read here; numbers a row may stand in settings of a "
+            f"{choice.kind!r} gives one number a row, and one for all rows is read here; numbers a row may stand in other settings, of a "
             f"{', '.join(sorted(BY_ROW))}: give a number or a schedule"
         )
     signature = inspect.signature(choice.function)

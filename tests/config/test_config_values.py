@@ -114,7 +114,7 @@ def test_a_value_is_held_as_given_or_refused_by_its_key(key: str) -> None:
         ("teachers.student.kind=reward", "teachers: no teacher may be called 'student', which names the policy that is trained"),
         ("teachers.student_after.kind=reward", "teachers: no teacher may be called 'student_after': panels have such names"),
         ("teachers.t_sampled.kind=reward", "teachers: no teacher may be called 't_sampled': panels have such names"),
-        ("objective.target.name=student", "objective: a term names the teacher 'student', and teachers has: teacher, expert; the live student is no teacher: name one"),
+        ("objective.target.name=student", "objective.target.name=student: the live student is no teacher; name one, such as the student as it began, {kind: self}; there are: teacher, expert"),
         ("stages=null", "stages: expected a mapping of settings (got None)"),
         ("objective=null", "objective: expected a mapping of settings (got None)"),
         ("student=null", "student: expected a mapping of settings (got None)"),
