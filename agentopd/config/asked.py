@@ -39,7 +39,7 @@ def asked(objective: Objective) -> Iterator[Asked]:
         if term.reward not in (None, OUTCOME):
             yield Asked(f"{key}.target.name", str(term.reward), "reward")
         for n, weight in enumerate(term.weight):
-            if not is_own(weight) and weight.settings.get("of"):
+            if not is_own(weight) and weight.settings.get("of") is not None:
                 yield Asked(f"{_weight_key(objective, i, n)}.of", weight.settings["of"], "distribution")
     rewarded = objective.coupling.settings.get("reward_name", OUTCOME)
     if rewarded != OUTCOME:

@@ -174,7 +174,7 @@ def _gradient(key: str, term: Term) -> Claim:
     add = f"add {{kind: importance}} to {key}.weight"
     if term.distributional and term.scored:
         add += f", with {key}.estimator.logprobs: recomputed"
-    analytic = ", or set estimator: {kind: analytic}" if term.distributional else ""
+    analytic = f", or set {key}.estimator.kind: analytic" if term.distributional else ""
     own = f"set {key}.where.actor, such as [student]"
     shaped = "" if term.distributional else f", or add {{kind: shape, actor: expert}} to {key}.weight (LUFFY)"
     if shaped and _has_ratio(term):

@@ -11,6 +11,7 @@ from agentopd.config.sections import Evaluation, RecordSettings, Seed, Stages, T
 from agentopd.config.shares import apportion
 from agentopd.config.sources import (
     require_actors,
+    require_rows,
     require_selections,
     require_somebody,
     require_students_turns,
@@ -94,7 +95,8 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _terms_learn_from_what_is_drawn(self) -> "Config":
-        require_selections(self.objective, self.teachers, [env.id for env in self.envs])
+        require_selections(self.objective, self.teachers, self.envs)
+        require_rows(self.objective, self.teachers, self.rollout.max_turns)
         require_drawn(self.objective, self.rollout)
         return self
 

@@ -1,10 +1,11 @@
 """Who acts in the sources of a method and what its selections name, held against the rest of a configuration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
+from agentopd.rollout.tasks import EnvConfig
 from agentopd.settings.choice import Choice, Clock, at, numbers_of
 from agentopd.settings.problems import nearest
 from agentopd.types import CORRECTED, EXPERT, STUDENT
@@ -44,12 +45,13 @@ def _require_turn(said: str, source: Source, most_turns: int) -> None:
         )
 
 
-def require_selections(objective: Objective, teachers: Teachers, envs: Sequence[str]) -> None:
+def require_selections(objective: Objective, teachers: Teachers, envs: Sequence[EnvConfig]) -> None:
     """Raises ValueError where the ``where`` of a term or a teacher names what there is not."""
     known = {
         "actor": [STUDENT, EXPERT, *teachers],
         "source": [*objective.sources, CORRECTED],
-        "env": envs,
+        "env": [env.id for env in envs],
+        "tag": [tag for env in envs for tag in env.tags],
     }
     wheres: dict[str, Any] = {objective.key(i): term.where for i, term in enumerate(objective.terms)}
     wheres |= {f"teachers.{name}": teacher.settings.get("where") for name, teacher in teachers.items()}
@@ -57,6 +59,38 @@ def require_selections(objective: Objective, teachers: Teachers, envs: Sequence[
         for key, names in known.items() if isinstance(where, Where) else ():
             for name in getattr(where, key):
                 _require_known(f"{place}.where.{key}: there is no", name, names)
+
+
+def require_rows(objective: Objective, teachers: Teachers, most_turns: int) -> None:
+    """Raises ValueError where a term selects tokens of nobody who acts, or turns that no episode of ``most_turns`` has.
+
+    Who acts in a frozen source is not asked: its episodes may be given from elsewhere.
+    """
+    for i, term in enumerate(objective.terms):
+        where, key = term.where, f"{objective.key(i)}.where"
+        read = {name: one for name, one in objective.sources.items() if not where.source or name in where.source}
+        if _selects_corrections(where, teachers) or any(one.kind == "frozen" for one in read.values()):
+            continue
+        acting = {actor for source in read.values() for actor in source.who}
+        if where.actor and acting.isdisjoint(where.actor):
+            raise ValueError(
+                f"{key}.actor={list(where.actor)}: none of them acts in {_listed(read) or 'any source'}, so the term has nothing to learn "
+                f"from; there act: {_listed(acting) or 'nobody'}; select one of these, or let another act by objective.sampler.actors"
+            )
+        if where.min_turn >= most_turns:
+            raise ValueError(
+                f"{key}.min_turn={where.min_turn}: turns are counted from 0, and an episode has at most {most_turns}; lower it, or raise "
+                "rollout.max_turns"
+            )
+
+
+def _selects_corrections(where: Where, teachers: Teachers) -> bool:
+    """Whether corrected actions, whose actor is the teacher that wrote them, may be among what ``where`` selects."""
+    return CORRECTED in where.source and (not where.actor or not set(teachers).isdisjoint(where.actor))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def require_tasks(objective: Objective, tasks: Mapping[str, int]) -> None:
@@ -88,4 +122,6 @@ def require_somebody(objective: Objective, steps: int) -> None:
 
 def _require_known(said: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
-        raise ValueError(f"{said} {name!r}{nearest(name, known)}; there are: {', '.join(dict.fromkeys(known))}")
+        raise ValueError(
+            f"{said} {name!r}{nearest(name, known)}; there are: {', '.join(dict.fromkeys(known)) or 'none'}"
+        )

@@ -129,7 +129,7 @@ APPLIED = {
     "set rollout.top_p: 1, rollout.top_k: 0 and a rollout.temperature above 0": [
         "rollout.top_p=1", "rollout.top_k=0", "rollout.temperature=1"
     ],
-    "set estimator: {kind: analytic}": ["objective.estimator=analytic"],
+    "set objective.estimator.kind: analytic": ["objective.estimator.kind=analytic"],
     "set objective.where.actor, such as [student]": ["objective.where={actor: [student]}"],
     "add {kind: importance} to objective.weight": [IMPORTANCE],
     "add {kind: shape, actor: expert} to objective.weight (LUFFY)": ["objective.weight={kind: shape, actor: expert}"],
