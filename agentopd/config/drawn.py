@@ -90,7 +90,11 @@ def require_drawn(objective: Objective, rollout: Rollout) -> None:
 
 
 def _require_one_ratio(key: str, term: Term) -> None:
-    """p / mu may stand in the estimator or in a weight; to a recomputed p it is another ratio, and both multiply to p / mu."""
+    """p / mu may stand in the estimator or in one weight; to a recomputed p it is another ratio, and both multiply to p / mu."""
+    if sum(weight.kind == IMPORTANCE for weight in term.weight) > 1:
+        raise ValueError(
+            f"{key}.weight: it has {{kind: importance}} twice, so the ratio would be squared; leave one out"
+        )
     if _has_ratio(term) and _weighed(term):
         importance = term.estimator.settings["importance"]
         raise ValueError(

@@ -13,12 +13,14 @@ from agentopd.config.sources import (
     require_actors,
     require_rows,
     require_selections,
+    require_shaped,
     require_somebody,
     require_students_turns,
     require_tasks,
 )
 from agentopd.config.watched import require_measured
 from agentopd.models import ModelConfig
+from agentopd.objective.advantages import OUTCOME
 from agentopd.objective.spec import Objective
 from agentopd.rollout.policy import Rollout
 from agentopd.rollout.tasks import EnvConfig
@@ -63,11 +65,15 @@ class Config(Settings):
 
     @field_validator("teachers")
     @classmethod
-    def _no_teacher_is_the_student(cls, teachers: dict[str, Any]) -> dict[str, Any]:
+    def _no_teacher_has_a_name_that_means_something_else(cls, teachers: dict[str, Any]) -> dict[str, Any]:
         if STUDENT in teachers:
             raise ValueError(
                 f"no teacher may be called {STUDENT!r}, which names the policy that is trained; choose another name (a teacher that is the "
                 "student as it began is {kind: self})"
+            )
+        if OUTCOME in teachers:
+            raise ValueError(
+                f"no teacher may be called {OUTCOME!r}, which names the episodes' own reward; choose another name"
             )
         taken = [name for name in teachers if name.startswith(("student_", "student@")) or name.endswith("_sampled")]
         if taken:
@@ -96,6 +102,7 @@ class Config(Settings):
     @model_validator(mode="after")
     def _terms_learn_from_what_is_drawn(self) -> "Config":
         require_selections(self.objective, self.teachers, self.envs)
+        require_shaped(self.objective, self.teachers)
         require_rows(self.objective, self.teachers, self.rollout.max_turns)
         require_drawn(self.objective, self.rollout)
         return self

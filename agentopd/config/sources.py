@@ -61,6 +61,16 @@ def require_selections(objective: Objective, teachers: Teachers, envs: Sequence[
                 _require_known(f"{place}.where.{key}: there is no", name, names)
 
 
+def require_shaped(objective: Objective, teachers: Teachers) -> None:
+    """Raises ValueError where a weight is for the tokens of an actor that there is not."""
+    known = [STUDENT, EXPERT, *teachers]
+    for i, term in enumerate(objective.terms):
+        for weight in term.weight:
+            if weight.kind == "shape" and weight.settings["actor"] is not None:
+                key = f"{objective.key(i)}.weight.kind=shape: actor"
+                _require_known(f"{key}: nobody is called", weight.settings["actor"], known)
+
+
 def require_rows(objective: Objective, teachers: Teachers, most_turns: int) -> None:
     """Raises ValueError where a term selects tokens of nobody who acts, or turns that no episode of ``most_turns`` has.
 

@@ -112,6 +112,7 @@ def test_a_value_is_held_as_given_or_refused_by_its_key(key: str) -> None:
         ("envs=null", "envs: expected a list (got None)"),
         ("teachers=null", "teachers: expected a mapping of names to values (got None)"),
         ("teachers.student.kind=reward", "teachers: no teacher may be called 'student', which names the policy that is trained"),
+        ("teachers.outcome.kind=reward", "teachers: no teacher may be called 'outcome', which names the episodes' own reward; choose another"),
         ("teachers.student_after.kind=reward", "teachers: no teacher may be called 'student_after': panels have such names"),
         ("teachers.t_sampled.kind=reward", "teachers: no teacher may be called 't_sampled': panels have such names"),
         ("objective.target.name=student", "objective.target.name=student: the live student is no teacher; name one, such as the student as it began, {kind: self}; there are: teacher, expert"),

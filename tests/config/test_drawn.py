@@ -163,6 +163,10 @@ def test_a_ratio_is_not_taken_twice() -> None:
         match=r"^objective\.estimator\.importance=clipped: .* the ratio would be squared; set .*: none, or .*recomputed",
     ):
         load_config("quickstart", clipped)
+    with pytest.raises(
+        ConfigError, match=r"^objective\.weight: it has \{kind: importance\} twice, so the ratio would be"
+    ):
+        load_config("quickstart", ["objective.weight=[importance, {kind: importance, rule: masked}]"])
     load_config("quickstart", [*clipped, "objective.estimator.logprobs=recomputed"])  # the two multiply to p / mu
 
 

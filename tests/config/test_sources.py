@@ -22,6 +22,10 @@ EXPERT = "objective.sampler={actors: {expert: 1.0}}"
         ),
         (["objective.where={min_turn: 8}"], r"^objective\.where\.min_turn=8: .* an episode has at most 8; lower it"),
         (["objective.where={tag: hard}"], r"^objective\.where\.tag: there is no 'hard'; there are: none$"),
+        (
+            ["objective.weight={kind: shape, actor: expret}"],
+            r"^objective\.weight\.kind=shape: actor: nobody is .*'expert'\?",
+        ),
         (["env.tags=[hard]", "objective.where={tag: hrad}"], r"there is no 'hrad' \(did you mean 'hard'\?\)"),
     ],
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from weight_cases import Played, table
+from weight_cases import Played, table, weigh
 
 from agentopd.objective.weights import WEIGHTS, asks
 from agentopd.objective.weights.asks import ASKS, OF_STUDENT, reads_played
@@ -55,3 +55,9 @@ def mine(rows: Any, teacher: Any, *, what: str = "drift") -> Any:
 )
 def test_whether_a_weight_takes_what_was_played_for_the_students(weight: Any, read: bool) -> None:
     assert reads_played(WEIGHT.validate(weight)) is read
+
+
+def test_a_statistic_of_the_teachers_own_may_turn_out_to_be_below_0() -> None:
+    rows = table([Played([[(-1.0, -0.5, -2.0), (-0.5, -0.25, -1.0)]], statistics={"doubt": [0.5, -0.5]})])
+    with pytest.raises(ValueError, match=r"a statistic is -0\.5 at a row, .* for those of at least 0; use gate"):
+        weigh("decay", rows, statistic="doubt")
