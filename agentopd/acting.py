@@ -87,6 +87,11 @@ class Acting:
         """Whether this turn of the actor is taken back and acted again; asked until one is."""
         return False
 
+    @property
+    def sifts(self) -> bool:
+        """Whether what the actor did stays or goes by what it is, which no behaviour log-probability tells."""
+        return isinstance(self.mixing, Accepted) or type(self).mends is not Acting.mends
+
 
 WHOLE = Acting()
 

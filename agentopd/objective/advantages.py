@@ -13,11 +13,12 @@ from pydantic import Field
 from agentopd.errors import TeacherError
 from agentopd.objective.columns import Column, Reals, TeacherColumns
 from agentopd.objective.rows import Rows
+from agentopd.settings.parts import OneForAll
 from agentopd.settings.signature import Registry
 from agentopd.types import Bools
 
 Part: TypeAlias = Annotated[float, Field(ge=0.0)]
-Discount: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
+Discount: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0), OneForAll()]
 Baseline: TypeAlias = Literal["none", "batch_mean", "group_mean", "group_normalised"]
 OUTCOME = "outcome"
 """The built-in reward: an episode's total reward, given at its last row."""

@@ -30,6 +30,8 @@ from torch import Tensor
 
 from agentopd.objective.advantages import BASELINES, Baseline, Discount, Scored, remaining, returns, whiten
 from agentopd.objective.columns import Reals
+from agentopd.objective.contract import checked_by, idle
+from agentopd.settings.parts import OneForAll
 from agentopd.settings.signature import Function, Registry
 
 RATIO = {"importance", "clip_low", "clip_high", "truncate_at", "keep_low", "keep_high"}
@@ -102,12 +104,21 @@ def k3(taken: Taken, *, clip: Limit | None = None) -> Tensor:
     return torch.expm1(ratio_N) - ratio_N
 
 
+def _require_clipped(settings: Mapping[str, Any]) -> None:
+    unused = "" if settings["importance"] == "clipped" else idle(score_function, settings, "clip_low", "clip_high")
+    if unused:
+        raise ValueError(
+            f"{unused}: importance={settings['importance']} does not read it; leave it out, or set importance: clipped"
+        )
+
+
+@checked_by(_require_clipped)
 def score_function(
     scored: Scored,
     *,
     gamma: Discount | None = None,
     turn_gamma: Discount | None = None,
-    reward_clip: Limit | None = None,
+    reward_clip: Annotated[Limit, OneForAll()] | None = None,
     length_normalised: bool = False,
     baseline: Baseline | Literal["value"] = "none",
     whitened: bool = False,
@@ -177,7 +188,7 @@ def pair_logit(
     scored: Scored,
     *,
     chosen: str,
-    beta: Limit = 0.1,
+    beta: Annotated[Limit, OneForAll()] = 0.1,
     logprobs: Literal["behaviour", "recomputed"] = "recomputed",
 ) -> Reals:
     """Advantages [A] of a loss over pairs of episodes: -log sigmoid(beta [log p/p_old (chosen) - log p/p_old (rejected)]).

@@ -21,12 +21,8 @@ from agentopd.objective.head import Head
 from agentopd.objective.reading import Plan, Read, Tile, check_ids, of_rows
 from agentopd.objective.rewards import expected_reward
 from agentopd.objective.signals import loss_of
-from agentopd.objective.supports import TeacherRows, full
+from agentopd.objective.supports import TeacherRows
 from agentopd.objective.targets import whole
-from agentopd.settings.choice import Choice
-
-WHOLE = Choice("full", full, {})
-"""The support that a baseline is taken on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +112,12 @@ def _of_taken(term: BatchTerm, tile: Tile) -> Tensor:
 def _centred(term: BatchTerm, tile: Tile, i: int, advantage_N: Tensor) -> Tensor:
     """The advantage less the mean reward of a sampled token, where that is the term's baseline."""
     for read in tile.reads(i):
-        logp, logq = call(f"{term.key}.estimator", WHOLE, {}, read.logp_M_V, read.teacher)
+        logp, logq = read.logp_M_V, read.teacher.logq_N_V
+        if logq is None:
+            raise ConfigError(
+                f"{term.key}.estimator.baseline=value: it is a mean over the full distribution, and teacher {term.term.teacher!r} gives "
+                "only its top-k; set it to batch_mean or none"
+            )
         settings = of_rows(term.divergence_settings, tile.rows, read.local_M, read.logp_M_V.dtype)
         value_M = expected_reward(term.term.divergence.kind, settings, logp.detach(), logq)
         advantage_N = advantage_N.index_add(0, read.local_M, value_M.to(advantage_N.dtype), alpha=-1)
@@ -138,16 +139,27 @@ def _divergence(term: BatchTerm, rows: slice, read: Read) -> Tensor:
     return value_M if factor_M is None else value_M * factor_M
 
 
+def _only_top_k(term: BatchTerm) -> ConfigError:
+    """Of a target, or a temperature, that takes more than a teacher's most likely tokens."""
+    gives, target = f"and teacher {term.term.teacher!r} gives only its top-k", term.term.target
+    if target.kind == "distribution":
+        return ConfigError(
+            f"{term.key}.temperature={term.temperature:g}: a temperature takes full distributions, {gives}; set it to 1"
+        )
+    tempered = "" if term.temperature == 1.0 else f" and {term.key}.temperature: 1"
+    return ConfigError(
+        f"{term.key}.target.kind={target.kind}: it is made of full distributions, {gives}; set {term.key}.target.kind: "
+        f"distribution{tempered}, or name a teacher that gives full distributions"
+    )
+
+
 def _compared(term: BatchTerm, rows: slice, read: Read) -> tuple[Tensor, TeacherRows, Tensor | None]:
     """The student and the target at the term's temperature, and what multiplies each row's loss."""
     target, logp_M_V, logq_M_V = term.term.target, read.logp_M_V, read.teacher.logq_N_V
     if target.kind == "distribution" and term.temperature == 1.0:
         return logp_M_V, read.teacher, None
     if logq_M_V is None:
-        raise ConfigError(
-            f"{term.key}: target {target.kind!r} at temperature {term.temperature:g} is made of full distributions, and teacher "
-            f"{term.term.teacher!r} gives only its top-k; set target: {{kind: distribution}} and temperature: 1"
-        )
+        raise _only_top_k(term)
     named = dict(zip(term.term.reads, (logq_M_V, *read.further.values()), strict=True))
     if term.temperature != 1.0:
         logp_M_V = log_softmax(logp_M_V, term.temperature)

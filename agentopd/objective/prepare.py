@@ -150,7 +150,7 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
             divisor = ratio_logprob(term, rows, old)
             advantage_A, old_A = (selection.spread(one[selection.learns_A]) for one in (advantage, divisor))
         if term.by_token:
-            logq_A = selection.spread(taken_logq(term, chosen))
+            logq_A = selection.spread(taken_logq(objective.key(i), term, chosen))
     return PreparedTerm(
         name=objective.names[i],
         key=objective.key(i),

@@ -64,24 +64,29 @@ class Tile:
     """For each term, the blocks of its first teacher, and which entries of each it reads."""
     further: tuple[Mapping[str, str], ...]
     """For each term, the other teachers of its target, by the settings that name them."""
+    keys: tuple[str, ...]
+    """Where each term stands in a configuration, for messages."""
 
     def reads(self, term: int) -> Iterator[Read]:
         """What a term reads, block by block; copies of rows live one at a time."""
         for block, entry_M in self.entries[term].items():
             if len(entry_M):
                 local_M, teacher = self.teachings[block].read(entry_M)
-                further = {setting: self._of(name, local_M) for setting, name in self.further[term].items()}
+                further = {
+                    setting: self._of(f"{self.keys[term]}.target.{setting}", name, local_M)
+                    for setting, name in self.further[term].items()
+                }
                 yield Read(local_M, _rows(self.logp_N_V, local_M), teacher, further)
 
-    def _of(self, name: str, local_M: Tensor) -> Tensor:
+    def _of(self, key: str, name: str, local_M: Tensor) -> Tensor:
         """The log-probabilities [M, V] of a teacher on some rows, which its blocks cover."""
         said = [teaching for teaching in self.teachings if teaching.name == name]
         full_N_V = torch.empty_like(self.logp_N_V)
         for teaching in said:
             if teaching.teacher.logq_N_V is None:
                 raise ConfigError(
-                    f"a target is made of the distribution of teacher {name!r}, which gives only its top-k; name one that gives "
-                    "full distributions"
+                    f"{key}={name}: the target is made of full distributions, and teacher {name!r} gives only its top-k; name one that "
+                    "gives full distributions"
                 )
             if len(teaching.local_N) == len(full_N_V):
                 return _rows(teaching.teacher.logq_N_V, local_M)
@@ -156,7 +161,8 @@ class Plan:
         )
         taken_logprob_N = taken_logprob(logp_N_V, self.batch.token_A[rows])
         entries = tuple({block: by_tile[i] for block, by_tile in part.items()} for part in self.parts)
-        return Tile(rows, logp_N_V, taken_logprob_N, tuple(teachings), entries, self.further)
+        keys = tuple(term.key for term in self.batch.terms)
+        return Tile(rows, logp_N_V, taken_logprob_N, tuple(teachings), entries, self.further, keys)
 
 
 def _rows(column_N_V: Tensor, local_M: Tensor) -> Tensor:

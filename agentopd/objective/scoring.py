@@ -84,14 +84,15 @@ def ratio_logprob(term: Term, rows: Rows, old_A: Reals) -> Reals:
     return rows.logprob_A if term.estimator.settings.get("importance") in CORRECTIONS else old_A
 
 
-def taken_logq(term: Term, rows: Rows) -> Reals:
-    """The log-probability [A] of the token taken under the term's teacher, finite.
+def taken_logq(key: str, term: Term, rows: Rows) -> Reals:
+    """The log-probability [A] of the token taken under the teacher of the term at ``key``, finite.
 
     Raises:
         ConfigError: It is not, on some row.
     """
     logq_A = teacher_of(rows, str(term.teacher)).taken_logprob_A
-    _require_finite(logq_A, len(rows), term)
+    every_A = np.ones(len(rows), np.bool_)
+    _require_finite(_key(key, term), logq_A, every_A, {f"teacher {term.teacher!r}": logq_A})
     return logq_A
 
 
@@ -111,7 +112,8 @@ def _scored(
     taken_A, given_A = _taken(objective, i, episodes, acted, old_A[played_A], settings["target"])
     logp_A, logq_A = (torch.from_numpy(np.where(given_A, of, 0.0)) for of in (old_A[played_A], taken_A))
     reward_A: Reals = REWARDS[term.divergence.kind](logp_A, logq_A, **_tensors(settings["divergence"])).numpy()
-    _require_finite(reward_A, int(given_A.sum()), term)
+    told = {f"teacher {name!r}": teacher_of(episodes, name).taken_logprob_A for name in term.reads.values()}
+    _require_finite(_key(objective.key(i), term), reward_A, given_A, told | {"the student": old_A[played_A]})
     return Scored(episodes, learns, acted, reward_A, given_A, gamma=0.0)
 
 
@@ -132,11 +134,16 @@ def _tensors(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in settings.items()}
 
 
-def _require_finite(number_A: Reals, of: int, term: Term) -> None:
-    bad_A = ~np.isfinite(number_A)
+def _key(key: str, term: Term) -> str:
+    return f"{key}.estimator.kind={term.estimator.kind}"
+
+
+def _require_finite(key: str, number_A: Reals, of_A: Bools, told: Mapping[str, Reals]) -> None:
+    """Refuses a number that is none on the rows ``of_A``; ``told`` has the log-probabilities that it is made of, by who gave them."""
+    bad_A = ~np.isfinite(number_A) & of_A
     if bad_A.any():
+        blamed = [name for name, logprob_A in told.items() if not np.isfinite(logprob_A[bad_A]).all()]
         raise ConfigError(
-            f"an estimator of sampled tokens, such as a score function, needs finite log-probabilities of the taken tokens from "
-            f"teacher {term.teacher!r} and the student; {int(bad_A.sum())} of {of} rows have none; leave such rows out with where, "
-            "or use estimator: {kind: analytic}"
+            f"{key}: it needs finite log-probabilities of the taken tokens from {' and '.join(blamed or told)}; {int(bad_A.sum())} of "
+            f"{int(of_A.sum())} rows have none; leave such rows out with where, or use estimator: {{kind: analytic}}"
         )

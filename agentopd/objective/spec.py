@@ -123,14 +123,9 @@ class Objective(Settings):
 
     @model_validator(mode="after")
     def _has_pairs(self) -> "Objective":
-        known = {*self.sources, *(actor for source in self.sources.values() for actor in source.actors)}
         for i, term in enumerate(self.terms):
-            chosen = term.estimator.settings.get("chosen") if term.estimator.kind == "pair_logit" else None
-            if chosen is not None and chosen not in known:
-                raise ValueError(
-                    f"{self.key(i)}.estimator.chosen={chosen}: no source or actor is called that{nearest(chosen, known)}; there "
-                    f"are: {', '.join(sorted(known))}"
-                )
+            if term.estimator.kind == "pair_logit":
+                require_pairs(self.key(i), term, self.sources)
         return self
 
     @property
@@ -165,6 +160,32 @@ class Objective(Settings):
 
 def _mapping(term: Any) -> Mapping[str, Any]:
     return term.model_dump(exclude_unset=True) if isinstance(term, Term) else term
+
+
+def require_pairs(key: str, term: Term, sources: Mapping[str, Source]) -> None:
+    """Raises ValueError where the term at ``key``, of ``pair_logit``, could never find a chosen and a rejected episode of one task."""
+    chosen, acted = term.estimator.settings["chosen"], [(s, a) for s, one in sources.items() for a in one.who]
+    known = {*sources, *(actor for _, actor in acted)}
+    if chosen not in known:
+        raise ValueError(
+            f"{key}.estimator.chosen={chosen}: no source or actor is called that{nearest(chosen, known)}; there "
+            f"are: {', '.join(sorted(known))}"
+        )
+    if [source.per_task for source in sources.values()] == [1]:
+        raise ValueError(
+            f"{key}.estimator.kind=pair_logit: pairs are of episodes of one task, and the source has per_task: 1, so there would be "
+            "none; set sampler.per_task to 2 or more"
+        )
+    sides = {chosen in pair for pair in acted if term.where.may_select(*pair)}
+    if sides == {True}:
+        raise ValueError(
+            f"{key}.where selects chosen={chosen} alone, so no pair has a rejected episode; select another actor or source too"
+        )
+    if sides != {True, False}:
+        raise ValueError(
+            f"{key}.where leaves chosen={chosen} out, so no pair has a chosen episode; set {key}.where.actor or {key}.where.source so that "
+            "both sides are selected"
+        )
 
 
 def _for_one_term(part: str, terms: Sequence[Any]) -> str:

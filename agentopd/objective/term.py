@@ -118,6 +118,12 @@ class Term(Settings):
             raise ValueError(
                 f"target {self.target.kind!r} names no distribution; give it a setting annotated with agentopd.objective.Distribution"
             )
+        if self.target.kind in TARGETS and len(set(self.reads.values())) < len(self.reads):
+            reference = self.reads["reference"]
+            raise ValueError(
+                f"target.reference={reference} is target.name, so {self.target.kind} is that teacher itself; name another, such as the "
+                "student as it began, {kind: self}"
+            )
         return self
 
     @model_validator(mode="after")

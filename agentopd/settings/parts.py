@@ -20,6 +20,11 @@ BY_ROW = {"divergence", "target", "estimator"}
 SCHEDULE = Kinds("schedule", SCHEDULES)
 
 
+@dataclass(frozen=True, slots=True)
+class OneForAll:
+    """Among the metadata of an annotation: the setting takes one number for all rows."""
+
+
 @dataclass(frozen=True)
 class OneOf(Kinds):
     """Marks a pydantic field as a :class:`~agentopd.settings.choice.Choice` from ``registry``, with schedules among its settings."""
@@ -33,6 +38,7 @@ def _moving(annotation: Any, function: Function, name: str, by_row: bool = False
     """Lets a schedule stand wherever a function asks for a float, also for one that may be null, and a number a row where ``by_row``."""
     optional = get_origin(annotation) in (Union, UnionType)
     kinds = [one for one in (get_args(annotation) if optional else (annotation,)) if one is not type(None)]
+    by_row = by_row and not any(isinstance(mark, OneForAll) for one in kinds for mark in get_args(one)[1:])
     bare = [get_args(one)[0] if get_origin(one) is Annotated else one for one in kinds]
     if bare != [float]:
         return annotation
@@ -63,7 +69,7 @@ def _row_number(choice: Choice, allowed: bool) -> Choice:
     """Refuses a number a row where one number is read, and one that cannot be called."""
     if not allowed:
         raise ValueError(
-            f"{choice.kind!r} gives one number a row, and one for all rows is read here; numbers a row may stand in settings of a "
+            f"{choice.kind!r} gives one number a row, and one for all rows is read here; numbers a row may stand in other settings, of a "
             f"{', '.join(sorted(BY_ROW))}: give a number or a schedule"
         )
     signature = inspect.signature(choice.function)

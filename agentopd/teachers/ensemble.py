@@ -25,7 +25,7 @@ ALEATORIC, EPISTEMIC = "aleatoric", "epistemic"
 """Names of the statistics of an ensemble's annotation."""
 
 
-@Traits(corrects=False, members=True)
+@Traits(corrects=False, rewards=False, members=True, statistics=("coverage", "aleatoric", "epistemic"))
 def ensemble(context: TeacherContext, *, members: tuple[str, ...], where: Where = EVERYWHERE) -> Teacher:
     """The mean of what other teachers of this run think, on the tokens that all of them cover.
 

@@ -134,7 +134,10 @@ def test_the_value_baseline_by_hand() -> None:
 def test_the_value_baseline_needs_a_whole_distribution() -> None:
     head = Head(torch.randn(11, 6).double())
     student = torch.randn(2, 6).double().requires_grad_()
-    for kind, message in (("sparse", "support 'full' needs a teacher"), ("sampled", "without baseline: value")):
+    for kind, message in (
+        ("sparse", "it is a mean over the full distribution, and teacher 'teacher' gives only its top-k"),
+        ("sampled", "without baseline: value"),
+    ):
         ready = prepared(method(estimator={**SCORE, "baseline": "value"}), [record(episode([2]), Saying(kind=kind))])
         with pytest.raises(ConfigError, match=message):
             loss(student, head, {}, cut(ready, 99)[0])

@@ -357,8 +357,10 @@ def test_a_weight_among_siblings_needs_some(weight: str) -> None:
             {"kind": "gate", "statistic": "entropie", "threshold": 1.0},
             r"'entropie' is no statistic .*there are: .*depth",
         ),
-        ({"kind": "decay", "statistic": "log_ratio"}, r"for those of at least 0; use gate"),
-        ({"kind": "importance", "rule": "masked", "low": 6.0}, r"low=6.0 is above high=5.0"),
+        (
+            {"kind": "importance", "rule": "masked", "low": {"kind": "linear", "start": 6.0, "end": 1.0}},
+            r"low=6.0 is above high=5.0",
+        ),
     ],
 )
 def test_what_cannot_be_worked_on_is_told(settings: dict[str, Any], message: str) -> None:

@@ -176,13 +176,6 @@ def test_refused_when_a_configuration_is_read(schedule: str, message: str) -> No
         load_config("quickstart", [f"objective.aggregate={{kind: blend, share: {schedule}}}"])
 
 
-def test_a_loss_that_no_term_has_is_found_when_a_configuration_is_read() -> None:
-    mistake = "objective.coefficient={kind: retire, metric: train/los/divergence}"
-    with pytest.raises(ConfigError, match=r"metric=train/los/divergence, and no term has that loss \(did you mean"):
-        load_config("quickstart", [mistake])
-    load_config("quickstart", ["objective.coefficient={kind: retire, metric: train/student_entropy}"])
-
-
 def test_stairs_and_shares_of_a_run_by_hand() -> None:
     stairs = SCHEDULE.validate({"kind": "stairs", "start": 1.0, "end": 3.0, "every": 2})
     assert [at(stairs, Clock(n, 9), "k") for n in range(7)] == [1, 1, 2, 2, 3, 3, 3]

@@ -170,12 +170,16 @@ def test_an_environment_without_the_expert_that_is_needed_is_named(acting: str, 
 def test_a_mixtures_logprob_is_not_taken_for_the_students(tmp_path: Path) -> None:
     mixed = ["objective.sampler={acting: tokens}"]
     with pytest.raises(
-        ConfigError, match=r"objective\.estimator: .* are drawn from a mixture; set .*logprobs: recomputed"
+        ConfigError, match=r"objective\.estimator: .* are drawn from a mixture with teacher; set .*logprobs: recomputed"
     ):
         cases.tiny(*mixed, method="thinking-machines")
-    cases.tiny(*mixed, "objective.estimator.logprobs=recomputed", method="thinking-machines")
-    cases.tiny("objective.sampler={acting: speculative}", method="thinking-machines")
-    with pytest.raises(ConfigError, match=r"weight\.kind=disagreement: .* are drawn from a mixture; set its logprobs"):
+    recomputed = [*mixed, "objective.estimator.logprobs=recomputed"]
+    with pytest.raises(ConfigError, match=r"kind=score_function: its expected gradient .* add \{kind: importance\}"):
+        cases.tiny(*recomputed, method="thinking-machines")
+    cases.tiny(*recomputed, "objective.weight=importance", method="thinking-machines")
+    with pytest.raises(ConfigError, match=r"acting\.kind=speculative .* keeps tokens by what they are"):
+        cases.tiny("objective.sampler={acting: speculative}", method="thinking-machines")
+    with pytest.raises(ConfigError, match=r"weight\.kind=disagreement: .* drawn from a mixture .*; set its logprobs"):
         cases.tiny(*mixed, "objective.weight=disagreement")
     cases.tiny(*mixed, "objective.weight={kind: disagreement, logprobs: recomputed}")
     cases.tiny(*mixed, "objective.weight=importance")  # of the student's p over the mixture's, as MiniLLM has it

@@ -19,7 +19,7 @@ def _idle_steps(trainer: Any) -> list[float]:
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("objective.where={tag: nobody}", "term 'loss': it has no row to learn from; look at objective.where"),
+        ("objective.where={tool: nosuch}", "term 'loss': it has no row to learn from; look at objective.where"),
         (SHUT, r"term 'loss': each of its \d+ rows has weight 0; look at objective.weight"),
     ],
 )

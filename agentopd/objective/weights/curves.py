@@ -1,14 +1,16 @@
 """From a statistic to a weight: a soft curve, a hard gate, a share, a soft-or of two."""
 
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.contract import checked_by
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.grouping import Level, Within, group, largest, min_max
 from agentopd.objective.weights.marks import live_if_asked
-from agentopd.objective.weights.named import Logprobs, Positive, Share, ask
+from agentopd.objective.weights.named import SIGNED, Logprobs, Positive, Share, ask
 
 Direction: TypeAlias = Literal["down", "up"]
 """``down``: the more of a statistic, the less a row counts. ``up``: the more it counts."""
@@ -33,7 +35,16 @@ def either(one_A: Reals, other_A: Reals) -> Reals:
     return 1.0 - (1.0 - one_A) * (1.0 - other_A)
 
 
+def _require_not_signed(settings: Mapping[str, Any]) -> None:
+    if settings["statistic"] in SIGNED:
+        raise ValueError(
+            f"statistic={settings['statistic']}: it may be below 0, and exp(-x / scale) is for what is at least 0; use gate or top_share, "
+            "or a statistic such as disagreement"
+        )
+
+
 @live_if_asked
+@checked_by(_require_not_signed)
 def decay(
     rows: Rows,
     teacher: TeacherColumns | None,
