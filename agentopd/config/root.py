@@ -10,7 +10,6 @@ from agentopd.acting import Blended
 from agentopd.config.sections import Evaluation, RecordSettings, Seed, Stages, Train
 from agentopd.config.shares import apportion
 from agentopd.models import ModelConfig
-from agentopd.objective.estimators import CORRECTIONS
 from agentopd.objective.signals import LOSSES, loss_of
 from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
@@ -186,9 +185,7 @@ class Config(Settings):
         rollout, whole = self.rollout, self.rollout.top_p == 1.0 and self.rollout.top_k == 0
         for i, term in enumerate(self.objective.terms):
             settings, reads = term.estimator.settings, term.scored and term.distributional
-            corrects = settings.get("importance") in CORRECTIONS
-            played = reads and settings.get("logprobs", "behaviour") == "behaviour"
-            if not corrects and not played:
+            if not reads or settings.get("logprobs", "behaviour") != "behaviour":
                 continue
             key = f"{self.objective.key(i)}.estimator"
             if not whole or rollout.temperature == 0.0:
@@ -197,19 +194,16 @@ class Config(Settings):
                     f"top_k={rollout.top_k}, temperature={rollout.temperature}: that is not the student's own distribution; set "
                     f"top_p=1, top_k=0 and a temperature above 0, or {key}.logprobs: recomputed"
                 )
-            if played and (mixed := self._mixed(term.where)):
+            if mixed := self._mixed(term.where):
                 raise ValueError(
                     f"{key}: its reward log q - log p takes p from the rollout, and tokens of the source {mixed[0]!r} are drawn from a "
                     f"mixture; set {key}.logprobs: recomputed"
                 )
             if others := self._shown_beside_student(term.where):
                 why = "the expert, which nobody sampled" if EXPERT in others else f"{others[0]}, whose own p is kept"
-                what, instead = "reward log q - log p", "logprobs: recomputed"
-                if corrects:
-                    what, instead = "importance ratio p / p_old", "importance: none"
                 raise ValueError(
-                    f"{key}: its {what} has no p for actions of {why}; set {self.objective.key(i)}.where.actor, such as [student], "
-                    f"or {key}.{instead}"
+                    f"{key}: its reward log q - log p has no p for actions of {why}; set {self.objective.key(i)}.where.actor, such as "
+                    f"[student], or {key}.logprobs: recomputed"
                 )
         return self
 

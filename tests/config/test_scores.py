@@ -56,18 +56,6 @@ def test_the_actions_of_a_teacher_were_sampled_from_its_own_distribution() -> No
     load_config("quickstart", [*mixed, "objective.where={}", RECOMPUTED])
 
 
-@pytest.mark.parametrize("importance", ["truncated", "masked"])
-def test_a_correction_needs_what_each_token_was_sampled_with(importance: str) -> None:
-    given = ["method=thinking-machines", FROZEN, RECOMPUTED, f"objective.estimator.importance={importance}"]
-    load_config("quickstart", given)
-    with pytest.raises(
-        ConfigError, match=r"its importance ratio p / p_old has no p for actions of the expert.*importance: none"
-    ):
-        load_config("quickstart", [*given, "objective.where={}"])
-    with pytest.raises(ConfigError, match="an importance ratio needs the whole distribution"):
-        load_config("quickstart", [*given, "rollout.top_p=0.9"])
-
-
 @pytest.mark.parametrize(
     "weight",
     [

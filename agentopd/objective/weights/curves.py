@@ -74,7 +74,10 @@ def gate(
     logprobs: Logprobs = "behaviour",
     of: str | None = None,
 ) -> Reals:
-    """1 where a named statistic is above ``threshold`` (or whatever ``op`` says), else 0; settings as in :func:`decay`."""
+    """1 where a named statistic is above ``threshold`` (or whatever ``op`` says), else 0; settings as in :func:`decay`.
+
+    EOPD (arXiv 2603.07079) adds a forward KL where ``teacher_entropy`` is above 0.8 nats.
+    """
     value_A = ask(rows, teacher, statistic, level=level, logprobs=logprobs, of=of)
     return np.asarray(_OPS[op](value_A, threshold), np.float64)
 

@@ -34,17 +34,6 @@ def teacher_entropy(
     return curve(ask(rows, teacher, "teacher_entropy", level=level, of=of), scale, direction)
 
 
-def teacher_entropy_gate(
-    rows: Rows, teacher: TeacherColumns | None, *, threshold: NotNegative = 0.8, above: bool = True
-) -> Reals:
-    """1 where the teacher's entropy is above ``threshold`` nats (or at most that, with ``above: false``), else 0.
-
-    EOPD (arXiv 2603.07079) adds a forward KL where the entropy is above 0.8 nats.
-    """
-    entropy_A = ask(rows, teacher, "teacher_entropy")
-    return np.asarray(entropy_A > threshold if above else entropy_A <= threshold, np.float64)
-
-
 def teacher_confidence(
     rows: Rows,
     teacher: TeacherColumns | None,
