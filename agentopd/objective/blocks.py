@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agentopd.errors import ConfigError
 from agentopd.objective.columns import Column
-from agentopd.objective.divergences import FLOOR
+from agentopd.objective.floor import FLOOR
 from agentopd.objective.prepare import Prepared
 from agentopd.types import Annotation, Bools, Dense, Mixture, Sparse
 

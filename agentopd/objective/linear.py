@@ -9,9 +9,10 @@ from torch import Tensor
 
 from agentopd.objective.chunked import Evaluate, check_tokens, chunked_loss, taken_logprob
 from agentopd.objective.closed import formed, fused
-from agentopd.objective.contract import per_row
-from agentopd.objective.dense import DenseTeacher, Ensemble, Extrapolated, One, Tell, Told, distribution, entropy_of
-from agentopd.objective.divergences import check_temperature, log_softmax
+from agentopd.objective.contract import row_values
+from agentopd.objective.dense import DenseTeacher, Ensemble, Extrapolated, One, Tell, Told
+from agentopd.objective.distributions import distribution, entropy, log_softmax
+from agentopd.objective.divergences import check_temperature
 from agentopd.objective.given import (
     Weight,
     check_finite,
@@ -133,7 +134,7 @@ class _Chunk:
         with torch.no_grad():
             told = _as(self.tell(tile), logp_M_V.dtype)
         settings = of_rows(self.settings, tile, None, logp_M_V.dtype)
-        value_M = per_row("", self.choice, fused("", self.choice, settings, logp_M_V, told.logq_M_V), logp_M_V)
+        value_M = row_values("", self.choice, fused("", self.choice, settings, logp_M_V, told.logq_M_V), logp_M_V)
         fixed_M_V = logp_M_V.detach()
         signals = self._signals(value_M.detach(), fixed_M_V.exp(), fixed_M_V, told, tile)
         return (self.coef_A[tile].to(value_M.dtype) * value_M).sum(), signals
@@ -154,7 +155,7 @@ class _Chunk:
     def _signals(self, value_M: Tensor, p_M_V: Tensor, logp_M_V: Tensor, told: Told, tile: slice) -> dict[str, Tensor]:
         signals = {
             "divergence": value_M,
-            "student_entropy": entropy_of(p_M_V, logp_M_V),
+            "student_entropy": entropy(logp_M_V, p_M_V),
             "teacher_entropy": told.entropy_M,
             **told.signals,
         }

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from agentopd.objective.chunked import Evaluate, Open, check_tokens, chunked_loss, taken_logprob
-from agentopd.objective.contract import call, per_row
-from agentopd.objective.divergences import check_temperature, check_tensors, entropy, log_softmax
+from agentopd.objective.contract import call, row_values
+from agentopd.objective.distributions import entropy, log_softmax
+from agentopd.objective.divergences import check_temperature, check_tensors
 from agentopd.objective.estimators import Taken, k2, k3, policy_gradient
 from agentopd.objective.given import Weight, check_finite, given_column, given_divergence, given_head, given_weights
 from agentopd.objective.linear import LinearDivergence
@@ -100,7 +101,7 @@ def sparse_linear_divergence(
         if tokens is not None:
             seen["teacher_logprob"] = _told(tokens[tile], ids[tile], logq_M_K)
         token_M = None if tokens is None else tokens[tile]
-        return _summed(per_row("", choice, given, logp), coef_A[tile], logp_M_V, token_M, seen)
+        return _summed(row_values("", choice, given, logp), coef_A[tile], logp_M_V, token_M, seen)
 
     loss, signals = chunked_loss(student_hidden, head, _always(evaluate), chunk_rows)
     check_finite(signals)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from agentopd.objective.advantages import OUTCOME
 from agentopd.objective.contract import call, targeted
-from agentopd.objective.divergences import FLOOR
+from agentopd.objective.floor import FLOOR, columns
 from agentopd.settings.choice import Choice, Function, Registry, annotation_of
 
 
@@ -62,9 +62,15 @@ def extrapolate(
     """q^by r^(1 - by), normalised: ``by`` 1 is the teacher, more goes past it, away from the reference.
 
     G-OPD, ExOPD (arXiv 2602.12125): the reward by (log q - log r) - (log p - log r), whose expected gradient is that of the reverse
-    KL to this target.
+    KL to this target. A probability of 0 counts as e^``FLOOR``, of teacher and reference alike: a token of probability 0 under q
+    has 0, and where ``by`` is above 1 tokens of probability 0 under r alone have all of it, as the limit is.
     """
-    return by * name + (1.0 - by) * reference
+    return extrapolated(name, reference, by)
+
+
+def extrapolated(logq: Tensor, logr: Tensor, by: float | Tensor) -> Tensor:
+    """The logarithm of q^by r^(1 - by) up to a number a row, of logits or log-probabilities; ``by`` a number or a column."""
+    return by * logq + (1.0 - by) * logr
 
 
 @pointwise
@@ -85,9 +91,9 @@ def interpolate(
 
 @pointwise
 def sharpened(
-    logp: Tensor, *, name: Distribution = TEACHER, temperature: Annotated[float, Field(gt=0.0)] = 0.5
+    logp: Tensor, *, name: Distribution = TEACHER, temperature: Annotated[float, Field(ge=1e-3)] = 0.5
 ) -> Tensor:
-    """q^(1 / temperature), normalised: a surer teacher below 1, a less sure one above."""
+    """q^(1 / temperature), normalised: a surer teacher below 1, a less sure one above. At 0.001 it is its likeliest token, or all but."""
     return name / temperature
 
 
@@ -152,9 +158,8 @@ def whole(
     """
     if target.kind == "distribution":
         return named["name"], None
-    columns = {name: value.unsqueeze(1) if isinstance(value, Tensor) else value for name, value in settings.items()}
     floored = {name: logq_N_V.clamp_min(FLOOR) for name, logq_N_V in named.items()}
-    given = call(key, target, {**columns, **floored}, logp_N_V.clamp_min(FLOOR))
+    given = call(key, target, columns(settings) | floored, logp_N_V.clamp_min(FLOOR))
     log_N_V, factor_N = targeted(key, target, given, logp_N_V)
     return log_N_V.log_softmax(-1), factor_N
 

@@ -244,7 +244,7 @@ def test_weights_of_zero_on_every_row_are_told(rescale: bool) -> None:
     assert ready.terms[0].coef_A.tolist() == [0.0] * 6
     assert ready.terms[0].weight_A.tolist() == [0.0] * 6
     assert (ready.metrics["loss/zero_weight"], ready.metrics["loss/empty"]) == (1.0, 0.0)
-    some = prepared(method(weight={**SHUT, "above": False}, rescale=rescale), two_episodes())
+    some = prepared(method(weight={**SHUT, "op": "<="}, rescale=rescale), two_episodes())
     assert some.metrics["loss/zero_weight"] == 0.0
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agentopd.objective import Head, cut
 from agentopd.objective import chunked as chunked_module
-from agentopd.objective.divergences import log_mean
+from agentopd.objective.distributions import mixture as log_mixture
 from agentopd.objective.head import Projector
 from agentopd.types import Annotation, Dense, Mixture, Record, Trajectory
 
@@ -147,8 +147,10 @@ def test_a_mixture_moves_to_a_device_with_its_batch() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_log_mean_by_hand(count: int) -> None:
+def test_a_log_mixture_by_hand(count: int) -> None:
     random = np.random.default_rng(count)
-    p = random.dirichlet(np.ones(4), size=count)
-    mean = log_mean(torch.from_numpy(np.log(one)) for one in p)
-    np.testing.assert_allclose(mean.exp(), p.mean(0))
+    p, share = random.dirichlet(np.ones(4), size=count), random.dirichlet(np.ones(count))
+    logs = [torch.from_numpy(np.log(one)) for one in p]
+    np.testing.assert_allclose(log_mixture(zip(share, logs, strict=True)).exp(), share @ p)
+    by_row = [(torch.full((1,), one).double(), log[None]) for one, log in zip(share, logs, strict=True)]
+    np.testing.assert_allclose(log_mixture(by_row).exp(), share @ p[None])
