@@ -17,7 +17,7 @@ from agentopd.objective.closed import fused
 from agentopd.objective.contract import call, pair, row_values
 from agentopd.objective.estimators import RATIO, Taken, policy_gradient
 from agentopd.objective.head import Head
-from agentopd.objective.reading import Plan, Read, Tile, check_ids, of_rows
+from agentopd.objective.reading import Plan, Read, Tile, check_ids, check_width, of_rows
 from agentopd.objective.rewards import expected_reward
 from agentopd.objective.signals import loss_of
 from agentopd.objective.supports import TeacherRows, full
@@ -57,7 +57,7 @@ def loss(
         chunk_rows: Rows whose logits exist at once.
 
     Raises:
-        ConfigError: A teacher's vocabulary differs from the student's; or a part raised, returned something else than its
+        ConfigError: A teacher's vocabulary differs from the student's, or its top-k is narrower than a support's; or a part raised, returned something else than its
             contract says, or lets no gradient through.
         ValueError: A dense block names a head that is not given, or ``batch`` does not fit ``hidden_A_H`` or the student's
             vocabulary.
@@ -65,6 +65,8 @@ def loss(
     check_tokens(batch.token_A, len(hidden_A_H), len(head.weight_V_H))
     for block in batch.blocks:
         check_ids(block, len(head.weight_V_H))
+        for term in batch.terms:
+            check_width(term, block, len(head.weight_V_H))
     of_chunk = {rows.start: tiles(rows, head.weight_V_H.T) for rows in chunks(len(hidden_A_H), chunk_rows)}
     plan = Plan.of(batch, [tile for within in of_chunk.values() for tile in within])
 
@@ -150,4 +152,4 @@ def _compared(term: BatchTerm, rows: slice, read: Read) -> tuple[Tensor, Teacher
     named = dict(zip(term.term.reads, (logq_M_V, *read.further.values()), strict=True))
     settings = of_rows(term.target_settings, rows, read.local_M, logp_M_V.dtype)
     logq_M_V, factor_M = whole(f"{term.key}.target", target, settings, logp_M_V.detach(), named)
-    return logp_M_V, TeacherRows(logq_M_V, name=read.teacher.name), factor_M
+    return logp_M_V, TeacherRows(logq_M_V), factor_M

@@ -235,7 +235,7 @@ def _teaching(
         sparse = block.sparse
         assert sparse is not None
         logq, tail = sparse.logprob_N_K[entries].to(logp_N_V.dtype), sparse.logtail_N[entries].to(logp_N_V.dtype)
-        own = TeacherRows(None, sparse.ids_N_K[entries], logq, tail, name=block.teacher)
+        own = TeacherRows(ids_N_K=sparse.ids_N_K[entries], logq_N_K=logq, logtail_N=tail)
         return Teaching(block.teacher, first, local_N, own)
     for one in projected:
         check_vocabulary(logp_N_V.shape[-1], one.projected_N_V.shape[-1], f"teacher {block.teacher!r}")
@@ -243,7 +243,7 @@ def _teaching(
     def at(further: float) -> Tensor:
         return _mean(projected, entries, temperature * further).to(logp_N_V.dtype)
 
-    return Teaching(block.teacher, first, local_N, TeacherRows(at(1.0), name=block.teacher), at)
+    return Teaching(block.teacher, first, local_N, TeacherRows(at(1.0)), at)
 
 
 @torch.no_grad()
@@ -270,6 +270,16 @@ def check_ids(block: BatchBlock, vocabulary: int) -> None:
     if largest >= vocabulary:
         raise ConfigError(
             f"teacher {block.teacher!r} names token {largest} and the student has {vocabulary}; the same tokenizer is needed"
+        )
+
+
+def check_width(term: BatchTerm, block: BatchBlock, vocabulary: int) -> None:
+    """Refuses a top-k that is narrower than a term asks for, which would be another divergence without a word."""
+    k = term.support_settings["k"] if term.term.support.kind == "top_k" else 0
+    if block.sparse is not None and block.teacher == term.term.teacher and block.sparse.least < min(k, vocabulary):
+        raise ConfigError(
+            f"{term.key}.support.k={k}: teacher {block.teacher!r} gives its {block.sparse.least} likeliest tokens; set k to at most "
+            f"{block.sparse.least}, or have teacher {block.teacher!r} give {k}"
         )
 
 

@@ -3,7 +3,7 @@
 A support turns the student's full log-probabilities and what a teacher block holds into two log-distributions on common ids.
 """
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal, Self
 
 import torch
@@ -20,9 +20,6 @@ Pair = tuple[Tensor, Tensor]
 class TeacherRows:
     """What one teacher block offers for N rows: full log-probabilities, or ids [N, K] (best first, padding -1) and a tail."""
 
-    name: str = field(default="", kw_only=True)
-    """The teacher's, for messages."""
-
     logq_N_V: Tensor | None = None
     ids_N_K: Tensor | None = None
     logq_N_K: Tensor | None = None
@@ -30,8 +27,9 @@ class TeacherRows:
 
     def select(self, at: Tensor) -> Self:
         """Some of the rows."""
-        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
-        return replace(self, **{name: column[at] for name, column in columns.items() if column is not None})
+        return replace(
+            self, **{f.name: column[at] for f in fields(self) if (column := getattr(self, f.name)) is not None}
+        )
 
 
 def full(logp_N_V: Tensor, teacher: TeacherRows) -> Pair:
@@ -85,12 +83,6 @@ def _candidates(logp_N_V: Tensor, teacher: TeacherRows, k: int, of: str) -> tupl
     if teacher.ids_N_K is None or teacher.logq_N_K is None or teacher.logtail_N is None or of != "teacher":
         raise ValueError(
             f"support top_k of {of!r} needs a teacher with full distributions; this one gives its own top-k only"
-        )
-    width = teacher.ids_N_K.shape[1]
-    if width < min(k, logp_N_V.shape[-1]):
-        raise ValueError(
-            f"k={k}: teacher {teacher.name!r} gives its {width} likeliest tokens and no more; set support.k to at most {width}, or let "
-            "it give as many"
         )
     dropped = teacher.logq_N_K[:, k:].masked_fill(teacher.ids_N_K[:, k:] < 0, FLOOR)
     logtail_N = torch.cat([dropped, teacher.logtail_N.unsqueeze(1)], 1).logsumexp(-1)

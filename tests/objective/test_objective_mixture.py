@@ -10,7 +10,7 @@ import torch
 from objective_cases import H, Saying, Student, V, annotate, episode, method, prepared, teacher_heads
 from torch import Tensor
 
-from agentopd.objective import Head, cut
+from agentopd.objective import Head, cut, divergence, linear_divergence, loss
 from agentopd.objective import chunked as chunked_module
 from agentopd.objective.distributions import mixture as log_mixture
 from agentopd.objective.head import Projector
@@ -96,6 +96,39 @@ def test_value_and_gradient_equal_those_of_the_mean_distribution(
     torch.testing.assert_close(output.loss, value)
     theirs = torch.autograd.grad(value, student.parameters)
     for mine, other in zip(student.gradient(ready, HEADS), theirs, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_a_terms_temperature_is_that_of_each_member(temperature: float) -> None:
+    """As ``linear_divergence`` has it, and by hand; also where the mixture is one of two that make a target."""
+    first, student = episode([2, 3], index=4), Student.new()
+    said, alone = mixture(first, "one", "narrow"), annotate(first, Saying("two"), HEADS)
+    target = {"kind": "extrapolate", "name": "all", "reference": "two", "by": 1.5}
+    terms = [{"name": "mean", "target": {"name": "all"}}, {"name": "past", "target": target}]
+    objective = method(terms=[{**one, "temperature": temperature, "divergence": "jsd"} for one in terms])
+    [batch] = cut(prepared(objective, [Record(first, (said, alone))]), 10**6)
+    hidden, blocks = student.hidden(batch), {block.teacher: block for block in batch.blocks}
+    assert blocks["all"].mixture is not None
+    assert blocks["two"].dense is not None
+    members = blocks["all"].mixture.members
+    out = loss(hidden, student.head, HEADS, batch)
+    fused = linear_divergence(
+        hidden, student.head, [one.hidden_N_H for one in members], [HEADS[one.head] for one in members],
+        kind="jsd", temperature=temperature,
+    )  # fmt: skip
+    torch.testing.assert_close(out.signals["mean/divergence"], fused.divergence)
+
+    def softmax(one: Dense) -> Tensor:
+        return (HEADS[one.head].logits(one.hidden_N_H) / temperature).softmax(-1)
+
+    q, r = torch.stack([softmax(one) for one in members]).mean(0), softmax(blocks["two"].dense)
+    past, logits = q**1.5 * r**-0.5, student.head.logits(hidden) / temperature
+    expected = [divergence("jsd", logits, made.log()) for made in (q, past)]
+    for name, value in zip(("mean", "past"), expected, strict=True):
+        torch.testing.assert_close(out.signals[f"{name}/divergence"], value.detach())
+    theirs = torch.autograd.grad(sum(value.mean() for value in expected), student.parameters, retain_graph=True)  # type: ignore[arg-type]
+    for mine, other in zip(torch.autograd.grad(out.loss, student.parameters), theirs, strict=True):
         torch.testing.assert_close(mine, other)
 
 
