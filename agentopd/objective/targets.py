@@ -4,33 +4,19 @@
 one that is made of some by a function of log-probabilities. ``p`` is the student, detached; ``q`` and ``r`` are teachers.
 """
 
-import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Annotated, Any, TypeAlias, get_args
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic import Field
 from torch import Tensor
 
 from agentopd.objective.advantages import OUTCOME
 from agentopd.objective.contract import call, targeted
 from agentopd.objective.floor import FLOOR, columns
-from agentopd.settings.choice import Choice, Function, Registry, annotation_of
+from agentopd.objective.naming import Distribution, TeacherName
+from agentopd.settings.choice import Choice, Function, Registry
 
-
-@dataclass(frozen=True)
-class _Named:
-    """Marks a setting that is a teacher's name in a configuration, and that teacher's log-probabilities in a call."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.str_schema(min_length=1)
-
-
-Distribution: TypeAlias = Annotated[Tensor, _Named()]
-"""A teacher: its name in a configuration; in a call its log-probabilities, [N, V], or [A] of the tokens taken."""
 TEACHER: Any = "teacher"
 REFERENCE: Any = "reference"
 
@@ -45,7 +31,7 @@ def taken() -> None:
     """The token that was taken: supervised learning."""
 
 
-def reward(*, name: str = OUTCOME) -> None:
+def reward(*, name: TeacherName = OUTCOME) -> None:
     """A reward, of the teacher ``name`` or, as ``outcome``, the episode's own, for a score function."""
 
 
@@ -124,18 +110,6 @@ TARGETS: Registry = {
     "aligned": aligned,
 }
 NO_DISTRIBUTION = {"taken", "reward"}
-
-
-def distributions_of(target: Choice) -> dict[str, str]:
-    """The teachers whose distributions a target reads, by the settings that name them; in the order of its signature."""
-    return {name: target.settings[name] for name in _named(target.function)}
-
-
-@lru_cache(maxsize=256)
-def _named(function: Function) -> tuple[str, ...]:
-    parameters = inspect.signature(function).parameters.values()
-    settings = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    return tuple(p.name for p in settings if any(isinstance(m, _Named) for m in get_args(annotation_of(p, function))))
 
 
 def is_pointwise(target: Choice) -> bool:

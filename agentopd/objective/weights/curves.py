@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.grouping import Level, Within, group, largest, min_max
 from agentopd.objective.weights.marks import live_if_asked
@@ -43,7 +44,7 @@ def decay(
     direction: Direction = "down",
     level: Level = "token",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """exp(-x / scale) of a named statistic x >= 0, or with ``direction: up`` 1 - exp(-x / scale).
 
@@ -72,7 +73,7 @@ def gate(
     threshold: float,
     level: Level = "token",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """1 where a named statistic is above ``threshold`` (or whatever ``op`` says), else 0; settings as in :func:`decay`.
 
@@ -95,7 +96,7 @@ def top_share(
     direction: Direction = "up",
     level: Level = "token",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """1 on the share of the batch's rows with the most of a named statistic (with ``down``, the least), else 0.
 
@@ -116,7 +117,7 @@ def soft_or(
     direction: Direction = "up",
     level: Level = "token",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """u = 1 - (1 - h)(1 - d) of two named statistics, each min-max normalised: high where either is.
 

@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 
 from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.curves import Direction, curve
 from agentopd.objective.weights.grouping import Level
@@ -24,7 +25,7 @@ def teacher_entropy(
     scale: Positive = 1.0,
     direction: Direction = "down",
     level: Level = "token",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """exp(-H(q) / scale): the less sure the teacher is, the less it teaches. ``scale`` is in nats.
 
@@ -41,7 +42,7 @@ def teacher_confidence(
     power: NotNegative = 1.0,
     token: Literal["taken", "best"] = "taken",
     level: Level = "token",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """q(y)^power: the teacher's probability of the token taken, or of its likeliest one.
 
@@ -67,7 +68,7 @@ def top_k_coverage(
     *,
     power: NotNegative = 1.0,
     level: Level = "token",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """c^power, where c is the teacher's mass on the tokens that its block names: 1 for whole distributions, less for a top-k.
 
@@ -84,7 +85,7 @@ def epistemic(
     scale: Positive = 0.1,
     direction: Direction = "down",
     level: Level = "token",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """exp(-I / scale), I = H(mean_e q_e) - mean_e H(q_e) >= 0: the less the members of an ensemble agree, the less they teach.
 
@@ -102,7 +103,7 @@ def aleatoric(
     scale: Positive = 1.0,
     direction: Direction = "down",
     level: Level = "token",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """exp(-mean_e H(q_e) / scale): how open the next token is in the eyes of each member of an ensemble.
 
@@ -137,7 +138,7 @@ def disagreement(
     direction: Direction = "down",
     level: Level = "token",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """exp(-d / scale), d = abs(log p - log q) of the token taken; ``direction: up`` gives 1 - exp(-d / scale).
 
