@@ -234,9 +234,8 @@ def _teaching(
     if not projected:
         sparse = block.sparse
         assert sparse is not None
-        logq, tail = sparse.logprob_N_K[entries].to(logp_N_V.dtype), sparse.logtail_N[entries].to(logp_N_V.dtype)
-        own = TeacherRows(ids_N_K=sparse.ids_N_K[entries], logq_N_K=logq, logtail_N=tail)
-        return Teaching(block.teacher, first, local_N, own)
+        whole = TeacherRows(ids_N_K=sparse.ids_N_K, logq_N_K=sparse.logprob_N_K, logtail_N=sparse.logtail_N)
+        return Teaching(block.teacher, first, local_N, whole.select(entries).to(logp_N_V.dtype))
     for one in projected:
         check_vocabulary(logp_N_V.shape[-1], one.projected_N_V.shape[-1], f"teacher {block.teacher!r}")
 
