@@ -91,8 +91,8 @@ def linear_divergence(
         **parameters: The divergence's own, such as ``beta``; a number, or a tensor [A] of one number a row.
 
     Raises:
-        ValueError: The kind or a parameter does not exist; shapes, dtypes or numbers do not fit; weights are not finite or all 0; a
-            row's logits are not finite; or one's own divergence returns no number a row or lets no gradient through.
+        ValueError: Something does not exist or fit, or is out of range; weights are all 0; logits or weights are not finite; or one's
+            own divergence returns no number a row or lets no gradient through.
     """
     check_temperature(temperature)
     student = given_head("student", student_hidden, student_weight, student_bias, scale, softcap)
