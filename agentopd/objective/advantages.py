@@ -12,6 +12,7 @@ from pydantic import Field
 
 from agentopd.errors import TeacherError
 from agentopd.objective.columns import Column, Reals, TeacherColumns
+from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.settings.parts import OneForAll
 from agentopd.settings.signature import Registry
@@ -154,7 +155,7 @@ def advantage_sum(
     scored: Scored,
     advantage_A: Reals,
     *,
-    reward_name: str = OUTCOME,
+    reward_name: TeacherName = OUTCOME,
     distillation: Part = 1.0,
     reinforcement: Part = 1.0,
     baseline: Baseline = "group_normalised",

@@ -192,7 +192,7 @@ def targeted(key: str, choice: Choice, given: Any, logp_N_V: Tensor) -> tuple[Te
     return log_N_V, factor_N
 
 
-def per_row(key: str, choice: Choice, value: Any, logp: Tensor) -> Tensor:
+def row_values(key: str, choice: Choice, value: Any, logp: Tensor) -> Tensor:
     """What a divergence, or an estimator by token, returned on log-probabilities [..., K]: one number a row, [...].
 
     Raises:

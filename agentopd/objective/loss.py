@@ -14,11 +14,10 @@ from agentopd.errors import ConfigError
 from agentopd.objective.batch import Batch, BatchTerm
 from agentopd.objective.chunked import Evaluate, check_tokens, chunked_loss, chunks, tiles
 from agentopd.objective.closed import fused
-from agentopd.objective.contract import call, pair, per_row
-from agentopd.objective.divergences import log_softmax
+from agentopd.objective.contract import call, pair, row_values
 from agentopd.objective.estimators import RATIO, Taken, policy_gradient
 from agentopd.objective.head import Head
-from agentopd.objective.reading import Plan, Read, Tile, check_ids, of_rows
+from agentopd.objective.reading import Plan, Read, Tile, check_ids, check_width, of_rows
 from agentopd.objective.rewards import expected_reward
 from agentopd.objective.signals import loss_of
 from agentopd.objective.supports import TeacherRows
@@ -54,7 +53,7 @@ def loss(
         chunk_rows: Rows whose logits exist at once.
 
     Raises:
-        ConfigError: A teacher's vocabulary differs from the student's; or a part raised, returned something else than its
+        ConfigError: A teacher's vocabulary differs from the student's, or its top-k is narrower than a support's; or a part raised, returned something else than its
             contract says, or lets no gradient through.
         ValueError: A dense block names a head that is not given, or ``batch`` does not fit ``hidden_A_H`` or the student's
             vocabulary.
@@ -62,6 +61,8 @@ def loss(
     check_tokens(batch.token_A, len(hidden_A_H), len(head.weight_V_H))
     for block in batch.blocks:
         check_ids(block, len(head.weight_V_H))
+        for term in batch.terms:
+            check_width(term, block, len(head.weight_V_H))
     of_chunk = {rows.start: tiles(rows, head.weight_V_H.T) for rows in chunks(len(hidden_A_H), chunk_rows)}
     plan = Plan.of(batch, [tile for within in of_chunk.values() for tile in within])
 
@@ -106,7 +107,7 @@ def _of_taken(term: BatchTerm, tile: Tile) -> Tensor:
     logprob_N, rows, estimator, key = tile.taken_logprob_N, tile.rows, term.term.estimator, f"{term.key}.estimator"
     logq_N = term.logq_A[rows].to(logprob_N.dtype).where(term.coef_A[rows] != 0, logprob_N.detach())
     settings = of_rows(term.estimator_settings, rows, None, logprob_N.dtype)
-    return per_row(key, estimator, call(key, estimator, settings, Taken(logprob_N, logq_N)), logprob_N.unsqueeze(1))
+    return row_values(key, estimator, call(key, estimator, settings, Taken(logprob_N, logq_N)), logprob_N.unsqueeze(1))
 
 
 def _centred(term: BatchTerm, tile: Tile, i: int, advantage_N: Tensor) -> Tensor:
@@ -135,7 +136,7 @@ def _divergence(term: BatchTerm, rows: slice, read: Read) -> Tensor:
     key = f"{term.key}.divergence"
     # a closed form leans on the softmax behind the log-probabilities, which a support of fewer tokens does not have
     value_M = (fused if support.kind == "full" else call)(key, divergence, settings, logp, logq)
-    value_M = per_row(key, divergence, value_M, logp)
+    value_M = row_values(key, divergence, value_M, logp)
     return value_M if factor_M is None else value_M * factor_M
 
 
@@ -154,16 +155,13 @@ def _only_top_k(term: BatchTerm) -> ConfigError:
 
 
 def _compared(term: BatchTerm, rows: slice, read: Read) -> tuple[Tensor, TeacherRows, Tensor | None]:
-    """The student and the target at the term's temperature, and what multiplies each row's loss."""
+    """The student and the target, and what multiplies each row's loss."""
     target, logp_M_V, logq_M_V = term.term.target, read.logp_M_V, read.teacher.logq_N_V
     if target.kind == "distribution" and term.temperature == 1.0:
         return logp_M_V, read.teacher, None
     if logq_M_V is None:
         raise _only_top_k(term)
     named = dict(zip(term.term.reads, (logq_M_V, *read.further.values()), strict=True))
-    if term.temperature != 1.0:
-        logp_M_V = log_softmax(logp_M_V, term.temperature)
-        named = {name: log_softmax(one_M_V, term.temperature) for name, one_M_V in named.items()}
     settings = of_rows(term.target_settings, rows, read.local_M, logp_M_V.dtype)
     logq_M_V, factor_M = whole(f"{term.key}.target", target, settings, logp_M_V.detach(), named)
     return logp_M_V, TeacherRows(logq_M_V), factor_M

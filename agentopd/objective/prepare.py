@@ -17,7 +17,7 @@ from agentopd.objective.columns import Reals, TeacherColumns
 from agentopd.objective.contract import call, column
 from agentopd.objective.numbers import settings_at
 from agentopd.objective.rows import Rows
-from agentopd.objective.scoring import advantages, old_logprob, ratio_logprob, taken_logq
+from agentopd.objective.scoring import advantages, old_logprob, taken_logq
 from agentopd.objective.selection import Selection
 from agentopd.objective.spec import Objective
 from agentopd.objective.term import NOT_NEGATIVE, Term
@@ -147,8 +147,7 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
         if term.scored:
             old = old_logprob(objective, i, rows)
             advantage = advantages(objective, i, rows, selection, old, weight_A, settings, clock)
-            divisor = ratio_logprob(term, rows, old)
-            advantage_A, old_A = (selection.spread(one[selection.learns_A]) for one in (advantage, divisor))
+            advantage_A, old_A = (selection.spread(one[selection.learns_A]) for one in (advantage, old))
         if term.by_token:
             logq_A = selection.spread(taken_logq(objective.key(i), term, chosen))
     return PreparedTerm(

@@ -11,7 +11,6 @@ from agentopd.errors import ConfigError
 from agentopd.objective.advantages import Scored, teacher_of
 from agentopd.objective.columns import Reals
 from agentopd.objective.contract import call, column
-from agentopd.objective.estimators import CORRECTIONS
 from agentopd.objective.rewards import REWARDS
 from agentopd.objective.rows import Rows
 from agentopd.objective.selection import Selection
@@ -77,11 +76,6 @@ def old_logprob(objective: Objective, i: int, rows: Rows) -> Reals:
             f"{objective.key(i)}.estimator.logprobs: recomputed needs the live pass; call prepare on rows.with_live(...)"
         )
     return rows.live.logprob_A
-
-
-def ratio_logprob(term: Term, rows: Rows, old_A: Reals) -> Reals:
-    """What the importance ratio of a term divides by, [A]: what the token was sampled with, where the ratio corrects for that."""
-    return rows.logprob_A if term.estimator.settings.get("importance") in CORRECTIONS else old_A
 
 
 def taken_logq(key: str, term: Term, rows: Rows) -> Reals:

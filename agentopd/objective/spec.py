@@ -9,9 +9,10 @@ from agentopd.objective.advantages import COUPLINGS, OUTCOME
 from agentopd.objective.aggregates import AGGREGATES
 from agentopd.objective.contract import callable_as
 from agentopd.objective.estimators import GROUPED, VALUE
+from agentopd.objective.naming import teachers_of
 from agentopd.objective.source import Source
 from agentopd.objective.term import TERM_PARTS, Term
-from agentopd.objective.weights import WEIGHTS, reads_group, reads_live
+from agentopd.objective.weights import reads_group, reads_live
 from agentopd.settings.base import Settings
 from agentopd.settings.choice import Choice, choices_in
 from agentopd.settings.parts import OneOf
@@ -144,10 +145,9 @@ class Objective(Settings):
         return coupled and self.coupling.settings.get("weighted") == "distillation"
 
     def teachers(self) -> set[str]:
-        """Names of the teachers that the terms, their weights and the coupling read."""
-        named = {name for term in self.terms for name in (*term.reads.values(), term.reward) if name is not None}
-        named |= {w.settings["of"] for t in self.terms for w in t.weight if w.kind in WEIGHTS and w.settings.get("of")}
-        return (named | {self.coupling.settings.get("reward_name", OUTCOME)}) - {OUTCOME}
+        """Names of the teachers that the parts read: those of settings annotated as ``TeacherName`` or ``Distribution``."""
+        parts = choices_in((self.terms, self.aggregate, self.coupling))
+        return {name for part in parts for name in teachers_of(part)} - {OUTCOME}
 
     @property
     def needs_live(self) -> bool:

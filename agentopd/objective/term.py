@@ -10,9 +10,10 @@ from agentopd.objective.alpha_beta import require_sum
 from agentopd.objective.contract import callable_as
 from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS, OPTIMISES, REFUSED, VALUE, is_by_token, require_baseline
+from agentopd.objective.naming import distributions_of
 from agentopd.objective.rewards import REWARDS
 from agentopd.objective.supports import SUPPORTS
-from agentopd.objective.targets import NO_DISTRIBUTION, TARGETS, distributions_of, is_pointwise
+from agentopd.objective.targets import NO_DISTRIBUTION, TARGETS, is_pointwise
 from agentopd.objective.weights import WEIGHTS
 from agentopd.settings.base import Settings
 from agentopd.settings.choice import Choice, numbers_of

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from weight_cases import Played, table, taught, weigh, with_teacher
 
 from agentopd.errors import ConfigError
-from agentopd.objective import Rows, prepare
+from agentopd.objective import Rows, Scored, TeacherColumns, TeacherName, prepare
 from agentopd.objective.weights import needs_live
 from agentopd.objective.weights.curves import either
 from agentopd.settings.clock import Clock
@@ -235,6 +235,33 @@ def test_another_teacher_is_asked_by_name() -> None:
         ConfigError, match=r"of=mentor: this teacher annotated nothing in this batch \(judge, teacher did\)"
     ):
         prepare(method(weight={"kind": "teacher_entropy", "of": "mentor"}), rows, START)
+
+
+def judged(rows: Rows, teacher: TeacherColumns | None, *, by: TeacherName, other: TeacherName | None = None) -> Any:
+    """A user's weight that asks another teacher."""
+    return np.exp(-rows.teachers[by].entropy_A)
+
+
+def noted(scored: Scored, advantage_A: Any, *, of: "TeacherName" = "outcome") -> Any:
+    """A user's coupling."""
+    return advantage_A
+
+
+def test_a_setting_of_ones_own_may_name_a_teacher() -> None:
+    rows = Rows.of([record(episode([2]), Saying("teacher"), Saying("judge"), heads=teacher_heads("teacher", "judge"))])
+    objective = method(weight={"kind": "test_objective_weights:judged", "by": "judge"})
+    assert objective.teachers() == {"teacher", "judge"}
+    found = prepare(objective, rows, START).terms[0].weight_A
+    np.testing.assert_allclose(found, np.exp(-rows.teachers["judge"].entropy_A))
+    weight = {"kind": "test_objective_weights:judged", "by": "judge", "other": "mentor"}
+    assert method(target={"kind": "taken"}, weight=weight).teachers() == {"judge", "mentor"}
+    for of, named in (("outcome", {"teacher"}), ("critic", {"teacher", "critic"})):
+        coupling = {"kind": "test_objective_weights:noted", "of": of}
+        assert method(estimator="score_function", coupling=coupling).teachers() == named
+    with pytest.raises(ValueError, match=r"of: String should have at least 1 character"):
+        method(weight={"kind": "teacher_entropy", "of": ""})
+    with pytest.raises(ValueError, match=r"by: Input should be a valid string"):
+        method(weight={"kind": "test_objective_weights:judged", "by": 3})
 
 
 @pytest.mark.parametrize(

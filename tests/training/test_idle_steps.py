@@ -9,7 +9,7 @@ import training_cases as cases
 from agentopd.errors import TrainingError
 from agentopd.training.loop import trainer as trainers
 
-SHUT = "objective.weight={kind: teacher_entropy_gate, threshold: 100.0}"
+SHUT = "objective.weight={kind: gate, statistic: teacher_entropy, threshold: 100.0}"
 
 
 def _idle_steps(trainer: Any) -> list[float]:

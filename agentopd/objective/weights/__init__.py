@@ -22,7 +22,6 @@ from agentopd.objective.weights.uncertainty import (
     student_entropy,
     teacher_confidence,
     teacher_entropy,
-    teacher_entropy_gate,
     top_k_coverage,
     uniform,
 )
@@ -31,7 +30,6 @@ from agentopd.settings.signature import Registry
 WEIGHTS: Registry = {
     "uniform": uniform,
     "teacher_entropy": teacher_entropy,
-    "teacher_entropy_gate": teacher_entropy_gate,
     "teacher_confidence": teacher_confidence,
     "top_k_coverage": top_k_coverage,
     "epistemic": epistemic,

@@ -26,7 +26,6 @@ def _chosen(settings: Mapping[str, Any]) -> tuple[str, ...]:
 ASKS: Mapping[str, Asks] = {
     "uniform": _fixed(),
     "teacher_entropy": _fixed("teacher_entropy"),
-    "teacher_entropy_gate": _fixed("teacher_entropy"),
     "teacher_confidence": lambda s: ("teacher_surprisal" if s["token"] == "taken" else "best_surprisal",),
     "top_k_coverage": _fixed("coverage"),
     "epistemic": _fixed("epistemic"),

@@ -7,6 +7,7 @@ import numpy as np
 
 from agentopd.objective.columns import Reals, TeacherColumns
 from agentopd.objective.contract import checked_by
+from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.grouping import Level, Within, group, largest, min_max
 from agentopd.objective.weights.marks import live_if_asked
@@ -54,7 +55,7 @@ def decay(
     direction: Direction = "down",
     level: Level = "token",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """exp(-x / scale) of a named statistic x >= 0, or with ``direction: up`` 1 - exp(-x / scale).
 
@@ -83,9 +84,12 @@ def gate(
     threshold: float,
     level: Level = "token",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
-    """1 where a named statistic is above ``threshold`` (or whatever ``op`` says), else 0; settings as in :func:`decay`."""
+    """1 where a named statistic is above ``threshold`` (or whatever ``op`` says), else 0; settings as in :func:`decay`.
+
+    EOPD (arXiv 2603.07079) adds a forward KL where ``teacher_entropy`` is above 0.8 nats.
+    """
     value_A = ask(rows, teacher, statistic, level=level, logprobs=logprobs, of=of)
     return np.asarray(_OPS[op](value_A, threshold), np.float64)
 
@@ -103,7 +107,7 @@ def top_share(
     direction: Direction = "up",
     level: Level = "token",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """1 on the share of the batch's rows with the most of a named statistic (with ``down``, the least), else 0.
 
@@ -124,7 +128,7 @@ def soft_or(
     direction: Direction = "up",
     level: Level = "token",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """u = 1 - (1 - h)(1 - d) of two named statistics, each min-max normalised: high where either is.
 

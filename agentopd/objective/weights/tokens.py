@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 
 from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.curves import either
 from agentopd.objective.weights.grouping import Within, group, largest, min_max
@@ -19,7 +20,7 @@ def tip(
     *,
     share: Share = 0.5,
     within: Within = "batch",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """1 on the ``share`` of rows with the largest u = 1 - (1 - h)(1 - d), else 0 (TIP, arXiv 2604.14084, eq. 7-9).
 
