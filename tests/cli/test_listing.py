@@ -60,11 +60,12 @@ def test_what_a_recipe_leaves_out_is_said(methods: list[Method]) -> None:
     assert [default[part] for part in ("target", "support", "divergence", "estimator", "weight")] == [
         "distribution", "full", "forward_kl", "analytic", "-",
     ]  # fmt: skip
-    assert told["atod"]["terms"] == "teacher + reward"
-    assert told["atod"]["target"] == "distribution + reward"
-    assert told["atod"]["divergence"] == "reverse_kl + -"
-    assert told["atod"]["weight"] == "t_dur + -"
-    assert told["atod"]["coefficient"] == "linear start=1.0 end=0.1 + linear start=1.0 end=2.0"
+    assert told["kdrl"]["terms"] == "reward + teacher"
+    assert told["kdrl"]["target"] == "reward + distribution"
+    assert told["kdrl"]["divergence"] == "- + reverse_kl"
+    assert told["kdrl"]["weight"] == "- + -"
+    assert told["kdrl"]["coefficient"] == "1.0 + linear start=0.005 end=0.001"
+    assert told["sod"]["coupling"] == "advantage_sum weighted=distillation"
     assert told["opid"]["teachers"] == "shown: {kind: self, every: 1, hint: '{facts}'}"
 
 
@@ -83,8 +84,8 @@ def test_a_terminal_gets_what_fits_its_width(
     assert "gad !" in shown
     assert "reopold *" in shown
     if width == 150:
-        assert re.search(r"atod +ATOD: .* teacher: reverse_kl, distribution, score_function", shown)
-        assert "reward: -, reward, score_function" in shown
+        assert re.search(r"kdrl +KDRL: .* reward: -, reward, score_function", shown)
+        assert "teacher: reverse_kl, distribution, k2" in shown
         assert re.search(r"self-play +│ - +│ - +│ - +│ - ", shown)
 
 
