@@ -4,7 +4,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from agentopd.objective.prepare import IDLE
-from agentopd.objective.signals import CURRENT_LOGPROB, STUDENT_ENTROPY, UNCERTAINTY, WEIGHT, loss_of, teacher_entropy
+from agentopd.objective.signals import (
+    CENTRE,
+    CURRENT_LOGPROB,
+    STUDENT_ENTROPY,
+    UNCERTAINTY,
+    WEIGHT,
+    loss_of,
+    teacher_entropy,
+)
 from agentopd.objective.spec import Objective
 from agentopd.settings.choice import Choice, choices_in
 from agentopd.settings.problems import nearest
@@ -13,9 +21,9 @@ from agentopd.teachers import traits_of
 
 ROLLOUT = (
     "success", "reward", "turns", "tokens", "generated", "prefilled", "truncated", "failures", "cut", "parsed", "seconds/policy",
-    "seconds/env",
+    "seconds/env", "solved_within",
 )  # fmt: skip
-"""What :func:`~agentopd.rollout.rollout_metrics` always tells."""
+"""What :func:`~agentopd.rollout.rollout_metrics` tells, ``solved_within`` where somebody succeeded."""
 COUNTED = re.compile(r"rollout/(drift|errors|stop|failures|acted)/.+")
 """What it tells of kinds that are met, some of them an environment's own."""
 TURN = re.compile(r"/\d+\+?$")
@@ -34,6 +42,7 @@ def measured(objective: Objective, teachers: Sequence[str]) -> Iterator[str]:
     for name, term in zip(objective.names, objective.terms, strict=True):
         loss, scored = f"{name}/{loss_of(term)}", ("advantage", "advantage_std") if term.scored else ()
         yield f"train/{loss}"
+        yield from [f"train/{name}/{CENTRE}"] if loss_of(term) == "divergence" else []
         yield from (f"objective/{name}/{what}" for what in ("rows", *IDLE, WEIGHT, *scored))
         by_turn += [loss, *([f"{name}/{WEIGHT}"] if term.weight else [])]
     yield from (f"train/{name}" for name in (CURRENT_LOGPROB, STUDENT_ENTROPY, *doubts))

@@ -18,6 +18,7 @@ from agentopd.forward import hidden_states
 from agentopd.models import head_of
 from agentopd.objective import Batch, Head, LiveColumns, LossOutput, Objective, Prepared, Rows, cut, loss, prepare
 from agentopd.objective.live import live_columns
+from agentopd.objective.signals import CENTRE
 from agentopd.settings.clock import Clock
 from agentopd.types import Record
 
@@ -118,7 +119,7 @@ def centres(rows: Rows, signals: Signals) -> dict[str, float]:
         episodes = np.bincount(reached)
         share = {turn: float(episodes[turn]) * mean for turn, mean, _ in by_depth(rows.turn_A[kept_A], value_A[kept_A])}
         if (total := sum(share.values())) > 0:
-            found[f"train/{term}/centre"] = sum((turn + 1) * one for turn, one in share.items()) / total
+            found[f"train/{term}/{CENTRE}"] = sum((turn + 1) * one for turn, one in share.items()) / total
     return found
 
 
