@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from agentopd.settings.choice import Registry
+from agentopd.settings.signature import Registry
 from agentopd.tooling.action import parse_action
 from agentopd.types import EXPERT, ToolCall, Turn
 
@@ -86,6 +86,11 @@ class Acting:
     def mends(self, turn: Turn) -> bool:
         """Whether this turn of the actor is taken back and acted again; asked until one is."""
         return False
+
+    @property
+    def sifts(self) -> bool:
+        """Whether what the actor did stays or goes by what it is, which no behaviour log-probability tells."""
+        return isinstance(self.mixing, Accepted) or type(self).mends is not Acting.mends
 
 
 WHOLE = Acting()

@@ -26,7 +26,7 @@ from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import ConfigError, first_line
 from agentopd.forward import hidden_states, unwrapped
 from agentopd.objective.head import Head
-from agentopd.settings.choice import Settings
+from agentopd.settings.base import Settings
 
 __all__ = [
     "ModelConfig",

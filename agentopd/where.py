@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
-from agentopd.settings.choice import Settings
+from agentopd.settings.base import Settings
 from agentopd.types import Bools, Trajectory
 
 
@@ -43,6 +43,10 @@ class Where(Settings):
         if self.max_turn is not None and self.max_turn < self.min_turn:
             raise ValueError(f"max_turn {self.max_turn} is before min_turn {self.min_turn}, so no turn is selected")
         return self
+
+    def may_select(self, source: str, actor: str) -> bool:
+        """Whether tokens of ``actor`` in ``source`` may be selected."""
+        return (not self.source or source in self.source) and (not self.actor or actor in self.actor)
 
     def episode(self, env_id: str, tags: Iterable[str], success: bool) -> bool:
         """Whether anything of an episode may be selected."""

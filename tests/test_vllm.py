@@ -3,8 +3,6 @@
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +12,13 @@ from vllm_cases import vllm_server
 
 from agentopd.chat import Chat
 from agentopd.config import load_config
-from agentopd.models import ModelConfig, NewModel, load_model, load_tokenizer, new_model
+from agentopd.models import ModelConfig, load_model, load_tokenizer
 from agentopd.rollout import EnvConfig, Rollout, TaskStream, assign, collect
-from agentopd.teachers import TeacherContext
+from agentopd.settings.clock import Clock
+from agentopd.teachers import TeacherContext, annotate
 from agentopd.teachers.local import local
 from agentopd.teachers.served import ServedTeacher, served
+from agentopd.training.run.stages import tokenizer_of
 from agentopd.types import EXPERT, Sparse, Trajectory
 
 VLLM = os.environ.get("AGENTOPD_VLLM", "")
@@ -56,15 +56,13 @@ def url(smollm2: PreTrainedModel, chat: Chat, tmp_path_factory: pytest.TempPathF
         yield address
 
 
-@pytest.fixture(scope="module")
-def played(chat: Chat) -> list[Trajectory]:
+def played(chat: Chat, episodes: int) -> list[Trajectory]:
     """Episodes with tool calls, as the environments' expert plays them."""
     stream = TaskStream([EnvConfig(id="agentopd/Checkout-v0", kwargs={"failure_rate": 0.2})], 3, "train")
-    assignments = assign(stream, range(EPISODES), "fresh", {EXPERT: 1.0}, 1, "run", 0, 3)
-    settings = Rollout(max_length=1024, max_new_tokens=64)
-    trajectories = collect(assignments, {}, chat, settings)
+    assignments = assign(stream, range(episodes), "fresh", {EXPERT: 1.0}, 1, "run", 0, 3)
+    trajectories = collect(assignments, {}, chat, Rollout(max_length=1024, max_new_tokens=64))
     assert all(one.failure is None for one in trajectories)
-    assert sum(bool(turn.calls) for one in trajectories for turn in one.turns) > EPISODES
+    assert sum(bool(turn.calls) for one in trajectories for turn in one.turns) > episodes
     return trajectories
 
 
@@ -75,11 +73,10 @@ def of_server(url: str, chat: Chat, temperature: float = 1.0, top_k: int = 64) -
     return made
 
 
-def test_a_served_teacher_says_what_a_local_one_says(
-    url: str, smollm2: PreTrainedModel, chat: Chat, played: list[Trajectory]
-) -> None:
+def test_a_served_teacher_says_what_a_local_one_says(url: str, smollm2: PreTrainedModel, chat: Chat) -> None:
+    trajectories = played(chat, EPISODES)
     here = local(TeacherContext("teacher", chat, lambda _: smollm2, 1.0), model="smollm2")
-    for own, other in zip(of_server(url, chat).annotate(played), here.annotate(played), strict=True):
+    for own, other in zip(of_server(url, chat).annotate(trajectories), here.annotate(trajectories), strict=True):
         np.testing.assert_array_equal(own.index_N, other.index_N)
         np.testing.assert_allclose(own.taken_logprob_N, other.taken_logprob_N, atol=1e-3)
         logq_N_V = torch.log_softmax(here.heads["teacher"].logits(other.block.hidden_N_H), -1)  # type: ignore[union-attr]
@@ -88,3 +85,31 @@ def test_a_served_teacher_says_what_a_local_one_says(
         at_N_K = logq_N_V.gather(1, torch.from_numpy(own.block.ids_N_K).long())
         np.testing.assert_allclose(own.block.logprob_N_K, at_N_K.numpy(), atol=1e-3)
         np.testing.assert_allclose(own.block.logprob_N_K, logq_N_V.topk(64).values.numpy(), atol=1e-3)
+
+
+def test_losses_and_gradients_agree_on_all_of_a_small_vocabulary(tmp_path: Path) -> None:
+    """At the temperature 0.7, to which vLLM's own log-probabilities are put."""
+    small = Chat(tokenizer_of(load_config("quickstart", [f"stages.cache={tmp_path}/cache"]), lambda _: None))
+    shape = NewModel(hidden_size=128, layers=2, heads=4, intermediate_size=256, max_positions=1024, vocab_size=512)
+    teacher, student = (new_model(shape, small.tokenizer, seed) for seed in (1, 2))
+    teacher.save_pretrained(tmp_path / "teacher")
+    trajectories = played(small, 4)
+    here = local(TeacherContext("teacher", small, lambda _: teacher, 0.7), model="teacher")
+    arguments = ["--max-logprobs", "-1", "--skip-tokenizer-init"]
+    with vllm_server(VLLM, tmp_path / "teacher", free_port(), tmp_path / "vllm.log", arguments) as address:
+        there = of_server(address, small, temperature=0.7, top_k=-1)
+        records = [annotate({"teacher": one}, trajectories) for one in (here, there)]
+    found = []
+    for some in records:
+        student.zero_grad()
+        rows = Rows.of(some)
+        batches = cut(prepare(Objective(), rows, Clock(0, 1)), max_tokens=100_000)
+        for batch in batches:
+            hidden_B_T_H = hidden_states(student, batch.tokens_B_T)
+            output = loss(hidden_B_T_H[batch.sample_A, batch.position_A], head_of(student), here.heads, batch, 0.7)
+            output.loss.backward()
+        found.append((output.loss.detach(), [p.grad.clone() for p in student.parameters() if p.grad is not None]))
+    (loss_here, grads_here), (loss_there, grads_there) = found
+    torch.testing.assert_close(loss_there, loss_here, rtol=1e-3, atol=1e-3)
+    for one, other in zip(grads_there, grads_here, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4)

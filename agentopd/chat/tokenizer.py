@@ -8,7 +8,7 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from agentopd.errors import ConfigError
 
@@ -85,6 +85,12 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{- "<|assistant|>" -}}{%- endif -%}
 """
 """Only an assistant's turn is closed; the others end where the next begins. Longer conversations continue shorter ones."""
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids of a tokenizer's special tokens, those that it has no name for included, in order."""
+    added = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return sorted(added | set(tokenizer.all_special_ids))
 
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -14,7 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table."""
     from agentopd import env as environments
-    from agentopd.cli.table import show
+    from agentopd.cli.table import read_in_part, show
     from agentopd.envs import ENVS
     from agentopd.errors import ConfigError
 
@@ -29,5 +29,6 @@ def run(arguments: argparse.Namespace) -> int:
         expert = "yes" if environments.has_expert(env) else "no"
         rows.append((env_id, summary, ", ".join(environments.tools_of(env).names), expert))
         env.close()
-    show(("id", "what it is", "tools", "expert"), rows)
+    with read_in_part():
+        show(("id", "what it is", "tools", "expert"), rows)
     return 0

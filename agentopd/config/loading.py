@@ -33,7 +33,8 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     Args:
         source: A YAML file, the name of a shipped one (``quickstart``), or the mapping itself.
         overrides: ``a.b=value``, values in YAML, applied in order after any ``method=``. Setting ``x.kind``, ``env.id`` or
-            ``x={...}`` replaces the whole of ``x``; the method remains under ``objective={...}``.
+            ``x={...}`` replaces the whole of ``x``; the method remains under ``objective={...}``, and the teachers that it brings
+            under ``teachers={...}``.
 
     Raises:
         ConfigError: A key or a value is wrong. The message names the path, and the nearest valid key or kind.
@@ -43,10 +44,10 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     for method in (value for key, value in pairs if key == "method"):
         _tell_left_out(raw, method)
         raw = {name: part for name, part in raw.items() if name != "objective"} | {"method": method}
-    recipe, raw = _recipe(raw)[0], _with_recipe(raw)
+    brought, raw = dict(zip(("objective", "teachers"), _recipe(raw), strict=True)), _with_recipe(raw)
     for key, value in pairs:
         if key != "method":
-            raw = apply(raw, key, _over(recipe, value) if key == "objective" else value)
+            raw = apply(raw, key, _over(brought[key], value) if key in brought else value)
     return build(raw)
 
 

@@ -104,6 +104,9 @@ def parse(text: str, key: str) -> Any:
         raise ConfigError(f"{key}: {text!r} is not valid YAML; quote it") from None
 
 
-def write(settings: Mapping[str, Any]) -> str:
-    """``settings`` as YAML that is read back equal."""
-    return yaml.dump(dict(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+def write(settings: Mapping[str, Any], compact: bool = False) -> str:
+    """``settings`` as YAML that is read back equal; ``compact`` puts a mapping or list of plain values on one line."""
+    flow = None if compact else False
+    return yaml.dump(
+        dict(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=flow
+    )

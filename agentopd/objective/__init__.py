@@ -18,13 +18,14 @@ from agentopd.objective.head import Head
 from agentopd.objective.linear import LinearDivergence, linear_divergence
 from agentopd.objective.linear_partial import sampled_linear_divergence, sparse_linear_divergence
 from agentopd.objective.loss import LossOutput, loss
+from agentopd.objective.naming import Distribution, TeacherName
 from agentopd.objective.numbers import per_row
 from agentopd.objective.prepare import Prepared, PreparedTerm, prepare
 from agentopd.objective.rows import Rows
 from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
 from agentopd.objective.supports import TeacherRows
-from agentopd.objective.targets import Distribution, pointwise
+from agentopd.objective.targets import pointwise
 from agentopd.objective.term import Term
 from agentopd.objective.weights import needs_live
 
@@ -44,6 +45,7 @@ __all__ = [
     "Source",
     "Taken",
     "TeacherColumns",
+    "TeacherName",
     "TeacherRows",
     "Term",
     "by_token",

@@ -12,12 +12,14 @@ from pydantic import Field
 
 from agentopd.errors import TeacherError
 from agentopd.objective.columns import Column, Reals, TeacherColumns
+from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
-from agentopd.settings.choice import Registry
+from agentopd.settings.parts import OneForAll
+from agentopd.settings.signature import Registry
 from agentopd.types import Bools
 
 Part: TypeAlias = Annotated[float, Field(ge=0.0)]
-Discount: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
+Discount: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0), OneForAll()]
 Baseline: TypeAlias = Literal["none", "batch_mean", "group_mean", "group_normalised"]
 OUTCOME = "outcome"
 """The built-in reward: an episode's total reward, given at its last row."""
@@ -38,6 +40,8 @@ class Scored:
     """Rows that the reward says something of. An episode without any is in no group; the other rows of its kind add zero."""
     gamma: float
     """The discount where the method sets none."""
+    weight_A: Reals | None = None
+    """What the term's weights say of each row, for a coupling; 0 on rows that the term does not train."""
 
     @classmethod
     def by(cls, rows: Rows, learns_A: Bools, acted_A: Bools, name: str) -> "Scored":
@@ -151,18 +155,24 @@ def advantage_sum(
     scored: Scored,
     advantage_A: Reals,
     *,
-    reward_name: str = OUTCOME,
+    reward_name: TeacherName = OUTCOME,
     distillation: Part = 1.0,
     reinforcement: Part = 1.0,
     baseline: Baseline = "group_normalised",
+    weighted: Literal["both", "distillation"] = "both",
 ) -> Reals:
     """distillation * A + reinforcement * A_rl, with A_rl from a reward's undiscounted return (MOPD, arXiv 2601.02780; ATOD).
+
+    The weights of the term multiply the loss of a row, and so both parts; with ``weighted: distillation`` they multiply A alone, under one
+    importance ratio for the sum (SOD, arXiv 2605.07725; ATOD, arXiv 2606.27814).
 
     It works on the rows of the term it joins: turns that the term's teacher skips get neither part.
     """
     reinforced = Scored.by(scored.rows, scored.learns_A, scored.acted_A, reward_name)
     return_A = returns(reinforced.rows, reinforced.reward_A, 1.0, 1.0)
     reinforced_A: Reals = BASELINES[baseline](reinforced, return_A)
+    if weighted == "distillation" and scored.weight_A is not None:
+        advantage_A = scored.weight_A * advantage_A
     return distillation * advantage_A + reinforcement * reinforced_A
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from agentopd.objective.columns import Reals, codes
 from agentopd.objective.rows import Rows
-from agentopd.settings.choice import Registry
+from agentopd.settings.signature import Registry
 
 
 def token(rows: Rows) -> Reals:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agentopd.errors import ConfigError
 from agentopd.objective.columns import Column
-from agentopd.objective.divergences import FLOOR
+from agentopd.objective.floor import FLOOR
 from agentopd.objective.prepare import Prepared
 from agentopd.types import Annotation, Bools, Dense, Mixture, Sparse
 
@@ -29,6 +29,8 @@ class SparseRows:
     ids_N_K: Tensor
     logprob_N_K: Tensor
     logtail_N: Tensor
+    least: int
+    """The least K of the annotations that it is made of; their rows are padded to the largest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +119,13 @@ def _sparse(parts: Parts, order: Column) -> SparseRows:
     def joined(column: Callable[[Any], NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.concatenate([column(annotation.block)[entry] for annotation, entry in parts])[order])
 
-    width = max(annotation.block.ids_N_K.shape[1] for annotation, _ in parts)  # type: ignore[union-attr]
+    widths = [annotation.block.ids_N_K.shape[1] for annotation, _ in parts]  # type: ignore[union-attr]
+    width = max(widths)
     return SparseRows(
         joined(lambda block: _widened(block.ids_N_K, width, -1)).long(),
         joined(lambda block: _widened(block.logprob_N_K, width, FLOOR)),
         joined(lambda block: block.logtail_N),
+        min(widths),
     )
 
 

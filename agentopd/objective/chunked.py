@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from agentopd.objective.divergences import entropy, log_softmax
+from agentopd.objective.distributions import entropy, log_softmax
 from agentopd.objective.head import Head, Projector
 
 Evaluate: TypeAlias = Callable[[Tensor, slice], tuple[Tensor, dict[str, Tensor]]]

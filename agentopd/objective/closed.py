@@ -79,94 +79,63 @@ def _dot(one_N_V: Tensor, other_N_V: Tensor) -> Tensor:
     return (one_N_V * other_N_V).sum(-1)
 
 
-def _forward_kl(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor]:
-    """In the logits: p - q."""
-    q = logq.exp()
-    return _dot(q, logq - logp), q.neg_()
+Entries: TypeAlias = Callable[..., tuple[Tensor, Tensor, Tensor | None]]
+"""What each entry contributes, [N, V]; its derivative in the student's log-probability there, without the multiple of the student's
+probabilities that a sum over all entries loses again; and that multiple, ``None`` where there is none."""
 
 
-def _reverse_kl(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor]:
-    """In the logits: p (log p / q - KL)."""
-    p, ratio = logp.exp(), logp - logq
-    value = _dot(p, ratio)
-    return value, ratio.sub_(value.unsqueeze(1)).mul_(p)
+def _form(entries: Entries) -> Form:
+    """The sum over entries; with ``clip`` none is more than that, and one above has no gradient."""
 
-
-def _jsd(logp: Tensor, logq: Tensor, *, beta: float | Tensor = 0.5) -> tuple[Tensor, Tensor]:
-    """In the logits: (1 - beta) p (log p / m - KL(p || m))."""
-    p, q = logp.exp(), logq.exp()
-    logm = _mixture(q, p, beta)
-    theirs, ratio = _dot(q, logq - logm), torch.sub(logp, logm, out=logm)
-    ours, rest = _dot(p, ratio), 1.0 - beta
-    value = _flat(beta) * theirs + _flat(rest) * ours
-    return value, ratio.sub_(ours.unsqueeze(1)).mul_(p).mul_(rest)
-
-
-def _skew_forward_kl(logp: Tensor, logq: Tensor, *, alpha: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
-    """In the student's log-probabilities: -(1 - alpha) q p / m."""
-    p, q = logp.exp(), logq.exp()
-    logm = _mixture(q, p, alpha)
-    value = _dot(q, logq - logm)
-    return value, torch.sub(logp, logm, out=logm).exp_().mul_(q).mul_(alpha - 1.0)
-
-
-def _skew_reverse_kl(logp: Tensor, logq: Tensor, *, alpha: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
-    """In the student's log-probabilities: p (log p / m - alpha p / m), up to a multiple of p."""
-    p, q = logp.exp(), logq.exp()
-    ratio = torch.sub(logp, _mixture(p, q, alpha))
-    value = _dot(p, ratio)
-    return value, ratio.sub_(ratio.exp().mul_(alpha)).sub_(value.unsqueeze(1)).mul_(p)
-
-
-def _clipped(form: Form, entries: Form) -> Form:
-    """A form that takes ``clip``: then the sum of what the entries contribute, none more than that, and without a gradient above.
-
-    ``entries`` gives what each entry contributes, [N, V], and its derivative in the student's log-probability there.
-    """
-
-    def clipped(
+    def form(
         logp: Tensor, logq: Tensor, *, clip: float | Tensor | None = None, **settings: Any
     ) -> tuple[Tensor, Tensor]:
+        contribution, gradient, multiple = entries(logp, logq, **settings)
         if clip is None:
-            return form(logp, logq, **settings)
-        contribution, gradient = entries(logp, logq, **settings)
-        gradient.mul_(contribution <= clip)
-        return contribution.clamp_max_(clip).sum(1), gradient
+            return contribution.sum(1), gradient
+        kept = contribution <= clip
+        gradient = gradient if multiple is None else gradient + multiple
+        return contribution.clamp_max(clip).sum(1), gradient.mul_(kept)
 
-    return clipped
+    return form
 
 
-def _forward_kl_entries(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor]:
+def _forward_kl(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor, None]:
+    """-q."""
     q = logq.exp()
-    return torch.sub(logq, logp).mul_(q), q.neg_()
+    return torch.sub(logq, logp).mul_(q), q.neg_(), None
 
 
-def _reverse_kl_entries(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor]:
+def _reverse_kl(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """p log p / q, and p."""
     p = logp.exp()
     contribution = torch.sub(logp, logq).mul_(p)
-    return contribution, p.add_(contribution)
+    return contribution, contribution, p
 
 
-def _jsd_entries(logp: Tensor, logq: Tensor, *, beta: float | Tensor = 0.5) -> tuple[Tensor, Tensor]:
+def _jsd(logp: Tensor, logq: Tensor, *, beta: float | Tensor = 0.5) -> tuple[Tensor, Tensor, None]:
+    """(1 - beta) p log p / m."""
     p, q = logp.exp(), logq.exp()
-    logm = _mixture(q, p, beta)
+    logm = _log_mixed(q, p, beta)
     theirs = torch.sub(logq, logm).mul_(q).mul_(beta)
     ours = torch.sub(logp, logm, out=logm).mul_(p).mul_(1.0 - beta)
-    return theirs.add_(ours), ours
+    return theirs.add_(ours), ours, None
 
 
-def _skew_forward_kl_entries(logp: Tensor, logq: Tensor, *, alpha: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
+def _skew_forward_kl(logp: Tensor, logq: Tensor, *, alpha: float | Tensor = 0.1) -> tuple[Tensor, Tensor, None]:
+    """-(1 - alpha) q p / m."""
     p, q = logp.exp(), logq.exp()
-    logm = _mixture(q, p, alpha)
+    logm = _log_mixed(q, p, alpha)
     contribution = torch.sub(logq, logm).mul_(q)
-    return contribution, torch.sub(logp, logm, out=logm).exp_().mul_(q).mul_(alpha - 1.0)
+    return contribution, torch.sub(logp, logm, out=logm).exp_().mul_(q).mul_(alpha - 1.0), None
 
 
-def _skew_reverse_kl_entries(logp: Tensor, logq: Tensor, *, alpha: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
+def _skew_reverse_kl(logp: Tensor, logq: Tensor, *, alpha: float | Tensor = 0.1) -> tuple[Tensor, Tensor, Tensor]:
+    """p (log p / m - alpha p / m), and p."""
     p, q = logp.exp(), logq.exp()
-    ratio = torch.sub(logp, _mixture(p, q, alpha))
+    ratio = torch.sub(logp, _log_mixed(p, q, alpha))
     contribution = ratio * p
-    return contribution, ratio.exp_().mul_(-alpha).add_(1.0).mul_(p).add_(contribution)
+    return contribution, ratio.exp_().mul_(p).mul_(-alpha).add_(contribution), p
 
 
 def _adaptive_kl(logp: Tensor, logq: Tensor, *, mass: float | Tensor = 0.5) -> tuple[Tensor, Tensor]:
@@ -246,8 +215,8 @@ def _chi_square(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor]:
     return 2.0 * value, gradient.mul_(2.0)
 
 
-def _mixture(one: Tensor, other: Tensor, share: float | Tensor) -> Tensor:
-    """log(share one + (1 - share) other) of probabilities, finite also where both are 0."""
+def _log_mixed(one: Tensor, other: Tensor, share: float | Tensor) -> Tensor:
+    """log(share one + (1 - share) other) of probabilities, finite also where both are 0; faster than of logarithms."""
     mixture = torch.lerp(other, one, share)
     return mixture.clamp_min_(torch.finfo(mixture.dtype).tiny).log_()
 
@@ -257,11 +226,11 @@ def _flat(share: float | Tensor) -> float | Tensor:
 
 
 CLOSED: Mapping[str, Form] = {
-    "forward_kl": _clipped(_forward_kl, _forward_kl_entries),
-    "reverse_kl": _clipped(_reverse_kl, _reverse_kl_entries),
-    "jsd": _clipped(_jsd, _jsd_entries),
-    "skew_forward_kl": _clipped(_skew_forward_kl, _skew_forward_kl_entries),
-    "skew_reverse_kl": _clipped(_skew_reverse_kl, _skew_reverse_kl_entries),
+    "forward_kl": _form(_forward_kl),
+    "reverse_kl": _form(_reverse_kl),
+    "jsd": _form(_jsd),
+    "skew_forward_kl": _form(_skew_forward_kl),
+    "skew_reverse_kl": _form(_skew_reverse_kl),
     "adaptive_kl": _adaptive_kl,
     "todi": _todi,
     "jeffreys": _jeffreys,

@@ -6,9 +6,9 @@ check. Each mistake is one ``ConfigError`` that names the part's key, what was r
 
 import inspect
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor
 from agentopd.errors import ConfigError
 from agentopd.objective.columns import Reals
 from agentopd.settings.choice import Choice
+from agentopd.settings.signature import Function
+
+Require: TypeAlias = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,28 @@ def is_own(choice: Choice) -> bool:
     return ":" in choice.kind
 
 
+def checked_by(require: Require) -> Callable[[Function], Function]:
+    """Marks a part whose settings must go together: ``require(settings)`` raises ValueError where they do not."""
+
+    def mark(function: Function) -> Function:
+        function.require = require  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def idle(function: Function, settings: Mapping[str, Any], *names: str) -> str:
+    """The first of the settings ``names`` that is not at its default, as ``name=value``; empty where all are."""
+    defaults = {name: inspect.signature(function).parameters[name].default for name in names}
+    return next((f"{name}={_setting(settings[name])}" for name in names if settings[name] != defaults[name]), "")
+
+
+def _setting(value: Any) -> Any:
+    return value.plain() if isinstance(value, Choice) else value
+
+
 def callable_as(part: str) -> AfterValidator:
-    """Refuses, when a configuration is read, a user's function that cannot be called as ``part`` is."""
+    """Refuses, when a configuration is read, a user's function that cannot be called as ``part`` is, and settings that do not go together."""
     contract = CONTRACTS[part]
 
     def check(choice: Choice) -> Choice:
@@ -79,6 +102,8 @@ def callable_as(part: str) -> AfterValidator:
                 raise ValueError(
                     f"{part} {choice.kind!r} takes {signature} and is called as {contract}: {error}; settings stand after a *"
                 ) from error
+        if (require := getattr(choice.function, "require", None)) is not None:
+            require(choice.settings)
         return choice
 
     return AfterValidator(check)
@@ -167,7 +192,7 @@ def targeted(key: str, choice: Choice, given: Any, logp_N_V: Tensor) -> tuple[Te
     return log_N_V, factor_N
 
 
-def per_row(key: str, choice: Choice, value: Any, logp: Tensor) -> Tensor:
+def row_values(key: str, choice: Choice, value: Any, logp: Tensor) -> Tensor:
     """What a divergence, or an estimator by token, returned on log-probabilities [..., K]: one number a row, [...].
 
     Raises:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from agentopd.objective.columns import Column, Reals, TeacherColumns
+from agentopd.objective.columns import Reals, TeacherColumns, codes
 from agentopd.objective.numbers import per_row
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights import needs_live
@@ -42,7 +42,7 @@ def by_sequence(
         raise ValueError(
             "by_sequence compares the student with a teacher on every row; set target: {kind: distribution}"
         )
-    episode_A: Column = np.unique(rows.trajectory_A, return_inverse=True)[1].reshape(-1)
+    episode_A = codes(rows.trajectory_A)
     size = np.bincount(episode_A)
     q, p = (
         np.exp(np.bincount(episode_A, weights=column) / size)

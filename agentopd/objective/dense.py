@@ -13,8 +13,13 @@ import torch
 from torch import Tensor
 
 from agentopd.objective.chunked import inner, tiles
-from agentopd.objective.floor import FLOOR
+from agentopd.objective.distributions import distribution, entropy, exactly
+from agentopd.objective.floor import column, floored
 from agentopd.objective.head import Projector, Scratch
+from agentopd.objective.targets import extrapolated
+
+ALEATORIC, EPISTEMIC = "aleatoric", "epistemic"
+"""Names of the statistics of an ensemble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class Told:
     @property
     def entropy_M(self) -> Tensor:
         """In nats."""
-        return entropy_of(self.q_M_V, self.logq_M_V)
+        return entropy(self.logq_M_V, self.q_M_V)
 
 
 Tell: TypeAlias = Callable[[slice], Told]
@@ -83,8 +88,8 @@ class Ensemble:
         def tell(tile: slice) -> Told:
             at = inner(tile, rows)
             m_M_V, aleatoric_M = logm_N_V[at].exp(), aleatoric_N[at]
-            epistemic_M = (entropy_of(m_M_V, logm_N_V[at]) - aleatoric_M).clamp_min_(0.0)
-            return Told(m_M_V, logm_N_V[at], {"aleatoric": aleatoric_M, "epistemic": epistemic_M})
+            epistemic_M = (entropy(logm_N_V[at], m_M_V) - aleatoric_M).clamp_min_(0.0)
+            return Told(m_M_V, logm_N_V[at], {ALEATORIC: aleatoric_M, EPISTEMIC: epistemic_M})
 
         return tell
 
@@ -97,7 +102,7 @@ class Ensemble:
             projected_N_V = member(rows)
             for at in (inner(tile, rows) for tile in tiles(rows, projected_N_V)):
                 q_M_V, logq_M_V = distribution(member.head.shaped(projected_N_V[at]), self.temperature)
-                aleatoric_N[at] += share * entropy_of(q_M_V, logq_M_V)
+                aleatoric_N[at] += share * entropy(logq_M_V, q_M_V)
                 part_M_V = logq_M_V.add_(math.log(share))
                 logm_N_V[at] = torch.logaddexp(logm_N_V[at], part_M_V) if number else part_M_V
         return logm_N_V, aleatoric_N
@@ -109,10 +114,7 @@ class Ensemble:
 
 @dataclass(frozen=True, slots=True)
 class Extrapolated:
-    """q^by r^(1 - by), normalised: past q, away from the reference r, where by > 1 (G-OPD, arXiv 2602.12125); between them below.
-
-    At a temperature both are taken at it. A token to which q gives probability 0 has probability 0.
-    """
+    """The target ``extrapolate`` (``targets.py``) of a teacher and a reference, at a temperature that both are taken at."""
 
     teacher: Projector
     reference: Projector
@@ -126,29 +128,11 @@ class Extrapolated:
 
         def tell(tile: slice) -> Told:
             at = inner(tile, rows)
-            q_M_V = exactly(self.teacher.head.shaped(projected_N_V[at]))
-            r_M_V = exactly(self.reference.head.shaped(reference_N_V[at]))
-            by = self.by[tile].unsqueeze(1).to(q_M_V.dtype) if isinstance(self.by, Tensor) else self.by
-            mixed_M_V = (by * q_M_V + (1.0 - by) * r_M_V).masked_fill_(q_M_V == -torch.inf, -torch.inf)
-            return Told(*distribution(mixed_M_V, self.temperature))
+            q_M_V, r_M_V = floored(
+                exactly(self.teacher.head.shaped(projected_N_V[at])),
+                exactly(self.reference.head.shaped(reference_N_V[at])),
+            )
+            by = column(self.by[tile].to(q_M_V.dtype)) if isinstance(self.by, Tensor) else self.by
+            return Told(*distribution(extrapolated(q_M_V, r_M_V, by), self.temperature))
 
         return tell
-
-
-def exactly(logits: Tensor) -> Tensor:
-    """The same in float32 or better."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def distribution(logits_M_V: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Probabilities and log-probabilities [M, V], in float32 or better, in new memory: one exponential an entry gives both."""
-    exact_M_V = exactly(logits_M_V)
-    scaled_M_V = exact_M_V if temperature == 1.0 else exact_M_V / temperature
-    p_M_V = torch.softmax(scaled_M_V, -1)
-    largest_M, log_largest_M = scaled_M_V.amax(-1, keepdim=True), p_M_V.amax(-1, keepdim=True).log_()
-    return p_M_V, torch.sub(scaled_M_V, largest_M).add_(log_largest_M)
-
-
-def entropy_of(p_M_V: Tensor, logp_M_V: Tensor) -> Tensor:
-    """Entropy [M] in nats of probabilities and their logarithms; entries of probability 0 add nothing."""
-    return -(p_M_V * logp_M_V.clamp_min(FLOOR)).sum(-1)

@@ -5,8 +5,7 @@ Each function takes the student's ``logp`` and the teacher's ``logq``, [..., V],
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from functools import reduce
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -15,11 +14,13 @@ from torch import Tensor
 from torch.nn.functional import hardshrink
 
 from agentopd.objective.alpha_beta import alpha, alpha_beta, chi_square, power
-from agentopd.objective.contract import call, per_row
-from agentopd.objective.floor import FLOOR as FLOOR
+from agentopd.objective.contract import call, row_values
+from agentopd.objective.distributions import log_softmax, mixture
 from agentopd.objective.floor import column, floored
 from agentopd.objective.generators import f
-from agentopd.settings.choice import Choice, OneOf, Registry
+from agentopd.settings.choice import Choice
+from agentopd.settings.parts import OneOf
+from agentopd.settings.signature import Registry
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Clip = Annotated[float, Field(gt=0.0)] | None
@@ -46,19 +47,19 @@ def jsd(logp: Tensor, logq: Tensor, *, beta: Share = 0.5, clip: Clip = None) -> 
     entry's part of the whole, not of each KL.
     """
     logp, logq = floored(logp, logq)
-    logm, share = _mixture(logq, logp, beta), column(beta)
+    logm, share = _between(logq, logp, beta), column(beta)
     theirs, ours = logq.exp() * (logq - logm), logp.exp() * (logp - logm)
     return _summed(share * theirs + (1.0 - share) * ours, clip)
 
 
 def skew_forward_kl(logp: Tensor, logq: Tensor, *, alpha: Share = 0.1, clip: Clip = None) -> Tensor:
     """KL(q || alpha q + (1 - alpha) p) (DistiLLM, arXiv 2402.03898, eq. 4)."""
-    return forward_kl(_mixture(logq, logp, alpha), logq, clip=clip)
+    return forward_kl(_between(logq, logp, alpha), logq, clip=clip)
 
 
 def skew_reverse_kl(logp: Tensor, logq: Tensor, *, alpha: Share = 0.1, clip: Clip = None) -> Tensor:
     """KL(p || alpha p + (1 - alpha) q) (DistiLLM, arXiv 2402.03898, eq. 5)."""
-    return forward_kl(_mixture(logp, logq, alpha), logp, clip=clip)
+    return forward_kl(_between(logp, logq, alpha), logp, clip=clip)
 
 
 def adaptive_kl(logp: Tensor, logq: Tensor, *, mass: Share = 0.5) -> Tensor:
@@ -126,12 +127,10 @@ def _summed(contribution: Tensor, clip: float | Tensor | None) -> Tensor:
     return contribution.sum(-1) if clip is None else contribution.clamp_max(column(clip)).sum(-1)
 
 
-def _mixture(loga: Tensor, logb: Tensor, share: float | Tensor) -> Tensor:
-    """log(share a + (1 - share) b)."""
-    if isinstance(share, Tensor):
-        first, second = share.log().unsqueeze(-1), (-share).log1p().unsqueeze(-1)
-        return torch.logaddexp(loga.clamp_min(FLOOR) + first, logb.clamp_min(FLOOR) + second)
-    return torch.logaddexp(loga.clamp_min(FLOOR) + math.log(share), logb.clamp_min(FLOOR) + math.log1p(-share))
+def _between(loga: Tensor, logb: Tensor, share: float | Tensor) -> Tensor:
+    """log(share a + (1 - share) b), with a gradient also where one is 0."""
+    loga, logb = floored(loga, logb)
+    return mixture(((share, loga), (1.0 - share, logb)))
 
 
 DIVERGENCES: Registry = {
@@ -150,23 +149,6 @@ DIVERGENCES: Registry = {
     "power": power,
     "f": f,
 }
-
-
-def log_softmax(logits: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities [..., V] at a temperature, in float32 or better."""
-    return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature, -1)
-
-
-def log_mean(logps: Iterable[Tensor]) -> Tensor:
-    """Log of the mean of distributions, log (1/E) sum_e p_e, from the log-probabilities [..., V] of each; E is at least 1."""
-    first, *others = logps
-    total = reduce(torch.logaddexp, others, first)
-    return total - math.log(1 + len(others))
-
-
-def entropy(logp: Tensor) -> Tensor:
-    """Entropy [...] in nats of log-probabilities [..., V]."""
-    return -(logp.exp() * logp.clamp_min(FLOOR)).sum(-1)
 
 
 def divergence(
@@ -198,7 +180,7 @@ def divergence(
     choice = choose(kind, parameters)
     logp = log_softmax(student_logits, temperature)
     logq = log_softmax(teacher_logits.detach(), temperature)
-    return per_row("", choice, call("", choice, choice.settings, logp, logq), logp)
+    return row_values("", choice, call("", choice, choice.settings, logp, logq), logp)
 
 
 def choose(kind: str, parameters: Mapping[str, Any]) -> Choice:

@@ -21,21 +21,22 @@ gives phi itself.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from agentopd.errors import ConfigError
 from agentopd.objective.advantages import BASELINES, Baseline, Discount, Scored, remaining, returns, whiten
 from agentopd.objective.columns import Reals
-from agentopd.settings.choice import Function, Registry
+from agentopd.objective.contract import checked_by, idle
+from agentopd.settings.parts import OneForAll
+from agentopd.settings.signature import Function, Registry
 
-RATIO = {"importance", "clip_low", "clip_high", "truncate_at", "keep_low", "keep_high"}
+RATIO = {"importance", "clip_low", "clip_high"}
 """The settings of a score function that :func:`policy_gradient` reads; the others make the advantage."""
-CORRECTIONS = {"truncated", "masked"}
-"""Kinds of ``importance`` that correct for who sampled: their ratio is to the behaviour log-probability, detached."""
 VALUE = "value"
 """The baseline that is computed with the loss, from the teacher's distribution."""
 GROUPED = {"group_mean", "group_normalised"}
@@ -49,6 +50,8 @@ OPTIMISES: Mapping[str, str] = {"k3": "forward_kl"}
 """The divergence whose gradient an estimator of the token taken has in expectation, where that is not the reverse KL."""
 
 Limit = Annotated[float, Field(gt=0.0)]
+Importance: TypeAlias = Literal["none", "ratio", "clipped"]
+"""PPO's surrogates of -log p, for steps that go on from the policy that acted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +105,29 @@ def k3(taken: Taken, *, clip: Limit | None = None) -> Tensor:
     return torch.expm1(ratio_N) - ratio_N
 
 
+def _require_clipped(settings: Mapping[str, Any]) -> None:
+    unused = "" if settings["importance"] == "clipped" else idle(score_function, settings, "clip_low", "clip_high")
+    if unused:
+        raise ValueError(
+            f"{unused}: importance={settings['importance']} does not read it; leave it out, or set importance: clipped"
+        )
+
+
+@checked_by(_require_clipped)
 def score_function(
     scored: Scored,
     *,
     gamma: Discount | None = None,
     turn_gamma: Discount | None = None,
-    reward_clip: Limit | None = None,
+    reward_clip: Annotated[Limit, OneForAll()] | None = None,
     length_normalised: bool = False,
     baseline: Baseline | Literal["value"] = "none",
     whitened: bool = False,
     clip: Limit | None = None,
     logprobs: Literal["behaviour", "recomputed"] = "behaviour",
-    importance: Literal["none", "ratio", "clipped", "truncated", "masked"] = "none",
+    importance: Importance = "none",
     clip_low: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2,
     clip_high: Limit = 0.2,
-    truncate_at: Limit = 2.0,
-    keep_low: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5,
-    keep_high: Annotated[float, Field(ge=1.0)] = 5.0,
 ) -> Reals:
     """Advantages [A] of whole episodes: reward clip, return-to-go, length, baseline, whitening, clip, in this order.
 
@@ -132,10 +141,9 @@ def score_function(
     distribution, and is that of a token alone: ``gamma`` 0.
 
     ``logprobs`` says which log-probability of the student the log-ratio and the ratios ``ratio`` and ``clipped`` use: the one it acted
-    with, or one recomputed by the learner. ``importance`` multiplies by r = p / p_old: ``ratio`` bare, ``clipped`` as in PPO (arXiv
-    1707.06347) to [1 - clip_low, 1 + clip_high]. Two others correct for tokens that another engine, or older weights, sampled. Their
-    r is detached, and to the behaviour log-probability whatever ``logprobs`` says: ``truncated`` is min(r, truncate_at) (TIS: 2.0 in
-    verl and SDPO, 5.0 in G-OPD), ``masked`` is r, or 0 outside [keep_low, keep_high] (IcePop, as in MOPD, arXiv 2601.02780).
+    with, or one recomputed by the learner. ``importance`` is PPO's surrogate of -log p (arXiv 1707.06347): r = p / p_old, differentiated,
+    ``ratio`` bare or ``clipped`` to [1 - clip_low, 1 + clip_high]. For tokens that another engine, or older weights, sampled it is
+    ``none``, and the term has the weight ``importance``.
     """
     inside = scored.gamma if gamma is None else gamma
     across = inside if turn_gamma is None else turn_gamma
@@ -177,7 +185,7 @@ def pair_logit(
     scored: Scored,
     *,
     chosen: str,
-    beta: Limit = 0.1,
+    beta: Annotated[Limit, OneForAll()] = 0.1,
     logprobs: Literal["behaviour", "recomputed"] = "recomputed",
 ) -> Reals:
     """Advantages [A] of a loss over pairs of episodes: -log sigmoid(beta [log p/p_old (chosen) - log p/p_old (rejected)]).
@@ -217,20 +225,20 @@ def policy_gradient(
     importance: str = "none",
     clip_low: float | Tensor = 0.2,
     clip_high: float | Tensor = 0.2,
-    truncate_at: float | Tensor = 2.0,
-    keep_low: float | Tensor = 0.5,
-    keep_high: float | Tensor = 5.0,
 ) -> Tensor:
-    """phi [N] of score-function rows, from the student's log-probability of the taken token."""
+    """phi [N] of score-function rows, from the student's log-probability of the taken token.
+
+    Raises:
+        ConfigError: There is no ``importance`` of that name.
+    """
+    if importance not in get_args(Importance):
+        raise ConfigError(
+            f"importance={importance}: there is none of that name; use one of {', '.join(get_args(Importance))}, and for tokens that "
+            "somebody else sampled the weight importance"
+        )
     if importance == "none":
         return -advantage_N * logp_N
     ratio_N = (logp_N - old_N).exp()
-    if importance == "truncated":
-        return -ratio_N.detach().clamp(max=truncate_at) * advantage_N * logp_N
-    if importance == "masked":
-        weight_N = ratio_N.detach()
-        kept_N = (weight_N >= keep_low) & (weight_N <= keep_high)
-        return -weight_N.where(kept_N, 0.0) * advantage_N * logp_N
     if importance == "ratio":
         return -advantage_N * ratio_N
     clipped_N = ratio_N.clamp(min=1.0 - clip_low).clamp(max=1.0 + clip_high)

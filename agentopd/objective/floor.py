@@ -1,5 +1,8 @@
 """What stands for the logarithm of 0, and settings that may be one number a row."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 FLOOR = -1.0e6
@@ -14,3 +17,8 @@ def floored(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor]:
 def column(setting: float | Tensor) -> float | Tensor:
     """A setting as it multiplies [..., V]: one number a row, [...], stands in a column."""
     return setting.unsqueeze(-1) if isinstance(setting, Tensor) else setting
+
+
+def columns(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they multiply [..., V]."""
+    return {name: column(value) for name, value in settings.items()}

@@ -9,7 +9,8 @@ from pydantic import AfterValidator
 from torch import Tensor
 
 from agentopd.objective.floor import floored
-from agentopd.settings.choice import OneOf, Registry
+from agentopd.settings.parts import OneOf
+from agentopd.settings.signature import Registry
 
 LIMIT = 20.0
 """A generator is evaluated at log-ratios of at most this size, in nats, and continued beyond."""

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from agentopd.objective.chunked import check_tokens
 from agentopd.objective.divergences import check_tensors, choose
 from agentopd.objective.head import Head
 from agentopd.settings.choice import Choice
@@ -78,6 +79,17 @@ def given_weights(weights: Tensor | None, student_hidden: Tensor) -> Tensor:
     if rows and not weights.any():
         raise ValueError(f"weights are all 0, so none of the {rows} rows would be learned from; leave such rows out")
     return weights.detach()
+
+
+def given_tokens(tokens: Tensor, student_hidden: Tensor, student: Head) -> Tensor:
+    """The tokens taken, [A], as indices.
+
+    Raises:
+        ValueError: They are not one token of the vocabulary a row.
+    """
+    check_tensors(tokens=tokens)
+    check_tokens(tokens, len(student_hidden), len(student.weight_V_H))
+    return tokens.long()
 
 
 def given_column(name: str, column: Any, rows: int) -> Tensor:

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agentopd.objective.chunked import Evaluate, check_tokens, chunked_loss, taken_logprob
+from agentopd.objective.chunked import Evaluate, chunked_loss, taken_logprob
 from agentopd.objective.closed import formed, fused
-from agentopd.objective.contract import per_row
-from agentopd.objective.dense import DenseTeacher, Ensemble, Extrapolated, One, Tell, Told, distribution, entropy_of
-from agentopd.objective.divergences import check_temperature, log_softmax
+from agentopd.objective.contract import row_values
+from agentopd.objective.dense import DenseTeacher, Ensemble, Extrapolated, One, Tell, Told
+from agentopd.objective.distributions import distribution, entropy, log_softmax
+from agentopd.objective.divergences import check_temperature
 from agentopd.objective.given import (
     Weight,
     check_finite,
@@ -19,6 +20,7 @@ from agentopd.objective.given import (
     given_divergence,
     given_head,
     given_shares,
+    given_tokens,
     given_weights,
     one_each,
 )
@@ -67,14 +69,12 @@ def linear_divergence(
 ) -> LinearDivergence:
     """The divergence ``kind`` between softmax(student_hidden @ student_weight.T) and the teacher's, over A rows.
 
-    Logits of at most ``chunk_rows`` rows of each model exist at once; the gradient is formed in the forward pass. It flows into
-    the student's tensors that require one. Nothing flows into the teacher or ``weights``. Divergences are computed in float32 or
-    better; under autocast the matrix products alone are in its dtype. A row is one position to learn from: select those
-    (``hidden[mask]``) rather than give others the weight 0, which costs as much. A sharded weight (``DTensor``) is gathered once,
-    by all processes of its mesh together; its gradient is their mean.
-
-    Several teachers are an ensemble, of which the target is the arithmetic mean of the distributions; or, with ``extrapolate_by``,
-    a teacher q and a reference r, of which it is q^by r^(1 - by), normalised.
+    Logits of at most ``chunk_rows`` rows of each model exist at once; the gradient, of the student's tensors that require one alone,
+    is formed in the forward pass. Divergences are computed in float32 or better; under autocast the matrix products alone are in its
+    dtype. Select the rows to learn from (``hidden[mask]``): the weight 0 costs as much. A sharded weight (``DTensor``) is gathered
+    once, by all processes of its mesh together; its gradient is their mean. Several teachers are an ensemble, of which the target is
+    the mean of the distributions; or, with ``extrapolate_by``, a teacher q and a reference r, of which it is q^by r^(1 - by), normalised.
+    Biases [V] (a list for several teachers), and ``scale`` and ``softcap`` of all models, are for weights that are no ``Head``.
 
     Args:
         student_hidden: [A, H_student], after the final norm.
@@ -84,32 +84,26 @@ def linear_divergence(
         kind: A key of ``DIVERGENCES`` or an import path ``package.module:name``.
         weights: [A], any sign; by default 1 / A each, which makes ``loss`` the mean.
         tokens: [A], the tokens taken; asks for their log-probabilities.
-        student_bias: [V].
-        teacher_bias: [V]; a list for several teachers.
         teacher_shares: The weight of each teacher of an ensemble, with sum 1; equal by default.
         extrapolate_by: ``by``, a number, or a tensor [A] of one a row; takes two teachers, the second of which is the reference.
-        temperature: All models' logits are divided by it.
-        softcap: All models' logits become softcap * tanh(logits / softcap), unless a ``Head`` is given.
-        scale: All models' logits are multiplied by it, before ``softcap``, unless a ``Head`` is given.
+        temperature: All models' logits are divided by it, those of each member of an ensemble.
         chunk_rows: Rows whose logits exist at once; by default as many as have 2**26 logits.
         **parameters: The divergence's own, such as ``beta``; a number, or a tensor [A] of one number a row.
 
     Raises:
-        ValueError: The kind or a parameter does not exist; shapes or dtypes do not match; a number is out of range; weights are
-            not finite or all 0; a row's logits are not finite (read off the row's divergence once all is computed); or one's own
-            divergence returns no number a row or lets no gradient through.
+        ValueError: Something does not exist or fit, or is out of range; weights are all 0; logits or weights are not finite; or one's
+            own divergence returns no number a row or lets no gradient through.
     """
     check_temperature(temperature)
     student = given_head("student", student_hidden, student_weight, student_bias, scale, softcap)
     coef_A = given_weights(weights, student_hidden)
+    token_A = None if tokens is None else given_tokens(tokens, student_hidden, student)
     heads = _teachers(student_hidden, student, teacher_hidden, teacher_weight, teacher_bias, scale, softcap)
-    if tokens is not None:
-        check_tokens(tokens, len(student_hidden), len(student.weight_V_H))
     teacher = _target(heads, isinstance(teacher_hidden, Tensor), teacher_shares, extrapolate_by, temperature)
     choice, settings = given_divergence(kind, parameters, len(student_hidden))
 
     def open_chunk(rows: slice) -> Evaluate:
-        return _Chunk(choice, settings, teacher.open(rows), coef_A, tokens, temperature)
+        return _Chunk(choice, settings, teacher.open(rows), coef_A, token_A, temperature)
 
     loss, signals = chunked_loss(student_hidden, student, open_chunk, chunk_rows)
     check_finite(signals)
@@ -133,7 +127,7 @@ class _Chunk:
         with torch.no_grad():
             told = _as(self.tell(tile), logp_M_V.dtype)
         settings = of_rows(self.settings, tile, None, logp_M_V.dtype)
-        value_M = per_row("", self.choice, fused("", self.choice, settings, logp_M_V, told.logq_M_V), logp_M_V)
+        value_M = row_values("", self.choice, fused("", self.choice, settings, logp_M_V, told.logq_M_V), logp_M_V)
         fixed_M_V = logp_M_V.detach()
         signals = self._signals(value_M.detach(), fixed_M_V.exp(), fixed_M_V, told, tile)
         return (self.coef_A[tile].to(value_M.dtype) * value_M).sum(), signals
@@ -154,12 +148,12 @@ class _Chunk:
     def _signals(self, value_M: Tensor, p_M_V: Tensor, logp_M_V: Tensor, told: Told, tile: slice) -> dict[str, Tensor]:
         signals = {
             "divergence": value_M,
-            "student_entropy": entropy_of(p_M_V, logp_M_V),
+            "student_entropy": entropy(logp_M_V, p_M_V),
             "teacher_entropy": told.entropy_M,
             **told.signals,
         }
         if self.token_A is not None:
-            token_M = self.token_A[tile].long()
+            token_M = self.token_A[tile]
             signals["student_logprob"] = taken_logprob(logp_M_V, token_M)
             signals["teacher_logprob"] = taken_logprob(told.logq_M_V, token_M)
         return signals

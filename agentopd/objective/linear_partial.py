@@ -1,20 +1,31 @@
 """The fused divergences where a teacher said less than its whole distribution: its most likely tokens, or the token taken."""
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from agentopd.objective.chunked import Evaluate, Open, check_tokens, chunked_loss, taken_logprob
-from agentopd.objective.contract import call, per_row
-from agentopd.objective.divergences import check_temperature, check_tensors, entropy, log_softmax
-from agentopd.objective.estimators import Taken, k2, k3, policy_gradient
-from agentopd.objective.given import Weight, check_finite, given_column, given_divergence, given_head, given_weights
+from agentopd.objective.chunked import Evaluate, chunked_loss, taken_logprob
+from agentopd.objective.contract import call, row_values
+from agentopd.objective.distributions import entropy, log_softmax
+from agentopd.objective.divergences import check_temperature, check_tensors
+from agentopd.objective.estimators import Importance, Taken, k2, k3, policy_gradient
+from agentopd.objective.given import (
+    Weight,
+    check_finite,
+    given_column,
+    given_divergence,
+    given_head,
+    given_tokens,
+    given_weights,
+)
+from agentopd.objective.head import Head
 from agentopd.objective.linear import LinearDivergence
 from agentopd.objective.reading import of_rows
 from agentopd.objective.supports import TeacherRows, top_k
+from agentopd.settings.choice import Choice
 
 Estimator: TypeAlias = Literal["k2", "k3", "score_function"]
 ESTIMATORS = ("k2", "k3", "score_function")
@@ -45,8 +56,8 @@ def sparse_linear_divergence(
 ) -> LinearDivergence:
     """:func:`linear_divergence` from a teacher that gave its K most likely tokens, on these and a bucket for all others.
 
-    ``k``, ``tail``, ``normalise_teacher`` and ``normalise_student`` are those of the support ``top_k``; the other arguments are those
-    of ``linear_divergence``. ``teacher_entropy`` is that of the support's entries: with the bucket at most the teacher's own.
+    ``k``, ``tail``, ``normalise_teacher`` and ``normalise_student`` are those of the support ``top_k``; what is not said here is as in
+    ``linear_divergence``. ``teacher_entropy`` is that of the support's entries: with the bucket at most the teacher's own.
 
     Args:
         student_hidden: [A, H].
@@ -54,19 +65,12 @@ def sparse_linear_divergence(
         ids: [A, K], of tokens, the most likely first; -1 pads.
         logprobs: [A, K], the teacher's, at the same ``temperature``; anything where ``ids`` is -1.
         logtail: [A], the log of the teacher's mass on all other tokens.
-        kind: See ``linear_divergence``.
+        kind: The divergence.
         k: How many of the K count; all by default.
         tail: A bucket for all other tokens.
         normalise_teacher: The teacher's K sum to 1; takes ``tail=False``.
         normalise_student: The student's on them too.
-        weights: See ``linear_divergence``.
         tokens: [A]; ``teacher_logprob`` is ``nan`` where one is not among ``ids``.
-        student_bias: See ``linear_divergence``.
-        temperature: The student's logits are divided by it.
-        softcap: See ``linear_divergence``.
-        scale: See ``linear_divergence``.
-        chunk_rows: See ``linear_divergence``.
-        **parameters: See ``linear_divergence``.
 
     Raises:
         ValueError: As for ``linear_divergence``; or the ids, or their log-probabilities, are none; a row names a token twice; or
@@ -74,37 +78,42 @@ def sparse_linear_divergence(
     """
     check_temperature(temperature)
     head = given_head("student", student_hidden, student_weight, student_bias, scale, softcap)
-    coef_A, rows = given_weights(weights, student_hidden), len(student_hidden)
-    width = _check_support(ids, logprobs, k, rows, len(head.weight_V_H))
+    coef_A = given_weights(weights, student_hidden)
+    token_A = None if tokens is None else given_tokens(tokens, student_hidden, head)
+    width = _check_support(ids, logprobs, k, len(student_hidden), len(head.weight_V_H))
     _check_logarithms("logprobs", logprobs, ids >= 0)
-    check_tensors(logtail=logtail)
-    if logtail.shape != (rows,):
-        raise ValueError(
-            f"logtail is {tuple(logtail.shape)} for {rows} rows; give the log of the mass outside ids, [A]"
-        )
-    _check_logarithms("logtail", logtail, torch.ones_like(logtail, dtype=torch.bool))
-    if tokens is not None:
-        check_tokens(tokens, rows, len(head.weight_V_H))
-    choice, settings = given_divergence(kind, parameters, rows)
-    on_ids = partial(
-        top_k, k=width, tail=tail, normalise_teacher=normalise_teacher, normalise_student=normalise_student
-    )
+    _check_tail(logtail, len(student_hidden))
+    normalised = {"normalise_teacher": normalise_teacher, "normalise_student": normalise_student}
+    said = TeacherRows(ids_N_K=ids.long(), logq_N_K=logprobs.detach(), logtail_N=logtail.detach())
+    choice, settings = given_divergence(kind, parameters, len(student_hidden))
+    evaluate = _OnIds(said, {"k": width, "tail": tail, **normalised}, choice, settings, coef_A, token_A, temperature)
+    return _evaluated(student_hidden, head, evaluate, chunk_rows, ("student", "teacher"))
 
-    def evaluate(logits_M_V: Tensor, tile: slice) -> tuple[Tensor, dict[str, Tensor]]:
-        logp_M_V = log_softmax(logits_M_V, temperature)
-        logq_M_K, logtail_M = logprobs[tile].detach().to(logp_M_V.dtype), logtail[tile].detach().to(logp_M_V.dtype)
-        told = TeacherRows(ids_N_K=ids[tile].long(), logq_N_K=logq_M_K, logtail_N=logtail_M)
-        logp, logq = on_ids(logp_M_V, told)
-        given = call("", choice, of_rows(settings, tile, None, logp.dtype), logp, logq)
-        seen = {"teacher_entropy": entropy(logq)}
-        if tokens is not None:
-            seen["teacher_logprob"] = _told(tokens[tile], ids[tile], logq_M_K)
-        token_M = None if tokens is None else tokens[tile]
-        return _summed(per_row("", choice, given, logp), coef_A[tile], logp_M_V, token_M, seen)
 
-    loss, signals = chunked_loss(student_hidden, head, _always(evaluate), chunk_rows)
-    check_finite(signals)
-    return LinearDivergence(loss, **signals)
+@dataclass(frozen=True, slots=True)
+class _OnIds:
+    """From the student's logits of a tile to its weighted sum and the columns of ``LinearDivergence``, on a teacher's ids."""
+
+    said: TeacherRows
+    """Of all rows."""
+    support: Mapping[str, Any]
+    """The settings of ``top_k``."""
+    choice: Choice
+    settings: Mapping[str, Any]
+    coef_A: Tensor
+    token_A: Tensor | None
+    temperature: float
+
+    def __call__(self, logits_M_V: Tensor, tile: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        logp_M_V = log_softmax(logits_M_V, self.temperature)
+        said = self.said.select(tile).to(logp_M_V.dtype)
+        logp, logq = top_k(logp_M_V, said, **self.support)
+        given = call("", self.choice, of_rows(self.settings, tile, None, logp.dtype), logp, logq)
+        token_M, seen = None, {"teacher_entropy": entropy(logq)}
+        if self.token_A is not None:
+            token_M = self.token_A[tile]
+            seen["teacher_logprob"] = _told(token_M, said)
+        return _summed(row_values("", self.choice, given, logp), self.coef_A[tile], logp_M_V, token_M, seen)
 
 
 def sampled_linear_divergence(
@@ -116,7 +125,7 @@ def sampled_linear_divergence(
     estimator: Estimator = "k2",
     advantage: Tensor | None = None,
     old_logprob: Tensor | None = None,
-    importance: Literal["none", "ratio", "clipped"] = "none",
+    importance: Importance = "none",
     clip_low: float = 0.2,
     clip_high: float = 0.2,
     weights: Tensor | None = None,
@@ -131,7 +140,7 @@ def sampled_linear_divergence(
     With l = log p(y) - log q(y): ``k2`` is l^2 / 2, whose gradient is in expectation that of the reverse KL; ``k3`` is
     exp(-l) - 1 + l, whose expectation is the reverse KL and whose gradient is in expectation that of the *forward* KL
     (Schulman, "Approximating KL divergence", 2020); ``score_function`` is -advantage * log p(y), by default with the advantage -l.
-    The other arguments are those of ``linear_divergence``; ``divergence`` is the estimator's value, ``teacher_entropy`` is ``nan``.
+    What is not said here is as in ``linear_divergence``; ``divergence`` is the estimator's value, ``teacher_entropy`` is ``nan``.
 
     Args:
         student_hidden: [A, H].
@@ -141,43 +150,51 @@ def sampled_linear_divergence(
         estimator: ``k2``, ``k3`` or ``score_function``.
         advantage: [A], for ``score_function``.
         old_logprob: [A], the log-probability that the student took the tokens with, where ``importance`` needs it.
-        importance: See the estimator ``score_function``.
-        clip_low: See the estimator ``score_function``.
-        clip_high: See the estimator ``score_function``.
-        weights: See ``linear_divergence``.
-        student_bias: See ``linear_divergence``.
-        temperature: The student's logits are divided by it.
-        softcap: See ``linear_divergence``.
-        scale: See ``linear_divergence``.
-        chunk_rows: See ``linear_divergence``.
+        importance: As ``clip_low`` and ``clip_high`` a setting of the estimator ``score_function``.
+        weights: [A], those of ``linear_divergence``; also who sampled is corrected by them.
 
     Raises:
         ValueError: As for ``linear_divergence``; or the estimator does not exist, or what it reads is missing or no finite number.
     """
     check_temperature(temperature)
     head = given_head("student", student_hidden, student_weight, student_bias, scale, softcap)
-    coef_A, rows = given_weights(weights, student_hidden), len(student_hidden)
-    check_tokens(tokens, rows, len(head.weight_V_H))
+    coef_A, token_A = given_weights(weights, student_hidden), given_tokens(tokens, student_hidden, head)
     columns = {"teacher_logprob": teacher_logprob, "advantage": advantage, "old_logprob": old_logprob}
-    read = _read(estimator, importance, columns, rows)
+    read = _read(estimator, importance, columns, len(student_hidden))
     ratio = {"importance": importance, "clip_low": clip_low, "clip_high": clip_high}
+    evaluate = _OnToken(estimator, ratio, read, coef_A, token_A, temperature)
+    return _evaluated(student_hidden, head, evaluate, chunk_rows, ("student",))
 
-    def evaluate(logits_M_V: Tensor, tile: slice) -> tuple[Tensor, dict[str, Tensor]]:
-        logp_M_V = log_softmax(logits_M_V, temperature)
-        logp_M = taken_logprob(logp_M_V, tokens[tile].long())
-        of_tile = {name: column[tile].to(logp_M.dtype) for name, column in read.items()}
+
+@dataclass(frozen=True, slots=True)
+class _OnToken:
+    """As :class:`_OnIds`, on the token taken."""
+
+    estimator: str
+    ratio: Mapping[str, Any]
+    read: Mapping[str, Tensor]
+    """Columns [A]."""
+    coef_A: Tensor
+    token_A: Tensor
+    temperature: float
+
+    def __call__(self, logits_M_V: Tensor, tile: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        logp_M_V, token_M = log_softmax(logits_M_V, self.temperature), self.token_A[tile]
+        logp_M = taken_logprob(logp_M_V, token_M)
+        of_tile = {name: column[tile].to(logp_M.dtype) for name, column in self.read.items()}
         nothing_M = torch.full_like(logp_M.detach(), torch.nan)
         seen = {"teacher_entropy": nothing_M, "teacher_logprob": of_tile.get("teacher_logprob", nothing_M)}
-        return _summed(_estimate(estimator, logp_M, of_tile, ratio), coef_A[tile], logp_M_V, tokens[tile], seen)
+        value_M = _estimate(self.estimator, logp_M, of_tile, self.ratio)
+        return _summed(value_M, self.coef_A[tile], logp_M_V, token_M, seen)
 
-    loss, signals = chunked_loss(student_hidden, head, _always(evaluate), chunk_rows)
-    check_finite(signals, ("student",))
+
+def _evaluated(
+    student_hidden: Tensor, head: Head, evaluate: Evaluate, chunk_rows: int | None, models: Sequence[str]
+) -> LinearDivergence:
+    """What needs no matrix product of a teacher; ``models`` are those whose logits a bad row may be blamed on."""
+    loss, signals = chunked_loss(student_hidden, head, lambda rows: evaluate, chunk_rows)
+    check_finite(signals, models)
     return LinearDivergence(loss, **signals)
-
-
-def _always(evaluate: Evaluate) -> Open:
-    """For what needs no matrix product of a teacher."""
-    return lambda rows: evaluate
 
 
 def _summed(
@@ -186,14 +203,16 @@ def _summed(
     """The weighted sum of a tile, and what is seen of its rows."""
     signals = {"divergence": value_M.detach(), "student_entropy": entropy(logp_M_V.detach()), **seen}
     if token_M is not None:
-        signals["student_logprob"] = taken_logprob(logp_M_V.detach(), token_M.long())
+        signals["student_logprob"] = taken_logprob(logp_M_V.detach(), token_M)
     return (coef_M.to(value_M.dtype) * value_M).sum(), signals
 
 
-def _told(token_M: Tensor, ids_M_K: Tensor, logq_M_K: Tensor) -> Tensor:
+def _told(token_M: Tensor, said: TeacherRows) -> Tensor:
     """The teacher's log-probability [M] of the tokens taken, ``nan`` where it does not name them."""
-    found_M_K = ids_M_K == token_M.unsqueeze(1)
-    return logq_M_K.masked_fill(~found_M_K, 0.0).sum(-1).masked_fill(~found_M_K.any(-1), torch.nan)
+    assert said.ids_N_K is not None
+    assert said.logq_N_K is not None
+    found_M_K = said.ids_N_K == token_M.unsqueeze(1)
+    return said.logq_N_K.masked_fill(~found_M_K, 0.0).sum(-1).masked_fill(~found_M_K.any(-1), torch.nan)
 
 
 def _check_support(ids: Tensor, logprobs: Tensor, k: int | None, rows: int, vocabulary: int) -> int:
@@ -232,6 +251,15 @@ def _check_logarithms(name: str, given: Tensor, counts: Tensor) -> None:
         raise ValueError(
             f"{name}{bad.nonzero()[0].tolist()} is {float(given[bad][0])}; give logarithms of probabilities, at most 0"
         )
+
+
+def _check_tail(logtail: Tensor, rows: int) -> None:
+    check_tensors(logtail=logtail)
+    if logtail.shape != (rows,):
+        raise ValueError(
+            f"logtail is {tuple(logtail.shape)} for {rows} rows; give the log of the mass outside ids, [A]"
+        )
+    _check_logarithms("logtail", logtail, torch.ones_like(logtail, dtype=torch.bool))
 
 
 def _read(estimator: str, importance: str, given: Mapping[str, Tensor | None], rows: int) -> dict[str, Tensor]:

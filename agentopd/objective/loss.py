@@ -14,19 +14,14 @@ from agentopd.errors import ConfigError
 from agentopd.objective.batch import Batch, BatchTerm
 from agentopd.objective.chunked import Evaluate, check_tokens, chunked_loss, chunks, tiles
 from agentopd.objective.closed import fused
-from agentopd.objective.contract import call, pair, per_row
-from agentopd.objective.divergences import log_softmax
+from agentopd.objective.contract import call, pair, row_values
 from agentopd.objective.estimators import RATIO, Taken, policy_gradient
 from agentopd.objective.head import Head
-from agentopd.objective.reading import Plan, Read, Tile, check_ids, of_rows
+from agentopd.objective.reading import Plan, Read, Tile, check_ids, check_width, of_rows
 from agentopd.objective.rewards import expected_reward
 from agentopd.objective.signals import loss_of
-from agentopd.objective.supports import TeacherRows, full
+from agentopd.objective.supports import TeacherRows
 from agentopd.objective.targets import whole
-from agentopd.settings.choice import Choice
-
-WHOLE = Choice("full", full, {})
-"""The support that a baseline is taken on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,7 @@ def loss(
         chunk_rows: Rows whose logits exist at once.
 
     Raises:
-        ConfigError: A teacher's vocabulary differs from the student's; or a part raised, returned something else than its
+        ConfigError: A teacher's vocabulary differs from the student's, or its top-k is narrower than a support's; or a part raised, returned something else than its
             contract says, or lets no gradient through.
         ValueError: A dense block names a head that is not given, or ``batch`` does not fit ``hidden_A_H`` or the student's
             vocabulary.
@@ -66,6 +61,8 @@ def loss(
     check_tokens(batch.token_A, len(hidden_A_H), len(head.weight_V_H))
     for block in batch.blocks:
         check_ids(block, len(head.weight_V_H))
+        for term in batch.terms:
+            check_width(term, block, len(head.weight_V_H))
     of_chunk = {rows.start: tiles(rows, head.weight_V_H.T) for rows in chunks(len(hidden_A_H), chunk_rows)}
     plan = Plan.of(batch, [tile for within in of_chunk.values() for tile in within])
 
@@ -110,13 +107,18 @@ def _of_taken(term: BatchTerm, tile: Tile) -> Tensor:
     logprob_N, rows, estimator, key = tile.taken_logprob_N, tile.rows, term.term.estimator, f"{term.key}.estimator"
     logq_N = term.logq_A[rows].to(logprob_N.dtype).where(term.coef_A[rows] != 0, logprob_N.detach())
     settings = of_rows(term.estimator_settings, rows, None, logprob_N.dtype)
-    return per_row(key, estimator, call(key, estimator, settings, Taken(logprob_N, logq_N)), logprob_N.unsqueeze(1))
+    return row_values(key, estimator, call(key, estimator, settings, Taken(logprob_N, logq_N)), logprob_N.unsqueeze(1))
 
 
 def _centred(term: BatchTerm, tile: Tile, i: int, advantage_N: Tensor) -> Tensor:
     """The advantage less the mean reward of a sampled token, where that is the term's baseline."""
     for read in tile.reads(i):
-        logp, logq = call(f"{term.key}.estimator", WHOLE, {}, read.logp_M_V, read.teacher)
+        logp, logq = read.logp_M_V, read.teacher.logq_N_V
+        if logq is None:
+            raise ConfigError(
+                f"{term.key}.estimator.baseline=value: it is a mean over the full distribution, and teacher {term.term.teacher!r} gives "
+                "only its top-k; set it to batch_mean or none"
+            )
         settings = of_rows(term.divergence_settings, tile.rows, read.local_M, read.logp_M_V.dtype)
         value_M = expected_reward(term.term.divergence.kind, settings, logp.detach(), logq)
         advantage_N = advantage_N.index_add(0, read.local_M, value_M.to(advantage_N.dtype), alpha=-1)
@@ -134,24 +136,32 @@ def _divergence(term: BatchTerm, rows: slice, read: Read) -> Tensor:
     key = f"{term.key}.divergence"
     # a closed form leans on the softmax behind the log-probabilities, which a support of fewer tokens does not have
     value_M = (fused if support.kind == "full" else call)(key, divergence, settings, logp, logq)
-    value_M = per_row(key, divergence, value_M, logp)
+    value_M = row_values(key, divergence, value_M, logp)
     return value_M if factor_M is None else value_M * factor_M
 
 
+def _only_top_k(term: BatchTerm) -> ConfigError:
+    """Of a target, or a temperature, that takes more than a teacher's most likely tokens."""
+    gives, target = f"and teacher {term.term.teacher!r} gives only its top-k", term.term.target
+    if target.kind == "distribution":
+        return ConfigError(
+            f"{term.key}.temperature={term.temperature:g}: a temperature takes full distributions, {gives}; set it to 1"
+        )
+    tempered = "" if term.temperature == 1.0 else f" and {term.key}.temperature: 1"
+    return ConfigError(
+        f"{term.key}.target.kind={target.kind}: it is made of full distributions, {gives}; set {term.key}.target.kind: "
+        f"distribution{tempered}, or name a teacher that gives full distributions"
+    )
+
+
 def _compared(term: BatchTerm, rows: slice, read: Read) -> tuple[Tensor, TeacherRows, Tensor | None]:
-    """The student and the target at the term's temperature, and what multiplies each row's loss."""
+    """The student and the target, and what multiplies each row's loss."""
     target, logp_M_V, logq_M_V = term.term.target, read.logp_M_V, read.teacher.logq_N_V
     if target.kind == "distribution" and term.temperature == 1.0:
         return logp_M_V, read.teacher, None
     if logq_M_V is None:
-        raise ConfigError(
-            f"{term.key}: target {target.kind!r} at temperature {term.temperature:g} is made of full distributions, and teacher "
-            f"{term.term.teacher!r} gives only its top-k; set target: {{kind: distribution}} and temperature: 1"
-        )
+        raise _only_top_k(term)
     named = dict(zip(term.term.reads, (logq_M_V, *read.further.values()), strict=True))
-    if term.temperature != 1.0:
-        logp_M_V = log_softmax(logp_M_V, term.temperature)
-        named = {name: log_softmax(one_M_V, term.temperature) for name, one_M_V in named.items()}
     settings = of_rows(term.target_settings, rows, read.local_M, logp_M_V.dtype)
     logq_M_V, factor_M = whole(f"{term.key}.target", target, settings, logp_M_V.detach(), named)
     return logp_M_V, TeacherRows(logq_M_V), factor_M

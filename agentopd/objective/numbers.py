@@ -9,7 +9,9 @@ from agentopd.errors import ConfigError
 from agentopd.objective.columns import Reals, TeacherColumns
 from agentopd.objective.contract import call, column
 from agentopd.objective.rows import Rows
-from agentopd.settings.choice import Choice, Clock, Function, Setting
+from agentopd.settings.choice import Choice, Setting
+from agentopd.settings.clock import Clock
+from agentopd.settings.signature import Function
 from agentopd.types import Bools
 
 

@@ -17,11 +17,12 @@ from agentopd.objective.columns import Reals, TeacherColumns
 from agentopd.objective.contract import call, column
 from agentopd.objective.numbers import settings_at
 from agentopd.objective.rows import Rows
-from agentopd.objective.scoring import advantages, old_logprob, ratio_logprob, taken_logq
+from agentopd.objective.scoring import advantages, old_logprob, taken_logq
 from agentopd.objective.selection import Selection
 from agentopd.objective.spec import Objective
 from agentopd.objective.term import NOT_NEGATIVE, Term
-from agentopd.settings.choice import Clock, at
+from agentopd.settings.choice import at
+from agentopd.settings.clock import Clock
 from agentopd.types import Bools
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class PreparedTerm:
     learns_A: Bools
     """Rows that the term learns from, should their weights allow it."""
     coef_A: Reals
-    """What multiplies each row's loss: the term's coefficient, its weight and the aggregate's measure."""
+    """What multiplies each row's loss: the term's coefficient, its weight, unless a coupling applies that, and the aggregate's measure."""
     weight_A: Reals
     """The product of its weights, rescaled where it says so."""
     advantage_A: Reals
@@ -140,15 +141,15 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
         measure = _measure(objective, chosen, clock)
         weight = _weight(objective, i, chosen, clock)
         scale = _rescaling(measure, weight) if term.rescale else 1.0
-        coef_A = selection.spread(coefficient * scale * measure * weight)
         weight_A = selection.spread(scale * weight)
+        on_row = 1.0 if objective.weighs_distillation(term) else scale * weight
+        coef_A = selection.spread(coefficient * measure * on_row)
         if term.scored:
             old = old_logprob(objective, i, rows)
-            advantage = advantages(objective, i, rows, selection, old, settings, clock)
-            divisor = ratio_logprob(term, rows, old)
-            advantage_A, old_A = (selection.spread(one[selection.learns_A]) for one in (advantage, divisor))
+            advantage = advantages(objective, i, rows, selection, old, weight_A, settings, clock)
+            advantage_A, old_A = (selection.spread(one[selection.learns_A]) for one in (advantage, old))
         if term.by_token:
-            logq_A = selection.spread(taken_logq(term, chosen))
+            logq_A = selection.spread(taken_logq(objective.key(i), term, chosen))
     return PreparedTerm(
         name=objective.names[i],
         key=objective.key(i),

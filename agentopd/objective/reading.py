@@ -1,7 +1,8 @@
 """Reading: what teachers say of a micro-batch, a chunk of rows at a time."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, Self, TypeAlias
 
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from agentopd.errors import ConfigError
 from agentopd.objective.batch import Batch, BatchTerm
-from agentopd.objective.blocks import BatchBlock
+from agentopd.objective.blocks import BatchBlock, SparseRows
 from agentopd.objective.chunked import taken_logprob
-from agentopd.objective.divergences import entropy, log_mean, log_softmax
+from agentopd.objective.distributions import entropy, log_softmax, mixture
+from agentopd.objective.floor import FLOOR
 from agentopd.objective.head import Head
 from agentopd.objective.signals import CURRENT_LOGPROB, STUDENT_ENTROPY, teacher_entropy
 from agentopd.objective.supports import TeacherRows
@@ -20,7 +22,7 @@ from agentopd.objective.supports import TeacherRows
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What one term reads of one block in one tile: M rows, the student there and the teacher there."""
+    """What one term reads of one block in one tile: M rows, the student there and the teacher there, at the term's temperature."""
 
     local_M: Tensor
     """The row of each within the tile."""
@@ -40,13 +42,21 @@ class Teaching:
     local_N: Tensor
     """The row of each within the tile."""
     teacher: TeacherRows
+    tempered: Callable[[float], Tensor] | None = None
+    """The log-probabilities [N, V] at a further temperature, where the teacher gives full distributions."""
 
-    def read(self, entry_M: Tensor) -> tuple[Tensor, TeacherRows]:
+    def at(self, temperature: float) -> TeacherRows:
+        """What the teacher says at a further temperature; a top-k knows only its own."""
+        if temperature == 1.0 or self.tempered is None:
+            return self.teacher
+        return replace(self.teacher, logq_N_V=self.tempered(temperature))
+
+    def read(self, entry_M: Tensor, temperature: float) -> tuple[Tensor, TeacherRows]:
         """The rows of the tile that one term reads, and what is said of them."""
         if len(entry_M) == len(self.local_N):
-            return self.local_N, self.teacher
+            return self.local_N, self.at(temperature)
         at = entry_M - self.first
-        return self.local_N[at], self.teacher.select(at)
+        return self.local_N[at], self.at(temperature).select(at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +74,38 @@ class Tile:
     """For each term, the blocks of its first teacher, and which entries of each it reads."""
     further: tuple[Mapping[str, str], ...]
     """For each term, the other teachers of its target, by the settings that name them."""
+    keys: tuple[str, ...]
+    """Where each term stands in a configuration, for messages."""
+    temperatures: tuple[float, ...]
+    """Of each term, on top of the one that was sampled at."""
 
     def reads(self, term: int) -> Iterator[Read]:
         """What a term reads, block by block; copies of rows live one at a time."""
+        temperature = self.temperatures[term]
         for block, entry_M in self.entries[term].items():
             if len(entry_M):
-                local_M, teacher = self.teachings[block].read(entry_M)
-                further = {setting: self._of(name, local_M) for setting, name in self.further[term].items()}
-                yield Read(local_M, _rows(self.logp_N_V, local_M), teacher, further)
+                local_M, teacher = self.teachings[block].read(entry_M, temperature)
+                further = {
+                    setting: self._of(f"{self.keys[term]}.target.{setting}", name, local_M, temperature)
+                    for setting, name in self.further[term].items()
+                }
+                logp_M_V = _rows(self.logp_N_V, local_M)
+                yield Read(local_M, _tempered(logp_M_V, temperature), teacher, further)
 
-    def _of(self, name: str, local_M: Tensor) -> Tensor:
+    def _of(self, key: str, name: str, local_M: Tensor, temperature: float) -> Tensor:
         """The log-probabilities [M, V] of a teacher on some rows, which its blocks cover."""
         said = [teaching for teaching in self.teachings if teaching.name == name]
         full_N_V = torch.empty_like(self.logp_N_V)
         for teaching in said:
-            if teaching.teacher.logq_N_V is None:
+            logq_N_V = teaching.at(temperature).logq_N_V
+            if logq_N_V is None:
                 raise ConfigError(
-                    f"a target is made of the distribution of teacher {name!r}, which gives only its top-k; name one that gives "
-                    "full distributions"
+                    f"{key}={name}: the target is made of full distributions, and teacher {name!r} gives only its top-k; name one that "
+                    "gives full distributions"
                 )
             if len(teaching.local_N) == len(full_N_V):
-                return _rows(teaching.teacher.logq_N_V, local_M)
-            full_N_V[teaching.local_N] = teaching.teacher.logq_N_V
+                return _rows(logq_N_V, local_M)
+            full_N_V[teaching.local_N] = logq_N_V
         return full_N_V[local_M]
 
     def signals(self) -> dict[str, Tensor]:
@@ -129,6 +149,7 @@ class Plan:
     parts: tuple[Mapping[int, Sequence[Tensor]], ...]
     """For each term, the blocks of its first teacher, and by tile the entries of each that it trains."""
     further: tuple[Mapping[str, str], ...]
+    temperatures: tuple[float, ...]
     """See ``Tile``."""
 
     @classmethod
@@ -137,7 +158,8 @@ class Plan:
         whole = tuple(_slices(block, slices) for block in batch.blocks)
         number = {tile.start: i for i, tile in enumerate(slices)}
         parts = tuple(_parts(term, batch, slices) for term in batch.terms)
-        return cls(batch, number, whole, parts, tuple(dict([*term.term.reads.items()][1:]) for term in batch.terms))
+        further = tuple(dict([*term.term.reads.items()][1:]) for term in batch.terms)
+        return cls(batch, number, whole, parts, further, tuple(term.temperature for term in batch.terms))
 
     def projected(self, chunk: Sequence[slice], heads: Mapping[str, Head]) -> tuple[Projection, ...]:
         """The matrix products of all blocks for the tiles of a chunk."""
@@ -156,12 +178,17 @@ class Plan:
         )
         taken_logprob_N = taken_logprob(logp_N_V, self.batch.token_A[rows])
         entries = tuple({block: by_tile[i] for block, by_tile in part.items()} for part in self.parts)
-        return Tile(rows, logp_N_V, taken_logprob_N, tuple(teachings), entries, self.further)
+        keys = tuple(term.key for term in self.batch.terms)
+        return Tile(rows, logp_N_V, taken_logprob_N, tuple(teachings), entries, self.further, keys, self.temperatures)
 
 
 def _rows(column_N_V: Tensor, local_M: Tensor) -> Tensor:
     """Some rows, ascending and each once: the tensor itself where they are all of them."""
     return column_N_V if len(local_M) == len(column_N_V) else column_N_V[local_M]
+
+
+def _tempered(logp_M_V: Tensor, temperature: float) -> Tensor:
+    return logp_M_V if temperature == 1.0 else log_softmax(logp_M_V, temperature)
 
 
 def _parts(term: BatchTerm, batch: Batch, slices: Sequence[slice]) -> dict[int, Sequence[Tensor]]:
@@ -213,14 +240,31 @@ def _teaching(
     if not projected:
         sparse = block.sparse
         assert sparse is not None
-        logq, tail = sparse.logprob_N_K[entries].to(logp_N_V.dtype), sparse.logtail_N[entries].to(logp_N_V.dtype)
-        own = TeacherRows(ids_N_K=sparse.ids_N_K[entries], logq_N_K=logq, logtail_N=tail)
-        return Teaching(block.teacher, first, local_N, own)
+        if sparse.least >= logp_N_V.shape[-1]:
+            logq_N_V = _spread(sparse, entries, logp_N_V)
+            return Teaching(block.teacher, first, local_N, TeacherRows(logq_N_V), partial(log_softmax, logq_N_V))
+        some = TeacherRows(ids_N_K=sparse.ids_N_K, logq_N_K=sparse.logprob_N_K, logtail_N=sparse.logtail_N)
+        return Teaching(block.teacher, first, local_N, some.select(entries).to(logp_N_V.dtype))
     for one in projected:
         check_vocabulary(logp_N_V.shape[-1], one.projected_N_V.shape[-1], f"teacher {block.teacher!r}")
+
+    def at(further: float) -> Tensor:
+        return _mean(projected, entries, temperature * further).to(logp_N_V.dtype)
+
+    return Teaching(block.teacher, first, local_N, TeacherRows(at(1.0)), at)
+
+
+def _spread(sparse: SparseRows, entries: slice, logp_N_V: Tensor) -> Tensor:
+    """The log-probabilities [N, V] of a sparse block that names all of the vocabulary, in its order."""
+    logq_N_K = sparse.logprob_N_K[entries].to(logp_N_V.dtype)
+    return torch.full_like(logp_N_V[: len(logq_N_K)], FLOOR).scatter(1, sparse.ids_N_K[entries], logq_N_K)
+
+
+@torch.no_grad()
+def _mean(projected: Projection, entries: slice, temperature: float) -> Tensor:
+    """The log-probabilities [N, V] of the mean of the members' distributions, each of them at the temperature."""
     logqs = (log_softmax(one.logits(entries), temperature) for one in projected)
-    logq_N_V = (log_mean(logqs) if block.mixture else next(logqs)).to(logp_N_V.dtype)
-    return Teaching(block.teacher, first, local_N, TeacherRows(logq_N_V))
+    return next(logqs) if len(projected) == 1 else mixture((1.0 / len(projected), logq) for logq in logqs)
 
 
 def check_vocabulary(student: int, teacher: int, name: str) -> None:
@@ -240,6 +284,16 @@ def check_ids(block: BatchBlock, vocabulary: int) -> None:
     if largest >= vocabulary:
         raise ConfigError(
             f"teacher {block.teacher!r} names token {largest} and the student has {vocabulary}; the same tokenizer is needed"
+        )
+
+
+def check_width(term: BatchTerm, block: BatchBlock, vocabulary: int) -> None:
+    """Refuses a top-k that is narrower than a term asks for, which would be another divergence without a word."""
+    k = term.support_settings["k"] if term.term.support.kind == "top_k" else 0
+    if block.sparse is not None and block.teacher == term.term.teacher and block.sparse.least < min(k, vocabulary):
+        raise ConfigError(
+            f"{term.key}.support.k={k}: teacher {block.teacher!r} gives its {block.sparse.least} likeliest tokens; set k to at most "
+            f"{block.sparse.least}, or have teacher {block.teacher!r} give {k}"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from agentopd.objective.divergences import FLOOR
+from agentopd.objective.floor import columns, floored
 
 Reward: TypeAlias = Callable[..., Tensor]
 LEAST = 1e-6
@@ -40,7 +40,6 @@ REWARDS: Mapping[str, Reward] = {"reverse_kl": log_ratio, "power": power}
 @torch.no_grad()
 def expected_reward(kind: str, settings: Mapping[str, Any], logp_M_V: Tensor, logq_M_V: Tensor) -> Tensor:
     """The mean reward [M] of a token that the student samples; for the log-ratio -KL(p || q), as vOPD's baseline (arXiv 2605.07865)."""
-    logp, logq = logp_M_V.clamp_min(FLOOR), logq_M_V.clamp_min(FLOOR)
-    columns = {name: value.unsqueeze(1) if isinstance(value, Tensor) else value for name, value in settings.items()}
+    logp, logq = floored(logp_M_V, logq_M_V)
     p = logp.exp()
-    return (p * REWARDS[kind](logp, logq, **columns)).where(p > 0, 0.0).sum(-1)
+    return (p * REWARDS[kind](logp, logq, **columns(settings))).where(p > 0, 0.0).sum(-1)

@@ -5,7 +5,7 @@ actions of teachers last. Columns are numpy arrays, float64 where arithmetic fol
 records hold beyond them, token ids and teachers' distributions, is read where batches are cut.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
@@ -46,6 +46,8 @@ class Rows:
     teachers: Mapping[str, TeacherColumns]
     recomputed: LiveColumns | None = None
     """Behind :attr:`live`; ``None`` where nothing of the method needs it."""
+    special: tuple[int, ...] | None = None
+    """The token ids that are special in the student's tokenizer; ``None`` where nobody said."""
 
     def __len__(self) -> int:
         return len(self.trajectory_A)
@@ -81,7 +83,7 @@ class Rows:
 
     def select(self, mask_A: Bools | Column) -> "Rows":
         """Only the rows that ``mask_A`` marks or, as indices, names."""
-        whole = ("records", "segments", "episodes", "teachers", "recomputed")
+        whole = ("records", "segments", "episodes", "teachers", "recomputed", "special")
         columns = {f.name: getattr(self, f.name)[mask_A] for f in fields(self) if f.name not in whole}
         live = self.recomputed and LiveColumns(self.live.logprob_A[mask_A], self.live.entropy_A[mask_A])
         teachers = {name: columns.select(mask_A) for name, columns in self.teachers.items()}
@@ -90,6 +92,10 @@ class Rows:
     def with_live(self, live: LiveColumns) -> "Rows":
         """The same rows, with the student's present statistics."""
         return replace(self, recomputed=live)
+
+    def with_special(self, ids: Iterable[int]) -> "Rows":
+        """The same rows, told which token ids are special."""
+        return replace(self, special=tuple(ids))
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> "Rows":
@@ -105,7 +111,7 @@ class Rows:
         episodes = Episodes.of(records)
         columns["segment_A"] = columns.pop("segment_in_record_A") + episodes.first_segment_B[columns["trajectory_A"]]
         segments = tuple(segment for own, _ in tables for segment in own)
-        return cls(tuple(records), segments, episodes, teachers=teachers, recomputed=None, **columns)
+        return cls(tuple(records), segments, episodes, teachers=teachers, recomputed=None, special=None, **columns)
 
 
 _EMPTY: dict[str, NDArray[Any]] = {

@@ -1,6 +1,7 @@
 """Scoring: the advantages of a score-function term, formed on whole episodes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,13 @@ from agentopd.errors import ConfigError
 from agentopd.objective.advantages import Scored, teacher_of
 from agentopd.objective.columns import Reals
 from agentopd.objective.contract import call, column
-from agentopd.objective.estimators import CORRECTIONS
 from agentopd.objective.rewards import REWARDS
 from agentopd.objective.rows import Rows
 from agentopd.objective.selection import Selection
 from agentopd.objective.spec import Objective
 from agentopd.objective.targets import of_taken
 from agentopd.objective.term import Term
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 from agentopd.types import Bools
 
 
@@ -27,6 +27,7 @@ def advantages(
     rows: Rows,
     selection: Selection,
     old_A: Reals,
+    weight_A: Reals,
     settings: Mapping[str, Mapping[str, Any]],
     clock: Clock,
 ) -> Reals:
@@ -38,6 +39,7 @@ def advantages(
         rows: The global batch.
         selection: The term's rows.
         old_A: The student's log-probability of the token taken, which a log-ratio is formed against.
+        weight_A: The term's weights, for a coupling.
         settings: Of its estimator and its divergence at this step; a value may be one number a row, [A].
         clock: Evaluates schedules.
     """
@@ -52,7 +54,9 @@ def advantages(
     advantage = column(key, term.estimator, given, len(scored.rows), "estimator")
     if term.distributional:
         key, coupling = "objective.coupling", objective.coupling
-        given = call(key, coupling, coupling.at(clock), scored, advantage)
+        given = call(
+            key, coupling, coupling.at(clock), replace(scored, weight_A=weight_A[selection.played_A]), advantage
+        )
         advantage = column(key, coupling, given, len(scored.rows), "coupling")
     advantage_A = np.zeros(len(rows))
     advantage_A[selection.played_A] = advantage
@@ -74,19 +78,15 @@ def old_logprob(objective: Objective, i: int, rows: Rows) -> Reals:
     return rows.live.logprob_A
 
 
-def ratio_logprob(term: Term, rows: Rows, old_A: Reals) -> Reals:
-    """What the importance ratio of a term divides by, [A]: what the token was sampled with, where the ratio corrects for that."""
-    return rows.logprob_A if term.estimator.settings.get("importance") in CORRECTIONS else old_A
-
-
-def taken_logq(term: Term, rows: Rows) -> Reals:
-    """The log-probability [A] of the token taken under the term's teacher, finite.
+def taken_logq(key: str, term: Term, rows: Rows) -> Reals:
+    """The log-probability [A] of the token taken under the teacher of the term at ``key``, finite.
 
     Raises:
         ConfigError: It is not, on some row.
     """
     logq_A = teacher_of(rows, str(term.teacher)).taken_logprob_A
-    _require_finite(logq_A, len(rows), term)
+    every_A = np.ones(len(rows), np.bool_)
+    _require_finite(_key(key, term), logq_A, every_A, {f"teacher {term.teacher!r}": logq_A})
     return logq_A
 
 
@@ -106,7 +106,8 @@ def _scored(
     taken_A, given_A = _taken(objective, i, episodes, acted, old_A[played_A], settings["target"])
     logp_A, logq_A = (torch.from_numpy(np.where(given_A, of, 0.0)) for of in (old_A[played_A], taken_A))
     reward_A: Reals = REWARDS[term.divergence.kind](logp_A, logq_A, **_tensors(settings["divergence"])).numpy()
-    _require_finite(reward_A, int(given_A.sum()), term)
+    told = {f"teacher {name!r}": teacher_of(episodes, name).taken_logprob_A for name in term.reads.values()}
+    _require_finite(_key(objective.key(i), term), reward_A, given_A, told | {"the student": old_A[played_A]})
     return Scored(episodes, learns, acted, reward_A, given_A, gamma=0.0)
 
 
@@ -127,11 +128,16 @@ def _tensors(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in settings.items()}
 
 
-def _require_finite(number_A: Reals, of: int, term: Term) -> None:
-    bad_A = ~np.isfinite(number_A)
+def _key(key: str, term: Term) -> str:
+    return f"{key}.estimator.kind={term.estimator.kind}"
+
+
+def _require_finite(key: str, number_A: Reals, of_A: Bools, told: Mapping[str, Reals]) -> None:
+    """Refuses a number that is none on the rows ``of_A``; ``told`` has the log-probabilities that it is made of, by who gave them."""
+    bad_A = ~np.isfinite(number_A) & of_A
     if bad_A.any():
+        blamed = [name for name, logprob_A in told.items() if not np.isfinite(logprob_A[bad_A]).all()]
         raise ConfigError(
-            f"an estimator of sampled tokens, such as a score function, needs finite log-probabilities of the taken tokens from "
-            f"teacher {term.teacher!r} and the student; {int(bad_A.sum())} of {of} rows have none; leave such rows out with where, "
-            "or use estimator: {kind: analytic}"
+            f"{key}: it needs finite log-probabilities of the taken tokens from {' and '.join(blamed or told)}; {int(bad_A.sum())} of "
+            f"{int(of_A.sum())} rows have none; leave such rows out with where, or use estimator: {{kind: analytic}}"
         )

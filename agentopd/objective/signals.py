@@ -31,6 +31,8 @@ STUDENT_ENTROPY = "student_entropy"
 LOSSES = ("divergence", "nll", "surrogate")
 """What the loss of a term may be called."""
 WEIGHT = "weight"
+CENTRE = "centre"
+"""Of a term whose loss is a divergence, among the metrics of a step: the turn, from 1, at which it lies on average."""
 UNCERTAINTY = ("disagreement", "epistemic", "aleatoric")
 
 

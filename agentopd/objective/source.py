@@ -7,7 +7,10 @@ from pydantic import Field, field_validator, model_validator
 
 from agentopd.acting import ACTING, Acting
 from agentopd.errors import ConfigError
-from agentopd.settings.choice import Choice, Clock, Number, OneOf, Settings, numbers_of
+from agentopd.settings.base import Settings
+from agentopd.settings.choice import Choice, numbers_of
+from agentopd.settings.clock import Clock
+from agentopd.settings.parts import Number, OneOf
 from agentopd.types import EXPERT, STUDENT
 
 

@@ -1,6 +1,6 @@
 """A method as settings: sources, terms, an aggregate and a coupling."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -9,10 +9,14 @@ from agentopd.objective.advantages import COUPLINGS, OUTCOME
 from agentopd.objective.aggregates import AGGREGATES
 from agentopd.objective.contract import callable_as
 from agentopd.objective.estimators import GROUPED, VALUE
+from agentopd.objective.naming import teachers_of
 from agentopd.objective.source import Source
 from agentopd.objective.term import TERM_PARTS, Term
-from agentopd.objective.weights import WEIGHTS, reads_group, reads_live
-from agentopd.settings.choice import Choice, OneOf, Settings, choices_in, nearest
+from agentopd.objective.weights import reads_group, reads_live
+from agentopd.settings.base import Settings
+from agentopd.settings.choice import Choice, choices_in
+from agentopd.settings.parts import OneOf
+from agentopd.settings.problems import nearest
 
 
 class Axes(Settings):
@@ -66,9 +70,7 @@ class Objective(Settings):
         if not isinstance(terms, list | tuple) or not all(isinstance(term, Mapping | Term) for term in terms):
             return root  # refused by its own path
         if parts and len(terms) != 1:
-            raise ValueError(
-                f"{', '.join(parts)} at the root belong to a method of one term; this one has {len(terms)}: use terms"
-            )
+            raise ValueError(_for_one_term(next(iter(parts)), terms))
         if parts:
             root["terms"] = [{**_mapping(terms[0]), **parts}]
         return root
@@ -122,14 +124,9 @@ class Objective(Settings):
 
     @model_validator(mode="after")
     def _has_pairs(self) -> "Objective":
-        known = {*self.sources, *(actor for source in self.sources.values() for actor in source.actors)}
         for i, term in enumerate(self.terms):
-            chosen = term.estimator.settings.get("chosen") if term.estimator.kind == "pair_logit" else None
-            if chosen is not None and chosen not in known:
-                raise ValueError(
-                    f"{self.key(i)}.estimator.chosen={chosen}: no source or actor is called that{nearest(chosen, known)}; there "
-                    f"are: {', '.join(sorted(known))}"
-                )
+            if term.estimator.kind == "pair_logit":
+                require_pairs(self.key(i), term, self.sources)
         return self
 
     @property
@@ -142,11 +139,15 @@ class Objective(Settings):
         """Where the parts of term ``i`` stand in a configuration."""
         return "objective" if len(self.terms) == 1 else f"objective.terms.{i}"
 
+    def weighs_distillation(self, term: Term) -> bool:
+        """Whether the weights of ``term`` multiply its part of a coupled advantage, rather than the loss of a row."""
+        coupled = term.scored and term.distributional
+        return coupled and self.coupling.settings.get("weighted") == "distillation"
+
     def teachers(self) -> set[str]:
-        """Names of the teachers that the terms, their weights and the coupling read."""
-        named = {name for term in self.terms for name in (*term.reads.values(), term.reward) if name is not None}
-        named |= {w.settings["of"] for t in self.terms for w in t.weight if w.kind in WEIGHTS and w.settings.get("of")}
-        return (named | {self.coupling.settings.get("reward_name", OUTCOME)}) - {OUTCOME}
+        """Names of the teachers that the parts read: those of settings annotated as ``TeacherName`` or ``Distribution``."""
+        parts = choices_in((self.terms, self.aggregate, self.coupling))
+        return {name for part in parts for name in teachers_of(part)} - {OUTCOME}
 
     @property
     def needs_live(self) -> bool:
@@ -159,3 +160,36 @@ class Objective(Settings):
 
 def _mapping(term: Any) -> Mapping[str, Any]:
     return term.model_dump(exclude_unset=True) if isinstance(term, Term) else term
+
+
+def require_pairs(key: str, term: Term, sources: Mapping[str, Source]) -> None:
+    """Raises ValueError where the term at ``key``, of ``pair_logit``, could never find a chosen and a rejected episode of one task."""
+    chosen, acted = term.estimator.settings["chosen"], [(s, a) for s, one in sources.items() for a in one.who]
+    known = {*sources, *(actor for _, actor in acted)}
+    if chosen not in known:
+        raise ValueError(
+            f"{key}.estimator.chosen={chosen}: no source or actor is called that{nearest(chosen, known)}; there "
+            f"are: {', '.join(sorted(known))}"
+        )
+    if [source.per_task for source in sources.values()] == [1]:
+        raise ValueError(
+            f"{key}.estimator.kind=pair_logit: pairs are of episodes of one task, and the source has per_task: 1, so there would be "
+            "none; set sampler.per_task to 2 or more"
+        )
+    sides = {chosen in pair for pair in acted if term.where.may_select(*pair)}
+    if sides == {True}:
+        raise ValueError(
+            f"{key}.where selects chosen={chosen} alone, so no pair has a rejected episode; select another actor or source too"
+        )
+    if sides != {True, False}:
+        raise ValueError(
+            f"{key}.where leaves chosen={chosen} out, so no pair has a chosen episode; set {key}.where.actor or {key}.where.source so that "
+            "both sides are selected"
+        )
+
+
+def _for_one_term(part: str, terms: Sequence[Any]) -> str:
+    """What is said of a part at the root of a method of several terms, or of none."""
+    named = [(f"objective.terms.{i}.{part}", _mapping(term).get("name") or f"term{i}") for i, term in enumerate(terms)]
+    keys = " or ".join(f"{key} (of {name})" for key, name in named) or "the parts of a term in objective.terms"
+    return f"{part} at the root belongs to a method of one term, and this one has {len(terms)}; set {keys}"

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from agentopd.objective.divergences import FLOOR
-from agentopd.settings.choice import Registry
+from agentopd.objective.floor import FLOOR
+from agentopd.settings.signature import Registry
 
 Pair = tuple[Tensor, Tensor]
 
@@ -25,7 +25,12 @@ class TeacherRows:
     logq_N_K: Tensor | None = None
     logtail_N: Tensor | None = None
 
-    def select(self, at: Tensor) -> Self:
+    def to(self, dtype: torch.dtype) -> Self:
+        """The same in a precision."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ids_N_K"}
+        return replace(self, **{name: column.to(dtype) for name, column in columns.items() if column is not None})
+
+    def select(self, at: Tensor | slice) -> Self:
         """Some of the rows."""
         return replace(
             self, **{f.name: column[at] for f in fields(self) if (column := getattr(self, f.name)) is not None}
@@ -36,7 +41,7 @@ def full(logp_N_V: Tensor, teacher: TeacherRows) -> Pair:
     """The whole vocabulary. Needs a teacher that gives full distributions."""
     if teacher.logq_N_V is None:
         raise ValueError(
-            "support 'full' needs a teacher with hidden states or full logits; use {kind: top_k} with a sparse teacher"
+            "support 'full' needs a teacher with hidden states or full logits; use {kind: top_k} with a sparse teacher, or have it name all of the vocabulary"
         )
     return logp_N_V, teacher.logq_N_V
 

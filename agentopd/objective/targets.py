@@ -4,33 +4,20 @@
 one that is made of some by a function of log-probabilities. ``p`` is the student, detached; ``q`` and ``r`` are teachers.
 """
 
-import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Annotated, Any, TypeAlias, get_args
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic import Field
 from torch import Tensor
 
 from agentopd.objective.advantages import OUTCOME
 from agentopd.objective.contract import call, targeted
-from agentopd.objective.divergences import FLOOR
-from agentopd.settings.choice import Choice, Function, Registry, annotation_of
+from agentopd.objective.floor import FLOOR, columns
+from agentopd.objective.naming import Distribution, TeacherName
+from agentopd.settings.choice import Choice
+from agentopd.settings.signature import Function, Registry
 
-
-@dataclass(frozen=True)
-class _Named:
-    """Marks a setting that is a teacher's name in a configuration, and that teacher's log-probabilities in a call."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.str_schema(min_length=1)
-
-
-Distribution: TypeAlias = Annotated[Tensor, _Named()]
-"""A teacher: its name in a configuration; in a call its log-probabilities, [N, V], or [A] of the tokens taken."""
 TEACHER: Any = "teacher"
 REFERENCE: Any = "reference"
 
@@ -45,7 +32,7 @@ def taken() -> None:
     """The token that was taken: supervised learning."""
 
 
-def reward(*, name: str = OUTCOME) -> None:
+def reward(*, name: TeacherName = OUTCOME) -> None:
     """A reward, of the teacher ``name`` or, as ``outcome``, the episode's own, for a score function."""
 
 
@@ -62,9 +49,15 @@ def extrapolate(
     """q^by r^(1 - by), normalised: ``by`` 1 is the teacher, more goes past it, away from the reference.
 
     G-OPD, ExOPD (arXiv 2602.12125): the reward by (log q - log r) - (log p - log r), whose expected gradient is that of the reverse
-    KL to this target.
+    KL to this target. A probability of 0 counts as e^``FLOOR``, of teacher and reference alike: a token of probability 0 under q
+    has 0, and where ``by`` is above 1 tokens of probability 0 under r alone have all of it, as the limit is.
     """
-    return by * name + (1.0 - by) * reference
+    return extrapolated(name, reference, by)
+
+
+def extrapolated(logq: Tensor, logr: Tensor, by: float | Tensor) -> Tensor:
+    """The logarithm of q^by r^(1 - by) up to a number a row, of logits or log-probabilities; ``by`` a number or a column."""
+    return by * logq + (1.0 - by) * logr
 
 
 @pointwise
@@ -85,9 +78,9 @@ def interpolate(
 
 @pointwise
 def sharpened(
-    logp: Tensor, *, name: Distribution = TEACHER, temperature: Annotated[float, Field(gt=0.0)] = 0.5
+    logp: Tensor, *, name: Distribution = TEACHER, temperature: Annotated[float, Field(ge=1e-3)] = 0.5
 ) -> Tensor:
-    """q^(1 / temperature), normalised: a surer teacher below 1, a less sure one above."""
+    """q^(1 / temperature), normalised: a surer teacher below 1, a less sure one above. At 0.001 it is its likeliest token, or all but."""
     return name / temperature
 
 
@@ -120,18 +113,6 @@ TARGETS: Registry = {
 NO_DISTRIBUTION = {"taken", "reward"}
 
 
-def distributions_of(target: Choice) -> dict[str, str]:
-    """The teachers whose distributions a target reads, by the settings that name them; in the order of its signature."""
-    return {name: target.settings[name] for name in _named(target.function)}
-
-
-@lru_cache(maxsize=256)
-def _named(function: Function) -> tuple[str, ...]:
-    parameters = inspect.signature(function).parameters.values()
-    settings = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    return tuple(p.name for p in settings if any(isinstance(m, _Named) for m in get_args(annotation_of(p, function))))
-
-
 def is_pointwise(target: Choice) -> bool:
     """Whether a score function may use a target."""
     return bool(getattr(target.function, "pointwise", False))
@@ -152,9 +133,8 @@ def whole(
     """
     if target.kind == "distribution":
         return named["name"], None
-    columns = {name: value.unsqueeze(1) if isinstance(value, Tensor) else value for name, value in settings.items()}
     floored = {name: logq_N_V.clamp_min(FLOOR) for name, logq_N_V in named.items()}
-    given = call(key, target, {**columns, **floored}, logp_N_V.clamp_min(FLOOR))
+    given = call(key, target, columns(settings) | floored, logp_N_V.clamp_min(FLOOR))
     log_N_V, factor_N = targeted(key, target, given, logp_N_V)
     return log_N_V.log_softmax(-1), factor_N
 

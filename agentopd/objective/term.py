@@ -10,11 +10,14 @@ from agentopd.objective.alpha_beta import require_sum
 from agentopd.objective.contract import callable_as
 from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS, OPTIMISES, REFUSED, VALUE, is_by_token, require_baseline
+from agentopd.objective.naming import distributions_of
 from agentopd.objective.rewards import REWARDS
 from agentopd.objective.supports import SUPPORTS
-from agentopd.objective.targets import NO_DISTRIBUTION, TARGETS, distributions_of, is_pointwise
+from agentopd.objective.targets import NO_DISTRIBUTION, TARGETS, is_pointwise
 from agentopd.objective.weights import WEIGHTS
-from agentopd.settings.choice import Choice, Number, OneOf, Settings, numbers_of
+from agentopd.settings.base import Settings
+from agentopd.settings.choice import Choice, numbers_of
+from agentopd.settings.parts import Number, OneOf
 from agentopd.types import CORRECTED, STUDENT
 from agentopd.where import Where
 
@@ -34,8 +37,8 @@ def _kind(part: Any, default: str) -> Any:
     return default if given is None else given
 
 
-IMPLIED = {"support", "divergence"}
-"""Parts of a term that follow from others where they are left out or null."""
+OPTIONAL = {"support", "divergence", "weight"}
+"""Parts of a term that may be null: the first two follow from others then, and there is no weight."""
 
 
 class Term(Settings):
@@ -70,12 +73,22 @@ class Term(Settings):
     coefficient: Number = 1.0
     """Multiplies the term's loss; at least 0."""
 
-    @field_validator("coefficient")
+    @model_validator(mode="before")
     @classmethod
-    def _minimised(cls, coefficient: Any) -> Any:
-        if (least := min(numbers_of(coefficient), default=0.0)) < 0:
-            raise ValueError(f"{least} is below 0; {NOT_NEGATIVE}")
-        return coefficient
+    def _fill(cls, given: Any) -> Any:
+        """Takes a single weight for a list of one and null for none, and adds what follows from other parts."""
+        if not isinstance(given, Mapping):
+            return given
+        given = {name: value for name, value in given.items() if value is not None or name not in OPTIONAL}
+        if isinstance(target := given.get("target"), Mapping) and "kind" not in target:
+            given["target"] = {"kind": "distribution", **target}
+        implied = {}
+        if _kind(given.get("target"), "distribution") == "taken":
+            implied = {"support": "sampled", "divergence": "forward_kl"}
+        elif (kind := _kind(given.get("estimator"), "analytic")) != "analytic":
+            implied = {"support": "sampled", "divergence": OPTIMISES.get(str(kind), "reverse_kl")}
+        weight = given.get("weight", ())
+        return implied | given | {"weight": (weight,) if isinstance(weight, str | Mapping | Choice) else weight}
 
     @field_validator("estimator", mode="before")
     @classmethod
@@ -91,70 +104,50 @@ class Term(Settings):
             raise ValueError(f"{least} is not above 0, and there is no distribution at such a temperature; give more")
         return temperature
 
-    @model_validator(mode="before")
+    @field_validator("coefficient")
     @classmethod
-    def _fill(cls, given: Any) -> Any:
-        """Takes a single weight for a list of one, and adds what follows from other parts."""
-        if not isinstance(given, Mapping):
-            return given
-        given = {name: value for name, value in given.items() if value is not None or name not in IMPLIED}
-        if isinstance(target := given.get("target"), Mapping) and "kind" not in target:
-            given["target"] = {"kind": "distribution", **target}
-        implied = {}
-        if _kind(given.get("target"), "distribution") == "taken":
-            implied = {"support": "sampled", "divergence": "forward_kl"}
-        elif (kind := _kind(given.get("estimator"), "analytic")) != "analytic":
-            implied = {"support": "sampled", "divergence": OPTIMISES.get(str(kind), "reverse_kl")}
-        weight = given.get("weight", ())
-        return implied | dict(given) | {"weight": (weight,) if isinstance(weight, str | Mapping | Choice) else weight}
+    def _minimised(cls, coefficient: Any) -> Any:
+        if (least := min(numbers_of(coefficient), default=0.0)) < 0:
+            raise ValueError(f"{least} is below 0; {NOT_NEGATIVE}")
+        return coefficient
+
+    # The parts against each other, in the order in which they are read: a later check takes the earlier ones for granted.
 
     @model_validator(mode="after")
-    def _carries_signal(self) -> "Term":
-        analytic, sampled = self.analytic, self.support.kind == "sampled"
-        if self.target.kind == "reward" and not self.scored:
-            raise ValueError("target 'reward' has no distribution; set estimator: {kind: score_function}")
-        if self.target.kind == "taken" and not analytic:
-            raise ValueError("target 'taken' is supervised; set estimator: {kind: analytic}")
-        if self.distributional and analytic and sampled:
+    def _target_names_its_teachers(self) -> "Term":
+        if self.distributional and not self.reads:
             raise ValueError(
-                "an analytic gradient of the sampled token's log-ratio carries no teacher signal (its expectation is zero); "
-                "set estimator: {kind: score_function} or {kind: k2}, or support: {kind: full}"
+                f"target {self.target.kind!r} names no distribution; give it a setting annotated with agentopd.objective.Distribution"
             )
-        if (self.by_token or self.estimator.kind == "pair_logit") and self.target.kind != "distribution":
+        if self.target.kind in TARGETS and len(set(self.reads.values())) < len(self.reads):
+            reference = self.reads["reference"]
             raise ValueError(
-                f"estimator {self.estimator.kind!r} compares the student's probability of a token with a teacher's own; set target: "
-                "{kind: distribution}"
-            )
-        settings = self.support.settings
-        if settings.get("tail") and (settings.get("normalise_teacher") or settings.get("normalise_student")):
-            raise ValueError("a tail bucket already makes both sides sum to one; set support.tail: false to normalise")
-        powers = self.divergence.settings.values()
-        if self.divergence.kind == "alpha_beta" and sum(isinstance(one, Choice) for one in powers) < 2:
-            require_sum(sum(min(numbers_of(one), default=math.inf) for one in powers))
-        if self.scored and not sampled:
-            raise ValueError(
-                f"support {self.support.kind!r} under a score function is a reward that does not depend on the action, so its "
-                "gradient is zero; set support: {kind: sampled}, or estimator: {kind: analytic}"
+                f"target.reference={reference} is target.name, so {self.target.kind} is that teacher itself; name another, such as the "
+                "student as it began, {kind: self}"
             )
         return self
 
     @model_validator(mode="after")
-    def _agrees(self) -> "Term":
-        taken = self.target.kind == "taken"
-        fixed = "forward_kl" if taken else OPTIMISES.get(self.estimator.kind, "reverse_kl")
-        rewarded = self.estimator.kind != "pair_logit" and self.scored and self.target.kind == "distribution"
-        kinds = {fixed, *REWARDS} if rewarded else {fixed}
-        if (taken or not self.analytic) and (self.divergence.kind not in kinds or self.support.kind != "sampled"):
-            others = "".join(f", or set divergence: {{kind: {kind}}}" for kind in sorted(kinds - {fixed}))
+    def _estimator_fits_the_target(self) -> "Term":
+        target, estimator = self.target.kind, self.estimator.kind
+        if target == "reward" and not self.scored:
+            raise ValueError("target 'reward' has no distribution; set estimator: {kind: score_function}")
+        if target == "taken" and not self.analytic:
+            raise ValueError("target 'taken' is supervised; set estimator: {kind: analytic}")
+        if (self.by_token or estimator == "pair_logit") and target != "distribution":
             raise ValueError(
-                f"with target {self.target.kind!r} and estimator {self.estimator.kind!r} the divergence is {fixed} on support "
-                f"sampled, got {self.divergence.kind!r} on {self.support.kind!r}; leave both out, or set them to null{others}"
+                f"estimator {estimator!r} compares the student's probability of a token with a teacher's own; set target: "
+                "{kind: distribution}"
             )
-        if (taken or not self.analytic) and self.divergence.settings.get("clip") is not None:
+        if self.distributional and self.scored and not is_pointwise(self.target):
             raise ValueError(
-                "divergence.clip bounds each vocabulary entry, and the support sampled has one; leave it out, or set support: "
-                "{kind: full} with target: {kind: distribution} and estimator: {kind: analytic}"
+                f"target {target!r} needs whole distributions, and a score function reads the token taken alone; set "
+                "estimator: {kind: analytic}, or mark a target of your own with @pointwise"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _estimator_learns_from_what_was_sampled(self) -> "Term":
         if not self.analytic and CORRECTED in self.where.source:
             raise ValueError(
                 f"nobody sampled the corrected actions, so estimator {self.estimator.kind!r} cannot learn from them; set target: "
@@ -163,21 +156,54 @@ class Term(Settings):
         return self
 
     @model_validator(mode="after")
-    def _has_its_baseline(self) -> "Term":
+    def _estimator_has_its_baseline(self) -> "Term":
         require_baseline(self.estimator.settings, self.target.kind == "distribution", self.distributional)
         return self
 
     @model_validator(mode="after")
-    def _has_a_target(self) -> "Term":
-        if self.distributional and not self.reads:
+    def _support_carries_signal(self) -> "Term":
+        sampled, settings = self.support.kind == "sampled", self.support.settings
+        if self.distributional and self.analytic and sampled:
             raise ValueError(
-                f"target {self.target.kind!r} names no distribution; give it a setting annotated with agentopd.objective.Distribution"
+                "an analytic gradient of the sampled token's log-ratio carries no teacher signal (its expectation is zero); "
+                "set estimator: {kind: score_function} or {kind: k2}, or support: {kind: full}"
             )
-        if self.distributional and self.scored and not is_pointwise(self.target):
+        if self.scored and not sampled:
             raise ValueError(
-                f"target {self.target.kind!r} needs whole distributions, and a score function reads the token taken alone; set "
-                "estimator: {kind: analytic}, or mark a target of your own with @pointwise"
+                f"support {self.support.kind!r} under a score function is a reward that does not depend on the action, so its "
+                "gradient is zero; set support: {kind: sampled}, or estimator: {kind: analytic}"
             )
+        if settings.get("tail") and (settings.get("normalise_teacher") or settings.get("normalise_student")):
+            raise ValueError("a tail bucket already makes both sides sum to one; set support.tail: false to normalise")
+        return self
+
+    @model_validator(mode="after")
+    def _divergence_is_the_estimators(self) -> "Term":
+        if self.analytic and self.target.kind != "taken":
+            return self
+        fixed, *others = self._divergences
+        if self.divergence.kind not in (fixed, *others) or self.support.kind != "sampled":
+            more = "".join(f", or set divergence: {{kind: {kind}}}" for kind in others)
+            raise ValueError(
+                f"with target {self.target.kind!r} and estimator {self.estimator.kind!r} the divergence is {fixed} on support "
+                f"sampled, got {self.divergence.kind!r} on {self.support.kind!r}; leave both out, or set them to null{more}"
+            )
+        if self.divergence.settings.get("clip") is not None:
+            raise ValueError(
+                "divergence.clip bounds each vocabulary entry, and the support sampled has one; leave it out, or set support: "
+                "{kind: full} with target: {kind: distribution} and estimator: {kind: analytic}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _divergence_has_its_powers(self) -> "Term":
+        powers = self.divergence.settings.values()
+        if self.divergence.kind == "alpha_beta" and sum(isinstance(one, Choice) for one in powers) < 2:
+            require_sum(sum(min(numbers_of(one), default=math.inf) for one in powers))
+        return self
+
+    @model_validator(mode="after")
+    def _temperature_is_read(self) -> "Term":
         if self.temperature != 1.0 and not (self.analytic and self.distributional):
             raise ValueError(
                 "temperature: only an analytic divergence from a distribution can be taken at another temperature; set it to 1"
@@ -188,6 +214,15 @@ class Term(Settings):
     def analytic(self) -> bool:
         """Whether the gradient is that of the divergence itself, rather than one through sampled tokens."""
         return self.estimator.kind == "analytic"
+
+    @property
+    def _divergences(self) -> list[str]:
+        """The divergences that go with sampled tokens or a taken one: the one that is meant, then others."""
+        if self.target.kind == "taken":
+            return ["forward_kl"]
+        fixed = OPTIMISES.get(self.estimator.kind, "reverse_kl")
+        rewarded = self.estimator.kind != "pair_logit" and self.scored and self.target.kind == "distribution"
+        return [fixed, *sorted(REWARDS.keys() - {fixed})] if rewarded else [fixed]
 
     @property
     def by_token(self) -> bool:

@@ -15,7 +15,7 @@ from agentopd.rollout.joint import joint
 from agentopd.rollout.policy import Assignment, Generation, Policy, Request, Rollout
 from agentopd.rollout.scripted import ScriptedPolicy
 from agentopd.rollout.session import Observed, Session
-from agentopd.settings.choice import nearest
+from agentopd.settings.problems import nearest
 from agentopd.types import EXPERT, Failure, Trajectory
 
 ENOUGH_TO_JUDGE = 16

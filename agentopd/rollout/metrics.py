@@ -10,6 +10,8 @@ from agentopd.types import CONTEXT, Stop, Trajectory
 
 LIMITS: tuple[Stop, ...] = ("truncated", "turn_limit", "token_limit", "overflow")
 """Ends of episodes that are none of the task's own."""
+COVERED = 0.8
+"""The share of the successes that ``solved_within`` covers."""
 
 
 def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
@@ -18,7 +20,8 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     ``success``, ``reward``, ``turns``, ``tokens`` (of all segments), ``generated`` and ``prefilled`` tokens, ``drift/KIND``,
     ``errors/KIND`` and ``stop/KIND`` are per episode; ``truncated`` is the share of episodes that a limit ended, whichever it was;
     ``acted/ACTOR``, where several act in an episode, is the share of action tokens that each wrote; ``cut`` is the share of turns cut at the limit, and ``parsed`` that of actions in which every block is a call; ``failures`` is the share
-    of failed episodes and ``failures/KIND`` its parts; ``seconds/policy`` and ``seconds/env`` are totals, the latter of work in parallel.
+    of failed episodes and ``failures/KIND`` its parts; ``solved_within``, where an episode succeeded, is the least number of turns
+    within which four fifths of those that did were over; ``seconds/policy`` and ``seconds/env`` are totals, the latter of work in parallel.
     """
     if not trajectories:
         return {}
@@ -45,6 +48,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "seconds/policy": sum(turn.seconds_policy for turn in turns),
         "seconds/env": sum(turn.seconds_env for turn in turns),
         **_acted(trajectories),
+        **_solved(trajectories),
     }
 
 
@@ -57,6 +61,13 @@ def _acted(trajectories: Sequence[Trajectory]) -> dict[str, float]:
             counts = np.bincount(segment.actor_T[segment.turn_T != CONTEXT], minlength=len(trajectory.actors))
             wrote.update(dict(zip(trajectory.actors, counts.tolist(), strict=True)))
     return {f"acted/{actor}": count / max(wrote.total(), 1) for actor, count in wrote.items()}
+
+
+def _solved(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    lengths = [len(trajectory.turns) for trajectory in trajectories if trajectory.outcome.success]
+    if not lengths:
+        return {}
+    return {"solved_within": float(np.quantile(lengths, COVERED, method="inverted_cdf"))}
 
 
 def _counted(prefix: str, names: Sequence[str]) -> dict[str, float]:

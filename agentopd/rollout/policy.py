@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from transformers import PreTrainedModel
 
 from agentopd.acting import WHOLE, Acting
-from agentopd.settings.choice import Settings
+from agentopd.settings.base import Settings
 from agentopd.types import Key, Task
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from pydantic import Field
 
 from agentopd.errors import ConfigError
-from agentopd.settings.choice import Settings, nearest
+from agentopd.settings.base import Settings
+from agentopd.settings.problems import nearest
 from agentopd.types import Task
 
 SPLITS: Mapping[str, int] = {"train": 0, "validation": 1, "evaluation": 2, "stages": 3}

@@ -135,3 +135,65 @@ def retire(
         margin: The share of its best value by which it has to be less to count as shrunk.
     """
     return end if clock.state and clock.state["retired"] else start
+
+
+SOLVED_WITHIN = "rollout/solved_within"
+"""The metric of how many turns cover the successes of a step; absent where there was none."""
+
+
+def _next_depth(
+    state: Any, clock: Clock, *, metric: str, every: int, momentum: float, least: float, full: float
+) -> Any:
+    """The moving averages of the ``centre`` of the divergence and of the turns that were ``solved`` in, renewed after full depth."""
+    if not _is_probe(state, clock.step, every):
+        return state
+    before = state or {"centre": None, "solved": None}
+    seen = {
+        "centre": measured(clock, metric, seen=before["centre"] is not None),
+        "solved": clock.metrics.get(SOLVED_WITHIN),
+    }
+    return {name: _averaged(before[name], value, momentum) for name, value in seen.items()}
+
+
+def _averaged(before: float | None, value: float | None, momentum: float) -> float | None:
+    if before is None or value is None:
+        return before if value is None else value
+    return momentum * before + (1.0 - momentum) * value
+
+
+def _is_probe(state: Any, step: int, every: int) -> bool:
+    """Whether a step has full depth: every so often, and as long as nothing is known."""
+    return not state or state["centre"] is None or step % every == 0
+
+
+@advanced_by(_next_depth)
+def adaptive_depth(
+    clock: Clock,
+    *,
+    metric: str = "train/loss/centre",
+    every: Annotated[int, Field(ge=1)] = 10,
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5,
+    least: Annotated[float, Field(ge=1.0)] = 1.0,
+    full: Annotated[float, Field(ge=1.0)] = 1000.0,
+) -> float:
+    """TurnOPD's depth of episodes, H = max(H_eff, H_cov) turns rounded up (arXiv 2607.05804), for the ``max_turns`` of a source.
+
+    H_eff is the turn at which the divergence lies on average, sum_k k s_k d_k / sum_k s_k d_k, with d_k its mean at turn k and s_k the share of
+    episodes that reach that turn; H_cov is the least number of turns within which four fifths of the successes were
+    won. Both are moving averages over the steps of full depth, since an episode that was cut short tells nothing of what
+    lies deeper: the first step, and every so many. Without a success so far, H is H_eff.
+
+    Args:
+        clock: The step.
+        metric: H_eff of one step: ``train/<term>/centre``, of a term whose loss is a divergence.
+        every: Steps from one of full depth to the next.
+        momentum: What a moving average keeps of itself, at each step of full depth.
+        least: The least depth.
+        full: Full depth; ``rollout.max_turns`` is the depth where that is less.
+    """
+    if full < least:
+        raise ValueError(f"full={full} is below least={least}; swap them")
+    if _is_probe(clock.state, clock.step, every):
+        return full
+    known = [value for value in clock.state.values() if value is not None]
+    return min(full, max(least, float(math.ceil(max(known)))))

@@ -59,7 +59,7 @@ def _sentence(problem: Any, model: type[BaseModel], more: Any, spelt: Any) -> st
         return f"{path}: missing, and it has no default"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if kind == "value_error":
-        return f"{path}: {message}" if path else message
+        return message if not path or message.startswith(f"{path}.") else f"{path}: {message}"
     return f"{path}: {WORDS.get(kind, message)} (got {shown(problem['input'])})"
 
 

@@ -8,7 +8,8 @@ from transformers import PreTrainedModel
 from agentopd.chat import Chat
 from agentopd.errors import AgentOPDError, ConfigError, describe
 from agentopd.models import ModelConfig
-from agentopd.settings.choice import Choice, Registry
+from agentopd.settings.choice import Choice
+from agentopd.settings.signature import Registry
 from agentopd.teachers import ensemble, expert, itself, local, privileged, rewards, served
 from agentopd.teachers.annotation import annotate
 from agentopd.teachers.base import (

@@ -10,22 +10,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agentopd.errors import ConfigError, TeacherError
-from agentopd.objective.chunked import chunks, inner, taken_logprob, tiles
-from agentopd.objective.divergences import entropy, log_mean, log_softmax
-from agentopd.objective.head import Head
+from agentopd.objective.chunked import chunks, taken_logprob, tiles
+from agentopd.objective.dense import ALEATORIC, EPISTEMIC
+from agentopd.objective.dense import Ensemble as Members
+from agentopd.objective.head import Head, Projector, Scratch
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, tokens_of
 from agentopd.teachers.traits import Traits
 from agentopd.types import Annotation, Bools, Dense, Floats, Mixture, Trajectory
 from agentopd.where import Where
 
 CHUNK_ROWS = 512
-"""Rows of which every member's logits exist at once."""
-
-ALEATORIC, EPISTEMIC = "aleatoric", "epistemic"
-"""Names of the statistics of an ensemble's annotation."""
+"""Rows of which a member's logits exist at once."""
 
 
-@Traits(corrects=False, members=True)
+@Traits(corrects=False, rewards=False, members=True, statistics=("coverage", "aleatoric", "epistemic"))
 def ensemble(context: TeacherContext, *, members: tuple[str, ...], where: Where = EVERYWHERE) -> Teacher:
     """The mean of what other teachers of this run think, on the tokens that all of them cover.
 
@@ -115,16 +113,16 @@ def mixed(
     segment_N = np.searchsorted(starts, place_N, side="right") - 1
     dense = tuple(_picked(part, entry_T[place_N]) for part, entry_T in zip(parts, entries, strict=True))
     token_N = torch.from_numpy(_joined([segment.tokens_T for segment in trajectory.segments])[place_N])
-    taken, whole, each = _statistics(dense, token_N, heads, temperature)
+    seen = {name: _column(one_N) for name, one_N in _statistics(dense, token_N, heads, temperature).items()}
     return replace(
         nothing,
         segment_N=segment_N.astype(np.int32),
         index_N=(place_N - starts[segment_N]).astype(np.int32),
         block=Mixture(dense),
-        taken_logprob_N=_column(taken),
-        entropy_N=_column(whole),
+        taken_logprob_N=seen["taken"],
+        entropy_N=seen["entropy"],
         skip_S=~np.isin(np.arange(len(trajectory.turns)), turn_T[place_N]),
-        statistics={ALEATORIC: _column(each), EPISTEMIC: _column((whole - each).clamp_min(0.0))},
+        statistics={name: seen[name] for name in (ALEATORIC, EPISTEMIC)},
     )
 
 
@@ -167,19 +165,20 @@ def _picked(part: Annotation, entry_N: NDArray[np.int64]) -> Dense:
 @torch.no_grad()
 def _statistics(
     members: Sequence[Dense], token_N: Tensor, heads: Mapping[str, Head], temperature: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the mixture the log-probability of the taken tokens and the entropy, and the members' mean entropy, [N] each."""
+) -> dict[str, Tensor]:
+    """Of the mixture the log-probability of the ``taken`` tokens and the ``entropy``, and how far its members differ, [N] each."""
     token_N = token_N.to(members[0].hidden_N_H.device)
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    chunk, found = Scratch(), dict[str, list[Tensor]]()
+    projectors = [Projector(heads[one.head], one.hidden_N_H, chunk) for one in members]
+    mean = Members(projectors, [1.0 / len(members)] * len(members), temperature)
     for rows in chunks(len(token_N), CHUNK_ROWS):
-        projected = [(heads[one.head], heads[one.head].projected(one.hidden_N_H[rows])) for one in members]
-        for tile in tiles(rows, projected[0][1]):
-            at = inner(tile, rows)
-            logqs = [log_softmax(head.shaped(projected_N_V[at]), temperature) for head, projected_N_V in projected]
-            mean_N_V, each_N = log_mean(logqs), torch.stack([entropy(logq_N_V) for logq_N_V in logqs]).mean(0)
-            found.append((taken_logprob(mean_N_V, token_N[tile]), entropy(mean_N_V), each_N))
-    taken_N, whole_N, each_N = (torch.cat(column) for column in zip(*found, strict=True))
-    return taken_N, whole_N, each_N
+        tell = mean.open(rows)
+        for tile in tiles(rows, projectors[0].head.weight_V_H.T):
+            told = tell(tile)
+            seen = {"taken": taken_logprob(told.logq_M_V, token_N[tile]), "entropy": told.entropy_M, **told.signals}
+            for name, column_M in seen.items():
+                found.setdefault(name, []).append(column_M)
+    return {name: torch.cat(columns) for name, columns in found.items()}
 
 
 def _column(values_N: Any) -> Floats:

@@ -16,7 +16,7 @@ from agentopd.types import Annotation, Bools, Trajectory
 from agentopd.where import Where
 
 
-@Traits(needs_expert=True)
+@Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)
 def expert(context: TeacherContext, *, where: Where = EVERYWHERE) -> Teacher:
     """Corrects each turn by the action of the environment's expert at the state in which the student acted.
 

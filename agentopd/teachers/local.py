@@ -31,7 +31,7 @@ CHUNK_ROWS = 512
 """Rows whose logits exist at once."""
 
 
-@Traits(model=True, corrects=False)
+@Traits(model=True, corrects=False, rewards=False, statistics=("coverage",))
 def local(
     context: TeacherContext,
     *,

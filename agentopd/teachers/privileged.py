@@ -14,7 +14,7 @@ from agentopd.teachers.traits import Traits
 from agentopd.where import Where
 
 
-@Traits(model=True, initial=True, hint=True, corrects=False)
+@Traits(model=True, initial=True, hint=True, corrects=False, rewards=False, statistics=("coverage",))
 def privileged(
     context: TeacherContext,
     *,

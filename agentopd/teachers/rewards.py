@@ -11,7 +11,7 @@ from agentopd.types import Annotation, Trajectory
 from agentopd.where import Where
 
 
-@Traits(corrects=False)
+@Traits(corrects=False, distributes=False, statistics=())
 def reward(context: TeacherContext, *, where: Where = EVERYWHERE, scale: float = 1.0) -> Teacher:
     """Gives each turn the reward that the environment gave it.
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from agentopd.chat import Hint
 from agentopd.errors import ConfigError, under
-from agentopd.objective.divergences import FLOOR
+from agentopd.objective.floor import FLOOR
 from agentopd.serving import Endpoint, Patience, Scorer, TopK
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.traits import Traits
@@ -27,7 +27,7 @@ PROBE = 32
 """Tokens by which a server is known again, at most."""
 
 
-@Traits(corrects=False)
+@Traits(corrects=False, rewards=False, statistics=("coverage",))
 def served(
     context: TeacherContext,
     *,

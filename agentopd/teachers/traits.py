@@ -26,6 +26,12 @@ class Traits:
     """The model is shown its setting ``hint``, where it reads and where it acts, in the environments of its ``where``."""
     corrects: bool = True
     """It may give corrected actions. Whether it does is known once the teacher is made, by its ``corrects``."""
+    distributes: bool = True
+    """It may give distributions over tokens: be a target, or be asked by a weight."""
+    rewards: bool = True
+    """It may give turns rewards."""
+    statistics: tuple[str, ...] | None = None
+    """The statistics that it tells of each row beside those of its log-probabilities; ``None``: known once it has spoken."""
     needs_expert: bool = False
     """It asks the environment's expert."""
     members: bool = False

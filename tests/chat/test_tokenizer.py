@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
-from agentopd.chat.tokenizer import CALL_PARTS, SPECIAL, build_tokenizer
+from agentopd.chat.tokenizer import CALL_PARTS, SPECIAL, build_tokenizer, special_ids
 from agentopd.errors import ConfigError
 from agentopd.models import load_tokenizer
 from agentopd.tooling.action import call
@@ -115,3 +115,10 @@ def test_template_marks_what_the_assistant_wrote() -> None:
 def test_template_refuses_a_late_system_message() -> None:
     with pytest.raises(Exception, match="roles are system"):
         rendered([{"role": "user", "content": "a"}, {"role": "system", "content": "b"}])
+
+
+def test_special_ids_are_all_that_are_marked_so() -> None:
+    tokenizer = build_tokenizer(["a b"], 300)
+    assert tokenizer.convert_ids_to_tokens(special_ids(tokenizer)) == list(SPECIAL)
+    tokenizer.add_tokens([AddedToken("<|extra|>", special=True), AddedToken("plain", special=False)])
+    assert tokenizer.convert_ids_to_tokens(special_ids(tokenizer)) == [*SPECIAL, "<|extra|>"]

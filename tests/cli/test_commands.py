@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from transformers import PreTrainedModel
 
 from agentopd import __version__, cli, evaluate, records
 from agentopd.__main__ import main
 from agentopd.cli import source
-from agentopd.config.shipped import is_experimental, load_recipe, recipes
 from agentopd.envs import ENVS, reasoning
 from agentopd.evaluation import Panel
 from agentopd.models import ModelConfig, load_model
@@ -192,30 +190,10 @@ def test_settings_may_stand_after_the_options(
     assert "unrecognized arguments: --outptu" in capsys.readouterr().err
 
 
-def test_methods_lists_every_recipe_and_prints_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["methods"]) == 0
-    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    listed, cells = lines[: len(recipes())], lines[len(recipes()) :]
-    assert [fields[0] for fields in listed] == recipes()
-    for name, title, axes, *more in listed:
-        recipe = load_recipe(name)
-        places = [", ".join(recipe["axes"][axis]) for axis in ("signal", "access", "granularity")]
-        assert (title, axes) == (recipe["title"], "; ".join(places))
-        assert (f"needs {recipe.get('needs')}" in more) == ("needs" in recipe)
-        assert any("experimental" in field for field in more) == is_experimental(name)
-        assert {"paper": more[0]}.items() <= recipe.items() or "paper" not in recipe
-        assert {"aggregate", "coupling"} <= {field.partition(":")[0] for field in more}
-    assert len(cells) == 3 * 3 * 4
-    assert "gkd" in {(*cell[:3],): cell[3] for cell in cells}["logits", "white-box", "token"].split(", ")
-    assert main(["methods", "gkd"]) == 0
-    printed = capsys.readouterr().out
-    assert yaml.safe_load(printed) == load_recipe("gkd")
-    assert all(f"# {line}" in printed for line in load_recipe("gkd").get("formula", "").splitlines())
-
-
 def test_envs_lists_what_is_shipped(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["envs"]) == 0
-    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    head, *lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert head == ["id", "what it is", "tools", "expert"]
     assert [fields[0] for fields in lines] == list(ENVS)
     assert lines[1][2:] == ["price, calculate, submit", "yes"]
 
@@ -229,17 +207,16 @@ def test_envs_says_what_an_environment_still_needs(
     assert "pip install reasoning-gym" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", ["methods", "envs"])
 @pytest.mark.parametrize("width", [80, 60])
 def test_a_table_folds_to_the_width_of_the_terminal_and_cuts_nothing(
-    verb: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([verb]) == 0
+    assert main(["envs"]) == 0
     whole = capsys.readouterr().out
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
-    assert main([verb]) == 0
+    assert main(["envs"]) == 0
     shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert max(map(len, shown.splitlines())) <= width
     assert "…" not in shown

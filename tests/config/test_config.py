@@ -40,14 +40,17 @@ def test_every_recipe_says_where_it_comes_from_and_is_valid_or_says_what_it_need
 
 
 def test_a_method_brings_teachers_that_the_configuration_may_replace() -> None:
-    own = {"kind": "expert"}
+    own = {"kind": "self"}
     method = {
         "terms": [{"target": {"kind": "distribution", "name": "mine"}}],
         "teachers": {"mine": {"kind": "privileged", "hint": "{facts}"}},
     }
     raw = {"env": "agentopd/Checkout-v0", "student": {"new": {}}, "method": method}
     assert load_config(raw).teachers["mine"].kind == "privileged"
-    assert load_config({**raw, "teachers": {"mine": own}}).teachers["mine"].kind == "expert"
+    assert load_config({**raw, "teachers": {"mine": own}}).teachers["mine"].kind == "self"
+    added = load_config(raw, ["teachers={other: {kind: expert}}"])
+    assert {name: teacher.kind for name, teacher in added.teachers.items()} == {"mine": "privileged", "other": "expert"}
+    assert load_config(raw, ["teachers={mine: {kind: self}}"]).teachers["mine"].kind == "self"
     with pytest.raises(ConfigError, match=r"method.teachers: expected teachers by name"):
         load_config({**raw, "method": {**method, "teachers": 3}})
 
@@ -175,7 +178,7 @@ def test_numbers_with_an_exponent_are_numbers(written: str, tmp_path: Path) -> N
         (["teachers.teacher.kind=locl"], ["teacher", "'locl'", "did you mean 'local'"]),
         (["objective.divergence.kind=nowhere.at:all"], ["nowhere.at:all", "package.module:name"]),
         (["method=gdk"], ["'gdk'", "did you mean 'gkd'"]),
-        (["objective.target.name=techer"], ["'techer'", "did you mean 'teacher'"]),
+        (["objective.target.name=techer"], ["objective.target.name=techer: ", "did you mean 'teacher'"]),
         (["train.steps"], ["key=value"]),
         (["objective.terms.7.weight=uniform"], ["objective.terms", "7"]),
         (["rollout.temperature.x=1"], ["rollout.temperature"]),

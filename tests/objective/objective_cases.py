@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from agentopd.objective import Batch, Head, LossOutput, Objective, Prepared, Rows, TeacherColumns, cut, loss, prepare
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 from agentopd.types import (
     CONTEXT,
     Annotation,

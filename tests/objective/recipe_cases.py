@@ -13,13 +13,16 @@ from torch import Tensor
 from agentopd.config import load_config
 from agentopd.objective import Head, Objective, Prepared, Rows, prepare
 from agentopd.objective.live import live_columns
-from agentopd.settings.choice import Choice, Clock, choices_in
+from agentopd.settings.choice import Choice, choices_in
+from agentopd.settings.clock import Clock
 from agentopd.types import CORRECTED, Record
 
 WIDE = 300
 """Tokens of the vocabulary: more than the largest top-k of a recipe."""
 LIKELY = 12
 """Tokens, the first ones, that all models find likelier than the others: all that was said is made of them."""
+SPECIAL = (0, 3)
+"""Token ids that a tokenizer would call special."""
 STEPS = 10
 ADAPTED = 0.63
 """What an adaptive schedule has come to."""
@@ -154,7 +157,7 @@ def world(objective: Objective, step: int, noise: float) -> tuple[Prepared, Worl
     """
     student, _ = models()
     made, clock = records(objective), clock_of(objective, step)
-    rows = Rows.of(made)
+    rows = Rows.of(made).with_special(SPECIAL)
     live = live_columns(
         rows, lambda ids, _: student.embedding_V_H[ids].cumsum(1).tanh(), student.head, 10**6, "padded", 1.0, 100
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from statistics import mean, pstdev
 
 import torch
-from recipe_cases import Token, World
+from recipe_cases import SPECIAL, Token, World
 from recipe_parts import (
     Phi,
     Tokens,
@@ -52,6 +52,10 @@ def simple(
     return lambda world: over(tokens(world), phi)
 
 
+def said(world: World) -> list[Token]:
+    return [t for t in own(world) if t.y not in SPECIAL]
+
+
 def aopd(world: World) -> Tensor:
     def phi(t: Token) -> Tensor:
         p, q = rest(16, t.q["teacher"], t.p, t.q["teacher"])
@@ -61,13 +65,17 @@ def aopd(world: World) -> Tensor:
 
 
 def atod(world: World) -> Tensor:
-    tokens, reward = grpo(world)
-    weight: dict[object, float] = {}
+    tokens = own(world)
+    outcome, weight = relative(tokens), dict[object, float]()
     for one in by(tokens, lambda t: t.episode):
         d, h = (scaled(per_turn(one, number)) for number in (lambda t: abs(gap(t)), lambda t: -t.old))
         weight |= {key: soft_or(d[key], h[key]) for key in d}
-    taught = over_episodes(tokens, lambda t: weight[t.episode, t.turn] * clipped(t, gap(t)))
-    return (1 - 0.9 * world.done) * taught + (1 + world.done) * over_episodes(tokens, reward)
+
+    def phi(t: Token) -> Tensor:
+        distilled = (1 - 0.9 * world.done) * weight[t.episode, t.turn] * gap(t)
+        return clipped(t, distilled + (1 + world.done) * outcome(t))
+
+    return over_episodes(tokens, phi)
 
 
 def dagger(world: World) -> Tensor:
@@ -322,7 +330,7 @@ FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
     "rethinking-opd": simple(over_tokens, normalised_reverse(16, True, "teacher")),
     "retireopd": lambda world: beside_outcome(world, reverse("shown"), 0.0 if world.adapted else 1.0),
     "revisiting-dagger": dagger,
-    "revisiting-opd": simple(over_tokens, normalised_reverse(32, False, "teacher")),
+    "revisiting-opd": simple(over_tokens, normalised_reverse(32, False, "teacher"), said),
     "sage-opd": sage_opd,
     "scope": scope,
     "score": score,

@@ -9,7 +9,7 @@ from objective_cases import Saying, episode, method, prepared, record
 
 from agentopd.objective import LiveColumns, Rows, prepare
 from agentopd.objective.advantages import returns
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 from agentopd.types import Record
 
 REWARD = {"target": {"kind": "reward"}}
@@ -178,7 +178,7 @@ def test_advantage_sum_takes_a_teachers_reward_too() -> None:
 
 
 def test_two_terms_are_the_sum_of_their_advantages_and_may_be_weighed_each() -> None:
-    """What couples in the advantage for MOPD and ATOD; and SOD and OPID, which weigh a part of the sum."""
+    """What couples in the advantage, as for MOPD, is the sum of two terms where no ratio is clipped."""
     records = [record(episode([2, 1], index=i, reward=float(i), success=i == 1), Saying()) for i in range(2)]
     rows, sampler = Rows.of(records), {"per_task": 2}
     coupling = {"kind": "advantage_sum", "distillation": 0.5, "reinforcement": 2.0}
@@ -196,6 +196,25 @@ def test_two_terms_are_the_sum_of_their_advantages_and_may_be_weighed_each() -> 
     ratio = rows.teachers["teacher"].taken_logprob_A - rows.logprob_A
     weight = np.exp(-rows.teachers["teacher"].entropy_A)
     np.testing.assert_allclose(apart(weight="teacher_entropy") - apart(), (weight - 1.0) * 0.5 * ratio / len(rows))
+
+
+def test_weights_may_multiply_the_distilled_part_of_a_sum_alone() -> None:
+    records = [record(episode([2, 1], index=i, reward=float(i), success=i == 1), Saying()) for i in range(2)]
+    rows, sampler = Rows.of(records), {"per_task": 2}
+    coupling = {"kind": "advantage_sum", "distillation": 0.5, "reinforcement": 2.0}
+
+    def prepared_with(**more: Any) -> Any:
+        given = {"sampler": sampler, "estimator": "score_function", "weight": "teacher_entropy"}
+        return prepare(method(**given, coupling={**coupling, **more}), rows, Clock(0, 1)).terms[0]
+
+    weight = np.exp(-rows.teachers["teacher"].entropy_A)
+    ratio = rows.teachers["teacher"].taken_logprob_A - rows.logprob_A
+    outcome = np.array([-1.0] * 3 + [1.0] * 3) * 0.5 / (0.5 + 1e-6)
+    both, alone = prepared_with(), prepared_with(weighted="distillation")
+    np.testing.assert_allclose(both.coef_A * both.advantage_A, weight * (0.5 * ratio + 2.0 * outcome) / 6)
+    np.testing.assert_allclose(alone.advantage_A, 0.5 * weight * ratio + 2.0 * outcome)
+    np.testing.assert_allclose(alone.coef_A, [1 / 6] * 6)
+    np.testing.assert_allclose(alone.weight_A, weight)
 
 
 def test_terms_are_routed_by_outcome_and_annealed_as_a_pair() -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.objective import Rows, prepare
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 from agentopd.types import ToolCall
 
 SFT: dict[str, Any] = {"target": {"kind": "taken"}}
@@ -124,10 +124,10 @@ def test_teacher_entropy_weights() -> None:
     np.testing.assert_allclose(scaled.weight_A, np.exp(-entropy / 2))
     np.testing.assert_allclose(scaled.coef_A, np.exp(-entropy / 2) / 6)
     threshold = float(np.sort(entropy)[2])  # that row is not above it
-    for above in (True, False):
-        gate = {"kind": "teacher_entropy_gate", "threshold": threshold, "above": above}
+    for op, kept_A in ((">", entropy > threshold), ("<=", entropy <= threshold)):
+        gate = {"kind": "gate", "statistic": "teacher_entropy", "op": op, "threshold": threshold}
         found = prepare(method(weight=gate), rows, START).terms[0].weight_A
-        assert found.tolist() == ((entropy > threshold) == above).astype(float).tolist()
+        assert found.tolist() == kept_A.astype(float).tolist()
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_a_zero_denominator_gives_zero_and_a_warning_metric(aggregate: str) -> N
     assert nothing.metrics["loss/zero_weight"] == 0.0
 
 
-SHUT = {"kind": "teacher_entropy_gate", "threshold": 100.0}
+SHUT = {"kind": "gate", "statistic": "teacher_entropy", "threshold": 100.0}
 
 
 @pytest.mark.parametrize("rescale", [True, False])
@@ -244,7 +244,7 @@ def test_weights_of_zero_on_every_row_are_told(rescale: bool) -> None:
     assert ready.terms[0].coef_A.tolist() == [0.0] * 6
     assert ready.terms[0].weight_A.tolist() == [0.0] * 6
     assert (ready.metrics["loss/zero_weight"], ready.metrics["loss/empty"]) == (1.0, 0.0)
-    some = prepared(method(weight={**SHUT, "above": False}, rescale=rescale), two_episodes())
+    some = prepared(method(weight={**SHUT, "op": "<="}, rescale=rescale), two_episodes())
     assert some.metrics["loss/zero_weight"] == 0.0
 
 

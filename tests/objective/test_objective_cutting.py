@@ -9,7 +9,7 @@ import torch
 from objective_cases import Saying, episode, method, prepared, record
 
 from agentopd.objective import Batch, Prepared, cut
-from agentopd.objective.divergences import FLOOR
+from agentopd.objective.floor import FLOOR
 from agentopd.packing import Layout
 from agentopd.types import Dense, Record
 

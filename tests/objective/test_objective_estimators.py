@@ -134,7 +134,10 @@ def test_the_value_baseline_by_hand() -> None:
 def test_the_value_baseline_needs_a_whole_distribution() -> None:
     head = Head(torch.randn(11, 6).double())
     student = torch.randn(2, 6).double().requires_grad_()
-    for kind, message in (("sparse", "support 'full' needs a teacher"), ("sampled", "without baseline: value")):
+    for kind, message in (
+        ("sparse", "it is a mean over the full distribution, and teacher 'teacher' gives only its top-k"),
+        ("sampled", "without baseline: value"),
+    ):
         ready = prepared(method(estimator={**SCORE, "baseline": "value"}), [record(episode([2]), Saying(kind=kind))])
         with pytest.raises(ConfigError, match=message):
             loss(student, head, {}, cut(ready, 99)[0])
@@ -144,22 +147,22 @@ def test_the_value_baseline_needs_a_whole_distribution() -> None:
 
 
 @pytest.mark.parametrize(
-    ("importance", "weight"),
+    ("rule", "weight"),
     [
-        ({"importance": "truncated", "truncate_at": 1.5}, [0.8, 1.5, 1.5, 0.25]),
-        ({"importance": "truncated"}, [0.8, 1.5, 2.0, 0.25]),
-        ({"importance": "masked"}, [0.8, 1.5, 4.0, 0.0]),
-        ({"importance": "masked", "keep_low": 0.2, "keep_high": 2.0}, [0.8, 1.5, 0.0, 0.25]),
+        ({"cap": 1.5}, [0.8, 1.5, 1.5, 0.25]),
+        ({}, [0.8, 1.5, 2.0, 0.25]),
+        ({"rule": "masked"}, [0.8, 1.5, 4.0, 0.0]),
+        ({"rule": "masked", "low": 0.2, "high": 2.0}, [0.8, 1.5, 0.0, 0.25]),
     ],
 )
-def test_what_another_engine_sampled_is_weighed_by_a_detached_ratio(
-    importance: dict[str, Any], weight: list[float]
-) -> None:
+def test_what_another_engine_sampled_is_weighed_by_a_detached_ratio(rule: dict[str, Any], weight: list[float]) -> None:
     """Truncated importance sampling and IcePop by hand: r = p / mu is 0.8, 1.5, 4 and 0.25."""
     p = torch.tensor([0.2, 0.3, 0.4, 0.1], dtype=torch.float64)
     behaviour = torch.tensor([0.25, 0.2, 0.1, 0.4], dtype=torch.float64)
     records = [chain([y], [float(behaviour[y].log())], [float(behaviour[y].log()) + y + 1], y, [0]) for y in range(4)]
-    (batch,) = cut(prepared(method(estimator={**SCORE, **importance}), records), 99)
+    rows = Rows.of(records).with_live(LiveColumns(p.log().numpy(), np.zeros(4)))
+    objective = method(estimator=SCORE, weight={"kind": "importance", **rule})
+    (batch,) = cut(prepare(objective, rows, START), 99)
     leaf = p.log().repeat(4, 1).requires_grad_()
     found = torch.autograd.grad(loss(leaf[batch.row_A], Head(torch.eye(4).double()), {}, batch).loss, leaf)[0]
     advantage = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
@@ -167,13 +170,26 @@ def test_what_another_engine_sampled_is_weighed_by_a_detached_ratio(
     torch.testing.assert_close(found, expected, atol=1e-13, rtol=0)
 
 
-def test_a_corrections_ratio_is_to_the_behaviour_whatever_the_advantage_takes() -> None:
+def test_the_weights_ratio_is_to_the_behaviour_whatever_the_advantage_takes() -> None:
     rows = Rows.of([record(episode([2]), Saying())]).with_live(LiveColumns(np.array([-0.5, -0.25]), np.zeros(2)))
-    for importance, old_A in (("masked", rows.logprob_A), ("clipped", rows.live.logprob_A)):
-        objective = method(estimator={**SCORE, "logprobs": "recomputed", "importance": importance})
-        (term,) = prepare(objective, rows, START).terms
-        np.testing.assert_allclose(term.old_A, old_A)
-        np.testing.assert_allclose(term.advantage_A, rows.teachers["teacher"].taken_logprob_A - rows.live.logprob_A)
+    estimator = {**SCORE, "logprobs": "recomputed", "importance": "clipped"}
+    (term,) = prepare(method(estimator=estimator, weight={"kind": "importance", "cap": 1e9}), rows, START).terms
+    np.testing.assert_allclose(term.old_A, rows.live.logprob_A)
+    np.testing.assert_allclose(term.advantage_A, rows.teachers["teacher"].taken_logprob_A - rows.live.logprob_A)
+    np.testing.assert_allclose(term.weight_A, np.exp(rows.live.logprob_A - rows.logprob_A))
+
+
+def surrogate(scored: Any, *, importance: str = "truncated") -> Any:
+    """A user's estimator that asks for a ratio which there is not."""
+    return scored.reward_A
+
+
+def test_an_estimator_of_ones_own_cannot_name_a_surrogate_that_there_is_not() -> None:
+    ready = prepared(method(estimator="test_objective_estimators:surrogate"), [record(episode([2]), Saying())])
+    with pytest.raises(
+        ConfigError, match=r"importance=truncated: there is none of that name; use one of none, ratio, c"
+    ):
+        Student.new().loss(ready, {})
 
 
 # Returns
@@ -258,8 +274,8 @@ def test_an_actors_episodes_may_be_the_chosen_ones() -> None:
     [
         {"kind": "k2"},
         {"kind": "k3", "clip": 2.0},
-        {**SCORE, "baseline": "value", "importance": "truncated"},
-        {**SCORE, "gamma": 1.0, "length_normalised": True, "importance": "masked", "keep_low": 0.0},
+        {**SCORE, "baseline": "value", "importance": "ratio"},
+        {**SCORE, "gamma": 1.0, "length_normalised": True, "importance": "clipped"},
         {"kind": "pair_logit", "chosen": "shown", "logprobs": "behaviour"},
     ],
 )
@@ -313,7 +329,7 @@ def test_invariant_5_no_estimator_depends_on_the_cut(estimator: dict[str, Any]) 
             "leave out length_normalised",
         ),
         ({"coupling": {"kind": "advantage_sum", "baseline": "value"}}, "baseline: Input should be 'none'"),
-        ({"estimator": {**SCORE, "importance": "masked", "keep_low": 1.5}}, "keep_low: Input should be less than or"),
+        ({"estimator": {**SCORE, "importance": "masked"}}, "importance: Input should be 'none', 'ratio' or 'clipped'"),
         ({"estimator": "pair_logit"}, "chosen: missing"),
         (
             {"estimator": {"kind": "pair_logit", "chosen": "shwn"}, "sources": {"own": {}, "shown": {}}},

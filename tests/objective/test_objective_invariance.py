@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from agentopd.objective import Batch, Head, Prepared, Rows, chunked, cut, loss, prepare
 from agentopd.objective.live import live_columns
 from agentopd.packing import Layout
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 
 HEADS = teacher_heads("dense", "sparse")
 LAYOUTS: list[tuple[int, Layout, int]] = [
@@ -50,7 +50,7 @@ def hidden_states(model: LlamaForCausalLM, ids: Tensor, positions: Tensor | None
 
 def everything() -> tuple[dict[str, Any], list[Any]]:
     """Two teachers, one dense, one sparse and a judge too; corrections, skips, forks, a failure; several terms and weights."""
-    gate = {"kind": "teacher_entropy_gate", "threshold": 1.0}
+    gate = {"kind": "gate", "statistic": "teacher_entropy", "threshold": 1.0}
     terms = [
         {"name": "kl", "target": {"name": "dense"}, "divergence": {"kind": "jsd", "beta": 0.3}, "weight": ["teacher_entropy", "objective_cases:number_of_turn"], "rescale": True},
         {"name": "top", "target": {"name": "sparse"}, "support": {"kind": "top_k", "k": 3}, "weight": gate, "coefficient": 0.7},

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from agentopd.objective import Head, chunked, divergence, linear_divergence
-from agentopd.objective.dense import distribution, entropy_of
+from agentopd.objective.distributions import distribution, entropy
 from agentopd.objective.divergences import DIVERGENCES
 
 A, V, H = 9, 13, 5
@@ -181,7 +181,7 @@ def test_a_distribution_is_that_of_log_softmax(spread: float, dtype: torch.dtype
     torch.testing.assert_close(logp.double(), exact, rtol=eps, atol=eps)
     torch.testing.assert_close(p.double(), exact.exp(), rtol=40 * eps, atol=eps)
     torch.testing.assert_close(
-        entropy_of(p, logp).double(), torch.special.entr(exact.exp()).sum(-1), rtol=50 * eps, atol=eps
+        entropy(logp, p).double(), torch.special.entr(exact.exp()).sum(-1), rtol=50 * eps, atol=eps
     )
 
 

@@ -152,6 +152,10 @@ def test_a_given_advantage_and_a_clipped_ratio() -> None:
         ({"teacher_logprob": TAUGHT / 0}, r"teacher_logprob\[0\] is -inf; give finite numbers"),
         ({"advantage": TAUGHT}, "estimator='k2' reads no advantage and no importance"),
         ({"estimator": "score_function", "importance": "ratio"}, "old_logprob is missing"),
+        (
+            {"estimator": "score_function", "importance": "masked", "old_logprob": TAUGHT},
+            "importance=masked: there is none of that name; use one of none, ratio, clipped, and for",
+        ),
         ({"tokens": TOKENS - 1}, "run from -1 to 7"),
     ],
 )

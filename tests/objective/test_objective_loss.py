@@ -13,6 +13,7 @@ from objective_cases import (
     Student,
     V,
     Waits,
+    annotate,
     block_of,
     episode,
     method,
@@ -22,9 +23,10 @@ from objective_cases import (
 )
 from torch import Tensor
 
+from agentopd.errors import ConfigError
 from agentopd.objective import Head, Prepared, cut, divergence, loss
 from agentopd.objective.divergences import DIVERGENCES
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 from agentopd.types import Dense, Record
 
 HEADS = teacher_heads("teacher", "other")
@@ -109,7 +111,7 @@ def test_signals_are_detached_and_mark_what_a_term_leaves_out() -> None:
     said = (Saying(turns=[0]), Saying("other", "sparse", turns=[1]))
     terms = [
         {"name": "full"},
-        {"name": "some", "target": {"name": "other"}, "support": "top_k"},
+        {"name": "some", "target": {"name": "other"}, "support": {"kind": "top_k", "k": 4}},
         {"name": "sft", "target": {"kind": "taken"}},
     ]
     student, ready = Student.new(), prepared(method(terms=terms), records_of(*said))
@@ -156,7 +158,10 @@ def test_no_full_logits_of_student_or_teachers() -> None:
 @pytest.mark.parametrize(("support", "each"), [("full", 1), ("top_k", 0)])
 def test_no_chunk_waits_for_a_device_but_once_for_a_closed_form(support: str, each: int) -> None:
     said = (Saying(), Saying("other", "sparse"))
-    terms = [{"support": support}, {"name": "sparse", "target": {"name": "other"}, "support": "top_k"}]
+    terms = [
+        {"support": support},
+        {"name": "sparse", "target": {"name": "other"}, "support": {"kind": "top_k", "k": 4}},
+    ]
     ready, counts = prepared(method(terms=terms), records_of(*said)), []
     (batch,) = cut(ready, 1000)
     student = Student.new()
@@ -330,6 +335,27 @@ def test_bad_input_is_named() -> None:
         student.loss(prepared(method(), records_of(Saying(kind="sparse"))), HEADS)
     with pytest.raises(ValueError, match=r"divergence\.kind=objective_cases:wrong_shape returned shape \(\)"):
         student.loss(prepared(method(divergence="objective_cases:wrong_shape"), records_of()), HEADS)
+
+
+def test_a_top_k_narrower_than_asked_is_refused() -> None:
+    """One annotation gives 3 tokens a row, the other 4; both are padded to 4 in a batch."""
+    student = Student.new()
+    given = [
+        Record(one, (annotate(one, Saying(kind="sparse"), k=3 + i),))
+        for i, one in enumerate((episode([2]), episode([1], index=1)))
+    ]
+    support = {"kind": "top_k", "k": 4}
+    with pytest.raises(
+        ConfigError,
+        match=r"^objective\.support\.k=4: teacher 'teacher' gives its 3 likeliest tokens; set k to at most 3, or",
+    ):
+        student.loss(prepared(method(support=support), given), {})
+    terms = [{"support": {**support, "k": 3}}, {"support": support}]
+    with pytest.raises(ConfigError, match=r"^objective\.terms\.1\.support\.k=4: teacher"):
+        student.loss(prepared(method(terms=terms), given), {})
+    student.loss(prepared(method(support={**support, "k": 3}), given), {})
+    everything = [Record(one.trajectory, (annotate(one.trajectory, Saying(kind="sparse"), k=V),)) for one in given]
+    student.loss(prepared(method(support={**support, "k": V + 9}), everything), {})  # no more is left to give
 
 
 def test_a_users_divergence_by_import_path() -> None:

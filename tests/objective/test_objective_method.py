@@ -96,7 +96,15 @@ def test_a_full_divergence_as_a_policy_gradient_reward_is_refused() -> None:
         ({"terms": [{"name": "a"}, {"name": "a"}]}, "two terms share a name"),
         ({"terms": [{"name": "term1"}, {}]}, "two terms share a name among term1, term1"),
         ({"terms": [{"name": "a/b"}]}, "String should match pattern"),
-        ({"terms": [{}, {}], "weight": "uniform"}, "belong to a method of one term"),
+        (
+            {"terms": [{"name": "near"}, {}], "weight": "uniform"},
+            r"weight at the root belongs to a method of one term, and this one has 2; set objective\.terms\.0\.weight \(of near\) or "
+            r"objective\.terms\.1\.weight \(of term1\)",
+        ),
+        (
+            {"terms": [], "target": "taken"},
+            "target at the root belongs .* has 0; set the parts of a term in objective.terms",
+        ),
         ({"sampler": {}, "sources": {}}, "either sampler"),
         ({"where": {"min_turn": 3, "max_turn": 2}}, "no turn is selected"),
         ({"weight": "teacher_entrpy"}, "did you mean 'teacher_entropy'"),
@@ -105,6 +113,34 @@ def test_a_full_divergence_as_a_policy_gradient_reward_is_refused() -> None:
 def test_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         method(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"target": "reward", "divergence": "jsd", "support": "full"}, "target 'reward' has no distribution"),
+        ({"target": "taken", **SCORED, "divergence": "jsd"}, "target 'taken' is supervised"),
+        (
+            {"target": {"kind": "geometric", "name": "teacher"}, "estimator": "k2", "divergence": "jsd"},
+            "with a teacher's own",
+        ),
+        ({"target": f"{__name__}:nameless", **SCORED, "divergence": "jsd"}, "names no distribution"),
+        ({**SCORED, "support": "full", "divergence": "jsd"}, "a reward that does not depend on the action"),
+    ],
+)
+def test_the_first_cause_is_said_first(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        method(**given)
+
+
+def nameless(logp: Any, *, scale: float = 1.0) -> Any:
+    """A target that names no teacher."""
+    return logp
+
+
+def test_a_weight_of_null_is_none() -> None:
+    assert method(weight=None).terms[0].weight == ()
+    assert method(terms=[{"weight": None}, {"weight": "uniform"}]).terms[0].weight == ()
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import torch
 from objective_cases import H, Saying, Student, V, annotate, episode, method, prepared, teacher_heads
 from torch import Tensor
 
-from agentopd.objective import Head, cut
+from agentopd.objective import Head, cut, divergence, linear_divergence, loss
 from agentopd.objective import chunked as chunked_module
-from agentopd.objective.divergences import log_mean
+from agentopd.objective.distributions import mixture as log_mixture
 from agentopd.objective.head import Projector
 from agentopd.types import Annotation, Dense, Mixture, Record, Trajectory
 
@@ -99,6 +99,39 @@ def test_value_and_gradient_equal_those_of_the_mean_distribution(
         torch.testing.assert_close(mine, other)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_a_terms_temperature_is_that_of_each_member(temperature: float) -> None:
+    """As ``linear_divergence`` has it, and by hand; also where the mixture is one of two that make a target."""
+    first, student = episode([2, 3], index=4), Student.new()
+    said, alone = mixture(first, "one", "narrow"), annotate(first, Saying("two"), HEADS)
+    target = {"kind": "extrapolate", "name": "all", "reference": "two", "by": 1.5}
+    terms = [{"name": "mean", "target": {"name": "all"}}, {"name": "past", "target": target}]
+    objective = method(terms=[{**one, "temperature": temperature, "divergence": "jsd"} for one in terms])
+    [batch] = cut(prepared(objective, [Record(first, (said, alone))]), 10**6)
+    hidden, blocks = student.hidden(batch), {block.teacher: block for block in batch.blocks}
+    assert blocks["all"].mixture is not None
+    assert blocks["two"].dense is not None
+    members = blocks["all"].mixture.members
+    out = loss(hidden, student.head, HEADS, batch)
+    fused = linear_divergence(
+        hidden, student.head, [one.hidden_N_H for one in members], [HEADS[one.head] for one in members],
+        kind="jsd", temperature=temperature,
+    )  # fmt: skip
+    torch.testing.assert_close(out.signals["mean/divergence"], fused.divergence)
+
+    def softmax(one: Dense) -> Tensor:
+        return (HEADS[one.head].logits(one.hidden_N_H) / temperature).softmax(-1)
+
+    q, r = torch.stack([softmax(one) for one in members]).mean(0), softmax(blocks["two"].dense)
+    past, logits = q**1.5 * r**-0.5, student.head.logits(hidden) / temperature
+    expected = [divergence("jsd", logits, made.log()) for made in (q, past)]
+    for name, value in zip(("mean", "past"), expected, strict=True):
+        torch.testing.assert_close(out.signals[f"{name}/divergence"], value.detach())
+    theirs = torch.autograd.grad(sum(value.mean() for value in expected), student.parameters, retain_graph=True)  # type: ignore[arg-type]
+    for mine, other in zip(torch.autograd.grad(out.loss, student.parameters), theirs, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
 def test_its_entropy_is_seen_as_any_teachers() -> None:
     first = episode([2, 3], index=7)
     said = mixture(first, "one", "narrow")
@@ -147,8 +180,10 @@ def test_a_mixture_moves_to_a_device_with_its_batch() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_log_mean_by_hand(count: int) -> None:
+def test_a_log_mixture_by_hand(count: int) -> None:
     random = np.random.default_rng(count)
-    p = random.dirichlet(np.ones(4), size=count)
-    mean = log_mean(torch.from_numpy(np.log(one)) for one in p)
-    np.testing.assert_allclose(mean.exp(), p.mean(0))
+    p, share = random.dirichlet(np.ones(4), size=count), random.dirichlet(np.ones(count))
+    logs = [torch.from_numpy(np.log(one)) for one in p]
+    np.testing.assert_allclose(log_mixture(zip(share, logs, strict=True)).exp(), share @ p)
+    by_row = [(torch.full((1,), one).double(), log[None]) for one, log in zip(share, logs, strict=True)]
+    np.testing.assert_allclose(log_mixture(by_row).exp(), share @ p[None])

@@ -39,8 +39,10 @@ from agentopd.objective.live import live_columns
 from agentopd.objective.supports import SUPPORTS
 from agentopd.objective.targets import TARGETS
 from agentopd.objective.weights import WEIGHTS
-from agentopd.settings.choice import Clock, Registry, at
+from agentopd.settings.choice import at
+from agentopd.settings.clock import Clock
 from agentopd.settings.schedules import SCHEDULES
+from agentopd.settings.signature import Registry
 
 PAGE = (Path(__file__).parents[2] / "docs" / "objective.md").read_text(encoding="utf-8")
 SAMPLERS, *METHODS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

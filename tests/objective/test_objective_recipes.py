@@ -9,7 +9,8 @@ from recipe_formulas import FORMULAS, NO_FORMULA, SURROGATES
 
 from agentopd.acting import Moment, Turns
 from agentopd.config.shipped import recipes
-from agentopd.settings.choice import Clock, at
+from agentopd.settings.choice import at
+from agentopd.settings.clock import Clock
 
 MOMENTS = [(0, 0.0), (4, 0.8), (9, 0.8)]
 """Steps, and how far in nats the policy that acted is from the student: at 0 by itself, so that no ratio is clipped."""

@@ -20,10 +20,13 @@ from agentopd.objective import (
     TeacherColumns,
     cut,
     divergence,
+    linear_divergence,
     loss,
     per_row,
     pointwise,
 )
+from agentopd.objective.divergences import DIVERGENCES
+from agentopd.objective.targets import whole
 from agentopd.types import Annotation, Dense, Record, Sampled
 
 HEADS = teacher_heads("teacher", "reference")
@@ -142,6 +145,54 @@ def test_extrapolated_by_one_is_the_teacher_itself() -> None:
     torch.testing.assert_close(student.loss(by_one, HEADS).loss, student.loss(plain, HEADS).loss)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("by", [0.5, 1.25])
+@pytest.mark.parametrize("who", [("teacher",), ("reference",), ("teacher", "reference")])
+def test_what_one_side_rules_out_is_extrapolated_alike_everywhere(
+    who: tuple[str, ...], by: float, temperature: float
+) -> None:
+    """A token is left to the reference, by its limit: all of the target above 1, none of it below."""
+    bias = torch.zeros(V).double()
+    bias[3] = -torch.inf
+    heads = {name: replace(head, bias_V=bias if name in who else None) for name, head in HEADS.items()}
+    made = [record(episode([2, 3]), Saying("teacher"), Saying("reference"), heads=HEADS)]
+    settings = {"target": {"kind": "extrapolate", "by": by}, "temperature": temperature}
+    (batch,) = cut(prepared(method(**settings), made), 10**6)
+    states = {block.teacher: block.dense.hidden_N_H for block in batch.blocks if block.dense is not None}
+    student = Student.new()
+    hidden = student.hidden(batch).detach().requires_grad_()
+    out = loss(hidden, student.head, heads, batch)
+    fused = linear_divergence(
+        hidden, student.head, [states[name] for name in HEADS], [*heads.values()],
+        extrapolate_by=by, temperature=temperature,
+    )  # fmt: skip
+    torch.testing.assert_close(out.signals["loss/divergence"], fused.divergence)
+    mine, theirs = (torch.autograd.grad(one.loss, hidden)[0] for one in (out, fused))
+    assert mine.isfinite().all()
+    torch.testing.assert_close(mine, theirs)
+    p = (student.head.logits(hidden) / temperature).log_softmax(-1).detach()
+    if who == ("reference",) and by > 1:
+        torch.testing.assert_close(fused.divergence, -p[:, 3])
+        return
+    q, r = ((heads[name].logits(states[name]) / temperature).softmax(-1) for name in HEADS)
+    log = (q**by * r ** (1 - by)).nan_to_num(0.0).log()
+    torch.testing.assert_close(fused.divergence, divergence("forward_kl", p, log))
+
+
+@pytest.mark.parametrize("kind", sorted(DIVERGENCES))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_sharpest_target_has_finite_values_and_gradients(kind: str, dtype: torch.dtype) -> None:
+    target = method(target={"kind": "sharpened", "temperature": 1e-3}).terms[0].target
+    z, t = normal(0, 4, V).to(dtype).requires_grad_(), 5 * normal(1, 4, V).to(dtype)
+    t[0, 2], t[1, 1] = -torch.inf, t[1].max()  # ruled out; as likely as the likeliest
+    logp, logq = z.log_softmax(-1), t.log_softmax(-1)
+    made, _ = whole("", target, target.settings, logp.detach(), {"name": logq})
+    torch.testing.assert_close(made.exp().sum(-1), torch.ones(4, dtype=dtype))
+    value = DIVERGENCES[kind](logp, made)
+    assert value.isfinite().all()
+    assert torch.autograd.grad(value.sum(), z)[0].isfinite().all()
+
+
 def _enumerated(z: Tensor, teachers: dict[str, Tensor], target: dict[str, Any]) -> Tensor:
     """E[gradient] over y ~ p of a score function towards ``target`` at one state."""
     p, made = z.log_softmax(-1), []
@@ -188,6 +239,10 @@ def test_the_geometric_target_stands_still_at_its_fixed_point() -> None:
         ({"target": f"{__name__}:nothing_named"}, "names no distribution; give it a setting annotated with"),
         ({"target": "aligned", "estimator": "score_function"}, "needs whole distributions, and a score function reads"),
         ({"target": {"kind": "geometric", "beta": 1.5}}, "beta"),
+        (
+            {"target": {"kind": "sharpened", "temperature": 1e-30}},
+            "temperature: Input should be greater than or equal to 0.001",
+        ),
         ({"target": {"kind": "extrapolate", "refrence": "x"}}, "did you mean 'reference'"),
         ({"temperature": 0.0}, "0.0 is not above 0, and there is no"),
         ({"temperature": 2.0, "estimator": "score_function"}, "only an analytic divergence from a distribution"),

@@ -1,4 +1,4 @@
-"""Weights by hand: each against numbers computed on paper, its bad input, and what follows from its settings."""
+"""Weights by hand: each against numbers computed on paper, and what follows from its settings."""
 
 import math
 from dataclasses import replace
@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 from objective_cases import START, Saying, Student, episode, method, prepared, record, teacher_heads
-from pydantic import ValidationError
-from weight_cases import Played, table, taught, weigh, with_teacher
+from weight_cases import Played, table, taught, weigh
 
 from agentopd.errors import ConfigError
-from agentopd.objective import Rows, prepare
+from agentopd.objective import Rows, Scored, TeacherColumns, TeacherName, prepare
 from agentopd.objective.weights import needs_live
 from agentopd.objective.weights.curves import either
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 
 LN2 = math.log(2)
 TWO = [Played([[(-1.0, -2.0, -1.5)], [(-1.0, -0.5, -3.0), (-2.0, -2.0, -2.0)]]), Played([[(-0.5, -1.0, -0.5)]])]
@@ -237,6 +236,33 @@ def test_another_teacher_is_asked_by_name() -> None:
         prepare(method(weight={"kind": "teacher_entropy", "of": "mentor"}), rows, START)
 
 
+def judged(rows: Rows, teacher: TeacherColumns | None, *, by: TeacherName, other: TeacherName | None = None) -> Any:
+    """A user's weight that asks another teacher."""
+    return np.exp(-rows.teachers[by].entropy_A)
+
+
+def noted(scored: Scored, advantage_A: Any, *, of: "TeacherName" = "outcome") -> Any:
+    """A user's coupling."""
+    return advantage_A
+
+
+def test_a_setting_of_ones_own_may_name_a_teacher() -> None:
+    rows = Rows.of([record(episode([2]), Saying("teacher"), Saying("judge"), heads=teacher_heads("teacher", "judge"))])
+    objective = method(weight={"kind": "test_objective_weights:judged", "by": "judge"})
+    assert objective.teachers() == {"teacher", "judge"}
+    found = prepare(objective, rows, START).terms[0].weight_A
+    np.testing.assert_allclose(found, np.exp(-rows.teachers["judge"].entropy_A))
+    weight = {"kind": "test_objective_weights:judged", "by": "judge", "other": "mentor"}
+    assert method(target={"kind": "taken"}, weight=weight).teachers() == {"judge", "mentor"}
+    for of, named in (("outcome", {"teacher"}), ("critic", {"teacher", "critic"})):
+        coupling = {"kind": "test_objective_weights:noted", "of": of}
+        assert method(estimator="score_function", coupling=coupling).teachers() == named
+    with pytest.raises(ValueError, match=r"of: String should have at least 1 character"):
+        method(weight={"kind": "teacher_entropy", "of": ""})
+    with pytest.raises(ValueError, match=r"by: Input should be a valid string"):
+        method(weight={"kind": "test_objective_weights:judged", "by": 3})
+
+
 @pytest.mark.parametrize(
     ("weight", "expected"),
     [
@@ -312,72 +338,11 @@ def test_every_number_may_be_a_schedule() -> None:
             np.testing.assert_array_equal(found, fixed)
 
 
-@pytest.mark.parametrize(
-    ("weight", "message"),
-    [
-        ({"kind": "student_entropy", "scale": 0.0}, "scale"),
-        ({"kind": "scope", "tau": -1.0}, "tau"),
-        ({"kind": "reward_softmax", "beta": 0.0}, "beta"),
-        ({"kind": "pass_rate", "a": -1.0}, "'pass_rate': a"),
-        ({"kind": "tip", "share": 0.0}, "share"),
-        ({"kind": "tip", "share": 1.5}, "share"),
-        ({"kind": "gate", "threshold": 1.0}, "statistic"),
-        ({"kind": "gate", "statistic": "depth"}, "threshold"),
-        ({"kind": "gate", "statistic": "depth", "op": "==", "threshold": 1.0}, "op"),
-        ({"kind": "importance", "cap": 0.0}, "cap"),
-        ({"kind": "shape", "gamma": {"kind": "linear", "start": 0.1, "end": 0.0}}, "gamma"),
-        ({"kind": "reliability", "threshold": 1.5}, "threshold"),
-        ({"kind": "disagreement", "direction": "both"}, "direction"),
-        ({"kind": "without_tokens"}, "ids"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused_when_read(weight: Any, message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        method(weight=weight, sampler={"per_task": 2})
-
-
-@pytest.mark.parametrize("weight", ["pass_rate", "reward_softmax", "scope"])
-def test_a_weight_among_siblings_needs_some(weight: str) -> None:
-    with pytest.raises(
-        ValidationError, match=rf"weight '{weight}' compares episodes of one task, .*per_task to 2 or more"
-    ):
-        method(weight=weight)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (
-            {"kind": "epistemic"},
-            r"'epistemic' is no statistic that this teacher gives; an ensemble gives it: .*members",
-        ),
-        ({"kind": "gate", "statistic": "aleatoric", "threshold": 1.0}, r"an ensemble gives it"),
-        (
-            {"kind": "gate", "statistic": "entropie", "threshold": 1.0},
-            r"'entropie' is no statistic .*there are: .*depth",
-        ),
-        ({"kind": "decay", "statistic": "log_ratio"}, r"for those of at least 0; use gate"),
-        ({"kind": "importance", "rule": "masked", "low": 6.0}, r"low=6.0 is above high=5.0"),
-    ],
-)
-def test_what_cannot_be_worked_on_is_told(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=rf"objective\.weight\.kind={settings['kind']}: .*{message}"):
-        prepare(method(weight=settings), table(TWO), START)
-
-
-def test_a_statistic_that_is_unknown_on_some_rows_is_told() -> None:
+def test_special_tokens_are_those_that_the_rows_were_told_of() -> None:
+    weight = {"kind": "without_tokens", "ids": "special"}
     rows = table(TWO)
-    holes = with_teacher(rows, statistics={"epistemic": np.array([0.1, np.nan, np.nan, 0.2])})
-    with pytest.raises(ConfigError, match="'epistemic' needs epistemic on every row; it is unknown on 2 of 4"):
-        prepare(method(weight="epistemic"), holes, START)
-    with pytest.raises(ConfigError, match=r"rows\.live was not computed"):
-        prepare(method(weight="student_entropy"), replace(rows, recomputed=None), START)
-
-
-def test_a_token_that_the_teacher_excludes_breaks_no_weight() -> None:
-    rows = table([taught([-np.inf, -1.0], [-1.0], [-np.inf]), taught([-np.inf])])
-    for kind in ("disagreement", "teacher_confidence", "sod", "t_dur", "iw_opd", "reliability", "tip", "scope"):
-        weight = weigh(kind, rows)
-        assert np.isfinite(weight).all()
-        assert (weight >= 0).all()
-    assert weigh("teacher_confidence", rows)[0] == 0.0
+    with pytest.raises(ConfigError, match=r"objective\.weight.*call rows\.with_special"):
+        prepare(method(weight=weight), rows, START)
+    told = rows.with_special([1, 3])
+    found = prepare(method(weight=weight), told.select(np.ones(len(told), np.bool_)), START).terms[0].weight_A
+    np.testing.assert_array_equal(found, (~np.isin(rows.token_A, [1, 3])).astype(float))

@@ -1,6 +1,7 @@
 """Episodes against small environments, with scripted policies."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -279,11 +280,22 @@ def test_no_assignments_give_no_trajectories() -> None:
     assert rollout_metrics([]) == {}
 
 
+def test_solved_within_covers_four_fifths_of_the_successes() -> None:
+    won, lost = play(*[CLIMB] * 5), play(*["Hello."] * 2)
+    lengths = [1, 2, 3, 3, 5]
+    each = [replace(won, turns=won.turns[:length]) for length in lengths]
+    for count, expected in ((5, 3.0), (4, 3.0), (2, 2.0), (1, 1.0)):
+        assert rollout_metrics([*each[:count], lost])["solved_within"] == expected
+    assert "solved_within" not in rollout_metrics([lost])
+
+
 def test_metrics_by_hand() -> None:
     trajectories = [play(*["Hello."] * 2), play(*[CLIMB] * 5)]
     metrics = rollout_metrics(trajectories)
     turns = [turn for t in trajectories for turn in t.turns]
     assert metrics["success"] == 0.5
+    won = [t for t in trajectories if t.outcome.success]
+    assert metrics["solved_within"] == len(won[0].turns)
     assert metrics["reward"] == 0.5
     assert metrics["turns"] == len(turns) / 2
     assert metrics["generated"] == sum(turn.stop - turn.start for turn in turns) / 2

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from agentopd.config import load_config
 from agentopd.errors import ConfigError
-from agentopd.settings.choice import Choice, Clock, OneOf, at, choices_in
+from agentopd.settings.choice import Choice, at, choices_in
+from agentopd.settings.clock import Clock
+from agentopd.settings.kinds import Kinds
 from agentopd.settings.schedules import SCHEDULES
 from agentopd.settings.states import advanced
 
-SCHEDULE = OneOf("schedule", SCHEDULES)
+SCHEDULE = Kinds("schedule", SCHEDULES)
 
 
 def values(schedule: Choice, losses: Sequence[float | None], total: int = 11) -> list[float]:
@@ -83,6 +85,36 @@ def test_what_no_longer_shrinks_retires_for_good() -> None:
     assert values(retire(patience=3, margin=0.5), losses) == [1.0] * 5 + [0.0] * 5
 
 
+def depths(steps: Sequence[tuple[float | None, float | None]], **settings: Any) -> list[float]:
+    """The depth at each step, one more than ``steps``, which have the centre of the divergence and the turns that cover the successes."""
+    schedule = SCHEDULE.validate({"kind": "adaptive_depth", "every": 3, **settings})
+    states: dict[str, Any] = {}
+    found = [at(schedule, Clock(0, 11), "max_turns")]
+    for step, (centre, solved) in enumerate(steps):
+        seen = {"objective/loss/rows": 0.0} if centre is None else {"train/loss/centre": centre}
+        seen |= {} if solved is None else {"rollout/solved_within": solved}
+        states = json.loads(json.dumps(advanced([schedule], Clock(step, 11, seen, states))))
+        found.append(at(schedule, Clock(step + 1, 11, seen, states), "max_turns"))
+    return found
+
+
+def test_depth_by_hand() -> None:
+    seen = [(2.4, None), (9.0, 9.0), (9.0, 9.0), (4.0, 6.0), (1.0, 1.0), (1.0, 1.0), (3.2, 8.0), (1.0, 1.0)]
+    # after step 0 the centre, up; after step 3 max(0.5 * 2.4 + 0.5 * 4, 6); after step 6 max(3.2, 0.5 * 6 + 0.5 * 8)
+    assert depths(seen) == [1000.0, 3.0, 3.0, 1000.0, 6.0, 6.0, 1000.0, 7.0, 7.0]
+    assert depths(seen, momentum=0.75, full=20.0, least=4.0) == [20.0, 4.0, 4.0, 20.0, 6.0, 6.0, 20.0, 7.0, 7.0]
+    assert depths([(5.0, 6.0)], full=4.5) == [4.5, 4.5]
+
+
+def test_depth_is_full_until_something_is_known() -> None:
+    assert depths([(None, None), (None, 2.0), (3.0, None), (9.0, 9.0)]) == [1000.0, 1000.0, 1000.0, 1000.0, 6.0]
+    assert depths([(None, None), (2.0, None), (5.0, 5.0)]) == [1000.0, 1000.0, 2.0, 1000.0]
+    with pytest.raises(ConfigError, match=r"metric=train/loss/centre: nothing of that name was measured"):
+        advanced([SCHEDULE.validate("adaptive_depth")], Clock(0, 9, {"train/loss/divergence": 1.0}))
+    with pytest.raises(ConfigError, match=r"full=2\.0 is below least=3\.0"):
+        load_config("quickstart", ["objective.sampler.max_turns={kind: adaptive_depth, least: 3.0, full: 2.0}"])
+
+
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
@@ -142,13 +174,6 @@ def test_ones_own_schedule_may_remember_and_two_of_the_same_content_share_it() -
 def test_refused_when_a_configuration_is_read(schedule: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config("quickstart", [f"objective.aggregate={{kind: blend, share: {schedule}}}"])
-
-
-def test_a_loss_that_no_term_has_is_found_when_a_configuration_is_read() -> None:
-    mistake = "objective.coefficient={kind: retire, metric: train/los/divergence}"
-    with pytest.raises(ConfigError, match=r"metric=train/los/divergence, and no term has that loss \(did you mean"):
-        load_config("quickstart", [mistake])
-    load_config("quickstart", ["objective.coefficient={kind: retire, metric: train/student_entropy}"])
 
 
 def test_stairs_and_shares_of_a_run_by_hand() -> None:

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from agentopd.objective.weights import WEIGHTS
-from agentopd.settings.choice import Choice, Clock, OneOf
+from agentopd.settings.choice import Choice
+from agentopd.settings.clock import Clock
+from agentopd.settings.kinds import Kinds
+from agentopd.settings.parts import OneOf
 from agentopd.settings.schedules import SCHEDULES
 
 MINE = """
@@ -32,7 +35,7 @@ def wrong_default(rows, teacher, *, floor: float = "high"): return rows
 def optional(rows, teacher, *, bound: Annotated[float, Field(gt=0)] | None = None, name: str | None = None): return rows
 def warm(clock, *, start: float, by=0.5): return start + by * clock.step
 """
-WEIGHT, SCHEDULE = OneOf("weight", WEIGHTS), OneOf("schedule", SCHEDULES)
+WEIGHT, SCHEDULE = OneOf("weight", WEIGHTS), Kinds("schedule", SCHEDULES)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ import pytest
 
 from agentopd.config import load_config
 from agentopd.errors import ConfigError
-from agentopd.settings.choice import Clock, at, numbers_of
+from agentopd.settings.choice import at, numbers_of
+from agentopd.settings.clock import Clock
 
 SCORED = ["method=thinking-machines", "objective.sampler.per_task=2"]
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from teacher_cases import context, episode, tiny_llama
 
-from agentopd.settings.choice import OneOf
+from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, Traits, annotate, build_teachers, require_members, traits_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text()

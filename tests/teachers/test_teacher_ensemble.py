@@ -20,7 +20,7 @@ from agentopd.errors import ConfigError, TeacherError
 from agentopd.models import ModelConfig
 from agentopd.objective import Rows
 from agentopd.objective.head import Head
-from agentopd.settings.choice import OneOf
+from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, Combining, Teacher, annotate, build_teachers
 from agentopd.teachers.ensemble import mixed
 from agentopd.teachers.local import LocalTeacher

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 import agentopd.teachers.local as local_module
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.objective.head import Projector
-from agentopd.settings.choice import OneOf
+from agentopd.settings.parts import OneOf
 from agentopd.teachers import EVERYWHERE, TEACHERS, annotate, build_teachers
 from agentopd.teachers.local import LocalTeacher, local
 from agentopd.teachers.views import own_view

@@ -17,7 +17,7 @@ from agentopd.forward import hidden_states
 from agentopd.freezing import AdapterOff, initial
 from agentopd.models import NewModel, build_tokenizer, head_of, new_model
 from agentopd.rollout import Assignment, Request, Rollout, ScriptedPolicy, TransformersPolicy, collect
-from agentopd.settings.choice import OneOf
+from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, Teacher, build_teachers
 from agentopd.teachers.local import LocalTeacher
 from agentopd.teachers.views import hinted_view, own_view

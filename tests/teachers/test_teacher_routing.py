@@ -12,7 +12,8 @@ from teacher_cases import context, episode, tiny_llama
 
 from agentopd.errors import ConfigError, EnvError, TeacherError
 from agentopd.objective.rows import Rows
-from agentopd.settings.choice import Choice, OneOf
+from agentopd.settings.choice import Choice
+from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, Stateless, Teacher, TeacherContext, annotate, build_teachers
 from agentopd.teachers.base import rowless
 from agentopd.types import Annotation, Dense, Sparse, Trajectory

@@ -15,7 +15,7 @@ from agentopd.errors import ConfigError
 from agentopd.freezing import AdapterOff, Twin
 from agentopd.models import head_of
 from agentopd.rollout import Request, Rollout, TransformersPolicy
-from agentopd.settings.choice import OneOf
+from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, Teacher, build_teachers
 from agentopd.types import Dense
 

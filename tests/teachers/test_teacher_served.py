@@ -11,7 +11,7 @@ from teacher_cases import VOCAB, context, episode, tiny_llama
 
 from agentopd import records
 from agentopd.errors import ConfigError, TeacherError
-from agentopd.objective.divergences import FLOOR
+from agentopd.objective.floor import FLOOR
 from agentopd.teachers import annotate
 from agentopd.teachers.local import local
 from agentopd.teachers.served import ServedTeacher, served
@@ -137,7 +137,9 @@ def test_an_answer_that_cannot_be_is_an_error_that_names_the_server(server: Serv
 def test_a_server_that_stays_away_is_an_error_that_names_it(server: Served) -> None:
     teacher = teacher_of(server, patience=0.3)
     server.faults.extend([503] * 99)
-    with pytest.raises(TeacherError, match=r"teacher 'teacher': http://127.*answered 503.*over 0\.3 seconds; start the server"):
+    with pytest.raises(
+        TeacherError, match=r"teacher 'teacher': http://127.*answered 503.*over 0\.3 seconds; start the server"
+    ):
         annotate({"teacher": teacher}, EPISODES)
 
 

@@ -1,13 +1,15 @@
 """What a kind says of itself, and which marks are refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agentopd.settings.choice import OneOf
+from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, Traits, traits_of
 
 SILENT_MODEL = Traits(model=True, corrects=False)
+MODEL = Traits(model=True, corrects=False, rewards=False, statistics=("coverage",))
 
 
 def unmarked(context: Any) -> Any:
@@ -32,12 +34,15 @@ class Careless:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ({"kind": "local", "model": "here"}, SILENT_MODEL),
-        ({"kind": "privileged", "hint": "{answer}"}, Traits(model=True, initial=True, hint=True, corrects=False)),
-        ("self", Traits(model=True, initial=True, hint=True, corrects=False)),
-        ({"kind": "ensemble", "members": ["a", "b"]}, Traits(corrects=False, members=True)),
-        ("reward", Traits(corrects=False)),
-        ("expert", Traits(needs_expert=True)),
+        ({"kind": "local", "model": "here"}, MODEL),
+        ({"kind": "privileged", "hint": "{answer}"}, replace(MODEL, initial=True, hint=True)),
+        ("self", replace(MODEL, initial=True, hint=True)),
+        (
+            {"kind": "ensemble", "members": ["a", "b"]},
+            Traits(corrects=False, rewards=False, members=True, statistics=("coverage", "aleatoric", "epistemic")),
+        ),
+        ("reward", Traits(corrects=False, distributes=False, statistics=())),
+        ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
         ("test_teacher_traits:unmarked", Traits()),
         ("test_teacher_traits:Marked", Traits(needs_expert=True, corrects=False)),
         ("test_teacher_traits:Careless", Traits()),

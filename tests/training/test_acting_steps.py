@@ -1,7 +1,9 @@
 """A step learned from episodes in which others act too: who acted, how deep, and which tokens are trained."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import training_cases as cases
 
 from agentopd.errors import ConfigError
+from agentopd.settings.choice import at
 from agentopd.types import Trajectory
 
 
@@ -56,6 +59,27 @@ def test_depth_follows_its_schedule_and_never_passes_the_rollouts(tmp_path: Path
     assert depths == [1, 1, 2, 2, 3, 3, 4, 4]
     river = cases.trainer(cases.tiny("objective.sampler={max_turns: 9}"), tmp_path).river
     assert max(len(r.trajectory.turns) for r in river.draw(0).records) == 4
+
+
+def test_turnopd_goes_as_deep_as_the_divergence_lies_also_after_a_resume(tmp_path: Path) -> None:
+    config = cases.tiny(
+        "objective.sampler.max_turns.every=3", "rollout.max_new_tokens=8", method="turnopd", steps=4, save_every=2
+    )
+    trainer = cases.trainer(config, tmp_path)
+    trainer.train()
+    turns = [entry["rollout/turns"] for entry in trainer.state.log_history if "rollout/turns" in entry]
+    (state,) = trainer.river.schedules.values()
+    cap = config.objective.sources["fresh"].max_turns
+    depths = [at(cap, replace(trainer.river.clock(step), states=trainer.river.schedules), "cap") for step in (4, 6)]
+    assert depths == [math.ceil(state["centre"]), 1000.0]
+    assert 1.0 < state["centre"] < depths[0] < 4.0
+    assert state["solved"] is None
+    assert [turns[0], turns[3]] == [4.0, 4.0]
+    assert turns[1] == turns[2] < 4.0
+    again = cases.trainer(config, tmp_path)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert again.river.schedules == trainer.river.schedules
+    assert cases.same_weights(cases.weights(trainer.student), cases.weights(again.student))
 
 
 def test_tokens_are_capped_by_turn_and_by_episode(tmp_path: Path) -> None:
@@ -146,12 +170,16 @@ def test_an_environment_without_the_expert_that_is_needed_is_named(acting: str, 
 def test_a_mixtures_logprob_is_not_taken_for_the_students(tmp_path: Path) -> None:
     mixed = ["objective.sampler={acting: tokens}"]
     with pytest.raises(
-        ConfigError, match=r"objective\.estimator: .* are drawn from a mixture; set .*logprobs: recomputed"
+        ConfigError, match=r"objective\.estimator: .* are drawn from a mixture with teacher; set .*logprobs: recomputed"
     ):
         cases.tiny(*mixed, method="thinking-machines")
-    cases.tiny(*mixed, "objective.estimator.logprobs=recomputed", method="thinking-machines")
-    cases.tiny("objective.sampler={acting: speculative}", method="thinking-machines")
-    with pytest.raises(ConfigError, match=r"weight\.kind=disagreement: .* are drawn from a mixture; set its logprobs"):
+    recomputed = [*mixed, "objective.estimator.logprobs=recomputed"]
+    with pytest.raises(ConfigError, match=r"kind=score_function: its expected gradient .* add \{kind: importance\}"):
+        cases.tiny(*recomputed, method="thinking-machines")
+    cases.tiny(*recomputed, "objective.weight=importance", method="thinking-machines")
+    with pytest.raises(ConfigError, match=r"acting\.kind=speculative .* keeps tokens by what they are"):
+        cases.tiny("objective.sampler={acting: speculative}", method="thinking-machines")
+    with pytest.raises(ConfigError, match=r"weight\.kind=disagreement: .* drawn from a mixture .*; set its logprobs"):
         cases.tiny(*mixed, "objective.weight=disagreement")
     cases.tiny(*mixed, "objective.weight={kind: disagreement, logprobs: recomputed}")
     cases.tiny(*mixed, "objective.weight=importance")  # of the student's p over the mixture's, as MiniLLM has it

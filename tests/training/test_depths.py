@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from agentopd.objective import Objective, Rows, TeacherColumns, prepare
-from agentopd.settings.choice import Clock
+from agentopd.settings.clock import Clock
 from agentopd.training.loop.depths import depth_metrics, weights_of
+from agentopd.training.loop.learner import centres
 from agentopd.types import CORRECTED, Key, Outcome, Record, Segment, Task, Trajectory, Turn
 
 
@@ -115,3 +116,18 @@ def test_corrected_actions_are_no_turns_that_were_played() -> None:
     rows = replace(rows, source_A=np.array(["fresh", CORRECTED]))
     found = depth_metrics(episodes, rows, {"student_entropy": np.array([1.5, 50.0], np.float32)})
     assert found["depth/student_entropy/1"] == 1.5
+
+
+def test_the_centre_of_a_divergence_by_hand() -> None:
+    nan = float("nan")
+    episodes = [_episode([2, 1, 1], bad=set()), _episode([4], bad=set()), _episode([1, 2], bad=set())]
+    rows = Rows.of([Record(replace(one, key=Key("r", 0, i))) for i, one in enumerate(episodes)])
+    # turn 1: mean 1, two episodes, since the second is not trained on; turn 2: mean 2, two; turn 3: mean 6, one
+    column = [0.5, 1.5, 3.0, 6.0, nan, nan, nan, nan, 1.0, 1.5, 1.5]
+    signals = {"loss/divergence": np.array(column, np.float32), "student_entropy": np.ones(11, np.float32)}
+    signals |= {"zero/divergence": np.zeros(11, np.float32), "other/nll": np.ones(11, np.float32)}
+    found = centres(rows, signals)
+    assert found.keys() == {"train/loss/centre"}
+    np.testing.assert_allclose(
+        found["train/loss/centre"], (1 * 2 * 1 + 2 * 2 * 2 + 3 * 1 * 6) / (2 * 1 + 2 * 2 + 1 * 6)
+    )

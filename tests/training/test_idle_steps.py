@@ -9,7 +9,7 @@ import training_cases as cases
 from agentopd.errors import TrainingError
 from agentopd.training.loop import trainer as trainers
 
-SHUT = "objective.weight={kind: teacher_entropy_gate, threshold: 100.0}"
+SHUT = "objective.weight={kind: gate, statistic: teacher_entropy, threshold: 100.0}"
 
 
 def _idle_steps(trainer: Any) -> list[float]:
@@ -19,7 +19,7 @@ def _idle_steps(trainer: Any) -> list[float]:
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("objective.where={tag: nobody}", "term 'loss': it has no row to learn from; look at objective.where"),
+        ("objective.where={tool: nosuch}", "term 'loss': it has no row to learn from; look at objective.where"),
         (SHUT, r"term 'loss': each of its \d+ rows has weight 0; look at objective.weight"),
     ],
 )

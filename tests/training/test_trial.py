@@ -15,6 +15,7 @@ from torch import Tensor
 from agentopd.config.shipped import load_recipe, recipes
 from agentopd.errors import ConfigError
 from agentopd.objective import Rows, Scored, Taken, TeacherColumns, TeacherRows, by_token, needs_live, per_row
+from agentopd.settings.clock import Clock
 from agentopd.teachers import Teacher, TeacherContext
 from agentopd.teachers.rewards import reward
 from agentopd.training.checks import trial
@@ -153,7 +154,8 @@ def test_the_made_up_rows_reach_the_parts_of_every_method(
 ) -> None:
     recipe = load_recipe(method)
     first = recipe.get("terms", [recipe])[0]
-    first["weight"] = {"kind": f"{HERE}:watchful"}
+    given = first.get("weight", [])  # some terms are right with their own weights alone
+    first["weight"] = [{"kind": f"{HERE}:watchful"}, *(given if isinstance(given, list) else [given])]
     first.get("where", {}).pop("success", None)
     watched = tmp_path / "watched.yaml"
     watched.write_text(yaml.safe_dump(recipe), encoding="utf-8")
@@ -193,6 +195,7 @@ def likely(logp: Tensor, teacher: TeacherRows) -> tuple[Tensor, Tensor]:
 
 
 SELECTIVE = "objective.where={min_turn: 6, every: 3, tool: submit, success: true, actor: student}"
+DEEP = "rollout.max_turns=8"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +211,7 @@ def test_sound_parts_pass(method: str, overrides: list[str]) -> None:
 
 def test_rows_are_made_for_a_selective_term(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("test_trial.seen", [])
-    try_own_parts(cases.tiny(SELECTIVE, f"objective.weight={{kind: '{HERE}:watchful'}}"), VOCABULARY)
+    try_own_parts(cases.tiny(SELECTIVE, DEEP, f"objective.weight={{kind: '{HERE}:watchful'}}"), VOCABULARY)
     assert set(seen[0].turn_A) == {6}
     assert seen[0].episodes.tools_B[0][6] == ("submit",)
 
@@ -217,11 +220,16 @@ def own_teacher(context: TeacherContext) -> Teacher:
     return reward(context)
 
 
+def falling(clock: Clock) -> float:
+    """Below 0 after the first step, which the run refuses."""
+    return 1.0 - 2.0 * clock.step
+
+
 def test_what_made_up_rows_cannot_know_is_held_against_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """A teacher of one's own may say anything; a shipped part's complaint is for the run to make."""
     weight = f"objective.weight={{kind: '{HERE}:misspelt'}}"
     try_own_parts(cases.tiny(f"teachers.teacher={{kind: '{HERE}:own_teacher'}}", weight), VOCABULARY)
-    shipped_first = f"objective.weight=[teacher_entropy, {{kind: '{HERE}:watchful'}}]"
-    try_own_parts(cases.tiny(shipped_first, method="grpo"), VOCABULARY)
+    falling = f"objective.coefficient={{kind: '{HERE}:falling'}}"
+    try_own_parts(cases.tiny(falling, f"objective.weight={{kind: '{HERE}:watchful'}}", method="grpo"), VOCABULARY)
     monkeypatch.setattr(trial, "_try", lambda *_: pytest.fail("tried without need"))
     try_own_parts(cases.tiny(), VOCABULARY)

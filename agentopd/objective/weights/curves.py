@@ -1,14 +1,17 @@
 """From a statistic to a weight: a soft curve, a hard gate, a share, a soft-or of two."""
 
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.contract import checked_by
+from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.grouping import Level, Within, group, largest, min_max
 from agentopd.objective.weights.marks import live_if_asked
-from agentopd.objective.weights.named import Logprobs, Positive, Share, ask
+from agentopd.objective.weights.named import SIGNED, Logprobs, Positive, Share, ask
 
 Direction: TypeAlias = Literal["down", "up"]
 """``down``: the more of a statistic, the less a row counts. ``up``: the more it counts."""
@@ -33,7 +36,16 @@ def either(one_A: Reals, other_A: Reals) -> Reals:
     return 1.0 - (1.0 - one_A) * (1.0 - other_A)
 
 
+def _require_not_signed(settings: Mapping[str, Any]) -> None:
+    if settings["statistic"] in SIGNED:
+        raise ValueError(
+            f"statistic={settings['statistic']}: it may be below 0, and exp(-x / scale) is for what is at least 0; use gate or top_share, "
+            "or a statistic such as disagreement"
+        )
+
+
 @live_if_asked
+@checked_by(_require_not_signed)
 def decay(
     rows: Rows,
     teacher: TeacherColumns | None,
@@ -43,7 +55,7 @@ def decay(
     direction: Direction = "down",
     level: Level = "token",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """exp(-x / scale) of a named statistic x >= 0, or with ``direction: up`` 1 - exp(-x / scale).
 
@@ -72,9 +84,12 @@ def gate(
     threshold: float,
     level: Level = "token",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
-    """1 where a named statistic is above ``threshold`` (or whatever ``op`` says), else 0; settings as in :func:`decay`."""
+    """1 where a named statistic is above ``threshold`` (or whatever ``op`` says), else 0; settings as in :func:`decay`.
+
+    EOPD (arXiv 2603.07079) adds a forward KL where ``teacher_entropy`` is above 0.8 nats.
+    """
     value_A = ask(rows, teacher, statistic, level=level, logprobs=logprobs, of=of)
     return np.asarray(_OPS[op](value_A, threshold), np.float64)
 
@@ -92,7 +107,7 @@ def top_share(
     direction: Direction = "up",
     level: Level = "token",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """1 on the share of the batch's rows with the most of a named statistic (with ``down``, the least), else 0.
 
@@ -113,7 +128,7 @@ def soft_or(
     direction: Direction = "up",
     level: Level = "token",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """u = 1 - (1 - h)(1 - d) of two named statistics, each min-max normalised: high where either is.
 

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agentopd.settings.choice import Choice, Function
+from agentopd.settings.choice import Choice
+from agentopd.settings.signature import Function
 
 LIVE = frozenset({"student_entropy"})
 """Named statistics that only the pass without gradient gives."""
-PLAYED = frozenset({"surprisal", "disagreement", "log_ratio", "sod", "t_dur", "iw_opd", "importance"})
-"""Statistics and weights that read the student's log-probabilities; unless recomputed, those that it acted with."""
 
 
 def needs_live(weight: Function) -> Function:
@@ -38,13 +37,6 @@ def reads_live(weight: Choice) -> bool:
 def reads_group(weight: Choice) -> bool:
     """Whether a weight compares the episodes of one task."""
     return bool(getattr(weight.function, "needs_group", False))
-
-
-def reads_played(weight: Choice) -> bool:
-    """Whether a weight with its settings reads the log-probabilities that the student acted with."""
-    if weight.settings.get("logprobs", "behaviour") == "recomputed":
-        return False
-    return weight.settings.get("by") == "student" or not PLAYED.isdisjoint({weight.kind, *_names(weight.settings)})
 
 
 def _names(settings: Mapping[str, Any]) -> set[str]:

@@ -124,6 +124,8 @@ STATISTICS: Mapping[str, Callable[[Source], Reals]] = {
     "depth": lambda source: source.rows.turn_A.astype(np.float64),
     "reliability": reliability_of,
 }
+SIGNED = frozenset({"log_ratio"})
+"""Those that may be below 0."""
 WHAT: Mapping[str, str] = {"teacher_entropy": "the teacher's entropy"}
 """What a statistic is called in messages, where not by its name."""
 

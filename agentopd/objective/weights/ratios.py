@@ -1,17 +1,35 @@
 """Importance ratios: rows that an older student sampled, or another one, weighed by how likely they are now."""
 
-from typing import Literal
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 
 from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.contract import checked_by, idle
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.grouping import group, mean_over
 from agentopd.objective.weights.marks import needs_live
 from agentopd.objective.weights.named import NotNegative, Positive, ask
+from agentopd.settings.choice import numbers_of
+
+
+def _require_bounds(settings: Mapping[str, Any]) -> None:
+    """Refuses bounds that let nothing through, whatever schedules give between their ends, and those of the other rule."""
+    least, most = min(numbers_of(settings["low"]), default=0.0), max(numbers_of(settings["high"]), default=math.inf)
+    if settings["rule"] == "masked":
+        if least > most:
+            raise ValueError(f"low={least:g} is above high={most:g}, so no ratio is kept; set low to at most high")
+        unused, other = idle(importance, settings, "cap"), "truncated"
+    else:
+        unused, other = idle(importance, settings, "low", "high"), "masked"
+    if unused:
+        raise ValueError(f"{unused}: rule={settings['rule']} does not read it; leave it out, or set rule: {other}")
 
 
 @needs_live
+@checked_by(_require_bounds)
 def importance(
     rows: Rows,
     teacher: TeacherColumns | None,

@@ -1,8 +1,11 @@
 """Weights of single tokens."""
 
+from typing import Literal
+
 import numpy as np
 
 from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.curves import either
 from agentopd.objective.weights.grouping import Within, group, largest, min_max
@@ -17,7 +20,7 @@ def tip(
     *,
     share: Share = 0.5,
     within: Within = "batch",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """1 on the ``share`` of rows with the largest u = 1 - (1 - h)(1 - d), else 0 (TIP, arXiv 2604.14084, eq. 7-9).
 
@@ -52,6 +55,16 @@ def shape(rows: Rows, teacher: TeacherColumns | None, *, gamma: Positive = 0.1, 
     return weight if actor is None else np.where(rows.actor_A == actor, weight, 1.0)
 
 
-def without_tokens(rows: Rows, teacher: TeacherColumns | None, *, ids: list[int]) -> Reals:
-    """0 on the token ids ``ids``, 1 on all others: a mask on special tokens (Revisiting OPD, arXiv 2603.25562)."""
-    return (~np.isin(rows.token_A, ids)).astype(np.float64)
+def without_tokens(rows: Rows, teacher: TeacherColumns | None, *, ids: list[int] | Literal["special"]) -> Reals:
+    """0 on some token ids, 1 on all others: a mask on special tokens (Revisiting OPD, arXiv 2603.25562).
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        ids: Those left out; ``special`` for all that are special tokens of the student's tokenizer.
+    """
+    if ids != "special":
+        return (~np.isin(rows.token_A, ids)).astype(np.float64)
+    if rows.special is None:
+        raise ValueError("ids=special: these rows were not told which ids are special; call rows.with_special(ids)")
+    return (~np.isin(rows.token_A, rows.special)).astype(np.float64)

@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 
 from agentopd.objective.columns import Reals, TeacherColumns, codes
+from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.grouping import among_siblings, mean_over
 from agentopd.objective.weights.marks import live_if_asked, needs_group
@@ -42,7 +43,7 @@ def scope(
     favour: Literal["paper", "sure", "unsure"] = "paper",
     tau: Positive = 1.0,
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """n * softmax(s m / tau) among the n episodes of a task that the term trains: their mean is 1 (SCOPE, arXiv 2604.10688).
 

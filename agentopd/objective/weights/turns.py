@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from agentopd.objective.columns import Column, Reals, TeacherColumns
+from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.curves import Direction, soft_or
 from agentopd.objective.weights.grouping import group
@@ -23,7 +24,7 @@ def sod(
     epsilon: Positive = 1e-6,
     direction: Direction = "down",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """w_k = min((d_1 + epsilon) / (d_k + epsilon), 1 + delta) for turn k (SOD, arXiv 2605.07725).
 
@@ -53,7 +54,7 @@ def t_dur(
     *,
     direction: Direction = "up",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """w_k = 1 - (1 - d_k)(1 - h_k) for turn k (T-DUR of ATOD, arXiv 2606.27814): turns of disagreement or doubt count more.
 
@@ -81,7 +82,7 @@ def iw_opd(
     *,
     most: Annotated[float, Field(ge=1.0)] = 1.5,
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """w_t = 1 + (most - 1)(1 - sum_{u<t} d_u / sum_u d_u), d = abs(log p - log q) of the token taken (IW-OPD, arXiv 2606.22600).
 
@@ -110,7 +111,7 @@ def reliability(
     *,
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5,
     above: bool = True,
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """1 in turns before which the student did what the teacher finds likely, else 0: whether its word still holds so deep.
 

@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 
 from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.curves import Direction, curve
 from agentopd.objective.weights.grouping import Level
@@ -24,7 +25,7 @@ def teacher_entropy(
     scale: Positive = 1.0,
     direction: Direction = "down",
     level: Level = "token",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """exp(-H(q) / scale): the less sure the teacher is, the less it teaches. ``scale`` is in nats.
 
@@ -34,17 +35,6 @@ def teacher_entropy(
     return curve(ask(rows, teacher, "teacher_entropy", level=level, of=of), scale, direction)
 
 
-def teacher_entropy_gate(
-    rows: Rows, teacher: TeacherColumns | None, *, threshold: NotNegative = 0.8, above: bool = True
-) -> Reals:
-    """1 where the teacher's entropy is above ``threshold`` nats (or at most that, with ``above: false``), else 0.
-
-    EOPD (arXiv 2603.07079) adds a forward KL where the entropy is above 0.8 nats.
-    """
-    entropy_A = ask(rows, teacher, "teacher_entropy")
-    return np.asarray(entropy_A > threshold if above else entropy_A <= threshold, np.float64)
-
-
 def teacher_confidence(
     rows: Rows,
     teacher: TeacherColumns | None,
@@ -52,7 +42,7 @@ def teacher_confidence(
     power: NotNegative = 1.0,
     token: Literal["taken", "best"] = "taken",
     level: Level = "token",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """q(y)^power: the teacher's probability of the token taken, or of its likeliest one.
 
@@ -78,7 +68,7 @@ def top_k_coverage(
     *,
     power: NotNegative = 1.0,
     level: Level = "token",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """c^power, where c is the teacher's mass on the tokens that its block names: 1 for whole distributions, less for a top-k.
 
@@ -95,7 +85,7 @@ def epistemic(
     scale: Positive = 0.1,
     direction: Direction = "down",
     level: Level = "token",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """exp(-I / scale), I = H(mean_e q_e) - mean_e H(q_e) >= 0: the less the members of an ensemble agree, the less they teach.
 
@@ -113,7 +103,7 @@ def aleatoric(
     scale: Positive = 1.0,
     direction: Direction = "down",
     level: Level = "token",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """exp(-mean_e H(q_e) / scale): how open the next token is in the eyes of each member of an ensemble.
 
@@ -148,7 +138,7 @@ def disagreement(
     direction: Direction = "down",
     level: Level = "token",
     logprobs: Logprobs = "behaviour",
-    of: str | None = None,
+    of: TeacherName | None = None,
 ) -> Reals:
     """exp(-d / scale), d = abs(log p - log q) of the token taken; ``direction: up`` gives 1 - exp(-d / scale).
 

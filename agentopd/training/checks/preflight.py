@@ -13,8 +13,6 @@ from agentopd.chat import Chat
 from agentopd.config import Config, Fit, Lora
 from agentopd.errors import ConfigError, under
 from agentopd.models import ModelConfig, head_of, load_tokenizer, outline_of, positions_of
-from agentopd.objective.contract import is_own
-from agentopd.objective.weights.named import AN_ENSEMBLE, ENSEMBLE
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
@@ -78,7 +76,6 @@ def check_teachers(config: Config) -> None:
 
     Hints are read, also those of teachers that the method does not use.
     """
-    _check_ensembles(config)
     hints = hints_of(config)
     if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
         stage_hint(config)
@@ -95,20 +92,6 @@ def check_teachers(config: Config) -> None:
                 f"stages.teacher.privileged=0: teachers.{name} reads a hint, and its new weights would be fitted without ever seeing "
                 "one; set stages.teacher.privileged, such as 0.5"
             )
-
-
-def _check_ensembles(config: Config) -> None:
-    """Raises ConfigError where a weight reads what only an ensemble tells, and the teacher that it asks is none, nor of one's own."""
-    for i, term in enumerate(config.objective.terms):
-        for weight in term.weight:
-            read = next((name for name in (weight.kind, *weight.settings.values()) if name in ENSEMBLE), None)
-            asked = weight.settings.get("of") or term.teacher
-            choice = config.teachers.get(asked or "")
-            if read and not (choice and (traits_of(choice).members or is_own(choice))):
-                raise ConfigError(
-                    f"{config.objective.key(i)}.weight.kind={weight.kind}: {read!r} is told by an ensemble, and the teacher that it asks "
-                    f"is of kind {choice.kind if choice else None!r}; add {AN_ENSEMBLE}"
-                )
 
 
 STARTS = 4

@@ -13,7 +13,8 @@ from agentopd.objective.columns import Reals
 from agentopd.objective.contract import PartError, is_own
 from agentopd.objective.prepare import IDLE
 from agentopd.rollout import TaskStream
-from agentopd.settings.choice import Choice, Clock, choices_in
+from agentopd.settings.choice import Choice, choices_in
+from agentopd.settings.clock import Clock
 from agentopd.teachers import members_of, rowless, traits_of
 from agentopd.teachers.ensemble import mixed
 from agentopd.training.checks.roles import used_teachers
@@ -74,6 +75,7 @@ def _try(config: Config, kinds: Mapping[str, Choice], vocabulary: int) -> None:
     rows = Rows.of(
         [_record(config, kinds, heads, trajectory, random) for trajectory in _trajectories(config, vocabulary)]
     )
+    rows = rows.with_special(())
     if config.objective.needs_live:
         rows = rows.with_live(LiveColumns(np.full(len(rows), -1.0), np.full(len(rows), 1.0)))
     names = config.objective.names  # told already, so that nothing is logged of made-up rows

@@ -15,7 +15,7 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 
 from agentopd.config import Config, Train, changed, load_config
 from agentopd.errors import ConfigError, describe
-from agentopd.settings.choice import nearest
+from agentopd.settings.problems import nearest
 
 FIXED: dict[str, Any] = {
     "gradient_accumulation_steps": 1,  # a step is one global batch, cut by the trainer itself

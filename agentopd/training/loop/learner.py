@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from agentopd.config import Config
 from agentopd.errors import ConfigError
+from agentopd.evaluation import by_depth
 from agentopd.forward import hidden_states
 from agentopd.models import head_of
 from agentopd.objective import Batch, Head, LiveColumns, LossOutput, Objective, Prepared, Rows, cut, loss, prepare
 from agentopd.objective.live import live_columns
-from agentopd.settings.choice import Clock
+from agentopd.objective.signals import CENTRE
+from agentopd.settings.clock import Clock
 from agentopd.types import Record
 
 Signals = Mapping[str, NDArray[np.float32]]
@@ -26,8 +28,9 @@ Signals = Mapping[str, NDArray[np.float32]]
 class Learner:
     """What is done with a global batch, for any objective."""
 
-    def __init__(self, config: Config, teacher_heads: Mapping[str, Head]) -> None:
+    def __init__(self, config: Config, teacher_heads: Mapping[str, Head], special: Sequence[int]) -> None:
         self._config = config
+        self._special = special
         self._heads = teacher_heads
         self._temperature = config.temperature
 
@@ -49,7 +52,7 @@ class Learner:
 
     def prepare(self, model: nn.Module, records: Sequence[Record], clock: Clock) -> tuple[Prepared, list[Batch]]:
         """Coefficients on the global batch, and the micro-batches it is cut into."""
-        rows = Rows.of(records)
+        rows = Rows.of(records).with_special(self._special)
         if self._config.objective.needs_live:
             rows = rows.with_live(self._live(model, rows))
         prepared = prepare(self._config.objective, rows, clock)
@@ -82,7 +85,7 @@ class Learner:
         return columns
 
     def metrics(self, prepared: Prepared, signals: Signals, batches: Sequence[Batch]) -> dict[str, float]:
-        """Means of the signals over the rows that were trained on, and sizes."""
+        """Means of the signals over the rows that were trained on, the :func:`centres` of divergences, and sizes."""
         means = {
             f"train/{name}": float(np.nanmean(column)) for name, column in signals.items() if not np.isnan(column).all()
         }
@@ -92,7 +95,32 @@ class Learner:
             "train/micro_batches": float(len(batches)),
             "train/rows": float(len(prepared.rows)),
         }
-        return {**means, **{f"objective/{name}": value for name, value in prepared.metrics.items()}, **sizes}
+        return {
+            **means,
+            **centres(prepared.rows, signals),
+            **{f"objective/{name}": value for name, value in prepared.metrics.items()},
+            **sizes,
+        }
+
+
+def centres(rows: Rows, signals: Signals) -> dict[str, float]:
+    """``train/<term>/centre``: the turn, from 1, at which the divergence of a term lies on average; absent where that is 0.
+
+    It is sum_k k n_k d_k / sum_k n_k d_k, with d_k the mean divergence of the tokens at turn k that were trained on, and n_k how many
+    episodes have such tokens.
+    """
+    found = {}
+    for name, value_A in signals.items():
+        term, _, loss = name.rpartition("/")
+        kept_A = ~rows.corrected_A & ~np.isnan(value_A)
+        if loss != "divergence" or not kept_A.any():
+            continue
+        _, reached = np.unique(np.stack([rows.trajectory_A[kept_A], rows.turn_A[kept_A]]), axis=1)
+        episodes = np.bincount(reached)
+        share = {turn: float(episodes[turn]) * mean for turn, mean, _ in by_depth(rows.turn_A[kept_A], value_A[kept_A])}
+        if (total := sum(share.values())) > 0:
+            found[f"train/{term}/{CENTRE}"] = sum((turn + 1) * one for turn, one in share.items()) / total
+    return found
 
 
 def save_batch(batch: Batch, folder: Path, step: int) -> Path:

@@ -24,7 +24,8 @@ from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
 from agentopd.rollout import Rollout, TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
-from agentopd.settings.choice import Clock, at, choices_in
+from agentopd.settings.choice import at, choices_in
+from agentopd.settings.clock import Clock
 from agentopd.settings.states import advanced
 from agentopd.teachers import Teacher, annotate
 from agentopd.training.checks.roles import annotators
@@ -135,7 +136,9 @@ class River:
         count = self._tasks[name]
         if source.kind == "fresh":
             begin = step * self.config.train.tasks_per_step + self._first_task[name]
-            return self._play(name, source, range(begin, begin + count), step, self.run, base, self._annotators.values())
+            return self._play(
+                name, source, range(begin, begin + count), step, self.run, base, self._annotators.values()
+            )
         again = self._pools[name].draw(step, count)
         return [
             replace(trajectory, key=Key(self.run, step, base + i), origin=trajectory.origin or trajectory.key)

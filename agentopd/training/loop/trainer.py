@@ -20,6 +20,7 @@ from transformers import (
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from agentopd.adapters import is_wrapped, merged
+from agentopd.chat.tokenizer import special_ids
 from agentopd.config import Config
 from agentopd.errors import ConfigError, TrainingError
 from agentopd.evaluation import Panel
@@ -114,7 +115,7 @@ class AgentOPDTrainer(Trainer):
         if folder is None:  # a whole run has checked it
             check_given(self.config, tokenizer, student, teacher_model, load, plays=given is None)
         self.river = build_river(self.config, student, tokenizer, taught, args.device, folder, watch, given, untaught)
-        self.learner = Learner(self.config, self.river.teacher_heads)
+        self.learner = Learner(self.config, self.river.teacher_heads, special_ids(tokenizer))
         self.recorder = Recorder(self.config, folder, self.river.teacher_heads)
         self.step_metrics: dict[str, float] = {}
         super().__init__(

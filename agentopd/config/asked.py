@@ -1,0 +1,124 @@
+"""What a method asks of its teachers, held against what their kinds may give: distributions, rewards, statistics."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from agentopd.objective.advantages import OUTCOME
+from agentopd.objective.contract import is_own
+from agentopd.objective.spec import Objective
+from agentopd.objective.term import Term
+from agentopd.objective.weights import asks
+from agentopd.objective.weights.asks import OF_STUDENT
+from agentopd.objective.weights.named import AN_ENSEMBLE, ENSEMBLE, STATISTICS
+from agentopd.settings.choice import Choice
+from agentopd.settings.problems import nearest
+from agentopd.teachers import traits_of
+from agentopd.types import STUDENT
+
+Teachers: TypeAlias = Mapping[str, Choice]
+What: TypeAlias = Literal["distribution", "reward"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One teacher's name in a method."""
+
+    key: str
+    """Of the setting that names it."""
+    teacher: str
+    what: What
+
+
+def asked(objective: Objective) -> Iterator[Asked]:
+    """Every teacher that the terms, their weights and the coupling name."""
+    for i, term in enumerate(objective.terms):
+        key = objective.key(i)
+        for setting, name in term.reads.items():
+            yield Asked(f"{key}.target.{setting}", name, "distribution")
+        if term.reward not in (None, OUTCOME):
+            yield Asked(f"{key}.target.name", str(term.reward), "reward")
+        for n, weight in enumerate(term.weight):
+            if not is_own(weight) and weight.settings.get("of") is not None:
+                yield Asked(f"{_weight_key(objective, i, n)}.of", weight.settings["of"], "distribution")
+    rewarded = objective.coupling.settings.get("reward_name", OUTCOME)
+    if rewarded != OUTCOME:
+        yield Asked("objective.coupling.reward_name", rewarded, "reward")
+
+
+def _weight_key(objective: Objective, i: int, n: int) -> str:
+    return f"{objective.key(i)}.weight" + (f".{n}" if len(objective.terms[i].weight) > 1 else "")
+
+
+def require_teachers(objective: Objective, teachers: Teachers) -> None:
+    """Looks for every teacher that a method names.
+
+    Raises:
+        ValueError: There is none of that name, or its kind never gives what it is asked for.
+    """
+    for one in asked(objective):
+        if one.teacher not in teachers:
+            raise _missing(one.key, one.teacher, teachers)
+        _require_given(one, teachers[one.teacher])
+    for name in sorted(objective.teachers() - set(teachers)):  # named by a part of one's own
+        raise _missing("objective", name, teachers)
+
+
+def _missing(key: str, name: str, teachers: Teachers) -> ValueError:
+    there = f"there are: {', '.join(teachers) or 'none'}"
+    if name == STUDENT:
+        return ValueError(
+            f"{key}={name}: the live student is no teacher; name one, such as the student as it began, {{kind: self}}; {there}"
+        )
+    return ValueError(
+        f"{key}={name}: no teacher is called that{nearest(name, teachers)}; {there}; name one of them, or add teachers.{name}"
+    )
+
+
+def _require_given(one: Asked, choice: Choice) -> None:
+    traits, said = traits_of(choice), f"{one.key}={one.teacher}: teachers.{one.teacher}.kind={choice.kind}"
+    if one.what == "reward" and not traits.rewards:
+        raise ValueError(f"{said} gives no rewards; name outcome, or a teacher that rewards, such as {{kind: reward}}")
+    if one.what == "distribution" and not traits.distributes:
+        corrected = ", or learn from its corrections: where: {source: corrected} and target: {kind: taken}"
+        rewarded = f", or set target: {{kind: reward, name: {one.teacher}}}"
+        instead = corrected if traits.corrects else rewarded if traits.rewards else ""
+        raise ValueError(
+            f"{said} gives no distribution over tokens; name a teacher that is a model, such as {{kind: local}}{instead}"
+        )
+
+
+def require_statistics(objective: Objective, teachers: Teachers) -> None:
+    """Looks for somebody who tells every statistic that a shipped weight reads.
+
+    Raises:
+        ValueError: A weight reads what takes a teacher, and there is none to ask; or that teacher's kind never tells it.
+    """
+    for i, term in enumerate(objective.terms):
+        for n, weight in enumerate(term.weight):
+            if not is_own(weight):
+                for name in asks(weight):
+                    _require_told(_weight_key(objective, i, n), term, weight, name, teachers)
+
+
+def _require_told(key: str, term: Term, weight: Choice, name: str, teachers: Teachers) -> None:
+    if name in OF_STUDENT:
+        return
+    key, who = f"{key}.kind={weight.kind}", weight.settings.get("of") or term.teacher
+    if who is None:
+        ask = f", or {key.rpartition('.')[0]}.of: <teacher>" if "of" in weight.settings else ""
+        raise ValueError(
+            f"{key}: it reads {name!r} of a teacher, and the term's target={term.target.kind} is none's distribution; set target: {{kind: "
+            f"distribution}}{ask}"
+        )
+    kind, told = teachers[who].kind, traits_of(teachers[who]).statistics
+    if name in STATISTICS or told is None or name in told or is_own(teachers[who]):
+        return
+    if name in ENSEMBLE:
+        raise ValueError(
+            f"{key}: {name!r} is told by an ensemble, and the teacher that it asks is of kind {kind!r}; add {AN_ENSEMBLE}"
+        )
+    known = [*STATISTICS, *told]
+    raise ValueError(
+        f"{key}: {name!r} is no statistic that teachers.{who}.kind={kind} tells{nearest(name, known)}; there are: {', '.join(known)}"
+    )

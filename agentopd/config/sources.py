@@ -1,0 +1,138 @@
+"""Who acts in the sources of a method and what its selections name, held against the rest of a configuration."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from agentopd.objective.source import Source
+from agentopd.objective.spec import Objective
+from agentopd.rollout.tasks import EnvConfig
+from agentopd.settings.choice import Choice, at, numbers_of
+from agentopd.settings.clock import Clock
+from agentopd.settings.problems import nearest
+from agentopd.types import CORRECTED, EXPERT, STUDENT
+from agentopd.where import Where
+
+Teachers: TypeAlias = Mapping[str, Choice]
+
+
+def require_actors(objective: Objective, teachers: Teachers) -> None:
+    """Raises ValueError where an actor is neither the student, nor the expert, nor a teacher."""
+    known = list(dict.fromkeys([STUDENT, EXPERT, *teachers]))
+    for name, source in objective.sources.items():
+        for actor in source.who:
+            key = "actors" if actor in source.actors else "acting.by"
+            _require_known(f"objective.sources.{name}.{key}: nobody is called", actor, known)
+
+
+def require_students_turns(objective: Objective, most_turns: int) -> None:
+    """Raises ValueError where a prefix of others leaves the student no turn, of at most ``most_turns``."""
+    for name, source in objective.sources.items():
+        if source.acting.kind == "prefix":
+            _require_turn(f"objective.sources.{name}.acting.turns", source, most_turns)
+
+
+def _require_turn(said: str, source: Source, most_turns: int) -> None:
+    turns, from_end = source.acting.settings["turns"], source.acting.settings["counted_from"] == "end"
+    numbers = numbers_of(turns)
+    limit = min([most_turns, *(numbers_of(source.max_turns) if source.max_turns is not None else [])])
+    if numbers and from_end and max(numbers) < 1:
+        raise ValueError(
+            f"{said}={max(numbers):g}: all but so many turns of the expert's episode leave the student none; set it to 1 or more"
+        )
+    if numbers and not from_end and min(numbers) >= limit:
+        raise ValueError(
+            f"{said}={min(numbers):g}: an episode has at most {limit:g} turns, so the student would never act; lower it, or raise "
+            "max_turns of the rollout and the source"
+        )
+
+
+def require_selections(objective: Objective, teachers: Teachers, envs: Sequence[EnvConfig]) -> None:
+    """Raises ValueError where the ``where`` of a term or a teacher names what there is not."""
+    known = {
+        "actor": [STUDENT, EXPERT, *teachers],
+        "source": [*objective.sources, CORRECTED],
+        "env": [env.id for env in envs],
+        "tag": [tag for env in envs for tag in env.tags],
+    }
+    wheres: dict[str, Any] = {objective.key(i): term.where for i, term in enumerate(objective.terms)}
+    wheres |= {f"teachers.{name}": teacher.settings.get("where") for name, teacher in teachers.items()}
+    for place, where in wheres.items():
+        for key, names in known.items() if isinstance(where, Where) else ():
+            for name in getattr(where, key):
+                _require_known(f"{place}.where.{key}: there is no", name, names)
+
+
+def require_shaped(objective: Objective, teachers: Teachers) -> None:
+    """Raises ValueError where a weight is for the tokens of an actor that there is not."""
+    known = [STUDENT, EXPERT, *teachers]
+    for i, term in enumerate(objective.terms):
+        for weight in term.weight:
+            if weight.kind == "shape" and weight.settings["actor"] is not None:
+                key = f"{objective.key(i)}.weight.kind=shape: actor"
+                _require_known(f"{key}: nobody is called", weight.settings["actor"], known)
+
+
+def require_rows(objective: Objective, teachers: Teachers, most_turns: int) -> None:
+    """Raises ValueError where a term selects tokens of nobody who acts, or turns that no episode of ``most_turns`` has.
+
+    Who acts in a frozen source is not asked: its episodes may be given from elsewhere.
+    """
+    for i, term in enumerate(objective.terms):
+        where, key = term.where, f"{objective.key(i)}.where"
+        read = {name: one for name, one in objective.sources.items() if not where.source or name in where.source}
+        if _selects_corrections(where, teachers) or any(one.kind == "frozen" for one in read.values()):
+            continue
+        acting = {actor for source in read.values() for actor in source.who}
+        if where.actor and acting.isdisjoint(where.actor):
+            raise ValueError(
+                f"{key}.actor={list(where.actor)}: none of them acts in {_listed(read) or 'any source'}, so the term has nothing to learn "
+                f"from; there act: {_listed(acting) or 'nobody'}; select one of these, or let another act by objective.sampler.actors"
+            )
+        if where.min_turn >= most_turns:
+            raise ValueError(
+                f"{key}.min_turn={where.min_turn}: turns are counted from 0, and an episode has at most {most_turns}; lower it, or raise "
+                "rollout.max_turns"
+            )
+
+
+def _selects_corrections(where: Where, teachers: Teachers) -> bool:
+    """Whether corrected actions, whose actor is the teacher that wrote them, may be among what ``where`` selects."""
+    return CORRECTED in where.source and (not where.actor or not set(teachers).isdisjoint(where.actor))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def require_tasks(objective: Objective, tasks: Mapping[str, int]) -> None:
+    """Raises ValueError where there is no source, or one without a task of a step's ``tasks``."""
+    if not tasks:
+        raise ValueError("objective.sources: there is none, so nothing would be drawn; give one, such as fresh: {}")
+    for name, count in tasks.items():
+        if count == 0:
+            raise ValueError(
+                f"objective.sources.{name}.share: {objective.sources[name].share:g} comes to none of the "
+                f"train.tasks_per_step={sum(tasks.values())} tasks of a step, shared as {dict(tasks)}; raise either, or leave "
+                "the source out"
+            )
+
+
+def require_somebody(objective: Objective, steps: int) -> None:
+    """Raises ValueError where at one of the ``steps`` all shares of a source's actors are 0."""
+    for name, source in objective.sources.items():
+        shares = source.actors.values()
+        if not all(map(numbers_of, shares)) or not any(isinstance(share, Choice) for share in shares):
+            continue  # a schedule of one's own reads what is not known yet; numbers have been looked at
+        for step in range(steps):
+            clock = Clock(step, steps)
+            if not any(at(share, clock, actor) for actor, share in source.actors.items()):
+                raise ValueError(
+                    f"objective.sources.{name}.actors: at step {step} all shares are 0, so nobody would act; keep one above 0"
+                )
+
+
+def _require_known(said: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise ValueError(
+            f"{said} {name!r}{nearest(name, known)}; there are: {', '.join(dict.fromkeys(known)) or 'none'}"
+        )

@@ -1,0 +1,79 @@
+"""The metrics of a step that schedules with a memory may watch: all names that a run of a method can measure."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from agentopd.objective.prepare import IDLE
+from agentopd.objective.signals import (
+    CENTRE,
+    CURRENT_LOGPROB,
+    STUDENT_ENTROPY,
+    UNCERTAINTY,
+    WEIGHT,
+    loss_of,
+    teacher_entropy,
+)
+from agentopd.objective.spec import Objective
+from agentopd.settings.choice import Choice, choices_in
+from agentopd.settings.problems import nearest
+from agentopd.settings.schedules import SCHEDULES
+from agentopd.teachers import traits_of
+
+ROLLOUT = (
+    "success", "reward", "turns", "tokens", "generated", "prefilled", "truncated", "failures", "cut", "parsed", "seconds/policy",
+    "seconds/env", "solved_within",
+)  # fmt: skip
+"""What :func:`~agentopd.rollout.rollout_metrics` tells, ``solved_within`` where somebody succeeded."""
+COUNTED = re.compile(r"rollout/(drift|errors|stop|failures|acted)/.+")
+"""What it tells of kinds that are met, some of them an environment's own."""
+TURN = re.compile(r"/\d+\+?$")
+
+
+def measured(objective: Objective, teachers: Sequence[str]) -> Iterator[str]:
+    """The names that are known before a run, losses first; those of ``depth/`` without their turn.
+
+    Args:
+        objective: The method.
+        teachers: Those that give distributions.
+    """
+    doubts = [teacher_entropy(name) for name in teachers]
+    by_turn = ["tokens", "errors", STUDENT_ENTROPY, *doubts]
+    by_turn += [f"{told}/{name}" for told in UNCERTAINTY for name in teachers]
+    for name, term in zip(objective.names, objective.terms, strict=True):
+        loss, scored = f"{name}/{loss_of(term)}", ("advantage", "advantage_std") if term.scored else ()
+        yield f"train/{loss}"
+        yield from [f"train/{name}/{CENTRE}"] if loss_of(term) == "divergence" else []
+        yield from (f"objective/{name}/{what}" for what in ("rows", *IDLE, WEIGHT, *scored))
+        by_turn += [loss, *([f"{name}/{WEIGHT}"] if term.weight else [])]
+    yield from (f"train/{name}" for name in (CURRENT_LOGPROB, STUDENT_ENTROPY, *doubts))
+    yield from ("train/tokens", "train/micro_batches", "train/rows", "train/idle_steps", "loss")
+    yield from (f"rollout/{name}" for name in ROLLOUT)
+    yield from (f"depth/{name}" for name in by_turn)
+
+
+def require_measured(objective: Objective, teachers: Mapping[str, Choice]) -> None:
+    """Looks at the metrics that the shipped schedules of a method watch.
+
+    Raises:
+        ValueError: No run of it measures one of them.
+    """
+    known = list(measured(objective, [name for name, choice in teachers.items() if traits_of(choice).distributes]))
+    memories = (one for one in choices_in(objective) if one.kind in SCHEDULES and hasattr(one.function, "advance"))
+    for name in sorted({one.settings["metric"] for one in memories}):
+        if not is_measured(name, known):
+            room = name.partition("/")[0]
+            there = [one for one in known if one.startswith(f"{room}/")] or [
+                one for one in known if one.startswith("train/")
+            ]
+            turn = ", each with its turn behind it, such as /1" if room == "depth" else ""
+            raise ValueError(
+                f"objective: a schedule has metric={name!r}, and no step of this method measures that{nearest(name, known)}; there are: "
+                f"{', '.join(there)}{turn}"
+            )
+
+
+def is_measured(name: str, known: Sequence[str]) -> bool:
+    """Whether ``name`` is one of the names of :func:`measured`, with its turn, or counts a kind."""
+    if name.startswith("depth/"):
+        return TURN.search(name) is not None and TURN.sub("", name) in known
+    return name in known or COUNTED.fullmatch(name) is not None
