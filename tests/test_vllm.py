@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from vllm_cases import vllm_server
 
 from agentopd.chat import Chat
 from agentopd.config import load_config
-from agentopd.models import ModelConfig, load_model, load_tokenizer
+from agentopd.forward import hidden_states
+from agentopd.models import ModelConfig, NewModel, head_of, load_model, load_tokenizer, new_model
+from agentopd.objective import Objective, Rows, cut, loss, prepare
 from agentopd.rollout import EnvConfig, Rollout, TaskStream, assign, collect
 from agentopd.settings.clock import Clock
 from agentopd.teachers import TeacherContext, annotate
