@@ -13,14 +13,14 @@ from vllm_cases import vllm_server
 
 from agentopd.chat import Chat
 from agentopd.config import load_config
-from agentopd.forward import hidden_states
-from agentopd.models import ModelConfig, NewModel, head_of, load_model, load_tokenizer, new_model
-from agentopd.objective import Objective, Rows, cut, loss, prepare
+from agentopd.models import ModelConfig, NewModel, load_model, load_tokenizer, new_model
+from agentopd.objective import Objective, Rows, cut, prepare
 from agentopd.rollout import EnvConfig, Rollout, TaskStream, assign, collect
 from agentopd.settings.clock import Clock
 from agentopd.teachers import TeacherContext, annotate
 from agentopd.teachers.local import local
 from agentopd.teachers.served import ServedTeacher, served
+from agentopd.training.loop.learner import Learner
 from agentopd.training.run.stages import tokenizer_of
 from agentopd.types import EXPERT, Sparse, Trajectory
 
@@ -102,16 +102,14 @@ def test_losses_and_gradients_agree_on_all_of_a_small_vocabulary(tmp_path: Path)
     with vllm_server(VLLM, tmp_path / "teacher", free_port(), tmp_path / "vllm.log", arguments) as address:
         there = of_server(address, small, temperature=0.7, top_k=-1)
         records = [annotate({"teacher": one}, trajectories) for one in (here, there)]
+    learner = Learner(load_config("quickstart", ["rollout.temperature=0.7"]), here.heads)
     found = []
     for some in records:
         student.zero_grad()
-        rows = Rows.of(some)
-        batches = cut(prepare(Objective(), rows, Clock(0, 1)), max_tokens=100_000)
-        for batch in batches:
-            hidden_B_T_H = hidden_states(student, batch.tokens_B_T)
-            output = loss(hidden_B_T_H[batch.sample_A, batch.position_A], head_of(student), here.heads, batch, 0.7)
-            output.loss.backward()
-        found.append((output.loss.detach(), [p.grad.clone() for p in student.parameters() if p.grad is not None]))
+        [batch] = cut(prepare(Objective(), Rows.of(some), Clock(0, 1)), max_tokens=100_000)
+        value = learner.loss(student, batch).loss
+        torch.autograd.backward(value)
+        found.append((value.detach(), [p.grad.clone() for p in student.parameters() if p.grad is not None]))
     (loss_here, grads_here), (loss_there, grads_there) = found
     torch.testing.assert_close(loss_there, loss_here, rtol=1e-3, atol=1e-3)
     for one, other in zip(grads_there, grads_here, strict=True):
