@@ -102,7 +102,7 @@ def test_losses_and_gradients_agree_on_all_of_a_small_vocabulary(tmp_path: Path)
     with vllm_server(VLLM, tmp_path / "teacher", free_port(), tmp_path / "vllm.log", arguments) as address:
         there = of_server(address, small, temperature=0.7, top_k=-1)
         records = [annotate({"teacher": one}, trajectories) for one in (here, there)]
-    learner = Learner(load_config("quickstart", ["rollout.temperature=0.7"]), here.heads)
+    learner = Learner(load_config("quickstart", ["rollout.temperature=0.7"]), here.heads, special=())
     found = []
     for some in records:
         student.zero_grad()
