@@ -29,6 +29,9 @@ class Served:
     at_once: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     url: str = ""
+    longest: int = 128
+    away_after: int | None = None
+    """The number of requests after which it answers 503."""
 
     def rows(self, tokens: list[int], k: int) -> list[dict[str, dict[str, float]] | None]:
         with torch.no_grad(), self.lock:
@@ -42,9 +45,9 @@ class Served:
 
 
 @contextmanager
-def serving(model: PreTrainedModel) -> Iterator[Served]:
+def serving(model: PreTrainedModel, longest: int = 128) -> Iterator[Served]:
     """A server on loopback while the block lasts."""
-    served = Served(model)
+    served = Served(model, longest=longest)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -60,7 +63,7 @@ def serving(model: PreTrainedModel) -> Iterator[Served]:
             self.wfile.write(body)
 
         def do_GET(self) -> None:
-            models = {"data": [{"id": "tiny", "max_model_len": 128}]}
+            models = {"data": [{"id": "tiny", "max_model_len": served.longest}]}
             self.answered(200, json.dumps(models).encode())
 
         def do_POST(self) -> None:
@@ -68,6 +71,8 @@ def serving(model: PreTrainedModel) -> Iterator[Served]:
             served.asked.append(asked)
             served.authorized.append(self.headers.get("Authorization"))
             fault = served.faults.popleft() if served.faults else None
+            if served.away_after is not None and len(served.asked) > served.away_after:
+                fault = 503
             if fault == "hang":
                 self.close_connection = True
                 return

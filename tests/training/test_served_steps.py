@@ -1,0 +1,50 @@
+"""A run that a server teaches: what it learns, and what becomes of it when the server goes away."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import training_cases as cases
+from serving_cases import serving
+
+from agentopd import records
+from agentopd.errors import TeacherError
+from agentopd.training.loop.arguments import arguments
+from agentopd.training.loop.trainer import AgentOPDTrainer
+from agentopd.training.run.whole import train
+from agentopd.types import Sparse
+
+
+def taught_by(url: str, output: Path, *overrides: str) -> AgentOPDTrainer:
+    teacher = f"teachers.teacher={{kind: served, url: '{url}', top_k: -1, patience: 1.0}}"
+    config = cases.tiny(teacher, *overrides)
+    return AgentOPDTrainer(cases.model(0), arguments(config, output), cases.tokenizer())
+
+
+def test_it_learns_what_a_local_teacher_teaches(tmp_path: Path) -> None:
+    here = cases.trainer(cases.tiny("rollout.temperature=0.7"), tmp_path / "here")
+    here.train()
+    with serving(cases.model(1), longest=1024) as server:
+        there = taught_by(server.url, tmp_path / "there", "rollout.temperature=0.7")
+        there.train()
+    for name in ("train/loss/divergence", "train/teacher_entropy/teacher", "depth/loss/divergence/1"):
+        assert there.step_metrics[name] == pytest.approx(here.step_metrics[name], rel=1e-4)
+    for name, value in cases.weights(here.student).items():
+        torch.testing.assert_close(cases.weights(there.student)[name], value, rtol=0, atol=2e-4)
+    [*kept] = records.open(tmp_path / "there")
+    assert all(isinstance(one.annotations[0].block, Sparse) for one in kept)
+
+
+def test_a_server_that_goes_away_stops_the_run_which_goes_on_when_it_is_back(tmp_path: Path) -> None:
+    with serving(cases.model(1), longest=1024) as server:
+        teacher = f"teachers.teacher={{kind: served, url: '{server.url}', top_k: 8, patience: 0.3}}"
+        config = cases.tiny(teacher, "objective.support={kind: top_k, k: 8}", save_every=1)
+        train(config, tmp_path / "whole" / "run")
+        server.away_after = len(server.asked) + len(server.asked) // 2 + 1
+        with pytest.raises(TeacherError, match=rf"teacher 'teacher': {server.url}/v1/completions answered 503"):
+            train(config, tmp_path / "cut" / "run")
+        assert len(list((tmp_path / "cut" / "run" / "checkpoints").glob("checkpoint-*"))) == 1
+        server.away_after = None
+        train(config, tmp_path / "cut" / "run", resume=True)
+    assert cases.same_weights(cases.saved(tmp_path / "cut" / "run"), cases.saved(tmp_path / "whole" / "run"))
+    assert cases.kept(tmp_path / "cut" / "run") == cases.kept(tmp_path / "whole" / "run")
