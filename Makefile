@@ -54,7 +54,7 @@ $(VENV)/installed-smollm2: $(VENV)/installed
 
 $(VENV)-vllm/installed: constraints-vllm.txt
 	$(PYTHON) -m venv $(VENV)-vllm
-	$(VENV)-vllm/bin/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --no-deps $(TORCH)
+	$(VENV)-vllm/bin/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	$(VENV)-vllm/bin/pip install --quiet --no-deps --requirement constraints-vllm.txt
 	touch $@
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -36,12 +36,15 @@ def vllm_server(python: str, model: Path, port: int, log: Path, arguments: Seque
             _wait(url, process, log)
             yield url
         finally:
-            os.killpg(process.pid, 15)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
-                process.wait()
+            _stop(process)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Ends the server and what it started, the hard way where it does not listen."""
+    for signal in (15, 9):
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal)
+            process.wait(20)
 
 
 def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
