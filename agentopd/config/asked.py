@@ -38,16 +38,12 @@ def asked(objective: Objective) -> Iterator[Asked]:
             yield Asked(f"{key}.target.{setting}", name, "distribution")
         if term.reward not in (None, OUTCOME):
             yield Asked(f"{key}.target.name", str(term.reward), "reward")
-        for n, weight in enumerate(term.weight):
+        for at, weight in term.weights_at(key):
             if not is_own(weight) and weight.settings.get("of") is not None:
-                yield Asked(f"{_weight_key(objective, i, n)}.of", weight.settings["of"], "distribution")
+                yield Asked(f"{at}.of", weight.settings["of"], "distribution")
     rewarded = objective.coupling.settings.get("reward_name", OUTCOME)
     if rewarded != OUTCOME:
         yield Asked("objective.coupling.reward_name", rewarded, "reward")
-
-
-def _weight_key(objective: Objective, i: int, n: int) -> str:
-    return f"{objective.key(i)}.weight" + (f".{n}" if len(objective.terms[i].weight) > 1 else "")
 
 
 def require_teachers(objective: Objective, teachers: Teachers) -> None:
@@ -95,18 +91,17 @@ def require_statistics(objective: Objective, teachers: Teachers) -> None:
         ValueError: A weight reads what takes a teacher, and there is none to ask; or that teacher's kind never tells it.
     """
     for i, term in enumerate(objective.terms):
-        for n, weight in enumerate(term.weight):
-            if not is_own(weight):
-                for name in asks(weight):
-                    _require_told(_weight_key(objective, i, n), term, weight, name, teachers)
+        for key, weight in term.weights_at(objective.key(i)):
+            for name in () if is_own(weight) else asks(weight):
+                _require_told(key, term, weight, name, teachers)
 
 
-def _require_told(key: str, term: Term, weight: Choice, name: str, teachers: Teachers) -> None:
+def _require_told(at: str, term: Term, weight: Choice, name: str, teachers: Teachers) -> None:
     if name in OF_STUDENT:
         return
-    key, who = f"{key}.kind={weight.kind}", weight.settings.get("of") or term.teacher
+    key, who = f"{at}.kind={weight.kind}", weight.settings.get("of") or term.teacher
     if who is None:
-        ask = f", or {key.rpartition('.')[0]}.of: <teacher>" if "of" in weight.settings else ""
+        ask = f", or {at}.of: <teacher>" if "of" in weight.settings else ""
         raise ValueError(
             f"{key}: it reads {name!r} of a teacher, and the term's target={term.target.kind} is none's distribution; set target: {{kind: "
             f"distribution}}{ask}"

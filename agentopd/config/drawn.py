@@ -114,8 +114,7 @@ def draws(objective: Objective, where: Where, rollout: Rollout) -> Iterator[Draw
         for actor in source.who:
             if where.may_select(name, actor):
                 yield from _of_actor(name, source, actor, rollout)
-    learned = any(CORRECTED in term.where.source for term in objective.terms)  # else no teacher corrects
-    if CORRECTED in where.source or (learned and not where.source and not where.actor):
+    if CORRECTED in where.source or (objective.learns_from_corrections and not where.source and not where.actor):
         yield Drawn("unsampled", CORRECTED, "where selects corrected actions, which nobody sampled")
 
 
@@ -159,12 +158,12 @@ def claims(key: str, term: Term) -> Iterator[Claim]:
     if _has_ratio(term):
         no = f"set {key}.estimator.importance: none"
         yield _ratio(f"{key}.estimator.importance={term.estimator.settings['importance']}", key, no)
-    for weight in term.weight:
-        at = f"{key}.weight.kind={weight.kind}"
+    for at, weight in term.weights_at(key):
+        said = f"{at}.kind={weight.kind}"
         if weight.kind == IMPORTANCE:
-            yield _ratio(at, key, "leave it out")
+            yield _ratio(said, key, "leave it out")
         if reads_played(weight):
-            yield _value_of_weight(at, key, weight)
+            yield _value_of_weight(said, key, weight)
 
 
 GRADIENTS: Mapping[str, str] = {
@@ -208,10 +207,10 @@ def _value_of_estimator(key: str, term: Term) -> Claim:
     return Claim(f"{key}.estimator", what, "value", _unless_own(own, read))
 
 
-def _value_of_weight(at: str, key: str, weight: Choice) -> Claim:
+def _value_of_weight(said: str, key: str, weight: Choice) -> Claim:
     own = f"set {key}.where.actor, such as [student]"
     read = "set its logprobs: recomputed" if "logprobs" in weight.settings else own
-    return Claim(at, "it takes the student's p from what the token was sampled with", "value", _unless_own(own, read))
+    return Claim(said, "it takes the student's p from what the token was sampled with", "value", _unless_own(own, read))
 
 
 def _unless_own(own: str, read: str) -> Mapping[Draw, str]:
@@ -219,11 +218,11 @@ def _unless_own(own: str, read: str) -> Mapping[Draw, str]:
     return {"cut": f"{read}, or {WHOLE}" if read != own else WHOLE, "mixed": read, "other": either, "unsampled": either}
 
 
-def _ratio(at: str, key: str, no: str) -> Claim:
+def _ratio(said: str, key: str, no: str) -> Claim:
     what = "it divides by the probability that the token was sampled with"
     own = f"set {key}.where.actor, such as [student], or {no}"
     return Claim(
-        at,
+        said,
         what,
         "ratio",
         {"cut": f"{WHOLE}, or {no}", "sifted": f"choose another acting.kind, or {no}", "unsampled": own},

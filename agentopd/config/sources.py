@@ -20,8 +20,7 @@ def require_actors(objective: Objective, teachers: Teachers) -> None:
     known = list(dict.fromkeys([STUDENT, EXPERT, *teachers]))
     for name, source in objective.sources.items():
         for actor in source.who:
-            key = "actors" if actor in source.actors else "acting.by"
-            _require_known(f"objective.sources.{name}.{key}: nobody is called", actor, known)
+            _require_known(f"objective.sources.{name}.{source.setting_of(actor)}: nobody is called", actor, known)
 
 
 def require_students_turns(objective: Objective, most_turns: int) -> None:
@@ -66,10 +65,9 @@ def require_shaped(objective: Objective, teachers: Teachers) -> None:
     """Raises ValueError where a weight is for the tokens of an actor that there is not."""
     known = [STUDENT, EXPERT, *teachers]
     for i, term in enumerate(objective.terms):
-        for weight in term.weight:
+        for key, weight in term.weights_at(objective.key(i)):
             if weight.kind == "shape" and weight.settings["actor"] is not None:
-                key = f"{objective.key(i)}.weight.kind=shape: actor"
-                _require_known(f"{key}: nobody is called", weight.settings["actor"], known)
+                _require_known(f"{key}.kind=shape: actor: nobody is called", weight.settings["actor"], known)
 
 
 def require_rows(objective: Objective, teachers: Teachers, most_turns: int) -> None:

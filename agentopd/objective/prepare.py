@@ -217,8 +217,7 @@ def _weight(objective: Objective, i: int, chosen: Rows, clock: Clock) -> Reals:
     term = objective.terms[i]
     teacher = _teacher(term, chosen)
     product = np.ones(len(chosen))
-    for n, choice in enumerate(term.weight):
-        key = f"{objective.key(i)}.weight" + (f".{n}" if len(term.weight) > 1 else "")
+    for key, choice in term.weights_at(objective.key(i)):
         product *= column(key, choice, call(key, choice, choice.at(clock), chosen, teacher), len(chosen), "weight")
     return product
 

@@ -123,6 +123,10 @@ class Source(Settings):
         """All who may act."""
         return list(dict.fromkeys([*self.actors, *self.acts(Clock(0, 1)).others]))
 
+    def setting_of(self, actor: str) -> str:
+        """The setting that names ``actor``."""
+        return "actors" if actor in self.actors else "acting.by"
+
     @property
     def needs_expert(self) -> bool:
         """Whether the environments' expert acts, or is asked for what this source cannot do without."""

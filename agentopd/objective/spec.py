@@ -17,6 +17,7 @@ from agentopd.settings.base import Settings
 from agentopd.settings.choice import Choice, choices_in
 from agentopd.settings.parts import OneOf
 from agentopd.settings.problems import nearest
+from agentopd.types import CORRECTED
 
 
 class Axes(Settings):
@@ -148,6 +149,11 @@ class Objective(Settings):
         """Names of the teachers that the parts read: those of settings annotated as ``TeacherName`` or ``Distribution``."""
         parts = choices_in((self.terms, self.aggregate, self.coupling))
         return {name for part in parts for name in teachers_of(part)} - {OUTCOME}
+
+    @property
+    def learns_from_corrections(self) -> bool:
+        """Whether a term learns from what a teacher would have done in the student's place; else no teacher is asked to correct."""
+        return any(CORRECTED in term.where.source for term in self.terms)
 
     @property
     def needs_live(self) -> bool:

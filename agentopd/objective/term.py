@@ -1,7 +1,7 @@
 """One term of a method as settings: where, towards what, how far, how the gradient is taken, how much each row counts."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -209,6 +209,11 @@ class Term(Settings):
                 "temperature: only an analytic divergence from a distribution can be taken at another temperature; set it to 1"
             )
         return self
+
+    def weights_at(self, key: str) -> Iterator[tuple[str, Choice]]:
+        """The weights of the term that stands at ``key``, each behind its own key."""
+        for n, weight in enumerate(self.weight):
+            yield f"{key}.weight" + (f".{n}" if len(self.weight) > 1 else ""), weight
 
     @property
     def analytic(self) -> bool:

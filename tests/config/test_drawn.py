@@ -170,6 +170,11 @@ def test_a_ratio_is_not_taken_twice() -> None:
     load_config("quickstart", [*clipped, "objective.estimator.logprobs=recomputed"])  # the two multiply to p / mu
 
 
+def test_which_of_several_weights_is_wrong_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"^objective\.weight\.1\.kind=sod: it takes the student's p from what"):
+        load_config("quickstart", ["rollout.top_p=0.9", "objective.weight=[uniform, sod]"])
+
+
 def test_pairs_state_nothing_of_who_drew_but_with_log_probabilities_as_they_were_played() -> None:
     load_config("quickstart", ["method=spin", "rollout.top_p=0.9"])
     with pytest.raises(
