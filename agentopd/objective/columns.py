@@ -16,6 +16,9 @@ Column: TypeAlias = NDArray[np.int64]
 Reals: TypeAlias = NDArray[np.float64]
 Names: TypeAlias = NDArray[np.str_]
 
+ENSEMBLE = EPISTEMIC, ALEATORIC = "epistemic", "aleatoric"
+"""Names of the statistics that an ensemble tells of each row, and no other kind of teacher does."""
+
 
 def codes(ids_A: NDArray[Any]) -> Column:
     """The same groups, numbered from 0 in the order of their ids."""

@@ -4,8 +4,8 @@ A weight is a function of the term's rows and of what its teacher said about the
 returns [A], finite and non-negative. Several weights multiply. One's own is named by import path:
 ``weight: {kind: "package.module:name"}``. A weight that reads ``rows.live`` is marked with :func:`needs_live`.
 
-What they share: ``named.py`` has the statistics by name, ``asks.py`` which of them each weight reads, ``grouping.py`` turns, trajectories and siblings, ``curves.py`` what makes a
-weight of a statistic.
+What they share: ``named.py`` has the statistics by name, ``marks.py`` marks a weight with what it needs, ``asks.py`` reads off which
+statistics those are, ``grouping.py`` has turns, trajectories and siblings, ``curves.py`` what makes a weight of a statistic.
 """
 
 from agentopd.objective.weights.asks import asks, reads_played

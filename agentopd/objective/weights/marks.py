@@ -1,13 +1,26 @@
 """Marks on weights: what else of a batch they need."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, TypeVar
 
 from agentopd.settings.choice import Choice
 from agentopd.settings.signature import Function
 
+Asked: TypeAlias = str | Callable[[Mapping[str, Any]], str]
+"""A named statistic, or how a weight's settings name it."""
+F = TypeVar("F", bound=Function)
 LIVE = frozenset({"student_entropy"})
 """Named statistics that only the pass without gradient gives."""
+
+
+def needs_statistics(*asked: Asked) -> Callable[[F], F]:
+    """Marks a shipped weight by the statistics that it asks for."""
+
+    def mark(weight: F) -> F:
+        weight.statistics = asked  # type: ignore[attr-defined]
+        return weight
+
+    return mark
 
 
 def needs_live(weight: Function) -> Function:

@@ -10,7 +10,7 @@ from agentopd.objective.columns import Reals, TeacherColumns
 from agentopd.objective.contract import checked_by, idle
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.grouping import group, mean_over
-from agentopd.objective.weights.marks import needs_live
+from agentopd.objective.weights.marks import needs_live, needs_statistics
 from agentopd.objective.weights.named import NotNegative, Positive, ask
 from agentopd.settings.choice import numbers_of
 
@@ -28,6 +28,7 @@ def _require_bounds(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"{unused}: rule={settings['rule']} does not read it; leave it out, or set rule: {other}")
 
 
+@needs_statistics("surprisal")
 @needs_live
 @checked_by(_require_bounds)
 def importance(
