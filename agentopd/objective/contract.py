@@ -134,7 +134,7 @@ def call(key: str, choice: Choice, settings: Mapping[str, Any], *arguments: Any)
         raise
 
 
-def column(key: str, choice: Choice, given: Any, size: int, part: str) -> Reals:
+def checked_column(key: str, choice: Choice, given: Any, size: int, part: str) -> Reals:
     """One number a row, [size], from what a part returned on the global batch.
 
     Raises:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from agentopd.errors import ConfigError
 from agentopd.objective.columns import Reals, TeacherColumns
-from agentopd.objective.contract import call, column
+from agentopd.objective.contract import call, checked_column
 from agentopd.objective.rows import Rows
 from agentopd.settings.choice import Choice, Setting
 from agentopd.settings.clock import Clock
@@ -47,7 +47,7 @@ def settings_at(
 
 def _numbers(key: str, choice: Choice, rows: Rows, teacher: TeacherColumns | None) -> Reals:
     given = call(key, choice, choice.settings, rows, teacher)
-    number_A = column(key, choice, given, len(rows), "number")
+    number_A = checked_column(key, choice, given, len(rows), "number")
     setting = choice.stands_for or Setting()
     for row in {int(number_A.argmin()), int(number_A.argmax())}:
         try:

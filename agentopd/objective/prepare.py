@@ -14,11 +14,12 @@ import numpy as np
 from agentopd.errors import ConfigError
 from agentopd.objective.advantages import teacher_of
 from agentopd.objective.columns import Reals, TeacherColumns
-from agentopd.objective.contract import call, column
+from agentopd.objective.contract import call, checked_column
 from agentopd.objective.numbers import settings_at
 from agentopd.objective.rows import Rows
 from agentopd.objective.scoring import advantages, old_logprob, taken_logq
 from agentopd.objective.selection import Selection
+from agentopd.objective.signals import WEIGHT
 from agentopd.objective.spec import Objective
 from agentopd.objective.term import NOT_NEGATIVE, Term
 from agentopd.settings.choice import at
@@ -107,7 +108,7 @@ class Prepared:
         """What is known of each row before its loss, [A] each; named as in ``signals.py``."""
         found: dict[str, Reals] = {}
         for term in self.terms:
-            found |= {f"{term.name}/coef": term.coef_A, f"{term.name}/weight": term.weight_A}
+            found |= {f"{term.name}/coef": term.coef_A, f"{term.name}/{WEIGHT}": term.weight_A}
             if term.term.scored:
                 found[f"{term.name}/advantage"] = term.advantage_A
         return found
@@ -209,7 +210,7 @@ def _measure(objective: Objective, chosen: Rows, clock: Clock) -> Reals:
     """How the aggregate averages the rows that a term trains."""
     aggregate = objective.aggregate
     given = call("objective.aggregate", aggregate, aggregate.at(clock), chosen)
-    return column("objective.aggregate", aggregate, given, len(chosen), "aggregate")
+    return checked_column("objective.aggregate", aggregate, given, len(chosen), "aggregate")
 
 
 def _weight(objective: Objective, i: int, chosen: Rows, clock: Clock) -> Reals:
@@ -218,7 +219,8 @@ def _weight(objective: Objective, i: int, chosen: Rows, clock: Clock) -> Reals:
     teacher = _teacher(term, chosen)
     product = np.ones(len(chosen))
     for key, choice in term.weights_at(objective.key(i)):
-        product *= column(key, choice, call(key, choice, choice.at(clock), chosen, teacher), len(chosen), "weight")
+        given = call(key, choice, choice.at(clock), chosen, teacher)
+        product *= checked_column(key, choice, given, len(chosen), "weight")
     return product
 
 
@@ -238,14 +240,18 @@ def _reason(term: PreparedTerm, idle: str) -> str:
     return IDLE[idle].format(key=term.key, rows=term.learns_A.sum())
 
 
+def metric_names(term: Term) -> tuple[str, ...]:
+    """What :func:`prepare` measures of a term, behind its name."""
+    return ("rows", *IDLE, WEIGHT, *(("advantage", "advantage_std") if term.scored else ()))
+
+
 def _metrics(terms: tuple[PreparedTerm, ...]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for term in terms:
         on = term.coef_A != 0
-        metrics[f"{term.name}/rows"] = float(on.sum())
-        metrics |= {f"{term.name}/{idle}": float(term.idle == idle) for idle in IDLE}
-        metrics[f"{term.name}/weight"] = float(term.weight_A[on].mean()) if on.any() else 0.0
-        if term.term.scored:
-            metrics[f"{term.name}/advantage"] = float(term.advantage_A[on].mean()) if on.any() else 0.0
-            metrics[f"{term.name}/advantage_std"] = float(term.advantage_A[on].std()) if on.any() else 0.0
+        weight, advantage = (column[on] if on.any() else np.zeros(1) for column in (term.weight_A, term.advantage_A))
+        scored = (advantage.mean(), advantage.std()) if term.term.scored else ()
+        values = (on.sum(), *(term.idle == idle for idle in IDLE), weight.mean(), *scored)
+        named = zip(metric_names(term.term), values, strict=True)
+        metrics |= {f"{term.name}/{what}": float(value) for what, value in named}
     return metrics

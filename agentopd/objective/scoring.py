@@ -10,7 +10,7 @@ import torch
 from agentopd.errors import ConfigError
 from agentopd.objective.advantages import Scored, teacher_of
 from agentopd.objective.columns import Reals
-from agentopd.objective.contract import call, column
+from agentopd.objective.contract import call, checked_column
 from agentopd.objective.rewards import REWARDS
 from agentopd.objective.rows import Rows
 from agentopd.objective.selection import Selection
@@ -51,13 +51,13 @@ def advantages(
     scored = _scored(objective, i, rows, selection, old_A, here)
     key = f"{objective.key(i)}.estimator"
     given = call(key, term.estimator, here["estimator"], scored)
-    advantage = column(key, term.estimator, given, len(scored.rows), "estimator")
+    advantage = checked_column(key, term.estimator, given, len(scored.rows), "estimator")
     if term.distributional:
         key, coupling = "objective.coupling", objective.coupling
         given = call(
             key, coupling, coupling.at(clock), replace(scored, weight_A=weight_A[selection.played_A]), advantage
         )
-        advantage = column(key, coupling, given, len(scored.rows), "coupling")
+        advantage = checked_column(key, coupling, given, len(scored.rows), "coupling")
     advantage_A = np.zeros(len(rows))
     advantage_A[selection.played_A] = advantage
     return advantage_A

@@ -162,7 +162,7 @@ class Term(Settings):
 
     @model_validator(mode="after")
     def _support_carries_signal(self) -> "Term":
-        sampled, settings = self.support.kind == "sampled", self.support.settings
+        sampled = self.support.kind == "sampled"
         if self.distributional and self.analytic and sampled:
             raise ValueError(
                 "an analytic gradient of the sampled token's log-ratio carries no teacher signal (its expectation is zero); "
@@ -173,8 +173,6 @@ class Term(Settings):
                 f"support {self.support.kind!r} under a score function is a reward that does not depend on the action, so its "
                 "gradient is zero; set support: {kind: sampled}, or estimator: {kind: analytic}"
             )
-        if settings.get("tail") and (settings.get("normalise_teacher") or settings.get("normalise_student")):
-            raise ValueError("a tail bucket already makes both sides sum to one; set support.tail: false to normalise")
         return self
 
     @model_validator(mode="after")
