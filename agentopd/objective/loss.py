@@ -53,8 +53,8 @@ def loss(
         chunk_rows: Rows whose logits exist at once.
 
     Raises:
-        ConfigError: A teacher's vocabulary differs from the student's, or its top-k is narrower than a support's; or a part raised, returned something else than its
-            contract says, or lets no gradient through.
+        ConfigError: A teacher's vocabulary differs from the student's, or its top-k is narrower than a support's; or a part raised,
+            returned something else than its contract says, or lets no gradient through.
         ValueError: A dense block names a head that is not given, or ``batch`` does not fit ``hidden_A_H`` or the student's
             vocabulary.
     """

@@ -24,7 +24,10 @@ Wrap: TypeAlias = Callable[[Any, Function, str], Any]
 
 
 def annotation_of(parameter: inspect.Parameter, function: Function) -> Any:
-    """What a parameter of a function takes: its annotation, or else the type of the default. Annotations of other parameters may name what only a type checker knows."""
+    """What a parameter of a function takes: its annotation, or else the type of the default.
+
+    Annotations of other parameters may name what only a type checker knows.
+    """
     if isinstance(parameter.annotation, str):
         return eval(parameter.annotation, vars(sys.modules[function.__module__]))
     if parameter.annotation is not parameter.empty:
