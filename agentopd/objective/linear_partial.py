@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from agentopd.objective.supports import TeacherRows, top_k
 from agentopd.settings.choice import Choice
 
 Estimator: TypeAlias = Literal["k2", "k3", "score_function"]
-ESTIMATORS = ("k2", "k3", "score_function")
+ESTIMATORS = get_args(Estimator)
 LARGEST = 1.0e-3
 """The largest log-probability that counts as one: that of a sure token, rounded."""
 

@@ -28,9 +28,8 @@ class Axes(Settings):
     granularity: tuple[Literal["token", "turn", "sequence", "hybrid"], ...] = ()
 
 
-SIGNALS, ACCESS, GRANULARITY = (
-    get_args(get_args(Axes.model_fields[axis].annotation)[0]) for axis in ("signal", "access", "granularity")
-)
+AXES = tuple(Axes.model_fields)
+SIGNALS, ACCESS, GRANULARITY = (get_args(get_args(axis.annotation)[0]) for axis in Axes.model_fields.values())
 
 
 class Objective(Settings):

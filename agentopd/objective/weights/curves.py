@@ -6,13 +6,13 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.columns import Logprobs, Reals, TeacherColumns
 from agentopd.objective.contract import checked_by
 from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.grouping import Level, Within, group, largest, min_max
 from agentopd.objective.weights.marks import live_if_asked, needs_statistics
-from agentopd.objective.weights.named import SIGNED, Logprobs, Positive, Share, ask
+from agentopd.objective.weights.named import SIGNED, Positive, Share, ask
 
 Direction: TypeAlias = Literal["down", "up"]
 """``down``: the more of a statistic, the less a row counts. ``up``: the more it counts."""

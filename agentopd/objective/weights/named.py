@@ -20,16 +20,15 @@ Any other name is that of a statistic that the teacher itself gives, ``teacher.s
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from pydantic import Field
 
-from agentopd.objective.columns import ENSEMBLE, Reals, TeacherColumns, codes
+from agentopd.objective.columns import ENSEMBLE, Logprobs, Reals, TeacherColumns, codes
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.grouping import Level, first_in, mean_over
 
-Logprobs: TypeAlias = Literal["behaviour", "recomputed"]
 Positive: TypeAlias = Annotated[float, Field(gt=0.0)]
 NotNegative: TypeAlias = Annotated[float, Field(ge=0.0)]
 Share: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]

@@ -4,12 +4,12 @@ from typing import Literal
 
 import numpy as np
 
-from agentopd.objective.columns import Reals, TeacherColumns, codes
+from agentopd.objective.columns import Logprobs, Reals, TeacherColumns, codes
 from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.grouping import among_siblings, mean_over
 from agentopd.objective.weights.marks import live_if_asked, needs_group, needs_statistics
-from agentopd.objective.weights.named import Logprobs, NotNegative, Positive, ask
+from agentopd.objective.weights.named import NotNegative, Positive, ask
 
 
 @needs_group

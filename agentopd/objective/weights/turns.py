@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from agentopd.objective.columns import Column, Reals, TeacherColumns
+from agentopd.objective.columns import Column, Logprobs, Reals, TeacherColumns
 from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.curves import Direction, soft_or
 from agentopd.objective.weights.grouping import first_in, group
 from agentopd.objective.weights.marks import live_if_asked, needs_statistics
-from agentopd.objective.weights.named import Logprobs, NotNegative, Positive, ask, taught
+from agentopd.objective.weights.named import NotNegative, Positive, ask, taught
 
 
 @needs_statistics("disagreement")

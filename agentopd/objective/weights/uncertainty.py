@@ -4,13 +4,13 @@ from typing import Literal
 
 import numpy as np
 
-from agentopd.objective.columns import ALEATORIC, EPISTEMIC, Reals, TeacherColumns
+from agentopd.objective.columns import ALEATORIC, EPISTEMIC, Logprobs, Reals, TeacherColumns
 from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.curves import Direction, curve
 from agentopd.objective.weights.grouping import Level
 from agentopd.objective.weights.marks import live_if_asked, needs_live, needs_statistics
-from agentopd.objective.weights.named import Logprobs, NotNegative, Positive, ask
+from agentopd.objective.weights.named import NotNegative, Positive, ask
 
 
 def uniform(rows: Rows, teacher: TeacherColumns | None) -> Reals:
