@@ -8,7 +8,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from agentopd.settings.choice import Choice
 from agentopd.settings.signature import Function
 
 Require: TypeAlias = Callable[[Mapping[str, Any]], None]
+F = TypeVar("F", bound=Function)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,10 @@ def is_own(choice: Choice) -> bool:
     return ":" in choice.kind
 
 
-def checked_by(require: Require) -> Callable[[Function], Function]:
+def checked_by(require: Require) -> Callable[[F], F]:
     """Marks a part whose settings must go together: ``require(settings)`` raises ValueError where they do not."""
 
-    def mark(function: Function) -> Function:
+    def mark(function: F) -> F:
         function.require = require  # type: ignore[attr-defined]
         return function
 
