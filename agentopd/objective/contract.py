@@ -8,7 +8,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,10 +18,9 @@ from torch import Tensor
 from agentopd.errors import ConfigError
 from agentopd.objective.columns import Reals
 from agentopd.settings.choice import Choice
-from agentopd.settings.signature import Function
+from agentopd.settings.signature import F, Function
 
 Require: TypeAlias = Callable[[Mapping[str, Any]], None]
-F = TypeVar("F", bound=Function)
 
 
 @dataclass(frozen=True, slots=True)

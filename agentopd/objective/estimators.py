@@ -33,7 +33,7 @@ from agentopd.objective.advantages import BASELINES, Baseline, Discount, Scored,
 from agentopd.objective.columns import Logprobs, Reals
 from agentopd.objective.contract import checked_by, idle
 from agentopd.settings.parts import OneForAll
-from agentopd.settings.signature import Function, Registry
+from agentopd.settings.signature import F, Function, Registry
 
 RATIO = {"importance", "clip_low", "clip_high"}
 """The settings of a score function that :func:`policy_gradient` reads; the others make the advantage."""
@@ -69,7 +69,7 @@ class Taken:
         return ratio_N if clip is None else ratio_N.clamp(max=clip).clamp(min=-clip)
 
 
-def by_token(function: Function) -> Function:
+def by_token(function: F) -> F:
     """Marks an estimator ``f(taken, **settings) -> [N]``, which gives phi of each row by its token alone."""
     function.by_token = True  # type: ignore[attr-defined]
     return function

@@ -286,5 +286,4 @@ def _estimate(estimator: str, logp_M: Tensor, of_tile: Mapping[str, Tensor], rat
         advantage_M = of_tile["advantage"] if "advantage" in of_tile else of_tile["teacher_logprob"] - fixed_M
         return policy_gradient(logp_M, advantage_M, of_tile.get("old_logprob", fixed_M), **ratio)
     taken = Taken(logp_M, of_tile["teacher_logprob"])
-    value_M: Tensor = k2(taken) if estimator == "k2" else k3(taken)
-    return value_M
+    return k2(taken) if estimator == "k2" else k3(taken)

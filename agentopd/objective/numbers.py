@@ -11,11 +11,11 @@ from agentopd.objective.contract import call, checked_column
 from agentopd.objective.rows import Rows
 from agentopd.settings.choice import Choice, Setting
 from agentopd.settings.clock import Clock
-from agentopd.settings.signature import Function
+from agentopd.settings.signature import F
 from agentopd.types import Bools
 
 
-def per_row(function: Function) -> Function:
+def per_row(function: F) -> F:
     """Marks ``f(rows, teacher, **settings) -> [A]`` as a number a row; it may be a :func:`needs_live` too."""
     function.per_row = True  # type: ignore[attr-defined]
     return function

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, create_model
 from pydantic.json_schema import JsonSchemaValue
@@ -18,6 +18,8 @@ from pydantic.warnings import ArbitraryTypeWarning
 from agentopd.settings.base import Settings
 
 Function: TypeAlias = Callable[..., Any]
+F = TypeVar("F", bound=Function)
+"""A function that a mark gives back as it was."""
 Registry: TypeAlias = Mapping[str, Function]
 Wrap: TypeAlias = Callable[[Any, Function, str], Any]
 """From what a setting takes, its function and its name to what may stand for it in a configuration."""

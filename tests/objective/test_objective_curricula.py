@@ -1,7 +1,7 @@
 """Numbers a row: where they may stand, what they may be, and DistiLLM-2's skew by hand."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -153,12 +153,11 @@ def test_a_schedule_outside_of_a_run_has_no_rows() -> None:
 # DistiLLM-2
 
 
-def skew(ahead: str, logp: NDArray[Any], logq: NDArray[Any], **settings: Any) -> NDArray[Any]:
+def skew(ahead: Literal["teacher", "student"], logp: NDArray[Any], logq: NDArray[Any], **settings: Any) -> NDArray[Any]:
     rows = rows_of([[2], [1], [1]])
     rows.teachers["teacher"].taken_logprob_A[:] = logq
     live = rows.with_live(LiveColumns(logp, np.zeros(len(rows))))
-    found: NDArray[Any] = by_sequence(live, live.teachers["teacher"], ahead=ahead, **settings)
-    return found
+    return by_sequence(live, live.teachers["teacher"], ahead=ahead, **settings)
 
 
 def test_the_skew_follows_the_gap_of_its_episode() -> None:

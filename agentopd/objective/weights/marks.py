@@ -1,14 +1,13 @@
 """Marks on weights: what else of a batch they need."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from agentopd.settings.choice import Choice
-from agentopd.settings.signature import Function
+from agentopd.settings.signature import F
 
 Asked: TypeAlias = str | Callable[[Mapping[str, Any]], str]
 """A named statistic, or how a weight's settings name it."""
-F = TypeVar("F", bound=Function)
 LIVE = frozenset({"student_entropy"})
 """Named statistics that only the pass without gradient gives."""
 
@@ -23,19 +22,19 @@ def needs_statistics(*asked: Asked) -> Callable[[F], F]:
     return mark
 
 
-def needs_live(weight: Function) -> Function:
+def needs_live(weight: F) -> F:
     """Marks a weight that reads the student's present statistics, which cost one pass without gradient."""
     weight.needs_live = True  # type: ignore[attr-defined]
     return weight
 
 
-def live_if_asked(weight: Function) -> Function:
+def live_if_asked(weight: F) -> F:
     """Marks a weight that reads them where a setting names one of :data:`LIVE`, or ``logprobs`` is ``recomputed``."""
     weight.needs_live = _asked  # type: ignore[attr-defined]
     return weight
 
 
-def needs_group(weight: Function) -> Function:
+def needs_group(weight: F) -> F:
     """Marks a weight that compares the episodes of one task, so that one episode a task would tell it nothing."""
     weight.needs_group = True  # type: ignore[attr-defined]
     return weight

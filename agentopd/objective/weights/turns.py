@@ -63,7 +63,7 @@ def t_dur(
     d_k is the mean of abs(log p - log q) over the turn's rows and h_k that of -log p, each min-max normalised within the trajectory, and
     0.5 where its range is below 1e-8. ``direction: down`` gives 1 - w_k. Other settings as in :func:`sod`.
     """
-    weight: Reals = soft_or(
+    return soft_or(
         rows,
         teacher,
         first="disagreement",
@@ -74,7 +74,6 @@ def t_dur(
         logprobs=logprobs,
         of=of,
     )
-    return weight
 
 
 @needs_statistics("disagreement")
