@@ -51,11 +51,8 @@ class PreparedTerm:
     logq_A: Reals
     """The teacher's log-probability of the token taken, for an estimator that makes the loss of it."""
     temperature: float
-    target_settings: Mapping[str, Any]
-    support_settings: Mapping[str, Any]
-    divergence_settings: Mapping[str, Any]
-    estimator_settings: Mapping[str, Any]
-    """At this step; a value may be one number a row, [A]."""
+    settings: Mapping[str, Mapping[str, Any]]
+    """Of its target, support, divergence and estimator at this step; a value may be one number a row, [A]."""
 
     @property
     def reads(self) -> frozenset[str]:
@@ -163,22 +160,19 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
         old_A=old_A,
         logq_A=logq_A,
         temperature=_temperature(objective, i, clock),
-        target_settings=settings["target"],
-        support_settings=term.support.at(clock),
-        divergence_settings=settings["divergence"],
-        estimator_settings=settings["estimator"],
+        settings=settings,
     )
 
 
 def _settings(
     objective: Objective, i: int, chosen: Rows, selection: Selection, clock: Clock
 ) -> dict[str, dict[str, Any]]:
-    """The settings, at this step, of the parts of term ``i`` that may have numbers a row."""
+    """The settings, at this step, of the parts of term ``i`` that its loss is made of."""
     term = objective.terms[i]
     teacher = _teacher(term, chosen)
     return {
         part: settings_at(f"{objective.key(i)}.{part}", getattr(term, part), clock, chosen, teacher, selection.learns_A)
-        for part in ("target", "divergence", "estimator")
+        for part in ("target", "support", "divergence", "estimator")
     }
 
 

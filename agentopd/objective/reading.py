@@ -278,7 +278,7 @@ def check_ids(block: BatchBlock, vocabulary: int) -> None:
 
 def check_width(term: BatchTerm, block: BatchBlock, vocabulary: int) -> None:
     """Refuses a top-k that is narrower than a term asks for, which would be another divergence without a word."""
-    k = term.support_settings["k"] if term.term.support.kind == "top_k" else 0
+    k = term.settings["support"]["k"] if term.term.support.kind == "top_k" else 0
     if block.sparse is not None and block.teacher == term.term.teacher and block.sparse.least < min(k, vocabulary):
         raise ConfigError(
             f"{term.key}.support.k={k}: teacher {block.teacher!r} gives its {block.sparse.least} likeliest tokens; set k to at most "
