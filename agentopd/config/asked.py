@@ -33,15 +33,14 @@ class Asked:
 
 def asked(objective: Objective) -> Iterator[Asked]:
     """Every teacher that the terms, their weights and the coupling name."""
-    for i, term in enumerate(objective.terms):
-        key = objective.key(i)
+    for key, term in objective.keyed():
         for setting, name in term.reads.items():
             yield Asked(f"{key}.target.{setting}", name, "distribution")
         if term.reward not in (None, OUTCOME):
             yield Asked(f"{key}.target.name", str(term.reward), "reward")
-        for at, weight in term.weights_at(key):
+        for place, weight in term.weights_at(key):
             if not is_own(weight) and weight.settings.get("of") is not None:
-                yield Asked(f"{at}.of", weight.settings["of"], "distribution")
+                yield Asked(f"{place}.of", weight.settings["of"], "distribution")
     rewarded = objective.coupling.settings.get("reward_name", OUTCOME)
     if rewarded != OUTCOME:
         yield Asked("objective.coupling.reward_name", rewarded, "reward")
@@ -91,18 +90,18 @@ def require_statistics(objective: Objective, teachers: Teachers) -> None:
     Raises:
         ValueError: A weight reads what takes a teacher, and there is none to ask; or that teacher's kind never tells it.
     """
-    for i, term in enumerate(objective.terms):
-        for key, weight in term.weights_at(objective.key(i)):
+    for key, term in objective.keyed():
+        for place, weight in term.weights_at(key):
             for name in () if is_own(weight) else asks(weight):
-                _require_told(key, term, weight, name, teachers)
+                _require_told(place, term, weight, name, teachers)
 
 
-def _require_told(at: str, term: Term, weight: Choice, name: str, teachers: Teachers) -> None:
+def _require_told(place: str, term: Term, weight: Choice, name: str, teachers: Teachers) -> None:
     if name in OF_STUDENT:
         return
-    key, who = f"{at}.kind={weight.kind}", weight.settings.get("of") or term.teacher
+    key, who = f"{place}.kind={weight.kind}", weight.settings.get("of") or term.teacher
     if who is None:
-        ask = f", or {at}.of: <teacher>" if "of" in weight.settings else ""
+        ask = f", or {place}.of: <teacher>" if "of" in weight.settings else ""
         raise ValueError(
             f"{key}: it reads {name!r} of a teacher, and the term's target={term.target.kind} is none's distribution; set target: {{kind: "
             f"distribution}}{ask}"

@@ -81,10 +81,10 @@ def require_drawn(objective: Objective, rollout: Rollout) -> None:
     Raises:
         ValueError: One is false, or a ratio is taken twice. The message names the part, the reason and the remedy.
     """
-    for i, term in enumerate(objective.terms):
-        _require_one_ratio(objective.key(i), term)
+    for key, term in objective.keyed():
+        _require_one_ratio(key, term)
         drawn = list(draws(objective, term.where, rollout))
-        for claim in claims(objective.key(i), term):
+        for claim in claims(key, term):
             for one in drawn:
                 if not claim.holds(one):
                     raise ValueError(f"{claim.key}: {claim.what}, and {one.said}; {claim.remedies[one.draw]}")
@@ -158,8 +158,8 @@ def claims(key: str, term: Term) -> Iterator[Claim]:
     if _has_ratio(term):
         no = f"set {key}.estimator.importance: none"
         yield _ratio(f"{key}.estimator.importance={term.estimator.settings['importance']}", key, no)
-    for at, weight in term.weights_at(key):
-        said = f"{at}.kind={weight.kind}"
+    for place, weight in term.weights_at(key):
+        said = f"{place}.kind={weight.kind}"
         if weight.kind == IMPORTANCE:
             yield _ratio(said, key, "leave it out")
         if reads_played(weight):

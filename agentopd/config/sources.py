@@ -53,7 +53,7 @@ def require_selections(objective: Objective, teachers: Teachers, envs: Sequence[
         "env": [env.id for env in envs],
         "tag": [tag for env in envs for tag in env.tags],
     }
-    wheres: dict[str, Any] = {objective.key(i): term.where for i, term in enumerate(objective.terms)}
+    wheres: dict[str, Any] = {key: term.where for key, term in objective.keyed()}
     wheres |= {f"teachers.{name}": teacher.settings.get("where") for name, teacher in teachers.items()}
     for place, where in wheres.items():
         for key, names in known.items() if isinstance(where, Where) else ():
@@ -64,10 +64,10 @@ def require_selections(objective: Objective, teachers: Teachers, envs: Sequence[
 def require_shaped(objective: Objective, teachers: Teachers) -> None:
     """Raises ValueError where a weight is for the tokens of an actor that there is not."""
     known = [STUDENT, EXPERT, *teachers]
-    for i, term in enumerate(objective.terms):
-        for key, weight in term.weights_at(objective.key(i)):
+    for key, term in objective.keyed():
+        for place, weight in term.weights_at(key):
             if weight.kind == "shape" and weight.settings["actor"] is not None:
-                _require_known(f"{key}.kind=shape: actor: nobody is called", weight.settings["actor"], known)
+                _require_known(f"{place}.kind=shape: actor: nobody is called", weight.settings["actor"], known)
 
 
 def require_rows(objective: Objective, teachers: Teachers, most_turns: int) -> None:
@@ -75,8 +75,8 @@ def require_rows(objective: Objective, teachers: Teachers, most_turns: int) -> N
 
     Who acts in a frozen source is not asked: its episodes may be given from elsewhere.
     """
-    for i, term in enumerate(objective.terms):
-        where, key = term.where, f"{objective.key(i)}.where"
+    for place, term in objective.keyed():
+        where, key = term.where, f"{place}.where"
         read = {name: one for name, one in objective.sources.items() if not where.source or name in where.source}
         if _selects_corrections(where, teachers) or any(one.kind == "frozen" for one in read.values()):
             continue

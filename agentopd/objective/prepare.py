@@ -130,27 +130,27 @@ def prepare(objective: Objective, rows: Rows, clock: Clock) -> Prepared:
 
 
 def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> PreparedTerm:
-    term = objective.terms[i]
-    selection, coefficient = Selection.of(term, rows), _coefficient(objective, i, clock)
+    key, term = objective.key(i), objective.terms[i]
+    selection, coefficient = Selection.of(term, rows), _coefficient(key, term, clock)
     coef_A, weight_A, advantage_A, old_A, logq_A = (np.zeros(len(rows)) for _ in range(5))
     chosen = rows.select(selection.learns_A)
-    settings = _settings(objective, i, chosen, selection, clock)
+    settings = _settings(key, term, chosen, selection, clock)
     if selection.learns_A.any():
         measure = _measure(objective, chosen, clock)
-        weight = _weight(objective, i, chosen, clock)
+        weight = _weight(key, term, chosen, clock)
         scale = _rescaling(measure, weight) if term.rescale else 1.0
         weight_A = selection.spread(scale * weight)
         on_row = 1.0 if objective.weighs_distillation(term) else scale * weight
         coef_A = selection.spread(coefficient * measure * on_row)
         if term.scored:
-            old = old_logprob(objective, i, rows)
+            old = old_logprob(key, term, rows)
             advantage = advantages(objective, i, rows, selection, old, weight_A, settings, clock)
             advantage_A, old_A = (selection.spread(one[selection.learns_A]) for one in (advantage, old))
         if term.by_token:
-            logq_A = selection.spread(taken_logq(objective.key(i), term, chosen))
+            logq_A = selection.spread(taken_logq(key, term, chosen))
     return PreparedTerm(
         name=objective.names[i],
-        key=objective.key(i),
+        key=key,
         term=term,
         coefficient=coefficient,
         learns_A=selection.learns_A,
@@ -159,19 +159,16 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
         advantage_A=advantage_A,
         old_A=old_A,
         logq_A=logq_A,
-        temperature=_temperature(objective, i, clock),
+        temperature=_temperature(key, term, clock),
         settings=settings,
     )
 
 
-def _settings(
-    objective: Objective, i: int, chosen: Rows, selection: Selection, clock: Clock
-) -> dict[str, dict[str, Any]]:
-    """The settings, at this step, of the parts of term ``i`` that its loss is made of."""
-    term = objective.terms[i]
+def _settings(key: str, term: Term, chosen: Rows, selection: Selection, clock: Clock) -> dict[str, dict[str, Any]]:
+    """The settings, at this step, of the parts that a term's loss is made of."""
     teacher = _teacher(term, chosen)
     return {
-        part: settings_at(f"{objective.key(i)}.{part}", getattr(term, part), clock, chosen, teacher, selection.learns_A)
+        part: settings_at(f"{key}.{part}", getattr(term, part), clock, chosen, teacher, selection.learns_A)
         for part in ("target", "support", "divergence", "estimator")
     }
 
@@ -181,22 +178,18 @@ def _teacher(term: Term, chosen: Rows) -> TeacherColumns | None:
     return teacher_of(chosen, term.teacher) if term.teacher is not None and len(chosen) else None
 
 
-def _coefficient(objective: Objective, i: int, clock: Clock) -> float:
+def _coefficient(key: str, term: Term, clock: Clock) -> float:
     """A schedule of one's own is known at its step only; others are checked when the configuration is read."""
-    coefficient = float(at(objective.terms[i].coefficient, clock, f"{objective.key(i)}.coefficient"))
+    coefficient = float(at(term.coefficient, clock, f"{key}.coefficient"))
     if coefficient < 0.0:
-        raise ConfigError(
-            f"{objective.key(i)}.coefficient: the schedule gives {coefficient} at step {clock.step}; {NOT_NEGATIVE}"
-        )
+        raise ConfigError(f"{key}.coefficient: the schedule gives {coefficient} at step {clock.step}; {NOT_NEGATIVE}")
     return coefficient
 
 
-def _temperature(objective: Objective, i: int, clock: Clock) -> float:
-    temperature = float(at(objective.terms[i].temperature, clock, f"{objective.key(i)}.temperature"))
+def _temperature(key: str, term: Term, clock: Clock) -> float:
+    temperature = float(at(term.temperature, clock, f"{key}.temperature"))
     if temperature <= 0.0:
-        raise ConfigError(
-            f"{objective.key(i)}.temperature: the schedule gives {temperature} at step {clock.step}; give more than 0"
-        )
+        raise ConfigError(f"{key}.temperature: the schedule gives {temperature} at step {clock.step}; give more than 0")
     return temperature
 
 
@@ -207,14 +200,13 @@ def _measure(objective: Objective, chosen: Rows, clock: Clock) -> Reals:
     return checked_column("objective.aggregate", aggregate, given, len(chosen), "aggregate")
 
 
-def _weight(objective: Objective, i: int, chosen: Rows, clock: Clock) -> Reals:
-    """The product of the weights of term ``i`` on the rows that it trains."""
-    term = objective.terms[i]
+def _weight(key: str, term: Term, chosen: Rows, clock: Clock) -> Reals:
+    """The product of the weights of a term on the rows that it trains."""
     teacher = _teacher(term, chosen)
     product = np.ones(len(chosen))
-    for key, choice in term.weights_at(objective.key(i)):
-        given = call(key, choice, choice.at(clock), chosen, teacher)
-        product *= checked_column(key, choice, given, len(chosen), "weight")
+    for place, choice in term.weights_at(key):
+        given = call(place, choice, choice.at(clock), chosen, teacher)
+        product *= checked_column(place, choice, given, len(chosen), "weight")
     return product
 
 

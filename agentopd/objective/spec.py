@@ -1,6 +1,6 @@
 """A method as settings: sources, terms, an aggregate and a coupling."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -124,9 +124,9 @@ class Objective(Settings):
 
     @model_validator(mode="after")
     def _has_pairs(self) -> "Objective":
-        for i, term in enumerate(self.terms):
+        for key, term in self.keyed():
             if term.estimator.kind == "pair_logit":
-                require_pairs(self.key(i), term, self.sources)
+                require_pairs(key, term, self.sources)
         return self
 
     @property
@@ -138,6 +138,10 @@ class Objective(Settings):
     def key(self, i: int) -> str:
         """Where the parts of term ``i`` stand in a configuration."""
         return "objective" if len(self.terms) == 1 else f"objective.terms.{i}"
+
+    def keyed(self) -> Iterator[tuple[str, Term]]:
+        """The terms, each behind the key at which its parts stand."""
+        return ((self.key(i), term) for i, term in enumerate(self.terms))
 
     def weighs_distillation(self, term: Term) -> bool:
         """Whether the weights of ``term`` multiply its part of a coupled advantage, rather than the loss of a row."""
