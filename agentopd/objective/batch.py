@@ -14,6 +14,7 @@ from torch import Tensor
 
 from agentopd.objective.blocks import BatchBlock, blocks_of
 from agentopd.objective.columns import Column
+from agentopd.objective.numbers import picked, tensors
 from agentopd.objective.prepare import Prepared, PreparedTerm
 from agentopd.objective.rows import Rows
 from agentopd.objective.term import Term
@@ -146,15 +147,8 @@ def _term(term: PreparedTerm, row_A: Column) -> BatchTerm:
         old_A=torch.from_numpy(term.old_A[row_A]),
         logq_A=torch.from_numpy(term.logq_A[row_A]),
         temperature=term.temperature,
-        settings={
-            part: {name: _rowwise(value, row_A) for name, value in given.items()}
-            for part, given in term.settings.items()
-        },
+        settings={part: tensors(picked(given, row_A)) for part, given in term.settings.items()},
     )
-
-
-def _rowwise(setting: Any, row_A: Column) -> Any:
-    return torch.from_numpy(setting[row_A]) if isinstance(setting, np.ndarray) else setting
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -23,7 +23,7 @@ from agentopd.objective.given import (
 )
 from agentopd.objective.head import Head
 from agentopd.objective.linear import LinearDivergence
-from agentopd.objective.reading import of_rows
+from agentopd.objective.numbers import of_rows
 from agentopd.objective.supports import TeacherRows, top_k
 from agentopd.settings.choice import Choice
 

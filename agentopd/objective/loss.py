@@ -17,7 +17,8 @@ from agentopd.objective.closed import fused
 from agentopd.objective.contract import call, pair, row_values
 from agentopd.objective.estimators import RATIO, Taken, policy_gradient
 from agentopd.objective.head import Head
-from agentopd.objective.reading import Plan, Read, Tile, check_ids, check_width, of_rows
+from agentopd.objective.numbers import of_rows
+from agentopd.objective.reading import Plan, Read, Tile, check_ids, check_width
 from agentopd.objective.rewards import expected_reward
 from agentopd.objective.signals import loss_of
 from agentopd.objective.supports import TeacherRows

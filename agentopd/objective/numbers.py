@@ -1,12 +1,15 @@
 """Numbers a row: what may stand for a float setting of a divergence, a target or an estimator where it differs from row to row."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from agentopd.errors import ConfigError
-from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.columns import Column, Reals, TeacherColumns
 from agentopd.objective.contract import call, checked_column
 from agentopd.objective.rows import Rows
 from agentopd.settings.choice import Choice, Setting
@@ -63,3 +66,25 @@ def _spread(number_A: Reals, learns_A: Bools) -> Reals:
     spread_A = np.full(len(learns_A), number_A[0] if len(number_A) else 0.0)
     spread_A[learns_A] = number_A
     return spread_A
+
+
+def picked(settings: Mapping[str, Any], of_A: Bools | Column) -> dict[str, Any]:
+    """Settings on the rows that ``of_A`` marks or, as indices, names: of one number a row those of these."""
+    return {name: value[of_A] if isinstance(value, np.ndarray) else value for name, value in settings.items()}
+
+
+def tensors(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, one number a row as a tensor."""
+    return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in settings.items()}
+
+
+def of_rows(settings: Mapping[str, Any], rows: slice, local_M: Tensor | None, dtype: torch.dtype) -> dict[str, Any]:
+    """Settings of a chunk, and of some of its rows: a tensor [A] gives one number a row."""
+
+    def pick(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        chosen = value[rows] if local_M is None else value[rows][local_M]
+        return chosen.to(dtype) if chosen.is_floating_point() else chosen
+
+    return {name: pick(value) for name, value in settings.items()}

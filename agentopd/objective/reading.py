@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import torch
 from torch import Tensor
@@ -284,15 +284,3 @@ def check_width(term: BatchTerm, block: BatchBlock, vocabulary: int) -> None:
             f"{term.key}.support.k={k}: teacher {block.teacher!r} gives its {block.sparse.least} likeliest tokens; set k to at most "
             f"{block.sparse.least}, or have teacher {block.teacher!r} give {k}"
         )
-
-
-def of_rows(settings: Mapping[str, Any], rows: slice, local_M: Tensor | None, dtype: torch.dtype) -> dict[str, Any]:
-    """Settings of a chunk, and of some of its rows: a tensor [A] gives one number a row."""
-
-    def pick(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        chosen = value[rows] if local_M is None else value[rows][local_M]
-        return chosen.to(dtype) if chosen.is_floating_point() else chosen
-
-    return {name: pick(value) for name, value in settings.items()}

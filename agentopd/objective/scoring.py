@@ -11,6 +11,7 @@ from agentopd.errors import ConfigError
 from agentopd.objective.advantages import Scored, teacher_of
 from agentopd.objective.columns import Reals
 from agentopd.objective.contract import call, checked_column
+from agentopd.objective.numbers import picked, tensors
 from agentopd.objective.rewards import REWARDS
 from agentopd.objective.rows import Rows
 from agentopd.objective.selection import Selection
@@ -44,10 +45,7 @@ def advantages(
         clock: Evaluates schedules.
     """
     key, term = objective.key(i), objective.terms[i]
-    here = {
-        part: {name: _of_rows(value, selection.played_A) for name, value in given.items()}
-        for part, given in settings.items()
-    }
+    here = {part: picked(given, selection.played_A) for part, given in settings.items()}
     scored = _scored(key, term, rows, selection, old_A, here)
     given = call(f"{key}.estimator", term.estimator, here["estimator"], scored)
     advantage = checked_column(f"{key}.estimator", term.estimator, given, len(scored.rows), "estimator")
@@ -59,10 +57,6 @@ def advantages(
     advantage_A = np.zeros(len(rows))
     advantage_A[selection.played_A] = advantage
     return advantage_A
-
-
-def _of_rows(setting: Any, played_A: Bools) -> Any:
-    return setting[played_A] if isinstance(setting, np.ndarray) else setting
 
 
 def old_logprob(key: str, term: Term, rows: Rows) -> Reals:
@@ -103,7 +97,7 @@ def _scored(
         return Scored.by(episodes, learns, acted, term.reward)
     taken_A, given_A = _taken(key, term, episodes, acted, old_A[played_A], settings["target"])
     logp_A, logq_A = (torch.from_numpy(np.where(given_A, of, 0.0)) for of in (old_A[played_A], taken_A))
-    reward_A: Reals = REWARDS[term.divergence.kind](logp_A, logq_A, **_tensors(settings["divergence"])).numpy()
+    reward_A: Reals = REWARDS[term.divergence.kind](logp_A, logq_A, **tensors(settings["divergence"])).numpy()
     told = {f"teacher {name!r}": teacher_of(episodes, name).taken_logprob_A for name in term.reads.values()}
     _require_finite(_key(key, term), reward_A, given_A, told | {"the student": old_A[played_A]})
     return Scored(episodes, learns, acted, reward_A, given_A, gamma=0.0)
@@ -117,12 +111,7 @@ def _taken(
     given_A: Bools = np.all([acted_A, *(teacher.covered_A for teacher in teachers.values())], axis=0)
     named = {setting: torch.from_numpy(teacher.taken_logprob_A) for setting, teacher in teachers.items()}
     logp_A = torch.from_numpy(old_A)
-    return of_taken(f"{key}.target", term.target, _tensors(settings), logp_A, named).numpy(), given_A
-
-
-def _tensors(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings, those of one number a row as tensors."""
-    return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in settings.items()}
+    return of_taken(f"{key}.target", term.target, tensors(settings), logp_A, named).numpy(), given_A
 
 
 def _key(key: str, term: Term) -> str:
