@@ -32,7 +32,6 @@ from agentopd.objective.term import Term
 from agentopd.objective.weights import reads_played
 from agentopd.rollout.policy import Rollout
 from agentopd.settings.choice import Choice
-from agentopd.settings.clock import Clock
 from agentopd.types import CORRECTED, EXPERT, STUDENT
 from agentopd.where import Where
 
@@ -119,7 +118,7 @@ def draws(objective: Objective, where: Where, rollout: Rollout) -> Iterator[Draw
 
 
 def _of_actor(name: str, source: Source, actor: str, rollout: Rollout) -> Iterator[Drawn]:
-    acting = source.acts(Clock(0, 1))
+    acting = source.acting_at_first
     mixed = isinstance(acting.mixing, Blended)
     if actor == EXPERT:
         yield Drawn("unsampled", actor, "where selects actions of the expert, which nobody sampled")

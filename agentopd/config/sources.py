@@ -1,8 +1,9 @@
 """Who acts in the sources of a method and what its selections name, held against the rest of a configuration."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
+from agentopd.config.asked import Teachers
 from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
 from agentopd.rollout.tasks import EnvConfig
@@ -11,8 +12,6 @@ from agentopd.settings.clock import Clock
 from agentopd.settings.problems import nearest
 from agentopd.types import CORRECTED, EXPERT, STUDENT
 from agentopd.where import Where
-
-Teachers: TypeAlias = Mapping[str, Choice]
 
 
 def require_actors(objective: Objective, teachers: Teachers) -> None:

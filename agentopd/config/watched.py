@@ -1,8 +1,9 @@
 """The metrics of a step that schedules with a memory may watch: all names that a run of a method can measure."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
+from agentopd.config.asked import Teachers
 from agentopd.objective.prepare import metric_names
 from agentopd.objective.signals import (
     CENTRE,
@@ -14,7 +15,7 @@ from agentopd.objective.signals import (
     teacher_entropy,
 )
 from agentopd.objective.spec import Objective
-from agentopd.settings.choice import Choice, choices_in
+from agentopd.settings.choice import choices_in
 from agentopd.settings.problems import nearest
 from agentopd.settings.schedules import SCHEDULES
 from agentopd.teachers import traits_of
@@ -51,7 +52,7 @@ def known_metrics(objective: Objective, teachers: Sequence[str]) -> Iterator[str
     yield from (f"depth/{name}" for name in by_turn)
 
 
-def require_measured(objective: Objective, teachers: Mapping[str, Choice]) -> None:
+def require_measured(objective: Objective, teachers: Teachers) -> None:
     """Looks at the metrics that the shipped schedules of a method watch.
 
     Raises:

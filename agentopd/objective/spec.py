@@ -161,10 +161,10 @@ class Objective(Settings):
     @property
     def needs_live(self) -> bool:
         """Whether prepare needs the pass without gradient."""
-        weights = any(reads_live(w) for t in self.terms for w in t.weight)
-        numbers = (choice.function for choice in choices_in(self.terms) if choice.by_row)
-        marked = any(getattr(number, "needs_live", False) for number in numbers)
-        return weights or marked or any(t.estimator.settings.get("logprobs") == "recomputed" for t in self.terms)
+        weights = [weight for term in self.terms for weight in term.weight]
+        numbers = [choice for choice in choices_in(self.terms) if choice.by_row]
+        recomputed = any(term.estimator.settings.get("logprobs") == "recomputed" for term in self.terms)
+        return recomputed or any(map(reads_live, [*weights, *numbers]))
 
 
 def _mapping(term: Any) -> Mapping[str, Any]:

@@ -41,7 +41,7 @@ def needs_group(weight: F) -> F:
 
 
 def reads_live(weight: Choice) -> bool:
-    """Whether a weight with its settings reads the student's present statistics."""
+    """Whether a weight, or a number a row, with its settings reads the student's present statistics."""
     mark = getattr(weight.function, "needs_live", False)
     return bool(mark(weight.settings) if callable(mark) else mark)
 
