@@ -10,8 +10,7 @@ from agentopd.objective.contract import is_own
 from agentopd.objective.spec import Objective
 from agentopd.objective.term import Term
 from agentopd.objective.weights import asks
-from agentopd.objective.weights.asks import OF_STUDENT
-from agentopd.objective.weights.named import AN_ENSEMBLE, STATISTICS
+from agentopd.objective.weights.named import AN_ENSEMBLE, OF_STUDENT, STATISTICS
 from agentopd.settings.choice import Choice
 from agentopd.settings.problems import nearest
 from agentopd.teachers import traits_of

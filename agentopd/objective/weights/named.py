@@ -122,6 +122,12 @@ STATISTICS: Mapping[str, Callable[[Evidence], Reals]] = {
 }
 SIGNED = frozenset({"log_ratio"})
 """Those that may be below 0."""
+OF_STUDENT = frozenset({"student_entropy", "surprisal", "depth"})
+"""Those that take no teacher."""
+OF_PLAYED = frozenset({"surprisal", "disagreement", "log_ratio", "drift"})
+"""Those of the student's log-probability of the token taken: unless recomputed, of the one that it acted with."""
+LIVE = frozenset({"student_entropy"})
+"""Those that only the pass without gradient gives."""
 WHAT: Mapping[str, str] = {"teacher_entropy": "the teacher's entropy"}
 """What a statistic is called in messages, where not by its name."""
 

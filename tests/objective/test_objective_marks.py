@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from weight_cases import Played, table, weigh
 
-from agentopd.objective.weights import WEIGHTS, asks
-from agentopd.objective.weights.asks import OF_STUDENT, reads_played
+from agentopd.objective.weights import WEIGHTS, asks, reads_played
+from agentopd.objective.weights.named import OF_STUDENT
 from agentopd.settings.parts import OneOf
 
 WEIGHT = OneOf("weight", WEIGHTS)
@@ -48,8 +48,8 @@ def mine(rows: Any, teacher: Any, *, what: str = "drift") -> Any:
         ("scope", False),
         ("tip", False),
         ("importance", False),
-        ({"kind": "test_objective_asks:mine"}, True),
-        ({"kind": "test_objective_asks:mine", "what": "depth"}, False),
+        ({"kind": "test_objective_marks:mine"}, True),
+        ({"kind": "test_objective_marks:mine", "what": "depth"}, False),
     ],
 )
 def test_whether_a_weight_takes_what_was_played_for_the_students(weight: Any, read: bool) -> None:
