@@ -136,7 +136,7 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
     selection, coefficient = Selection.of(term, rows), _coefficient(objective, i, clock)
     coef_A, weight_A, advantage_A, old_A, logq_A = (np.zeros(len(rows)) for _ in range(5))
     chosen = rows.select(selection.learns_A)
-    settings = _settings(objective, i, chosen, selection, clock)
+    settings = _settings(objective, i, rows, selection, clock)
     if selection.learns_A.any():
         measure = _measure(objective, chosen, clock)
         weight = _weight(objective, i, chosen, clock)
@@ -170,15 +170,19 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
 
 
 def _settings(
-    objective: Objective, i: int, chosen: Rows, selection: Selection, clock: Clock
+    objective: Objective, i: int, rows: Rows, selection: Selection, clock: Clock
 ) -> dict[str, dict[str, Any]]:
-    """The settings, at this step, of the parts of term ``i`` that may have numbers a row."""
-    term = objective.terms[i]
-    teacher = _teacher(term, chosen)
-    return {
-        part: settings_at(f"{objective.key(i)}.{part}", getattr(term, part), clock, chosen, teacher, selection.learns_A)
-        for part in ("target", "divergence", "estimator")
-    }
+    """The settings, at this step, of the parts of term ``i`` that may have numbers a row.
+
+    Those that rewards are made of have one on each row whose reward counts, as the returns of rows that the term trains do.
+    """
+    term, learns_A = objective.terms[i], selection.learns_A
+    rewarded_A = selection.counts_A if term.scored and learns_A.any() else learns_A
+    found = {}
+    for part, on_A in {"target": rewarded_A, "divergence": rewarded_A, "estimator": learns_A}.items():
+        choice, chosen = getattr(term, part), rows.select(on_A)
+        found[part] = settings_at(f"{objective.key(i)}.{part}", choice, clock, chosen, _teacher(term, chosen), on_A)
+    return found
 
 
 def _teacher(term: Term, chosen: Rows) -> TeacherColumns | None:
