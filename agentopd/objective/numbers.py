@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from agentopd.errors import ConfigError
 from agentopd.objective.columns import Reals, TeacherColumns
-from agentopd.objective.contract import call, column
+from agentopd.objective.contract import PartError, call, column
 from agentopd.objective.rows import Rows
 from agentopd.settings.choice import Choice, Setting
 from agentopd.settings.clock import Clock
@@ -53,8 +52,9 @@ def _numbers(key: str, choice: Choice, rows: Rows, teacher: TeacherColumns | Non
         try:
             setting.checked(number_A[row])
         except ValidationError as error:
-            raise ConfigError(
-                f"{key}: {choice.kind!r} gives {number_A[row]} for row {row} of {len(rows)}: {error.errors()[0]['msg']}"
+            raise PartError(
+                f"{key}: {choice.kind!r} gives {number_A[row]} for row {row} of {len(rows)}: {error.errors()[0]['msg']}",
+                choice,
             ) from error
     return number_A
 
