@@ -46,7 +46,9 @@ def known_metrics(objective: Objective, teachers: Sequence[str]) -> Iterator[str
         yield from [f"train/{name}/{CENTRE}"] if loss_of(term) == "divergence" else []
         yield from (f"objective/{name}/{what}" for what in metric_names(term))
         by_turn += [loss, *([f"{name}/{WEIGHT}"] if term.weight else [])]
-    yield from (f"train/{name}" for name in (CURRENT_LOGPROB, STUDENT_ENTROPY, *doubts))
+    whole = {name for term in objective.terms if term.reads_distribution for name in term.reads.values()}
+    seen = (teacher_entropy(name) for name in teachers if name in whole)
+    yield from (f"train/{name}" for name in (CURRENT_LOGPROB, STUDENT_ENTROPY, *seen))
     yield from ("train/tokens", "train/micro_batches", "train/rows", "train/idle_steps", "loss")
     yield from (f"rollout/{name}" for name in ROLLOUT)
     yield from (f"depth/{name}" for name in by_turn)

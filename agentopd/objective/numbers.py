@@ -8,9 +8,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from agentopd.errors import ConfigError
 from agentopd.objective.columns import Column, Reals, TeacherColumns
-from agentopd.objective.contract import call, checked_column
+from agentopd.objective.contract import PartError, call, checked_column
 from agentopd.objective.rows import Rows
 from agentopd.settings.choice import Choice, Setting
 from agentopd.settings.clock import Clock
@@ -25,7 +24,7 @@ def per_row(function: F) -> F:
 
 
 def settings_at(
-    key: str, part: Choice, clock: Clock, rows: Rows, teacher: TeacherColumns | None, learns_A: Bools
+    key: str, part: Choice, clock: Clock, rows: Rows, teacher: TeacherColumns | None, on_A: Bools
 ) -> dict[str, Any]:
     """The settings of a part at a step: a number, or one number a row of the whole batch, [A].
 
@@ -33,9 +32,9 @@ def settings_at(
         key: Where the part stands in a configuration.
         part: Its choice.
         clock: The step.
-        rows: The rows that the term trains.
+        rows: The rows that need one: those that the term trains, or whose rewards count in their returns.
         teacher: What the term's teacher said of them.
-        learns_A: Which of the batch they are; the others get a number that ``part`` takes too.
+        on_A: Which of the batch they are; the others get a number that ``part`` takes too.
 
     Raises:
         ConfigError: A number is not one that the setting takes.
@@ -44,7 +43,7 @@ def settings_at(
     for name, value in settings.items():
         if isinstance(value, Choice) and value.by_row:
             number_A = _numbers(f"{key}.{name}", value, rows, teacher) if len(rows) else np.zeros(0)
-            settings[name] = _spread(number_A, learns_A)
+            settings[name] = _spread(number_A, on_A)
     return settings
 
 
@@ -56,15 +55,16 @@ def _numbers(key: str, choice: Choice, rows: Rows, teacher: TeacherColumns | Non
         try:
             setting.checked(number_A[row])
         except ValidationError as error:
-            raise ConfigError(
-                f"{key}: {choice.kind!r} gives {number_A[row]} for row {row} of {len(rows)}: {error.errors()[0]['msg']}"
+            raise PartError(
+                f"{key}: {choice.kind!r} gives {number_A[row]} for row {row} of {len(rows)}: {error.errors()[0]['msg']}",
+                choice,
             ) from error
     return number_A
 
 
-def _spread(number_A: Reals, learns_A: Bools) -> Reals:
-    spread_A = np.full(len(learns_A), number_A[0] if len(number_A) else 0.0)
-    spread_A[learns_A] = number_A
+def _spread(number_A: Reals, on_A: Bools) -> Reals:
+    spread_A = np.full(len(on_A), number_A[0] if len(number_A) else 0.0)
+    spread_A[on_A] = number_A
     return spread_A
 
 

@@ -134,7 +134,7 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
     selection, coefficient = Selection.of(term, rows), _coefficient(key, term, clock)
     coef_A, weight_A, advantage_A, old_A, logq_A = (np.zeros(len(rows)) for _ in range(5))
     chosen = rows.select(selection.learns_A)
-    settings = _settings(key, term, chosen, selection, clock)
+    settings = _settings(key, term, rows, selection, clock)
     if selection.learns_A.any():
         measure = _measure(objective, chosen, clock)
         weight = _weight(key, term, chosen, clock)
@@ -164,13 +164,20 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
     )
 
 
-def _settings(key: str, term: Term, chosen: Rows, selection: Selection, clock: Clock) -> dict[str, dict[str, Any]]:
-    """The settings, at this step, of the parts that a term's loss is made of."""
-    teacher = _teacher(term, chosen)
-    return {
-        part: settings_at(f"{key}.{part}", getattr(term, part), clock, chosen, teacher, selection.learns_A)
-        for part in ("target", "support", "divergence", "estimator")
-    }
+def _settings(key: str, term: Term, rows: Rows, selection: Selection, clock: Clock) -> dict[str, dict[str, Any]]:
+    """The settings, at this step, of the parts that a term's loss is made of.
+
+    Those that rewards are made of have a number a row on each row whose reward counts, as the returns of rows that the term trains do.
+    """
+    learns_A = selection.learns_A
+    rewarded_A = selection.counts_A if term.scored and learns_A.any() else learns_A
+    found = {}
+    for part, on_A in (
+        ("target", rewarded_A), ("support", learns_A), ("divergence", rewarded_A), ("estimator", learns_A),
+    ):  # fmt: skip
+        chosen = rows.select(on_A)
+        found[part] = settings_at(f"{key}.{part}", getattr(term, part), clock, chosen, _teacher(term, chosen), on_A)
+    return found
 
 
 def _teacher(term: Term, chosen: Rows) -> TeacherColumns | None:

@@ -57,14 +57,17 @@ class Objective(Settings):
     @model_validator(mode="before")
     @classmethod
     def _unfold(cls, given: Any) -> Any:
-        """Lets the parts of a single term, and of a single source, stand at the root."""
+        """Lets the parts of a single term, and of a single source, stand at the root; ``sampler`` or ``sources`` may be null for not given."""
         if not isinstance(given, Mapping):
             return given
-        root = dict(given)
+        root = {name: part for name, part in given.items() if part is not None or name not in ("sampler", "sources")}
         parts = {name: root.pop(name) for name in TERM_PARTS if name in root}
         if "sampler" in root:
             if "sources" in root:
-                raise ValueError("give either sampler (one source) or sources, not both")
+                raise ValueError(
+                    "give either sampler (one source) or sources, not both; set the one that the method brings to null, such as "
+                    "objective.sampler: null"
+                )
             root["sources"] = {"fresh": root.pop("sampler")}
         terms = root.get("terms", ({},))
         if not isinstance(terms, list | tuple) or not all(isinstance(term, Mapping | Term) for term in terms):

@@ -94,6 +94,27 @@ def test_an_estimator_sees_the_numbers_of_its_rows() -> None:
     assert loss(hidden, Head(torch.randn(11, 6).double()), HEADS, batch).loss.isfinite()
 
 
+def test_a_return_is_of_rewards_with_their_own_numbers_also_where_the_term_does_not_train() -> None:
+    """The first turn learns from what the second one brought, by the second one's number."""
+    rows, number = rows_of([[1, 2]]), {"kind": "test_objective_curricula:of_turn", "low": 0.5, "high": 2.0}
+    logq, logp, number_A = rows.teachers["teacher"].taken_logprob_A, rows.logprob_A, np.array([0.5, 2.0, 2.0])
+    rewards = {
+        "divergence": (
+            (np.exp(number_A * logq) - np.exp(number_A * logp)) / number_A,
+            {"kind": "power", "alpha": number},
+        ),
+        "target": (logq / number_A - logp, {"kind": "sharpened", "temperature": number}),
+    }
+    for part, (reward_A, given) in rewards.items():
+        objective = method(
+            **{part: given},
+            estimator={"kind": "score_function", "gamma": 1.0},
+            where={"actor": "student", "max_turn": 0},
+        )
+        (term,) = prepare(objective, rows, START).terms
+        np.testing.assert_allclose(term.advantage_A, [reward_A.sum(), 0.0, 0.0])
+
+
 def test_a_term_without_rows_asks_for_no_numbers() -> None:
     objective = method(
         divergence={"kind": "jsd", "beta": {"kind": SKEW}}, where={"actor": "student", "min_turn": 7, "max_turn": 9}

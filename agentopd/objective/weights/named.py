@@ -160,7 +160,7 @@ def ask(
     if unknown:
         raise ValueError(
             f"{name!r} needs {WHAT.get(name, name)} on every row; it is unknown on {unknown} of {len(rows)}, as this teacher does not "
-            "give it there"
+            "give it there; leave such rows out with where, or ask a teacher that reads them by of: <name>"
         )
     return mean_over(rows, value_A.clip(-LIMIT, LIMIT), level)
 
