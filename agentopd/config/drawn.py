@@ -7,16 +7,19 @@ With p the student's own distribution at the rollout's temperature, and mu that 
               forward KL; and only then has ``baseline: value`` the mean 0. Under another mu each row has a factor mu / p too much,
               which p / mu undoes: the weight ``importance``, or a score function's ratio to the behaviour log-probability.
               ``logprobs: recomputed`` mends a reward's value and not who drew the token.
-``value``     The behaviour log-probability log mu(y) is the student's log p(y). ``logprobs: recomputed`` reads p itself, whoever drew.
+``value``     The behaviour log-probability log mu(y) is the student's log p(y), of a reward log q - log p. With that of the student p_0 as
+              it began, E[(p / p_0)(log q - log p_0) grad log p] is the gradient of the mean of log q / p_0, which is largest for a
+              student that always takes one token, and is not 0 where p = q. ``logprobs: recomputed`` reads p itself, whoever drew.
+``acted``     Log mu(y) is the log p(y) of the student that acted, present or past, of a weight.
 ``ratio``     mu(y) is known, and above 0 wherever p is: without that p / mu corrects nothing.
 
 An analytic divergence, the target ``taken`` and the pairs of ``pair_logit`` say nothing of who drew. Of a part of one's own no more is
 known than that a score function's reward is read. What holds of tokens that are drawn otherwise than from p:
 
 ``cut``        top-p, top-k, greedy: tokens that were left out are never drawn, so no ratio brings them back. Nothing holds.
-``stale``      By the student as it began: ``value``, of the student that acted, and ``ratio``.
+``stale``      By the student as it began: ``acted`` and ``ratio``.
 ``mixed``      From (1 - alpha) p + alpha q: ``ratio``.
-``sifted``     Kept or taken back by what they are, which mu does not tell: ``value``.
+``sifted``     Kept or taken back by what they are, which mu does not tell: ``value`` and ``acted``.
 ``other``      By a teacher: ``ratio``.
 ``unsampled``  By an expert, or as a correction: nothing. LUFFY's ``shape`` is an objective of its own for such tokens, f(p) for a reward.
 """
@@ -32,16 +35,16 @@ from agentopd.objective.term import Term
 from agentopd.objective.weights import reads_played
 from agentopd.rollout.policy import Rollout
 from agentopd.settings.choice import Choice
-from agentopd.settings.clock import Clock
 from agentopd.types import CORRECTED, EXPERT, STUDENT
 from agentopd.where import Where
 
 Draw: TypeAlias = Literal["cut", "stale", "mixed", "sifted", "other", "unsampled"]
-Statement: TypeAlias = Literal["gradient", "value", "ratio"]
+Statement: TypeAlias = Literal["gradient", "value", "acted", "ratio"]
 
 HOLDS: Mapping[Statement, frozenset[Draw]] = {
     "gradient": frozenset(),
-    "value": frozenset({"stale", "sifted"}),
+    "value": frozenset({"sifted"}),
+    "acted": frozenset({"stale", "sifted"}),
     "ratio": frozenset({"stale", "mixed", "other"}),
 }
 WHOLE = "set rollout.top_p: 1, rollout.top_k: 0 and a rollout.temperature above 0"
@@ -81,10 +84,10 @@ def require_drawn(objective: Objective, rollout: Rollout) -> None:
     Raises:
         ValueError: One is false, or a ratio is taken twice. The message names the part, the reason and the remedy.
     """
-    for i, term in enumerate(objective.terms):
-        _require_one_ratio(objective.key(i), term)
+    for key, term in objective.keyed():
+        _require_one_ratio(key, term)
         drawn = list(draws(objective, term.where, rollout))
-        for claim in claims(objective.key(i), term):
+        for claim in claims(key, term, objective.weighs_distillation(term)):
             for one in drawn:
                 if not claim.holds(one):
                     raise ValueError(f"{claim.key}: {claim.what}, and {one.said}; {claim.remedies[one.draw]}")
@@ -114,13 +117,12 @@ def draws(objective: Objective, where: Where, rollout: Rollout) -> Iterator[Draw
         for actor in source.who:
             if where.may_select(name, actor):
                 yield from _of_actor(name, source, actor, rollout)
-    learned = any(CORRECTED in term.where.source for term in objective.terms)  # else no teacher corrects
-    if CORRECTED in where.source or (learned and not where.source and not where.actor):
+    if CORRECTED in where.source or (objective.learns_from_corrections and not where.source and not where.actor):
         yield Drawn("unsampled", CORRECTED, "where selects corrected actions, which nobody sampled")
 
 
 def _of_actor(name: str, source: Source, actor: str, rollout: Rollout) -> Iterator[Drawn]:
-    acting = source.acts(Clock(0, 1))
+    acting = source.acting_at_first
     mixed = isinstance(acting.mixing, Blended)
     if actor == EXPERT:
         yield Drawn("unsampled", actor, "where selects actions of the expert, which nobody sampled")
@@ -150,21 +152,27 @@ def _left_out(rollout: Rollout) -> str:
 # What the parts of a term state.
 
 
-def claims(key: str, term: Term) -> Iterator[Claim]:
-    """What the parts of a term, which stands at ``key``, state of its tokens: the more far-reaching statement first."""
+def claims(key: str, term: Term, apart: bool = False) -> Iterator[Claim]:
+    """What the parts of a term state of its tokens: the more far-reaching statement first.
+
+    Args:
+        key: Where the term stands.
+        term: It.
+        apart: Whether its weights multiply the distilled part of a coupled advantage alone, so that they mend nothing of the rest.
+    """
     if term.estimator.kind in GRADIENTS:
-        yield _gradient(key, term)
+        yield _gradient(key, term, apart)
     if term.scored and term.distributional and term.estimator.settings.get("logprobs", "behaviour") == "behaviour":
         yield _value_of_estimator(key, term)
     if _has_ratio(term):
         no = f"set {key}.estimator.importance: none"
         yield _ratio(f"{key}.estimator.importance={term.estimator.settings['importance']}", key, no)
-    for weight in term.weight:
-        at = f"{key}.weight.kind={weight.kind}"
+    for place, weight in term.weights_at(key):
+        said = f"{place}.kind={weight.kind}"
         if weight.kind == IMPORTANCE:
-            yield _ratio(at, key, "leave it out")
+            yield _ratio(said, key, "leave it out")
         if reads_played(weight):
-            yield _value_of_weight(at, key, weight)
+            yield _value_of_weight(said, key, weight)
 
 
 GRADIENTS: Mapping[str, str] = {
@@ -174,11 +182,13 @@ GRADIENTS: Mapping[str, str] = {
 }
 
 
-def _gradient(key: str, term: Term) -> Claim:
-    corrected = _weighed(term) or _has_ratio(term)
-    add = f"add {{kind: importance}} to {key}.weight"
-    if term.distributional and term.scored:
-        add += f", with {key}.estimator.logprobs: recomputed"
+def _gradient(key: str, term: Term, apart: bool) -> Claim:
+    corrected = (_weighed(term) and not apart) or _has_ratio(term)
+    beside = ["objective.coupling.weighted: both"] if apart else []
+    beside += [f"{key}.estimator.logprobs: recomputed"] if term.distributional and term.scored else []
+    mend = ", with ".join(
+        ["set " + beside[0]] if apart and _weighed(term) else [f"add {{kind: importance}} to {key}.weight", *beside]
+    )
     analytic = f", or set {key}.estimator.kind: analytic" if term.distributional else ""
     own = f"set {key}.where.actor, such as [student]"
     shaped = "" if term.distributional else f", or add {{kind: shape, actor: expert}} to {key}.weight (LUFFY)"
@@ -186,10 +196,10 @@ def _gradient(key: str, term: Term) -> Claim:
         shaped += f", with {key}.estimator.importance: none"
     remedies: dict[Draw, str] = {
         "cut": WHOLE + analytic,
-        "stale": add + analytic,
-        "mixed": add + analytic,
+        "stale": mend + analytic,
+        "mixed": mend + analytic,
         "sifted": f"choose another acting.kind{analytic}",
-        "other": f"{own}, or {add}",
+        "other": f"{own}, or {mend}",
         "unsampled": own + shaped,
     }
     mended = HOLDS["ratio"] if corrected else frozenset()
@@ -199,31 +209,35 @@ def _gradient(key: str, term: Term) -> Claim:
 
 def _value_of_estimator(key: str, term: Term) -> Claim:
     estimator = term.estimator
-    own, read = f"set {key}.where.actor, such as [student]", f"set {key}.estimator.logprobs: recomputed"
-    if estimator.kind in GRADIENTS:  # p is then the student's, and the token still another's
+    read = _read(f"{key}.estimator.logprobs", estimator)
+    if estimator.kind in GRADIENTS and not _weighed(term):  # p is then the student's, and the token still another's
         read += f", and add {{kind: importance}} to {key}.weight"
-    elif "logprobs" not in estimator.settings:
-        read = own
     what = "its reward log q - log p takes p from what the token was sampled with"
-    return Claim(f"{key}.estimator", what, "value", _unless_own(own, read))
+    return Claim(f"{key}.estimator", what, "value", _unless_own(key, read))
 
 
-def _value_of_weight(at: str, key: str, weight: Choice) -> Claim:
-    own = f"set {key}.where.actor, such as [student]"
-    read = "set its logprobs: recomputed" if "logprobs" in weight.settings else own
-    return Claim(at, "it takes the student's p from what the token was sampled with", "value", _unless_own(own, read))
+def _value_of_weight(said: str, key: str, weight: Choice) -> Claim:
+    what = "it takes the student's p from what the token was sampled with"
+    return Claim(said, what, "acted", _unless_own(key, _read("its logprobs", weight)))
 
 
-def _unless_own(own: str, read: str) -> Mapping[Draw, str]:
-    either = own if read == own else f"{read}, or {own}"
-    return {"cut": f"{read}, or {WHOLE}" if read != own else WHOLE, "mixed": read, "other": either, "unsampled": either}
+def _read(logprobs: str, part: Choice) -> str:
+    """How a part, whose setting of that name is called ``logprobs`` in the message, reads the student's own p."""
+    if "logprobs" in part.settings:
+        return f"set {logprobs}: recomputed"
+    return f"give {part.kind!r} a setting logprobs and set it to recomputed"
 
 
-def _ratio(at: str, key: str, no: str) -> Claim:
+def _unless_own(key: str, read: str) -> Mapping[Draw, str]:
+    either = f"{read}, or set {key}.where.actor, such as [student]"
+    return {"cut": f"{read}, or {WHOLE}", "stale": read, "mixed": read, "other": either, "unsampled": either}
+
+
+def _ratio(said: str, key: str, no: str) -> Claim:
     what = "it divides by the probability that the token was sampled with"
     own = f"set {key}.where.actor, such as [student], or {no}"
     return Claim(
-        at,
+        said,
         what,
         "ratio",
         {"cut": f"{WHOLE}, or {no}", "sifted": f"choose another acting.kind, or {no}", "unsampled": own},
@@ -233,7 +247,7 @@ def _ratio(at: str, key: str, no: str) -> Claim:
 def _has_ratio(term: Term) -> bool:
     """Whether a score function multiplies by p over what the token was sampled with."""
     settings = term.estimator.settings
-    return settings.get("importance") in ("ratio", "clipped") and settings["logprobs"] == "behaviour"
+    return settings.get("importance") in ("ratio", "clipped") and settings.get("logprobs", "behaviour") == "behaviour"
 
 
 def _weighed(term: Term) -> bool:

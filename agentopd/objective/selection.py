@@ -15,14 +15,16 @@ from agentopd.where import Where
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Three masks [A], each within the one before it for a score function."""
+    """Four masks [A], each within the one before it for a score function."""
 
     played_A: Bools
     """Rows of episodes that did not fail, without corrected actions, which nobody took: what returns are formed on."""
     acted_A: Bools
     """Trainable rows of the term's actors and sources in episodes that did not fail: who acted forms the groups."""
+    counts_A: Bools
+    """Those that the target says something of, in whichever turns: whose rewards a score function adds up."""
     learns_A: Bools
-    """Those in turns that ``where`` selects and that the target says something of: what the term trains."""
+    """Those in turns and episodes that ``where`` selects: what the term trains."""
 
     @classmethod
     def of(cls, term: Term, rows: Rows) -> Self:
@@ -33,7 +35,8 @@ class Selection:
         """
         intact_A = _intact(rows)
         acted_A = _acted(term, rows) & intact_A
-        return cls(intact_A & ~rows.corrected_A, acted_A, acted_A & _in_turns(term, rows) & _taught(term, rows))
+        counts_A = acted_A & _taught(term, rows)
+        return cls(intact_A & ~rows.corrected_A, acted_A, counts_A, counts_A & _in_turns(term, rows))
 
     def spread(self, column: Reals) -> Reals:
         """A column of the rows that learn over the whole batch, 0 elsewhere."""

@@ -148,8 +148,11 @@ def _next_depth(
     if not _is_probe(state, clock.step, every):
         return state
     before = state or {"centre": None, "solved": None}
+    nowhere = (
+        clock.metrics.get(f"{metric.rpartition('/')[0]}/divergence", 1.0) <= 0.0
+    )  # where student and teacher agree
     seen = {
-        "centre": measured(clock, metric, seen=before["centre"] is not None),
+        "centre": measured(clock, metric, seen=nowhere or before["centre"] is not None),
         "solved": clock.metrics.get(SOLVED_WITHIN),
     }
     return {name: _averaged(before[name], value, momentum) for name, value in seen.items()}

@@ -61,6 +61,17 @@ def test_recomputed_log_probabilities_do_not_say_who_drew() -> None:
     assert not torch.allclose(expected_gradient("score_function", mixed, p / mixed, behaviour), exact, atol=1e-3)
 
 
+def test_a_log_ratio_to_a_student_of_the_past_has_another_optimum() -> None:
+    """Of a frozen source: where student and teacher are one, the gradient with log p is 0, that with log p_0 is not."""
+    past, p, exact = torch.randn(5, dtype=torch.float64).log_softmax(0), LOGP.exp(), exact_gradient("score_function")
+    ratio = p / past.exp()
+    torch.testing.assert_close(expected_gradient("score_function", past.exp(), ratio, LOGQ - LOGP), exact)
+    assert not torch.allclose(expected_gradient("score_function", past.exp(), ratio, LOGQ - past), exact, atol=1e-3)
+    now, then = (expected_gradient("score_function", past.exp(), ratio, LOGP - of) for of in (LOGP, past))
+    assert not now.any()
+    assert then.abs().max() > 1e-3
+
+
 # How tokens are drawn, and which terms take them.
 
 DRAWS = {
@@ -89,7 +100,7 @@ RIGHT = {
     f"{SCORE}, baseline: value}}": ["own"],
     f"{SCORE}, logprobs: recomputed}}": ["own"],
     f"{SCORE}, logprobs: recomputed}} {IMPORTANCE}": ["own", *RATIO],
-    f"{SCORE}, importance: clipped}}": ["own", "stale"],
+    f"{SCORE}, importance: clipped}}": ["own"],
     f"{SCORE}, importance: ratio, logprobs: recomputed}}": ["own"],
     f"{SCORE}, importance: ratio, logprobs: recomputed}} {IMPORTANCE}": ["own", *RATIO],
     f"{REWARD}}}": ["own"],
@@ -170,6 +181,39 @@ def test_a_ratio_is_not_taken_twice() -> None:
     load_config("quickstart", [*clipped, "objective.estimator.logprobs=recomputed"])  # the two multiply to p / mu
 
 
+def test_which_of_several_weights_is_wrong_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"^objective\.weight\.1\.kind=sod: it takes the student's p from what"):
+        load_config("quickstart", ["rollout.top_p=0.9", "objective.weight=[uniform, sod]"])
+
+
+@pytest.mark.parametrize("sampler", ["{per_task: 2, acting: tokens}", "{per_task: 2, kind: frozen, episodes: 8}"])
+def test_an_importance_weight_on_the_distilled_part_alone_mends_nothing_of_the_rewards(sampler: str) -> None:
+    given = [
+        "objective.divergence=null",
+        f"{SCORE}, logprobs: recomputed}}",
+        f"objective.sampler={sampler}",
+        "objective.coupling={kind: advantage_sum, weighted: distillation}",
+    ]
+    both = "objective.coupling.weighted=both"
+    with pytest.raises(ConfigError, match=r"; set objective\.coupling\.weighted: both, or set objective\.estimator"):
+        load_config("quickstart", [*given, IMPORTANCE])
+    load_config("quickstart", [*given, IMPORTANCE, both])
+    with pytest.raises(
+        ConfigError, match=r"; add \{kind: importance\} to .*, with objective\.coupling\.weighted: both"
+    ):
+        load_config("quickstart", given)
+
+
+def test_an_estimator_of_ones_own_may_leave_out_which_log_probabilities_its_ratio_takes() -> None:
+    own = ["objective.divergence=null", "objective.estimator={kind: 'test_drawn:ratioed'}"]
+    load_config("quickstart", own)
+    with pytest.raises(
+        ConfigError,
+        match=r"^objective\.estimator: .*; give 'test_drawn:ratioed' a setting logprobs and set it to recomputed$",
+    ):
+        load_config("quickstart", [*own, *DRAWS["mixed"]])
+
+
 def test_pairs_state_nothing_of_who_drew_but_with_log_probabilities_as_they_were_played() -> None:
     load_config("quickstart", ["method=spin", "rollout.top_p=0.9"])
     with pytest.raises(
@@ -188,6 +232,10 @@ def test_null_gives_back_what_follows_from_other_parts() -> None:
 
 def mine(scored: object) -> None:
     """An estimator of one's own."""
+
+
+def ratioed(scored: object, *, importance: str = "clipped") -> None:
+    """Another, with a ratio."""
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,13 @@ def test_a_metric_that_no_run_measures_is_refused(metric: str, said: str) -> Non
         load_config("quickstart", [f"objective.coefficient={{kind: retire, metric: {metric}}}"])
 
 
+def test_the_loss_sees_the_entropy_of_teachers_whose_whole_distribution_it_reads() -> None:
+    watching = "objective.coefficient={kind: retire, metric: train/teacher_entropy/teacher}"
+    load_config("quickstart", ["method=vopd", watching])
+    with pytest.raises(ConfigError, match=r"no step of this method measures that"):
+        load_config("quickstart", ["method=thinking-machines", watching])
+
+
 @pytest.mark.parametrize(
     "metric",
     ["loss", "train/loss/divergence", "objective/loss/rows", "rollout/success", "rollout/errors/of_my_own", "depth/loss/divergence/3",

@@ -314,7 +314,7 @@ FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
     "guided-opd": guided_opd,
     "iw-opd": iw_opd,
     "kdrl": kdrl,
-    "lightning-opd": simple(over_tokens, lambda t: clipped(t, gap(t))),
+    "lightning-opd": simple(over_tokens, lambda t: truncated(t, -shift(t) * t.logp)),
     "luffy": luffy,
     "minillm": minillm,
     "mopd": mopd,

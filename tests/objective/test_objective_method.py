@@ -6,6 +6,8 @@ import pytest
 from objective_cases import method
 from pydantic import ValidationError
 
+from agentopd.config import load_config
+from agentopd.errors import ConfigError
 from agentopd.objective import Objective
 
 SCORED = {"estimator": "score_function"}
@@ -136,6 +138,15 @@ def test_the_first_cause_is_said_first(given: dict[str, Any], message: str) -> N
 def nameless(logp: Any, *, scale: float = 1.0) -> Any:
     """A target that names no teacher."""
     return logp
+
+
+def test_what_a_recipe_draws_from_gives_way_to_the_other_form() -> None:
+    several = ["objective.sources={one: {per_task: 2}, other: {}}", "objective.where={source: one}"]
+    with pytest.raises(ConfigError, match=r"not both; set the one .* to null, such as objective\.sampler: null"):
+        load_config("quickstart", several)
+    assert list(load_config("quickstart", [*several, "objective.sampler=null"]).objective.sources) == ["one", "other"]
+    single = ["method=distillm", "objective.sampler={per_task: 2}", "objective.sources=null"]
+    assert list(load_config("quickstart", single).objective.sources) == ["fresh"]
 
 
 def test_a_weight_of_null_is_none() -> None:

@@ -109,6 +109,8 @@ def test_depth_by_hand() -> None:
 def test_depth_is_full_until_something_is_known() -> None:
     assert depths([(None, None), (None, 2.0), (3.0, None), (9.0, 9.0)]) == [1000.0, 1000.0, 1000.0, 1000.0, 6.0]
     assert depths([(None, None), (2.0, None), (5.0, 5.0)]) == [1000.0, 1000.0, 2.0, 1000.0]
+    agreed = Clock(0, 9, {"train/loss/divergence": 0.0, "objective/loss/rows": 4.0})
+    assert list(advanced([SCHEDULE.validate("adaptive_depth")], agreed).values()) == [{"centre": None, "solved": None}]
     with pytest.raises(ConfigError, match=r"metric=train/loss/centre: nothing of that name was measured"):
         advanced([SCHEDULE.validate("adaptive_depth")], Clock(0, 9, {"train/loss/divergence": 1.0}))
     with pytest.raises(ConfigError, match=r"full=2\.0 is below least=3\.0"):

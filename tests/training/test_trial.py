@@ -86,6 +86,19 @@ def misread(rows: Rows, teacher: TeacherColumns | None) -> Any:
     return rows.turns_A  # type: ignore[attr-defined]
 
 
+@per_row
+def outside(rows: Rows, teacher: TeacherColumns | None) -> Any:
+    return np.full(len(rows), 1.5)
+
+
+def test_a_number_a_row_that_the_setting_does_not_take_is_named() -> None:
+    config = cases.tiny(f"objective.divergence={{kind: jsd, beta: {{kind: '{HERE}:outside'}}}}", method="gkd")
+    with pytest.raises(
+        ConfigError, match=rf"^objective\.divergence\.beta: '{HERE}:outside' gives 1\.5 .*this was a trial"
+    ):
+        try_own_parts(config, VOCABULARY)
+
+
 def test_a_mistake_in_a_number_a_row_is_named() -> None:
     config = cases.tiny(f"objective.divergence={{kind: jsd, beta: {{kind: '{HERE}:misread'}}}}", method="gkd")
     where = rf"^objective\.divergence\.beta\.kind={HERE}:misread raised AttributeError"
