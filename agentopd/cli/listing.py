@@ -10,12 +10,11 @@ from pydantic import BaseModel, ValidationError
 
 from agentopd.config.shipped import is_experimental, load_recipe, recipes
 from agentopd.errors import ConfigError
-from agentopd.objective.spec import ACCESS, GRANULARITY, SIGNALS, Objective
+from agentopd.objective.spec import ACCESS, AXES, GRANULARITY, SIGNALS, Objective
 from agentopd.objective.term import TERM_PARTS, Term
 from agentopd.settings.choice import Choice
 from agentopd.settings.problems import explain
 
-AXES = ("signal", "access", "granularity")
 JOIN = " + "
 """Between the sources of a method, and between what its terms have in one column: as many entries as it has terms."""
 NOTHING = "-"
@@ -160,8 +159,7 @@ def short(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {short(one)}" for name, one in value.items())
     if isinstance(value, BaseModel):
-        own = {name: one for name, one in dict(value).items() if one != getattr(type(value)(), name)}
-        return " ".join(f"{name}={short(one)}" for name, one in own.items()) or _EMPTY[type(value).__name__]
+        return " ".join(f"{name}={short(one)}" for name, one in _changed(value).items()) or _EMPTY[type(value).__name__]
     return str(value)
 
 
@@ -177,8 +175,13 @@ def _term(name: str, term: Term) -> dict[str, Any]:
 
 def _given(settings: BaseModel) -> dict[str, Any]:
     """Settings without those at their defaults."""
-    kept = {name for name, one in dict(settings).items() if one != getattr(type(settings)(), name)}
-    return settings.model_dump(mode="json", include=kept)
+    return settings.model_dump(mode="json", include=set(_changed(settings)))
+
+
+def _changed(settings: BaseModel) -> dict[str, Any]:
+    """The settings that are not at their defaults."""
+    default = type(settings)()
+    return {name: one for name, one in dict(settings).items() if one != getattr(default, name)}
 
 
 def _inline(value: Any) -> str:

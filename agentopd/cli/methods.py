@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the tables, or one recipe with every part of its terms."""
     from agentopd.cli import listing
     from agentopd.cli.table import read_in_part, show
+    from agentopd.objective.spec import AXES
 
     with read_in_part():
         if arguments.name:
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
             methods = listing.Method.shipped()
             show(listing.COLUMNS, [listing.fields(method) for method in methods])
             print()
-            show((*listing.AXES, "methods"), list(listing.cells(methods)))
+            show((*AXES, "methods"), list(listing.cells(methods)))
     return 0
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from agentopd.objective.advantages import OUTCOME
+from agentopd.objective.columns import ENSEMBLE
 from agentopd.objective.contract import is_own
 from agentopd.objective.spec import Objective
 from agentopd.objective.term import Term
 from agentopd.objective.weights import asks
-from agentopd.objective.weights.asks import OF_STUDENT
-from agentopd.objective.weights.named import AN_ENSEMBLE, ENSEMBLE, STATISTICS
+from agentopd.objective.weights.named import AN_ENSEMBLE, OF_STUDENT, STATISTICS
 from agentopd.settings.choice import Choice
 from agentopd.settings.problems import nearest
 from agentopd.teachers import traits_of
@@ -32,22 +32,17 @@ class Asked:
 
 def asked(objective: Objective) -> Iterator[Asked]:
     """Every teacher that the terms, their weights and the coupling name."""
-    for i, term in enumerate(objective.terms):
-        key = objective.key(i)
+    for key, term in objective.keyed():
         for setting, name in term.reads.items():
             yield Asked(f"{key}.target.{setting}", name, "distribution")
         if term.reward not in (None, OUTCOME):
             yield Asked(f"{key}.target.name", str(term.reward), "reward")
-        for n, weight in enumerate(term.weight):
+        for place, weight in term.weights_at(key):
             if not is_own(weight) and weight.settings.get("of") is not None:
-                yield Asked(f"{_weight_key(objective, i, n)}.of", weight.settings["of"], "distribution")
+                yield Asked(f"{place}.of", weight.settings["of"], "distribution")
     rewarded = objective.coupling.settings.get("reward_name", OUTCOME)
     if rewarded != OUTCOME:
         yield Asked("objective.coupling.reward_name", rewarded, "reward")
-
-
-def _weight_key(objective: Objective, i: int, n: int) -> str:
-    return f"{objective.key(i)}.weight" + (f".{n}" if len(objective.terms[i].weight) > 1 else "")
 
 
 def require_teachers(objective: Objective, teachers: Teachers) -> None:
@@ -94,19 +89,18 @@ def require_statistics(objective: Objective, teachers: Teachers) -> None:
     Raises:
         ValueError: A weight reads what takes a teacher, and there is none to ask; or that teacher's kind never tells it.
     """
-    for i, term in enumerate(objective.terms):
-        for n, weight in enumerate(term.weight):
-            if not is_own(weight):
-                for name in asks(weight):
-                    _require_told(_weight_key(objective, i, n), term, weight, name, teachers)
+    for key, term in objective.keyed():
+        for place, weight in term.weights_at(key):
+            for name in () if is_own(weight) else asks(weight):
+                _require_told(place, term, weight, name, teachers)
 
 
-def _require_told(key: str, term: Term, weight: Choice, name: str, teachers: Teachers) -> None:
+def _require_told(place: str, term: Term, weight: Choice, name: str, teachers: Teachers) -> None:
     if name in OF_STUDENT:
         return
-    key, who = f"{key}.kind={weight.kind}", weight.settings.get("of") or term.teacher
+    key, who = f"{place}.kind={weight.kind}", weight.settings.get("of") or term.teacher
     if who is None:
-        ask = f", or {key.rpartition('.')[0]}.of: <teacher>" if "of" in weight.settings else ""
+        ask = f", or {place}.of: <teacher>" if "of" in weight.settings else ""
         raise ValueError(
             f"{key}: it reads {name!r} of a teacher, and the term's target={term.target.kind} is none's distribution; set target: {{kind: "
             f"distribution}}{ask}"

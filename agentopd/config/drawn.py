@@ -35,7 +35,6 @@ from agentopd.objective.term import Term
 from agentopd.objective.weights import reads_played
 from agentopd.rollout.policy import Rollout
 from agentopd.settings.choice import Choice
-from agentopd.settings.clock import Clock
 from agentopd.types import CORRECTED, EXPERT, STUDENT
 from agentopd.where import Where
 
@@ -85,11 +84,11 @@ def require_drawn(objective: Objective, rollout: Rollout) -> None:
     Raises:
         ValueError: One is false, or a ratio is taken twice. The message names the part, the reason and the remedy.
     """
-    for i, term in enumerate(objective.terms):
-        _require_one_ratio(objective.key(i), term)
+    for key, term in objective.keyed():
+        _require_one_ratio(key, term)
         drawn = list(draws(objective, term.where, rollout))
         coupled = objective.coupling.kind != "none"
-        for claim in claims(objective.key(i), term, coupled, objective.weighs_distillation(term)):
+        for claim in claims(key, term, coupled, objective.weighs_distillation(term)):
             for one in drawn:
                 if not claim.holds(one):
                     raise ValueError(f"{claim.key}: {claim.what}, and {one.said}; {claim.remedies[one.draw]}")
@@ -119,13 +118,12 @@ def draws(objective: Objective, where: Where, rollout: Rollout) -> Iterator[Draw
         for actor in source.who:
             if where.may_select(name, actor):
                 yield from _of_actor(name, source, actor, rollout)
-    learned = any(CORRECTED in term.where.source for term in objective.terms)  # else no teacher corrects
-    if CORRECTED in where.source or (learned and not where.source and not where.actor):
+    if CORRECTED in where.source or (objective.learns_from_corrections and not where.source and not where.actor):
         yield Drawn("unsampled", CORRECTED, "where selects corrected actions, which nobody sampled")
 
 
 def _of_actor(name: str, source: Source, actor: str, rollout: Rollout) -> Iterator[Drawn]:
-    acting = source.acts(Clock(0, 1))
+    acting = source.acting_at_first
     mixed = isinstance(acting.mixing, Blended)
     if actor == EXPERT:
         yield Drawn("unsampled", actor, "where selects actions of the expert, which nobody sampled")
@@ -171,12 +169,12 @@ def claims(key: str, term: Term, coupled: bool = False, apart: bool = False) -> 
     if _has_ratio(term):
         no = f"set {key}.estimator.importance: none"
         yield _ratio(f"{key}.estimator.importance={term.estimator.settings['importance']}", key, no)
-    for weight in term.weight:
-        at = f"{key}.weight.kind={weight.kind}"
+    for place, weight in term.weights_at(key):
+        said = f"{place}.kind={weight.kind}"
         if weight.kind == IMPORTANCE:
-            yield _ratio(at, key, "leave it out")
+            yield _ratio(said, key, "leave it out")
         if reads_played(weight):
-            yield _value_of_weight(at, key, weight)
+            yield _value_of_weight(said, key, weight)
 
 
 GRADIENTS: Mapping[str, str] = {
@@ -220,9 +218,9 @@ def _value_of_estimator(key: str, term: Term) -> Claim:
     return Claim(f"{key}.estimator", what, "value", _unless_own(key, read))
 
 
-def _value_of_weight(at: str, key: str, weight: Choice) -> Claim:
+def _value_of_weight(said: str, key: str, weight: Choice) -> Claim:
     what = "it takes the student's p from what the token was sampled with"
-    return Claim(at, what, "acted", _unless_own(key, _read("its logprobs", weight)))
+    return Claim(said, what, "acted", _unless_own(key, _read("its logprobs", weight)))
 
 
 def _read(logprobs: str, part: Choice) -> str:
@@ -237,11 +235,11 @@ def _unless_own(key: str, read: str) -> Mapping[Draw, str]:
     return {"cut": f"{read}, or {WHOLE}", "stale": read, "mixed": read, "other": either, "unsampled": either}
 
 
-def _ratio(at: str, key: str, no: str) -> Claim:
+def _ratio(said: str, key: str, no: str) -> Claim:
     what = "it divides by the probability that the token was sampled with"
     own = f"set {key}.where.actor, such as [student], or {no}"
     return Claim(
-        at,
+        said,
         what,
         "ratio",
         {"cut": f"{WHOLE}, or {no}", "sifted": f"choose another acting.kind, or {no}", "unsampled": own},

@@ -4,9 +4,9 @@ A file is YAML; ``a.b=value`` overrides come after it, in order. Two keys are sh
 ``teacher`` for the teacher of that name in ``teachers``.
 
 ``method`` (a recipe's name, a path, or the recipe itself) is what ``objective`` starts from: the keys of ``objective`` that a file
-has replace those of its method, the ``teachers`` that a file has those that its method brings, and every ``objective.x=value`` goes on top, wherever on the command line it stands. An override
-``method=`` replaces the file's method and the file's ``objective``, which belonged to it, and no other override; what it leaves out is
-told.
+has replace those of its method, the ``teachers`` that a file has those that its method brings, and every ``objective.x=value`` goes
+on top, wherever on the command line it stands. An override ``method=`` replaces the file's method and the file's ``objective``, which
+belonged to it, and no other override; what it leaves out is told.
 """
 
 import logging

@@ -1,8 +1,9 @@
 """Who acts in the sources of a method and what its selections name, held against the rest of a configuration."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
+from agentopd.config.asked import Teachers
 from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
 from agentopd.rollout.tasks import EnvConfig
@@ -12,16 +13,13 @@ from agentopd.settings.problems import nearest
 from agentopd.types import CORRECTED, EXPERT, STUDENT
 from agentopd.where import Where
 
-Teachers: TypeAlias = Mapping[str, Choice]
-
 
 def require_actors(objective: Objective, teachers: Teachers) -> None:
     """Raises ValueError where an actor is neither the student, nor the expert, nor a teacher."""
     known = list(dict.fromkeys([STUDENT, EXPERT, *teachers]))
     for name, source in objective.sources.items():
         for actor in source.who:
-            key = "actors" if actor in source.actors else "acting.by"
-            _require_known(f"objective.sources.{name}.{key}: nobody is called", actor, known)
+            _require_known(f"objective.sources.{name}.{source.setting_of(actor)}: nobody is called", actor, known)
 
 
 def require_students_turns(objective: Objective, most_turns: int) -> None:
@@ -54,7 +52,7 @@ def require_selections(objective: Objective, teachers: Teachers, envs: Sequence[
         "env": [env.id for env in envs],
         "tag": [tag for env in envs for tag in env.tags],
     }
-    wheres: dict[str, Any] = {objective.key(i): term.where for i, term in enumerate(objective.terms)}
+    wheres: dict[str, Any] = {key: term.where for key, term in objective.keyed()}
     wheres |= {f"teachers.{name}": teacher.settings.get("where") for name, teacher in teachers.items()}
     for place, where in wheres.items():
         for key, names in known.items() if isinstance(where, Where) else ():
@@ -65,11 +63,10 @@ def require_selections(objective: Objective, teachers: Teachers, envs: Sequence[
 def require_shaped(objective: Objective, teachers: Teachers) -> None:
     """Raises ValueError where a weight is for the tokens of an actor that there is not."""
     known = [STUDENT, EXPERT, *teachers]
-    for i, term in enumerate(objective.terms):
-        for weight in term.weight:
+    for key, term in objective.keyed():
+        for place, weight in term.weights_at(key):
             if weight.kind == "shape" and weight.settings["actor"] is not None:
-                key = f"{objective.key(i)}.weight.kind=shape: actor"
-                _require_known(f"{key}: nobody is called", weight.settings["actor"], known)
+                _require_known(f"{place}.kind=shape: actor: nobody is called", weight.settings["actor"], known)
 
 
 def require_rows(objective: Objective, teachers: Teachers, most_turns: int) -> None:
@@ -77,8 +74,8 @@ def require_rows(objective: Objective, teachers: Teachers, most_turns: int) -> N
 
     Who acts in a frozen source is not asked: its episodes may be given from elsewhere.
     """
-    for i, term in enumerate(objective.terms):
-        where, key = term.where, f"{objective.key(i)}.where"
+    for place, term in objective.keyed():
+        where, key = term.where, f"{place}.where"
         read = {name: one for name, one in objective.sources.items() if not where.source or name in where.source}
         if _selects_corrections(where, teachers) or any(one.kind == "frozen" for one in read.values()):
             continue

@@ -1,9 +1,10 @@
 """The metrics of a step that schedules with a memory may watch: all names that a run of a method can measure."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from agentopd.objective.prepare import IDLE
+from agentopd.config.asked import Teachers
+from agentopd.objective.prepare import metric_names
 from agentopd.objective.signals import (
     CENTRE,
     CURRENT_LOGPROB,
@@ -14,7 +15,7 @@ from agentopd.objective.signals import (
     teacher_entropy,
 )
 from agentopd.objective.spec import Objective
-from agentopd.settings.choice import Choice, choices_in
+from agentopd.settings.choice import choices_in
 from agentopd.settings.problems import nearest
 from agentopd.settings.schedules import SCHEDULES
 from agentopd.teachers import traits_of
@@ -29,7 +30,7 @@ COUNTED = re.compile(r"rollout/(drift|errors|stop|failures|acted)/.+")
 TURN = re.compile(r"/\d+\+?$")
 
 
-def measured(objective: Objective, teachers: Sequence[str]) -> Iterator[str]:
+def known_metrics(objective: Objective, teachers: Sequence[str]) -> Iterator[str]:
     """The names that are known before a run, losses first; those of ``depth/`` without their turn.
 
     Args:
@@ -40,10 +41,10 @@ def measured(objective: Objective, teachers: Sequence[str]) -> Iterator[str]:
     by_turn = ["tokens", "errors", STUDENT_ENTROPY, *doubts]
     by_turn += [f"{told}/{name}" for told in UNCERTAINTY for name in teachers]
     for name, term in zip(objective.names, objective.terms, strict=True):
-        loss, scored = f"{name}/{loss_of(term)}", ("advantage", "advantage_std") if term.scored else ()
+        loss = f"{name}/{loss_of(term)}"
         yield f"train/{loss}"
         yield from [f"train/{name}/{CENTRE}"] if loss_of(term) == "divergence" else []
-        yield from (f"objective/{name}/{what}" for what in ("rows", *IDLE, WEIGHT, *scored))
+        yield from (f"objective/{name}/{what}" for what in metric_names(term))
         by_turn += [loss, *([f"{name}/{WEIGHT}"] if term.weight else [])]
     whole = {name for term in objective.terms if term.reads_distribution for name in term.reads.values()}
     seen = (teacher_entropy(name) for name in teachers if name in whole)
@@ -53,13 +54,13 @@ def measured(objective: Objective, teachers: Sequence[str]) -> Iterator[str]:
     yield from (f"depth/{name}" for name in by_turn)
 
 
-def require_measured(objective: Objective, teachers: Mapping[str, Choice]) -> None:
+def require_measured(objective: Objective, teachers: Teachers) -> None:
     """Looks at the metrics that the shipped schedules of a method watch.
 
     Raises:
         ValueError: No run of it measures one of them.
     """
-    known = list(measured(objective, [name for name, choice in teachers.items() if traits_of(choice).distributes]))
+    known = list(known_metrics(objective, [name for name, choice in teachers.items() if traits_of(choice).distributes]))
     memories = (one for one in choices_in(objective) if one.kind in SCHEDULES and hasattr(one.function, "advance"))
     for name in sorted({one.settings["metric"] for one in memories}):
         if not is_measured(name, known):
@@ -75,7 +76,7 @@ def require_measured(objective: Objective, teachers: Mapping[str, Choice]) -> No
 
 
 def is_measured(name: str, known: Sequence[str]) -> bool:
-    """Whether ``name`` is one of the names of :func:`measured`, with its turn, or counts a kind."""
+    """Whether ``name`` is one of the names of :func:`known_metrics`, with its turn, or counts a kind."""
     if name.startswith("depth/"):
         return TURN.search(name) is not None and TURN.sub("", name) in known
     return name in known or COUNTED.fullmatch(name) is not None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from agentopd.objective.blocks import BatchBlock, blocks_of
 from agentopd.objective.columns import Column
+from agentopd.objective.numbers import picked, tensors
 from agentopd.objective.prepare import Prepared, PreparedTerm
 from agentopd.objective.rows import Rows
 from agentopd.objective.term import Term
@@ -34,11 +35,8 @@ class BatchTerm:
     old_A: Tensor
     logq_A: Tensor
     temperature: float
-    target_settings: Mapping[str, Any]
-    support_settings: Mapping[str, Any]
-    divergence_settings: Mapping[str, Any]
-    estimator_settings: Mapping[str, Any]
-    """A value is a number, or one number a row, [A]."""
+    settings: Mapping[str, Mapping[str, Any]]
+    """By part; a value is a number, or one number a row, [A]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +138,6 @@ def _batch(prepared: Prepared, passed: Passed) -> Batch:
 
 
 def _term(term: PreparedTerm, row_A: Column) -> BatchTerm:
-    parts = (term.target_settings, term.support_settings, term.divergence_settings, term.estimator_settings)
-    target, support, divergence, estimator = (
-        {name: _rowwise(value, row_A) for name, value in part.items()} for part in parts
-    )
     return BatchTerm(
         name=term.name,
         key=term.key,
@@ -153,15 +147,8 @@ def _term(term: PreparedTerm, row_A: Column) -> BatchTerm:
         old_A=torch.from_numpy(term.old_A[row_A]),
         logq_A=torch.from_numpy(term.logq_A[row_A]),
         temperature=term.temperature,
-        target_settings=target,
-        support_settings=support,
-        divergence_settings=divergence,
-        estimator_settings=estimator,
+        settings={part: tensors(picked(given, row_A)) for part, given in term.settings.items()},
     )
-
-
-def _rowwise(setting: Any, row_A: Column) -> Any:
-    return torch.from_numpy(setting[row_A]) if isinstance(setting, np.ndarray) else setting
 
 
 def _moved(value: Any, device: torch.device) -> Any:

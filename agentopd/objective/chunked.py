@@ -35,7 +35,8 @@ class Formed(Protocol):
 
 
 CHUNK = 2**26
-"""Logits of one model that exist at once where a caller does not say how many rows: 256 MiB of float32, in which matrix products are at their best."""
+"""Logits of one model that exist at once where a caller does not say how many rows: 256 MiB of float32, in which matrix products are
+at their best."""
 TILE = 2**19
 """Logits in a tile on a CPU, such that a few tensors of its size stay in its caches. Elsewhere a tile is a whole chunk."""
 

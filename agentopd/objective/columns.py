@@ -5,7 +5,7 @@ Nothing here holds a trajectory, a segment or an annotation, so the columns of s
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,11 @@ from agentopd.types import Bools, Record
 Column: TypeAlias = NDArray[np.int64]
 Reals: TypeAlias = NDArray[np.float64]
 Names: TypeAlias = NDArray[np.str_]
+Logprobs: TypeAlias = Literal["behaviour", "recomputed"]
+"""Which log-probability of the student: the one that it acted with, or the one that it has now."""
+
+ENSEMBLE = EPISTEMIC, ALEATORIC = "epistemic", "aleatoric"
+"""Names of the statistics that an ensemble tells of each row, and no other kind of teacher does."""
 
 
 def codes(ids_A: NDArray[Any]) -> Column:

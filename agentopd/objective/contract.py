@@ -18,7 +18,7 @@ from torch import Tensor
 from agentopd.errors import ConfigError
 from agentopd.objective.columns import Reals
 from agentopd.settings.choice import Choice
-from agentopd.settings.signature import Function
+from agentopd.settings.signature import F, Function
 
 Require: TypeAlias = Callable[[Mapping[str, Any]], None]
 
@@ -69,10 +69,10 @@ def is_own(choice: Choice) -> bool:
     return ":" in choice.kind
 
 
-def checked_by(require: Require) -> Callable[[Function], Function]:
+def checked_by(require: Require) -> Callable[[F], F]:
     """Marks a part whose settings must go together: ``require(settings)`` raises ValueError where they do not."""
 
-    def mark(function: Function) -> Function:
+    def mark(function: F) -> F:
         function.require = require  # type: ignore[attr-defined]
         return function
 
@@ -134,7 +134,7 @@ def call(key: str, choice: Choice, settings: Mapping[str, Any], *arguments: Any)
         raise
 
 
-def column(key: str, choice: Choice, given: Any, size: int, part: str) -> Reals:
+def checked_column(key: str, choice: Choice, given: Any, size: int, part: str) -> Reals:
     """One number a row, [size], from what a part returned on the global batch.
 
     Raises:

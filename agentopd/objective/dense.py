@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 
 from agentopd.objective.chunked import inner, tiles
+from agentopd.objective.columns import ALEATORIC, EPISTEMIC
 from agentopd.objective.distributions import distribution, entropy, exactly
 from agentopd.objective.floor import column, floored
 from agentopd.objective.head import Projector, Scratch
 from agentopd.objective.targets import extrapolated
-
-ALEATORIC, EPISTEMIC = "aleatoric", "epistemic"
-"""Names of the statistics of an ensemble."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,10 @@ from torch import Tensor
 
 from agentopd.errors import ConfigError
 from agentopd.objective.advantages import BASELINES, Baseline, Discount, Scored, remaining, returns, whiten
-from agentopd.objective.columns import Reals
+from agentopd.objective.columns import Logprobs, Reals
 from agentopd.objective.contract import checked_by, idle
 from agentopd.settings.parts import OneForAll
-from agentopd.settings.signature import Function, Registry
+from agentopd.settings.signature import F, Function, Registry
 
 RATIO = {"importance", "clip_low", "clip_high"}
 """The settings of a score function that :func:`policy_gradient` reads; the others make the advantage."""
@@ -69,7 +69,7 @@ class Taken:
         return ratio_N if clip is None else ratio_N.clamp(max=clip).clamp(min=-clip)
 
 
-def by_token(function: Function) -> Function:
+def by_token(function: F) -> F:
     """Marks an estimator ``f(taken, **settings) -> [N]``, which gives phi of each row by its token alone."""
     function.by_token = True  # type: ignore[attr-defined]
     return function
@@ -124,7 +124,7 @@ def score_function(
     baseline: Baseline | Literal["value"] = "none",
     whitened: bool = False,
     clip: Limit | None = None,
-    logprobs: Literal["behaviour", "recomputed"] = "behaviour",
+    logprobs: Logprobs = "behaviour",
     importance: Importance = "none",
     clip_low: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2,
     clip_high: Limit = 0.2,
@@ -186,7 +186,7 @@ def pair_logit(
     *,
     chosen: str,
     beta: Annotated[Limit, OneForAll()] = 0.1,
-    logprobs: Literal["behaviour", "recomputed"] = "recomputed",
+    logprobs: Logprobs = "recomputed",
 ) -> Reals:
     """Advantages [A] of a loss over pairs of episodes: -log sigmoid(beta [log p/p_old (chosen) - log p/p_old (rejected)]).
 

@@ -25,7 +25,8 @@ from agentopd.objective.given import (
     one_each,
 )
 from agentopd.objective.head import Head, Projector, Scratch
-from agentopd.objective.reading import check_vocabulary, of_rows
+from agentopd.objective.numbers import of_rows
+from agentopd.objective.reading import check_vocabulary
 from agentopd.settings.choice import Choice
 
 

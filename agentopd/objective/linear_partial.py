@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -23,12 +23,12 @@ from agentopd.objective.given import (
 )
 from agentopd.objective.head import Head
 from agentopd.objective.linear import LinearDivergence
-from agentopd.objective.reading import of_rows
+from agentopd.objective.numbers import of_rows
 from agentopd.objective.supports import TeacherRows, top_k
 from agentopd.settings.choice import Choice
 
 Estimator: TypeAlias = Literal["k2", "k3", "score_function"]
-ESTIMATORS = ("k2", "k3", "score_function")
+ESTIMATORS = get_args(Estimator)
 LARGEST = 1.0e-3
 """The largest log-probability that counts as one: that of a sure token, rounded."""
 
@@ -286,5 +286,4 @@ def _estimate(estimator: str, logp_M: Tensor, of_tile: Mapping[str, Tensor], rat
         advantage_M = of_tile["advantage"] if "advantage" in of_tile else of_tile["teacher_logprob"] - fixed_M
         return policy_gradient(logp_M, advantage_M, of_tile.get("old_logprob", fixed_M), **ratio)
     taken = Taken(logp_M, of_tile["teacher_logprob"])
-    value_M: Tensor = k2(taken) if estimator == "k2" else k3(taken)
-    return value_M
+    return k2(taken) if estimator == "k2" else k3(taken)

@@ -17,7 +17,8 @@ from agentopd.objective.closed import fused
 from agentopd.objective.contract import call, pair, row_values
 from agentopd.objective.estimators import RATIO, Taken, policy_gradient
 from agentopd.objective.head import Head
-from agentopd.objective.reading import Plan, Read, Tile, check_ids, check_width, of_rows
+from agentopd.objective.numbers import of_rows
+from agentopd.objective.reading import Plan, Read, Tile, check_ids, check_width
 from agentopd.objective.rewards import expected_reward
 from agentopd.objective.signals import loss_of
 from agentopd.objective.supports import TeacherRows
@@ -53,8 +54,8 @@ def loss(
         chunk_rows: Rows whose logits exist at once.
 
     Raises:
-        ConfigError: A teacher's vocabulary differs from the student's, or its top-k is narrower than a support's; or a part raised, returned something else than its
-            contract says, or lets no gradient through.
+        ConfigError: A teacher's vocabulary differs from the student's, or its top-k is narrower than a support's; or a part raised,
+            returned something else than its contract says, or lets no gradient through.
         ValueError: A dense block names a head that is not given, or ``batch`` does not fit ``hidden_A_H`` or the student's
             vocabulary.
     """
@@ -93,7 +94,7 @@ def _phi(term: BatchTerm, tile: Tile, i: int) -> Tensor:
         return _of_taken(term, tile)
     if term.term.scored:
         advantage_N, old_N = term.advantage_A[rows].to(logprob_N.dtype), term.old_A[rows].to(logprob_N.dtype)
-        ratio = {name: term.estimator_settings[name] for name in RATIO & term.estimator_settings.keys()}
+        ratio = {name: value for name, value in term.settings["estimator"].items() if name in RATIO}
         settings = of_rows(ratio, rows, None, logprob_N.dtype)
         return policy_gradient(logprob_N, _centred(term, tile, i, advantage_N), old_N, **settings)
     phi_N = logprob_N.new_zeros(logprob_N.shape)
@@ -106,7 +107,7 @@ def _of_taken(term: BatchTerm, tile: Tile) -> Tensor:
     """phi [N] of an estimator of the token taken; rows that the term leaves out are given a teacher like the student."""
     logprob_N, rows, estimator, key = tile.taken_logprob_N, tile.rows, term.term.estimator, f"{term.key}.estimator"
     logq_N = term.logq_A[rows].to(logprob_N.dtype).where(term.coef_A[rows] != 0, logprob_N.detach())
-    settings = of_rows(term.estimator_settings, rows, None, logprob_N.dtype)
+    settings = of_rows(term.settings["estimator"], rows, None, logprob_N.dtype)
     return row_values(key, estimator, call(key, estimator, settings, Taken(logprob_N, logq_N)), logprob_N.unsqueeze(1))
 
 
@@ -119,7 +120,7 @@ def _centred(term: BatchTerm, tile: Tile, i: int, advantage_N: Tensor) -> Tensor
                 f"{term.key}.estimator.baseline=value: it is a mean over the full distribution, and teacher {term.term.teacher!r} gives "
                 "only its top-k; set it to batch_mean or none"
             )
-        settings = of_rows(term.divergence_settings, tile.rows, read.local_M, read.logp_M_V.dtype)
+        settings = of_rows(term.settings["divergence"], tile.rows, read.local_M, read.logp_M_V.dtype)
         value_M = expected_reward(term.term.divergence.kind, settings, logp.detach(), logq)
         advantage_N = advantage_N.index_add(0, read.local_M, value_M.to(advantage_N.dtype), alpha=-1)
     return advantage_N
@@ -129,10 +130,10 @@ def _divergence(term: BatchTerm, rows: slice, read: Read) -> Tensor:
     """The divergence [M] of a term on the rows that it reads of one block."""
     support, divergence, dtype = term.term.support, term.term.divergence, read.logp_M_V.dtype
     logp_M_V, teacher, factor_M = _compared(term, rows, read)
-    settings = of_rows(term.support_settings, rows, read.local_M, dtype)
+    settings = of_rows(term.settings["support"], rows, read.local_M, dtype)
     given = call(f"{term.key}.support", support, settings, logp_M_V, teacher)
     logp, logq = pair(f"{term.key}.support", support, given, logp_M_V)
-    settings = of_rows(term.divergence_settings, rows, read.local_M, dtype)
+    settings = of_rows(term.settings["divergence"], rows, read.local_M, dtype)
     key = f"{term.key}.divergence"
     # a closed form leans on the softmax behind the log-probabilities, which a support of fewer tokens does not have
     value_M = (fused if support.kind == "full" else call)(key, divergence, settings, logp, logq)
@@ -162,6 +163,6 @@ def _compared(term: BatchTerm, rows: slice, read: Read) -> tuple[Tensor, Teacher
     if logq_M_V is None:
         raise _only_top_k(term)
     named = dict(zip(term.term.reads, (logq_M_V, *read.further.values()), strict=True))
-    settings = of_rows(term.target_settings, rows, read.local_M, logp_M_V.dtype)
+    settings = of_rows(term.settings["target"], rows, read.local_M, logp_M_V.dtype)
     logq_M_V, factor_M = whole(f"{term.key}.target", target, settings, logp_M_V.detach(), named)
     return logp_M_V, TeacherRows(logq_M_V), factor_M

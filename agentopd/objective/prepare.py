@@ -14,11 +14,12 @@ import numpy as np
 from agentopd.errors import ConfigError
 from agentopd.objective.advantages import teacher_of
 from agentopd.objective.columns import Reals, TeacherColumns
-from agentopd.objective.contract import call, column
+from agentopd.objective.contract import call, checked_column
 from agentopd.objective.numbers import settings_at
 from agentopd.objective.rows import Rows
 from agentopd.objective.scoring import advantages, old_logprob, taken_logq
 from agentopd.objective.selection import Selection
+from agentopd.objective.signals import WEIGHT
 from agentopd.objective.spec import Objective
 from agentopd.objective.term import NOT_NEGATIVE, Term
 from agentopd.settings.choice import at
@@ -50,11 +51,8 @@ class PreparedTerm:
     logq_A: Reals
     """The teacher's log-probability of the token taken, for an estimator that makes the loss of it."""
     temperature: float
-    target_settings: Mapping[str, Any]
-    support_settings: Mapping[str, Any]
-    divergence_settings: Mapping[str, Any]
-    estimator_settings: Mapping[str, Any]
-    """At this step; a value may be one number a row, [A]."""
+    settings: Mapping[str, Mapping[str, Any]]
+    """Of its target, support, divergence and estimator at this step; a value may be one number a row, [A]."""
 
     @property
     def reads(self) -> frozenset[str]:
@@ -107,7 +105,7 @@ class Prepared:
         """What is known of each row before its loss, [A] each; named as in ``signals.py``."""
         found: dict[str, Reals] = {}
         for term in self.terms:
-            found |= {f"{term.name}/coef": term.coef_A, f"{term.name}/weight": term.weight_A}
+            found |= {f"{term.name}/coef": term.coef_A, f"{term.name}/{WEIGHT}": term.weight_A}
             if term.term.scored:
                 found[f"{term.name}/advantage"] = term.advantage_A
         return found
@@ -132,27 +130,27 @@ def prepare(objective: Objective, rows: Rows, clock: Clock) -> Prepared:
 
 
 def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> PreparedTerm:
-    term = objective.terms[i]
-    selection, coefficient = Selection.of(term, rows), _coefficient(objective, i, clock)
+    key, term = objective.key(i), objective.terms[i]
+    selection, coefficient = Selection.of(term, rows), _coefficient(key, term, clock)
     coef_A, weight_A, advantage_A, old_A, logq_A = (np.zeros(len(rows)) for _ in range(5))
     chosen = rows.select(selection.learns_A)
-    settings = _settings(objective, i, rows, selection, clock)
+    settings = _settings(key, term, rows, selection, clock)
     if selection.learns_A.any():
         measure = _measure(objective, chosen, clock)
-        weight = _weight(objective, i, chosen, clock)
+        weight = _weight(key, term, chosen, clock)
         scale = _rescaling(measure, weight) if term.rescale else 1.0
         weight_A = selection.spread(scale * weight)
         on_row = 1.0 if objective.weighs_distillation(term) else scale * weight
         coef_A = selection.spread(coefficient * measure * on_row)
         if term.scored:
-            old = old_logprob(objective, i, rows)
+            old = old_logprob(key, term, rows)
             advantage = advantages(objective, i, rows, selection, old, weight_A, settings, clock)
             advantage_A, old_A = (selection.spread(one[selection.learns_A]) for one in (advantage, old))
         if term.by_token:
-            logq_A = selection.spread(taken_logq(objective.key(i), term, chosen))
+            logq_A = selection.spread(taken_logq(key, term, chosen))
     return PreparedTerm(
         name=objective.names[i],
-        key=objective.key(i),
+        key=key,
         term=term,
         coefficient=coefficient,
         learns_A=selection.learns_A,
@@ -161,27 +159,24 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
         advantage_A=advantage_A,
         old_A=old_A,
         logq_A=logq_A,
-        temperature=_temperature(objective, i, clock),
-        target_settings=settings["target"],
-        support_settings=term.support.at(clock),
-        divergence_settings=settings["divergence"],
-        estimator_settings=settings["estimator"],
+        temperature=_temperature(key, term, clock),
+        settings=settings,
     )
 
 
-def _settings(
-    objective: Objective, i: int, rows: Rows, selection: Selection, clock: Clock
-) -> dict[str, dict[str, Any]]:
-    """The settings, at this step, of the parts of term ``i`` that may have numbers a row.
+def _settings(key: str, term: Term, rows: Rows, selection: Selection, clock: Clock) -> dict[str, dict[str, Any]]:
+    """The settings, at this step, of the parts that a term's loss is made of.
 
-    Those that rewards are made of have one on each row whose reward counts, as the returns of rows that the term trains do.
+    Those that rewards are made of have a number a row on each row whose reward counts, as the returns of rows that the term trains do.
     """
-    term, learns_A = objective.terms[i], selection.learns_A
+    learns_A = selection.learns_A
     rewarded_A = selection.counts_A if term.scored and learns_A.any() else learns_A
     found = {}
-    for part, on_A in {"target": rewarded_A, "divergence": rewarded_A, "estimator": learns_A}.items():
-        choice, chosen = getattr(term, part), rows.select(on_A)
-        found[part] = settings_at(f"{objective.key(i)}.{part}", choice, clock, chosen, _teacher(term, chosen), on_A)
+    for part, on_A in (
+        ("target", rewarded_A), ("support", learns_A), ("divergence", rewarded_A), ("estimator", learns_A),
+    ):  # fmt: skip
+        chosen = rows.select(on_A)
+        found[part] = settings_at(f"{key}.{part}", getattr(term, part), clock, chosen, _teacher(term, chosen), on_A)
     return found
 
 
@@ -190,22 +185,18 @@ def _teacher(term: Term, chosen: Rows) -> TeacherColumns | None:
     return teacher_of(chosen, term.teacher) if term.teacher is not None and len(chosen) else None
 
 
-def _coefficient(objective: Objective, i: int, clock: Clock) -> float:
+def _coefficient(key: str, term: Term, clock: Clock) -> float:
     """A schedule of one's own is known at its step only; others are checked when the configuration is read."""
-    coefficient = float(at(objective.terms[i].coefficient, clock, f"{objective.key(i)}.coefficient"))
+    coefficient = float(at(term.coefficient, clock, f"{key}.coefficient"))
     if coefficient < 0.0:
-        raise ConfigError(
-            f"{objective.key(i)}.coefficient: the schedule gives {coefficient} at step {clock.step}; {NOT_NEGATIVE}"
-        )
+        raise ConfigError(f"{key}.coefficient: the schedule gives {coefficient} at step {clock.step}; {NOT_NEGATIVE}")
     return coefficient
 
 
-def _temperature(objective: Objective, i: int, clock: Clock) -> float:
-    temperature = float(at(objective.terms[i].temperature, clock, f"{objective.key(i)}.temperature"))
+def _temperature(key: str, term: Term, clock: Clock) -> float:
+    temperature = float(at(term.temperature, clock, f"{key}.temperature"))
     if temperature <= 0.0:
-        raise ConfigError(
-            f"{objective.key(i)}.temperature: the schedule gives {temperature} at step {clock.step}; give more than 0"
-        )
+        raise ConfigError(f"{key}.temperature: the schedule gives {temperature} at step {clock.step}; give more than 0")
     return temperature
 
 
@@ -213,17 +204,16 @@ def _measure(objective: Objective, chosen: Rows, clock: Clock) -> Reals:
     """How the aggregate averages the rows that a term trains."""
     aggregate = objective.aggregate
     given = call("objective.aggregate", aggregate, aggregate.at(clock), chosen)
-    return column("objective.aggregate", aggregate, given, len(chosen), "aggregate")
+    return checked_column("objective.aggregate", aggregate, given, len(chosen), "aggregate")
 
 
-def _weight(objective: Objective, i: int, chosen: Rows, clock: Clock) -> Reals:
-    """The product of the weights of term ``i`` on the rows that it trains."""
-    term = objective.terms[i]
+def _weight(key: str, term: Term, chosen: Rows, clock: Clock) -> Reals:
+    """The product of the weights of a term on the rows that it trains."""
     teacher = _teacher(term, chosen)
     product = np.ones(len(chosen))
-    for n, choice in enumerate(term.weight):
-        key = f"{objective.key(i)}.weight" + (f".{n}" if len(term.weight) > 1 else "")
-        product *= column(key, choice, call(key, choice, choice.at(clock), chosen, teacher), len(chosen), "weight")
+    for place, choice in term.weights_at(key):
+        given = call(place, choice, choice.at(clock), chosen, teacher)
+        product *= checked_column(place, choice, given, len(chosen), "weight")
     return product
 
 
@@ -243,14 +233,18 @@ def _reason(term: PreparedTerm, idle: str) -> str:
     return IDLE[idle].format(key=term.key, rows=term.learns_A.sum())
 
 
+def metric_names(term: Term) -> tuple[str, ...]:
+    """What :func:`prepare` measures of a term, behind its name."""
+    return ("rows", *IDLE, WEIGHT, *(("advantage", "advantage_std") if term.scored else ()))
+
+
 def _metrics(terms: tuple[PreparedTerm, ...]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for term in terms:
         on = term.coef_A != 0
-        metrics[f"{term.name}/rows"] = float(on.sum())
-        metrics |= {f"{term.name}/{idle}": float(term.idle == idle) for idle in IDLE}
-        metrics[f"{term.name}/weight"] = float(term.weight_A[on].mean()) if on.any() else 0.0
-        if term.term.scored:
-            metrics[f"{term.name}/advantage"] = float(term.advantage_A[on].mean()) if on.any() else 0.0
-            metrics[f"{term.name}/advantage_std"] = float(term.advantage_A[on].std()) if on.any() else 0.0
+        weight, advantage = (column[on] if on.any() else np.zeros(1) for column in (term.weight_A, term.advantage_A))
+        scored = (advantage.mean(), advantage.std()) if term.term.scored else ()
+        values = (on.sum(), *(term.idle == idle for idle in IDLE), weight.mean(), *scored)
+        named = zip(metric_names(term.term), values, strict=True)
+        metrics |= {f"{term.name}/{what}": float(value) for what, value in named}
     return metrics

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import torch
 from torch import Tensor
@@ -278,21 +278,9 @@ def check_ids(block: BatchBlock, vocabulary: int) -> None:
 
 def check_width(term: BatchTerm, block: BatchBlock, vocabulary: int) -> None:
     """Refuses a top-k that is narrower than a term asks for, which would be another divergence without a word."""
-    k = term.support_settings["k"] if term.term.support.kind == "top_k" else 0
+    k = term.settings["support"]["k"] if term.term.support.kind == "top_k" else 0
     if block.sparse is not None and block.teacher == term.term.teacher and block.sparse.least < min(k, vocabulary):
         raise ConfigError(
             f"{term.key}.support.k={k}: teacher {block.teacher!r} gives its {block.sparse.least} likeliest tokens; set k to at most "
             f"{block.sparse.least}, or have teacher {block.teacher!r} give {k}"
         )
-
-
-def of_rows(settings: Mapping[str, Any], rows: slice, local_M: Tensor | None, dtype: torch.dtype) -> dict[str, Any]:
-    """Settings of a chunk, and of some of its rows: a tensor [A] gives one number a row."""
-
-    def pick(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        chosen = value[rows] if local_M is None else value[rows][local_M]
-        return chosen.to(dtype) if chosen.is_floating_point() else chosen
-
-    return {name: pick(value) for name, value in settings.items()}

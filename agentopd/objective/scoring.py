@@ -10,7 +10,8 @@ import torch
 from agentopd.errors import ConfigError
 from agentopd.objective.advantages import Scored, teacher_of
 from agentopd.objective.columns import Reals
-from agentopd.objective.contract import call, column
+from agentopd.objective.contract import call, checked_column
+from agentopd.objective.numbers import picked, tensors
 from agentopd.objective.rewards import REWARDS
 from agentopd.objective.rows import Rows
 from agentopd.objective.selection import Selection
@@ -43,37 +44,28 @@ def advantages(
         settings: Of its estimator and its divergence at this step; a value may be one number a row, [A].
         clock: Evaluates schedules.
     """
-    term = objective.terms[i]
-    here = {
-        part: {name: _of_rows(value, selection.played_A) for name, value in given.items()}
-        for part, given in settings.items()
-    }
-    scored = _scored(objective, i, rows, selection, old_A, here)
-    key = f"{objective.key(i)}.estimator"
-    given = call(key, term.estimator, here["estimator"], scored)
-    advantage = column(key, term.estimator, given, len(scored.rows), "estimator")
+    key, term = objective.key(i), objective.terms[i]
+    here = {part: picked(given, selection.played_A) for part, given in settings.items()}
+    scored = _scored(key, term, rows, selection, old_A, here)
+    given = call(f"{key}.estimator", term.estimator, here["estimator"], scored)
+    advantage = checked_column(f"{key}.estimator", term.estimator, given, len(scored.rows), "estimator")
     if term.distributional:
-        key, coupling = "objective.coupling", objective.coupling
-        given = call(
-            key, coupling, coupling.at(clock), replace(scored, weight_A=weight_A[selection.played_A]), advantage
-        )
-        advantage = column(key, coupling, given, len(scored.rows), "coupling")
+        place, coupling = "objective.coupling", objective.coupling
+        scored = replace(scored, weight_A=weight_A[selection.played_A])
+        given = call(place, coupling, coupling.at(clock), scored, advantage)
+        advantage = checked_column(place, coupling, given, len(scored.rows), "coupling")
     advantage_A = np.zeros(len(rows))
     advantage_A[selection.played_A] = advantage
     return advantage_A
 
 
-def _of_rows(setting: Any, played_A: Bools) -> Any:
-    return setting[played_A] if isinstance(setting, np.ndarray) else setting
-
-
-def old_logprob(objective: Objective, i: int, rows: Rows) -> Reals:
-    """The student's log-probability [A] that term ``i`` compares with: the one it acted with, or one recomputed."""
-    if objective.terms[i].estimator.settings.get("logprobs", "behaviour") == "behaviour":
+def old_logprob(key: str, term: Term, rows: Rows) -> Reals:
+    """The student's log-probability [A] that the term at ``key`` compares with: the one it acted with, or one recomputed."""
+    if term.estimator.settings.get("logprobs", "behaviour") == "behaviour":
         return rows.logprob_A
     if rows.recomputed is None:
         raise ConfigError(
-            f"{objective.key(i)}.estimator.logprobs: recomputed needs the live pass; call prepare on rows.with_live(...)"
+            f"{key}.estimator.logprobs: recomputed needs the live pass; call prepare on rows.with_live(...)"
         )
     return rows.live.logprob_A
 
@@ -91,41 +83,35 @@ def taken_logq(key: str, term: Term, rows: Rows) -> Reals:
 
 
 def _scored(
-    objective: Objective,
-    i: int,
+    key: str,
+    term: Term,
     rows: Rows,
     selection: Selection,
     old_A: Reals,
     settings: Mapping[str, Mapping[str, Any]],
 ) -> Scored:
-    """The episodes played, with the reward that term ``i`` names: of a teacher or the outcome, or one by a distribution."""
-    term, played_A = objective.terms[i], selection.played_A
+    """The episodes played, with the reward that the term names: of a teacher or the outcome, or one by a distribution."""
+    played_A = selection.played_A
     episodes, learns, acted = rows.select(played_A), selection.learns_A[played_A], selection.acted_A[played_A]
     if term.reward is not None:
         return Scored.by(episodes, learns, acted, term.reward)
-    taken_A, given_A = _taken(objective, i, episodes, acted, old_A[played_A], settings["target"])
+    taken_A, given_A = _taken(key, term, episodes, acted, old_A[played_A], settings["target"])
     logp_A, logq_A = (torch.from_numpy(np.where(given_A, of, 0.0)) for of in (old_A[played_A], taken_A))
-    reward_A: Reals = REWARDS[term.divergence.kind](logp_A, logq_A, **_tensors(settings["divergence"])).numpy()
+    reward_A: Reals = REWARDS[term.divergence.kind](logp_A, logq_A, **tensors(settings["divergence"])).numpy()
     told = {f"teacher {name!r}": teacher_of(episodes, name).taken_logprob_A for name in term.reads.values()}
-    _require_finite(_key(objective.key(i), term), reward_A, given_A, told | {"the student": old_A[played_A]})
+    _require_finite(_key(key, term), reward_A, given_A, told | {"the student": old_A[played_A]})
     return Scored(episodes, learns, acted, reward_A, given_A, gamma=0.0)
 
 
 def _taken(
-    objective: Objective, i: int, rows: Rows, acted_A: Bools, old_A: Reals, settings: Mapping[str, Any]
+    key: str, term: Term, rows: Rows, acted_A: Bools, old_A: Reals, settings: Mapping[str, Any]
 ) -> tuple[Reals, Bools]:
     """The target's log-probability of the tokens taken by the term's actors, and the rows where all its teachers give one."""
-    term = objective.terms[i]
     teachers = {setting: teacher_of(rows, name) for setting, name in term.reads.items()}
     given_A: Bools = np.all([acted_A, *(teacher.covered_A for teacher in teachers.values())], axis=0)
     named = {setting: torch.from_numpy(teacher.taken_logprob_A) for setting, teacher in teachers.items()}
-    key, logp_A = f"{objective.key(i)}.target", torch.from_numpy(old_A)
-    return of_taken(key, term.target, _tensors(settings), logp_A, named).numpy(), given_A
-
-
-def _tensors(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings, those of one number a row as tensors."""
-    return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in settings.items()}
+    logp_A = torch.from_numpy(old_A)
+    return of_taken(f"{key}.target", term.target, tensors(settings), logp_A, named).numpy(), given_A
 
 
 def _key(key: str, term: Term) -> str:

@@ -24,6 +24,7 @@ Means by turn have, beside some of these, what is told of a teacher's doubts, of
 current log-probability of the token taken is from the teacher's, and ``epistemic/<t>`` and ``aleatoric/<t>`` of an ensemble, in nats.
 """
 
+from agentopd.objective.columns import ENSEMBLE
 from agentopd.objective.term import Term
 
 CURRENT_LOGPROB = "current_logprob"
@@ -33,7 +34,7 @@ LOSSES = ("divergence", "nll", "surrogate")
 WEIGHT = "weight"
 CENTRE = "centre"
 """Of a term whose loss is a divergence, among the metrics of a step: the turn, from 1, at which it lies on average."""
-UNCERTAINTY = ("disagreement", "epistemic", "aleatoric")
+UNCERTAINTY = ("disagreement", *ENSEMBLE)
 
 
 def loss_of(term: Term) -> str:

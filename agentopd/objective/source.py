@@ -87,7 +87,7 @@ class Source(Settings):
     def _others_fit_in(self) -> "Source":
         kind = self.acting.kind
         try:
-            acting = self.acts(Clock(0, 1))
+            acting = self.acting_at_first
         except ConfigError as error:
             raise ValueError(f"acting.kind={kind}: {error}") from error
         if acting.others and set(self.actors) != {STUDENT}:
@@ -119,11 +119,20 @@ class Source(Settings):
         return made
 
     @property
+    def acting_at_first(self) -> Acting:
+        """Who else acts at the first step: numbers may move from there, and who the others are does not."""
+        return self.acts(Clock(0, 1))
+
+    @property
     def who(self) -> list[str]:
         """All who may act."""
-        return list(dict.fromkeys([*self.actors, *self.acts(Clock(0, 1)).others]))
+        return list(dict.fromkeys([*self.actors, *self.acting_at_first.others]))
+
+    def setting_of(self, actor: str) -> str:
+        """The setting that names ``actor``."""
+        return "actors" if actor in self.actors else "acting.by"
 
     @property
     def needs_expert(self) -> bool:
         """Whether the environments' expert acts, or is asked for what this source cannot do without."""
-        return EXPERT in self.who or self.acts(Clock(0, 1)).needs_expert
+        return EXPERT in self.who or self.acting_at_first.needs_expert

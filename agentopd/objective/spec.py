@@ -1,6 +1,6 @@
 """A method as settings: sources, terms, an aggregate and a coupling."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -17,6 +17,7 @@ from agentopd.settings.base import Settings
 from agentopd.settings.choice import Choice, choices_in
 from agentopd.settings.parts import OneOf
 from agentopd.settings.problems import nearest
+from agentopd.types import CORRECTED
 
 
 class Axes(Settings):
@@ -27,9 +28,8 @@ class Axes(Settings):
     granularity: tuple[Literal["token", "turn", "sequence", "hybrid"], ...] = ()
 
 
-SIGNALS, ACCESS, GRANULARITY = (
-    get_args(get_args(Axes.model_fields[axis].annotation)[0]) for axis in ("signal", "access", "granularity")
-)
+AXES = tuple(Axes.model_fields)
+SIGNALS, ACCESS, GRANULARITY = (get_args(get_args(axis.annotation)[0]) for axis in Axes.model_fields.values())
 
 
 class Objective(Settings):
@@ -127,9 +127,9 @@ class Objective(Settings):
 
     @model_validator(mode="after")
     def _has_pairs(self) -> "Objective":
-        for i, term in enumerate(self.terms):
+        for key, term in self.keyed():
             if term.estimator.kind == "pair_logit":
-                require_pairs(self.key(i), term, self.sources)
+                require_pairs(key, term, self.sources)
         return self
 
     @property
@@ -142,6 +142,10 @@ class Objective(Settings):
         """Where the parts of term ``i`` stand in a configuration."""
         return "objective" if len(self.terms) == 1 else f"objective.terms.{i}"
 
+    def keyed(self) -> Iterator[tuple[str, Term]]:
+        """The terms, each behind the key at which its parts stand."""
+        return ((self.key(i), term) for i, term in enumerate(self.terms))
+
     def weighs_distillation(self, term: Term) -> bool:
         """Whether the weights of ``term`` multiply its part of a coupled advantage, rather than the loss of a row."""
         coupled = term.scored and term.distributional
@@ -153,12 +157,17 @@ class Objective(Settings):
         return {name for part in parts for name in teachers_of(part)} - {OUTCOME}
 
     @property
+    def learns_from_corrections(self) -> bool:
+        """Whether a term learns from what a teacher would have done in the student's place; else no teacher is asked to correct."""
+        return any(CORRECTED in term.where.source for term in self.terms)
+
+    @property
     def needs_live(self) -> bool:
         """Whether prepare needs the pass without gradient."""
-        weights = any(reads_live(w) for t in self.terms for w in t.weight)
-        numbers = (choice.function for choice in choices_in(self.terms) if choice.by_row)
-        marked = any(getattr(number, "needs_live", False) for number in numbers)
-        return weights or marked or any(t.estimator.settings.get("logprobs") == "recomputed" for t in self.terms)
+        weights = [weight for term in self.terms for weight in term.weight]
+        numbers = [choice for choice in choices_in(self.terms) if choice.by_row]
+        recomputed = any(term.estimator.settings.get("logprobs") == "recomputed" for term in self.terms)
+        return recomputed or any(map(reads_live, [*weights, *numbers]))
 
 
 def _mapping(term: Any) -> Mapping[str, Any]:

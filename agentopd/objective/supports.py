@@ -3,13 +3,15 @@
 A support turns the student's full log-probabilities and what a teacher block holds into two log-distributions on common ids.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from agentopd.objective.contract import checked_by
 from agentopd.objective.floor import FLOOR
 from agentopd.settings.signature import Registry
 
@@ -46,6 +48,14 @@ def full(logp_N_V: Tensor, teacher: TeacherRows) -> Pair:
     return logp_N_V, teacher.logq_N_V
 
 
+def _require_one_sum(settings: Mapping[str, Any]) -> None:
+    if settings["tail"] and (settings["normalise_teacher"] or settings["normalise_student"]):
+        raise ValueError(
+            "top_k: a tail bucket already makes both sides sum to one; set tail: false to normalise instead"
+        )
+
+
+@checked_by(_require_one_sum)
 def top_k(
     logp_N_V: Tensor,
     teacher: TeacherRows,
@@ -61,10 +71,7 @@ def top_k(
     With the tail bucket the result is at most the divergence on the full vocabulary (data processing inequality). Without it,
     normalise both sides, or the sum is not a divergence: it can be negative, and is not stationary where student = teacher.
     """
-    if tail and (normalise_teacher or normalise_student):
-        raise ValueError(
-            "top_k: a tail bucket already makes both sides sum to one; set tail: false to normalise instead"
-        )
+    _require_one_sum({"tail": tail, "normalise_teacher": normalise_teacher, "normalise_student": normalise_student})
     ids_N_K, logq_N_K, logtail_N = _candidates(logp_N_V, teacher, k, of)
     padding = ids_N_K < 0
     logp_N_K = logp_N_V.gather(1, ids_N_K.clamp_min(0)).masked_fill(padding, FLOOR)

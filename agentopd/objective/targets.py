@@ -16,13 +16,13 @@ from agentopd.objective.contract import call, targeted
 from agentopd.objective.floor import FLOOR, columns
 from agentopd.objective.naming import Distribution, TeacherName
 from agentopd.settings.choice import Choice
-from agentopd.settings.signature import Function, Registry
+from agentopd.settings.signature import F, Registry
 
 TEACHER: Any = "teacher"
 REFERENCE: Any = "reference"
 
 
-def pointwise(target: Function) -> Function:
+def pointwise(target: F) -> F:
     """Marks a target whose value at a token depends on the log-probabilities of that token alone, so that a score function may use it."""
     target.pointwise = True  # type: ignore[attr-defined]
     return target

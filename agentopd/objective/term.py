@@ -1,7 +1,7 @@
 """One term of a method as settings: where, towards what, how far, how the gradient is taken, how much each row counts."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -162,7 +162,7 @@ class Term(Settings):
 
     @model_validator(mode="after")
     def _support_carries_signal(self) -> "Term":
-        sampled, settings = self.support.kind == "sampled", self.support.settings
+        sampled = self.support.kind == "sampled"
         if self.distributional and self.analytic and sampled:
             raise ValueError(
                 "an analytic gradient of the sampled token's log-ratio carries no teacher signal (its expectation is zero); "
@@ -173,8 +173,6 @@ class Term(Settings):
                 f"support {self.support.kind!r} under a score function is a reward that does not depend on the action, so its "
                 "gradient is zero; set support: {kind: sampled}, or estimator: {kind: analytic}"
             )
-        if settings.get("tail") and (settings.get("normalise_teacher") or settings.get("normalise_student")):
-            raise ValueError("a tail bucket already makes both sides sum to one; set support.tail: false to normalise")
         return self
 
     @model_validator(mode="after")
@@ -209,6 +207,11 @@ class Term(Settings):
                 "temperature: only an analytic divergence from a distribution can be taken at another temperature; set it to 1"
             )
         return self
+
+    def weights_at(self, key: str) -> Iterator[tuple[str, Choice]]:
+        """The weights of the term that stands at ``key``, each behind its own key."""
+        for n, weight in enumerate(self.weight):
+            yield f"{key}.weight" + (f".{n}" if len(self.weight) > 1 else ""), weight
 
     @property
     def analytic(self) -> bool:

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, create_model
 from pydantic.json_schema import JsonSchemaValue
@@ -18,13 +18,18 @@ from pydantic.warnings import ArbitraryTypeWarning
 from agentopd.settings.base import Settings
 
 Function: TypeAlias = Callable[..., Any]
+F = TypeVar("F", bound=Function)
+"""A function that a mark gives back as it was."""
 Registry: TypeAlias = Mapping[str, Function]
 Wrap: TypeAlias = Callable[[Any, Function, str], Any]
 """From what a setting takes, its function and its name to what may stand for it in a configuration."""
 
 
 def annotation_of(parameter: inspect.Parameter, function: Function) -> Any:
-    """What a parameter of a function takes: its annotation, or else the type of the default. Annotations of other parameters may name what only a type checker knows."""
+    """What a parameter of a function takes: its annotation, or else the type of the default.
+
+    Annotations of other parameters may name what only a type checker knows.
+    """
     if isinstance(parameter.annotation, str):
         return eval(parameter.annotation, vars(sys.modules[function.__module__]))
     if parameter.annotation is not parameter.empty:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.objective.chunked import chunks, taken_logprob, tiles
-from agentopd.objective.dense import ALEATORIC, EPISTEMIC
+from agentopd.objective.columns import ALEATORIC, ENSEMBLE, EPISTEMIC
 from agentopd.objective.dense import Ensemble as Members
 from agentopd.objective.head import Head, Projector, Scratch
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, tokens_of
@@ -23,7 +23,7 @@ CHUNK_ROWS = 512
 """Rows of which a member's logits exist at once."""
 
 
-@Traits(corrects=False, rewards=False, members=True, statistics=("coverage", "aleatoric", "epistemic"))
+@Traits(corrects=False, rewards=False, members=True, statistics=("coverage", *ENSEMBLE))
 def ensemble(context: TeacherContext, *, members: tuple[str, ...], where: Where = EVERYWHERE) -> Teacher:
     """The mean of what other teachers of this run think, on the tokens that all of them cover.
 
@@ -122,7 +122,7 @@ def mixed(
         taken_logprob_N=seen["taken"],
         entropy_N=seen["entropy"],
         skip_S=~np.isin(np.arange(len(trajectory.turns)), turn_T[place_N]),
-        statistics={name: seen[name] for name in (ALEATORIC, EPISTEMIC)},
+        statistics={name: seen[name] for name in ENSEMBLE},
     )
 
 

@@ -181,6 +181,11 @@ def test_a_ratio_is_not_taken_twice() -> None:
     load_config("quickstart", [*clipped, "objective.estimator.logprobs=recomputed"])  # the two multiply to p / mu
 
 
+def test_which_of_several_weights_is_wrong_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"^objective\.weight\.1\.kind=sod: it takes the student's p from what"):
+        load_config("quickstart", ["rollout.top_p=0.9", "objective.weight=[uniform, sod]"])
+
+
 @pytest.mark.parametrize("sampler", ["{per_task: 2, acting: tokens}", "{per_task: 2, kind: frozen, episodes: 8}"])
 def test_an_importance_weight_on_the_distilled_part_alone_mends_nothing_of_the_rewards(sampler: str) -> None:
     given = [

@@ -1,7 +1,7 @@
 """Numbers a row: where they may stand, what they may be, and DistiLLM-2's skew by hand."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def test_a_divergence_with_a_number_a_row_is_that_of_each_row() -> None:
     rows, student = rows_of([[2, 3], [1, 2, 1], [3]]), Student.new()
     objective = method(divergence={"kind": "skew_forward_kl", "alpha": {"kind": "test_objective_curricula:of_turn"}})
     ready = prepare(objective, rows, START)
-    np.testing.assert_array_equal(ready.terms[0].divergence_settings["alpha"], np.where(rows.turn_A == 0, 0.1, 0.9))
+    np.testing.assert_array_equal(ready.terms[0].settings["divergence"]["alpha"], np.where(rows.turn_A == 0, 0.1, 0.9))
     for batch in cut(ready, 12):
         hidden = student.hidden(batch)
         found = loss(hidden, student.head, HEADS, batch, 1.0, 2).signals["loss/divergence"]
@@ -88,7 +88,7 @@ def test_an_estimator_sees_the_numbers_of_its_rows() -> None:
     clip = {"kind": "score_function", "importance": "clipped", "clip_low": number}
     only_later = method(estimator=clip, where={"actor": "student", "min_turn": 1})
     (term,) = prepare(only_later, rows, START).terms
-    np.testing.assert_array_equal(term.estimator_settings["clip_low"], [0.25] * 4)
+    np.testing.assert_array_equal(term.settings["estimator"]["clip_low"], [0.25] * 4)
     (batch,) = cut(prepare(method(estimator=clip), rows, START), 99)
     hidden = Student.new().hidden(batch)
     assert loss(hidden, Head(torch.randn(11, 6).double()), HEADS, batch).loss.isfinite()
@@ -174,12 +174,11 @@ def test_a_schedule_outside_of_a_run_has_no_rows() -> None:
 # DistiLLM-2
 
 
-def skew(ahead: str, logp: NDArray[Any], logq: NDArray[Any], **settings: Any) -> NDArray[Any]:
+def skew(ahead: Literal["teacher", "student"], logp: NDArray[Any], logq: NDArray[Any], **settings: Any) -> NDArray[Any]:
     rows = rows_of([[2], [1], [1]])
     rows.teachers["teacher"].taken_logprob_A[:] = logq
     live = rows.with_live(LiveColumns(logp, np.zeros(len(rows))))
-    found: NDArray[Any] = by_sequence(live, live.teachers["teacher"], ahead=ahead, **settings)
-    return found
+    return by_sequence(live, live.teachers["teacher"], ahead=ahead, **settings)
 
 
 def test_the_skew_follows_the_gap_of_its_episode() -> None:

@@ -135,9 +135,11 @@ def test_sparse_blocks_of_different_width_are_padded() -> None:
 def test_settings_by_row_are_cut_too() -> None:
     ready = prepared(method(divergence="jsd"), four_lengths())
     shares = np.linspace(0.1, 0.9, len(ready.rows))
-    ready = replace(ready, terms=(replace(ready.terms[0], divergence_settings={"beta": shares}),))
+    ready = replace(
+        ready, terms=(replace(ready.terms[0], settings={**ready.terms[0].settings, "divergence": {"beta": shares}}),)
+    )
     for batch in cut(ready, 8):
-        assert batch.terms[0].divergence_settings["beta"].tolist() == shares[batch.row_A.numpy()].tolist()
+        assert batch.terms[0].settings["divergence"]["beta"].tolist() == shares[batch.row_A.numpy()].tolist()
 
 
 def test_a_batch_moves_whole() -> None:

@@ -95,14 +95,14 @@ def test_temperature_is_the_same_for_both() -> None:
 def test_parameters_by_row_work_inside_the_chunk() -> None:
     student, ready = Student.new(), prepared(method(divergence="jsd"), records_of(Saying(skip=[1])))
     shares = np.linspace(0.1, 0.9, len(ready.rows))
-    by_row = replace(ready, terms=(replace(ready.terms[0], divergence_settings={"beta": shares}),))
+    (term,) = ready.terms
+    by_row = replace(ready, terms=(replace(term, settings={**term.settings, "divergence": {"beta": shares}}),))
     found = student.loss(by_row, HEADS, max_tokens=8, chunk_rows=2).loss
     one_by_one = torch.zeros(()).double()
-    for row in np.flatnonzero(ready.terms[0].coef_A):
-        coef_A = np.where(np.arange(len(shares)) == row, ready.terms[0].coef_A, 0.0)
-        alone = replace(
-            ready, terms=(replace(ready.terms[0], coef_A=coef_A, divergence_settings={"beta": float(shares[row])}),)
-        )
+    for row in np.flatnonzero(term.coef_A):
+        coef_A = np.where(np.arange(len(shares)) == row, term.coef_A, 0.0)
+        settings = {**term.settings, "divergence": {"beta": float(shares[row])}}
+        alone = replace(ready, terms=(replace(term, coef_A=coef_A, settings=settings),))
         one_by_one = one_by_one + student.loss(alone, HEADS).loss
     torch.testing.assert_close(found, one_by_one, rtol=1e-12, atol=0)
 

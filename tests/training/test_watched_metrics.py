@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import training_cases as cases
 
-from agentopd.config.watched import is_measured, measured
+from agentopd.config.watched import is_measured, known_metrics
 
 TWO: dict[str, Any] = {
     "terms": [{"name": "kl", "weight": "disagreement"}, {"name": "reward", "target": "reward", "estimator": "score_function"}],
@@ -19,6 +19,6 @@ def test_every_metric_of_a_step_is_known_before_it(method: str | dict[str, Any],
     config = cases.tiny(method=method, steps=1)
     trainer = cases.trainer(config, tmp_path)
     trainer.train()
-    known = list(measured(config.objective, ["teacher"]))
+    known = list(known_metrics(config.objective, ["teacher"]))
     assert "train/rows" in trainer.step_metrics
     assert [name for name in trainer.step_metrics if not is_measured(name, known)] == []

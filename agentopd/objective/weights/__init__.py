@@ -4,13 +4,12 @@ A weight is a function of the term's rows and of what its teacher said about the
 returns [A], finite and non-negative. Several weights multiply. One's own is named by import path:
 ``weight: {kind: "package.module:name"}``. A weight that reads ``rows.live`` is marked with :func:`needs_live`.
 
-What they share: ``named.py`` has the statistics by name, ``asks.py`` which of them each weight reads, ``grouping.py`` turns, trajectories and siblings, ``curves.py`` what makes a
-weight of a statistic.
+What they share: ``named.py`` has the statistics by name, ``marks.py`` what marks a weight with those that it needs, ``grouping.py``
+turns, trajectories and siblings, ``curves.py`` what makes a weight of a statistic.
 """
 
-from agentopd.objective.weights.asks import asks, reads_played
 from agentopd.objective.weights.curves import decay, gate, soft_or, top_share
-from agentopd.objective.weights.marks import needs_live, reads_group, reads_live
+from agentopd.objective.weights.marks import asks, needs_live, reads_group, reads_live, reads_played
 from agentopd.objective.weights.ratios import importance
 from agentopd.objective.weights.tokens import shape, tip, without_tokens
 from agentopd.objective.weights.trajectories import pass_rate, reward_softmax, scope

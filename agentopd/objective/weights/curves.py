@@ -1,17 +1,18 @@
 """From a statistic to a weight: a soft curve, a hard gate, a share, a soft-or of two."""
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.columns import Logprobs, Reals, TeacherColumns
 from agentopd.objective.contract import checked_by
 from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.grouping import Level, Within, group, largest, min_max
-from agentopd.objective.weights.marks import live_if_asked
-from agentopd.objective.weights.named import SIGNED, Logprobs, Positive, Share, ask
+from agentopd.objective.weights.marks import live_if_asked, needs_statistics
+from agentopd.objective.weights.named import SIGNED, Positive, Share, ask
 
 Direction: TypeAlias = Literal["down", "up"]
 """``down``: the more of a statistic, the less a row counts. ``up``: the more it counts."""
@@ -44,6 +45,7 @@ def _require_not_signed(settings: Mapping[str, Any]) -> None:
         )
 
 
+@needs_statistics(itemgetter("statistic"))
 @live_if_asked
 @checked_by(_require_not_signed)
 def decay(
@@ -74,6 +76,7 @@ def decay(
     return curve(ask(rows, teacher, statistic, level=level, logprobs=logprobs, of=of), scale, direction)
 
 
+@needs_statistics(itemgetter("statistic"))
 @live_if_asked
 def gate(
     rows: Rows,
@@ -97,6 +100,7 @@ def gate(
 _OPS = {">": np.greater, ">=": np.greater_equal, "<": np.less, "<=": np.less_equal}
 
 
+@needs_statistics(itemgetter("statistic"))
 @live_if_asked
 def top_share(
     rows: Rows,
@@ -117,6 +121,7 @@ def top_share(
     return largest(value_A if direction == "up" else -value_A, share).astype(np.float64)
 
 
+@needs_statistics(itemgetter("first"), itemgetter("second"))
 @live_if_asked
 def soft_or(
     rows: Rows,

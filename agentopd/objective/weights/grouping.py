@@ -30,6 +30,11 @@ def mean_over(rows: Rows, value_A: Reals, level: Level) -> Reals:
     return (np.bincount(group_A, weights=value_A) / np.bincount(group_A))[group_A]
 
 
+def first_in(value_A: Reals, group_A: Column) -> Reals:
+    """The value of the first row of each group, in the place of each of its rows."""
+    return value_A[np.unique(group_A, return_index=True)[1]][group_A]
+
+
 def min_max(value_A: Reals, group_A: Column) -> Reals:
     """(x - min) / (max - min) inside each group, and 0.5 where the range is below 1e-8, 0/0 included."""
     if not len(value_A):

@@ -20,31 +20,28 @@ Any other name is that of a statistic that the teacher itself gives, ``teacher.s
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from pydantic import Field
 
-from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.columns import ENSEMBLE, Logprobs, Reals, TeacherColumns, codes
 from agentopd.objective.rows import Rows
-from agentopd.objective.weights.grouping import Level, mean_over
+from agentopd.objective.weights.grouping import Level, first_in, mean_over
 
-Logprobs: TypeAlias = Literal["behaviour", "recomputed"]
 Positive: TypeAlias = Annotated[float, Field(gt=0.0)]
 NotNegative: TypeAlias = Annotated[float, Field(ge=0.0)]
 Share: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
 
-ENSEMBLE = ("epistemic", "aleatoric")
-"""Statistics that a teacher of several members gives."""
 AN_ENSEMBLE = "teachers.<name>: {kind: ensemble, members: [...]}, as the term's target or by of: <name>"
-"""Who gives them, for messages."""
+"""Who gives the statistics of :data:`~agentopd.objective.columns.ENSEMBLE`, for messages."""
 LIMIT = 1e6
 """In nats: stands for infinity, as where a teacher gives a token no probability at all."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Whom a statistic is asked of."""
+class Evidence:
+    """What a statistic is made of: rows, one teacher's word on them, and one of the student's log-probabilities."""
 
     rows: Rows
     given: TeacherColumns | None
@@ -90,12 +87,12 @@ def taught(teacher: TeacherColumns | None, asked: str) -> TeacherColumns:
     return teacher
 
 
-def reliability_of(source: Source) -> Reals:
+def reliability_of(evidence: Evidence) -> Reals:
     """exp of the mean of log q over the tokens taken in the turns before this one, those that the term trains; 1 in the first."""
-    rows, own_A = source.rows, ~source.rows.corrected_A
+    rows, own_A = evidence.rows, ~evidence.rows.corrected_A
     shape = (len(rows.episodes), int(rows.turn_A.max(initial=0)) + 1)
     size = shape[0] * shape[1]
-    logq_A = np.where(own_A, source.teacher.taken_logprob_A.clip(-LIMIT), 0.0)
+    logq_A = np.where(own_A, evidence.teacher.taken_logprob_A.clip(-LIMIT), 0.0)
     sum_B_S, count_B_S = (
         np.bincount(rows.turn_id_A, weights=column_A, minlength=size).reshape(shape) for column_A in (logq_A, own_A)
     )
@@ -103,29 +100,34 @@ def reliability_of(source: Source) -> Reals:
     return np.exp(before_B_S)[rows.trajectory_A, rows.turn_A]
 
 
-def drift_of(source: Source) -> Reals:
+def drift_of(evidence: Evidence) -> Reals:
     """The sum over an episode's earlier rows, those that the term trains, of log p - log q of the token taken; 0 where it is below 0."""
-    rows, own_A = source.rows, ~source.rows.corrected_A
-    ratio_A = np.where(own_A, (source.logprob_A - source.teacher.taken_logprob_A).clip(-LIMIT, LIMIT), 0.0)
+    rows, own_A = evidence.rows, ~evidence.rows.corrected_A
+    ratio_A = np.where(own_A, (evidence.logprob_A - evidence.teacher.taken_logprob_A).clip(-LIMIT, LIMIT), 0.0)
     before_A = np.cumsum(ratio_A) - ratio_A
-    _, first, episode_A = np.unique(rows.trajectory_A, return_index=True, return_inverse=True)
-    drift_A: Reals = np.maximum(before_A - before_A[first][episode_A.reshape(-1)], 0.0)
+    drift_A: Reals = np.maximum(before_A - first_in(before_A, codes(rows.trajectory_A)), 0.0)
     return drift_A
 
 
-STATISTICS: Mapping[str, Callable[[Source], Reals]] = {
-    "teacher_entropy": lambda source: source.teacher.entropy_A,
-    "student_entropy": lambda source: source.rows.live.entropy_A,
-    "surprisal": lambda source: -source.logprob_A,
-    "teacher_surprisal": lambda source: -source.teacher.taken_logprob_A,
-    "disagreement": lambda source: np.abs(source.logprob_A - source.teacher.taken_logprob_A),
-    "log_ratio": lambda source: source.teacher.taken_logprob_A - source.logprob_A,
+STATISTICS: Mapping[str, Callable[[Evidence], Reals]] = {
+    "teacher_entropy": lambda one: one.teacher.entropy_A,
+    "student_entropy": lambda one: one.rows.live.entropy_A,
+    "surprisal": lambda one: -one.logprob_A,
+    "teacher_surprisal": lambda one: -one.teacher.taken_logprob_A,
+    "disagreement": lambda one: np.abs(one.logprob_A - one.teacher.taken_logprob_A),
+    "log_ratio": lambda one: one.teacher.taken_logprob_A - one.logprob_A,
     "drift": drift_of,
-    "depth": lambda source: source.rows.turn_A.astype(np.float64),
+    "depth": lambda one: one.rows.turn_A.astype(np.float64),
     "reliability": reliability_of,
 }
 SIGNED = frozenset({"log_ratio"})
 """Those that may be below 0."""
+OF_STUDENT = frozenset({"student_entropy", "surprisal", "depth"})
+"""Those that take no teacher."""
+OF_PLAYED = frozenset({"surprisal", "disagreement", "log_ratio", "drift"})
+"""Those of the student's log-probability of the token taken: unless recomputed, of the one that it acted with."""
+LIVE = frozenset({"student_entropy"})
+"""Those that only the pass without gradient gives."""
 WHAT: Mapping[str, str] = {"teacher_entropy": "the teacher's entropy"}
 """What a statistic is called in messages, where not by its name."""
 
@@ -152,8 +154,8 @@ def ask(
     Raises:
         ValueError: Nobody tells it, or not on every row.
     """
-    source = Source(rows, teacher, of, logprobs, repr(name))
-    value_A = STATISTICS[name](source) if name in STATISTICS else _further(source, name)
+    evidence = Evidence(rows, teacher, of, logprobs, repr(name))
+    value_A = STATISTICS[name](evidence) if name in STATISTICS else _further(evidence, name)
     unknown = int(np.isnan(value_A).sum())
     if unknown:
         raise ValueError(
@@ -163,9 +165,9 @@ def ask(
     return mean_over(rows, value_A.clip(-LIMIT, LIMIT), level)
 
 
-def _further(source: Source, name: str) -> Reals:
+def _further(evidence: Evidence, name: str) -> Reals:
     """A statistic of the teacher's own."""
-    told = source.teacher.statistics
+    told = evidence.teacher.statistics
     if name not in told:
         remedy = (
             f"an ensemble gives it: {AN_ENSEMBLE}"

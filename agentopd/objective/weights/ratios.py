@@ -10,7 +10,7 @@ from agentopd.objective.columns import Reals, TeacherColumns
 from agentopd.objective.contract import checked_by, idle
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.grouping import group, mean_over
-from agentopd.objective.weights.marks import needs_live
+from agentopd.objective.weights.marks import needs_live, needs_statistics
 from agentopd.objective.weights.named import NotNegative, Positive, ask
 from agentopd.settings.choice import numbers_of
 
@@ -28,6 +28,7 @@ def _require_bounds(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"{unused}: rule={settings['rule']} does not read it; leave it out, or set rule: {other}")
 
 
+@needs_statistics("surprisal")
 @needs_live
 @checked_by(_require_bounds)
 def importance(
@@ -45,7 +46,8 @@ def importance(
     ``truncated`` is min(r, cap): truncated importance sampling, and the min(r, 2) of SDPO (arXiv 2601.20802). ``masked`` is r inside
     [low, high] and 0 outside: IcePop's mask at level ``token``, with the bounds 0.5 and 5 here, and masked importance sampling at level
     ``sequence``. It corrects what is sampled from an older student, from a replayed one, or by an engine whose numbers differ.
-    A score function with ``importance: ratio`` or ``clipped`` has p / mu already, so it needs the mask at most, never this as well.
+    A score function with ``importance: ratio`` or ``clipped`` has p / mu already, unless its ``logprobs`` are ``recomputed``; with both
+    the ratio would be squared, which is refused.
 
     Args:
         rows: The rows of the term. Corrected actions were not sampled, so no term over them should have this weight.

@@ -9,10 +9,11 @@ from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.curves import either
 from agentopd.objective.weights.grouping import Within, group, largest, min_max
-from agentopd.objective.weights.marks import needs_live
+from agentopd.objective.weights.marks import needs_live, needs_statistics
 from agentopd.objective.weights.named import Positive, Share, ask
 
 
+@needs_statistics("student_entropy", "disagreement")
 @needs_live
 def tip(
     rows: Rows,
@@ -42,6 +43,7 @@ def tip(
     return largest(either(h_A, d_A), share).astype(np.float64)
 
 
+@needs_statistics("surprisal")
 @needs_live
 def shape(rows: Rows, teacher: TeacherColumns | None, *, gamma: Positive = 0.1, actor: str | None = None) -> Reals:
     """gamma p / (p + gamma)^2 of the token taken: policy shaping (LUFFY, arXiv 2504.14945).

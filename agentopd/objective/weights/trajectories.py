@@ -4,12 +4,12 @@ from typing import Literal
 
 import numpy as np
 
-from agentopd.objective.columns import Reals, TeacherColumns, codes
+from agentopd.objective.columns import Logprobs, Reals, TeacherColumns, codes
 from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.grouping import among_siblings, mean_over
-from agentopd.objective.weights.marks import live_if_asked, needs_group
-from agentopd.objective.weights.named import Logprobs, NotNegative, Positive, ask
+from agentopd.objective.weights.marks import live_if_asked, needs_group, needs_statistics
+from agentopd.objective.weights.named import NotNegative, Positive, ask
 
 
 @needs_group
@@ -33,6 +33,10 @@ def reward_softmax(rows: Rows, teacher: TeacherColumns | None, *, beta: Positive
     return among_siblings(rows, rows.episodes.reward_B / beta)
 
 
+_SURPRISAL = {"teacher": "teacher_surprisal", "student": "surprisal"}
+
+
+@needs_statistics(lambda settings: _SURPRISAL[settings["by"]])
 @needs_group
 @live_if_asked
 def scope(
@@ -63,8 +67,7 @@ def scope(
         of: Another teacher to ask than the term's.
     """
     sure = by == "teacher" if favour == "paper" else favour == "sure"
-    name = "teacher_surprisal" if by == "teacher" else "surprisal"
-    surprisal_A = mean_over(rows, ask(rows, teacher, name, logprobs=logprobs, of=of), "trajectory")
+    surprisal_A = mean_over(rows, ask(rows, teacher, _SURPRISAL[by], logprobs=logprobs, of=of), "trajectory")
     score_B = np.zeros(len(rows.episodes))
     score_B[rows.trajectory_A] = surprisal_A * ((-1.0 if sure else 1.0) / tau)
     return among_siblings(rows, score_B)

@@ -6,15 +6,16 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from agentopd.objective.columns import Column, Reals, TeacherColumns
+from agentopd.objective.columns import Column, Logprobs, Reals, TeacherColumns
 from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.curves import Direction, soft_or
-from agentopd.objective.weights.grouping import group
-from agentopd.objective.weights.marks import live_if_asked
-from agentopd.objective.weights.named import Logprobs, NotNegative, Positive, ask, taught
+from agentopd.objective.weights.grouping import first_in, group
+from agentopd.objective.weights.marks import live_if_asked, needs_statistics
+from agentopd.objective.weights.named import NotNegative, Positive, ask, taught
 
 
+@needs_statistics("disagreement")
 @live_if_asked
 def sod(
     rows: Rows,
@@ -42,11 +43,12 @@ def sod(
         of: Another teacher to ask than the term's.
     """
     d_A = ask(rows, teacher, "disagreement", level="turn", logprobs=logprobs, of=of) + epsilon
-    first_A = _first(d_A, group(rows, "trajectory"))
+    first_A = first_in(d_A, group(rows, "trajectory"))
     weight: Reals = np.minimum(first_A / d_A if direction == "down" else d_A / first_A, 1.0 + delta)
     return weight
 
 
+@needs_statistics("disagreement", "surprisal")
 @live_if_asked
 def t_dur(
     rows: Rows,
@@ -61,7 +63,7 @@ def t_dur(
     d_k is the mean of abs(log p - log q) over the turn's rows and h_k that of -log p, each min-max normalised within the trajectory, and
     0.5 where its range is below 1e-8. ``direction: down`` gives 1 - w_k. Other settings as in :func:`sod`.
     """
-    weight: Reals = soft_or(
+    return soft_or(
         rows,
         teacher,
         first="disagreement",
@@ -72,9 +74,9 @@ def t_dur(
         logprobs=logprobs,
         of=of,
     )
-    return weight
 
 
+@needs_statistics("disagreement")
 @live_if_asked
 def iw_opd(
     rows: Rows,
@@ -100,11 +102,12 @@ def iw_opd(
     group_A = group(rows, "trajectory")
     before_A = np.cumsum(d_A) - d_A
     whole_A = np.bincount(group_A, weights=d_A)[group_A]
-    share_A = (before_A - _first(before_A, group_A)) / np.where(whole_A > 0.0, whole_A, 1.0)
+    share_A = (before_A - first_in(before_A, group_A)) / np.where(whole_A > 0.0, whole_A, 1.0)
     weight: Reals = 1.0 + (most - 1.0) * (1.0 - share_A.clip(0.0, 1.0))
     return weight
 
 
+@needs_statistics("reliability")
 def reliability(
     rows: Rows,
     teacher: TeacherColumns | None,
@@ -130,6 +133,7 @@ def reliability(
     return np.asarray((r_A >= threshold) == above, np.float64)
 
 
+@needs_statistics("teacher_surprisal")
 def until_mistake(
     rows: Rows,
     teacher: TeacherColumns | None,
@@ -153,9 +157,4 @@ def until_mistake(
     mistake_A = taught(teacher, "weight 'until_mistake'").taken_logprob_A < math.log(probability)
     before_A: Column = np.cumsum(mistake_A) - mistake_A
     group_A = group(rows, "trajectory" if within == "episode" else "turn")
-    return np.asarray(before_A == _first(before_A.astype(np.float64), group_A), np.float64)
-
-
-def _first(value_A: Reals, group_A: Column) -> Reals:
-    """The value of the first row of each group, in the place of each of its rows."""
-    return value_A[np.unique(group_A, return_index=True)[1]][group_A]
+    return np.asarray(before_A == first_in(before_A.astype(np.float64), group_A), np.float64)

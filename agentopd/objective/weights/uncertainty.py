@@ -4,13 +4,13 @@ from typing import Literal
 
 import numpy as np
 
-from agentopd.objective.columns import Reals, TeacherColumns
+from agentopd.objective.columns import ALEATORIC, EPISTEMIC, Logprobs, Reals, TeacherColumns
 from agentopd.objective.naming import TeacherName
 from agentopd.objective.rows import Rows
 from agentopd.objective.weights.curves import Direction, curve
 from agentopd.objective.weights.grouping import Level
-from agentopd.objective.weights.marks import live_if_asked, needs_live
-from agentopd.objective.weights.named import Logprobs, NotNegative, Positive, ask
+from agentopd.objective.weights.marks import live_if_asked, needs_live, needs_statistics
+from agentopd.objective.weights.named import NotNegative, Positive, ask
 
 
 def uniform(rows: Rows, teacher: TeacherColumns | None) -> Reals:
@@ -18,6 +18,7 @@ def uniform(rows: Rows, teacher: TeacherColumns | None) -> Reals:
     return np.ones(len(rows))
 
 
+@needs_statistics("teacher_entropy")
 def teacher_entropy(
     rows: Rows,
     teacher: TeacherColumns | None,
@@ -35,6 +36,10 @@ def teacher_entropy(
     return curve(ask(rows, teacher, "teacher_entropy", level=level, of=of), scale, direction)
 
 
+_SURPRISAL = {"taken": "teacher_surprisal", "best": "best_surprisal"}
+
+
+@needs_statistics(lambda settings: _SURPRISAL[settings["token"]])
 def teacher_confidence(
     rows: Rows,
     teacher: TeacherColumns | None,
@@ -57,11 +62,11 @@ def teacher_confidence(
         level: Over what the mean is taken.
         of: Another teacher to ask than the term's.
     """
-    name = "teacher_surprisal" if token == "taken" else "best_surprisal"
-    weight: Reals = np.exp(-power * ask(rows, teacher, name, level=level, of=of))
+    weight: Reals = np.exp(-power * ask(rows, teacher, _SURPRISAL[token], level=level, of=of))
     return weight
 
 
+@needs_statistics("coverage")
 def top_k_coverage(
     rows: Rows,
     teacher: TeacherColumns | None,
@@ -78,6 +83,7 @@ def top_k_coverage(
     return weight
 
 
+@needs_statistics(EPISTEMIC)
 def epistemic(
     rows: Rows,
     teacher: TeacherColumns | None,
@@ -93,9 +99,10 @@ def epistemic(
     different things, which is where a teacher does not know. It is at most log E nats for E members. Asks a teacher of kind
     ``ensemble``. Settings as in :func:`~agentopd.objective.weights.curves.decay`.
     """
-    return curve(ask(rows, teacher, "epistemic", level=level, of=of).clip(0.0), scale, direction)
+    return curve(ask(rows, teacher, EPISTEMIC, level=level, of=of).clip(0.0), scale, direction)
 
 
+@needs_statistics(ALEATORIC)
 def aleatoric(
     rows: Rows,
     teacher: TeacherColumns | None,
@@ -110,9 +117,10 @@ def aleatoric(
     Together with :func:`epistemic` it makes up the entropy of the ensemble's mixture. High where many continuations are right, which
     is no fault of the teacher. Asks a teacher of kind ``ensemble``.
     """
-    return curve(ask(rows, teacher, "aleatoric", level=level, of=of), scale, direction)
+    return curve(ask(rows, teacher, ALEATORIC, level=level, of=of), scale, direction)
 
 
+@needs_statistics("student_entropy")
 @needs_live
 def student_entropy(
     rows: Rows,
@@ -129,6 +137,7 @@ def student_entropy(
     return curve(ask(rows, teacher, "student_entropy", level=level), scale, direction)
 
 
+@needs_statistics("disagreement")
 @live_if_asked
 def disagreement(
     rows: Rows,

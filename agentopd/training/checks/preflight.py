@@ -13,6 +13,7 @@ from agentopd.chat import Chat
 from agentopd.config import Config, Fit, Lora
 from agentopd.errors import ConfigError, under
 from agentopd.models import ModelConfig, head_of, load_tokenizer, outline_of, positions_of
+from agentopd.objective.contract import is_own
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
@@ -20,7 +21,6 @@ from agentopd.teachers import traits_of
 from agentopd.training.checks.roles import (
     hints_of,
     is_new,
-    learns_from_corrections,
     may_correct,
     model_of,
     stage_hint,
@@ -44,10 +44,9 @@ def check_acting(config: Config) -> None:
     for name, source in config.objective.sources.items():
         for actor in source.who:
             choice = config.teachers.get(actor)
-            if choice is not None and actor != EXPERT and not (traits_of(choice).model or ":" in choice.kind):
-                key = "actors" if actor in source.actors else "acting.by"
+            if choice is not None and actor != EXPERT and not (traits_of(choice).model or is_own(choice)):
                 raise ConfigError(
-                    f"objective.sources.{name}.{key}: {actor!r} is to act, and teachers.{actor}.kind={choice.kind} is no model; name a "
+                    f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and teachers.{actor}.kind={choice.kind} is no model; name a "
                     "teacher that is one, or expert"
                 )
 
@@ -55,7 +54,7 @@ def check_acting(config: Config) -> None:
 def learns_from_experts(config: Config) -> bool:
     """Whether the environments' own expert acts, or is asked about what the student did."""
     acts = any(source.needs_expert for source in config.objective.sources.values())
-    if learns_from_corrections(config.objective) and not may_correct(config):
+    if config.objective.learns_from_corrections and not may_correct(config):
         return True  # there, an expert is what is missing
     return acts or any(traits_of(choice).needs_expert for choice in used_teachers(config).values())
 

@@ -12,13 +12,8 @@ from agentopd.objective.spec import Objective
 from agentopd.settings.choice import Choice
 from agentopd.settings.problems import explain
 from agentopd.teachers import EVERYWHERE, Combining, Teacher, members_of, traits_of
-from agentopd.types import CORRECTED, EXPERT, STUDENT
+from agentopd.types import EXPERT, STUDENT
 from agentopd.where import Where
-
-
-def learns_from_corrections(objective: Objective) -> bool:
-    """Whether a term learns from what a teacher would have done in the student's place."""
-    return any(CORRECTED in term.where.source for term in objective.terms)
 
 
 def named_teachers(objective: Objective) -> set[str]:
@@ -34,7 +29,7 @@ def used_teachers(config: Config) -> dict[str, Choice]:
     Raises:
         ConfigError: The method learns from corrections, and none may correct.
     """
-    named, corrected = named_teachers(config.objective), learns_from_corrections(config.objective)
+    named, corrected = named_teachers(config.objective), config.objective.learns_from_corrections
     if corrected and not may_correct(config):
         raise _nobody_corrects()
     used = {n for n, c in config.teachers.items() if n in named or (corrected and traits_of(c).corrects)}
@@ -54,7 +49,7 @@ def annotators(objective: Objective, teachers: Mapping[str, Teacher]) -> dict[st
     Raises:
         ConfigError: It learns from corrections, and none corrects.
     """
-    corrected = learns_from_corrections(objective)
+    corrected = objective.learns_from_corrections
     if corrected and not any(teacher.corrects for teacher in teachers.values()):
         raise _nobody_corrects()
     heard = {n for n, t in teachers.items() if n in objective.teachers() or (corrected and t.corrects)}

@@ -104,12 +104,12 @@ def _require_equal(objective: Objective, whole_A_H: Tensor, cut_A_H: Tensor) -> 
         )
     else:
         return
-    for i, term in enumerate(objective.terms):
+    for key, term in objective.keyed():
         parts = ("target", "support", "divergence", *(("estimator",) if term.by_token else ()))
         for part in parts:
             choice = getattr(term, part)
             if is_own(choice):
-                raise PartError(f"{objective.key(i)}.{part}.kind={choice.kind} {wrong}", choice)
+                raise PartError(f"{key}.{part}.kind={choice.kind} {wrong}", choice)
 
 
 def _trajectories(config: Config, vocabulary: int) -> Iterator[Trajectory]:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from weight_cases import Played, table, weigh
 
-from agentopd.objective.weights import WEIGHTS, asks
-from agentopd.objective.weights.asks import ASKS, OF_STUDENT, reads_played
+from agentopd.objective.weights import WEIGHTS, asks, reads_played
+from agentopd.objective.weights.named import OF_STUDENT
 from agentopd.settings.parts import OneOf
 
 WEIGHT = OneOf("weight", WEIGHTS)
@@ -21,9 +21,8 @@ GIVEN: Mapping[str, Mapping[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", WEIGHTS)
-def test_the_table_says_what_each_weight_asks_of_a_teacher(kind: str) -> None:
+def test_the_marks_say_what_each_weight_asks_of_a_teacher(kind: str) -> None:
     """A weight that reads one fails without one, and no other does."""
-    assert kind in ASKS
     weight = WEIGHT.validate({"kind": kind, **GIVEN.get(kind, {})})
     rows = table([Played([[(-1.0, -0.5, -2.0), (-0.5, -0.25, -1.0)]])])
     if set(asks(weight)) - OF_STUDENT:
@@ -49,8 +48,8 @@ def mine(rows: Any, teacher: Any, *, what: str = "drift") -> Any:
         ("scope", False),
         ("tip", False),
         ("importance", False),
-        ({"kind": "test_objective_asks:mine"}, True),
-        ({"kind": "test_objective_asks:mine", "what": "depth"}, False),
+        ({"kind": "test_objective_marks:mine"}, True),
+        ({"kind": "test_objective_marks:mine", "what": "depth"}, False),
     ],
 )
 def test_whether_a_weight_takes_what_was_played_for_the_students(weight: Any, read: bool) -> None:
