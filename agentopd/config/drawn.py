@@ -87,7 +87,8 @@ def require_drawn(objective: Objective, rollout: Rollout) -> None:
     for key, term in objective.keyed():
         _require_one_ratio(key, term)
         drawn = list(draws(objective, term.where, rollout))
-        for claim in claims(key, term, objective.weighs_distillation(term)):
+        coupled = objective.coupling.kind != "none"
+        for claim in claims(key, term, coupled, objective.weighs_distillation(term)):
             for one in drawn:
                 if not claim.holds(one):
                     raise ValueError(f"{claim.key}: {claim.what}, and {one.said}; {claim.remedies[one.draw]}")
@@ -152,16 +153,17 @@ def _left_out(rollout: Rollout) -> str:
 # What the parts of a term state.
 
 
-def claims(key: str, term: Term, apart: bool = False) -> Iterator[Claim]:
+def claims(key: str, term: Term, coupled: bool = False, apart: bool = False) -> Iterator[Claim]:
     """What the parts of a term state of its tokens: the more far-reaching statement first.
 
     Args:
         key: Where the term stands.
         term: It.
+        coupled: Whether a coupling adds to its advantage, so that it needs one.
         apart: Whether its weights multiply the distilled part of a coupled advantage alone, so that they mend nothing of the rest.
     """
     if term.estimator.kind in GRADIENTS:
-        yield _gradient(key, term, apart)
+        yield _gradient(key, term, coupled, apart)
     if term.scored and term.distributional and term.estimator.settings.get("logprobs", "behaviour") == "behaviour":
         yield _value_of_estimator(key, term)
     if _has_ratio(term):
@@ -182,14 +184,14 @@ GRADIENTS: Mapping[str, str] = {
 }
 
 
-def _gradient(key: str, term: Term, apart: bool) -> Claim:
+def _gradient(key: str, term: Term, coupled: bool, apart: bool) -> Claim:
     corrected = (_weighed(term) and not apart) or _has_ratio(term)
     beside = ["objective.coupling.weighted: both"] if apart else []
     beside += [f"{key}.estimator.logprobs: recomputed"] if term.distributional and term.scored else []
     mend = ", with ".join(
         ["set " + beside[0]] if apart and _weighed(term) else [f"add {{kind: importance}} to {key}.weight", *beside]
     )
-    analytic = f", or set {key}.estimator.kind: analytic" if term.distributional else ""
+    analytic = f", or set {key}.estimator.kind: analytic" if term.distributional and not coupled else ""
     own = f"set {key}.where.actor, such as [student]"
     shaped = "" if term.distributional else f", or add {{kind: shape, actor: expert}} to {key}.weight (LUFFY)"
     if shaped and _has_ratio(term):
