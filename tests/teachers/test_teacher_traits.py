@@ -39,8 +39,9 @@ class Careless:
         ("self", replace(MODEL, initial=True, hint=True)),
         (
             {"kind": "ensemble", "members": ["a", "b"]},
-            Traits(corrects=False, rewards=False, members=True, statistics=("coverage", "aleatoric", "epistemic")),
+            Traits(corrects=False, rewards=False, members=True, statistics=("coverage", "epistemic", "aleatoric")),
         ),
+        ({"kind": "served", "url": "http://here"}, Traits(corrects=False, rewards=False, statistics=("coverage",))),
         ("reward", Traits(corrects=False, distributes=False, statistics=())),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
         ("test_teacher_traits:unmarked", Traits()),
