@@ -33,6 +33,17 @@ class Served:
     away_after: int | None = None
     """The number of requests after which it answers 503."""
 
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Counts how many requests are at work at once, each a moment at least."""
+        with self.lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        time.sleep(0.01)
+        yield
+        with self.lock:
+            self.at_once -= 1
+
     def rows(self, tokens: list[int], k: int) -> list[dict[str, dict[str, float]] | None]:
         with torch.no_grad(), self.lock:
             log_T_V = torch.log_softmax(self.model(torch.tensor([tokens])).logits[0].double(), -1)
@@ -44,67 +55,67 @@ class Served:
         return rows
 
 
+class _Server(ThreadingHTTPServer):
+    served: Served
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def answered(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        models = {"data": [{"id": "tiny", "max_model_len": self.server.served.longest}]}
+        self.answered(200, json.dumps(models).encode())
+
+    def do_POST(self) -> None:
+        served = self.server.served
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        served.asked.append(asked)
+        served.authorized.append(self.headers.get("Authorization"))
+        fault = served.faults.popleft() if served.faults else None
+        if served.away_after is not None and len(served.asked) > served.away_after:
+            fault = 503
+        if isinstance(fault, int):
+            self.answered(fault, b'{"error": "as told"}', Retry_After="0.1")
+        elif fault == "hang":
+            self.close_connection = True
+        else:
+            self.scored(asked, fault)
+
+    def scored(self, asked: dict[str, Any], fault: str | None) -> None:
+        served, tokens = self.server.served, asked["prompt"]
+        time.sleep(0.5 if fault == "late" else 0.01)
+        with served.busy():
+            rows = served.rows(tokens, asked["prompt_logprobs"])
+        if fault == "nan":
+            rows[-1] = {name: {"logprob": float("nan")} for name in rows[-1] or {}}
+        if fault == "drop":
+            rows[-1] = {name: value for name, value in (rows[-1] or {}).items() if int(name) != tokens[-1]}
+        body = json.dumps({"choices": [{"prompt_logprobs": rows}]}).encode()
+        sent = body[: len(body) // 2] if fault == "half" else body
+        self.close_connection = fault == "half"
+        self.answered(200, sent, Content_Length=str(len(body)))
+
+
 @contextmanager
 def serving(model: PreTrainedModel, longest: int = 128) -> Iterator[Served]:
     """A server on loopback while the block lasts."""
-    served = Served(model, longest=longest)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-        def answered(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-            self.send_response(status)
-            for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def do_GET(self) -> None:
-            models = {"data": [{"id": "tiny", "max_model_len": served.longest}]}
-            self.answered(200, json.dumps(models).encode())
-
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            served.asked.append(asked)
-            served.authorized.append(self.headers.get("Authorization"))
-            fault = served.faults.popleft() if served.faults else None
-            if served.away_after is not None and len(served.asked) > served.away_after:
-                fault = 503
-            if fault == "hang":
-                self.close_connection = True
-                return
-            if isinstance(fault, int):
-                self.answered(fault, b'{"error": "as told"}', {"Retry-After": "0.1"})
-                return
-            if fault == "late":
-                time.sleep(0.5)
-            with served.lock:
-                served.at_once += 1
-                served.most_at_once = max(served.most_at_once, served.at_once)
-            time.sleep(0.01)
-            rows = served.rows(asked["prompt"], asked["prompt_logprobs"])
-            with served.lock:
-                served.at_once -= 1
-            if fault == "nan":
-                rows[-1] = {name: {"logprob": float("nan")} for name in rows[-1] or {}}
-            if fault == "drop":
-                rows[-1] = {name: value for name, value in (rows[-1] or {}).items() if int(name) != asked["prompt"][-1]}
-            body = json.dumps({"choices": [{"prompt_logprobs": rows}]}).encode()
-            if fault == "half":
-                self.answered(200, body[: len(body) // 2], {"Content-Length": str(len(body))})
-                self.close_connection = True
-                return
-            self.answered(200, body)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.url = f"http://127.0.0.1:{server.server_address[1]}"
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.served = Served(model, longest=longest, url=f"http://127.0.0.1:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield served
+        yield server.served
     finally:
         server.shutdown()
         server.server_close()

@@ -31,6 +31,10 @@ class Patience:
     """Seconds over which a request is tried again, ever less often."""
 
 
+class RefusedError(TeacherError):
+    """The server does not answer such a request, now or later."""
+
+
 class _AwayError(Exception):
     """The server did not answer, and may later."""
 
@@ -113,7 +117,7 @@ class Endpoint:
             if answer.status_code in AWAY:
                 raise _AwayError(f"answered {answer.status_code}: {_said(answer)}", _asked_to_wait(answer))
             if answer.is_error:
-                raise TeacherError(f"{self.who}: {self.url}{path} refused with {answer.status_code}: {_said(answer)}")
+                raise RefusedError(f"{self.who}: {self.url}{path} refused with {answer.status_code}: {_said(answer)}")
             return answer.json()
         except httpx2.TransportError as error:
             raise _AwayError(f"did not answer ({type(error).__name__}: {error})") from error

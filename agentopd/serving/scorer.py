@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentopd.errors import ConfigError, TeacherError, describe
-from agentopd.serving.endpoint import Endpoint
+from agentopd.serving.endpoint import Endpoint, RefusedError
 from agentopd.settings.problems import nearest
 from agentopd.types import Floats, Ints
 
@@ -109,7 +109,12 @@ class Scorer:
             raise ConfigError(
                 f"model={name!r}: {endpoint.url} does not serve it{nearest(name, models)}; it serves: {', '.join(models)}"
             )
-        return cls(endpoint, name, models[name], k, probe)
+        try:
+            return cls(endpoint, name, models[name], k, probe)
+        except RefusedError as error:
+            raise ConfigError(
+                f"top_k={k}: {error}; ask for fewer, or start the server with --max-logprobs {k}"
+            ) from error
 
     def score(self, tokens: Sequence[int], positions: Sequence[int]) -> TopK:
         """What the model says at some positions of ``tokens``, 1 or more, of the tokens that stand there.

@@ -1,10 +1,10 @@
 """A teacher behind a vLLM server: token ids go to it, log-probabilities come back."""
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing.pool import AsyncResult, ThreadPool
 from typing import Annotated
 
 import numpy as np
@@ -62,11 +62,10 @@ def served(
         in_flight: Requests at once.
         timeout: Seconds until a request is given up and tried again.
         patience: Seconds over which a request is tried again, ever less often, while the server is away.
-        key_env: The environment variable that holds the server's key, where it wants one.
+        key_env: The environment variable of the server's key.
 
     Raises:
         ConfigError: The server does not serve the model; or its temperature is not that of the run.
-        TeacherError: It does not answer.
     """
     with under(f"teachers.{context.name}"):
         if top_k != WHOLE and temperature != context.temperature:
@@ -87,7 +86,7 @@ def served(
         view=own_view if shown is None else partial(hinted_view, chat=context.chat, hint=shown),
         scorer=scorer,
         power=temperature / context.temperature,
-        pool=ThreadPoolExecutor(in_flight, thread_name_prefix=context.name),
+        pool=ThreadPool(in_flight),
     )
 
 
@@ -98,8 +97,9 @@ class ServedTeacher(Viewing):
     scorer: Scorer
     power: float
     """What log-probabilities are multiplied by to be at the temperature of the run."""
-    pool: ThreadPoolExecutor
-    begun: dict[Key, list[tuple[View, Future[TopK]]]] = field(default_factory=dict)
+    pool: ThreadPool
+    """Its threads are daemons: a run that is interrupted does not wait for the server."""
+    begun: dict[Key, list[tuple[View, AsyncResult[TopK]]]] = field(default_factory=dict)
     """What was asked of episodes that are over."""
 
     def begin(self, trajectory: Trajectory) -> None:
@@ -117,11 +117,13 @@ class ServedTeacher(Viewing):
         asked = [self.begun.pop(one.key) if one.key in self.begun else self._asked(views) for one, views in pairs]
         return [self._annotation(*pair) for pair in zip(trajectories, asked, strict=True)]
 
-    def _asked(self, views: Sequence[View]) -> list[tuple[View, Future[TopK]]]:
-        return [(v, self.pool.submit(self.scorer.score, v.tokens_T.tolist(), v.position_A.tolist())) for v in views]
+    def _asked(self, views: Sequence[View]) -> list[tuple[View, AsyncResult[TopK]]]:
+        return [
+            (v, self.pool.apply_async(self.scorer.score, (v.tokens_T.tolist(), v.position_A.tolist()))) for v in views
+        ]
 
-    def _annotation(self, trajectory: Trajectory, asked: Sequence[tuple[View, Future[TopK]]]) -> Annotation:
-        said = TopK.joined([answer.result() for _, answer in asked], max(self.scorer.k, 0))
+    def _annotation(self, trajectory: Trajectory, asked: Sequence[tuple[View, AsyncResult[TopK]]]) -> Annotation:
+        said = TopK.joined([answer.get() for _, answer in asked], max(self.scorer.k, 0))
         if self.power != 1.0:
             said = _tempered(said, self.power)
         block: Block = Sampled()

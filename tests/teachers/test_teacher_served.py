@@ -1,4 +1,5 @@
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,6 @@ def test_episodes_are_sent_when_they_are_over_and_once(server: Served) -> None:
     before = len(server.asked)
     for trajectory in EPISODES[:2]:
         teacher.begin(trajectory)
-    teacher.pool.submit(int).result()
     said = teacher.annotate(EPISODES)
     assert len(server.asked) == before + 4  # a view a segment, none of the failed episode
     assert not teacher.begun
@@ -143,6 +143,16 @@ def test_a_server_that_stays_away_is_an_error_that_names_it(server: Served) -> N
         annotate({"teacher": teacher}, EPISODES)
 
 
+def test_nobody_who_leaves_waits_for_a_server(server: Served) -> None:
+    before = set(threading.enumerate())
+    teacher = teacher_of(server)
+    server.faults.append("late")
+    teacher.begin(EPISODES[0])
+    own = {thread for thread in set(threading.enumerate()) - before if "process_request" not in thread.name}
+    assert len(own) >= 32
+    assert all(thread.daemon for thread in own)
+
+
 def test_what_refuses_is_not_asked_again(server: Served) -> None:
     teacher = teacher_of(server)
     server.faults.append(400)
@@ -175,6 +185,12 @@ def test_the_key_is_sent_and_never_told(
 def test_another_name_than_it_serves_is_refused(server: Served) -> None:
     with pytest.raises(ConfigError, match=r"teachers\.teacher\.model='tinny': .*did you mean 'tiny'.*it serves: tiny"):
         teacher_of(server, model="tinny")
+
+
+def test_more_ids_than_the_server_gives_are_refused(server: Served) -> None:
+    server.faults.append(400)
+    with pytest.raises(ConfigError, match=r"^teachers\.teacher\.top_k=5: .*refused with 400.*--max-logprobs 5$"):
+        teacher_of(server, top_k=5)
 
 
 def test_an_address_that_is_none_is_refused() -> None:
