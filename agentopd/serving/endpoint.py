@@ -25,9 +25,9 @@ AWAY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 class Patience:
     """How long a server is waited for."""
 
-    timeout: float = 120.0
+    timeout: float
     """Seconds until one request is given up."""
-    patience: float = 300.0
+    patience: float
     """Seconds over which a request is tried again, ever less often."""
 
 
@@ -53,7 +53,7 @@ class Endpoint:
     who: str
     """Whom errors are told of, such as ``teacher 'judge'``."""
     url: str
-    patience: Patience = Patience()
+    patience: Patience
     key_env: str | None = None
     """The environment variable that holds the key."""
     outages: int = field(init=False, default=0)
@@ -91,10 +91,6 @@ class Endpoint:
             TeacherError: It refused, or did not answer for too long; the message names the server.
         """
         return self._asked("POST", path, body)
-
-    def close(self) -> None:
-        """Closes its connections."""
-        self._client.close()
 
     def _asked(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         again = Retrying(

@@ -13,7 +13,7 @@ from pydantic import Field
 from agentopd.chat import Hint
 from agentopd.errors import ConfigError, under
 from agentopd.objective.floor import FLOOR
-from agentopd.serving import Endpoint, Patience, Scorer, TopK
+from agentopd.serving import WHOLE, Endpoint, Patience, Scorer, TopK
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.traits import Traits
 from agentopd.teachers.viewing import Viewing, annotated
@@ -21,8 +21,6 @@ from agentopd.teachers.views import UnreadableError, hinted_view, own_view
 from agentopd.types import Annotation, Block, Floats, Key, Sampled, Sparse, Trajectory, View
 from agentopd.where import Where
 
-WHOLE = -1
-"""The ``top_k`` that is all of the vocabulary."""
 PROBE = 32
 """Tokens by which a server is known again, at most."""
 
