@@ -82,7 +82,7 @@ def taught(teacher: TeacherColumns | None, asked: str) -> TeacherColumns:
     """
     if teacher is None:
         raise ValueError(
-            f"{asked} needs a term whose target is a teacher's distribution, or one named by of: <teacher>"
+            f"{asked} needs a term whose target is a teacher's distribution or, where it has the setting of, the name of a teacher there"
         )
     return teacher
 
