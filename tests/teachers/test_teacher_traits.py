@@ -7,6 +7,7 @@ import pytest
 
 from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, Traits, traits_of
+from agentopd.teachers.served import reached
 
 SILENT_MODEL = Traits(model=True, corrects=False)
 MODEL = Traits(model=True, corrects=False, rewards=False, statistics=("coverage",))
@@ -41,7 +42,10 @@ class Careless:
             {"kind": "ensemble", "members": ["a", "b"]},
             Traits(corrects=False, rewards=False, members=True, statistics=("coverage", "epistemic", "aleatoric")),
         ),
-        ({"kind": "served", "url": "http://here"}, Traits(corrects=False, rewards=False, statistics=("coverage",))),
+        (
+            {"kind": "served", "url": "http://here"},
+            Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), reached=reached),
+        ),
         ("reward", Traits(corrects=False, distributes=False, statistics=())),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
         ("test_teacher_traits:unmarked", Traits()),
@@ -66,8 +70,8 @@ def hintless(context: Any, *, model: str) -> Any:
     [
         (SILENT_MODEL, plain, "plain is marked with model=True; give it a setting model, new or both"),
         (Traits(model=True, hint=True), hintless, "hintless is marked with hint=True; give it the setting hint"),
-        (Traits(hint=True), hintless, "hintless: initial and hint are marks of a model; mark it with model=True too"),
-        (Traits(initial=True), plain, "plain: initial and hint are marks of a model"),
+        (Traits(hint=True), hintless, "hintless is marked with hint=True; give it the setting hint"),
+        (Traits(initial=True), plain, "plain: initial is the mark of a model; mark it with model=True too"),
         (Traits(members=True), plain, "plain is marked with members=True; give it the setting members"),
     ],
 )

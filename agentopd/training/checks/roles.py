@@ -12,6 +12,7 @@ from agentopd.objective.spec import Objective
 from agentopd.settings.choice import Choice
 from agentopd.settings.problems import explain
 from agentopd.teachers import EVERYWHERE, Combining, Teacher, members_of, traits_of
+from agentopd.teachers.hints import hint_of
 from agentopd.types import EXPERT, STUDENT
 from agentopd.where import Where
 
@@ -110,19 +111,19 @@ def _every_hint(config: Config) -> dict[str, Hint]:
 def _hint(name: str, teacher: Choice) -> Hint:
     where: Where = teacher.settings.get("where", EVERYWHERE)
     with under(f"teachers.{name}"):
-        return Hint(teacher.settings["hint"], where.env)
+        return hint_of(teacher.settings["hint"], where.env)
 
 
 def stage_hint(config: Config) -> tuple[str, Hint]:
     """The hint behind which a stage learns a share of its traces, and a teacher whose hint it is.
 
     Raises:
-        ConfigError: The teachers that are shown one, used or not, do not agree on it.
+        ConfigError: The teachers that are shown one that can be known beforehand, used or not, do not agree on it.
     """
-    hints = {hint: name for name, hint in _every_hint(config).items()}
+    hints = {hint: name for name, hint in _every_hint(config).items() if not hint.hindsight}
     if len(hints) != 1:
         raise ConfigError(
-            f"stages: a share of the traces is privileged, and there are {len(hints)} hints to show in them; give exactly one teacher of "
+            f"stages: a share of the traces is privileged, and there are {len(hints)} hints that can be shown in them; give exactly one teacher of "
             "kind privileged, or set privileged to 0"
         )
     [(hint, name)] = hints.items()
