@@ -19,6 +19,7 @@ from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
 from agentopd.teachers import traits_of
 from agentopd.training.checks.roles import (
+    every_hint,
     hints_of,
     is_new,
     may_correct,
@@ -41,7 +42,7 @@ def check_experts(config: Config) -> None:
 
 def check_acting(config: Config) -> None:
     """Raises ConfigError where a teacher that is to act is of a shipped kind that has no model, or is shown what no actor can know."""
-    hints = hints_of(config)
+    hints = every_hint(config)
     for name, source in config.objective.sources.items():
         for actor in source.who:
             choice = config.teachers.get(actor)

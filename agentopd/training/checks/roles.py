@@ -100,10 +100,15 @@ def hints_of(config: Config) -> dict[str, Hint]:
         ConfigError: The hint of a teacher, used or not, is malformed.
     """
     used = used_teachers(config)
-    return {name: hint for name, hint in _every_hint(config).items() if name in used}
+    return {name: hint for name, hint in every_hint(config).items() if name in used}
 
 
-def _every_hint(config: Config) -> dict[str, Hint]:
+def every_hint(config: Config) -> dict[str, Hint]:
+    """What each teacher is shown, used or not, by its name, where it is shown a hint.
+
+    Raises:
+        ConfigError: A hint is malformed.
+    """
     shown = {n: c for n, c in config.teachers.items() if traits_of(c).hint and c.settings["hint"] is not None}
     return {n: _hint(n, c) for n, c in shown.items()}
 
@@ -120,7 +125,7 @@ def stage_hint(config: Config) -> tuple[str, Hint]:
     Raises:
         ConfigError: The teachers that are shown one that can be known beforehand, used or not, do not agree on it.
     """
-    hints = {hint: name for name, hint in _every_hint(config).items() if not hint.hindsight}
+    hints = {hint: name for name, hint in every_hint(config).items() if not hint.hindsight}
     if len(hints) != 1:
         raise ConfigError(
             f"stages: a share of the traces is privileged, and there are {len(hints)} hints that can be shown in them; give exactly one teacher of "
