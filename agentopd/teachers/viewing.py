@@ -8,7 +8,7 @@ import numpy as np
 
 from agentopd.errors import TeacherError, under
 from agentopd.teachers.base import Stateless, rowless, tokens_of
-from agentopd.teachers.views import UnreadableError, from_segments, own_view, problem, select
+from agentopd.teachers.views import UnreadableError, from_segments, hinted_view, own_view, problem, select
 from agentopd.types import Annotation, Block, Bools, Floats, Ints, Trajectory, View
 
 _log = logging.getLogger(__name__)
@@ -21,6 +21,11 @@ class Viewing(Stateless):
     view: Callable[[Trajectory, int], View] = own_view
     longest: int | None = None
     """The tokens of a view at most."""
+
+    @property
+    def reads_plainly(self) -> bool:
+        """Whether the chat, the episode and ``hint`` decide what it reads; a view of one's own may read anything."""
+        return getattr(self.view, "func", self.view) in (own_view, hinted_view)
 
     def views(self, trajectories: Sequence[Trajectory]) -> list[list[View]]:
         """The views of each trajectory's segments, cut down to the selected tokens; none of an episode that it cannot read.

@@ -17,6 +17,7 @@ from agentopd.objective.contract import is_own
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
+from agentopd.settings.choice import Choice
 from agentopd.teachers import traits_of
 from agentopd.training.checks.roles import (
     hints_of,
@@ -79,18 +80,23 @@ def check_teachers(config: Config) -> None:
     if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
         stage_hint(config)
     for name, choice in used_teachers(config).items():
-        if is_new(choice) and config.stages.teacher is None:
-            raise ConfigError(
-                f"stages.teacher=null: the method uses teachers.{name}, whose weights are new, and nothing fits them, so it would "
-                f"teach noise; add a stage, such as stages.teacher={{episodes: 1000, steps: 300}}, give teachers.{name}.model "
-                "trained weights, or choose a method without this teacher, such as method=grpo"
-            )
-        fit = config.stages.teacher
-        if is_new(choice) and name in hints and fit is not None and not fit.privileged:
-            raise ConfigError(
-                f"stages.teacher.privileged=0: teachers.{name} reads a hint, and its new weights would be fitted without ever seeing "
-                "one; set stages.teacher.privileged, such as 0.5"
-            )
+        check_fitted(config, name, choice, hinted=name in hints)
+
+
+def check_fitted(config: Config, name: str, choice: Choice, hinted: bool) -> None:
+    """Raises ConfigError where the weights of the teacher ``name`` are new, and no stage fits them, or not behind its hint."""
+    fit = config.stages.teacher
+    if is_new(choice) and fit is None:
+        raise ConfigError(
+            f"stages.teacher=null: the method uses teachers.{name}, whose weights are new, and nothing fits them, so it would "
+            f"teach noise; add a stage, such as stages.teacher={{episodes: 1000, steps: 300}}, give teachers.{name}.model "
+            "trained weights, or choose a method without this teacher, such as method=grpo"
+        )
+    if is_new(choice) and hinted and fit is not None and not fit.privileged:
+        raise ConfigError(
+            f"stages.teacher.privileged=0: teachers.{name} reads a hint, and its new weights would be fitted without ever seeing "
+            "one; set stages.teacher.privileged, such as 0.5"
+        )
 
 
 STARTS = 4
@@ -125,7 +131,7 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
             fewer token ids than the tokenizer makes; or a teacher reads other token ids than the student writes.
     """
     models = {STUDENT: config.student} | {f"teachers.{name}": model for name, model in _local_teachers(config)}
-    longest = {key: _look_at(key, model, tokenizer, config.rollout.max_length) for key, model in models.items()}
+    longest = {key: look_at_model(key, model, tokenizer, config.rollout.max_length) for key, model in models.items()}
     readers = [Reader(key, longest[key]) for key in models]
     for name, hint in hints_of(config).items():
         own = f"teachers.{name}"
@@ -141,8 +147,12 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
     return readers
 
 
-def _look_at(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> int | None:
-    """How many tokens the model ``key`` reads, once it has been held against the tokenizer and ``rollout.max_length``."""
+def look_at_model(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_length: int = 0) -> int | None:
+    """How many tokens the model ``key`` reads, once it has been held against the student's tokenizer and ``max_length``.
+
+    Raises:
+        ConfigError: As of :func:`check_models`.
+    """
     if key != STUDENT and model.model is not None:
         check_vocabulary(key, model.model, tokenizer, f"{key}.model")
     with under(key):
