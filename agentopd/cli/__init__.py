@@ -2,12 +2,13 @@
 
 from types import ModuleType
 
-from agentopd.cli import envs, evaluate, methods, rollout, train
+from agentopd.cli import annotate, envs, evaluate, methods, rollout, train
 
 VERBS: dict[str, ModuleType] = {
     "train": train,
     "eval": evaluate,
     "rollout": rollout,
+    "annotate": annotate,
     "methods": methods,
     "envs": envs,
 }

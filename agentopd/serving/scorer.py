@@ -116,6 +116,11 @@ class Scorer:
                 f"top_k={k}: {error}; ask for fewer, or start the server with --max-logprobs {k}"
             ) from error
 
+    @property
+    def answer(self) -> tuple[float, ...]:
+        """The log-probabilities that it first gave to the tokens of ``probe``, from the second on."""
+        return tuple(self._known.taken_N.tolist())
+
     def score(self, tokens: Sequence[int], positions: Sequence[int]) -> TopK:
         """What the model says at some positions of ``tokens``, 1 or more, of the tokens that stand there.
 

@@ -24,6 +24,7 @@ from agentopd.teachers.base import (
     turns_of,
 )
 from agentopd.teachers.corrections import corrections
+from agentopd.teachers.identity import Identity
 from agentopd.teachers.traits import Traits, members_of, require_members, traits_of
 
 TEACHERS: Registry = {
@@ -102,6 +103,7 @@ __all__ = [
     "EVERYWHERE",
     "TEACHERS",
     "Combining",
+    "Identity",
     "Stateless",
     "Teacher",
     "TeacherContext",

@@ -11,6 +11,7 @@ from agentopd.chat import Chat, Hint
 from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig
 from agentopd.objective.head import Head
+from agentopd.teachers.identity import Identity
 from agentopd.types import Annotation, Bools, Floats, Sampled, Segment, Trajectory
 from agentopd.where import Where
 
@@ -82,6 +83,11 @@ class Teacher(Protocol):
     def version(self) -> int:
         """How often the weights that it reads and acts by have changed: caches of what was read before die then."""
 
+    @property
+    def identity(self) -> Identity | None:
+        """What decides what it says of a trajectory, beside that, its chat and its temperature; what it said is then kept and never asked
+        again. ``None`` where asking costs nothing, or where what it says of one trajectory depends on others, or changes."""
+
     def begin(self, trajectory: Trajectory) -> None:
         """Hears that an episode is over, which :meth:`annotate` will be asked about: what is done elsewhere may start meanwhile."""
 
@@ -126,6 +132,11 @@ class Stateless:
     def version(self) -> int:
         """No weights change."""
         return 0
+
+    @property
+    def identity(self) -> Identity | None:
+        """Costs nothing to ask."""
+        return None
 
     def begin(self, trajectory: Trajectory) -> None:
         """Waits to be asked."""

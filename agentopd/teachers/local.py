@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Annotated
 
 import numpy as np
@@ -19,6 +19,7 @@ from agentopd.models import Dtype, ModelConfig, NewModel, head_of, positions_of
 from agentopd.objective.chunked import statistics
 from agentopd.packing import batches, padded
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
+from agentopd.teachers.identity import Identity, digest, of_model
 from agentopd.teachers.traits import Traits
 from agentopd.teachers.viewing import Viewing, annotated
 from agentopd.teachers.views import hinted_views, own_views
@@ -114,6 +115,18 @@ class LocalTeacher(Viewing):
     reads: PreTrainedModel
     temperature: float
     max_tokens: int
+
+    @cached_property
+    def _weights(self) -> str | None:
+        """Read once: they are frozen."""
+        return of_model(self.reads)
+
+    @property
+    def identity(self) -> Identity | None:
+        """Its weights, and what it reads; ``None`` for a class of one's own, which may read and say anything."""
+        if type(self) is not LocalTeacher or not self.reads_plainly or self._weights is None:
+            return None
+        return Identity(digest("local", self._weights, self.where, self.hint))
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """The model's hidden states at the selected action tokens, with the log-probabilities of those tokens.

@@ -13,8 +13,10 @@ from pydantic import Field
 from agentopd.errors import ConfigError, under
 from agentopd.objective.floor import FLOOR
 from agentopd.serving import WHOLE, Endpoint, Patience, Scorer, TopK
+from agentopd.serving.scorer import ROUNDING
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.hints import Told, hint_of
+from agentopd.teachers.identity import Identity, digest
 from agentopd.teachers.traits import Traits
 from agentopd.teachers.viewing import Viewing, annotated
 from agentopd.teachers.views import UnreadableError, hinted_views, own_views
@@ -118,6 +120,17 @@ class ServedTeacher(Viewing):
     """Its threads are daemons: a run that is interrupted does not wait for the server."""
     begun: dict[Key, list[tuple[View, AsyncResult[TopK]]]] = field(default_factory=dict)
     """What was asked of episodes that are over."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """The model by its name and by what it says of the tokens that it is known by; and what it is asked."""
+        if not self.reads_plainly:
+            return None
+        scorer = self.scorer
+        text = digest(
+            "served", scorer.model, scorer.longest, scorer.k, list(scorer.probe), self.power, self.where, self.hint
+        )
+        return Identity(text, scorer.answer, ROUNDING)
 
     def begin(self, trajectory: Trajectory) -> None:
         """Asks, without waiting for the answer."""

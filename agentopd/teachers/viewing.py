@@ -10,7 +10,7 @@ import numpy as np
 from agentopd.errors import TeacherError, under
 from agentopd.teachers.base import Stateless, rowless, tokens_of
 from agentopd.teachers.hindsight import Hindsight
-from agentopd.teachers.views import UnreadableError, from_segments, own_views, problem, select
+from agentopd.teachers.views import UnreadableError, from_segments, hinted_views, own_views, problem, select
 from agentopd.types import Annotation, Block, Bools, Floats, Ints, Trajectory, View
 
 _log = logging.getLogger(__name__)
@@ -28,6 +28,13 @@ class Viewing(Stateless):
     def hindsight(self) -> Hindsight | None:
         """What its hint names that is known only of episodes that are over."""
         return None if self.hint is None or not self.hint.hindsight else Hindsight(self.hint)
+
+    @property
+    def reads_plainly(self) -> bool:
+        """Whether the chat, the episode and ``hint`` decide what it reads; a view of one's own may read anything, and some hints show
+        other episodes."""
+        shipped = getattr(self.shown, "func", self.shown) in (own_views, hinted_views)
+        return shipped and (self.hindsight is None or not self.hindsight.shows_others)
 
     def views(self, trajectories: Sequence[Trajectory]) -> list[list[View]]:
         """The views of each trajectory's segments, cut down to the selected tokens; none of an episode that it cannot read.

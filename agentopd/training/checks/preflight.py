@@ -17,6 +17,7 @@ from agentopd.objective.contract import is_own
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
+from agentopd.settings.choice import Choice
 from agentopd.teachers import traits_of
 from agentopd.training.checks.roles import (
     every_hint,
@@ -86,18 +87,23 @@ def check_teachers(config: Config) -> None:
     if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
         stage_hint(config)
     for name, choice in used_teachers(config).items():
-        if is_new(choice) and config.stages.teacher is None:
-            raise ConfigError(
-                f"stages.teacher=null: the method uses teachers.{name}, whose weights are new, and nothing fits them, so it would "
-                f"teach noise; add a stage, such as stages.teacher={{episodes: 1000, steps: 300}}, give teachers.{name}.model "
-                "trained weights, or choose a method without this teacher, such as method=grpo"
-            )
-        fit = config.stages.teacher
-        if is_new(choice) and name in hints and fit is not None and not fit.privileged:
-            raise ConfigError(
-                f"stages.teacher.privileged=0: teachers.{name} reads a hint, and its new weights would be fitted without ever seeing "
-                "one; set stages.teacher.privileged, such as 0.5"
-            )
+        check_fitted(config, name, choice, hinted=name in hints)
+
+
+def check_fitted(config: Config, name: str, choice: Choice, hinted: bool) -> None:
+    """Raises ConfigError where the weights of the teacher ``name`` are new, and no stage fits them, or not behind its hint."""
+    fit = config.stages.teacher
+    if is_new(choice) and fit is None:
+        raise ConfigError(
+            f"stages.teacher=null: the method uses teachers.{name}, whose weights are new, and nothing fits them, so it would "
+            f"teach noise; add a stage, such as stages.teacher={{episodes: 1000, steps: 300}}, give teachers.{name}.model "
+            "trained weights, or choose a method without this teacher, such as method=grpo"
+        )
+    if is_new(choice) and hinted and fit is not None and not fit.privileged:
+        raise ConfigError(
+            f"stages.teacher.privileged=0: teachers.{name} reads a hint, and its new weights would be fitted without ever seeing "
+            "one; set stages.teacher.privileged, such as 0.5"
+        )
 
 
 STARTS = 4
@@ -133,7 +139,7 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
         TeacherError: A server does not answer.
     """
     models = {STUDENT: config.student} | {f"teachers.{name}": model for name, model in _local_teachers(config)}
-    longest = {key: _look_at(key, model, tokenizer, config.rollout.max_length) for key, model in models.items()}
+    longest = {key: look_at_model(key, model, tokenizer, config.rollout.max_length) for key, model in models.items()}
     longest |= {f"teachers.{name}": read for name, read in _reached(config, len(tokenizer))}
     readers = [Reader(key, read) for key, read in longest.items()]
     for name, hint in hints_of(config).items():
@@ -160,8 +166,12 @@ def _reached(config: Config, ids: int) -> Iterator[tuple[str, int | None]]:
             yield name, longest
 
 
-def _look_at(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> int | None:
-    """How many tokens the model ``key`` reads, once it has been held against the tokenizer and ``rollout.max_length``."""
+def look_at_model(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_length: int = 0) -> int | None:
+    """How many tokens the model ``key`` reads, once it has been held against the student's tokenizer and ``max_length``.
+
+    Raises:
+        ConfigError: As of :func:`check_models`.
+    """
     if key != STUDENT and model.model is not None:
         check_vocabulary(key, model.model, tokenizer, f"{key}.model")
     with under(key):

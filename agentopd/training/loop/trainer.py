@@ -368,7 +368,7 @@ class _Loader(Iterable[Drawn]):
 
     def __iter__(self) -> Iterator[Drawn]:
         while (step := self._trainer.state.global_step) < self._trainer.state.max_steps:
-            yield self._trainer.river.draw(step)
+            yield self._trainer.recorder.draw(self._trainer.river, step)
 
 
 class _TellRiver(TrainerCallback):
