@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,7 @@ def test_a_server_that_goes_away_ends_it_and_the_same_command_goes_on(
     assert "answered 503" in line
     assert line.endswith("what was said so far is kept, and the same command goes on with the rest")
     assert records.open(tmp_path / "out").steps == (0,)
+    time.sleep(1.0)  # what was on its way is asked again for a while
     before, server.away_after = scored(server), None
     assert main(["annotate", *argv]) == 0
     assert scored(server) == before + 2
