@@ -116,3 +116,18 @@ def _require_told(place: str, term: Term, weight: Choice, name: str, teachers: T
     raise ValueError(
         f"{key}: {name!r} is no statistic that teachers.{who}.kind={kind} tells{nearest(name, known)}; there are: {', '.join(known)}"
     )
+
+
+def require_groups(objective: Objective, teachers: Teachers) -> None:
+    """Looks for several episodes of one task, where a teacher that the method names compares them.
+
+    Raises:
+        ValueError: No source plays them.
+    """
+    alone = all(source.per_task == 1 for source in objective.sources.values())
+    for name in sorted(objective.teachers() & teachers.keys()):
+        if alone and teachers[name].settings.get("normalised") == "group" and not is_own(teachers[name]):
+            raise ValueError(
+                f"teachers.{name}.normalised=group: rewards are compared within the episodes of one task, and every source has per_task: 1, so "
+                "each would be 0; set objective.sampler.per_task to 2 or more, or normalised: none"
+            )

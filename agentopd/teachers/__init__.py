@@ -33,6 +33,7 @@ TEACHERS: Registry = {
     "ensemble": ensemble.ensemble,
     "served": served.served,
     "reward": rewards.reward,
+    "verifier": rewards.verifier,
     "expert": expert.expert,
 }
 """Functions ``(context: TeacherContext, *, settings...) -> Teacher``, read by ``OneOf("teacher", TEACHERS)``; :class:`Traits` marks them."""

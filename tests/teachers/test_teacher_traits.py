@@ -43,6 +43,10 @@ class Careless:
         ),
         ({"kind": "served", "url": "http://here"}, Traits(corrects=False, rewards=False, statistics=("coverage",))),
         ("reward", Traits(corrects=False, distributes=False, statistics=())),
+        (
+            {"kind": "verifier", "check": "test_teacher_traits:plain"},
+            Traits(corrects=False, distributes=False, statistics=()),
+        ),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
         ("test_teacher_traits:unmarked", Traits()),
         ("test_teacher_traits:Marked", Traits(needs_expert=True, corrects=False)),
