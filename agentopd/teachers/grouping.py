@@ -32,12 +32,12 @@ def normalised(tasks: Sequence[str], scores: Sequence[Score]) -> list[Score]:
     for task, score in zip(tasks, scores, strict=True):
         for depth, number in _numbers(score):
             groups[task, depth].append(number)
-    moments = {group: (np.mean(numbers), np.std(numbers)) for group, numbers in groups.items()}
+    moments = {group: (np.array(np.mean(numbers)), np.array(np.std(numbers))) for group, numbers in groups.items()}
 
     def above(task: str, score: Score) -> Score:
         column = np.full(np.size(score), np.nan)
         for depth, number in _numbers(score):
-            column[max(depth, 0)] = standardised(np.float64(number), *moments[task, depth])
+            column[max(depth, 0)] = standardised(np.array(number), *moments[task, depth])
         return float(column[0]) if isinstance(score, float) else column
 
     return [above(*one) for one in zip(tasks, scores, strict=True)]

@@ -36,6 +36,9 @@ class Traits:
     """It asks the environment's expert."""
     members: bool = False
     """It reads what the models that its setting ``members`` names said, other teachers of the run: see ``base.Combining``."""
+    examine: Callable[[Mapping[str, Any]], None] | None = None
+    """Looks at its settings before anything is fitted, and raises ConfigError over ``setting=...``: at what is too costly to be looked at
+    wherever a configuration is read."""
 
     def __call__(self, function: F) -> F:
         """Marks ``function``.

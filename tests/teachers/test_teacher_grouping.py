@@ -47,4 +47,4 @@ def test_it_is_the_plain_formula_and_knows_no_unit(given: list[tuple[str, float]
         assert above == pytest.approx(wanted, abs=1e-6)
     if min(pstdev([s for t, s in given if t == task]) for task in tasks) > 0.1:
         again = normalised(tasks, [scale * score + 3.0 for score in scores])
-        np.testing.assert_allclose(again, found, atol=1e-4)
+        np.testing.assert_allclose(np.array(again), np.array(found), atol=1e-4)

@@ -61,7 +61,7 @@ def test_a_number_stands_on_the_last_turn_and_a_sequence_on_its_own(
     given: Any, where: Where, rewards: list[float], skips: list[bool]
 ) -> None:
     (said,) = annotate({"judge": by(given, where=where)}, [THREE])[0].annotations
-    np.testing.assert_array_equal(said.reward_S, np.float32(rewards))
+    np.testing.assert_array_equal(said.reward_S, np.array(rewards, np.float32))
     assert said.skip_S.tolist() == skips
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agentopd.settings.parts import OneOf
-from agentopd.teachers import TEACHERS, Traits, traits_of
+from agentopd.teachers import TEACHERS, Traits, reward_model, traits_of
 
 SILENT_MODEL = Traits(model=True, corrects=False)
 MODEL = Traits(model=True, corrects=False, rewards=False, statistics=("coverage",))
@@ -46,6 +46,10 @@ class Careless:
         (
             {"kind": "verifier", "check": "test_teacher_traits:plain"},
             Traits(corrects=False, distributes=False, statistics=()),
+        ),
+        (
+            {"kind": "reward_model", "model": "here"},
+            Traits(corrects=False, distributes=False, statistics=(), examine=reward_model._examine),
         ),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
         ("test_teacher_traits:unmarked", Traits()),

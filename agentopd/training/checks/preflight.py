@@ -79,6 +79,9 @@ def check_teachers(config: Config) -> None:
     if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
         stage_hint(config)
     for name, choice in used_teachers(config).items():
+        if examine := traits_of(choice).examine:
+            with under(f"teachers.{name}"):
+                examine(choice.settings)
         if is_new(choice) and config.stages.teacher is None:
             raise ConfigError(
                 f"stages.teacher=null: the method uses teachers.{name}, whose weights are new, and nothing fits them, so it would "
