@@ -11,7 +11,7 @@ from agentopd.errors import AgentOPDError, ConfigError, describe
 from agentopd.models import ModelConfig
 from agentopd.settings.choice import Choice
 from agentopd.settings.signature import Registry
-from agentopd.teachers import ensemble, expert, itself, local, privileged, reward_model, rewards, served
+from agentopd.teachers import discriminator, ensemble, expert, itself, local, privileged, reward_model, rewards, served
 from agentopd.teachers.annotation import annotate
 from agentopd.teachers.base import (
     CPU,
@@ -26,7 +26,7 @@ from agentopd.teachers.base import (
     turns_of,
 )
 from agentopd.teachers.corrections import corrections
-from agentopd.teachers.traits import Traits, members_of, require_members, traits_of
+from agentopd.teachers.traits import Traits, is_language_model, members_of, require_members, traits_of
 
 TEACHERS: Registry = {
     "local": local.local,
@@ -37,6 +37,7 @@ TEACHERS: Registry = {
     "reward": rewards.reward,
     "verifier": rewards.verifier,
     "reward_model": reward_model.reward_model,
+    "discriminator": discriminator.discriminator,
     "expert": expert.expert,
 }
 """Functions ``(context: TeacherContext, *, settings...) -> Teacher``, read by ``OneOf("teacher", TEACHERS)``; :class:`Traits` marks them."""
@@ -115,6 +116,7 @@ __all__ = [
     "annotate",
     "build_teachers",
     "corrections",
+    "is_language_model",
     "members_of",
     "require_members",
     "require_numbers",

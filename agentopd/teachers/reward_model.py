@@ -118,7 +118,7 @@ def _label(classifier: PreTrainedModel, label: int | None, model: str) -> int:
     Raises:
         ConfigError: There is none of that number, or several and none is chosen.
     """
-    names = classifier.config.id2label
+    names: Mapping[Any, str] = classifier.config.id2label or {}
     listed = ", ".join(f"{i} ({names[i]})" for i in sorted(names))
     if label is None and len(names) > 1:
         raise ConfigError(f"label=null: the classifier {model!r} has several labels; give one of {listed}")

@@ -65,10 +65,10 @@ def folders(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPat
             num_hidden_layers=2,
             num_attention_heads=2,
             max_position_embeddings=512,
-            num_labels=labels,
             pad_token_id=tokenizer.pad_token_id,
             initializer_range=0.3,
         )
+        config.num_labels = labels
         made[name] = tmp_path_factory.mktemp(name)
         kind(config).save_pretrained(made[name])
         tokenizer.save_pretrained(made[name])

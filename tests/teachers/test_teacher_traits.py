@@ -1,5 +1,6 @@
 """What a kind says of itself, and which marks are refused."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, Traits, reward_model, traits_of
 
 SILENT_MODEL = Traits(model=True, corrects=False)
+REWARDS: Mapping[str, Any] = {"corrects": False, "distributes": False, "statistics": ()}
 MODEL = Traits(model=True, corrects=False, rewards=False, statistics=("coverage",))
 
 
@@ -42,15 +44,16 @@ class Careless:
             Traits(corrects=False, rewards=False, members=True, statistics=("coverage", "epistemic", "aleatoric")),
         ),
         ({"kind": "served", "url": "http://here"}, Traits(corrects=False, rewards=False, statistics=("coverage",))),
-        ("reward", Traits(corrects=False, distributes=False, statistics=())),
+        ("reward", Traits(**REWARDS)),
         (
             {"kind": "verifier", "check": "test_teacher_traits:plain"},
-            Traits(corrects=False, distributes=False, statistics=()),
+            Traits(**REWARDS),
         ),
         (
             {"kind": "reward_model", "model": "here"},
-            Traits(corrects=False, distributes=False, statistics=(), examine=reward_model._examine),
+            Traits(**REWARDS, examine=reward_model._examine),
         ),
+        ("discriminator", Traits(model=True, initial=True, compares=True, **REWARDS)),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
         ("test_teacher_traits:unmarked", Traits()),
         ("test_teacher_traits:Marked", Traits(needs_expert=True, corrects=False)),
@@ -76,6 +79,7 @@ def hintless(context: Any, *, model: str) -> Any:
         (Traits(model=True, hint=True), hintless, "hintless is marked with hint=True; give it the setting hint"),
         (Traits(hint=True), hintless, "hintless: initial and hint are marks of a model; mark it with model=True too"),
         (Traits(initial=True), plain, "plain: initial and hint are marks of a model"),
+        (Traits(compares=True), plain, "plain is marked with compares=True; give it the setting chosen"),
         (Traits(members=True), plain, "plain is marked with members=True; give it the setting members"),
     ],
 )

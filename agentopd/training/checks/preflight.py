@@ -17,7 +17,7 @@ from agentopd.objective.contract import is_own
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
-from agentopd.teachers import traits_of
+from agentopd.teachers import is_language_model, traits_of
 from agentopd.training.checks.roles import (
     hints_of,
     is_new,
@@ -44,9 +44,9 @@ def check_acting(config: Config) -> None:
     for name, source in config.objective.sources.items():
         for actor in source.who:
             choice = config.teachers.get(actor)
-            if choice is not None and actor != EXPERT and not (traits_of(choice).model or is_own(choice)):
+            if choice is not None and actor != EXPERT and not (is_language_model(choice) or is_own(choice)):
                 raise ConfigError(
-                    f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and teachers.{actor}.kind={choice.kind} is no model; name a "
+                    f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and teachers.{actor}.kind={choice.kind} is no model that can act; name a "
                     "teacher that is one, or expert"
                 )
 
