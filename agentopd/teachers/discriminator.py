@@ -5,7 +5,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -38,7 +38,6 @@ def discriminator(
     chosen: str = EXPERT,
     model: str | None = None,
     new: NewModel | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
     attention: str = "sdpa",
     learning_rate: Above = 1e-6,
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0,
@@ -58,7 +57,7 @@ def discriminator(
         L_D = -log sigmoid(D(y_T) - D(y_S)), the mean over pairs,
 
     so that a reward is always of weights that have not seen its episode. The head begins at 0: before anything is learned all
-    episodes are alike. It reads the student's own tokens; of an episode in several segments, the last.
+    episodes are alike. It learns in float32, and reads the student's own tokens; of an episode in several segments, the last.
 
     Args:
         context: What the run lends.
@@ -66,7 +65,6 @@ def discriminator(
             same tasks.
         model: A hub id or a folder of the body. It must share the student's tokenizer.
         new: A body from random weights instead. Without either, it is a copy of the student as it began.
-        dtype: The type of the body's weights, in which it learns.
         attention: The attention implementation of a body that is named, by its name in transformers.
         learning_rate: Of AdamW.
         weight_decay: Of AdamW.
@@ -81,8 +79,8 @@ def discriminator(
         if model is None and new is None:
             body = merged(copy.deepcopy(context.student()))  # a new adapter changes nothing
         else:  # what it is given may be another teacher too
-            body = copy.deepcopy(context.load(ModelConfig(model=model, new=new, dtype=dtype, attention=attention)))
-    critic = Critic(nn.Module.to(body, getattr(torch, dtype)), learning_rate, weight_decay, max_grad_norm, max_tokens)
+            body = copy.deepcopy(context.load(ModelConfig(model=model, new=new, attention=attention)))
+    critic = Critic(nn.Module.to(body, torch.float32), learning_rate, weight_decay, max_grad_norm, max_tokens)
     return Discriminator(
         name=context.name,
         where=where,

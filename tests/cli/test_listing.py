@@ -130,3 +130,10 @@ def test_who_reads_may_stop_reading() -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("method\tstanding\t")
     assert done.stderr == ""
+
+
+def test_a_method_that_needs_something_is_marked(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**load_recipe("grpo"), "needs": "a dog"}))
+    [(name, *_)] = listing.rows([Method.load(str(path))])
+    assert name.endswith(" !")
