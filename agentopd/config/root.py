@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, field_validator, model_validator
 
-from agentopd.config.asked import require_statistics, require_teachers
+from agentopd.config.asked import require_groups, require_statistics, require_teachers
 from agentopd.config.drawn import require_drawn
 from agentopd.config.sections import Evaluation, RecordSettings, Stages, Train
 from agentopd.config.shares import apportion
@@ -91,6 +91,7 @@ class Config(Settings):
         require_members(self.teachers)
         require_teachers(self.objective, self.teachers)
         require_statistics(self.objective, self.teachers)
+        require_groups(self.objective, self.teachers)
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+import torch
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
@@ -10,9 +11,10 @@ from agentopd.errors import AgentOPDError, ConfigError, describe
 from agentopd.models import ModelConfig
 from agentopd.settings.choice import Choice
 from agentopd.settings.signature import Registry
-from agentopd.teachers import ensemble, expert, itself, local, privileged, rewards, served
+from agentopd.teachers import discriminator, ensemble, expert, itself, local, privileged, reward_model, rewards, served
 from agentopd.teachers.annotation import annotate
 from agentopd.teachers.base import (
+    CPU,
     EVERYWHERE,
     Combining,
     Stateless,
@@ -25,7 +27,7 @@ from agentopd.teachers.base import (
 )
 from agentopd.teachers.corrections import corrections
 from agentopd.teachers.identity import Identity
-from agentopd.teachers.traits import Traits, members_of, require_members, traits_of
+from agentopd.teachers.traits import Traits, is_language_model, members_of, require_members, traits_of
 
 TEACHERS: Registry = {
     "local": local.local,
@@ -34,6 +36,9 @@ TEACHERS: Registry = {
     "ensemble": ensemble.ensemble,
     "served": served.served,
     "reward": rewards.reward,
+    "verifier": rewards.verifier,
+    "reward_model": reward_model.reward_model,
+    "discriminator": discriminator.discriminator,
     "expert": expert.expert,
 }
 """Functions ``(context: TeacherContext, *, settings...) -> Teacher``, read by ``OneOf("teacher", TEACHERS)``; :class:`Traits` marks them."""
@@ -46,6 +51,7 @@ def build_teachers(
     temperature: float,
     initial: Callable[[], PreTrainedModel] = nobody,
     student: Callable[[], PreTrainedModel] = nobody,
+    device: torch.device = CPU,
 ) -> dict[str, Teacher]:
     """Makes the teachers of a run.
 
@@ -56,6 +62,7 @@ def build_teachers(
         temperature: The temperature at which student and teacher are compared.
         initial: Gives the student as it is before training.
         student: Gives the student itself.
+        device: The run's.
 
     Raises:
         ConfigError: A teacher's settings do not go together, or one of them is a schedule; or one reads others that it cannot.
@@ -66,7 +73,7 @@ def build_teachers(
 
     def make(name: str) -> Teacher:
         if name not in made:  # one that reads others makes them, and those read none
-            context = TeacherContext(name, chat, load, temperature, initial, student, make)
+            context = TeacherContext(name, chat, load, temperature, initial, student, make, device)
             made[name] = _build(choices[name], context)
         return made[name]
 
@@ -111,6 +118,7 @@ __all__ = [
     "annotate",
     "build_teachers",
     "corrections",
+    "is_language_model",
     "members_of",
     "require_members",
     "require_numbers",

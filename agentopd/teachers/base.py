@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel
 
 from agentopd.chat import Chat, Hint
@@ -15,6 +16,7 @@ from agentopd.teachers.identity import Identity
 from agentopd.types import Annotation, Bools, Floats, Sampled, Segment, Trajectory
 from agentopd.where import Where
 
+CPU = torch.device("cpu")
 EVERYWHERE = Where()
 """Every turn: the default of every kind."""
 
@@ -46,6 +48,8 @@ class TeacherContext:
     """Gives the student itself, on the run's device, whose weights change as it is trained."""
     other: Callable[[str], "Teacher"] = alone
     """Gives another teacher of the run by its name."""
+    device: torch.device = CPU
+    """The run's device, for a model that ``load`` does not give."""
 
 
 class Teacher(Protocol):

@@ -39,6 +39,12 @@ class Traits:
     and how many token ids the student's tokenizer makes. It returns how many tokens that model reads, ``None`` for any number."""
     members: bool = False
     """It reads what the models that its setting ``members`` names said, other teachers of the run: see ``base.Combining``."""
+    compares: bool = False
+    """It learns from the student's episodes beside those of the actor that its setting ``chosen`` names, of the same tasks: a source must play
+    both."""
+    examine: Callable[[Mapping[str, Any]], None] | None = None
+    """Looks at its settings before anything is fitted, and raises ConfigError over ``setting=...``: at what is too costly to be looked at
+    wherever a configuration is read."""
 
     def __call__(self, function: F) -> F:
         """Marks ``function``.
@@ -55,6 +61,8 @@ class Traits:
             raise TypeError(f"{name} is marked with hint=True; give it the setting hint")
         if self.members and (self.model or "members" not in settings):
             raise TypeError(f"{name} is marked with members=True; give it the setting members, and no mark of a model")
+        if self.compares and "chosen" not in settings:
+            raise TypeError(f"{name} is marked with compares=True; give it the setting chosen")
         function.traits = self  # type: ignore[attr-defined]
         return function
 
@@ -63,6 +71,12 @@ def traits_of(choice: Choice) -> Traits:
     """What the kind of a chosen teacher says of itself."""
     found = getattr(choice.function, "traits", None)
     return found if isinstance(found, Traits) else Traits()
+
+
+def is_language_model(choice: Choice) -> bool:
+    """Whether a chosen teacher is a model in this process that says what it thinks of tokens, and so may act and be one of an ensemble."""
+    traits = traits_of(choice)
+    return traits.model and traits.distributes
 
 
 def members_of(choice: Choice) -> tuple[str, ...]:
@@ -81,7 +95,7 @@ def require_members(choices: Mapping[str, Choice]) -> None:
         if not traits_of(choice).members:
             continue
         key, members = f"teachers.{name}.members", members_of(choice)
-        models = [other for other, one in choices.items() if traits_of(one).model]
+        models = [other for other, one in choices.items() if is_language_model(one)]
         known = f"those that are models in this process: {', '.join(models) or 'none'}"
         draws = choice.settings.get("draws")
         if draws is not None and len(members) != 1:

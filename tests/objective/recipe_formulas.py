@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from statistics import mean, pstdev
 
 import torch
@@ -108,6 +109,14 @@ def eopd(world: World) -> Tensor:
 def g_opd(t: Token) -> Tensor:
     advantage = 1.25 * (t.logq() - t.logq("reference")) - (t.old - t.logq("reference"))
     return -min(math.exp(t.now - t.old), 5.0) * advantage * t.logp
+
+
+def gad(world: World) -> Tensor:
+    if world.step < 20:
+        return over_episodes(of(world, "expert"), likelihood)
+    tokens = [replace(t, reward=t.judged) for t in own(world)]
+    above = relative(tokens)
+    return over_episodes(tokens, lambda t: clipped(t, above(t)))
 
 
 def guided_opd(world: World) -> Tensor:
@@ -309,6 +318,7 @@ FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
     "eopd": eopd,
     "f-distill": simple(over_tokens, lambda t: 0.5 * (t.p.exp() - t.q["teacher"].exp()).abs().sum(), of),
     "g-opd": simple(over_tokens, g_opd),
+    "gad": gad,
     "gkd": simple(over_tokens, lambda t: jsd(t.p, t.q["teacher"]), of),
     "grpo": lambda world: over_episodes(*grpo(world)),
     "guided-opd": guided_opd,
@@ -356,5 +366,5 @@ FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
 """The loss of each recipe."""
 SURROGATES = {"luffy", "spin"}
 """Recipes whose loss is another number than the formula, of the same gradient."""
-NO_FORMULA = {"gad": "its reward is a discriminator's that learns too, and it is refused until there is one"}
+NO_FORMULA: Mapping[str, str] = {}
 """Recipes without a loss in closed form, and why."""

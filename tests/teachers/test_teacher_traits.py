@@ -1,15 +1,17 @@
 """What a kind says of itself, and which marks are refused."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agentopd.settings.parts import OneOf
-from agentopd.teachers import TEACHERS, Traits, traits_of
+from agentopd.teachers import TEACHERS, Traits, reward_model, traits_of
 from agentopd.teachers.served import reached
 
 SILENT_MODEL = Traits(model=True, corrects=False)
+REWARDS: Mapping[str, Any] = {"corrects": False, "distributes": False, "statistics": ()}
 MODEL = Traits(model=True, corrects=False, rewards=False, statistics=("coverage",))
 
 
@@ -46,7 +48,16 @@ class Careless:
             {"kind": "served", "url": "http://here"},
             Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), reached=reached),
         ),
-        ("reward", Traits(corrects=False, distributes=False, statistics=())),
+        ("reward", Traits(**REWARDS)),
+        (
+            {"kind": "verifier", "check": "test_teacher_traits:plain"},
+            Traits(**REWARDS),
+        ),
+        (
+            {"kind": "reward_model", "model": "here"},
+            Traits(**REWARDS, examine=reward_model._examine),
+        ),
+        ("discriminator", Traits(model=True, initial=True, compares=True, **REWARDS)),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
         ("test_teacher_traits:unmarked", Traits()),
         ("test_teacher_traits:Marked", Traits(needs_expert=True, corrects=False)),
@@ -72,6 +83,7 @@ def hintless(context: Any, *, model: str) -> Any:
         (Traits(model=True, hint=True), hintless, "hintless is marked with hint=True; give it the setting hint"),
         (Traits(hint=True), hintless, "hintless is marked with hint=True; give it the setting hint"),
         (Traits(initial=True), plain, "plain: initial is the mark of a model; mark it with model=True too"),
+        (Traits(compares=True), plain, "plain is marked with compares=True; give it the setting chosen"),
         (Traits(members=True), plain, "plain is marked with members=True; give it the setting members"),
     ],
 )

@@ -18,7 +18,7 @@ from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
 from agentopd.settings.choice import Choice
-from agentopd.teachers import traits_of
+from agentopd.teachers import is_language_model, traits_of
 from agentopd.training.checks.roles import (
     every_hint,
     hints_of,
@@ -47,9 +47,9 @@ def check_acting(config: Config) -> None:
     for name, source in config.objective.sources.items():
         for actor in source.who:
             choice = config.teachers.get(actor)
-            if choice is not None and actor != EXPERT and not (traits_of(choice).model or is_own(choice)):
+            if choice is not None and actor != EXPERT and not (is_language_model(choice) or is_own(choice)):
                 raise ConfigError(
-                    f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and teachers.{actor}.kind={choice.kind} is no model; name a "
+                    f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and teachers.{actor}.kind={choice.kind} is no model that can act; name a "
                     "teacher that is one, or expert"
                 )
             if actor in hints and hints[actor].hindsight:
@@ -87,6 +87,9 @@ def check_teachers(config: Config) -> None:
     if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
         stage_hint(config)
     for name, choice in used_teachers(config).items():
+        if examine := traits_of(choice).examine:
+            with under(f"teachers.{name}"):
+                examine(choice.settings)
         check_fitted(config, name, choice, hinted=name in hints)
 
 
