@@ -1,6 +1,7 @@
 """Teachers: who annotates which turns, one file a kind."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from pydantic import ValidationError
 from transformers import PreTrainedModel
@@ -10,11 +11,12 @@ from agentopd.errors import AgentOPDError, ConfigError, describe
 from agentopd.models import ModelConfig
 from agentopd.settings.choice import Choice
 from agentopd.settings.signature import Registry
-from agentopd.teachers import ensemble, expert, itself, local, privileged, rewards, served
+from agentopd.teachers import ensemble, expert, itself, local, openai, privileged, rewards, served
 from agentopd.teachers.annotation import annotate
 from agentopd.teachers.base import (
     EVERYWHERE,
     Combining,
+    Spending,
     Stateless,
     Teacher,
     TeacherContext,
@@ -24,7 +26,8 @@ from agentopd.teachers.base import (
     turns_of,
 )
 from agentopd.teachers.corrections import corrections
-from agentopd.teachers.traits import Traits, members_of, require_members, traits_of
+from agentopd.teachers.taught import teaching_metrics
+from agentopd.teachers.traits import Traits, TraitsBy, members_of, require_members, traits_of
 
 TEACHERS: Registry = {
     "local": local.local,
@@ -32,6 +35,7 @@ TEACHERS: Registry = {
     "self": itself.itself,
     "ensemble": ensemble.ensemble,
     "served": served.served,
+    "openai": openai.openai,
     "reward": rewards.reward,
     "expert": expert.expert,
 }
@@ -45,6 +49,7 @@ def build_teachers(
     temperature: float,
     initial: Callable[[], PreTrainedModel] = nobody,
     student: Callable[[], PreTrainedModel] = nobody,
+    folder: Path | None = None,
 ) -> dict[str, Teacher]:
     """Makes the teachers of a run.
 
@@ -55,6 +60,7 @@ def build_teachers(
         temperature: The temperature at which student and teacher are compared.
         initial: Gives the student as it is before training.
         student: Gives the student itself.
+        folder: Where they may keep what a resumed run shall find again.
 
     Raises:
         ConfigError: A teacher's settings do not go together, or one of them is a schedule; or one reads others that it cannot.
@@ -65,7 +71,7 @@ def build_teachers(
 
     def make(name: str) -> Teacher:
         if name not in made:  # one that reads others makes them, and those read none
-            context = TeacherContext(name, chat, load, temperature, initial, student, make)
+            context = TeacherContext(name, chat, load, temperature, initial, student, make, folder)
             made[name] = _build(choices[name], context)
         return made[name]
 
@@ -102,10 +108,12 @@ __all__ = [
     "EVERYWHERE",
     "TEACHERS",
     "Combining",
+    "Spending",
     "Stateless",
     "Teacher",
     "TeacherContext",
     "Traits",
+    "TraitsBy",
     "annotate",
     "build_teachers",
     "corrections",
@@ -113,6 +121,7 @@ __all__ = [
     "require_members",
     "require_numbers",
     "rowless",
+    "teaching_metrics",
     "tokens_of",
     "traits_of",
     "turns_of",

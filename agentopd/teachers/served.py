@@ -18,7 +18,7 @@ from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.traits import Traits
 from agentopd.teachers.viewing import Viewing, annotated
 from agentopd.teachers.views import UnreadableError, hinted_view, own_view
-from agentopd.types import Annotation, Block, Floats, Key, Sampled, Sparse, Trajectory, View
+from agentopd.types import Annotation, Block, Key, Sampled, Sparse, Trajectory, View
 from agentopd.where import Where
 
 PROBE = 32
@@ -127,7 +127,7 @@ class ServedTeacher(Viewing):
         block: Block = Sampled()
         if self.scorer.k:
             block = Sparse(said.ids_N_K, np.maximum(said.logprob_N_K, FLOOR), np.maximum(said.logtail_N, FLOOR))
-        return annotated(self.name, trajectory, [view for view, _ in asked], block, said.taken_N, _entropy(said))
+        return annotated(self.name, trajectory, [view for view, _ in asked], block, said.taken_N, said.entropy_N)
 
 
 def _tempered(said: TopK, power: float) -> TopK:
@@ -137,13 +137,3 @@ def _tempered(said: TopK, power: float) -> TopK:
     logprob_N_V -= whole_N[:, None]
     taken_N = (power * said.taken_N - whole_N).astype(np.float32)
     return replace(said, logprob_N_K=logprob_N_V.astype(np.float32), taken_N=taken_N)
-
-
-def _entropy(said: TopK) -> Floats:
-    """Of the ids and one bucket for all others, in nats, [N]; unknown where no id was asked for."""
-    if not said.ids_N_K.shape[1]:
-        return np.full(len(said.taken_N), np.nan, np.float32)
-    log_N_K = np.concatenate([said.logprob_N_K, said.logtail_N[:, None]], 1).astype(np.float64)
-    surprise_N_K = np.where(np.isneginf(log_N_K), 0.0, log_N_K)
-    entropy_N: Floats = -(np.exp(log_N_K) * surprise_N_K).sum(1).astype(np.float32)
-    return entropy_N

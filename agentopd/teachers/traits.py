@@ -36,6 +36,10 @@ class Traits:
     """It asks the environment's expert."""
     members: bool = False
     """It reads what the models that its setting ``members`` names said, other teachers of the run: see ``base.Combining``."""
+    metrics: tuple[str, ...] | None = None
+    """What its ``metrics`` may tell; ``None``: known once it has spoken."""
+    adjustable: tuple[str, ...] = ()
+    """Settings that a resumed run may give other values: they decide how much is asked and how, never what is learned."""
 
     def __call__(self, function: F) -> F:
         """Marks ``function``.
@@ -56,9 +60,24 @@ class Traits:
         return function
 
 
+@dataclass(frozen=True, slots=True)
+class TraitsBy:
+    """Marks the function of a kind whose traits depend on its settings, as ``@TraitsBy(lambda settings: Traits(...))``."""
+
+    told: Callable[[Mapping[str, Any]], Traits]
+    """From the settings, defaults included, to the traits."""
+
+    def __call__(self, function: F) -> F:
+        """Marks ``function``."""
+        function.traits = self  # type: ignore[attr-defined]
+        return function
+
+
 def traits_of(choice: Choice) -> Traits:
     """What the kind of a chosen teacher says of itself."""
     found = getattr(choice.function, "traits", None)
+    if isinstance(found, TraitsBy):
+        return found.told(choice.settings)
     return found if isinstance(found, Traits) else Traits()
 
 

@@ -11,6 +11,7 @@ from objective_cases import H, Saying, Student, episode, record
 from torch import Tensor
 
 from agentopd.config import load_config
+from agentopd.config.asked import asked
 from agentopd.objective import Head, Objective, Prepared, Rows, prepare
 from agentopd.objective.live import live_columns
 from agentopd.settings.choice import Choice, choices_in
@@ -103,6 +104,7 @@ def records(objective: Objective) -> list[Record]:
     """Six episodes of two tasks for each source, by its actors in turn; others act the second turn where the source has them."""
     heads = models()[1]
     sayings = [Saying(name) for name in sorted(objective.teachers() & heads.keys())]
+    judges = sorted({one.teacher for one in asked(objective) if one.what == "reward"})
     corrects = any(CORRECTED in term.where.source for term in objective.terms)
     made = []
     for s, (name, source) in enumerate(objective.sources.items()):
@@ -123,6 +125,7 @@ def records(objective: Objective) -> list[Record]:
             )
             mended = {t: 2 + t for t in range(len(turns) - 1)} if corrects else {}
             expert = [Saying("expert", kind="none", corrects=mended)] if mended else []
+            expert += [Saying(judge, kind="none", rewards={len(turns) - 1: REWARDS[i]}) for judge in judges]
             if i == SURE:
                 _say_the_likeliest(record(played, *sayings, heads=heads))
             made.append(record(played, *sayings, *expert, heads=heads))

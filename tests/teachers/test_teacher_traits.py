@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agentopd.settings.parts import OneOf
-from agentopd.teachers import TEACHERS, Traits, traits_of
+from agentopd.teachers import TEACHERS, Traits, TraitsBy, traits_of
 
 SILENT_MODEL = Traits(model=True, corrects=False)
 MODEL = Traits(model=True, corrects=False, rewards=False, statistics=("coverage",))
@@ -14,6 +14,11 @@ MODEL = Traits(model=True, corrects=False, rewards=False, statistics=("coverage"
 
 def unmarked(context: Any) -> Any:
     """A kind of one's own that says nothing of itself."""
+
+
+@TraitsBy(lambda settings: Traits(corrects=False, rewards=settings["judges"]))
+def sometimes(context: Any, *, judges: bool = True) -> Any:
+    """What it may do depends on a setting."""
 
 
 @Traits(needs_expert=True, corrects=False)
@@ -44,6 +49,8 @@ class Careless:
         ({"kind": "served", "url": "http://here"}, Traits(corrects=False, rewards=False, statistics=("coverage",))),
         ("reward", Traits(corrects=False, distributes=False, statistics=())),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
+        ("test_teacher_traits:sometimes", Traits(corrects=False)),
+        ({"kind": "test_teacher_traits:sometimes", "judges": False}, Traits(corrects=False, rewards=False)),
         ("test_teacher_traits:unmarked", Traits()),
         ("test_teacher_traits:Marked", Traits(needs_expert=True, corrects=False)),
         ("test_teacher_traits:Careless", Traits()),

@@ -50,6 +50,7 @@ def build_river(
         config.temperature,
         lambda: _moved(initial(student) if untaught is None else frozen(untaught(config.student)), device),
         lambda: _moved(student, device),  # the trainer would later, and what is copied of it would stay behind
+        folder.path if folder else None,
     )
     return River(
         config=config,
