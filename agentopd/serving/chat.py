@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 COMPLETIONS, MODELS = "/chat/completions", "/models"
 NO_LIST = frozenset({404, 405, 501})
 """Statuses of a server that does not list its models."""
+LOST = "\N{REPLACEMENT CHARACTER}".encode()
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -287,9 +288,13 @@ def _top(said: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _bytes(said: Mapping[str, Any]) -> bytes:
-    """The bytes of a token; a server that does not tell them writes it as text."""
+    """The bytes of a token; a server that does not tell them writes it as text.
+
+    None where the text stands for bytes that are not told: vLLM writes U+FFFD for half a character.
+    """
     told = said.get("bytes")
-    return str(said["token"]).encode(errors="replace") if told is None else bytes(told)
+    found = str(said["token"]).encode(errors="replace") if told is None else bytes(told)
+    return b"" if LOST in found else found
 
 
 def _logprob(said: Mapping[str, Any]) -> float:
