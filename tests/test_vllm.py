@@ -159,7 +159,7 @@ def test_a_score_by_chat_is_the_mean_of_the_models_own_distribution(
     ids = chat.prompt([{"role": "user", "content": prompt}])
     with torch.no_grad():
         best = torch.softmax(smollm2(torch.tensor([ids])).logits[0, -1], -1).topk(20)
-    spelt = [chat.tokenizer.decode([i]).strip() for i in best.indices.tolist()]
+    spelt = [str(chat.tokenizer.decode([i])).strip() for i in best.indices.tolist()]
     digits = [(int(one), p) for one, p in zip(spelt, best.values.tolist(), strict=True) if one in [*"0123456789"]]
     mean = sum(score * p for score, p in digits) / sum(p for _, p in digits)
     assert said.reward_S[0] == pytest.approx(mean, abs=1e-2)

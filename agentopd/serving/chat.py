@@ -122,7 +122,7 @@ class ChatServer:
     def _once(self, body: Mapping[str, Any]) -> Any:
         self.ledger.begin()
         try:
-            answer = _sent(self._client, "POST", COMPLETIONS, body)
+            answer = _sent(self.waiting, self._client, "POST", COMPLETIONS, body)
             self.waiting.require_answered(COMPLETIONS, answer)
         except _UnsentError as error:
             self.ledger.refund()
@@ -186,13 +186,20 @@ class _LostError(Exception):
     """The request was sent, and the answer did not come: the server may have charged for it."""
 
 
-def _client(waiting: Waiting) -> "OpenAI":
+def require_client() -> None:
+    """Raises ConfigError where the official client is not installed."""
     try:
-        import openai  # only those who ask such a server need it
+        import openai  # noqa: F401  # only those who ask such a server need it
     except ImportError as error:
         raise ConfigError(
             'kind=openai: the official OpenAI client is not installed; pip install "agentopd[openai]"'
         ) from error
+
+
+def _client(waiting: Waiting) -> "OpenAI":
+    require_client()
+    import openai
+
     key = waiting.key or "none"  # or the client would take that of its own environment variable
     client = openai.OpenAI(
         api_key=key,
@@ -211,7 +218,9 @@ def _client(waiting: Waiting) -> "OpenAI":
     return client
 
 
-def _sent(client: "OpenAI", method: str, path: str, body: Mapping[str, Any] | None) -> httpx2.Response:
+def _sent(
+    waiting: Waiting, client: "OpenAI", method: str, path: str, body: Mapping[str, Any] | None
+) -> httpx2.Response:
     """The server's answer, whatever its status.
 
     Raises:
@@ -229,7 +238,7 @@ def _sent(client: "OpenAI", method: str, path: str, body: Mapping[str, Any] | No
     except APIConnectionError as error:
         cause = error.__cause__ or error
         unsent = isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
-        raise (_UnsentError if unsent else _LostError)(f"did not answer ({describe(cause)})") from error
+        raise (_UnsentError if unsent else _LostError)(f"did not answer ({waiting.hidden(describe(cause))})") from error
 
 
 def _json(answer: httpx2.Response) -> Any:
@@ -244,7 +253,7 @@ def _model(waiting: Waiting, client: "OpenAI", model: str | None) -> str:
 
     def once() -> Any:
         try:
-            answer = _sent(client, "GET", MODELS, None)
+            answer = _sent(waiting, client, "GET", MODELS, None)
         except (_UnsentError, _LostError) as error:
             raise AwayError(str(error)) from error
         waiting.require_answered(MODELS, answer)
@@ -268,6 +277,8 @@ def _answer_of(raw: Mapping[str, Any]) -> Answer:
     choice = raw["choices"][0]
     message = choice["message"]
     content, calls = message.get("content") or "", message.get("tool_calls") or ()
+    if isinstance(content, list):  # in parts, of which some servers think in one and speak in another
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
     if not isinstance(content, str):
         raise TypeError(f"the content is {type(content).__name__}")
     logprobs = (choice.get("logprobs") or {}).get("content")

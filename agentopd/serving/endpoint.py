@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2
 
-from agentopd.errors import ConfigError, TeacherError
+from agentopd.errors import ConfigError, TeacherError, describe
 from agentopd.serving.waiting import AwayError, Waiting
 from agentopd.settings.problems import nearest
 
@@ -48,7 +48,7 @@ class Endpoint(Waiting):
             self.require_answered(path, answer)
             return answer.json()
         except httpx2.TransportError as error:
-            raise AwayError(f"did not answer ({type(error).__name__}: {error})") from error
+            raise AwayError(f"did not answer ({self.hidden(describe(error))})") from error
         except ValueError as error:  # half a body
             raise AwayError(f"answered what is no JSON ({error})") from error
 

@@ -51,9 +51,9 @@ class TopK:
         return entropy_N
 
     @classmethod
-    def joined(cls, parts: Sequence[Self], k: int) -> Self:
-        """The rows of ``parts``, one behind the other, padded to the widest; ``k`` ids wide where there are none."""
-        width = max((part.ids_N_K.shape[1] for part in parts), default=k)
+    def joined(cls, parts: Sequence[Self], k: int, least: int = 0) -> Self:
+        """The rows of ``parts``, one behind the other, padded to the widest, or to ``least``; ``k`` ids wide where there are none."""
+        width = max(least, max((part.ids_N_K.shape[1] for part in parts), default=k))
 
         def widened(column_N_K: NDArray[Any], filler: float) -> NDArray[Any]:
             return np.pad(column_N_K, ((0, 0), (0, width - column_N_K.shape[1])), constant_values=filler)

@@ -81,6 +81,11 @@ class Waiting:
             raise ConfigError(
                 f"key_env={self.key_env}: this environment variable is not set; set it to the server's key"
             )
+        if self._key is not None and not (self._key.isascii() and self._key.isprintable() and " " not in self._key):
+            raise ConfigError(
+                f"key_env={self.key_env}: this environment variable holds more than a key, such as a space or the end of a line; set it to "
+                "the key alone"
+            )
 
     @property
     def key(self) -> str | None:

@@ -1,6 +1,7 @@
 """What teachers share that ask a model in words: one question a turn, from many threads, as soon as an episode is over."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,16 +11,19 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from agentopd.chat.conversation import conversation
-from agentopd.serving import Answer, ChatServer
+from agentopd.serving import Answer, ChatServer, RefusedError
 from agentopd.teachers.base import Stateless, turns_of
 from agentopd.tooling.action import render_action
 from agentopd.types import Annotation, Key, Message, ToolCall, Trajectory
 
+_log = logging.getLogger(__name__)
 R = TypeVar("R")
 T = TypeVar("T")
 
 BROKEN_OFF = frozenset({"length", "content_filter"})
 """How answers end that are not whole."""
+OF_THIS = frozenset({400, 413, 422})
+"""Statuses that may be about this one question."""
 SPENT = ("requests", "prompt_tokens", "completion_tokens", "cost")
 """The metrics that all of them tell, ``cost`` where there are prices; ``skipped`` beside: turns to which no answer could be used."""
 
@@ -49,8 +53,31 @@ class Asking(Stateless, Generic[R]):
             TeacherError: The server refused, failed for too long, or answered what cannot be used; or the cap is reached.
         """
         asked = [self.begun.pop(one.key) if one.key in self.begun else self._asked(one) for one in trajectories]
-        found = [{turn: answer.get() for turn, answer in some.items()} for some in asked]
+        heard = iter(self.heard([answer for some in asked for answer in some.values()]))
+        found = [{turn: next(heard) for turn in some} for some in asked]
         return [self.annotation(*pair) for pair in zip(trajectories, found, strict=True)]
+
+    def heard(self, asked: Sequence[AsyncResult[R]]) -> list[R | None]:
+        """The answers; ``None`` for a question that the server refused for what it holds, such as one that is too long.
+
+        Raises:
+            TeacherError: It failed otherwise, or refused all of several questions.
+        """
+        found: list[R | None] = []
+        refused: list[RefusedError] = []
+        for one in asked:
+            try:
+                found.append(one.get())
+            except RefusedError as error:
+                if error.status not in OF_THIS:
+                    raise
+                found.append(None)
+                refused.append(error)
+        if refused and len(refused) == len(asked):
+            raise refused[0]
+        for reason in refused:
+            _log.warning("%s; this is skipped", reason)
+        return found
 
     def turns(self, trajectory: Trajectory) -> Iterable[int]:
         """The turns that are asked about: those that ``where`` selects."""
@@ -60,7 +87,7 @@ class Asking(Stateless, Generic[R]):
         """Asks about one turn, in a thread of the pool."""
         raise NotImplementedError
 
-    def annotation(self, trajectory: Trajectory, found: Mapping[int, R]) -> Annotation:
+    def annotation(self, trajectory: Trajectory, found: Mapping[int, R | None]) -> Annotation:
         """What the answers about an episode come to, by their turns."""
         raise NotImplementedError
 

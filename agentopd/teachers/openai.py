@@ -10,6 +10,7 @@ from agentopd.chat.blanks import Blanks
 from agentopd.errors import ConfigError, under
 from agentopd.serving import Answers, Cap, ChatServer, Ledger, Patience, Prices
 from agentopd.serving.answers import ANSWERS
+from agentopd.serving.chat import require_client
 from agentopd.serving.ledger import SPENDING
 from agentopd.serving.waiting import Waiting
 from agentopd.teachers import judging, preferring, writing
@@ -36,6 +37,7 @@ def _traits(settings: Mapping[str, Any]) -> Traits:
         rewards=asks != "correction",
         statistics=("coverage",) if asks == "correction" and soft else (),
         metrics=(*SPENT, "skipped", *METRICS[asks]),
+        check=_check,
         adjustable=("cap", "prices", "in_flight", "timeout", "patience", "key_env"),
     )
 
@@ -97,8 +99,8 @@ def openai(
         TeacherError: The server refused, or did not answer for too long.
     """
     with under(f"teachers.{context.name}"):
-        _check(context, ask, of, url, top_logprobs, options or {}, prices, cap)
         asked = _prompt(ask, of, prompt)
+        _require_apt(context.temperature, ask, of, url, top_logprobs, options or {}, prices, cap)
         ours = {"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs and ask != "preference" else {}
         waiting = Waiting(f"teacher {context.name!r}", url.rstrip("/"), Patience(timeout, patience), key_env)
         file = None if context.folder is None else context.folder / SPENDING
@@ -118,12 +120,21 @@ def openai(
         )
     if ask == "preference":
         return PreferringTeacher(prompt=asked, rubric=rubric, pairs=pairs, **shared)
-    vocabulary = Vocabulary.of(context.chat) if top_logprobs else None
+    vocabulary = Vocabulary.of(context.chat, top_logprobs) if top_logprobs else None
     return WritingTeacher(corrects=True, chat=context.chat, prompt=asked, vocabulary=vocabulary, **shared)
 
 
-def _check(
-    context: TeacherContext,
+def _check(settings: Mapping[str, Any], temperature: float) -> None:
+    """What can be known before the server is asked."""
+    apt = {name: settings[name] for name in ("ask", "of", "url", "top_logprobs", "prices", "cap")}
+    _require_apt(temperature, **apt, options=settings["options"] or {})
+    _prompt(settings["ask"], settings["of"], settings["prompt"])
+    require_client()
+    Waiting("", settings["url"], Patience(0.0, 0.0), settings["key_env"])
+
+
+def _require_apt(
+    temperature: float,
     ask: str,
     of: str,
     url: str,
@@ -148,10 +159,10 @@ def _check(
         raise ConfigError(
             "url=...: an address with a name or a key in it would be written down; give the key by key_env"
         )
-    if ask == "correction" and top_logprobs and context.temperature != 1.0:
+    if ask == "correction" and top_logprobs and temperature != 1.0:
         raise ConfigError(
             f"top_logprobs={top_logprobs}: the server's log-probabilities are at temperature 1, and student and teacher are compared at "
-            f"{context.temperature:g}; set rollout.temperature=1, or leave top_logprobs out"
+            f"{temperature:g}; set rollout.temperature=1, or leave top_logprobs out"
         )
 
 

@@ -79,8 +79,9 @@ class PreferringTeacher(Asking[float | None]):
             for pair in pairs_of(rivals, self.pairs):
                 asked[pair] = self._compared(trajectories, *pair)
         against: dict[Standing, list[float]] = defaultdict(list)
+        heard = iter(self.heard([answer for answer in asked.values() if answer is not None]))
         for (one, _), answer in asked.items():
-            verdict = 0.0 if answer is None else answer.get()
+            verdict = 0.0 if answer is None else next(heard)
             if verdict is None:
                 self.counted["skipped"] += 1
             else:

@@ -22,13 +22,15 @@ class Vocabulary:
     """The first id of each spelling."""
     ends: frozenset[int]
     """The ids that end a turn."""
+    width: int
+    """The alternatives to a token that are asked for."""
 
     @classmethod
-    def of(cls, chat: Chat) -> "Vocabulary":
+    def of(cls, chat: Chat, width: int) -> "Vocabulary":
         """That of a chat."""
         spelt = spelling(chat.tokenizer)
         ids = {one: i for i, one in reversed([*enumerate(spelt)]) if one}
-        return cls(spelt, ids, chat.ends_of_turn)
+        return cls(spelt, ids, chat.ends_of_turn, width)
 
     def same(self, id: int, token: Token) -> bool:
         """Whether a token is the id; what ends a turn, servers may write as nothing."""
@@ -40,7 +42,7 @@ class Vocabulary:
         missing = [id for id in ids[len(tokens) :] if id not in self.ends]
         if missing or len(own) != len(tokens) or not all(map(self.same, own, tokens)):
             return None
-        return TopK.joined([self._row(*pair) for pair in zip(own, tokens, strict=True)], 1)
+        return TopK.joined([self._row(*pair) for pair in zip(own, tokens, strict=True)], self.width)
 
     def _row(self, id: int, token: Token) -> TopK:
         """The ids of one place, best first. What is no token of the student's is in the mass outside."""
@@ -79,7 +81,7 @@ def softened(
             indices.append(acted[: len(rows.taken_N)])
             segments.append(np.full(len(rows.taken_N), s))
     nothing = np.zeros(0, np.int32)
-    rows = TopK.joined(found, 1)
+    rows = TopK.joined(found, 1, vocabulary.width)  # of fewer, the others are among the mass outside
     soft = replace(
         said,
         segment_N=np.concatenate([nothing, *segments]).astype(np.int32),

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from agentopd.errors import TeacherError, describe
 from agentopd.teachers.base import Teacher, Telling
 from agentopd.teachers.traits import Traits
 from agentopd.types import Annotation, Record
@@ -20,9 +21,18 @@ def teaching_metrics(teachers: Mapping[str, Teacher], records: Sequence[Record])
     """
     told: dict[str, float] = {}
     for name, teacher in teachers.items():
-        own = teacher.metrics() if isinstance(teacher, Telling) else {}
-        told |= {f"teacher/{name}/{what}": float(value) for what, value in {**_taught(name, records), **own}.items()}
+        own = _own(name, teacher) if isinstance(teacher, Telling) else {}
+        told |= {f"teacher/{name}/{what}": value for what, value in {**_taught(name, records), **own}.items()}
     return told
+
+
+def _own(name: str, teacher: Telling) -> dict[str, float]:
+    try:
+        return {str(what): float(value) for what, value in teacher.metrics().items()}
+    except Exception as error:  # a kind of one's own
+        raise TeacherError(
+            f"teacher {name!r}: its metrics() gives no mapping from names to numbers: {describe(error)}"
+        ) from error
 
 
 def known_teaching(name: str, traits: Traits) -> Iterator[str]:

@@ -38,6 +38,8 @@ class Traits:
     """It reads what the models that its setting ``members`` names said, other teachers of the run: see ``base.Combining``."""
     metrics: tuple[str, ...] | None = None
     """What its ``metrics`` may tell; ``None``: known once it has spoken."""
+    check: Callable[[Mapping[str, Any], float], None] | None = None
+    """Looks at its settings before anything is fitted, and at the temperature of the run: what is wrong with them is a ConfigError."""
     adjustable: tuple[str, ...] = ()
     """Settings that a resumed run may give other values: they decide how much is asked and how, never what is learned."""
 

@@ -11,6 +11,7 @@ from agentopd.serving import Answer
 from agentopd.teachers.asking import BROKEN_OFF, Asking, facts
 from agentopd.teachers.corrections import corrections
 from agentopd.teachers.soft import Vocabulary, softened
+from agentopd.tooling.action import parse_action
 from agentopd.types import Annotation, Message, Trajectory
 
 FIELDS = ("instructions", "facts")
@@ -36,11 +37,14 @@ class WritingTeacher(Asking[Written | None]):
     """The student's, where the answers' log-probabilities become soft labels."""
 
     def question(self, trajectory: Trajectory, turn: int) -> Written | None:
-        """The action that the model takes in the student's place; ``None`` where it gives none that is whole."""
+        """The action that the model takes in the student's place; ``None`` where it gives none that is whole, or calls no tool there is."""
         tools = {"tools": [dict(tool) for tool in trajectory.tools]} if trajectory.tools else {}
         answer = self.said(to_wire(self._instructed(trajectory, turn)), **tools)
         action = None if answer.finish in BROKEN_OFF else from_wire(answer.content, answer.calls)
-        return None if action is None else Written(action, answer)
+        known = {tool.get("function", tool)["name"] for tool in trajectory.tools}
+        if action is None or not {call.name for call in parse_action(action).calls} <= known:
+            return None
+        return Written(action, answer)
 
     def _instructed(self, trajectory: Trajectory, turn: int) -> Sequence[Message]:
         """The conversation before a turn, with the system message that the prompt makes of the student's."""

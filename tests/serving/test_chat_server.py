@@ -183,6 +183,22 @@ def test_the_key_is_sent_and_never_told(
     assert "an-org" not in str(server.headers)
 
 
+@pytest.mark.parametrize("key", ["s3cret\n", "s3cret s3cret", "s3cr\u00e9t"])
+def test_what_is_more_than_a_key_is_refused_and_not_told(
+    server: Talking, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("A_KEY", key)
+    with pytest.raises(ConfigError, match=r"^key_env=A_KEY: this environment variable holds more than a key") as error:
+        of(server, key_env="A_KEY")
+    assert key.strip() not in str(error.value)
+
+
+def test_content_in_parts_is_its_text(server: Talking) -> None:
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "17"}]
+    server.faults.append({"choices": [{"message": {"content": parts}}]})
+    assert of(server).ask(body()).content == "17"
+
+
 def test_one_that_lists_nothing_is_taken_at_its_word(caplog: pytest.LogCaptureFixture) -> None:
     with talking(lambda _: said("hm"), models=()) as server:
         assert of(server, model="any").ask(body()).content == "hm"

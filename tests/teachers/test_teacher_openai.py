@@ -79,13 +79,13 @@ def asks(server: Talking, turn: int = 0) -> str:
 
 
 def test_a_correction_is_the_answer_at_the_students_state(serve: Serve) -> None:
-    server = serve(lambda asked: said("", ("pay", {"amount": len(asked["messages"])}), finish="tool_calls"))
+    server = serve(lambda asked: said("", ("submit", {"total": len(asked["messages"])}), finish="tool_calls"))
     trajectories = played()
     first = trajectories[0]
     given = of(server, options={"temperature": 0}).annotate(trajectories)[0]
     turns = len(first.turns)
     assert given.corrected_S == tuple(
-        render_action("", [ToolCall("pay", {"amount": 2 + 2 * turn})]) for turn in range(turns)
+        render_action("", [ToolCall("submit", {"total": 2 + 2 * turn})]) for turn in range(turns)
     )
     assert not given.skip_S.any()
     by_length = {
@@ -109,7 +109,13 @@ def test_a_correction_is_the_answer_at_the_students_state(serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [said(""), said("cut", finish="length"), said("no", finish="content_filter"), said(None, ("pay", '{"amount": '))],
+    [
+        said(""),
+        said(None, ("no_such_tool", {})),
+        said("cut", finish="length"),
+        said("no", finish="content_filter"),
+        said(None, ("pay", '{"amount": ')),
+    ],
 )
 def test_an_answer_that_is_no_action_skips_the_turn_and_is_counted(serve: Serve, answer: dict[str, Any]) -> None:
     server = serve(lambda asked: answer if len(asked["messages"]) == 2 else said("17"))
@@ -121,6 +127,21 @@ def test_an_answer_that_is_no_action_skips_the_turn_and_is_counted(serve: Serve,
     assert told["skipped"] == 1
     assert told["requests"] == len(played()[0].turns)
     assert teacher.metrics()["skipped"] == teacher.metrics()["requests"] == 0
+
+
+def test_a_question_that_is_refused_for_what_it_holds_is_skipped(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(lambda _: said("17"))
+    server.faults.append(400)
+    teacher = of(server, in_flight=1)
+    given = teacher.annotate(played()[:1])[0]
+    assert given.skip_S.tolist() == [True] + [False] * (len(played()[0].turns) - 1)
+    assert "refused with 400" in caplog.text
+    assert "this is skipped" in caplog.text
+    server.faults.extend([400] * 99)
+    with pytest.raises(TeacherError, match="refused with 400"):
+        of(server).annotate(played()[:1])
 
 
 def test_a_prompt_replaces_the_system_message(serve: Serve) -> None:
@@ -205,10 +226,10 @@ def test_soft_labels_stand_where_the_tokens_are_the_students(serve: Serve, ends:
     if not ends:
         answer["choices"][0]["logprobs"]["content"].pop()
     server = serve(lambda _: answer)
-    teacher = of(server, top_logprobs=2, where=Where(max_turn=0))
+    teacher = of(server, top_logprobs=3, where=Where(max_turn=0))
     (record,) = annotate({"judge": teacher}, played()[:1])
     (given,) = record.annotations
-    assert server.asked[0]["top_logprobs"] == 2
+    assert server.asked[0]["top_logprobs"] == 3
     assert server.asked[0]["logprobs"] is True
     (segment,) = given.segments
     acted = np.flatnonzero(segment.turn_T >= 0)
@@ -217,13 +238,13 @@ def test_soft_labels_stand_where_the_tokens_are_the_students(serve: Serve, ends:
     assert set(given.segment_N.tolist()) == {len(played()[0].segments)}
     assert isinstance(given.block, Sparse)
     alternative = chat().tokenizer.convert_tokens_to_ids("a")
-    assert given.block.ids_N_K.tolist() == [[int(i), alternative] for i in segment.tokens_T[acted]]
-    np.testing.assert_allclose(np.exp(given.block.logprob_N_K), [[0.5, 0.25]] * len(acted), rtol=1e-6)
+    assert given.block.ids_N_K.tolist() == [[int(i), alternative, -1] for i in segment.tokens_T[acted]]
+    np.testing.assert_allclose(np.exp(given.block.logprob_N_K), [[0.5, 0.25, 0.0]] * len(acted), atol=1e-6)
     np.testing.assert_allclose(np.exp(given.block.logtail_N), 0.25, rtol=1e-6)
     np.testing.assert_allclose(given.taken_logprob_N, math.log(0.5), rtol=1e-6)
     entropy = -0.5 * math.log(0.5) - 2 * 0.25 * math.log(0.25)
     np.testing.assert_allclose(given.entropy_N, entropy, rtol=1e-6)
-    method = {"target": {"kind": "distribution", "name": "judge"}, "where": {"source": "corrected", "actor": []}, "support": {"kind": "top_k", "k": 2}}  # fmt: skip
+    method = {"target": {"kind": "distribution", "name": "judge"}, "where": {"source": "corrected", "actor": []}, "support": {"kind": "top_k", "k": 3}}  # fmt: skip
     rows = Rows.of([record])
     assert np.array_equal(
         np.flatnonzero(rows.teachers["judge"].covered_A), np.flatnonzero(rows.corrected_A)[: len(acted)]
@@ -483,6 +504,10 @@ def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], 
     with pytest.raises(ConfigError, match=wrong) as error:
         choice.function(lent(temperature=temperature), **choice.settings)
     assert "s3cret" not in str(error.value)
+    check = traits_of(choice).check
+    assert check is not None
+    with pytest.raises(ConfigError, match=wrong.replace(r"^teachers\.judge\.", "^")):  # before anything is fitted
+        check(choice.settings, temperature)
 
 
 def test_a_wrong_key_is_told_before_anything_is_asked(serve: Serve) -> None:
@@ -492,11 +517,11 @@ def test_a_wrong_key_is_told_before_anything_is_asked(serve: Serve) -> None:
         of(server).annotate(played()[:1])
 
 
-def test_actions_of_the_page_are_plain(serve: Serve) -> None:
+def test_calls_may_stand_in_blocks(serve: Serve) -> None:
     """What a server writes in blocks, without a parser, is as good."""
-    text = 'So.\n<tool_call>\n{"name": "pay", "arguments": {"amount": 1}}\n</tool_call>'
+    text = 'So.\n<tool_call>\n{"name": "submit", "arguments": {"total": 1}}\n</tool_call>'
     given = of(serve(lambda _: said(text)), where=Where(max_turn=0)).annotate(played()[:1])[0]
-    assert parse_action(str(given.corrected_S[0])).calls == (ToolCall("pay", {"amount": 1}),)
+    assert parse_action(str(given.corrected_S[0])).calls == (ToolCall("submit", {"total": 1}),)
 
 
 def test_it_is_a_teacher(serve: Serve) -> None:

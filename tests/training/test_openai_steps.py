@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 import training_cases as cases
-from talking_cases import Talking, said, talking
+from talking_cases import Talking, likely, said, talking
 
+from agentopd.chat import Chat
+from agentopd.chat.spelling import spelling
+from agentopd.config import dump, load_config
 from agentopd.config.watched import is_measured, known_metrics
 from agentopd.errors import ConfigError
 from agentopd.serving import SpentError
 from agentopd.teachers import traits_of
-from agentopd.training.run.whole import train
+from agentopd.training.loop.checkpoints import binding
+from agentopd.training.run.whole import check, train
 
 
 def judged(asked: dict[str, Any]) -> dict[str, Any]:
@@ -119,3 +123,59 @@ def test_what_it_does_not_give_is_refused_before_anything_starts(settings: dict[
         cases.tiny(f"teachers.judge={json.dumps(judge)}", "objective.target={kind: distribution, name: judge}")
     with pytest.raises(ConfigError, match=r"teachers\.judge\.kind=openai gives no rewards"):
         cases.tiny("teachers.judge={kind: openai, url: 'http://here'}", method="ovd")
+
+
+def test_what_is_wrong_with_it_is_found_before_anything_is_fitted(tmp_path: Path) -> None:
+    judge = {"kind": "openai", "url": "http://here", "ask": "score", "of": "episode", "key_env": "NO_SUCH_KEY"}
+    config = cases.tiny(f"teachers.judge={json.dumps(judge)}", method="ovd")
+    with pytest.raises(
+        ConfigError, match=r"^teachers\.judge\.key_env=NO_SUCH_KEY: this environment variable is not set"
+    ):
+        check(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_with_a_cap_is_read_back_equal_and_a_cap_may_be_raised_on_the_command_line(
+    tmp_path: Path,
+) -> None:
+    judge = {
+        "kind": "openai",
+        "url": "http://here",
+        "prices": {"input": 1, "output": 0.5},
+        "cap": {"cost": 2},
+        "options": {"temperature": 0},
+    }
+    config = cases.tiny(f"teachers.judge={json.dumps(judge)}")
+    (tmp_path / "config.yaml").write_text(dump(config))
+    again = load_config(tmp_path / "config.yaml")
+    assert dump(again) == dump(config)
+    raised = load_config(tmp_path / "config.yaml", ["teachers.judge.cap.cost=4", "teachers.judge.cap.tokens=9"])
+    assert raised.teachers["judge"].settings["cap"].cost == 4
+    river = json.loads(dump_json(config))
+    assert binding(river, raised) == binding(json.loads(dump_json(raised)), raised)
+
+
+def dump_json(config: Any) -> str:
+    return str(config.model_dump_json())
+
+
+def test_soft_labels_are_learned(tmp_path: Path) -> None:
+    """With the student's own tokens, and alternatives to each."""
+    table = [(one or b"").decode(errors="replace") for one in spelling(cases.tokenizer())]
+    written = [table[i] for i in Chat(cases.tokenizer()).write([{"role": "user", "content": "Go."}], "I pay 17.", ())]
+    answer = said("I pay 17.", logprobs=likely(*((one, {one: -0.5, " a": -1.5}) for one in written)))
+    method = {
+        "where": {"source": "corrected", "actor": []},
+        "target": {"kind": "distribution", "name": "writer"},
+        "support": {"kind": "top_k", "k": 2},
+    }
+    with talking(lambda _: answer) as server:
+        writer = f"teachers.writer={{kind: openai, url: '{server.base}', top_logprobs: 2}}"
+        trainer = cases.trainer(cases.tiny(writer, method=method, steps=1), tmp_path)
+        before = cases.weights(trainer.student)
+        trainer.train()
+    assert not cases.same_weights(before, cases.weights(trainer.student))
+    told = trainer.step_metrics
+    assert told["objective/loss/rows"] == told["teacher/writer/corrected"] * 2 * len(written)
+    assert told["teacher/writer/unmapped"] == 0
+    assert 0 < told["teacher/writer/tokens"] < 1

@@ -71,7 +71,8 @@ def without_experts(config: Config) -> list[str]:
 
 
 def check_teachers(config: Config) -> None:
-    """Raises ConfigError where the method lacks a teacher, or uses one that no stage fits, or not to its hint; or a stage lacks a hint.
+    """Raises ConfigError where the method lacks a teacher, or uses one that no stage fits, or not to its hint, or whose settings do not
+    go together; or a stage lacks a hint.
 
     Hints are read, also those of teachers that the method does not use.
     """
@@ -79,6 +80,10 @@ def check_teachers(config: Config) -> None:
     if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
         stage_hint(config)
     for name, choice in used_teachers(config).items():
+        check = traits_of(choice).check
+        if check is not None:
+            with under(f"teachers.{name}"):
+                check(choice.settings, config.temperature)
         if is_new(choice) and config.stages.teacher is None:
             raise ConfigError(
                 f"stages.teacher=null: the method uses teachers.{name}, whose weights are new, and nothing fits them, so it would "
