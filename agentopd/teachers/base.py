@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -50,6 +51,8 @@ class TeacherContext:
     """Gives another teacher of the run by its name."""
     device: torch.device = CPU
     """The run's device, for a model that ``load`` does not give."""
+    folder: Path | None = None
+    """Where it may keep what a resumed run shall find again, such as answers that were paid for."""
 
 
 class Teacher(Protocol):
@@ -120,6 +123,22 @@ class Combining(Teacher, Protocol):
         """As :meth:`annotate`, where ``said`` tells what each member annotated on these trajectories."""
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """What a teacher may have beside its other methods: numbers of its own for the metrics of a step."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """What it did since this was last called, by names of its own; each is the metric ``teacher/<its name>/<that name>``."""
+
+
+@runtime_checkable
+class Spending(Protocol):
+    """What a teacher that costs something may have beside its other methods."""
+
+    def spending(self) -> str:
+        """What it has cost in all, in words."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Stateless:
     """A base for teachers that learn nothing and keep nothing; subclasses add ``annotate``."""
@@ -154,6 +173,10 @@ class Stateless:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Nothing to restore."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """Nothing to tell."""
+        return {}
 
 
 def turns_of(where: Where, trajectory: Trajectory) -> Bools:

@@ -13,6 +13,18 @@ from agentopd.settings.problems import nearest
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A teacher that is looked at before it is made."""
+
+    name: str
+    settings: Mapping[str, Any]
+    ids: int
+    """How many token ids the student's tokenizer makes."""
+    temperature: float
+    """At which student and teacher are compared."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
     """Marks the function of a kind, as ``@Traits(model=True)``. The defaults are those of a function that is not marked."""
@@ -34,17 +46,19 @@ class Traits:
     """The statistics that it tells of each row beside those of its log-probabilities; ``None``: known once it has spoken."""
     needs_expert: bool = False
     """It asks the environment's expert."""
-    reached: Callable[[str, Mapping[str, Any], int], int | None] | None = None
-    """Asks a model elsewhere, before anything is fitted, whether it is there: ``(name, settings, ids)``, the teacher's name and settings
-    and how many token ids the student's tokenizer makes. It returns how many tokens that model reads, ``None`` for any number."""
     members: bool = False
     """It reads what the models that its setting ``members`` names said, other teachers of the run: see ``base.Combining``."""
     compares: bool = False
     """It learns from the student's episodes beside those of the actor that its setting ``chosen`` names, of the same tasks: a source must play
     both."""
-    examine: Callable[[Mapping[str, Any]], None] | None = None
-    """Looks at its settings before anything is fitted, and raises ConfigError over ``setting=...``: at what is too costly to be looked at
-    wherever a configuration is read."""
+    metrics: tuple[str, ...] | None = None
+    """What its ``metrics`` may tell; ``None``: known once it has spoken."""
+    examine: Callable[[Examined], int | None] | None = None
+    """Looks, once, before anything is fitted, at what is too costly to be looked at wherever a configuration is read: files, servers.
+    Raises ConfigError over ``setting=...``, and returns how many tokens the teacher reads, where that is known and it has to read all of
+    an episode."""
+    adjustable: tuple[str, ...] = ()
+    """Settings that a resumed run may give other values: they decide how much is asked and how, never what is learned."""
 
     def __call__(self, function: F) -> F:
         """Marks ``function``.
@@ -67,9 +81,24 @@ class Traits:
         return function
 
 
+@dataclass(frozen=True, slots=True)
+class TraitsBy:
+    """Marks the function of a kind whose traits depend on its settings, as ``@TraitsBy(lambda settings: Traits(...))``."""
+
+    told: Callable[[Mapping[str, Any]], Traits]
+    """From the settings, defaults included, to the traits."""
+
+    def __call__(self, function: F) -> F:
+        """Marks ``function``."""
+        function.traits = self  # type: ignore[attr-defined]
+        return function
+
+
 def traits_of(choice: Choice) -> Traits:
     """What the kind of a chosen teacher says of itself."""
     found = getattr(choice.function, "traits", None)
+    if isinstance(found, TraitsBy):
+        return found.told(choice.settings)
     return found if isinstance(found, Traits) else Traits()
 
 

@@ -20,7 +20,7 @@ from transformers import (
 from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.settings.parts import OneOf
-from agentopd.teachers import TEACHERS, Teacher, annotate, traits_of
+from agentopd.teachers import TEACHERS, Examined, Teacher, annotate, traits_of
 from agentopd.teachers.reward_model import RewardModel, reward_model
 from agentopd.tooling import call
 from agentopd.types import Message, Trajectory
@@ -229,11 +229,11 @@ def test_what_is_wrong_is_found_before_anything_is_fitted(
     examine = traits_of(choice).examine
     assert examine is not None
     with pytest.raises(ConfigError, match=rf"^{said}"):
-        examine(choice.settings)
+        examine(Examined("judge", choice.settings, 100, 1.0))
 
 
 def test_a_sound_one_passes(folders: dict[str, Path]) -> None:
     choice = OneOf("teacher", TEACHERS).validate({"kind": "reward_model", "model": str(folders["sequences"])})
     examine = traits_of(choice).examine
     assert examine is not None
-    examine(choice.settings)
+    examine(Examined("judge", choice.settings, 100, 1.0))

@@ -18,7 +18,7 @@ from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
 from agentopd.settings.choice import Choice
-from agentopd.teachers import is_language_model, traits_of
+from agentopd.teachers import Examined, is_language_model, traits_of
 from agentopd.training.checks.roles import (
     every_hint,
     hints_of,
@@ -79,7 +79,8 @@ def without_experts(config: Config) -> list[str]:
 
 
 def check_teachers(config: Config) -> None:
-    """Raises ConfigError where the method lacks a teacher, or uses one that no stage fits, or not to its hint; or a stage lacks a hint.
+    """Raises ConfigError where the method lacks a teacher, or uses one that no stage fits, or not to its hint, or whose settings do not
+    go together; or a stage lacks a hint.
 
     Hints are read, also those of teachers that the method does not use.
     """
@@ -87,9 +88,6 @@ def check_teachers(config: Config) -> None:
     if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
         stage_hint(config)
     for name, choice in used_teachers(config).items():
-        if examine := traits_of(choice).examine:
-            with under(f"teachers.{name}"):
-                examine(choice.settings)
         check_fitted(config, name, choice, hinted=name in hints)
 
 
@@ -143,7 +141,7 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
     """
     models = {STUDENT: config.student} | {f"teachers.{name}": model for name, model in _local_teachers(config)}
     longest = {key: look_at_model(key, model, tokenizer, config.rollout.max_length) for key, model in models.items()}
-    longest |= {f"teachers.{name}": read for name, read in _reached(config, len(tokenizer))}
+    longest |= {f"teachers.{name}": read for name, read in _examined(config, len(tokenizer))}
     readers = [Reader(key, read) for key, read in longest.items()]
     for name, hint in hints_of(config).items():
         own = f"teachers.{name}"
@@ -159,14 +157,15 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
     return readers
 
 
-def _reached(config: Config, ids: int) -> Iterator[tuple[str, int | None]]:
-    """How many tokens each model elsewhere reads, once it has answered and been held against ``rollout.max_length``."""
+def _examined(config: Config, ids: int) -> Iterator[tuple[str, int]]:
+    """How many tokens teachers read that are no model in this process, held against ``rollout.max_length``; all kinds are examined."""
     for name, choice in used_teachers(config).items():
-        ask = traits_of(choice).reached
-        if ask is not None:
-            longest = ask(name, choice.settings, ids)
-            check_length(f"teachers.{name}", longest, config.rollout.max_length)
-            yield name, longest
+        if examine := traits_of(choice).examine:
+            with under(f"teachers.{name}"):
+                longest = examine(Examined(name, choice.settings, ids, config.temperature))
+            if longest is not None:
+                check_length(f"teachers.{name}", longest, config.rollout.max_length)
+                yield name, longest
 
 
 def look_at_model(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_length: int = 0) -> int | None:

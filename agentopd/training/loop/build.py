@@ -51,6 +51,7 @@ def build_river(
         lambda: _moved(initial(student) if untaught is None else frozen(untaught(config.student)), device),
         lambda: _moved(student, device),  # the trainer would later, and what is copied of it would stay behind
         device,
+        folder.path if folder else None,
     )
     return River(
         config=config,

@@ -27,7 +27,7 @@ from agentopd.rollout.policy import Policy
 from agentopd.settings.choice import at, choices_in
 from agentopd.settings.clock import Clock
 from agentopd.settings.states import advanced
-from agentopd.teachers import Teacher, annotate
+from agentopd.teachers import Teacher, annotate, teaching_metrics
 from agentopd.training.checks.roles import annotators
 from agentopd.training.loop.pool import Pool
 from agentopd.types import EXPERT, STUDENT, Key, Record, Trajectory
@@ -48,6 +48,7 @@ class Drawn:
     step: int
     records: tuple[Record, ...]
     metrics: Mapping[str, float]
+    """What was played, ``rollout/...``, and who taught what, ``teacher/...``."""
 
 
 @dataclass
@@ -130,9 +131,9 @@ class River:
             played = self._draw_source(name, source, step, len(trajectories))
             trajectories += played
             fresh += played if source.kind == "fresh" else []
-        metrics = rollout_metrics(fresh) if fresh else {}
-        limit = self.config.rollout.max_new_tokens
-        return Drawn(step, tuple(annotate(self._annotators, trajectories, limit)), metrics)
+        metrics = {f"rollout/{name}": value for name, value in rollout_metrics(fresh).items()}
+        records = annotate(self._annotators, trajectories, self.config.rollout.max_new_tokens)
+        return Drawn(step, tuple(records), metrics | teaching_metrics(self._annotators, records))
 
     def _draw_source(self, name: str, source: Source, step: int, base: int) -> list[Trajectory]:
         """The source's episodes of ``step``, their keys counted from ``base``."""

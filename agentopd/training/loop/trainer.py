@@ -171,7 +171,7 @@ class AgentOPDTrainer(Trainer):
         seen = self.learner.metrics(prepared, signals, batches)
         trajectories = [record.trajectory for record in drawn.records]
         depths = depth_metrics(trajectories, prepared.rows, signals | weights_of(prepared))
-        self.step_metrics = {**prefixed("rollout/", drawn.metrics), **seen, **depths, IDLE_STEPS: float(idle_steps)}
+        self.step_metrics = {**drawn.metrics, **seen, **depths, IDLE_STEPS: float(idle_steps)}
         self.river.learned(drawn.step, {"loss": total, **self.step_metrics})
         self.recorder.keep(drawn, prepared, signals)
         return torch.tensor(total, device=self.args.device)
