@@ -20,7 +20,7 @@ in the teacher's vocabulary. It skips the end of a turn, as ``teachers.<name>.en
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeAlias
 
 import torch
@@ -65,6 +65,7 @@ class Others:
             alone_V[ids_K] = False
         return cls(student_K, teacher_K, *(alone_V.nonzero().squeeze(1) for alone_V in alone))
 
+
 @dataclass(frozen=True, slots=True)
 class SpanRows:
     """What a teacher with a vocabulary of its own says where spans begin; those of one block are all merged, or none is."""
@@ -84,8 +85,9 @@ class SpanRows:
 
     def select(self, at: Tensor) -> Self:
         """Some of the spans."""
-        columns = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: column[at] for name, column in columns.items() if isinstance(column, Tensor)})
+        columns = (self.logq_N_W, self.token_N, self.rest_N, self.size_N)
+        logq_N_W, token_N, rest_N, size_N = (column[at] for column in columns)
+        return replace(self, logq_N_W=logq_N_W, token_N=token_N, rest_N=rest_N, size_N=size_N)
 
     def rows(self, first_N: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """The rows [N, longest] of spans that begin at ``first_N``, all below ``size``; and which of these the spans have."""
@@ -134,7 +136,9 @@ def _split(logp_N_V: Tensor, logq_N_W: Tensor, others: Others) -> tuple[Tensor, 
 def _taken_out(log_N_V: Tensor, token_N: Tensor, rest_N: Tensor) -> tuple[Tensor, Tensor]:
     """The distribution in which the token taken has what remains of it, and the log-probability [N, 1] of the span."""
     first_N_1, rest_N_1 = log_N_V.gather(1, token_N.unsqueeze(1)), rest_N.unsqueeze(1)
-    least = torch.finfo(rest_N.dtype).eps  # what is nearer to 0 cannot be told from it; its logarithm would be all of a divergence
+    least = torch.finfo(
+        rest_N.dtype
+    ).eps  # what is nearer to 0 cannot be told from it; its logarithm would be all of a divergence
     another_N_1 = (-torch.expm1(rest_N_1.clamp_max(-least))).log()
     return log_N_V.scatter(1, token_N.unsqueeze(1), first_N_1 + another_N_1), first_N_1 + rest_N_1
 

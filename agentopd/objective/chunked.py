@@ -151,7 +151,8 @@ def inner(tile: slice, rows: slice) -> slice:
 
 def _cut(start: int, stop: int, size: int, whole: Sequence[slice]) -> list[slice]:
     """Slices of ``size`` rows; where one would end within a slice of ``whole`` it ends before it, or, if it begins there, behind it."""
-    found, firsts = [], [one.start for one in whole]
+    found: list[slice] = []
+    firsts = [one.start for one in whole]
     while start < stop or not found:
         end = min(start + size, stop)
         divided = whole[at] if (at := bisect_left(firsts, end) - 1) >= 0 and whole[at].stop > end else None
@@ -162,9 +163,7 @@ def _cut(start: int, stop: int, size: int, whole: Sequence[slice]) -> list[slice
     return found
 
 
-def _forward(
-    hidden_A_H: Tensor, head: Head, open_chunk: Open, of_chunk: Cuts
-) -> tuple[Tensor, dict[str, Tensor]]:
+def _forward(hidden_A_H: Tensor, head: Head, open_chunk: Open, of_chunk: Cuts) -> tuple[Tensor, dict[str, Tensor]]:
     loss, signals, project = _zero(hidden_A_H), _Columns(len(hidden_A_H)), Projector(head, hidden_A_H)
     for rows, within in of_chunk:
         projected_N_V, evaluate = project(rows), open_chunk(rows)

@@ -153,11 +153,8 @@ def gold(
     is in M; ``beta`` is that of ``jsd``. Over one vocabulary, as here, M is everything: it is matched D(p, q). What tokens of
     different lengths mean, and where this differs from TRL's code, is said in ``apart.py``.
     """
-    return matched * _inner(by)(logp, logq, **inner_settings(by, beta))
-
-
-def _inner(by: Inner) -> Any:
-    return {"jsd": jsd, "forward_kl": forward_kl, "reverse_kl": reverse_kl}[by]
+    value: Tensor = matched * DIVERGENCES[by](logp, logq, **inner_settings(by, beta))
+    return value
 
 
 def inner_settings(by: Inner, beta: float | Tensor) -> dict[str, Any]:

@@ -67,8 +67,12 @@ def loss(
             check_width(term, block, len(head.weight_V_H))
             check_apart(term, block)
     whole = undivided([one for block in batch.blocks for one in block.whole])
-    of_chunk = {rows.start: tiles(rows, head.weight_V_H.T, whole) for rows in chunks(len(hidden_A_H), chunk_rows, whole)}
-    plan = Plan.of(batch, [tile for within in of_chunk.values() for tile in within], len(head.weight_V_H), teacher_heads)
+    of_chunk = {
+        rows.start: tiles(rows, head.weight_V_H.T, whole) for rows in chunks(len(hidden_A_H), chunk_rows, whole)
+    }
+    plan = Plan.of(
+        batch, [tile for within in of_chunk.values() for tile in within], len(head.weight_V_H), teacher_heads
+    )
 
     def open_chunk(rows: slice) -> Evaluate:
         projected = plan.projected(of_chunk[rows.start], teacher_heads)

@@ -13,11 +13,11 @@ from agentopd.errors import ConfigError
 from agentopd.objective.apart import Others, SpanRows
 from agentopd.objective.batch import Batch, BatchTerm
 from agentopd.objective.blocks import BatchBlock, SparseRows
-from agentopd.objective.runs import BatchSpans
 from agentopd.objective.chunked import taken_logprob
 from agentopd.objective.distributions import entropy, log_softmax, mixture
 from agentopd.objective.floor import FLOOR
 from agentopd.objective.head import Head
+from agentopd.objective.runs import BatchSpans
 from agentopd.objective.signals import CURRENT_LOGPROB, STUDENT_ENTROPY, teacher_entropy
 from agentopd.objective.supports import TeacherRows
 from agentopd.types import Dense
@@ -188,9 +188,7 @@ class Plan:
         i, logp_N_V = self.number[rows.start], log_softmax(logits_N_V, temperature)
         teachings = (
             _teaching(block, others, by_tile[i], rows, one, temperature, logp_N_V.detach())
-            for block, others, by_tile, one in zip(
-                self.batch.blocks, self.others, self.whole, projected, strict=True
-            )
+            for block, others, by_tile, one in zip(self.batch.blocks, self.others, self.whole, projected, strict=True)
         )
         token_N = self.batch.token_A[rows]
         taken_logprob_N = taken_logprob(logp_N_V, token_N)

@@ -107,7 +107,9 @@ def _run(annotation: Annotation, entry_N: Column, row_N: Column, token_N: Column
 def _columns(run: _Run) -> tuple[NDArray[Any], ...]:
     """Of each span its first row, its size, the teacher's first token, whether it is one matched token, and the teacher's rest."""
     block, span = run.block, run.block.span
-    ours_M, theirs_M = (np.diff(ends_P_2[run.span_M], axis=1)[:, 0] for ends_P_2 in (span.student_P_2, span.teacher_P_2))
+    ours_M, theirs_M = (
+        np.diff(ends_P_2[run.span_M], axis=1)[:, 0] for ends_P_2 in (span.student_P_2, span.teacher_P_2)
+    )
     token_M = block.token_P[run.span_M].astype(np.int64)
     plain_M = (ours_M == 1) & (theirs_M == 1) & _paired(block.matched, run.token_M, token_M)
     return run.first_M, ours_M.astype(np.int64), token_M, plain_M, block.rest_P[run.span_M]

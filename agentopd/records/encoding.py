@@ -147,7 +147,9 @@ def _require_pairs(block: Span, where: str) -> None:
     shapes = block.student_P_2.shape, block.teacher_P_2.shape, block.logprob_P.shape
     size = block.logprob_P.size
     if shapes != ((size, 2), (size, 2), (size,)):
-        raise RecordError(f"{where}: a block of spans of shapes {', '.join(map(str, shapes))}; they must be [P, 2], [P, 2], [P]")
+        raise RecordError(
+            f"{where}: a block of spans of shapes {', '.join(map(str, shapes))}; they must be [P, 2], [P, 2], [P]"
+        )
 
 
 def _arrays(owner: object, kind: pa.StructType, where: str) -> Mapping[str, np.ndarray[Any, Any]]:

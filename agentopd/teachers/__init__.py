@@ -10,7 +10,7 @@ from agentopd.errors import AgentOPDError, ConfigError, describe
 from agentopd.models import ModelConfig
 from agentopd.settings.choice import Choice
 from agentopd.settings.signature import Registry
-from agentopd.teachers import ensemble, expert, itself, local, privileged, rewards, served
+from agentopd.teachers import cross_tokenizer, ensemble, expert, itself, local, privileged, rewards, served
 from agentopd.teachers.annotation import annotate
 from agentopd.teachers.base import (
     EVERYWHERE,
@@ -32,6 +32,7 @@ TEACHERS: Registry = {
     "self": itself.itself,
     "ensemble": ensemble.ensemble,
     "served": served.served,
+    "cross_tokenizer": cross_tokenizer.cross_tokenizer,
     "reward": rewards.reward,
     "expert": expert.expert,
 }

@@ -111,15 +111,12 @@ def _problem(teacher: Teacher, annotation: Annotation, trajectory: Trajectory) -
 def _unreadable(teacher: Teacher, annotation: Annotation) -> str | None:
     """What keeps the block from being read."""
     block, rows = annotation.block, len(annotation.segment_N)
-    if isinstance(block, Aligned) and (wrong := _unaligned(block, rows)):
-        return wrong
     dense = block.members if isinstance(block, Mixture) else (block,) if isinstance(block, Dense) else ()
-    dense = (block.dense,) if isinstance(block, Aligned) else dense
-    for one in dense:
+    for one in (block.dense,) if isinstance(block, Aligned) else dense:
         if one.head not in teacher.heads:
             return f"its block names the head {one.head!r}; the teacher has: {', '.join(teacher.heads) or 'none'}"
     if isinstance(block, Aligned):
-        return None
+        return _unaligned(block, rows)
     lengths = [len(one.hidden_N_H) for one in dense] + ([len(block.ids_N_K)] if isinstance(block, Sparse) else [])
     wrong = [length for length in lengths if length != rows]
     return f"its block has {wrong[0]} rows and segment_N has {rows}" if wrong else None

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from agentopd.teachers.views import UnreadableError, from_segments, own_view, pr
 from agentopd.types import Annotation, Block, Bools, Floats, Ints, Trajectory, View
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -30,19 +33,7 @@ class Viewing(Stateless):
         Raises:
             TeacherError: A view is malformed, or it can read none of the episodes.
         """
-        of_each: list[list[View]] = []
-        unreadable: list[UnreadableError] = []
-        for trajectory in trajectories:
-            try:
-                of_each.append(list(self.views_of(trajectory)))
-            except UnreadableError as error:
-                of_each.append([])
-                unreadable.append(error)
-        if unreadable and len(unreadable) == len(trajectories):
-            raise unreadable[0]
-        for reason in unreadable:
-            _log.warning("%s; the episode is skipped", reason)
-        return of_each
+        return readable(trajectories, lambda trajectory: list(self.views_of(trajectory)), [])
 
     def views_of(self, trajectory: Trajectory) -> Iterator[View]:
         """The views of one trajectory.
@@ -72,6 +63,27 @@ class Viewing(Stateless):
                 "it less"
             )
         return cut
+
+
+def readable(trajectories: Sequence[Trajectory], read: Callable[[Trajectory], T], nothing: T) -> list[T]:
+    """What ``read`` makes of each trajectory, and ``nothing`` of one that cannot be read; the log says which.
+
+    Raises:
+        UnreadableError: None of them can be read.
+    """
+    of_each: list[T] = []
+    unreadable: list[UnreadableError] = []
+    for trajectory in trajectories:
+        try:
+            of_each.append(read(trajectory))
+        except UnreadableError as error:
+            of_each.append(nothing)
+            unreadable.append(error)
+    if unreadable and len(unreadable) == len(trajectories):
+        raise unreadable[0]
+    for reason in unreadable:
+        _log.warning("%s; the episode is skipped", reason)
+    return of_each
 
 
 def annotated(

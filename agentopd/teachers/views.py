@@ -52,7 +52,7 @@ def hinted_view(trajectory: Trajectory, segment: int, *, chat: Chat, hint: Hint)
     own = own_view(trajectory, segment)
     if not len(own.index_A):
         return own
-    messages, length = _prompt_of(trajectory, segment, chat)
+    messages, length = prompt_of(trajectory, segment, chat)
     try:
         shown = hint.shown(messages, trajectory.privileged)
     except MissingFactsError as error:
@@ -62,7 +62,7 @@ def hinted_view(trajectory: Trajectory, segment: int, *, chat: Chat, hint: Hint)
     return replace(own, tokens_T=tokens_T, position_A=own.position_A + np.int32(len(prompt) - length))
 
 
-def _prompt_of(trajectory: Trajectory, segment: int, chat: Chat) -> tuple[list[Message], int]:
+def prompt_of(trajectory: Trajectory, segment: int, chat: Chat) -> tuple[list[Message], int]:
     """The conversation that a segment starts with, and how many of its tokens that is."""
     tokens_T = trajectory.segments[segment].tokens_T
     first = next(turn for turn in trajectory.turns if turn.segment == segment)

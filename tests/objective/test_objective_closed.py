@@ -57,7 +57,9 @@ def test_a_teacher_that_is_the_student_gives_zero(kind: str) -> None:
 @pytest.mark.parametrize("spread", [0.01, 3.0, 40.0, 1.0e4])
 def test_in_single_precision_it_equals_the_definition_in_double(kind: str, spread: float) -> None:
     """Log-probabilities of 1e4 are rounded to 1e-3, hence ratios to as much, and signs of ratios below 1e-5 to 0."""
-    seeds = (4, 5) if kind == "uld" else (2, 3)  # it has a ratio for each pair of places, some near 0 whatever the tokens
+    seeds = (
+        (4, 5) if kind == "uld" else (2, 3)
+    )  # it has a ratio for each pair of places, some near 0 whatever the tokens
     logits, teacher = (random(seed, spread, torch.float32) for seed in seeds)
     found, exact = both(kind, logits, teacher)[0], both(kind, logits.double(), teacher.double())[1]
     for one, other in zip(found, exact, strict=True):
