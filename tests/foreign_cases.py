@@ -15,7 +15,9 @@ from agentopd.chat import Chat
 from agentopd.models import build_tokenizer
 from agentopd.types import CONTEXT, Key, Message, Outcome, Segment, Task, Trajectory, Turn
 
-TEXTS = [(Path(agentopd.__file__).parent / name).read_text("utf-8") for name in ("types.py", "forward.py", "packing.py")]
+TEXTS = [
+    (Path(agentopd.__file__).parent / name).read_text("utf-8") for name in ("types.py", "forward.py", "packing.py")
+]
 
 HERMES = """\
 {%- for message in messages -%}
@@ -45,7 +47,10 @@ GLM = HERMES.replace(
 )
 """Calls with their arguments one by one, in tags."""
 
-FORGETFUL = HERMES.replace('{{- "<s>bot\\n" ~ (message.content or "") -}}', '{{- "<s>bot\\n" ~ (message.content or "") ~ ("" if loop.last else " (said)") -}}')
+FORGETFUL = HERMES.replace(
+    '{{- "<s>bot\\n" ~ (message.content or "") -}}',
+    '{{- "<s>bot\\n" ~ (message.content or "") ~ ("" if loop.last else " (said)") -}}',
+)
 """It rewrites earlier turns."""
 
 
@@ -78,7 +83,12 @@ def foreign(template: str = HERMES, size: int = 700, sentencepiece: bool = False
     if sentencepiece:
         made = _with_bytes(made)
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=made, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=template
+        tokenizer_object=made,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        chat_template=template,
     )
 
 
@@ -115,7 +125,9 @@ def played(chat: Chat, actions: Sequence[str | list[int]], index: int = 0) -> Tr
         marks = np.array(turn_T, np.int32)
         acted = marks >= 0
         logprob_T = np.where(acted, -source.uniform(0.01, 2.0, len(marks)), 0.0).astype(np.float32)
-        return Segment(np.array(tokens, np.int32), marks, np.where(acted, 0, CONTEXT).astype(np.int32), acted, logprob_T)
+        return Segment(
+            np.array(tokens, np.int32), marks, np.where(acted, 0, CONTEXT).astype(np.int32), acted, logprob_T
+        )
 
     for s, given in enumerate(actions):
         written = chat.write(messages, given, tools) if isinstance(given, str) else given
@@ -123,7 +135,9 @@ def played(chat: Chat, actions: Sequence[str | list[int]], index: int = 0) -> Tr
         start = len(tokens)
         tokens, turn_T = [*tokens, *written], [*turn_T, *([s] * len(written))]
         turns.append(
-            Turn(s, "student", len(segments), start, len(tokens), action.text, action.canonical, action.calls, (ANSWER,))
+            Turn(
+                s, "student", len(segments), start, len(tokens), action.text, action.canonical, action.calls, (ANSWER,)
+            )
         )
         extension = chat.extend(messages, action, [ANSWER], tools)
         messages = [*messages, action.message, ANSWER]

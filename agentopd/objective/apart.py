@@ -5,10 +5,11 @@ cover the same bytes. Where it begins both have read the same, so there their ne
 each is one of events. Three rules make the events common to both:
 
 - **Tokens of the same bytes** are the same event (``types.Matched``), and so are the ends of a turn.
-- **The span itself** is. Under the student its probability is P = p(s_1) c, c = p(s_2 | s_1) p(s_3 | s_1, s_2) ..., under the teacher
-  Q = q(t_1) d likewise. What remains of the first token, p(s_1) (1 - c), is the event of this token with another one behind it, and
-  stands where p(s_1) stood. So all numbers are probabilities, and sum to 1. A span of one token on each side, of the same bytes,
-  changes nothing: then c = d = 1.
+- **The span's bytes** are an event of both. Under the student its probability is P = p(s_1) c, c = p(s_2 | s_1) p(s_3 | s_1, s_2) ...,
+  under the teacher Q = q(t_1) d likewise; where the one has a single token for it and the other has that token too but wrote
+  several, the probability of that token is added. What remains of a first token, p(s_1) (1 - c), is the event of this token with
+  another one behind it, and stands where p(s_1) stood. So all numbers are probabilities, and sum to 1. A span of one token on each
+  side, which match, changes nothing.
 - **Everything else** has no counterpart.
 
 The log-probabilities of all of the student's rows are differentiated, those behind the first through c; nothing of the teacher is.
@@ -30,6 +31,7 @@ from agentopd.errors import ConfigError
 from agentopd.objective.closed import fused
 from agentopd.objective.contract import call
 from agentopd.objective.divergences import DIVERGENCES, Inner, inner_settings, uld
+from agentopd.objective.floor import FLOOR
 from agentopd.settings.choice import Choice
 
 
@@ -43,6 +45,9 @@ class Others:
     student_U: Tensor
     teacher_W: Tensor
     """All others."""
+    of_student_V: Tensor
+    of_teacher_V: Tensor
+    """For each id its partner on the other side; -1 without one."""
 
     @classmethod
     def of(cls, student_K: Tensor, teacher_K: Tensor, sizes: tuple[int, int]) -> Self:
@@ -60,10 +65,10 @@ class Others:
                 )
         if len(student_K) and torch.equal(student_K, teacher_K) and int(student_K[-1]) == len(student_K) - 1:
             student_K = teacher_K = torch.arange(max(min(sizes), len(student_K)), device=student_K.device)
-        alone = [torch.ones(size, dtype=torch.bool, device=student_K.device) for size in sizes]
-        for ids_K, alone_V in zip((student_K, teacher_K), alone, strict=True):
-            alone_V[ids_K] = False
-        return cls(student_K, teacher_K, *(alone_V.nonzero().squeeze(1) for alone_V in alone))
+        ours_V, theirs_V = (torch.full((size,), -1, device=student_K.device) for size in sizes)
+        ours_V[student_K], theirs_V[teacher_K] = teacher_K, student_K
+        alone = ((partner_V < 0).nonzero().squeeze(1) for partner_V in (ours_V, theirs_V))
+        return cls(student_K, teacher_K, *alone, ours_V, theirs_V)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,8 @@ class SpanRows:
     """Its first token."""
     rest_N: Tensor
     """Log-probability of its further tokens in the span."""
+    alone_N: Tensor
+    """Whether it is the only one."""
     size_N: Tensor
     """How many rows of the student the span has."""
     longest: int
@@ -85,9 +92,14 @@ class SpanRows:
 
     def select(self, at: Tensor) -> Self:
         """Some of the spans."""
-        columns = (self.logq_N_W, self.token_N, self.rest_N, self.size_N)
-        logq_N_W, token_N, rest_N, size_N = (column[at] for column in columns)
-        return replace(self, logq_N_W=logq_N_W, token_N=token_N, rest_N=rest_N, size_N=size_N)
+        return replace(
+            self,
+            logq_N_W=self.logq_N_W[at],
+            token_N=self.token_N[at],
+            rest_N=self.rest_N[at],
+            alone_N=self.alone_N[at],
+            size_N=self.size_N[at],
+        )
 
     def rows(self, first_N: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """The rows [N, longest] of spans that begin at ``first_N``, all below ``size``; and which of these the spans have."""
@@ -118,10 +130,12 @@ def apart(logp_N_V: Tensor, token_N: Tensor, rest_N: Tensor, teacher: SpanRows) 
     others, logq_N_W = teacher.others, teacher.logq_N_W
     if not teacher.merged:
         return Apart(*_split(logp_N_V, logq_N_W, others))
-    logp_N_V, span_p = _taken_out(logp_N_V, token_N, rest_N)
-    logq_N_W, span_q = _taken_out(logq_N_W, teacher.token_N, teacher.rest_N)
+    ours, theirs = _Side(token_N, rest_N, teacher.size_N == 1), _Side(teacher.token_N, teacher.rest_N, teacher.alone_N)
+    logp_N_V, span_p = ours.events(logp_N_V, theirs, others.of_teacher_V)
+    logq_N_W, span_q = theirs.events(logq_N_W, ours, others.of_student_V)
     logp_N_K, logq_N_K, logp_N_U, logq_N_R = _split(logp_N_V, logq_N_W, others)
-    return Apart(torch.cat([logp_N_K, span_p], 1), torch.cat([logq_N_K, span_q], 1), logp_N_U, logq_N_R)
+    spans = span_p.unsqueeze(1), span_q.unsqueeze(1)
+    return Apart(torch.cat([logp_N_K, spans[0]], 1), torch.cat([logq_N_K, spans[1]], 1), logp_N_U, logq_N_R)
 
 
 def _split(logp_N_V: Tensor, logq_N_W: Tensor, others: Others) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -133,14 +147,31 @@ def _split(logp_N_V: Tensor, logq_N_W: Tensor, others: Others) -> tuple[Tensor, 
     )
 
 
-def _taken_out(log_N_V: Tensor, token_N: Tensor, rest_N: Tensor) -> tuple[Tensor, Tensor]:
-    """The distribution in which the token taken has what remains of it, and the log-probability [N, 1] of the span."""
-    first_N_1, rest_N_1 = log_N_V.gather(1, token_N.unsqueeze(1)), rest_N.unsqueeze(1)
-    least = torch.finfo(
-        rest_N.dtype
-    ).eps  # what is nearer to 0 cannot be told from it; its logarithm would be all of a divergence
-    another_N_1 = (-torch.expm1(rest_N_1.clamp_max(-least))).log()
-    return log_N_V.scatter(1, token_N.unsqueeze(1), first_N_1 + another_N_1), first_N_1 + rest_N_1
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """What one side wrote in N spans."""
+
+    token_N: Tensor
+    rest_N: Tensor
+    alone_N: Tensor
+
+    def events(self, log_N_V: Tensor, other: Self, partner_V: Tensor) -> tuple[Tensor, Tensor]:
+        """The distribution without the spans' bytes, and the log-probability [N] of these; ``partner_V`` leads here from the other side."""
+        first_N = log_N_V.gather(1, self.token_N.unsqueeze(1)).squeeze(1)
+        least = torch.finfo(
+            first_N.dtype
+        ).eps  # what is nearer to 0 is rounding, and its logarithm would be all of a divergence
+        another_N = (-torch.expm1(self.rest_N.clamp_max(-least))).log()
+        log_N_V = _put(log_N_V, self.token_N, (first_N + another_N).masked_fill(self.alone_N, FLOOR))
+        same_N = partner_V[other.token_N]
+        written_N = other.alone_N & (same_N >= 0)
+        single_N = log_N_V.gather(1, same_N.clamp_min(0).unsqueeze(1)).squeeze(1)
+        log_N_V = _put(log_N_V, same_N.clamp_min(0), single_N.masked_fill(written_N, FLOOR))
+        return log_N_V, torch.logaddexp(first_N + self.rest_N, single_N.masked_fill(~written_N, FLOOR))
+
+
+def _put(log_N_V: Tensor, id_N: Tensor, value_N: Tensor) -> Tensor:
+    return log_N_V.scatter(1, id_N.unsqueeze(1), value_N.unsqueeze(1))
 
 
 Across: TypeAlias = Callable[..., Tensor]

@@ -305,6 +305,7 @@ def _spans(told: BatchSpans, entries: slice, logq_N_W: Tensor, others: Others) -
         logq_N_W,
         told.token_N[entries],
         told.rest_N[entries].to(logq_N_W.dtype),
+        told.alone_N[entries],
         told.size_N[entries],
         told.longest,
         told.merged,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +26,7 @@ class BatchSpans:
     """How many rows each span has, from the block's row on."""
     token_N: Tensor
     rest_N: Tensor
+    alone_N: Tensor
     longest: int
     merged: bool
     student_K: Tensor
@@ -75,10 +77,12 @@ def spans_of(parts: Parts, row_N: Column, token_N: Column) -> Iterator[tuple[Ten
     ends = np.cumsum([0, *(len(entry) for _, entry in parts)])
     runs = [
         _run(annotation, entry, row_N[start:stop], token_N[start:stop])
-        for (annotation, entry), start, stop in zip(parts, ends, ends[1:], strict=True)
+        for (annotation, entry), (start, stop) in zip(parts, pairwise(ends), strict=True)
     ]
     columns = [_columns(run) for run in runs]
-    first_N, size_N, theirs_N, plain_N, rest_N = (np.concatenate(column) for column in zip(*columns, strict=True))
+    first_N, size_N, theirs_N, plain_N, alone_N, rest_N = (
+        np.concatenate(column) for column in zip(*columns, strict=True)
+    )
     hidden = torch.cat([run.block.dense.hidden_N_H[torch.from_numpy(run.span_M)] for run in runs])
     matched, head = runs[0].block.matched, runs[0].block.dense.head
     pairs = [torch.from_numpy(ids_K).long() for ids_K in (matched.student_K, matched.teacher_K)]
@@ -86,9 +90,9 @@ def spans_of(parts: Parts, row_N: Column, token_N: Column) -> Iterator[tuple[Ten
         at = np.flatnonzero(plain_N != merged)
         at = at[np.argsort(first_N[at], kind="stable")]
         if len(at):
-            first, size, token, rest = (torch.from_numpy(one_N[at]) for one_N in (first_N, size_N, theirs_N, rest_N))
-            told = BatchSpans(size, token, rest, int(size_N[at].max()), merged, *pairs)
-            yield first, Dense(hidden[torch.from_numpy(at)], head), told
+            first, *told = (torch.from_numpy(one_N[at]) for one_N in (first_N, size_N, theirs_N, rest_N, alone_N))
+            spans = BatchSpans(*told, int(size_N[at].max()), merged, *pairs)
+            yield first, Dense(hidden[torch.from_numpy(at)], head), spans
 
 
 def _run(annotation: Annotation, entry_N: Column, row_N: Column, token_N: Column) -> _Run:
@@ -105,14 +109,14 @@ def _run(annotation: Annotation, entry_N: Column, row_N: Column, token_N: Column
 
 
 def _columns(run: _Run) -> tuple[NDArray[Any], ...]:
-    """Of each span its first row, its size, the teacher's first token, whether it is one matched token, and the teacher's rest."""
+    """Of each span its first row, its size, the teacher's first token, whether it is one pair, whether the teacher has one, and its rest."""
     block, span = run.block, run.block.span
     ours_M, theirs_M = (
         np.diff(ends_P_2[run.span_M], axis=1)[:, 0] for ends_P_2 in (span.student_P_2, span.teacher_P_2)
     )
     token_M = block.token_P[run.span_M].astype(np.int64)
     plain_M = (ours_M == 1) & (theirs_M == 1) & _paired(block.matched, run.token_M, token_M)
-    return run.first_M, ours_M.astype(np.int64), token_M, plain_M, block.rest_P[run.span_M]
+    return run.first_M, ours_M.astype(np.int64), token_M, plain_M, theirs_M == 1, block.rest_P[run.span_M]
 
 
 def _paired(matched: Matched, student_M: Column, teacher_M: Column) -> Bools:
