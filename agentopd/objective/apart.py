@@ -67,8 +67,8 @@ class Others:
             student_K = teacher_K = torch.arange(max(min(sizes), len(student_K)), device=student_K.device)
         ours_V, theirs_V = (torch.full((size,), -1, device=student_K.device) for size in sizes)
         ours_V[student_K], theirs_V[teacher_K] = teacher_K, student_K
-        alone = ((partner_V < 0).nonzero().squeeze(1) for partner_V in (ours_V, theirs_V))
-        return cls(student_K, teacher_K, *alone, ours_V, theirs_V)
+        student_U, teacher_W = ((partner_V < 0).nonzero().squeeze(1) for partner_V in (ours_V, theirs_V))
+        return cls(student_K, teacher_K, student_U, teacher_W, ours_V, theirs_V)
 
 
 @dataclass(frozen=True, slots=True)

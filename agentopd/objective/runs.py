@@ -85,13 +85,15 @@ def spans_of(parts: Parts, row_N: Column, token_N: Column) -> Iterator[tuple[Ten
     )
     hidden = torch.cat([run.block.dense.hidden_N_H[torch.from_numpy(run.span_M)] for run in runs])
     matched, head = runs[0].block.matched, runs[0].block.dense.head
-    pairs = [torch.from_numpy(ids_K).long() for ids_K in (matched.student_K, matched.teacher_K)]
+    pairs = torch.from_numpy(matched.student_K).long(), torch.from_numpy(matched.teacher_K).long()
     for merged in (False, True):
         at = np.flatnonzero(plain_N != merged)
         at = at[np.argsort(first_N[at], kind="stable")]
         if len(at):
-            first, *told = (torch.from_numpy(one_N[at]) for one_N in (first_N, size_N, theirs_N, rest_N, alone_N))
-            spans = BatchSpans(*told, int(size_N[at].max()), merged, *pairs)
+            first, size, token, rest, alone = (
+                torch.from_numpy(one_N[at]) for one_N in (first_N, size_N, theirs_N, rest_N, alone_N)
+            )
+            spans = BatchSpans(size, token, rest, alone, int(size_N[at].max()), merged, *pairs)
             yield first, Dense(hidden[torch.from_numpy(at)], head), spans
 
 

@@ -310,6 +310,7 @@ FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
     "f-distill": simple(over_tokens, lambda t: 0.5 * (t.p.exp() - t.q["teacher"].exp()).abs().sum(), of),
     "g-opd": simple(over_tokens, g_opd),
     "gkd": simple(over_tokens, lambda t: jsd(t.p, t.q["teacher"]), of),
+    "gold": simple(over_tokens, lambda t: jsd(t.p, t.q["teacher"])),
     "grpo": lambda world: over_episodes(*grpo(world)),
     "guided-opd": guided_opd,
     "iw-opd": iw_opd,
@@ -350,6 +351,7 @@ FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
     "tip": tip,
     "todi": simple(over_tokens, per_entry),
     "turnopd": turnopd,
+    "uld": simple(over_tokens, lambda t: (t.p.exp().sort().values - t.q["teacher"].exp().sort().values).abs().sum()),
     "veto": veto,
     "vopd": simple(over_tokens, vopd),
 }

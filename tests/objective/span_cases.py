@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from objective_cases import H, V, episode
 from torch import Tensor
 
-from agentopd.objective import Head
+from agentopd.objective import Head, Rows, TeacherColumns
 from agentopd.types import Aligned, Annotation, Dense, Ints, Matched, Record, Span, Trajectory
 
 W = 13
@@ -32,7 +33,7 @@ def turn_of(trajectory: Trajectory, place: tuple[int, int]) -> int:
 def spans_of(trajectory: Trajectory, sizes: Sequence[int]) -> list[list[tuple[int, int]]]:
     """The rows of each span: the sizes in turn, cut at the ends of turns."""
     found: list[list[tuple[int, int]]] = []
-    for n, place in enumerate(actions(trajectory)):
+    for _n, place in enumerate(actions(trajectory)):
         wanted = sizes[(len(found) - 1) % len(sizes)] if found else 0
         full = not found or len(found[-1]) >= wanted
         if full or turn_of(trajectory, found[-1][-1]) != turn_of(trajectory, place):
@@ -103,6 +104,7 @@ SAME = Matched(EVERY, EVERY)
 """Of one vocabulary."""
 
 
-def middle(rows: object, teacher: object) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def middle(rows: Rows, teacher: TeacherColumns | None) -> NDArray[np.float64]:
     """A weight: 1 on the second of all rows."""
-    return np.eye(1, len(rows), 1)[0]  # type: ignore[arg-type]
+    weight: NDArray[np.float64] = np.eye(1, len(rows), 1)[0]
+    return weight

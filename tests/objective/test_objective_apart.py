@@ -15,13 +15,10 @@ from agentopd.objective import Head, Prepared, Rows, chunked, cut, divergence, l
 from agentopd.objective.apart import Others
 from agentopd.objective.chunked import chunks, undivided
 from agentopd.objective.divergences import uld
+from agentopd.records import thin
 from agentopd.types import Aligned, Dense, Matched, Record
 
 GOLD: dict[str, Any] = {"kind": "gold", "by": "forward_kl", "matched": 0.7, "unmatched": 1.3}
-
-
-def kl(p: list[float], q: list[float]) -> float:
-    return sum(b * np.log(b / a) for a, b in zip(p, q, strict=True) if b > 0)
 
 
 def test_uld_by_hand() -> None:
@@ -112,12 +109,13 @@ def value(kind: dict[str, Any], pm: list[Tensor], pu: list[Tensor], qm: list[Ten
     p, q = (torch.stack([one[i] for i in some]) for one in (pm, qm))
     p, q = p / p.sum(), q / mass
     m, beta = (p + q) / 2, 0.5
-    inner = {
+    inner: dict[str, Tensor] = {
         "forward_kl": (torch.xlogy(q, q) - q * p.log()).sum(),
         "reverse_kl": (torch.xlogy(p, p) - p * q.log()).sum(),
         "jsd": beta * (torch.xlogy(q, q) - q * m.log()).sum() + (1 - beta) * (torch.xlogy(p, p) - p * m.log()).sum(),
-    }[kind["by"]]
-    return kind["matched"] * mass * inner + kind["unmatched"] * sorted_distance(pu, qu)
+    }
+    found: Tensor = kind["matched"] * mass * inner[kind["by"]] + kind["unmatched"] * sorted_distance(pu, qu)
+    return found
 
 
 KINDS = [{"kind": "uld"}, *({**GOLD, "by": by} for by in ("jsd", "forward_kl", "reverse_kl"))]
@@ -166,7 +164,8 @@ def test_of_one_vocabulary_gold_is_the_divergence_itself(by: str, weight: str) -
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.get("by", "uld"))
 def test_invariant_3_a_teacher_that_is_the_student_gives_zero(kind: dict[str, Any]) -> None:
     student = Student.new()
-    heads = {"teacher": Head(*(one.detach() for one in (student.head.weight_V_H, student.head.bias_V)))}  # type: ignore[union-attr]
+    assert student.head.bias_V is not None
+    heads = {"teacher": Head(student.head.weight_V_H.detach(), student.head.bias_V.detach())}
     said = []
     for record in same()[0]:
         [one] = record.annotations
@@ -266,10 +265,8 @@ def test_what_needs_one_vocabulary_is_refused(settings: dict[str, Any], match: s
 def test_log_probabilities_of_spans_are_enough_for_a_score_function() -> None:
     """The advantages of a span's rows sum to the log-ratio of the span."""
     said = records()
-    thin = [
-        replace(one, annotations=(replace(one.annotations[0], block=one.annotations[0].block.span),)) for one in said
-    ]  # type: ignore[union-attr]
-    ready = prepared(method(estimator="score_function"), thin)
+    thinned = [thin(one) for one in said]
+    ready = prepared(method(estimator="score_function"), thinned)
     assert ready.terms[0].advantage_A.any()
     rows, [term] = ready.rows, ready.terms
     first = next(one for one in spans_of(said[0].trajectory, (1, 2, 1, 3)) if len(one) == 2)
@@ -277,7 +274,7 @@ def test_log_probabilities_of_spans_are_enough_for_a_score_function() -> None:
     total = said[0].annotations[0].taken_logprob_N[at].sum() - rows.logprob_A[at].sum()
     assert term.advantage_A[at].sum() == pytest.approx(total, rel=1e-5)
     with pytest.raises(ConfigError, match="gave only a Span block"):
-        cut(prepared(method(divergence="uld"), thin), 100)
+        cut(prepared(method(divergence="uld"), thinned), 100)
 
 
 def test_ids_beyond_a_head_are_refused() -> None:

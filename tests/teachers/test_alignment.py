@@ -23,6 +23,10 @@ OTHERS = {
 }
 
 
+def text_of(template: str, tokens: Sequence[int]) -> str:
+    return str(foreign(template).decode(list(tokens)))
+
+
 def cut(*pieces: str, special: str = OURS) -> Cut:
     return Cut.of([None if piece == "*" else piece.encode() for piece in pieces], special)
 
@@ -139,13 +143,15 @@ def test_no_byte_is_lost_or_counted_twice(name: str, actions: list[str | list[in
         at = (0, 0)
         skipped = 0
         for pair in [*beside.pairs, Pair((len(tokens),) * 2, (len(theirs.tokens),) * 2, 0)]:
-            assert at[0] <= pair.ours[0] and at[1] <= pair.theirs[0]
+            assert at[0] <= pair.ours[0]
+            assert at[1] <= pair.theirs[0]
             skipped += sum(len(piece or b"") for piece in sides[0][at[0] : pair.ours[0]])
             covered = [
                 b"".join(piece or b"" for piece in side[slice(*ends)])
                 for side, ends in zip(sides, pair[:2], strict=True)
             ]
-            assert covered[0] == covered[1] and len(covered[0]) == pair.size
+            assert covered[0] == covered[1]
+            assert len(covered[0]) == pair.size
             assert all(
                 piece is not None for side, ends in zip(sides, pair[:2], strict=True) for piece in side[slice(*ends)]
             )
@@ -180,15 +186,16 @@ def test_a_malformed_turn_stands_as_it_was_written() -> None:
     raw = '<tool_call>{"name": "price", </tool_call>'
     trajectory = played(STUDENT, [raw])
     [theirs] = rewritten(trajectory, OTHERS["glm"], STUDENT).turns
-    assert foreign(GLM).decode(theirs.tokens) == f"{raw}</s>"
+    assert text_of(GLM, theirs.tokens) == f"{raw}</s>"
     assert aligner_of(OTHERS["glm"]).beside(trajectory, trajectory.turns[0], theirs).share == 1.0
 
 
 def test_invariant_8_the_teacher_reads_its_own_template_and_the_tools() -> None:
     trajectory = played(STUDENT, [render_action("", [CALL]), "Done."])
     [tokens] = rewritten(trajectory, OTHERS["glm"], STUDENT).tokens
-    text = foreign(GLM).decode(tokens)
-    assert text.startswith("<s>system\n[{") and '"note"' in text
+    text = text_of(GLM, tokens)
+    assert text.startswith("<s>system\n[{")
+    assert '"note"' in text
     assert text.endswith(
         "<s>bot\n<tool_call>price\n<arg_key>item</arg_key>\n<arg_value>a pear</arg_value>\n<arg_key>count</arg_key>\n<arg_value>1</arg_value>\n"
         "<arg_key>x</arg_key>\n<arg_value>1</arg_value>\n</tool_call></s><s>tool\n17</s><s>bot\nDone.</s>"
@@ -198,7 +205,7 @@ def test_invariant_8_the_teacher_reads_its_own_template_and_the_tools() -> None:
 def test_a_template_that_rewrites_the_past_gives_a_view_a_turn() -> None:
     again = rewritten(played(STUDENT, ["One.", "Two.", "Three."]), OTHERS["forgetful"], STUDENT)
     assert [one.view for one in again.turns] == [0, 1, 2]
-    assert foreign(FORGETFUL).decode(again.tokens[2]).count("(said)") == 2
+    assert text_of(FORGETFUL, again.tokens[2]).count("(said)") == 2
 
 
 def test_ends_of_turns_are_aligned_where_that_is_asked_for() -> None:
@@ -206,7 +213,8 @@ def test_ends_of_turns_are_aligned_where_that_is_asked_for() -> None:
     first, second = rewritten(trajectory, OTHERS["glm"], STUDENT).turns
     with_end, without = (aligner_of(OTHERS["glm"], end) for end in (True, False))
     last = with_end.beside(trajectory, trajectory.turns[0], first).pairs[-1]
-    assert last.ours[1] == trajectory.turns[0].stop - trajectory.turns[0].start and last.size == 0
+    assert last.ours[1] == trajectory.turns[0].stop - trajectory.turns[0].start
+    assert last.size == 0
     assert without.beside(trajectory, trajectory.turns[0], first).pairs[-1].size > 0
     assert with_end.beside(trajectory, trajectory.turns[1], second).pairs[-1].size > 0
 
