@@ -1,9 +1,11 @@
 """Alignments worked out by hand, and that no byte is lost or counted twice."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
-from foreign_cases import FORGETFUL, GLM, HERMES, OPENING, foreign, own, played
+from foreign_cases import ANSWER, FORGETFUL, GLM, HERMES, OPENING, TOOLS, foreign, own, played
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -235,3 +237,59 @@ def test_ids_of_the_same_bytes_match_and_special_ones_do_not() -> None:
 
 def test_a_turn_of_no_bytes_is_aligned() -> None:
     assert Beside([], 0).share == 1.0
+
+
+def test_thinking_is_written_as_the_other_template_thinks() -> None:
+    """Both templates know the mark; calls are written in two formats."""
+    thinks = "{#- </think> -#}"
+    student, other = Chat(foreign(HERMES + thinks)), Chat(foreign(GLM + thinks))
+    canonical, thought = render_action("So.", [CALL]), "<think>\nhm, 3 pears\n</think>\n\n"
+    trajectory = played(student, [student.write(list(OPENING), canonical, list(TOOLS), thought), "Done."])
+    [turn, _] = trajectory.turns
+    assert turn.text.startswith(thought)
+    assert turn.action == canonical
+    [theirs, _] = rewritten(trajectory, other, student).turns
+    assert text_of(GLM, theirs.tokens).startswith(f"{thought}So.<tool_call>price\n<arg_key>")
+    aligner = Aligner(student, other, TokenBytes(student.tokenizer), TokenBytes(other.tokenizer), False)
+    beside = aligner.beside(trajectory, turn, theirs)
+    pieces = aligner.ours.pieces(trajectory.segments[0].tokens_T[turn.start : turn.stop].tolist())
+    covered = b"".join(piece or b"" for pair in beside.pairs for piece in pieces[slice(*pair.ours)]).decode()
+    assert covered.startswith(f"{thought}So.<tool_call>price")
+
+
+def test_thinking_is_said_aloud_where_the_other_template_knows_none() -> None:
+    student = Chat(foreign(HERMES + "{#- </think> -#}"))
+    thought = "<think>\nhm\n</think>\n\n"
+    trajectory = played(student, [student.write(list(OPENING), "So.", list(TOOLS), thought)])
+    [theirs] = rewritten(trajectory, OTHERS["glm"], student).turns
+    assert text_of(GLM, theirs.tokens) == f"{thought}So.</s>"
+
+
+def test_invariant_8_what_the_student_no_longer_saw_is_not_shown() -> None:
+    """Its second segment starts without the oldest turn, as ``on_overflow: drop_oldest`` makes it."""
+    whole = played(STUDENT, ["First words.", "Second words.", "Third words."])
+    [segment], [first, second, third] = whole.segments, whole.turns
+    seen = [*OPENING, {"role": "assistant", "content": "Second words."}, ANSWER]
+    prompt = STUDENT.prompt(seen, list(TOOLS))  # type: ignore[arg-type]
+    length = third.stop - third.start
+    cut_T = slice(third.start, third.stop)
+    columns = {
+        name: np.concatenate([np.full(len(prompt), filler), getattr(segment, name)[cut_T]]).astype(dtype)
+        for name, filler, dtype in (
+            ("turn_T", -1, np.int32), ("actor_T", -1, np.int32), ("trainable_T", False, np.bool_), ("logprob_T", 0.0, np.float32)
+        )
+    }  # fmt: skip
+    tokens_T = np.concatenate([np.array(prompt, np.int32), segment.tokens_T[cut_T]])
+    turn_T = np.where(segment.turn_T == 2, -1, segment.turn_T)
+    dropped = replace(
+        whole,
+        segments=(replace(segment, turn_T=turn_T), replace(segment, tokens_T=tokens_T, **columns)),
+        turns=(first, second, replace(third, segment=1, start=len(prompt), stop=len(prompt) + length)),
+    )
+    again = rewritten(dropped, OTHERS["glm"], STUDENT)
+    texts = [text_of(GLM, tokens) for tokens in again.tokens]
+    assert [one.view for one in again.turns] == [0, 0, 1]
+    assert "First words." in texts[0]
+    assert "First words." not in texts[1]
+    assert texts[1].endswith("<s>bot\nSecond words.</s><s>tool\n17</s><s>bot\nThird words.</s>")
+    assert aligner_of(OTHERS["glm"]).beside(dropped, dropped.turns[2], again.turns[2]).share == 1.0
