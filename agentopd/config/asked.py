@@ -58,6 +58,17 @@ def require_teachers(objective: Objective, teachers: Teachers) -> None:
         _require_given(one, teachers[one.teacher])
     for name in sorted(objective.teachers() - set(teachers)):  # named by a part of one's own
         raise _missing("objective", name, teachers)
+    _require_vocabularies(objective, teachers)
+
+
+def _require_vocabularies(objective: Objective, teachers: Teachers) -> None:
+    """Refuses a term that compares the student's tokens with those of a teacher whose tokens are others."""
+    for key, term in objective.keyed():
+        for name in term.reads.values() if (wrong := term.one_vocabulary) else ():
+            if traits_of(teachers[name]).own_tokenizer:
+                raise ValueError(
+                    f"{key}.{wrong} (teachers.{name}.kind={teachers[name].kind} has a vocabulary of its own)"
+                )
 
 
 def _missing(key: str, name: str, teachers: Teachers) -> ValueError:

@@ -13,6 +13,7 @@ from agentopd.models import ModelConfig
 from agentopd.settings.choice import Choice
 from agentopd.settings.signature import Registry
 from agentopd.teachers import (
+    cross_tokenizer,
     discriminator,
     ensemble,
     expert,
@@ -58,6 +59,7 @@ TEACHERS: Registry = {
     "ensemble": ensemble.ensemble,
     "served": served.served,
     "openai": openai.openai,
+    "cross_tokenizer": cross_tokenizer.cross_tokenizer,
     "reward": rewards.reward,
     "verifier": rewards.verifier,
     "reward_model": reward_model.reward_model,

@@ -8,7 +8,7 @@ import numpy as np
 
 from agentopd.errors import AgentOPDError, TeacherError, describe
 from agentopd.teachers.base import Combining, Teacher
-from agentopd.types import Annotation, Block, Bools, Dense, Mixture, Record, Sparse, Trajectory
+from agentopd.types import Aligned, Annotation, Block, Bools, Dense, Mixture, Record, Sparse, Trajectory
 
 _log = logging.getLogger(__name__)
 
@@ -138,12 +138,26 @@ def _unreadable(teacher: Teacher, annotation: Annotation) -> str | None:
     """What keeps the block from being read."""
     block, rows = annotation.block, len(annotation.segment_N)
     dense = block.members if isinstance(block, Mixture) else (block,) if isinstance(block, Dense) else ()
-    for one in dense:
+    for one in (block.dense,) if isinstance(block, Aligned) else dense:
         if one.head not in teacher.heads:
             return f"its block names the head {one.head!r}; the teacher has: {', '.join(teacher.heads) or 'none'}"
+    if isinstance(block, Aligned):
+        return _unaligned(block, rows)
     lengths = [len(one.hidden_N_H) for one in dense] + ([len(block.ids_N_K)] if isinstance(block, Sparse) else [])
     wrong = [length for length in lengths if length != rows]
     return f"its block has {wrong[0]} rows and segment_N has {rows}" if wrong else None
+
+
+def _unaligned(block: Aligned, rows: int) -> str | None:
+    """What keeps the spans of a block from being read."""
+    ends = block.span.student_P_2
+    lengths = {len(one) for one in (ends, block.span.teacher_P_2, block.dense.hidden_N_H, block.token_P, block.rest_P)}
+    if len(lengths) > 1:
+        return f"the columns of its spans have {' and '.join(map(str, sorted(lengths)))} entries; give one each a span"
+    starts = [0, *ends[:, 1].tolist()]
+    if starts != [*ends[:, 0].tolist(), rows] or (ends[:, 0] >= ends[:, 1]).any():
+        return f"its spans are not one behind the other over its {rows} rows"
+    return None
 
 
 def _misplaced(annotation: Annotation, trajectory: Trajectory) -> str | None:

@@ -44,6 +44,9 @@ class Traits:
     """It may give turns rewards."""
     statistics: tuple[str, ...] | None = None
     """The statistics that it tells of each row beside those of its log-probabilities; ``None``: known once it has spoken."""
+    own_tokenizer: bool = False
+    """Its model reads and writes tokens of its own: those of its setting ``tokenizer``, where it has one and that is given, else those that
+    lie with ``model``, by a chat template with ``template_kwargs``. So it cannot act, and tells distributions over other tokens."""
     needs_expert: bool = False
     """It asks the environment's expert."""
     members: bool = False
@@ -69,6 +72,10 @@ class Traits:
         name, settings = getattr(function, "__name__", repr(function)), inspect.signature(function).parameters
         if self.initial and not self.model:
             raise TypeError(f"{name}: initial is the mark of a model; mark it with model=True too")
+        if self.own_tokenizer and (not self.model or self.initial or "model" not in settings or "new" in settings):
+            raise TypeError(
+                f"{name} is marked with own_tokenizer=True; mark it with model=True too, and give it the setting model, not new"
+            )
         if self.model and not self.initial and not settings.keys() & {"model", "new"}:
             raise TypeError(f"{name} is marked with model=True; give it a setting model, new or both")
         if self.hint and "hint" not in settings:
@@ -103,9 +110,10 @@ def traits_of(choice: Choice) -> Traits:
 
 
 def is_language_model(choice: Choice) -> bool:
-    """Whether a chosen teacher is a model in this process that says what it thinks of tokens, and so may act and be one of an ensemble."""
+    """Whether a chosen teacher is a model in this process that says what it thinks of the student's tokens, and so may act and be one of
+    an ensemble."""
     traits = traits_of(choice)
-    return traits.model and traits.distributes
+    return traits.model and traits.distributes and not traits.own_tokenizer
 
 
 def members_of(choice: Choice) -> tuple[str, ...]:
@@ -138,7 +146,9 @@ def require_members(choices: Mapping[str, Choice]) -> None:
                 raise ConfigError(f"{key}: no teacher is called {member!r}{nearest(member, choices)}; {known}")
             if member not in models:
                 what = "the ensemble itself" if member == name else f"of kind {choices[member].kind}"
-                raise ConfigError(f"{key}: {member!r} is {what}, which is no model in this process; give {known}")
+                own = member in choices and traits_of(choices[member]).own_tokenizer
+                why = "has a tokenizer of its own" if own else "is no model in this process"
+                raise ConfigError(f"{key}: {member!r} is {what}, which {why}; give {known}")
         for one, other in combinations(members, 2):
             if choices[one] == choices[other]:
                 raise ConfigError(

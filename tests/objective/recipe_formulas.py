@@ -327,6 +327,7 @@ FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
     "g-opd": simple(over_tokens, g_opd),
     "gad": gad,
     "gkd": simple(over_tokens, lambda t: jsd(t.p, t.q["teacher"]), of),
+    "gold": simple(over_tokens, lambda t: jsd(t.p, t.q["teacher"])),
     "grpo": lambda world: over_episodes(*grpo(world)),
     "guided-opd": guided_opd,
     "iw-opd": iw_opd,
@@ -368,6 +369,7 @@ FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
     "tip": tip,
     "todi": simple(over_tokens, per_entry),
     "turnopd": turnopd,
+    "uld": simple(over_tokens, lambda t: (t.p.exp().sort().values - t.q["teacher"].exp().sort().values).abs().sum()),
     "veto": veto,
     "vopd": simple(over_tokens, vopd),
 }

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from agentopd import env as environments
 from agentopd.adapters import adapted, is_adapter
 from agentopd.chat import Chat
+from agentopd.chat.token_bytes import TokenBytes
 from agentopd.config import Config, Fit, Lora
 from agentopd.errors import ConfigError, under
 from agentopd.models import ModelConfig, head_of, load_tokenizer, outline_of, positions_of
@@ -142,6 +143,9 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
     models = {STUDENT: config.student} | {f"teachers.{name}": model for name, model in _local_teachers(config)}
     longest = {key: look_at_model(key, model, tokenizer, config.rollout.max_length) for key, model in models.items()}
     longest |= {f"teachers.{name}": read for name, read in _examined(config, len(tokenizer))}
+    for name, choice in used_teachers(config).items():
+        if traits_of(choice).own_tokenizer:
+            check_other(name, choice, tokenizer)
     readers = [Reader(key, read) for key, read in longest.items()]
     for name, hint in hints_of(config).items():
         own = f"teachers.{name}"
@@ -182,6 +186,28 @@ def look_at_model(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBa
     longest = positions_of(outline.config)
     check_length(key, longest, max_length)
     return longest
+
+
+def check_other(name: str, choice: Choice, student: PreTrainedTokenizerBase) -> None:
+    """Holds a teacher with a tokenizer of its own against that, and sees whether its text can be laid beside the student's.
+
+    Raises:
+        ConfigError: It does not fit, or it cannot.
+    """
+    model = model_of(name, choice)
+    assert model is not None
+    with under(f"teachers.{name}"):
+        tokenizer = load_tokenizer(str(choice.settings.get("tokenizer") or model.model))
+        Chat(tokenizer, choice.settings.get("template_kwargs"))
+        for one in (student, tokenizer):
+            TokenBytes(one)
+        outline = outline_of(model, tokenizer)
+    size = head_of(outline).weight_V_H.shape[0]
+    if size < len(tokenizer):
+        raise ConfigError(
+            f"teachers.{name}.model={model.model!r}: the model knows {size} token ids, and its tokenizer makes {len(tokenizer)}; give the "
+            f"model's own tokenizer, teachers.{name}.tokenizer"
+        )
 
 
 def _check_size(key: str, model: ModelConfig, size: int, ids: int) -> None:
@@ -226,11 +252,11 @@ def check_adapter(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def _local_teachers(config: Config) -> Iterator[tuple[str, ModelConfig]]:
-    """Those that the method uses, as model settings; each must name one model, used or not."""
+    """Those that the method uses and that share the student's tokenizer, as model settings; each must name one model, used or not."""
     used = used_teachers(config)
     for name, choice in config.teachers.items():
         model = model_of(name, choice) if traits_of(choice).model else None
-        if name in used and model is not None:
+        if name in used and model is not None and not traits_of(choice).own_tokenizer:
             yield name, model
 
 
@@ -261,6 +287,6 @@ def check_vocabulary(key: str, name: str, tokenizer: PreTrainedTokenizerBase, se
     if other:
         raise ConfigError(
             f"{key}: the tokenizer of {name!r} differs from the student's, for instance in {other[0]!r}; a teacher that is a model "
-            f"must share the student's tokenizer, and no setting translates between two: set {setting} to a model of the student's "
-            "tokenizer family, or choose a method that needs no such teacher, such as method=grpo, sft or dagger"
+            f"must share the student's tokenizer, unless it is of kind cross_tokenizer, for methods such as gold and uld: set {setting} to a "
+            "model of the student's tokenizer family, or choose a method that needs no such teacher, such as method=grpo, sft or dagger"
         )
