@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd import records
@@ -23,6 +22,7 @@ from agentopd.settings.problems import nearest
 from agentopd.teachers import Teacher, build_teachers, traits_of
 from agentopd.training.checks.preflight import check_fitted, look_at_model
 from agentopd.training.checks.roles import model_of
+from agentopd.training.loop.build import moved
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.run.stages import student_of, teacher_of, tokenizer_of
 from agentopd.training.show.display import say
@@ -177,14 +177,9 @@ def teachers_of(asked: Question, tokenizer: PreTrainedTokenizerBase, chat: Chat)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def load(wanted: ModelConfig) -> PreTrainedModel:
-        return _moved(teacher_of(config, wanted, tokenizer, say), device)
+        return moved(teacher_of(config, wanted, tokenizer, say), device)
 
     def student() -> PreTrainedModel:
-        return _moved(frozen(student_of(config, tokenizer, say)), device)
+        return moved(frozen(student_of(config, tokenizer, say)), device)
 
     return build_teachers(config.teachers, chat, load, config.temperature, student, student)
-
-
-def _moved(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    nn.Module.to(model, device)  # transformers' own ``to`` hides its signature
-    return model
