@@ -56,7 +56,7 @@ def twice(patient: Patient) -> Iterator[Check]:
     if not asked:
         yield Check(TWICE, "skip", "there is no teacher to ask")
         return
-    played = [one.trajectory for one in patient.by_student if one.trajectory.failure is None]
+    played = patient.intact
     limit = patient.config.rollout.max_new_tokens
     first, second = ([list(one.annotations) for one in annotate(asked, played, limit)] for _ in range(2))
     for place, name in enumerate(asked):
@@ -105,7 +105,7 @@ def itself(patient: Patient) -> Iterator[Check]:
         return
     names = sorted({name for term in pure for name in term.reads.values()})
     mirrors = {name: patient.mirror(name) for name in names}
-    played = [one.trajectory for one in patient.by_student if one.trajectory.failure is None]
+    played = patient.intact
     records = annotate(mirrors, played)
     heads = {name: head for one in mirrors.values() for name, head in one.heads.items()}
     weighed = _measured(patient, pure, objective, records, heads)
@@ -188,7 +188,7 @@ def temperature(patient: Patient) -> Iterator[Check]:
             "set rollout.top_p: 1.0 and rollout.top_k: 0, unless the model breaks down without them",
         )
         return
-    played = [one.trajectory for one in patient.by_student if one.trajectory.failure is None]
+    played = patient.intact
     said = patient.mirror("student").annotate(played)
     yield parity(played, said, rollout.temperature, patient.student.dtype)
 

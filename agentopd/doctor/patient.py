@@ -131,7 +131,11 @@ class Patient:
     @property
     def choices(self) -> Mapping[str, Choice]:
         """The teachers that the method uses. No server is waited for long."""
-        return {name: _impatient(choice) for name, choice in used_teachers(self.config).items()}
+
+        def make() -> dict[str, Choice]:
+            return {name: _impatient(choice) for name, choice in used_teachers(self.config).items()}
+
+        return self.once("the method's teachers", make)
 
     def teacher(self, name: str) -> Teacher:
         """One of them, made; those that it reads with it."""
@@ -175,6 +179,14 @@ class Patient:
     def by_student(self) -> list[Played]:
         """An episode of the student in each environment, of a few turns."""
         return self.once("the student's episodes", lambda: self._play(STUDENT, TURNS))
+
+    @property
+    def intact(self) -> list[Trajectory]:
+        """Those of them that did not fail."""
+        found = [one.trajectory for one in self.by_student if one.trajectory.failure is None]
+        if not found:
+            raise UnavailableError("it needs an episode of the student that did not fail: see episodes")
+        return found
 
     @property
     def by_expert(self) -> list[Played]:

@@ -234,8 +234,10 @@ gymnasium.register("doctor/Broken-v0", entry_point=Broken)
 
 def test_an_environment_that_breaks_down(raw: dict[str, Any], folder: Path) -> None:
     own = {"env": {"id": "doctor/Broken-v0"}, "student": {"model": str(folder)}, "method": "grpo", "teachers": {}}
-    check = one(load_config(raw | own | {"stages": {"cache": raw["stages"]["cache"]}}), "episodes")
+    found = rows(load_config(raw | own | {"stages": {"cache": raw["stages"]["cache"]}}))
+    [check] = found["episodes"]
     assert check.status == "fail"
+    assert found["temperature"][0].found == "it needs an episode of the student that did not fail: see episodes"
     assert "doctor/Broken-v0, played by student" in check.found
     assert "it broke down" in check.found
     assert "check_text_env('doctor/Broken-v0')" in check.remedy

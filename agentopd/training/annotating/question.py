@@ -11,9 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from agentopd import records
 from agentopd.chat import Chat
 from agentopd.config import Config, load_config
-from agentopd.config.loading import build
+from agentopd.config.loading import build, split
 from agentopd.config.overrides import apply
-from agentopd.config.shipped import load_yaml, parse
+from agentopd.config.shipped import load_yaml
 from agentopd.errors import ConfigError
 from agentopd.freezing import frozen
 from agentopd.models import ModelConfig, load_tokenizer
@@ -103,8 +103,7 @@ def with_teachers(config: Config, given: Sequence[str]) -> Config:
     raw["objective"] = {"target": {"kind": "taken"}}  # whatever the run's method was, it names teachers of its own
     for text in given:
         if "=" in text and not Path(text).is_file():
-            key, _, value = text.partition("=")
-            raw = apply(raw, key, parse(value, key))
+            raw = apply(raw, *split(text))
         else:
             raw["teachers"] = {**raw["teachers"], **_named(text, own)}
     made = build(raw)
