@@ -1,19 +1,21 @@
 """What teachers say: whether they answer, whether they say the same twice, and whether a teacher like the student teaches nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from agentopd.chat.tokenizer import special_ids
 from agentopd.doctor.check import Check, failed
-from agentopd.doctor.patient import Patient
+from agentopd.doctor.patient import Patient, UnavailableError
 from agentopd.errors import AgentOPDError, describe
 from agentopd.forward import hidden_states
 from agentopd.models import head_of
 from agentopd.objective import Head, Objective, loss
+from agentopd.objective.prepare import IDLE
 from agentopd.objective.term import Term
+from agentopd.rollout import Rollout
 from agentopd.settings.choice import Choice
 from agentopd.settings.clock import Clock
 from agentopd.teachers import annotate
@@ -36,6 +38,8 @@ def teachers(patient: Patient) -> Iterator[Check]:
         key = f"teachers.{name}"
         try:
             patient.teacher(name)
+        except UnavailableError as error:
+            yield Check(TEACHERS, "skip", f"{key}: {error}")
         except AgentOPDError as error:
             yield failed(TEACHERS, error)
         except Exception as error:
@@ -99,7 +103,8 @@ def _apart(one: Annotation, other: Annotation) -> float:
 def itself(patient: Patient) -> Iterator[Check]:
     """Whether the method's divergences, towards a teacher that is the student itself, are zero, and their gradient too."""
     objective = patient.config.objective
-    pure = [term for term in objective.terms if is_pure(term)]
+    exact = is_uncut(patient.config.rollout)
+    pure = [term for term in objective.terms if is_pure(term) or (exact and is_log_ratio(term))]
     if not pure:
         yield Check(ITSELF, "skip", "no term of the method is a plain divergence from one teacher's distribution")
         return
@@ -124,6 +129,20 @@ def is_pure(term: Term) -> bool:
     return term.target.kind == "distribution" and (term.analytic or term.by_token) and alike
 
 
+def is_log_ratio(term: Term) -> bool:
+    """Whether its advantage is the log-ratio of teacher and student at the token taken, which is zero likewise."""
+    return (
+        term.target.kind == "distribution"
+        and term.estimator.kind == "score_function"
+        and term.divergence.kind == "reverse_kl"
+    )
+
+
+def is_uncut(rollout: Rollout) -> bool:
+    """Whether tokens are sampled from the whole distribution, so that their log-probabilities are those of the model."""
+    return rollout.temperature > 0 and rollout.top_p == 1 and not rollout.top_k
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """A loss, and the norm of its gradient in the student's last hidden states."""
@@ -136,11 +155,14 @@ def _measured(
     patient: Patient, terms: Sequence[Term], like: Objective, records: Sequence[Record], heads: Mapping[str, Head]
 ) -> Measured:
     """What some terms, unweighted and on all tokens, give on ``records``."""
-    plain = tuple(one.model_copy(update={"weight": (), "where": Where(), "rescale": False}) for one in terms)
+    plain = tuple(map(_plain, terms))
     objective = like.model_copy(update={"terms": plain, "coupling": Objective().coupling})
     config = patient.config.model_copy(update={"objective": objective})
     learner, student = Learner(config, heads, special_ids(patient.tokenizer)), patient.student
-    _, batches = learner.prepare(student, records, Clock(0, config.train.steps))
+    told = {
+        f"objective/{name}/{idle}": 1.0 for name in objective.names for idle in IDLE
+    }  # so that nothing is logged of it
+    _, batches = learner.prepare(student, records, Clock(0, config.train.steps, told))
     total, square = 0.0, 0.0
     for batch in batches:
         there = batch.to(patient.device)
@@ -151,6 +173,14 @@ def _measured(
         [gradient] = torch.autograd.grad(found, hidden_A_H)
         total, square = total + float(found.detach()), square + float(gradient.double().square().sum())
     return Measured(total, square**0.5)
+
+
+def _plain(term: Term) -> Term:
+    """The term on every token, without weights; a score function without what would make something of rounding."""
+    estimator = term.estimator
+    if is_log_ratio(term):
+        estimator = replace(estimator, settings={**estimator.settings, "baseline": "none", "whitened": False})
+    return term.model_copy(update={"weight": (), "where": Where(), "rescale": False, "estimator": estimator})
 
 
 def vanishing(found: Measured, whole: Measured, dtype: torch.dtype) -> Check:
@@ -179,7 +209,7 @@ def temperature(patient: Patient) -> Iterator[Check]:
             "set rollout.temperature: 1.0, so that training meets what the student might do",
         )
         return
-    if rollout.top_p < 1 or rollout.top_k:
+    if not is_uncut(rollout):
         cut = f"rollout.top_p={rollout.top_p:g}" if rollout.top_p < 1 else f"rollout.top_k={rollout.top_k}"
         yield Check(
             TEMPERATURE,
