@@ -101,7 +101,8 @@ class Store:
                 yield self._file
             except sqlite3.DatabaseError as error:
                 raise RecordError(
-                    f"{self.path}: {error}; where there is no room make some, else delete the file, which costs no more than asking again"
+                    f"{self.path}: {error}; make room there, or choose another folder for it; where it is damaged delete it, which loses what "
+                    "teachers said and nothing else"
                 ) from error
 
 

@@ -87,7 +87,7 @@ def test_whoever_answers_nearly_the_same_is_the_same(tmp_path: Path) -> None:
 
 def test_a_file_that_is_something_else_is_named(tmp_path: Path) -> None:
     (tmp_path / "said.sqlite").write_bytes(b"no database at all, and long enough to be looked at" * 40)
-    with pytest.raises(RecordError, match=r"said\.sqlite: .*delete the file"):
+    with pytest.raises(RecordError, match=r"said\.sqlite: file is not a database; .*delete it"):
         Store(tmp_path / "said.sqlite")
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"^cache: .* cannot be written: .*; choose another folder$"):

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agentopd.config import Config
+from agentopd.errors import ConfigError
 from agentopd.records import thin
 from agentopd.records.store import Store
-from agentopd.teachers import Combining, Teacher, annotate, rowless
+from agentopd.teachers import Combining, Identity, Teacher, annotate, rowless
 from agentopd.teachers.identity import digest, read_of
 from agentopd.teachers.views import UnreadableError
 from agentopd.training.annotating.question import Question
@@ -19,6 +20,12 @@ TOGETHER = 8
 """Episodes that are asked about together, at least. What was said of them is kept at once: a kill loses what is on its way, and no more."""
 AHEAD = 64
 """Episodes that teachers hear of before they are asked about them: what is done elsewhere goes on meanwhile."""
+
+UNADVISED = (
+    "the records hold no advice of the environments' experts, who are asked only while episodes are played, and only for a method that "
+    "learns from them; play such episodes (method=dagger), or choose another teacher"
+)
+"""Why nobody can repeat what an expert would have done."""
 
 Said = dict[str, Annotation]
 """What teachers said of one episode, by their names."""
@@ -55,6 +62,11 @@ class Asking:
         identity = getattr(teacher, "identity", None)  # a class of one's own may know nothing of it
         if identity is None:
             return None
+        if not isinstance(identity, Identity):
+            found = type(identity).__name__
+            raise ConfigError(
+                f"teachers.{teacher.name}: its identity is a {found}; return agentopd.teachers.Identity or None"
+            )
         who = identity.text
         if identity.numbers:
             who = self.store.known(identity.text, identity.numbers, identity.tolerance)
@@ -123,12 +135,17 @@ class Asking:
 
     def _answers(self, teachers: Mapping[str, Teacher], trajectories: Sequence[Trajectory]) -> list[Said]:
         """What ``teachers`` say now, thinned; of episodes none of which one can read, nothing."""
+        nothing = [{name: rowless(name, trajectory) for name in teachers} for trajectory in trajectories]
+        unadvised = all(turn.advice is None for trajectory in trajectories for turn in trajectory.turns)
+        if unadvised and any(teacher.needs_expert for teacher in teachers.values()):
+            self.unread |= dict.fromkeys(teachers, UNADVISED)
+            return nothing
         try:
             made = annotate(teachers, trajectories, self.config.rollout.max_new_tokens)
         except UnreadableError as error:
             _log.warning("%s; these %d episodes are skipped", error, len(trajectories))
             self.unread |= dict.fromkeys(teachers, str(error))
-            return [{name: rowless(name, trajectory) for name in teachers} for trajectory in trajectories]
+            return nothing
         heads, temperature = self._heads, self.config.temperature
         kept = [thin(one, self.asked.block, self.asked.k, heads, temperature) for one in made]
         return [{one.teacher: one for one in record.annotations} for record in kept]

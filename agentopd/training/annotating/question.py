@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd import records
 from agentopd.chat import Chat
 from agentopd.config import Config, load_config
-from agentopd.config.loading import build
+from agentopd.config.loading import build, split
 from agentopd.config.overrides import apply
-from agentopd.config.shipped import load_yaml, parse
+from agentopd.config.shipped import load_yaml
 from agentopd.errors import ConfigError
 from agentopd.freezing import frozen
 from agentopd.models import ModelConfig, load_tokenizer
@@ -23,6 +22,7 @@ from agentopd.settings.problems import nearest
 from agentopd.teachers import Teacher, build_teachers, traits_of
 from agentopd.training.checks.preflight import check_fitted, look_at_model
 from agentopd.training.checks.roles import model_of
+from agentopd.training.loop.build import moved
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.run.stages import student_of, teacher_of, tokenizer_of
 from agentopd.training.show.display import say
@@ -103,8 +103,7 @@ def with_teachers(config: Config, given: Sequence[str]) -> Config:
     raw["objective"] = {"target": {"kind": "taken"}}  # whatever the run's method was, it names teachers of its own
     for text in given:
         if "=" in text and not Path(text).is_file():
-            key, _, value = text.partition("=")
-            raw = apply(raw, key, parse(value, key))
+            raw = apply(raw, *split(text))
         else:
             raw["teachers"] = {**raw["teachers"], **_named(text, own)}
     made = build(raw)
@@ -177,14 +176,9 @@ def teachers_of(asked: Question, tokenizer: PreTrainedTokenizerBase, chat: Chat)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def load(wanted: ModelConfig) -> PreTrainedModel:
-        return _moved(teacher_of(config, wanted, tokenizer, say), device)
+        return moved(teacher_of(config, wanted, tokenizer, say), device)
 
     def student() -> PreTrainedModel:
-        return _moved(frozen(student_of(config, tokenizer, say)), device)
+        return moved(frozen(student_of(config, tokenizer, say)), device)
 
     return build_teachers(config.teachers, chat, load, config.temperature, student, student)
-
-
-def _moved(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    nn.Module.to(model, device)  # transformers' own ``to`` hides its signature
-    return model

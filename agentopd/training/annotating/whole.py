@@ -153,7 +153,7 @@ def _summary(asking: Asking, steps: Sequence[int], target: Path) -> dict[str, An
                     taught[one.teacher] += int((~one.skip_S).sum())
     for name, why in asking.unread.items():
         if not taught[name]:
-            raise TeacherError(why)
+            raise TeacherError(why if repr(name) in why else f"teacher {name!r}: {why}")
     told = {
         name: {"asked_anew": asking.anew[name], "turns_taught": round(count / max(turns, 1), 4)}
         for name, count in taught.items()
