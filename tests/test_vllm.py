@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
-from vllm_cases import vllm_server
 
 from agentopd.chat import Chat
 from agentopd.config import load_config
@@ -23,6 +22,7 @@ from agentopd.teachers.served import ServedTeacher, served
 from agentopd.training.loop.learner import Learner
 from agentopd.training.run.stages import tokenizer_of
 from agentopd.types import EXPERT, Sparse, Trajectory
+from benchmarks.vllm_server import vllm_server
 
 VLLM = os.environ.get("AGENTOPD_VLLM", "")
 pytestmark = [

@@ -21,7 +21,7 @@ from agentopd.packing import batches, padded
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.traits import Traits
 from agentopd.teachers.viewing import Viewing, annotated
-from agentopd.teachers.views import hinted_view, own_view
+from agentopd.teachers.views import hinted_views, own_views
 from agentopd.types import Annotation, Dense, Floats, Trajectory, View
 from agentopd.where import Where
 
@@ -86,12 +86,13 @@ def reader(
     return (made or LocalTeacher)(
         name=context.name,
         where=where,
-        model=loaded,
+        model=None if hint is not None and hint.hindsight else loaded,
+        reads=loaded,
         heads={context.name: head},
         temperature=context.temperature,
         max_tokens=max_tokens,
         longest=positions_of(loaded.config),
-        view=own_view if hint is None else partial(hinted_view, chat=context.chat, hint=hint),
+        shown=own_views if hint is None else partial(hinted_views, chat=context.chat, hint=hint),
         hint=hint,
     )
 
@@ -108,9 +109,9 @@ class _Reading:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LocalTeacher(Viewing):
-    """See :func:`local`."""
+    """See :func:`local`. It acts too, as its ``model``, unless its hint names what no actor can know."""
 
-    model: PreTrainedModel
+    reads: PreTrainedModel
     temperature: float
     max_tokens: int
 
@@ -143,8 +144,8 @@ class LocalTeacher(Viewing):
         counts = [len(view.position_A) for view in views]
         sample_N = np.repeat(np.arange(len(views)), counts)
         position_N = np.concatenate([view.position_A for view in views]).astype(np.int64)
-        tokens_B_T = padded([view.tokens_T for view in views]).to(self.model.device)
-        hidden_N_H = hidden_states(self.model, tokens_B_T)[sample_N, position_N - 1]
+        tokens_B_T = padded([view.tokens_T for view in views]).to(self.reads.device)
+        hidden_N_H = hidden_states(self.reads, tokens_B_T)[sample_N, position_N - 1]
         token_N = tokens_B_T[sample_N, position_N]
         logprob_N, entropy_N = statistics(hidden_N_H, self.heads[self.name], token_N, self.temperature, CHUNK_ROWS)
         if logprob_N.isnan().any():

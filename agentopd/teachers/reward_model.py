@@ -30,18 +30,20 @@ Classifies: TypeAlias = Literal["sequences", "tokens"]
 Activation: TypeAlias = Literal["none", "sigmoid", "softmax"]
 
 
-def _examine(settings: Mapping[str, Any]) -> None:
-    """Looks at the model and its tokenizer, no weights read.
+def reached(name: str, settings: Mapping[str, Any], ids: int) -> int | None:
+    """Looks at the model and its tokenizer, no weights read. It reads any number of tokens: what is too long it skips.
 
     Raises:
         ConfigError: They cannot be loaded, or have no such label, or no chat template.
     """
-    config = ModelConfig(**{name: settings[name] for name in ("model", "dtype", "attention")})
-    _label(load_classifier(config, settings["classifies"], weightless=True), settings["label"], settings["model"])
-    _chat_of(settings["model"])
+    with under(f"teachers.{name}"):
+        config = ModelConfig(**{key: settings[key] for key in ("model", "dtype", "attention")})
+        _label(load_classifier(config, settings["classifies"], weightless=True), settings["label"], settings["model"])
+        _chat_of(settings["model"])
+    return None
 
 
-@Traits(corrects=False, distributes=False, statistics=(), examine=_examine)
+@Traits(corrects=False, distributes=False, statistics=(), reached=reached)
 def reward_model(
     context: TeacherContext,
     *,

@@ -1,23 +1,23 @@
 """A teacher behind a vLLM server: token ids go to it, log-probabilities come back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.pool import AsyncResult, ThreadPool
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
-from agentopd.chat import Hint
 from agentopd.errors import ConfigError, under
 from agentopd.objective.floor import FLOOR
 from agentopd.serving import WHOLE, Endpoint, Patience, Scorer, TopK
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
+from agentopd.teachers.hints import Told, hint_of
 from agentopd.teachers.traits import Traits
 from agentopd.teachers.viewing import Viewing, annotated
-from agentopd.teachers.views import UnreadableError, hinted_view, own_view
+from agentopd.teachers.views import UnreadableError, hinted_views, own_views
 from agentopd.types import Annotation, Block, Floats, Key, Sampled, Sparse, Trajectory, View
 from agentopd.where import Where
 
@@ -25,7 +25,14 @@ PROBE = 32
 """Tokens by which a server is known again, at most."""
 
 
-@Traits(corrects=False, rewards=False, statistics=("coverage",))
+def reached(name: str, settings: Mapping[str, Any], ids: int) -> int | None:
+    """How many tokens the model of a server reads, which is asked whether it is there; ``ids`` are those of the tokenizer."""
+    asked = ("url", "model", "top_k", "timeout", "patience", "key_env")
+    with under(f"teachers.{name}"):
+        return _longest(_scorer(name, ids, **{key: settings[key] for key in asked}))
+
+
+@Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), reached=reached)
 def served(
     context: TeacherContext,
     *,
@@ -33,7 +40,7 @@ def served(
     model: str | None = None,
     top_k: Annotated[int, Field(ge=WHOLE)] = 64,
     temperature: Annotated[float, Field(gt=0.0)] = 1.0,
-    hint: str | None = None,
+    hint: Told | None = None,
     where: Where = EVERYWHERE,
     in_flight: Annotated[int, Field(ge=1)] = 32,
     timeout: Annotated[float, Field(gt=0.0)] = 120.0,
@@ -72,20 +79,32 @@ def served(
                 f"at {context.temperature:g}; set top_k: -1, which can be put to any, or rollout.temperature={temperature:g}, or serve the "
                 f"model with --hf-overrides '{{\"logit_scale\": {1 / context.temperature:g}}}' and say temperature: {context.temperature:g}"
             )
-        shown = None if hint is None else Hint(hint, where.env)
-        endpoint = Endpoint(f"teacher {context.name!r}", url, Patience(timeout, patience), key_env)
-        known = len(context.chat.tokenizer)  # a server may break down where more ids are asked for than there are
-        scorer = Scorer.of(endpoint, model, min(top_k, known), range(min(PROBE, known)))
+        shown = None if hint is None else hint_of(hint, where.env)
+        known = len(context.chat.tokenizer)
+        scorer = _scorer(context.name, known, url, model, top_k, timeout, patience, key_env)
     return ServedTeacher(
         name=context.name,
         where=where,
         hint=shown,
-        longest=None if scorer.longest is None else scorer.longest - 1,
-        view=own_view if shown is None else partial(hinted_view, chat=context.chat, hint=shown),
+        longest=_longest(scorer),
+        shown=own_views if shown is None else partial(hinted_views, chat=context.chat, hint=shown),
         scorer=scorer,
         power=temperature / context.temperature,
         pool=ThreadPool(in_flight),
     )
+
+
+def _scorer(
+    name: str, ids: int, url: str, model: str | None, top_k: int, timeout: float, patience: float, key_env: str | None
+) -> Scorer:
+    endpoint = Endpoint(f"teacher {name!r}", url, Patience(timeout, patience), key_env)
+    # a server may break down where more ids are asked for than there are
+    return Scorer.of(endpoint, model, min(top_k, ids), range(min(PROBE, ids)))
+
+
+def _longest(scorer: Scorer) -> int | None:
+    """How many tokens may be shown: it writes one behind them, which nobody reads."""
+    return None if scorer.longest is None else scorer.longest - 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -102,8 +121,11 @@ class ServedTeacher(Viewing):
 
     def begin(self, trajectory: Trajectory) -> None:
         """Asks, without waiting for the answer."""
+        if self.hindsight and self.hindsight.needs_group:
+            return
         with suppress(UnreadableError):  # which :meth:`annotate` tells
-            self.begun[trajectory.key] = self._asked(list(self.views_of(trajectory)))
+            [views] = self.views([trajectory])
+            self.begun[trajectory.key] = self._asked(views)
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """The server's log-probabilities at the selected action tokens.

@@ -23,7 +23,7 @@ class Traits:
     initial: bool = False
     """Where it is given neither ``model`` nor ``new``, or has neither setting, it is the student, as it began or as it was since."""
     hint: bool = False
-    """The model is shown its setting ``hint``, where it reads and where it acts, in the environments of its ``where``."""
+    """It is shown its setting ``hint``, where it reads and where it acts, in the environments of its ``where``."""
     corrects: bool = True
     """It may give corrected actions. Whether it does is known once the teacher is made, by its ``corrects``."""
     distributes: bool = True
@@ -34,14 +34,14 @@ class Traits:
     """The statistics that it tells of each row beside those of its log-probabilities; ``None``: known once it has spoken."""
     needs_expert: bool = False
     """It asks the environment's expert."""
+    reached: Callable[[str, Mapping[str, Any], int], int | None] | None = None
+    """Looks for a model that no other mark tells of, elsewhere or with a tokenizer of its own, before anything is fitted: ``(name, settings, ids)``, the teacher's name and settings
+    and how many token ids the student's tokenizer makes. It returns how many tokens that model reads, ``None`` for any number."""
     members: bool = False
     """It reads what the models that its setting ``members`` names said, other teachers of the run: see ``base.Combining``."""
     compares: bool = False
     """It learns from the student's episodes beside those of the actor that its setting ``chosen`` names, of the same tasks: a source must play
     both."""
-    examine: Callable[[Mapping[str, Any]], None] | None = None
-    """Looks at its settings before anything is fitted, and raises ConfigError over ``setting=...``: at what is too costly to be looked at
-    wherever a configuration is read."""
 
     def __call__(self, function: F) -> F:
         """Marks ``function``.
@@ -50,8 +50,8 @@ class Traits:
             TypeError: It lacks a setting that it is marked with, or the marks do not go together.
         """
         name, settings = getattr(function, "__name__", repr(function)), inspect.signature(function).parameters
-        if (self.initial or self.hint) and not self.model:
-            raise TypeError(f"{name}: initial and hint are marks of a model; mark it with model=True too")
+        if self.initial and not self.model:
+            raise TypeError(f"{name}: initial is the mark of a model; mark it with model=True too")
         if self.model and not self.initial and not settings.keys() & {"model", "new"}:
             raise TypeError(f"{name} is marked with model=True; give it a setting model, new or both")
         if self.hint and "hint" not in settings:
@@ -85,8 +85,8 @@ def require_members(choices: Mapping[str, Choice]) -> None:
     """Looks at who reads whom among the teachers ``choices``.
 
     Raises:
-        ConfigError: One reads fewer than two, the same twice, one that does not exist, or one that is no model in this process,
-            such as itself or another that reads teachers.
+        ConfigError: One reads fewer than two, or not exactly one where it draws dropout of it, the same twice, one that does not
+            exist, or one that is no model in this process, such as itself or another that reads teachers.
     """
     for name, choice in choices.items():
         if not traits_of(choice).members:
@@ -94,8 +94,13 @@ def require_members(choices: Mapping[str, Choice]) -> None:
         key, members = f"teachers.{name}.members", members_of(choice)
         models = [other for other, one in choices.items() if is_language_model(one)]
         known = f"those that are models in this process: {', '.join(models) or 'none'}"
-        if len(members) < 2 or len(set(members)) < len(members):
-            raise ConfigError(f"{key}={list(members)}: give at least two different teachers; {known}")
+        draws = choice.settings.get("draws")
+        if draws is not None and len(members) != 1:
+            raise ConfigError(
+                f"{key}={list(members)}: draws={draws} are drawn of one teacher; give one, or leave out draws; {known}"
+            )
+        if draws is None and (len(members) < 2 or len(set(members)) < len(members)):
+            raise ConfigError(f"{key}={list(members)}: give at least two different teachers, or one and draws; {known}")
         for member in members:
             if member not in choices:
                 raise ConfigError(f"{key}: no teacher is called {member!r}{nearest(member, choices)}; {known}")

@@ -226,14 +226,14 @@ def test_what_is_wrong_is_found_before_anything_is_fitted(
     with pytest.raises(ConfigError, match=rf"^teachers\.judge\.{said}"):
         of(place, **settings)
     choice = OneOf("teacher", TEACHERS).validate({"kind": "reward_model", "model": str(place), **settings})
-    examine = traits_of(choice).examine
-    assert examine is not None
-    with pytest.raises(ConfigError, match=rf"^{said}"):
-        examine(choice.settings)
+    reached = traits_of(choice).reached
+    assert reached is not None
+    with pytest.raises(ConfigError, match=rf"^teachers\.judge\.{said}"):
+        reached("judge", choice.settings, 320)
 
 
 def test_a_sound_one_passes(folders: dict[str, Path]) -> None:
     choice = OneOf("teacher", TEACHERS).validate({"kind": "reward_model", "model": str(folders["sequences"])})
-    examine = traits_of(choice).examine
-    assert examine is not None
-    examine(choice.settings)
+    reached = traits_of(choice).reached
+    assert reached is not None
+    assert reached("judge", choice.settings, 320) is None

@@ -8,6 +8,7 @@ import pytest
 
 from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, Traits, reward_model, traits_of
+from agentopd.teachers.served import reached
 
 SILENT_MODEL = Traits(model=True, corrects=False)
 REWARDS: Mapping[str, Any] = {"corrects": False, "distributes": False, "statistics": ()}
@@ -43,7 +44,10 @@ class Careless:
             {"kind": "ensemble", "members": ["a", "b"]},
             Traits(corrects=False, rewards=False, members=True, statistics=("coverage", "epistemic", "aleatoric")),
         ),
-        ({"kind": "served", "url": "http://here"}, Traits(corrects=False, rewards=False, statistics=("coverage",))),
+        (
+            {"kind": "served", "url": "http://here"},
+            Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), reached=reached),
+        ),
         ("reward", Traits(**REWARDS)),
         (
             {"kind": "verifier", "check": "test_teacher_traits:plain"},
@@ -51,7 +55,7 @@ class Careless:
         ),
         (
             {"kind": "reward_model", "model": "here"},
-            Traits(**REWARDS, examine=reward_model._examine),
+            Traits(**REWARDS, reached=reward_model.reached),
         ),
         ("discriminator", Traits(model=True, initial=True, compares=True, **REWARDS)),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
@@ -77,8 +81,8 @@ def hintless(context: Any, *, model: str) -> Any:
     [
         (SILENT_MODEL, plain, "plain is marked with model=True; give it a setting model, new or both"),
         (Traits(model=True, hint=True), hintless, "hintless is marked with hint=True; give it the setting hint"),
-        (Traits(hint=True), hintless, "hintless: initial and hint are marks of a model; mark it with model=True too"),
-        (Traits(initial=True), plain, "plain: initial and hint are marks of a model"),
+        (Traits(hint=True), hintless, "hintless is marked with hint=True; give it the setting hint"),
+        (Traits(initial=True), plain, "plain: initial is the mark of a model; mark it with model=True too"),
         (Traits(compares=True), plain, "plain is marked with compares=True; give it the setting chosen"),
         (Traits(members=True), plain, "plain is marked with members=True; give it the setting members"),
     ],

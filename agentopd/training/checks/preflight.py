@@ -19,6 +19,7 @@ from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
 from agentopd.teachers import is_language_model, traits_of
 from agentopd.training.checks.roles import (
+    every_hint,
     hints_of,
     is_new,
     may_correct,
@@ -40,7 +41,8 @@ def check_experts(config: Config) -> None:
 
 
 def check_acting(config: Config) -> None:
-    """Raises ConfigError where a teacher that is to act is of a shipped kind that has no model."""
+    """Raises ConfigError where a teacher that is to act is of a shipped kind that has no model, or is shown what no actor can know."""
+    hints = every_hint(config)
     for name, source in config.objective.sources.items():
         for actor in source.who:
             choice = config.teachers.get(actor)
@@ -48,6 +50,11 @@ def check_acting(config: Config) -> None:
                 raise ConfigError(
                     f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and teachers.{actor}.kind={choice.kind} is no model that can act; name a "
                     "teacher that is one, or expert"
+                )
+            if actor in hints and hints[actor].hindsight:
+                raise ConfigError(
+                    f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and teachers.{actor}.hint names "
+                    f"{', '.join(sorted(hints[actor].hindsight))}, known only once an episode is over; let another act"
                 )
 
 
@@ -79,9 +86,6 @@ def check_teachers(config: Config) -> None:
     if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
         stage_hint(config)
     for name, choice in used_teachers(config).items():
-        if examine := traits_of(choice).examine:
-            with under(f"teachers.{name}"):
-                examine(choice.settings)
         if is_new(choice) and config.stages.teacher is None:
             raise ConfigError(
                 f"stages.teacher=null: the method uses teachers.{name}, whose weights are new, and nothing fits them, so it would "
@@ -121,18 +125,20 @@ def check_prompts(
 
 
 def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Reader]:
-    """Looks at the models that the run uses, without loading weights; what reads its episodes, and behind which hints.
+    """Looks at the models that the run uses, without loading weights, and asks those elsewhere; what reads its episodes, behind which hints.
 
     Raises:
         ConfigError: One cannot be loaded, as far as that shows without its weights; or is shorter than an episode may get, or knows
             fewer token ids than the tokenizer makes; or a teacher reads other token ids than the student writes.
+        TeacherError: A server does not answer.
     """
     models = {STUDENT: config.student} | {f"teachers.{name}": model for name, model in _local_teachers(config)}
     longest = {key: _look_at(key, model, tokenizer, config.rollout.max_length) for key, model in models.items()}
-    readers = [Reader(key, longest[key]) for key in models]
+    longest |= {f"teachers.{name}": read for name, read in _reached(config, len(tokenizer))}
+    readers = [Reader(key, read) for key, read in longest.items()]
     for name, hint in hints_of(config).items():
         own = f"teachers.{name}"
-        key = own if own in models else STUDENT
+        key = own if own in longest else STUDENT
         readers.append(Reader(key, longest[key], "the teacher", name, hint))
     fitted = {"teacher": [key for key, model in models.items() if key != STUDENT and model.new is not None]}
     for what, keys in (fitted | {"cold_start": [STUDENT]}).items():
@@ -142,6 +148,16 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
             who = {key: f"{'the student' if key == STUDENT else key} in stages.{what}" for key in keys}
             readers += [Reader(key, longest[key], who[key], name, hint) for key in keys]
     return readers
+
+
+def _reached(config: Config, ids: int) -> Iterator[tuple[str, int | None]]:
+    """How many tokens each model elsewhere reads, once it has answered and been held against ``rollout.max_length``."""
+    for name, choice in used_teachers(config).items():
+        ask = traits_of(choice).reached
+        if ask is not None:
+            longest = ask(name, choice.settings, ids)
+            check_length(f"teachers.{name}", longest, config.rollout.max_length)
+            yield name, longest
 
 
 def _look_at(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> int | None:

@@ -157,7 +157,8 @@ def _decides_fit(config: Config, stage: Fit, tokenizer: PreTrainedTokenizerBase)
 
 
 def _told(hint: Hint) -> list[Any]:
-    return [hint.text, *([hint.envs] if hint.envs else [])]
+    more = [hint.place, hint.facts] if hint.place != "opening" or hint.facts else []
+    return [hint.text, *([hint.envs] if hint.envs else []), *more]
 
 
 def _envs(config: Config) -> list[Any]:
