@@ -169,7 +169,7 @@ class RewardModel(Rewarding):
         """The scores of the classifier.
 
         Raises:
-            TeacherError: It gave NaN.
+            TeacherError: It gave NaN; or a trajectory lacks its opening.
             ConfigError: Its chat template refuses a conversation.
         """
         columns = [np.full(len(trajectory.turns), np.nan) for trajectory in trajectories]
@@ -202,6 +202,11 @@ class RewardModel(Rewarding):
 
     def _up_to(self, trajectory: Trajectory, turn: int) -> list[int]:
         """The conversation up to and including an action."""
+        if not trajectory.opening:
+            raise TeacherError(
+                f"teacher {self.name!r}, trajectory {trajectory.key}: it has no opening, so its model would read answers to nothing; give the "
+                "trajectory the messages that came before its first action"
+            )
         messages: list[Message] = list(trajectory.opening)
         for earlier in trajectory.turns[:turn]:
             messages += [self.chat.message(earlier.action), *earlier.observations]
