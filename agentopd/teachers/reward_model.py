@@ -42,7 +42,7 @@ def _examine(given: Examined) -> None:
     _chat_of(settings["model"])
 
 
-@Traits(corrects=False, distributes=False, statistics=(), examine=_examine)
+@Traits(corrects=False, distributes=False, statistics=(), reached=reached)
 def reward_model(
     context: TeacherContext,
     *,
@@ -168,7 +168,7 @@ class RewardModel(Rewarding):
         """The scores of the classifier.
 
         Raises:
-            TeacherError: It gave NaN.
+            TeacherError: It gave NaN; or a trajectory lacks its opening.
             ConfigError: Its chat template refuses a conversation.
         """
         columns = [np.full(len(trajectory.turns), np.nan) for trajectory in trajectories]
@@ -201,6 +201,11 @@ class RewardModel(Rewarding):
 
     def _up_to(self, trajectory: Trajectory, turn: int) -> list[int]:
         """The conversation up to and including an action."""
+        if not trajectory.opening:
+            raise TeacherError(
+                f"teacher {self.name!r}, trajectory {trajectory.key}: it has no opening, so its model would read answers to nothing; give the "
+                "trajectory the messages that came before its first action"
+            )
         messages: list[Message] = list(trajectory.opening)
         for earlier in trajectory.turns[:turn]:
             messages += [self.chat.message(earlier.action), *earlier.observations]
