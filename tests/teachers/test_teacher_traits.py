@@ -59,7 +59,7 @@ class Careless:
         ),
         (
             {"kind": "reward_model", "model": "here"},
-            Traits(**REWARDS, reached=reward_model.reached),
+            Traits(**REWARDS, examine=reward_model._examine),
         ),
         ("discriminator", Traits(model=True, initial=True, compares=True, **REWARDS)),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
