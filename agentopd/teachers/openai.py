@@ -1,14 +1,13 @@
 """A teacher behind any API that speaks as OpenAI's: it answers in words, and is never paid twice for the same answer."""
 
 from collections.abc import Mapping
-from multiprocessing.pool import ThreadPool
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from agentopd.chat.blanks import Blanks
 from agentopd.errors import ConfigError, under
-from agentopd.serving import Answers, Cap, ChatServer, Ledger, Patience, Prices
+from agentopd.serving import Answers, Cap, ChatServer, Ledger, Patience, Prices, Threads
 from agentopd.serving.answers import ANSWERS
 from agentopd.serving.chat import require_client
 from agentopd.serving.ledger import SPENDING
@@ -112,7 +111,7 @@ def openai(
         "where": where,
         "server": server,
         "body": {**ours, **(options or {})},
-        "pool": ThreadPool(in_flight),
+        "threads": Threads(in_flight),
     }
     if ask == "score":
         return ScoringTeacher(
