@@ -23,7 +23,7 @@ class Threads:
         weakref.finalize(self, _dismiss, self._tasks, count).atexit = False
 
     def begin(self, function: Callable[P, T], *arguments: P.args, **settings: P.kwargs) -> "Future[T]":
-        """Calls ``function`` in one of the threads, as soon as one is free; the result, or what it raised, is in the future."""
+        """Calls ``function`` in one of the threads, as soon as one is free, unless the future is cancelled before; the result, or what it raised, is in the future."""
         future: Future[T] = Future()
         self._tasks.put((future, lambda: function(*arguments, **settings)))
         return future
@@ -33,7 +33,8 @@ def _work(tasks: Tasks) -> None:
     while (task := tasks.get()) is not None:
         future, call = task
         try:
-            future.set_result(call())
+            if future.set_running_or_notify_cancel():
+                future.set_result(call())
         except BaseException as error:
             future.set_exception(error)
         del task, future, call  # or the last result would be kept while there is nothing to do

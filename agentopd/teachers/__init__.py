@@ -27,7 +27,7 @@ from agentopd.teachers.base import (
 )
 from agentopd.teachers.corrections import corrections
 from agentopd.teachers.taught import teaching_metrics
-from agentopd.teachers.traits import Traits, TraitsBy, members_of, require_members, traits_of
+from agentopd.teachers.traits import Traits, TraitsBy, depends_on_settings, members_of, require_members, traits_of
 
 TEACHERS: Registry = {
     "local": local.local,
@@ -117,6 +117,7 @@ __all__ = [
     "annotate",
     "build_teachers",
     "corrections",
+    "depends_on_settings",
     "members_of",
     "require_members",
     "require_numbers",

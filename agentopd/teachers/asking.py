@@ -60,8 +60,16 @@ class Asking(Stateless, Generic[R]):
         """The answers; ``None`` for a question that the server refused for what it holds, such as one that is too long.
 
         Raises:
-            TeacherError: It failed otherwise, or refused all of several questions.
+            TeacherError: It failed otherwise, or refused all of them. What has not been sent yet is not sent then.
         """
+        try:
+            return self._heard(asked)
+        except BaseException:
+            for one in asked:
+                one.cancel()
+            raise
+
+    def _heard(self, asked: Sequence[Future[R]]) -> list[R | None]:
         found: list[R | None] = []
         refused: list[RefusedError] = []
         for one in asked:

@@ -152,7 +152,7 @@ def _require_apt(
     if cap is not None and cap.cost is not None and prices is None:
         raise ConfigError(
             f"cap={cap.model_dump(exclude_none=True)}: a cap on the cost needs to know what tokens cost; set prices: {{input: ..., output: "
-            "...}}, per million tokens"
+            "...}, per million tokens"
         )
     if "@" in url.partition("//")[2].partition("/")[0]:
         raise ConfigError(

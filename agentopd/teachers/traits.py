@@ -83,6 +83,11 @@ def traits_of(choice: Choice) -> Traits:
     return found if isinstance(found, Traits) else Traits()
 
 
+def depends_on_settings(choice: Choice) -> bool:
+    """Whether another teacher of the same kind may have other traits."""
+    return isinstance(getattr(choice.function, "traits", None), TraitsBy)
+
+
 def members_of(choice: Choice) -> tuple[str, ...]:
     """The names of the teachers that a chosen teacher reads; none for most."""
     return tuple(choice.settings["members"]) if traits_of(choice).members else ()

@@ -19,6 +19,17 @@ def test_results_and_errors_come_back() -> None:
     assert threads.begin(int, "7", base=8).result() == 7
 
 
+def test_what_is_cancelled_is_not_done() -> None:
+    threads, gate, done = Threads(1), threading.Event(), list[int]()
+    first = threads.begin(gate.wait, 5.0)
+    second, third = threads.begin(done.append, 2), threads.begin(done.append, 3)
+    assert second.cancel()
+    gate.set()
+    assert first.result()
+    third.result()
+    assert done == [3]
+
+
 def test_so_many_work_at_once_and_they_end_with_their_owner() -> None:
     before = set(threading.enumerate())
     threads, gate = Threads(3), threading.Barrier(3)

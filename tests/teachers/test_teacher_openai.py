@@ -203,6 +203,16 @@ def made(server: Talking, folder: Path | None = None, **settings: Any) -> Any:
     return choice.function(lent(folder), **choice.settings)
 
 
+def test_what_fails_sends_nothing_more(serve: Serve) -> None:
+    server = serve(lambda _: said("17"))
+    teacher = of(server, in_flight=1)
+    server.faults.extend([401] * 99)
+    with pytest.raises(TeacherError, match="refused with 401"):
+        teacher.annotate(played())
+    assert teacher.threads.begin(int, "7").result() == 7  # the thread is free again
+    assert len(server.asked) <= 2
+
+
 # Soft labels.
 
 
