@@ -14,7 +14,7 @@ from agentopd.objective.weights import asks
 from agentopd.objective.weights.named import AN_ENSEMBLE, OF_STUDENT, STATISTICS
 from agentopd.settings.choice import Choice, numbers_of
 from agentopd.settings.problems import nearest
-from agentopd.teachers import traits_of
+from agentopd.teachers import depends_on_settings, traits_of
 from agentopd.types import EXPERT, STUDENT
 
 Teachers: TypeAlias = Mapping[str, Choice]
@@ -83,7 +83,8 @@ def _missing(key: str, name: str, teachers: Teachers) -> ValueError:
 
 
 def _require_given(one: Asked, choice: Choice) -> None:
-    traits, said = traits_of(choice), f"{one.key}={one.teacher}: teachers.{one.teacher}.kind={choice.kind}"
+    traits, set_so = traits_of(choice), ", as it is set," if depends_on_settings(choice) else ""
+    said = f"{one.key}={one.teacher}: teachers.{one.teacher}.kind={choice.kind}{set_so}"
     if one.what == "reward" and not traits.rewards:
         raise ValueError(f"{said} gives no rewards; name outcome, or a teacher that rewards, such as {{kind: reward}}")
     if one.what == "distribution" and not traits.distributes:

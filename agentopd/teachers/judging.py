@@ -81,8 +81,8 @@ class ScoringTeacher(Asking[Score | None]):
     rubric: str
     best: int
     """The highest score."""
-    scale: float
-    """What a score is multiplied by."""
+    rescale: bool
+    """Whether it divides scores."""
     spreads: list[float] = field(default_factory=list)
 
     def turns(self, trajectory: Trajectory) -> Iterable[int]:
@@ -103,7 +103,7 @@ class ScoringTeacher(Asking[Score | None]):
         for turn, score in found.items():
             if score is not None:
                 skip_S[turn if self.of == "turn" else [*super().turns(trajectory)]] = False
-                reward_S[turn] = self.scale * score.value
+                reward_S[turn] = score.value / (self.best if self.rescale else 1)
         self.counted["skipped"] += sum(score is None for score in found.values())
         self.spreads.extend(score.spread for score in found.values() if score and score.spread is not None)
         return rowless(self.name, trajectory, reward_S=reward_S, skip_S=skip_S)

@@ -4,8 +4,8 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from multiprocessing.pool import AsyncResult
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -53,7 +53,7 @@ class Standing(NamedTuple):
     turn: int
 
 
-Verdicts: TypeAlias = dict[tuple[Standing, Standing], "AsyncResult[float | None] | None"]
+Verdicts: TypeAlias = dict[tuple[Standing, Standing], "Future[float | None] | None"]
 """How one turn stands against another; ``None`` where both took the same action."""
 
 
@@ -99,11 +99,11 @@ class PreferringTeacher(Asking[float | None]):
 
     def _compared(
         self, trajectories: Sequence[Trajectory], one: Standing, other: Standing
-    ) -> "AsyncResult[float | None] | None":
+    ) -> "Future[float | None] | None":
         mine, theirs = (acted(trajectories[at.episode], at.turn) for at in (one, other))
         if mine == theirs:
             return None
-        return self.pool.apply_async(self._verdict, (trajectories[one.episode], one.turn, mine, theirs))
+        return self.threads.begin(self._verdict, trajectories[one.episode], one.turn, mine, theirs)
 
     def _verdict(self, trajectory: Trajectory, turn: int, mine: str, theirs: str) -> float | None:
         """1 where the first of two actions is preferred in both orders, -1 where the second is, 0 where the orders disagree.

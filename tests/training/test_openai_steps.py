@@ -113,15 +113,15 @@ def test_a_schedule_may_watch_what_a_teacher_tells() -> None:
 @pytest.mark.parametrize(
     ("settings", "wrong"),
     [
-        ({"ask": "score"}, r"teachers\.judge\.kind=openai gives no distribution over tokens; .* set target: \{kind: reward, name: judge\}"),
-        ({}, r"teachers\.judge\.kind=openai gives no distribution .* learn from its corrections"),
+        ({"ask": "score"}, r"teachers\.judge\.kind=openai, as it is set, gives no distribution over tokens; .* set target: \{kind: reward, name: judge\}"),
+        ({}, r"teachers\.judge\.kind=openai, as it is set, gives no distribution .* learn from its corrections"),
     ],
 )  # fmt: skip
 def test_what_it_does_not_give_is_refused_before_anything_starts(settings: dict[str, Any], wrong: str) -> None:
     judge = {"kind": "openai", "url": "http://here", **settings}
     with pytest.raises(ConfigError, match=wrong):
         cases.tiny(f"teachers.judge={json.dumps(judge)}", "objective.target={kind: distribution, name: judge}")
-    with pytest.raises(ConfigError, match=r"teachers\.judge\.kind=openai gives no rewards"):
+    with pytest.raises(ConfigError, match=r"teachers\.judge\.kind=openai, as it is set, gives no rewards"):
         cases.tiny("teachers.judge={kind: openai, url: 'http://here'}", method="ovd")
 
 
