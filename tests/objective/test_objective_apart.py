@@ -12,9 +12,9 @@ from torch import Tensor
 
 from agentopd.errors import ConfigError
 from agentopd.objective import Head, Prepared, Rows, chunked, cut, divergence, loss, prepare
-from agentopd.objective.apart import Others
+from agentopd.objective.apart import Others, SpanRows, across, apart
 from agentopd.objective.chunked import chunks, undivided
-from agentopd.objective.divergences import uld
+from agentopd.objective.divergences import choose, uld
 from agentopd.records import thin
 from agentopd.types import Aligned, Dense, Matched, Record
 
@@ -237,6 +237,38 @@ def test_the_signals_hold_a_span_s_loss_in_parts_and_the_teacher_s_entropy_where
     entropy = out.signals["teacher_entropy/teacher"]
     assert entropy[0].item() == pytest.approx(float(said[0].annotations[0].entropy_N[0]), rel=1e-6)
     assert entropy[1].isnan()
+
+
+@pytest.mark.parametrize("by", ["jsd", "forward_kl", "reverse_kl"])
+def test_what_minimises_gold_gives_spans_the_teacher_s_probability(by: str) -> None:
+    """Of free logits at four spans: P = Q, and so for every token that both have, but for those that begin a span."""
+    generator = torch.Generator().manual_seed(5)
+    others = Others.of(torch.from_numpy(PAIRS.student_K).long(), torch.from_numpy(PAIRS.teacher_K).long(), (V, W))
+    q = torch.randn(4, W, generator=generator).double()
+    q[:, [8, 10, 11]], q[:3, 9] = (
+        -40.0,
+        -40.0,
+    )  # the student has fewer tokens of its own to give as sorted probabilities
+    q = q.log_softmax(1)
+    token, their = torch.tensor([0, 6, 3, 9]), torch.tensor([5, 0, 7, 9])
+    alone, size = torch.tensor([False, True, False, True]), torch.tensor([2, 3, 1, 1])
+    spans = SpanRows(q, their, torch.tensor([-0.5, 0.0, -1.0, 0.0]).double(), alone, size, 3, True, others)
+    logits = torch.zeros(4, V, dtype=torch.float64, requires_grad=True)
+    follows = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.Adam([logits, follows], lr=0.05)
+    choice = choose("gold", {"by": by})
+    for _ in range(1500):
+        optimiser.zero_grad()
+        p, rest = logits.log_softmax(1), torch.where(size > 1, torch.nn.functional.logsigmoid(follows), 0.0)
+        events = apart(p, token, rest, spans)
+        value = across("", choice, choice.settings, events).sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    assert 0.0 <= value.item() < 0.05
+    ours, theirs_ = (one.detach().exp() for one in (events.logp_N_K, events.logq_N_K))
+    torch.testing.assert_close(ours, theirs_, atol=0.02, rtol=0)
+    for whole in ((events.logp_N_K, events.logp_N_U), (events.logq_N_K, events.logq_N_W)):
+        torch.testing.assert_close(torch.cat(whole, 1).exp().sum(1), torch.ones(4).double())
 
 
 def test_chunks_end_before_what_stays_together_or_behind_it() -> None:

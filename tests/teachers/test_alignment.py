@@ -210,6 +210,17 @@ def test_a_template_that_rewrites_the_past_gives_a_view_a_turn() -> None:
     assert text_of(FORGETFUL, again.tokens[2]).count("(said)") == 2
 
 
+def test_a_student_whose_template_rewrites_the_past_is_read_in_one_view() -> None:
+    student = Chat(foreign(FORGETFUL))
+    trajectory = played(student, ["One.", "Two.", "Three."])
+    assert len(trajectory.segments) == 4
+    again = rewritten(trajectory, STUDENT, student)
+    assert [one.view for one in again.turns] == [0, 0, 0]
+    aligner = Aligner(student, STUDENT, TokenBytes(student.tokenizer), TokenBytes(own()), False)
+    pairs = zip(trajectory.turns, again.turns, strict=True)
+    assert all(aligner.beside(trajectory, turn, theirs).share == 1.0 for turn, theirs in pairs)
+
+
 def test_ends_of_turns_are_aligned_where_that_is_asked_for() -> None:
     trajectory = played(STUDENT, ["Done.", STUDENT.write(list(OPENING), "cut")[:-1]])
     first, second = rewritten(trajectory, OTHERS["glm"], STUDENT).turns

@@ -42,6 +42,10 @@ class Careless:
             Traits(corrects=False, rewards=False, members=True, statistics=("coverage", "epistemic", "aleatoric")),
         ),
         ({"kind": "served", "url": "http://here"}, Traits(corrects=False, rewards=False, statistics=("coverage",))),
+        (
+            {"kind": "cross_tokenizer", "model": "here"},
+            Traits(model=True, own_tokenizer=True, corrects=False, rewards=False, statistics=("coverage", "aligned")),
+        ),
         ("reward", Traits(corrects=False, distributes=False, statistics=())),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
         ("test_teacher_traits:unmarked", Traits()),
