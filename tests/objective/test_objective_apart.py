@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from objective_cases import START, H, Student, V, method, prepared
+from objective_cases import START, H, Largest, Student, V, method, prepared
 from span_cases import PAIRS, SAME, W, annotated, records, shifted, spans_of, theirs
 from torch import Tensor
 
@@ -196,6 +196,15 @@ def test_invariant_5_neither_cut_nor_chunk_nor_tile_changes_anything(
         assert out.loss.item() == pytest.approx(expected.loss.item(), abs=1e-13)
         for one, other in zip(torch.autograd.grad(out.loss, student.parameters), gradients, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-14)
+
+
+def test_no_tensor_holds_all_rows_over_a_vocabulary() -> None:
+    student, heads = Student.new(), theirs()
+    [batch] = cut(prepared(method(divergence=GOLD), records()), 10**6)
+    hidden = student.hidden(batch)
+    with Largest() as largest:
+        loss(hidden, student.head, heads, batch, chunk_rows=4)
+    assert largest.size == hidden.numel() < len(hidden) * V
 
 
 def test_a_span_is_read_as_a_whole_where_one_of_its_rows_is_trained() -> None:
