@@ -280,6 +280,28 @@ def test_what_minimises_gold_gives_spans_the_teacher_s_probability(by: str) -> N
         torch.testing.assert_close(torch.cat(whole, 1).exp().sum(1), torch.ones(4).double())
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.get("by", "uld"))
+@pytest.mark.parametrize("spread", [0.1, 10.0, 300.0, 1.0e4])
+@pytest.mark.parametrize("rest", [0.0, -1e-9, -1e-3, -90.0, -1e4])
+def test_in_single_precision_sure_models_give_finite_numbers(kind: dict[str, Any], spread: float, rest: float) -> None:
+    """Of students and teachers that are sure of what follows, or find it impossible."""
+    generator = torch.Generator().manual_seed(1)
+    others = Others.of(torch.from_numpy(PAIRS.student_K).long(), torch.from_numpy(PAIRS.teacher_K).long(), (V, W))
+    logits, theirs_ = (spread * torch.randn(8, size, generator=generator) for size in (V, W))
+    logits.requires_grad_()
+    follows = torch.full((8,), rest, requires_grad=True)
+    token, their = torch.arange(8), torch.arange(8) + 3
+    alone = torch.tensor([True, False] * 4)
+    their_rest = torch.where(alone, 0.0, rest)
+    spans = SpanRows(theirs_.log_softmax(1), their, their_rest, alone, torch.full((8,), 2), 2, True, others)
+    choice = choose(kind["kind"], {name: value for name, value in kind.items() if name != "kind"})
+    value = across("", choice, choice.settings, apart(logits.log_softmax(1), token, follows, spans))
+    assert value.isfinite().all()
+    assert float(value.detach().min()) > -1e-5
+    for gradient in torch.autograd.grad(value.sum(), (logits, follows)):
+        assert gradient.isfinite().all()
+
+
 def test_chunks_end_before_what_stays_together_or_behind_it() -> None:
     whole = undivided([slice(4, 6), slice(1, 3), slice(5, 9)])
     assert whole == [slice(1, 3), slice(4, 9)]
@@ -330,10 +352,10 @@ def test_ids_beyond_a_head_are_refused() -> None:
 def test_of_one_vocabulary_columns_that_pad_the_heads_are_each_their_own(
     sizes: tuple[int, int], pairs: int, alone: tuple[int, int]
 ) -> None:
-    others = Others.of(torch.arange(9), torch.arange(9), sizes)
+    others = Others.of(torch.arange(9), torch.arange(9), sizes, same=True)
     assert others.student_K.tolist() == others.teacher_K.tolist() == list(range(pairs))
     assert (len(others.student_U), len(others.teacher_W)) == alone
-    other = Others.of(torch.arange(9), torch.arange(9).flip(0), sizes)
+    other = Others.of(torch.arange(9), torch.arange(9), sizes)  # one that has more than the other has
     assert (len(other.student_K), len(other.student_U), len(other.teacher_W)) == (9, sizes[0] - 9, sizes[1] - 9)
 
 
