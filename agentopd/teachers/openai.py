@@ -15,6 +15,7 @@ from agentopd.serving.waiting import Waiting
 from agentopd.teachers import judging, preferring, writing
 from agentopd.teachers.asking import SPENT
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
+from agentopd.teachers.grouping import Normalised
 from agentopd.teachers.judging import ScoringTeacher
 from agentopd.teachers.preferring import PreferringTeacher
 from agentopd.teachers.soft import Vocabulary
@@ -53,6 +54,8 @@ def openai(
     rubric: str = judging.RUBRIC,
     best: Annotated[int, Field(ge=1, le=10)] = 10,
     rescale: bool = True,
+    scale: float = 1.0,
+    normalised: Normalised = "none",
     pairs: Annotated[int, Field(ge=1)] = 4,
     top_logprobs: Annotated[int, Field(ge=0)] = 0,
     options: dict[str, Any] | None = None,
@@ -77,6 +80,8 @@ def openai(
         prompt: The text of the question, with names in braces; of ``correction`` the system message.
         rubric: What scores and preferences go by.
         best: Of ``score``: the highest, by which ``rescale`` divides it.
+        scale: Of scores and preferences: what every reward is multiplied by.
+        normalised: Of scores and preferences: ``group`` as for ``verifier``.
         pairs: Of ``preference``: rivals of a turn at most.
         top_logprobs: Alternatives to each token that are asked for. A score is then the mean over its distribution, and corrections
             become soft labels, where the tokens of the answer are the student's.
@@ -95,10 +100,11 @@ def openai(
         server = _server(context, waiting, model, prices, cap)
     body = _asking_for(top_logprobs if ask != "preference" else 0) | (options or {})
     shared: Any = {"name": context.name, "where": where, "server": server, "body": body, "threads": Threads(in_flight)}
+    within: Any = {"scale": scale, "normalised": normalised}
     if ask == "score":
-        return ScoringTeacher(of=of, prompt=asked, rubric=rubric, best=best, rescale=rescale, **shared)
+        return ScoringTeacher(of=of, prompt=asked, rubric=rubric, best=best, rescale=rescale, **within, **shared)
     if ask == "preference":
-        return PreferringTeacher(prompt=asked, rubric=rubric, pairs=pairs, **shared)
+        return PreferringTeacher(prompt=asked, rubric=rubric, pairs=pairs, **within, **shared)
     vocabulary = Vocabulary.of(context.chat, top_logprobs) if top_logprobs else None
     return WritingTeacher(corrects=True, chat=context.chat, prompt=asked, vocabulary=vocabulary, **shared)
 

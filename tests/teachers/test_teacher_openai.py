@@ -13,7 +13,7 @@ from talking_cases import Talking, likely, said
 from teacher_cases import context, episode
 
 from agentopd import records
-from agentopd.chat.spelling import spelling
+from agentopd.chat.token_bytes import TokenBytes
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.objective import Objective, Rows, cut, prepare
 from agentopd.serving import SpentError
@@ -166,7 +166,7 @@ def test_what_fails_sends_nothing_more(serve: Serve) -> None:
 
 
 def spelt(ids: list[int]) -> list[str]:
-    table = spelling(chat().tokenizer)
+    table = TokenBytes(chat().tokenizer).of
     return [(table[i] or b"").decode() for i in ids]
 
 

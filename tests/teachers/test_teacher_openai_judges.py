@@ -143,6 +143,17 @@ def test_the_score_of_an_episode_stands_on_its_last_turn(serve: Serve) -> None:
     assert told["teacher/judge/turns"] == 1.0
 
 
+def test_scores_within_the_episodes_of_a_task_by_hand(serve: Serve) -> None:
+    """8 and 4 are one deviation above and below their mean; 6 of another task is alone."""
+    scores = {"a": "8", "b": "4", "c": "6"}
+    server = serve(lambda asked: said(scores[asked["messages"][0]["content"].partition("MARK ")[2][0]]))
+    one, two = rivals("MARK a", "MARK b")
+    [three] = rivals("MARK c", task=1)
+    teacher = of(server, ask="score", of="episode", normalised="group", scale=2.0)
+    given = [float(said.reward_S[0]) for said in teacher.annotate([one, two, three])]
+    assert given == pytest.approx([2.0, -2.0, 0.0], abs=1e-3)
+
+
 # Preferences.
 
 
