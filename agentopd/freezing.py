@@ -1,6 +1,7 @@
 """Frozen models, and a model seen in another way: without its adapter, or with the values that its weights had."""
 
 import copy
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +12,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from agentopd.adapters import is_wrapped, leaves_base
+from agentopd.errors import ConfigError
 
 
 def frozen(model: PreTrainedModel) -> PreTrainedModel:
@@ -174,6 +176,64 @@ class Twin(Borrowed):
             kept = weights[name].to(worn.device)
             self._exact[name] = worn if kept.dtype == worn.dtype else kept
             worn.copy_(kept)
+
+
+class Thinned(Borrowed):
+    """A model without a share of the inputs of each linear layer in its body, those that are left scaled up: one draw of dropout.
+
+    What is left out is drawn once, by the seed and the layer's name, and is the same at every token: each draw is one network, whatever
+    is read together with what (Gal and Ghahramani, arXiv 1512.05287, section 4). The output head is whole.
+    """
+
+    how = "with dropout"
+
+    def __init__(self, model: Any, rate: float, seed: int) -> None:
+        """Draws what is left out.
+
+        Args:
+            model: The model, which may be borrowed itself.
+            rate: The share of the inputs that are left out, below 1.
+            seed: Another one leaves out others.
+
+        Raises:
+            ConfigError: The model has no linear layers but its head.
+        """
+        super().__init__(model)
+        head = model.get_output_embeddings()
+        layers = {n: m for n, m in _whole(model).named_modules() if isinstance(m, nn.Linear) and m is not head}
+        self._kept = [(layer, _kept(layer, rate, f"{seed}/{name}")) for name, layer in layers.items()]
+        if not layers:
+            raise ConfigError(
+                f"dropout={rate:g}: {type(_whole(model)).__name__} has no linear layers to leave inputs out of; choose different members"
+            )
+
+    @contextmanager
+    def seen(self) -> Iterator[None]:
+        """The inputs are left out."""
+        hooks = [
+            layer.register_forward_pre_hook(lambda _, given, kept_H=kept_H: (given[0] * kept_H, *given[1:]))
+            for layer, kept_H in self._kept
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _whole(model: Any) -> nn.Module:
+    """The module that owns the weights of ``model``."""
+    while isinstance(model, Borrowed):
+        [model] = model._model
+    module: nn.Module = model
+    return module
+
+
+def _kept(layer: nn.Linear, rate: float, drawn_by: str) -> torch.Tensor:
+    """What each input of ``layer`` is multiplied by, [in_features]: 0, or 1 / (1 - rate)."""
+    seed = int.from_bytes(hashlib.sha256(drawn_by.encode()).digest()[:7], "big")
+    drawn_H = torch.rand(layer.in_features, generator=torch.Generator().manual_seed(seed))
+    return ((drawn_H >= rate) / (1.0 - rate)).to(layer.weight)
 
 
 def _precise(value: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,8 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
@@ -35,6 +37,7 @@ __all__ = [
     "check_head",
     "config_of",
     "head_of",
+    "load_classifier",
     "load_model",
     "load_tokenizer",
     "new_model",
@@ -156,12 +159,35 @@ def _architecture(found: PretrainedConfig, config: ModelConfig) -> PreTrainedMod
     raise _no_attention(config.attention, wrong)
 
 
-def _read(config: ModelConfig, name: str, **more: Any) -> PreTrainedModel:
+CLASSIFIERS: Mapping[str, Any] = {
+    "sequences": AutoModelForSequenceClassification,
+    "tokens": AutoModelForTokenClassification,
+}
+
+
+def load_classifier(
+    config: ModelConfig, of: Literal["sequences", "tokens"], weightless: bool = False
+) -> PreTrainedModel:
+    """Loads a classifier of sequences, or of tokens, in evaluation mode, on the CPU; ``weightless`` reads names and shapes of its weights alone.
+
+    Raises:
+        ConfigError: There is no such model, or it has no weights of such a classifier, as a language model has none.
+    """
+    name = str(config.model)
+    try:
+        return _read(config, name, CLASSIFIERS[of], **({"device_map": "meta"} if weightless else {}))
+    except ConfigError as error:
+        if "lacks weights" not in str(error):
+            raise
+        raise ConfigError(f"{error}; a language model is no classifier of {of}") from error
+
+
+def _read(config: ModelConfig, name: str, auto: Any = AutoModelForCausalLM, **more: Any) -> PreTrainedModel:
     """The model in a folder, on the hub or in a GGUF file, all of its weights found; with ``device_map="meta"`` found alone."""
     _check_folder(name, "config.json")
     place, file = gguf.source(name)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto.from_pretrained(
             place,
             dtype=getattr(torch, config.dtype),
             attn_implementation=config.attention,

@@ -137,6 +137,18 @@ class Chat:
         """
         return self._template.encode(self._template.render(messages, tools or (), generate=True))
 
+    def whole(self, messages: Sequence[Message], tools: Tools = None) -> list[int]:
+        """The tokens of a conversation as it stands, without a generation prompt.
+
+        Raises:
+            ConfigError: The template refuses the conversation.
+        """
+        return self._template.encode(self._template.render(messages, tools or ()))
+
+    def message(self, canonical: str) -> Message:
+        """The assistant message of an action given as text, its calls as the template takes them."""
+        return self._message("", parse_action(canonical), canonical)
+
     def read(self, tokens: Sequence[int], tools: Tools = None) -> Action:
         """What a policy's tokens say. Never raises; ids that the tokenizer does not have are left out of the text.
 

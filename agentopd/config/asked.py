@@ -7,14 +7,15 @@ from typing import Literal, TypeAlias
 from agentopd.objective.advantages import OUTCOME
 from agentopd.objective.columns import ENSEMBLE
 from agentopd.objective.contract import is_own
+from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
 from agentopd.objective.term import Term
 from agentopd.objective.weights import asks
 from agentopd.objective.weights.named import AN_ENSEMBLE, OF_STUDENT, STATISTICS
-from agentopd.settings.choice import Choice
+from agentopd.settings.choice import Choice, numbers_of
 from agentopd.settings.problems import nearest
 from agentopd.teachers import traits_of
-from agentopd.types import STUDENT
+from agentopd.types import EXPERT, STUDENT
 
 Teachers: TypeAlias = Mapping[str, Choice]
 What: TypeAlias = Literal["distribution", "reward"]
@@ -127,3 +128,36 @@ def _require_told(place: str, term: Term, weight: Choice, name: str, teachers: T
     raise ValueError(
         f"{key}: {name!r} is no statistic that teachers.{who}.kind={kind} tells{nearest(name, known)}; there are: {', '.join(known)}"
     )
+
+
+def require_groups(objective: Objective, teachers: Teachers) -> None:
+    """Looks for several episodes of one task, where a teacher that the method names compares them, by the actors that it compares.
+
+    Raises:
+        ValueError: No source plays them.
+    """
+    alone = all(source.per_task == 1 for source in objective.sources.values())
+    for name in sorted(objective.teachers() & teachers.keys()):
+        if traits_of(teachers[name]).compares:
+            _require_pairs(name, teachers[name].settings["chosen"], objective)
+        if alone and teachers[name].settings.get("normalised") == "group" and not is_own(teachers[name]):
+            raise ValueError(
+                f"teachers.{name}.normalised=group: rewards are compared within the episodes of one task, and every source has per_task: 1, so "
+                "each would be 0; set objective.sampler.per_task to 2 or more, or normalised: none"
+            )
+
+
+def _require_pairs(name: str, chosen: str, objective: Objective) -> None:
+    if chosen == STUDENT or not any(_plays_both(source, chosen) for source in objective.sources.values()):
+        other = chosen if chosen != STUDENT else EXPERT
+        raise ValueError(
+            f"teachers.{name}.chosen={chosen}: it learns from episodes of another than the student beside the student's, of the same task, and no "
+            f"source plays both; set objective.sampler: {{actors: {{student: 7, {other}: 1}}, per_task: 8, divided: true}}"
+        )
+
+
+def _plays_both(source: Source, chosen: str) -> bool:
+    """Whether a task of the source may have episodes of both; those of a frozen source may be given from elsewhere."""
+    shares = (source.actors.get(actor, 0.0) for actor in (STUDENT, chosen))
+    both = all(any(numbers_of(share) or [1.0]) for share in shares)  # of one's own schedule nothing is known
+    return source.per_task > 1 and (both or source.kind == "frozen")

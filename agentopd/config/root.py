@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, field_validator, model_validator
 
-from agentopd.config.asked import require_statistics, require_teachers
+from agentopd.config.asked import require_groups, require_statistics, require_teachers
 from agentopd.config.drawn import require_drawn
-from agentopd.config.sections import Evaluation, RecordSettings, Seed, Stages, Train
+from agentopd.config.sections import Evaluation, RecordSettings, Stages, Train
 from agentopd.config.shares import apportion
 from agentopd.config.sources import (
     require_actors,
@@ -24,7 +24,7 @@ from agentopd.objective.advantages import OUTCOME
 from agentopd.objective.spec import Objective
 from agentopd.rollout.policy import Rollout
 from agentopd.rollout.tasks import EnvConfig
-from agentopd.settings.base import Settings
+from agentopd.settings.base import Seed, Settings
 from agentopd.settings.choice import Choice
 from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, require_members, require_numbers
@@ -91,6 +91,7 @@ class Config(Settings):
         require_members(self.teachers)
         require_teachers(self.objective, self.teachers)
         require_statistics(self.objective, self.teachers)
+        require_groups(self.objective, self.teachers)
         return self
 
     @model_validator(mode="after")

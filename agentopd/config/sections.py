@@ -6,11 +6,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from agentopd.packing import Layout
 from agentopd.rollout.policy import Temperature
-from agentopd.settings.base import Settings
+from agentopd.settings.base import Seed, Settings
 from agentopd.settings.problems import shown
-
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""What numpy takes for a seed."""
 
 
 class Fit(Settings):

@@ -106,8 +106,12 @@ def group_mean(scored: Scored, return_A: Reals) -> Reals:
 
 def group_normalised(scored: Scored, return_A: Reals) -> Reals:
     """As :func:`group_mean`, over the group's standard deviation (GRPO, arXiv 2402.03300); 0 where the group agrees."""
-    mean_A, deviation_A = _group(scored)
-    return np.where(deviation_A > 1e-8, (return_A - mean_A) / (deviation_A + 1e-6), 0.0)
+    return standardised(return_A, *_group(scored))
+
+
+def standardised(value: Reals, mean: Reals, deviation: Reals) -> Reals:
+    """(x - mean) / (deviation + 1e-6); 0 where the deviation is none."""
+    return np.where(deviation > 1e-8, (value - mean) / (deviation + 1e-6), 0.0)
 
 
 def _group(scored: Scored) -> tuple[Reals, Reals]:

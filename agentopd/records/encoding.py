@@ -28,6 +28,23 @@ def to_table(records: Sequence[Record]) -> pa.Table:
         ) from error
 
 
+def to_bytes(annotation: Annotation) -> bytes:
+    """One annotation alone, in the form that it has in a table: an Arrow stream.
+
+    Raises:
+        RecordError: As of :func:`to_table`.
+    """
+    where = f"annotation of teacher {annotation.teacher!r}"
+    sink = pa.BufferOutputStream()
+    try:
+        table = pa.Table.from_pylist([_annotation(annotation, where)], schema=pa.schema(list(ANNOTATION)))
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise RecordError(f"cannot write the {where}: {error}; give every field the type of types.py") from error
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
+        stream.write_table(table)
+    return bytes(sink.getvalue())
+
+
 def _span(records: Sequence[Record]) -> str:
     return f"records {records[0].trajectory.key} to {records[-1].trajectory.key}"
 

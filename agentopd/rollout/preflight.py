@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agentopd.chat import Chat, Hint
 from agentopd.errors import ConfigError, EnvError
@@ -164,11 +165,23 @@ def _prompt(task: Task, observed: Observed, chat: Chat, teacher: str = "", hint:
     """How many tokens the first prompt has."""
     messages = observed.conversation
     if hint is not None:
+        facts = observed.privileged or {}
         try:
-            messages = hint.shown(messages, observed.privileged or {})
+            _require_own(hint, facts)
+            messages = hint.shown(messages, {**facts, **dict.fromkeys(hint.hindsight, "")})
         except ConfigError as error:
             raise ConfigError(f"teachers.{teacher}, {task.env_id}: {error}") from error
     return len(chat.prompt(messages, list(observed.tools)))
+
+
+def _require_own(hint: Hint, facts: Mapping[str, Any]) -> None:
+    """Refuses facts of the environment whose names mean something else in hints."""
+    taken = sorted(hint.hindsight & facts.keys())
+    if taken:
+        raise ConfigError(
+            f"the environment tells a fact called {taken[0]!r}, which in a hint stands for what is known once an episode is over; let "
+            "privileged() call it something else"
+        )
 
 
 def _start(task: Task, time_limit: float) -> Observed | Failure:

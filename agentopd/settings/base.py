@@ -1,10 +1,13 @@
 """The base of all settings: frozen, strict data."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidatorFunctionWrapHandler, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
 from pydantic_core import PydanticKnownError
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What numpy takes for a seed."""
 
 
 class Settings(BaseModel):

@@ -1,7 +1,9 @@
 """Teachers: who annotates which turns, one file a kind."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
@@ -10,11 +12,25 @@ from agentopd.errors import AgentOPDError, ConfigError, describe
 from agentopd.models import ModelConfig
 from agentopd.settings.choice import Choice
 from agentopd.settings.signature import Registry
-from agentopd.teachers import cross_tokenizer, ensemble, expert, itself, local, privileged, rewards, served
+from agentopd.teachers import (
+    cross_tokenizer,
+    discriminator,
+    ensemble,
+    expert,
+    itself,
+    local,
+    openai,
+    privileged,
+    reward_model,
+    rewards,
+    served,
+)
 from agentopd.teachers.annotation import annotate
 from agentopd.teachers.base import (
+    CPU,
     EVERYWHERE,
     Combining,
+    Spending,
     Stateless,
     Teacher,
     TeacherContext,
@@ -24,7 +40,17 @@ from agentopd.teachers.base import (
     turns_of,
 )
 from agentopd.teachers.corrections import corrections
-from agentopd.teachers.traits import Traits, members_of, require_members, traits_of
+from agentopd.teachers.identity import Identity
+from agentopd.teachers.taught import teaching_metrics
+from agentopd.teachers.traits import (
+    Examined,
+    Traits,
+    TraitsBy,
+    is_language_model,
+    members_of,
+    require_members,
+    traits_of,
+)
 
 TEACHERS: Registry = {
     "local": local.local,
@@ -32,8 +58,12 @@ TEACHERS: Registry = {
     "self": itself.itself,
     "ensemble": ensemble.ensemble,
     "served": served.served,
+    "openai": openai.openai,
     "cross_tokenizer": cross_tokenizer.cross_tokenizer,
     "reward": rewards.reward,
+    "verifier": rewards.verifier,
+    "reward_model": reward_model.reward_model,
+    "discriminator": discriminator.discriminator,
     "expert": expert.expert,
 }
 """Functions ``(context: TeacherContext, *, settings...) -> Teacher``, read by ``OneOf("teacher", TEACHERS)``; :class:`Traits` marks them."""
@@ -46,6 +76,8 @@ def build_teachers(
     temperature: float,
     initial: Callable[[], PreTrainedModel] = nobody,
     student: Callable[[], PreTrainedModel] = nobody,
+    device: torch.device = CPU,
+    folder: Path | None = None,
 ) -> dict[str, Teacher]:
     """Makes the teachers of a run.
 
@@ -56,6 +88,8 @@ def build_teachers(
         temperature: The temperature at which student and teacher are compared.
         initial: Gives the student as it is before training.
         student: Gives the student itself.
+        device: The run's.
+        folder: Where they may keep what a resumed run shall find again.
 
     Raises:
         ConfigError: A teacher's settings do not go together, or one of them is a schedule; or one reads others that it cannot.
@@ -66,7 +100,7 @@ def build_teachers(
 
     def make(name: str) -> Teacher:
         if name not in made:  # one that reads others makes them, and those read none
-            context = TeacherContext(name, chat, load, temperature, initial, student, make)
+            context = TeacherContext(name, chat, load, temperature, initial, student, make, device, folder)
             made[name] = _build(choices[name], context)
         return made[name]
 
@@ -103,17 +137,23 @@ __all__ = [
     "EVERYWHERE",
     "TEACHERS",
     "Combining",
+    "Examined",
+    "Identity",
+    "Spending",
     "Stateless",
     "Teacher",
     "TeacherContext",
     "Traits",
+    "TraitsBy",
     "annotate",
     "build_teachers",
     "corrections",
+    "is_language_model",
     "members_of",
     "require_members",
     "require_numbers",
     "rowless",
+    "teaching_metrics",
     "tokens_of",
     "traits_of",
     "turns_of",

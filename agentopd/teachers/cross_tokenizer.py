@@ -94,7 +94,7 @@ def aligned_teacher(
         )
     heads = {context.name: head}
     reader = LocalTeacher(
-        name=context.name, model=loaded, heads=heads, temperature=context.temperature, max_tokens=max_tokens
+        name=context.name, reads=loaded, heads=heads, temperature=context.temperature, max_tokens=max_tokens
     )
     return CrossTokenizer(
         name=context.name,
@@ -125,13 +125,19 @@ class _Places:
 
 @dataclass(slots=True)
 class _Counts:
-    """What was aligned of the episodes annotated last."""
+    """What was aligned since this was last told."""
 
     size: int = 0
     aligned: int = 0
     turns: int = 0
     untaught: int = 0
     told: bool = False
+    """Whether the log has said it."""
+
+    @property
+    def share(self) -> float:
+        """Of the bytes."""
+        return self.aligned / self.size if self.size else 1.0
 
     def begin(self) -> None:
         """Forgets those before."""
@@ -165,7 +171,6 @@ class CrossTokenizer(Stateless):
         Raises:
             TeacherError: It can read none of the episodes, or the model gave NaN.
         """
-        self.counts.begin()
         places = readable(trajectories, self._places, None)
         views = [view for one in places if one for view in one.views]
         readings = iter(self.reader.read(views))
@@ -179,12 +184,13 @@ class CrossTokenizer(Stateless):
         return said
 
     def metrics(self) -> Mapping[str, float]:
-        """Of the episodes annotated last: the share of the action bytes that is aligned, and that of the turns of which nothing is."""
+        """Since this was last called: the share of the action bytes that is aligned, and that of the turns of which nothing is."""
         counts = self.counts
-        return {
-            "aligned_bytes": counts.aligned / counts.size if counts.size else 1.0,
-            "unaligned_turns": counts.untaught / counts.turns if counts.turns else 0.0,
-        }
+        if not counts.turns:
+            return {}
+        told = {"aligned_bytes": counts.share, "unaligned_turns": counts.untaught / counts.turns}
+        counts.begin()
+        return told
 
     def _tell(self) -> None:
         counts = self.counts
@@ -193,7 +199,7 @@ class CrossTokenizer(Stateless):
             _log.warning(
                 "teacher %r: %.1f%% of the %d bytes that were written stand in the teacher's own form too, and are taught; nothing of %d of "
                 "%d turns does",
-                self.name, 100 * self.metrics()["aligned_bytes"], counts.size, counts.untaught, counts.turns,
+                self.name, 100 * counts.share, counts.size, counts.untaught, counts.turns,
             )  # fmt: skip
 
     def _places(self, trajectory: Trajectory) -> _Places | None:

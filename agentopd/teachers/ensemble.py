@@ -1,20 +1,26 @@
 """A teacher that is several others: the mean of their distributions, and what their disagreement says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from agentopd.errors import ConfigError, TeacherError
+from agentopd.errors import ConfigError, TeacherError, under
+from agentopd.freezing import Thinned
 from agentopd.objective.chunked import chunks, taken_logprob, tiles
 from agentopd.objective.columns import ALEATORIC, ENSEMBLE, EPISTEMIC
 from agentopd.objective.dense import Ensemble as Members
 from agentopd.objective.head import Head, Projector, Scratch
+from agentopd.settings.base import Seed
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, tokens_of
+from agentopd.teachers.identity import Identity, digest
+from agentopd.teachers.local import LocalTeacher
 from agentopd.teachers.traits import Traits
 from agentopd.types import Annotation, Bools, Dense, Floats, Mixture, Trajectory
 from agentopd.where import Where
@@ -24,8 +30,16 @@ CHUNK_ROWS = 512
 
 
 @Traits(corrects=False, rewards=False, members=True, statistics=("coverage", *ENSEMBLE))
-def ensemble(context: TeacherContext, *, members: tuple[str, ...], where: Where = EVERYWHERE) -> Teacher:
-    """The mean of what other teachers of this run think, on the tokens that all of them cover.
+def ensemble(
+    context: TeacherContext,
+    *,
+    members: tuple[str, ...],
+    draws: Annotated[int, Field(ge=2)] | None = None,
+    dropout: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1,
+    seed: Seed = 0,
+    where: Where = EVERYWHERE,
+) -> Teacher:
+    """The mean of what other teachers of this run think, on the tokens that all of them cover; or of draws of dropout of one.
 
     q = (1/E) sum_e q_e, at the common temperature. Its annotation has two statistics, in nats, whose sum is the entropy of q:
     ``aleatoric``, (1/E) sum_e H(q_e), what the members are unsure of each by itself; and ``epistemic``, H(q) minus that, what
@@ -33,17 +47,25 @@ def ensemble(context: TeacherContext, *, members: tuple[str, ...], where: Where 
     Lakshminarayanan et al., arXiv 1612.01474, for ensembles of networks). It is between 0 and log E.
 
     Members are annotated first, each once, and need not be named by a term. They share the student's tokenizer; their sizes
-    and heads may differ.
+    and heads may differ: several models, several adapters of one (each a ``local`` teacher whose ``model`` is the adapter's folder), or
+    one behind several hints. With ``draws`` there is one member, read once a draw, each time by another network that dropout leaves of it
+    (Gal and Ghahramani, arXiv 1506.02142), as :class:`~agentopd.freezing.Thinned` draws them.
 
     Args:
         context: What the run lends.
-        members: The names of two or more teachers that are models in this process.
+        members: The names of two or more teachers that are models in this process; of one where ``draws`` is given.
+        draws: How often the one member is read.
+        dropout: The share of the inputs of its linear layers that each draw leaves out.
+        seed: Another one leaves out others.
         where: The turns and tokens that it teaches, of those that every member teaches.
 
     Raises:
-        ConfigError: The members' vocabularies differ in size.
+        ConfigError: The members' vocabularies differ in size; or the one that is drawn of does not read as kind ``local`` does.
     """
     teachers = {name: context.other(name) for name in members}
+    if draws is not None:
+        [member] = teachers.values()
+        teachers = {one.name: one for one in _drawn(f"teachers.{context.name}", member, draws, dropout, seed)}
     heads = {head: tensor for teacher in teachers.values() for head, tensor in teacher.heads.items()}
     sizes = {name: [len(head.weight_V_H) for head in teacher.heads.values()] for name, teacher in teachers.items()}
     if len({size for each in sizes.values() for size in each}) > 1:
@@ -55,12 +77,35 @@ def ensemble(context: TeacherContext, *, members: tuple[str, ...], where: Where 
     return Ensemble(name=context.name, where=where, heads=heads, members=teachers, temperature=context.temperature)
 
 
+def _drawn(key: str, member: Teacher, draws: int, dropout: float, seed: int) -> Iterator[Teacher]:
+    """The networks that dropout leaves of ``member``, each as a teacher whose name tells the draw; they have one head."""
+    if not isinstance(member, LocalTeacher):
+        raise ConfigError(
+            f"{key}.draws={draws}: {member.name!r} is no model that is read in this process as kind local is; choose another"
+        )
+    for draw in range(draws):
+        name = f"{member.name}#{draw}"
+        with under(key):
+            thinned = cast(PreTrainedModel, Thinned(member.reads, dropout, seed + draw))
+        yield replace(member, name=name, reads=thinned, model=None, heads={name: member.heads[member.name]})
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Ensemble(Stateless):
     """See :func:`ensemble`."""
 
     members: Mapping[str, Teacher]
     temperature: float
+
+    @property
+    def identity(self) -> Identity | None:
+        """Its members', in order; ``None`` where one of them has none."""
+        found = [one for member in self.members.values() if (one := member.identity) is not None]
+        if len(found) < len(self.members):
+            return None
+        numbers = tuple(number for one in found for number in one.numbers)
+        text = digest("ensemble", self.where, [one.text for one in found])
+        return Identity(text, numbers, max(one.tolerance for one in found))
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """The mixture at the tokens that all members cover, after they have been asked."""

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Annotated
 
 import numpy as np
@@ -19,9 +19,10 @@ from agentopd.models import Dtype, ModelConfig, NewModel, head_of, positions_of
 from agentopd.objective.chunked import statistics
 from agentopd.packing import batches, padded
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
+from agentopd.teachers.identity import Identity, digest, of_model
 from agentopd.teachers.traits import Traits
 from agentopd.teachers.viewing import Viewing, annotated
-from agentopd.teachers.views import hinted_view, own_view
+from agentopd.teachers.views import hinted_views, own_views
 from agentopd.types import Annotation, Dense, Floats, Trajectory, View
 from agentopd.where import Where
 
@@ -86,12 +87,13 @@ def reader(
     return (made or LocalTeacher)(
         name=context.name,
         where=where,
-        model=loaded,
+        model=None if hint is not None and hint.hindsight else loaded,
+        reads=loaded,
         heads={context.name: head},
         temperature=context.temperature,
         max_tokens=max_tokens,
         longest=positions_of(loaded.config),
-        view=own_view if hint is None else partial(hinted_view, chat=context.chat, hint=hint),
+        shown=own_views if hint is None else partial(hinted_views, chat=context.chat, hint=hint),
         hint=hint,
     )
 
@@ -108,11 +110,23 @@ class Reading:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LocalTeacher(Viewing):
-    """See :func:`local`."""
+    """See :func:`local`. It acts too, as its ``model``, unless its hint names what no actor can know."""
 
-    model: PreTrainedModel
+    reads: PreTrainedModel
     temperature: float
     max_tokens: int
+
+    @cached_property
+    def _weights(self) -> str | None:
+        """Read once: they are frozen."""
+        return of_model(self.reads)
+
+    @property
+    def identity(self) -> Identity | None:
+        """Its weights, and what it reads; ``None`` for a class of one's own, which may read and say anything."""
+        if type(self) is not LocalTeacher or not self.reads_plainly or self._weights is None:
+            return None
+        return Identity(digest("local", self._weights, self.where, self.hint))
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """The model's hidden states at the selected action tokens, with the log-probabilities of those tokens.
@@ -147,8 +161,8 @@ class LocalTeacher(Viewing):
         counts = [len(view.position_A) for view in views]
         sample_N = np.repeat(np.arange(len(views)), counts)
         position_N = np.concatenate([view.position_A for view in views]).astype(np.int64)
-        tokens_B_T = padded([view.tokens_T for view in views]).to(self.model.device)
-        hidden_N_H = hidden_states(self.model, tokens_B_T)[sample_N, position_N - 1]
+        tokens_B_T = padded([view.tokens_T for view in views]).to(self.reads.device)
+        hidden_N_H = hidden_states(self.reads, tokens_B_T)[sample_N, position_N - 1]
         token_N = tokens_B_T[sample_N, position_N]
         logprob_N, entropy_N = statistics(hidden_N_H, self.heads[self.name], token_N, self.temperature, CHUNK_ROWS)
         if logprob_N.isnan().any():

@@ -4,11 +4,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from agentopd.chat import Hint
 from agentopd.errors import under
 from agentopd.freezing import frozen
 from agentopd.models import Dtype, ModelConfig, NewModel
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
+from agentopd.teachers.hints import Told, hint_of
 from agentopd.teachers.local import reader
 from agentopd.teachers.traits import Traits
 from agentopd.where import Where
@@ -18,7 +18,7 @@ from agentopd.where import Where
 def privileged(
     context: TeacherContext,
     *,
-    hint: str,
+    hint: Told,
     model: str | None = None,
     new: NewModel | None = None,
     dtype: Dtype = "float32",
@@ -47,7 +47,7 @@ def privileged(
         ConfigError: The hint is malformed, or the model's vocabulary is smaller than the tokenizer's.
     """
     with under(f"teachers.{context.name}"):
-        shown = Hint(hint, where.env)
+        shown = hint_of(hint, where.env)
         if model is None and new is None:
             loaded = context.initial()
         else:

@@ -10,22 +10,30 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from agentopd.chat import Hint
 from agentopd.errors import ConfigError, under
 from agentopd.objective.floor import FLOOR
 from agentopd.serving import WHOLE, Endpoint, Patience, Scorer, TopK
+from agentopd.serving.scorer import ROUNDING
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
-from agentopd.teachers.traits import Traits
+from agentopd.teachers.hints import Told, hint_of
+from agentopd.teachers.identity import Identity, digest
+from agentopd.teachers.traits import Examined, Traits
 from agentopd.teachers.viewing import Viewing, annotated
-from agentopd.teachers.views import UnreadableError, hinted_view, own_view
-from agentopd.types import Annotation, Block, Floats, Key, Sampled, Sparse, Trajectory, View
+from agentopd.teachers.views import UnreadableError, hinted_views, own_views
+from agentopd.types import Annotation, Block, Key, Sampled, Sparse, Trajectory, View
 from agentopd.where import Where
 
 PROBE = 32
 """Tokens by which a server is known again, at most."""
 
 
-@Traits(corrects=False, rewards=False, statistics=("coverage",))
+def _examine(given: Examined) -> int | None:
+    """How many tokens the model of a server reads, which is asked whether it is there."""
+    asked = ("url", "model", "top_k", "timeout", "patience", "key_env")
+    return _longest(_scorer(given.name, given.ids, **{key: given.settings[key] for key in asked}))
+
+
+@Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), examine=_examine)
 def served(
     context: TeacherContext,
     *,
@@ -33,7 +41,7 @@ def served(
     model: str | None = None,
     top_k: Annotated[int, Field(ge=WHOLE)] = 64,
     temperature: Annotated[float, Field(gt=0.0)] = 1.0,
-    hint: str | None = None,
+    hint: Told | None = None,
     where: Where = EVERYWHERE,
     in_flight: Annotated[int, Field(ge=1)] = 32,
     timeout: Annotated[float, Field(gt=0.0)] = 120.0,
@@ -72,20 +80,32 @@ def served(
                 f"at {context.temperature:g}; set top_k: -1, which can be put to any, or rollout.temperature={temperature:g}, or serve the "
                 f"model with --hf-overrides '{{\"logit_scale\": {1 / context.temperature:g}}}' and say temperature: {context.temperature:g}"
             )
-        shown = None if hint is None else Hint(hint, where.env)
-        endpoint = Endpoint(f"teacher {context.name!r}", url, Patience(timeout, patience), key_env)
-        known = len(context.chat.tokenizer)  # a server may break down where more ids are asked for than there are
-        scorer = Scorer.of(endpoint, model, min(top_k, known), range(min(PROBE, known)))
+        shown = None if hint is None else hint_of(hint, where.env)
+        known = len(context.chat.tokenizer)
+        scorer = _scorer(context.name, known, url, model, top_k, timeout, patience, key_env)
     return ServedTeacher(
         name=context.name,
         where=where,
         hint=shown,
-        longest=None if scorer.longest is None else scorer.longest - 1,
-        view=own_view if shown is None else partial(hinted_view, chat=context.chat, hint=shown),
+        longest=_longest(scorer),
+        shown=own_views if shown is None else partial(hinted_views, chat=context.chat, hint=shown),
         scorer=scorer,
         power=temperature / context.temperature,
         pool=ThreadPool(in_flight),
     )
+
+
+def _scorer(
+    name: str, ids: int, url: str, model: str | None, top_k: int, timeout: float, patience: float, key_env: str | None
+) -> Scorer:
+    endpoint = Endpoint(f"teacher {name!r}", url, Patience(timeout, patience), key_env)
+    # a server may break down where more ids are asked for than there are
+    return Scorer.of(endpoint, model, min(top_k, ids), range(min(PROBE, ids)))
+
+
+def _longest(scorer: Scorer) -> int | None:
+    """How many tokens may be shown: it writes one behind them, which nobody reads."""
+    return None if scorer.longest is None else scorer.longest - 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -100,10 +120,24 @@ class ServedTeacher(Viewing):
     begun: dict[Key, list[tuple[View, AsyncResult[TopK]]]] = field(default_factory=dict)
     """What was asked of episodes that are over."""
 
+    @property
+    def identity(self) -> Identity | None:
+        """The model by its name and by what it says of the tokens that it is known by; and what it is asked."""
+        if not self.reads_plainly:
+            return None
+        scorer = self.scorer
+        text = digest(
+            "served", scorer.model, scorer.longest, scorer.k, list(scorer.probe), self.power, self.where, self.hint
+        )
+        return Identity(text, scorer.answer, ROUNDING)
+
     def begin(self, trajectory: Trajectory) -> None:
         """Asks, without waiting for the answer."""
+        if self.hindsight and self.hindsight.needs_group:
+            return
         with suppress(UnreadableError):  # which :meth:`annotate` tells
-            self.begun[trajectory.key] = self._asked(list(self.views_of(trajectory)))
+            [views] = self.views([trajectory])
+            self.begun[trajectory.key] = self._asked(views)
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """The server's log-probabilities at the selected action tokens.
@@ -127,7 +161,7 @@ class ServedTeacher(Viewing):
         block: Block = Sampled()
         if self.scorer.k:
             block = Sparse(said.ids_N_K, np.maximum(said.logprob_N_K, FLOOR), np.maximum(said.logtail_N, FLOOR))
-        return annotated(self.name, trajectory, [view for view, _ in asked], block, said.taken_N, _entropy(said))
+        return annotated(self.name, trajectory, [view for view, _ in asked], block, said.taken_N, said.entropy_N)
 
 
 def _tempered(said: TopK, power: float) -> TopK:
@@ -137,13 +171,3 @@ def _tempered(said: TopK, power: float) -> TopK:
     logprob_N_V -= whole_N[:, None]
     taken_N = (power * said.taken_N - whole_N).astype(np.float32)
     return replace(said, logprob_N_K=logprob_N_V.astype(np.float32), taken_N=taken_N)
-
-
-def _entropy(said: TopK) -> Floats:
-    """Of the ids and one bucket for all others, in nats, [N]; unknown where no id was asked for."""
-    if not said.ids_N_K.shape[1]:
-        return np.full(len(said.taken_N), np.nan, np.float32)
-    log_N_K = np.concatenate([said.logprob_N_K, said.logtail_N[:, None]], 1).astype(np.float64)
-    surprise_N_K = np.where(np.isneginf(log_N_K), 0.0, log_N_K)
-    entropy_N: Floats = -(np.exp(log_N_K) * surprise_N_K).sum(1).astype(np.float32)
-    return entropy_N

@@ -13,6 +13,18 @@ from agentopd.settings.problems import nearest
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A teacher that is looked at before it is made."""
+
+    name: str
+    settings: Mapping[str, Any]
+    ids: int
+    """How many token ids the student's tokenizer makes."""
+    temperature: float
+    """At which student and teacher are compared."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
     """Marks the function of a kind, as ``@Traits(model=True)``. The defaults are those of a function that is not marked."""
@@ -23,7 +35,7 @@ class Traits:
     initial: bool = False
     """Where it is given neither ``model`` nor ``new``, or has neither setting, it is the student, as it began or as it was since."""
     hint: bool = False
-    """The model is shown its setting ``hint``, where it reads and where it acts, in the environments of its ``where``."""
+    """It is shown its setting ``hint``, where it reads and where it acts, in the environments of its ``where``."""
     corrects: bool = True
     """It may give corrected actions. Whether it does is known once the teacher is made, by its ``corrects``."""
     distributes: bool = True
@@ -39,6 +51,17 @@ class Traits:
     """It asks the environment's expert."""
     members: bool = False
     """It reads what the models that its setting ``members`` names said, other teachers of the run: see ``base.Combining``."""
+    compares: bool = False
+    """It learns from the student's episodes beside those of the actor that its setting ``chosen`` names, of the same tasks: a source must play
+    both."""
+    metrics: tuple[str, ...] | None = None
+    """What its ``metrics`` may tell; ``None``: known once it has spoken."""
+    examine: Callable[[Examined], int | None] | None = None
+    """Looks, once, before anything is fitted, at what is too costly to be looked at wherever a configuration is read: files, servers.
+    Raises ConfigError over ``setting=...``, and returns how many tokens the teacher reads, where that is known and it has to read all of
+    an episode."""
+    adjustable: tuple[str, ...] = ()
+    """Settings that a resumed run may give other values: they decide how much is asked and how, never what is learned."""
 
     def __call__(self, function: F) -> F:
         """Marks ``function``.
@@ -47,8 +70,8 @@ class Traits:
             TypeError: It lacks a setting that it is marked with, or the marks do not go together.
         """
         name, settings = getattr(function, "__name__", repr(function)), inspect.signature(function).parameters
-        if (self.initial or self.hint) and not self.model:
-            raise TypeError(f"{name}: initial and hint are marks of a model; mark it with model=True too")
+        if self.initial and not self.model:
+            raise TypeError(f"{name}: initial is the mark of a model; mark it with model=True too")
         if self.own_tokenizer and (not self.model or self.initial or "model" not in settings or "new" in settings):
             raise TypeError(
                 f"{name} is marked with own_tokenizer=True; mark it with model=True too, and give it the setting model, not new"
@@ -59,6 +82,21 @@ class Traits:
             raise TypeError(f"{name} is marked with hint=True; give it the setting hint")
         if self.members and (self.model or "members" not in settings):
             raise TypeError(f"{name} is marked with members=True; give it the setting members, and no mark of a model")
+        if self.compares and "chosen" not in settings:
+            raise TypeError(f"{name} is marked with compares=True; give it the setting chosen")
+        function.traits = self  # type: ignore[attr-defined]
+        return function
+
+
+@dataclass(frozen=True, slots=True)
+class TraitsBy:
+    """Marks the function of a kind whose traits depend on its settings, as ``@TraitsBy(lambda settings: Traits(...))``."""
+
+    told: Callable[[Mapping[str, Any]], Traits]
+    """From the settings, defaults included, to the traits."""
+
+    def __call__(self, function: F) -> F:
+        """Marks ``function``."""
         function.traits = self  # type: ignore[attr-defined]
         return function
 
@@ -66,7 +104,16 @@ class Traits:
 def traits_of(choice: Choice) -> Traits:
     """What the kind of a chosen teacher says of itself."""
     found = getattr(choice.function, "traits", None)
+    if isinstance(found, TraitsBy):
+        return found.told(choice.settings)
     return found if isinstance(found, Traits) else Traits()
+
+
+def is_language_model(choice: Choice) -> bool:
+    """Whether a chosen teacher is a model in this process that says what it thinks of the student's tokens, and so may act and be one of
+    an ensemble."""
+    traits = traits_of(choice)
+    return traits.model and traits.distributes and not traits.own_tokenizer
 
 
 def members_of(choice: Choice) -> tuple[str, ...]:
@@ -78,17 +125,22 @@ def require_members(choices: Mapping[str, Choice]) -> None:
     """Looks at who reads whom among the teachers ``choices``.
 
     Raises:
-        ConfigError: One reads fewer than two, the same twice, one that does not exist, or one that is no model in this process,
-            such as itself or another that reads teachers.
+        ConfigError: One reads fewer than two, or not exactly one where it draws dropout of it, the same twice, one that does not
+            exist, or one that is no model in this process, such as itself or another that reads teachers.
     """
     for name, choice in choices.items():
         if not traits_of(choice).members:
             continue
         key, members = f"teachers.{name}.members", members_of(choice)
-        models = [other for other, one in choices.items() if traits_of(one).model and not traits_of(one).own_tokenizer]
+        models = [other for other, one in choices.items() if is_language_model(one)]
         known = f"those that are models in this process: {', '.join(models) or 'none'}"
-        if len(members) < 2 or len(set(members)) < len(members):
-            raise ConfigError(f"{key}={list(members)}: give at least two different teachers; {known}")
+        draws = choice.settings.get("draws")
+        if draws is not None and len(members) != 1:
+            raise ConfigError(
+                f"{key}={list(members)}: draws={draws} are drawn of one teacher; give one, or leave out draws; {known}"
+            )
+        if draws is None and (len(members) < 2 or len(set(members)) < len(members)):
+            raise ConfigError(f"{key}={list(members)}: give at least two different teachers, or one and draws; {known}")
         for member in members:
             if member not in choices:
                 raise ConfigError(f"{key}: no teacher is called {member!r}{nearest(member, choices)}; {known}")

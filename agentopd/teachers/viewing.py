@@ -3,13 +3,15 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 
 from agentopd.errors import TeacherError, under
 from agentopd.teachers.base import Stateless, rowless, tokens_of
-from agentopd.teachers.views import UnreadableError, from_segments, own_view, problem, select
+from agentopd.teachers.hindsight import Hindsight
+from agentopd.teachers.views import UnreadableError, from_segments, hinted_views, own_views, problem, select
 from agentopd.types import Annotation, Block, Bools, Floats, Ints, Trajectory, View
 
 _log = logging.getLogger(__name__)
@@ -19,50 +21,70 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Viewing(Stateless):
-    """A base for teachers that read a view of each segment. ``view`` builds it; it alone knows the teacher's context."""
+    """A base for teachers that read views of each segment. ``shown`` builds them; it alone knows the teacher's context."""
 
-    view: Callable[[Trajectory, int], View] = own_view
+    shown: Callable[[Trajectory, int], Sequence[View]] = own_views
     longest: int | None = None
     """The tokens of a view at most."""
+
+    @cached_property
+    def hindsight(self) -> Hindsight | None:
+        """What its hint names that is known only of episodes that are over."""
+        return None if self.hint is None or not self.hint.hindsight else Hindsight(self.hint)
+
+    @property
+    def reads_plainly(self) -> bool:
+        """Whether the chat, the episode and ``hint`` decide what it reads; a view of one's own may read anything, and some hints show
+        other episodes."""
+        shipped = getattr(self.shown, "func", self.shown) in (own_views, hinted_views)
+        return shipped and (self.hindsight is None or not self.hindsight.shows_others)
 
     def views(self, trajectories: Sequence[Trajectory]) -> list[list[View]]:
         """The views of each trajectory's segments, cut down to the selected tokens; none of an episode that it cannot read.
 
-        The log says which are skipped.
+        The log says which are skipped, but for those of which hindsight has nothing to tell.
 
         Raises:
             TeacherError: A view is malformed, or it can read none of the episodes.
         """
-        return readable(trajectories, lambda trajectory: list(self.views_of(trajectory)), [])
+        told = self.hindsight.tell(trajectories) if self.hindsight else trajectories
+        return readable(told, lambda trajectory: list(self.views_of(trajectory)), [])
 
     def views_of(self, trajectory: Trajectory) -> Iterator[View]:
-        """The views of one trajectory.
+        """The views of one trajectory, which hindsight has told of; none where it has nothing to tell.
 
         Raises:
             UnreadableError: It cannot be read.
             TeacherError: A view is malformed.
         """
+        if self.hindsight and not self.hindsight.told(trajectory):
+            return
         selected = [tokens_of(self.where, trajectory, segment) for segment in trajectory.segments]
         try:
             for segment, one_T in enumerate(selected):
                 if one_T.any():
-                    yield self._view(trajectory, segment, selected)
+                    yield from self._views(trajectory, segment, selected)
         except UnreadableError as error:
             raise UnreadableError(f"teacher {self.name!r}, trajectory {trajectory.key}: {error}") from error
 
-    def _view(self, trajectory: Trajectory, segment: int, selected: Sequence[Bools]) -> View:
+    def _views(self, trajectory: Trajectory, segment: int, selected: Sequence[Bools]) -> Iterator[View]:
         with under(f"teachers.{self.name}"):
-            view = self.view(trajectory, segment)
-        wrong = problem(view, trajectory)
-        if wrong:
-            raise TeacherError(f"teacher {self.name!r}, trajectory {trajectory.key}: {wrong}")
-        cut = select(view, from_segments(view, selected))
-        if self.longest is not None and len(cut.tokens_T) > self.longest:
+            shown = self.shown(trajectory, segment)
+        for view in shown:
+            wrong = problem(view, trajectory)
+            if wrong:
+                raise TeacherError(f"teacher {self.name!r}, trajectory {trajectory.key}: {wrong}")
+            cut = select(view, from_segments(view, selected))
+            if len(cut.position_A):
+                self._require_short(cut)
+                yield cut
+
+    def _require_short(self, view: View) -> None:
+        if self.longest is not None and len(view.tokens_T) > self.longest:
             raise UnreadableError(
-                f"its view has {len(cut.tokens_T)} tokens, and its model reads at most {self.longest}; lower rollout.max_length, or show "
+                f"its view has {len(view.tokens_T)} tokens, and its model reads at most {self.longest}; lower rollout.max_length, or show "
                 "it less"
             )
-        return cut
 
 
 def readable(trajectories: Sequence[Trajectory], read: Callable[[Trajectory], T], nothing: T) -> list[T]:

@@ -1,6 +1,6 @@
 """Views: the token ids that a teacher reads, and where the student's action tokens stand among them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from agentopd.chat import Chat, Hint
 from agentopd.chat.conversation import conversation, without_oldest
-from agentopd.chat.hint import MissingFactsError
+from agentopd.chat.hint import NEXT, MissingFactsError
 from agentopd.errors import TeacherError
-from agentopd.types import Bools, Message, Trajectory, View
+from agentopd.teachers.hindsight import observed
+from agentopd.types import Bools, Message, Trajectory, Turn, View
 
 
 class UnreadableError(TeacherError):
@@ -31,6 +32,11 @@ def own_view(trajectory: Trajectory, segment: int) -> View:
     index_A = np.flatnonzero(trajectory.segments[segment].turn_T >= 0).astype(np.int32)
     segment_A = np.full(len(index_A), segment, dtype=np.int32)
     return View(trajectory.segments[segment].tokens_T, index_A, segment_A, index_A)
+
+
+def own_views(trajectory: Trajectory, segment: int) -> list[View]:
+    """:func:`own_view`, which is all that a teacher reads of a segment to which nothing is added."""
+    return [own_view(trajectory, segment)]
 
 
 def hinted_view(trajectory: Trajectory, segment: int, *, chat: Chat, hint: Hint) -> View:
@@ -60,6 +66,59 @@ def hinted_view(trajectory: Trajectory, segment: int, *, chat: Chat, hint: Hint)
     prompt = chat.prompt(shown, list(trajectory.tools))
     tokens_T = np.concatenate([np.array(prompt, np.int32), own.tokens_T[length:]])
     return replace(own, tokens_T=tokens_T, position_A=own.position_A + np.int32(len(prompt) - length))
+
+
+def hinted_views(trajectory: Trajectory, segment: int, *, chat: Chat, hint: Hint) -> list[View]:
+    """The student's own tokens with the hint: behind a segment's prompt, or, where each turn is shown another one, a view a turn.
+
+    The hint of a turn stands behind the message that came last before it. The context before that message is the student's own
+    tokens. Turns for whose action nothing came back have no view.
+
+    Args:
+        trajectory: The episode, with its privileged facts and what hindsight adds to them.
+        segment: Which of its segments.
+        chat: The student's messages and tokens: what wrote the trajectory.
+        hint: What is shown.
+
+    Raises:
+        UnreadableError: As of :func:`hinted_view`.
+        TeacherError: As of :func:`hinted_view`.
+    """
+    if not hint.by_turn:
+        return [hinted_view(trajectory, segment, chat=chat, hint=hint)]
+    turns = [turn for turn in trajectory.turns if turn.segment == segment and observed(turn)]
+    return [_turn_view(trajectory, turn, chat, hint) for turn in turns]
+
+
+def _turn_view(trajectory: Trajectory, turn: Turn, chat: Chat, hint: Hint) -> View:
+    own = own_view(trajectory, turn.segment)
+    own = select(own, (own.index_A >= turn.start) & (own.index_A < turn.stop))
+    try:
+        context = _hinted_context(trajectory, turn, chat, hint, {**trajectory.privileged, NEXT: observed(turn)})
+    except MissingFactsError as error:
+        raise UnreadableError(str(error)) from error
+    tokens_T = np.concatenate([np.array(context, np.int32), own.tokens_T[turn.start :]])
+    return replace(own, tokens_T=tokens_T, position_A=own.position_A + np.int32(len(context) - turn.start))
+
+
+def _hinted_context(
+    trajectory: Trajectory, turn: Turn, chat: Chat, hint: Hint, facts: Mapping[str, Any]
+) -> Sequence[int]:
+    """The tokens before a turn with the hint behind the last message of them."""
+    tools, tokens_T = list(trajectory.tools), trajectory.segments[turn.segment].tokens_T
+    earlier = [one for one in trajectory.turns[: turn.index] if one.segment == turn.segment]
+    if not earlier:
+        messages, _ = prompt_of(trajectory, turn.segment, chat)
+        return chat.prompt(hint.behind(messages, len(messages) - 1, facts), tools)
+    last = earlier[-1]
+    before, action = (
+        conversation(trajectory, last.index, chat),
+        chat.read(tokens_T[last.start : last.stop].tolist(), tools),
+    )
+    shown = hint.behind(last.observations, len(last.observations) - 1, facts)
+    extension = chat.extend(before, action, shown, tools)
+    kept = [] if extension.drift == "forked" else tokens_T[: last.stop].tolist()
+    return [*kept, *extension.tokens]
 
 
 def prompt_of(trajectory: Trajectory, segment: int, chat: Chat) -> tuple[list[Message], int]:

@@ -11,6 +11,7 @@ from objective_cases import H, Saying, Student, episode, record
 from torch import Tensor
 
 from agentopd.config import load_config
+from agentopd.config.asked import asked
 from agentopd.objective import Head, Objective, Prepared, Rows, prepare
 from agentopd.objective.live import live_columns
 from agentopd.settings.choice import Choice, choices_in
@@ -24,6 +25,7 @@ LIKELY = 12
 SPECIAL = (0, 3)
 """Token ids that a tokenizer would call special."""
 STEPS = 10
+JUDGE = "discriminator"
 ADAPTED = 0.63
 """What an adaptive schedule has come to."""
 TURNS = ([2, 3, 1], [1, 2], [3], [2, 2], [1, 1, 2], [2, 1])
@@ -31,6 +33,8 @@ TASKS = (0, 0, 0, 0, 1, 1)
 SURE = 2
 """The episode in which all is said that a teacher finds likeliest."""
 REWARDS = (1.0, 0.2, 0.7, 0.1, 0.0, 0.9)
+JUDGED = (0.25, 4.0, -1.5, 0.5, 2.0, -0.75)
+"""What a discriminator says of each episode; of those that the student did not play it says nothing."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Token:
     """Log-probabilities of the teachers by name, [V] each."""
     old: float
     """log p of the token when it was taken."""
+    judged: float
+    """What a discriminator says of the episode; ``nan`` where there is none, or it says nothing."""
 
     @property
     def logp(self) -> Tensor:
@@ -72,6 +78,7 @@ class World:
     """What a formula is a function of."""
 
     tokens: Sequence[Token]
+    step: int
     done: float
     """The share of the run that is over."""
     adapted: float | None
@@ -103,6 +110,7 @@ def records(objective: Objective) -> list[Record]:
     """Six episodes of two tasks for each source, by its actors in turn; others act the second turn where the source has them."""
     heads = models()[1]
     sayings = [Saying(name) for name in sorted(objective.teachers() & heads.keys())]
+    judges = sorted({one.teacher for one in asked(objective) if one.what == "reward"})
     corrects = any(CORRECTED in term.where.source for term in objective.terms)
     made = []
     for s, (name, source) in enumerate(objective.sources.items()):
@@ -122,10 +130,16 @@ def records(objective: Objective) -> list[Record]:
                 vocabulary=LIKELY,
             )
             mended = {t: 2 + t for t in range(len(turns) - 1)} if corrects else {}
-            expert = [Saying("expert", kind="none", corrects=mended)] if mended else []
+            beside = [Saying("expert", kind="none", corrects=mended)] if mended else []
+            beside += [Saying(one, kind="none", rewards={len(turns) - 1: REWARDS[i]}) for one in judges if one != JUDGE]
+            if JUDGE in judges:
+                mine = who[0] == "student"
+                last, silent = len(turns) - 1, () if mine else range(len(turns))
+                given = {last: JUDGED[i]} if mine else {}
+                beside.append(Saying(JUDGE, kind="none", rewards=given, skip=silent))
             if i == SURE:
                 _say_the_likeliest(record(played, *sayings, heads=heads))
-            made.append(record(played, *sayings, *expert, heads=heads))
+            made.append(record(played, *sayings, *beside, heads=heads))
     return made
 
 
@@ -167,13 +181,14 @@ def world(objective: Objective, step: int, noise: float) -> tuple[Prepared, Worl
     assert [token.y for token in tokens] == rows.token_A.tolist()
     old = [replace(one, old=one.now - float(away)) for one, away in zip(tokens, away_A, strict=True)]
     ready = prepare(objective, acted, clock)
-    return ready, World(old, step / (STEPS - 1), ADAPTED if step else None)
+    return ready, World(old, step, step / (STEPS - 1), ADAPTED if step else None)
 
 
 def _tokens(i: int, made: Record) -> list[Token]:
     """Every action token of one record, read from its segments alone."""
     student, _ = models()
     played, found = made.trajectory, []
+    judged = [one for one in made.annotations if one.teacher == JUDGE and not one.skip_S.all()]
     corrected = [(one, annotation.teacher) for annotation in made.annotations for one in annotation.segments]
     for s, (segment, teacher) in enumerate([*((one, "") for one in played.segments), *corrected]):
         for t in np.flatnonzero(segment.turn_T >= 0).tolist():
@@ -191,6 +206,7 @@ def _tokens(i: int, made: Record) -> list[Token]:
                     p=student.head.logits(state).log_softmax(-1),
                     q={} if teacher else _said(made, s, t),
                     old=math.nan,
+                    judged=max((float(np.nansum(one.reward_S)) for one in judged), default=math.nan),
                 )
             )
     return found

@@ -3,8 +3,10 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from statistics import mean, pstdev
 
+import numpy as np
 import torch
 from recipe_cases import SPECIAL, Token, World
 from recipe_parts import (
@@ -108,6 +110,14 @@ def eopd(world: World) -> Tensor:
 def g_opd(t: Token) -> Tensor:
     advantage = 1.25 * (t.logq() - t.logq("reference")) - (t.old - t.logq("reference"))
     return -min(math.exp(t.now - t.old), 5.0) * advantage * t.logp
+
+
+def gad(world: World) -> Tensor:
+    if world.step < 20:
+        return over_episodes(of(world, "expert"), likelihood)
+    tokens = [replace(t, reward=t.judged) for t in own(world)]
+    above = relative(tokens)
+    return over_episodes(tokens, lambda t: clipped(t, above(t)))
 
 
 def guided_opd(world: World) -> Tensor:
@@ -296,6 +306,12 @@ def stable_opd(world: World) -> Tensor:
     return near + 0.5 * over_episodes(of(world, source="shown"), likelihood)
 
 
+def ovd(world: World) -> Tensor:
+    """Teachers' rewards are kept in single precision."""
+    told = [replace(t, reward=float(np.float32(t.reward))) for t in world.tokens]
+    return over_episodes(*grpo(replace(world, tokens=told)))
+
+
 FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
     "abkd": simple(over_tokens, alpha_beta),
     "agentopd": simple(over_turns, forward()),
@@ -309,6 +325,7 @@ FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
     "eopd": eopd,
     "f-distill": simple(over_tokens, lambda t: 0.5 * (t.p.exp() - t.q["teacher"].exp()).abs().sum(), of),
     "g-opd": simple(over_tokens, g_opd),
+    "gad": gad,
     "gkd": simple(over_tokens, lambda t: jsd(t.p, t.q["teacher"]), of),
     "gold": simple(over_tokens, lambda t: jsd(t.p, t.q["teacher"])),
     "grpo": lambda world: over_episodes(*grpo(world)),
@@ -323,6 +340,7 @@ FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
     "openclaw-opd": simple(over_tokens, openclaw),
     "opid": opid,
     "opsd": simple(over_tokens, capped),
+    "ovd": ovd,
     "paced": paced,
     "pi-distill": lambda world: beside_outcome(world, reverse("shown"), 0.1),
     "poweropd": simple(over_tokens, poweropd),
@@ -358,5 +376,5 @@ FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
 """The loss of each recipe."""
 SURROGATES = {"luffy", "spin"}
 """Recipes whose loss is another number than the formula, of the same gradient."""
-NO_FORMULA = {"gad": "its reward is a discriminator's that learns too, and it is refused until there is one"}
+NO_FORMULA: Mapping[str, str] = {}
 """Recipes without a loss in closed form, and why."""

@@ -30,6 +30,10 @@ def test_a_recipe_has_the_loss_and_the_gradient_of_its_formula(name: str, step: 
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-12)
 
 
+def test_a_discriminator_rewards_once_it_is_warm() -> None:
+    test_a_recipe_has_the_loss_and_the_gradient_of_its_formula("gad", 30, 0.8)
+
+
 def test_every_recipe_has_a_formula_here_or_a_reason_why_not() -> None:
     assert sorted([*FORMULAS, *NO_FORMULA]) == sorted(recipes())
 

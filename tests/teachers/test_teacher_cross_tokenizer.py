@@ -84,7 +84,7 @@ def test_spans_have_the_log_probabilities_of_plain_forwards(template: str, tempe
         places = [(one.view, one.start + n) for one in again.turns for n in range(len(one.tokens))]
         with torch.no_grad():
             logps = [
-                torch.log_softmax(teacher.reader.model(torch.tensor([tokens])).logits[0] / temperature, -1)
+                torch.log_softmax(teacher.reader.reads(torch.tensor([tokens])).logits[0] / temperature, -1)
                 for tokens in again.tokens
             ]
         ours, theirs = (TokenBytes(one.tokenizer).of for one in (STUDENT, teacher.aligner.other))
@@ -155,6 +155,7 @@ def test_how_much_is_aligned_is_told_and_measured(caplog: pytest.LogCaptureFixtu
     measured = teacher.metrics()
     assert 0.3 < measured["aligned_bytes"] < 0.9
     assert measured["unaligned_turns"] == 0.0
+    assert teacher.metrics() == {}
     share = said[0].statistics["aligned"]
     assert share[-1] == 1.0
     assert 0.2 < share[0] < 0.9
@@ -221,7 +222,7 @@ def test_the_kind_loads_a_folder_and_its_tokenizer(tmp_path: Path) -> None:
     [expected] = teacher_of(end_of_turn=True).annotate(EPISODES[:1])
     np.testing.assert_allclose(said.taken_logprob_N, expected.taken_logprob_N, atol=1e-4)
     assert isinstance(made, CrossTokenizer)
-    assert made.reader.model.get_input_embeddings().weight.requires_grad is False
+    assert made.reader.reads.get_input_embeddings().weight.requires_grad is False
 
 
 def test_a_model_that_knows_fewer_tokens_is_refused(tmp_path: Path) -> None:

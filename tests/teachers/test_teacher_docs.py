@@ -42,6 +42,7 @@ def test_the_two_teachers_of_the_page_route_by_where() -> None:
     assert judge.reward_S[3] == 0.5
 
 
+@pytest.mark.usefixtures("module")
 def test_every_configuration_of_the_page_can_be_read() -> None:
     for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL):
         chosen = yaml.safe_load(block)["teachers"]
@@ -64,6 +65,16 @@ def test_the_kind_of_the_page_runs_by_its_import_path() -> None:
     (said,) = annotate(teachers, [episode("..00.1.222")])[0].annotations
     assert said.reward_S[:2].tolist() == [-1.0, 0.0]
     assert said.skip_S.tolist() == [False, False, True]
+
+
+@pytest.mark.usefixtures("module")
+def test_the_verifier_of_the_page_looks_for_the_answer() -> None:
+    choice = OneOf("teacher", TEACHERS).validate({"kind": "verifier", "check": "my_teachers:exact"})
+    ours, played = context(), episode("..00.1")
+    teachers = build_teachers({"judge": choice}, ours.chat, ours.load, 1.0)
+    right, wrong = (replace(played, privileged={"answer": answer}) for answer in ("action 1", 2))
+    found = [record.annotations[0].reward_S[-1] for record in annotate(teachers, [right, wrong])]
+    assert found == [1.0, 0.0]
 
 
 @pytest.mark.usefixtures("module")

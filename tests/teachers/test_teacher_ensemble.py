@@ -1,5 +1,6 @@
 """Several teachers as one: the mean of their distributions, and how much they disagree."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from agentopd.errors import ConfigError, TeacherError
 from agentopd.models import ModelConfig
 from agentopd.objective import Rows
 from agentopd.objective.head import Head
+from agentopd.records import thin
 from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, Combining, Teacher, annotate, build_teachers
 from agentopd.teachers.ensemble import mixed
@@ -137,6 +139,61 @@ def test_members_of_other_sizes_agree_with_plain_forwards_on_the_rows_that_all_c
             assert float(said.statistics["epistemic"][n]) == pytest.approx(whole - float(entropies.mean()), abs=1e-4)
 
 
+def thinned(draw: int, trajectory: Trajectory, s: int, t: int, seed: int = 5, rate: float = 0.25) -> Tensor:
+    """The distribution of one draw of dropout of ``a``: the columns of its layers that are left out are 0, the others scaled up."""
+    model, head = tiny_llama(0), tiny_llama(0).lm_head
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Linear) and name != "lm_head":
+            layer.weight.data *= dropped(f"{seed + draw}/{name}", layer.in_features, rate)
+    assert torch.equal(model.lm_head.weight, head.weight)
+    return plain(model, trajectory, s, t, 1.0)
+
+
+def dropped(drawn_by: str, count: int, rate: float) -> Tensor:
+    seed = int.from_bytes(hashlib.sha256(drawn_by.encode()).digest()[:7], "big")
+    drawn = torch.rand(count, generator=torch.Generator().manual_seed(seed))
+    return (drawn >= rate) / (1.0 - rate)
+
+
+DRAWN: dict[str, Any] = {"kind": "ensemble", "members": ["a"], "draws": 3, "dropout": 0.25, "seed": 5}
+
+
+def test_draws_of_dropout_are_networks_with_less_whatever_is_read_together() -> None:
+    teachers = build({"a": LOCALS["a"], "all": DRAWN})
+    before = teachers["a"].annotate(EPISODES)
+    said = teachers["all"].annotate(EPISODES)
+    for trajectory, one in zip(EPISODES, said, strict=True):
+        [alone] = teachers["all"].annotate([trajectory])
+        np.testing.assert_allclose(one.taken_logprob_N, alone.taken_logprob_N, rtol=1e-4, atol=1e-5)
+        for n, (s, t) in enumerate(zip(one.segment_N, one.index_N, strict=True)):
+            each = torch.stack([thinned(draw, trajectory, s, t) for draw in range(3)])
+            mean, entropies = each.mean(0), -(each * each.log()).sum(1)
+            epistemic = float(-(mean * mean.log()).sum() - entropies.mean())
+            token = int(trajectory.segments[s].tokens_T[t])
+            assert float(one.taken_logprob_N[n]) == pytest.approx(float(mean[token].log()), rel=1e-3)
+            assert float(one.statistics["epistemic"][n]) == pytest.approx(epistemic, abs=1e-4)
+            assert epistemic > 1e-4
+    for old, new in zip(before, teachers["a"].annotate(EPISODES), strict=True):  # the member itself is whole again
+        np.testing.assert_array_equal(old.taken_logprob_N, new.taken_logprob_N)
+
+
+def test_another_seed_leaves_out_others_and_they_learn_and_are_recorded_like_any_ensemble() -> None:
+    [one, two] = (build({"a": LOCALS["a"], "all": {**DRAWN, "seed": seed}}) for seed in (5, 6))
+    first, second = (made["all"].annotate(EPISODES)[0] for made in (one, two))
+    assert not np.allclose(first.taken_logprob_N, second.taken_logprob_N, atol=1e-3)
+    [record, *_] = annotate(one, EPISODES)
+    assert [annotation.teacher for annotation in record.annotations] == ["a", "all"]
+    kept = thin(record, "sparse", k=4, heads={**one["all"].heads, **one["a"].heads})
+    assert kept.annotations[1].statistics.keys() == {"aleatoric", "epistemic"}
+
+
+def test_draws_are_of_one_model_that_is_read_here() -> None:
+    with pytest.raises(ConfigError, match=r"teachers.all.members=\['a', 'b'\]: draws=3 are drawn of one teacher"):
+        build({"a": LOCALS["a"], "b": LOCALS["b"], "all": {**DRAWN, "members": ["a", "b"]}})
+    with pytest.raises(ConfigError, match="'judge' is of kind reward, which is no model"):
+        build({"judge": {"kind": "reward"}, "all": {**DRAWN, "members": ["judge"]}})
+
+
 def test_its_own_where_leaves_out_rows_and_its_block_names_its_members_heads() -> None:
     chosen = {name: LOCALS[name] for name in ("a", "c")}
     teachers = build(chosen | {"all": {"kind": "ensemble", "members": ["a", "c"], "where": {"min_turn": 1}}})
@@ -172,7 +229,7 @@ def test_members_are_asked_once_whoever_comes_first(monkeypatch: pytest.MonkeyPa
 
 
 ENSEMBLES: list[tuple[Any, str]] = [
-    (["a"], r"teachers\.all\.members=\['a'\]: give at least two different teachers; those .*: a, b"),
+    (["a"], r"teachers\.all\.members=\['a'\]: give at least two different teachers, or one and draws; those .*: a, b"),
     (["a", "a"], r"teachers\.all\.members=\['a', 'a'\]: give at least two different"),
     (["a", "bb"], r"teachers\.all\.members: no teacher is called 'bb' \(did you mean 'b'\?\)"),
     (["a", "all"], r"teachers\.all\.members: 'all' is the ensemble itself, which is no model"),

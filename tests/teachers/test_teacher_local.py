@@ -138,13 +138,12 @@ def test_teacher_equal_to_student_repeats_the_behaviour_logprobs() -> None:
 def test_invariant_8_a_view_with_privileged_context_only_moves_the_positions() -> None:
     hint = np.array([3, 1, 4, 1, 5], dtype=np.int32)
 
-    def hinted(trajectory: Trajectory, segment: int) -> View:
+    def hinted(trajectory: Trajectory, segment: int) -> list[View]:
         view = own_view(trajectory, segment)
-        return replace(
-            view, tokens_T=np.concatenate([hint, view.tokens_T]), position_A=view.position_A + np.int32(len(hint))
-        )
+        tokens_T = np.concatenate([hint, view.tokens_T])
+        return [replace(view, tokens_T=tokens_T, position_A=view.position_A + np.int32(len(hint)))]
 
-    teacher = replace(teacher_of(EXACT, Where(min_turn=1)), view=hinted)
+    teacher = replace(teacher_of(EXACT, Where(min_turn=1)), shown=hinted)
     trajectory = EPISODES[1]
     before = [segment.tokens_T.copy() for segment in trajectory.segments]
     said = teacher.annotate([trajectory])[0]
@@ -162,7 +161,7 @@ def test_invariant_8_a_view_with_privileged_context_only_moves_the_positions() -
 def test_a_malformed_view_is_an_error_that_names_teacher_and_trajectory() -> None:
     teacher = replace(
         teacher_of(MODEL),
-        view=lambda trajectory, segment: replace(own_view(trajectory, segment), position_A=np.zeros(3, np.int32)),
+        shown=lambda trajectory, segment: [replace(own_view(trajectory, segment), position_A=np.zeros(3, np.int32))],
     )
     with pytest.raises(TeacherError, match=r"'teacher', trajectory test/0/1/0: .*position 0"):
         teacher.annotate(EPISODES[:1])
@@ -171,7 +170,7 @@ def test_a_malformed_view_is_an_error_that_names_teacher_and_trajectory() -> Non
 def test_the_model_is_frozen() -> None:
     model = tiny_llama(1).train()
     teacher = teacher_of(model)
-    assert teacher.model is model
+    assert teacher.model is teacher.reads is model
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert not hidden_of(teacher.annotate(EPISODES)[0]).requires_grad

@@ -161,7 +161,7 @@ def test_without_an_adapter_it_is_a_copy_that_training_does_not_reach() -> None:
 def test_other_weights_are_taken_where_they_are_named() -> None:
     mentor = teacher(small(0), model="somewhere")
     assert isinstance(mentor, LocalTeacher)
-    assert torch.equal(head_of(mentor.model).weight_V_H, head_of(small(7)).weight_V_H)
+    assert torch.equal(head_of(mentor.reads).weight_V_H, head_of(small(7)).weight_V_H)
 
 
 def test_it_can_act_by_the_weights_without_the_adapter() -> None:

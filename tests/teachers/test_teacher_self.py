@@ -116,6 +116,29 @@ def test_the_average_by_hand(student: Any, every: int | None, rate: float) -> No
 
 
 @pytest.mark.parametrize("student", [whole(), in_adapter()])
+@pytest.mark.parametrize("every", [None, 2])
+def test_between_its_start_and_the_student_by_hand(student: Any, every: int | None) -> None:
+    """t = s_0 + a (s - s_0) after each step that counts; going on from its state changes nothing."""
+    teacher, begun = made(student, every=every, interpolate=0.25), values(student)
+    held = begun
+    for number in range(1, 6):
+        after = step(student, number)
+        teacher.after_step(student)
+        if number % (every or 1) == 0:
+            held = {name: begun[name] + 0.25 * (after[name] - begun[name]) for name in begun}
+        np.testing.assert_allclose(said(teacher), taken(with_values(student, held)), rtol=1e-4, atol=1e-4)
+        if number == 3:
+            later = made(student, every=every, interpolate=0.25)  # of a student that has moved on
+            later.restore(copy.deepcopy(teacher.state()))
+            teacher = later
+
+
+def test_following_and_staying_between_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match=r"teachers.old: average=0.5 follows the student and interpolate=0.5 stays"):
+        made(whole(), average=0.5, interpolate=0.5)
+
+
+@pytest.mark.parametrize("student", [whole(), in_adapter()])
 def test_by_default_it_stays_the_student_as_it_began(student: Any) -> None:
     teacher = made(student)
     before = said(teacher)

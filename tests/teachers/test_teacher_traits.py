@@ -1,19 +1,26 @@
 """What a kind says of itself, and which marks are refused."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agentopd.settings.parts import OneOf
-from agentopd.teachers import TEACHERS, Traits, traits_of
+from agentopd.teachers import TEACHERS, Traits, TraitsBy, reward_model, served, traits_of
 
 SILENT_MODEL = Traits(model=True, corrects=False)
+REWARDS: Mapping[str, Any] = {"corrects": False, "distributes": False, "statistics": ()}
 MODEL = Traits(model=True, corrects=False, rewards=False, statistics=("coverage",))
 
 
 def unmarked(context: Any) -> Any:
     """A kind of one's own that says nothing of itself."""
+
+
+@TraitsBy(lambda settings: Traits(corrects=False, rewards=settings["judges"]))
+def sometimes(context: Any, *, judges: bool = True) -> Any:
+    """What it may do depends on a setting."""
 
 
 @Traits(needs_expert=True, corrects=False)
@@ -41,13 +48,27 @@ class Careless:
             {"kind": "ensemble", "members": ["a", "b"]},
             Traits(corrects=False, rewards=False, members=True, statistics=("coverage", "epistemic", "aleatoric")),
         ),
-        ({"kind": "served", "url": "http://here"}, Traits(corrects=False, rewards=False, statistics=("coverage",))),
+        (
+            {"kind": "served", "url": "http://here"},
+            Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), examine=served._examine),
+        ),
         (
             {"kind": "cross_tokenizer", "model": "here"},
             Traits(model=True, own_tokenizer=True, corrects=False, rewards=False, statistics=("coverage", "aligned")),
         ),
-        ("reward", Traits(corrects=False, distributes=False, statistics=())),
+        ("reward", Traits(**REWARDS)),
+        (
+            {"kind": "verifier", "check": "test_teacher_traits:plain"},
+            Traits(**REWARDS),
+        ),
+        (
+            {"kind": "reward_model", "model": "here"},
+            Traits(**REWARDS, examine=reward_model._examine),
+        ),
+        ("discriminator", Traits(model=True, initial=True, compares=True, **REWARDS)),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
+        ("test_teacher_traits:sometimes", Traits(corrects=False)),
+        ({"kind": "test_teacher_traits:sometimes", "judges": False}, Traits(corrects=False, rewards=False)),
         ("test_teacher_traits:unmarked", Traits()),
         ("test_teacher_traits:Marked", Traits(needs_expert=True, corrects=False)),
         ("test_teacher_traits:Careless", Traits()),
@@ -70,8 +91,9 @@ def hintless(context: Any, *, model: str) -> Any:
     [
         (SILENT_MODEL, plain, "plain is marked with model=True; give it a setting model, new or both"),
         (Traits(model=True, hint=True), hintless, "hintless is marked with hint=True; give it the setting hint"),
-        (Traits(hint=True), hintless, "hintless: initial and hint are marks of a model; mark it with model=True too"),
-        (Traits(initial=True), plain, "plain: initial and hint are marks of a model"),
+        (Traits(hint=True), hintless, "hintless is marked with hint=True; give it the setting hint"),
+        (Traits(initial=True), plain, "plain: initial is the mark of a model; mark it with model=True too"),
+        (Traits(compares=True), plain, "plain is marked with compares=True; give it the setting chosen"),
         (Traits(members=True), plain, "plain is marked with members=True; give it the setting members"),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_share_of_privileged_traces_needs_a_hint() -> None:
     raw = cases.raw()
     raw["stages"] |= {"cold_start": {"episodes": 4, "steps": 1, "privileged": 0.5}}
     with pytest.raises(
-        ConfigError, match="there are 0 hints to show in them; give exactly one teacher of kind privileged"
+        ConfigError, match="there are 0 hints that can be shown in them; give exactly one teacher of kind privileged"
     ):
         check(load_config(raw, []))
 

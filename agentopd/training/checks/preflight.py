@@ -19,8 +19,9 @@ from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
 from agentopd.settings.choice import Choice
-from agentopd.teachers import traits_of
+from agentopd.teachers import Examined, is_language_model, traits_of
 from agentopd.training.checks.roles import (
+    every_hint,
     hints_of,
     is_new,
     may_correct,
@@ -42,22 +43,22 @@ def check_experts(config: Config) -> None:
 
 
 def check_acting(config: Config) -> None:
-    """Raises ConfigError where a teacher that is to act is of a shipped kind that has no model."""
+    """Raises ConfigError where a teacher that is to act is of a shipped kind that has no model, or is shown what no actor can know."""
+    hints = every_hint(config)
     for name, source in config.objective.sources.items():
         for actor in source.who:
             choice = config.teachers.get(actor)
-            if choice is None or actor == EXPERT:
-                continue
-            traits = traits_of(choice)
-            if traits.own_tokenizer or not (traits.model or is_own(choice)):
-                what, one = (
-                    ("has a tokenizer of its own", "shares the student's")
-                    if traits.own_tokenizer
-                    else ("is no model", "is one")
-                )
+            if choice is not None and actor != EXPERT and not (is_language_model(choice) or is_own(choice)):
+                own = traits_of(choice).own_tokenizer
+                what = "has a tokenizer of its own" if own else "is no model that can act"
                 raise ConfigError(
                     f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and teachers.{actor}.kind={choice.kind} {what}; name a "
-                    f"teacher that {one}, or expert"
+                    f"teacher that {'shares that of the student' if own else 'is one'}, or expert"
+                )
+            if actor in hints and hints[actor].hindsight:
+                raise ConfigError(
+                    f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and teachers.{actor}.hint names "
+                    f"{', '.join(sorted(hints[actor].hindsight))}, known only once an episode is over; let another act"
                 )
 
 
@@ -81,7 +82,8 @@ def without_experts(config: Config) -> list[str]:
 
 
 def check_teachers(config: Config) -> None:
-    """Raises ConfigError where the method lacks a teacher, or uses one that no stage fits, or not to its hint; or a stage lacks a hint.
+    """Raises ConfigError where the method lacks a teacher, or uses one that no stage fits, or not to its hint, or whose settings do not
+    go together; or a stage lacks a hint.
 
     Hints are read, also those of teachers that the method does not use.
     """
@@ -89,18 +91,23 @@ def check_teachers(config: Config) -> None:
     if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
         stage_hint(config)
     for name, choice in used_teachers(config).items():
-        if is_new(choice) and config.stages.teacher is None:
-            raise ConfigError(
-                f"stages.teacher=null: the method uses teachers.{name}, whose weights are new, and nothing fits them, so it would "
-                f"teach noise; add a stage, such as stages.teacher={{episodes: 1000, steps: 300}}, give teachers.{name}.model "
-                "trained weights, or choose a method without this teacher, such as method=grpo"
-            )
-        fit = config.stages.teacher
-        if is_new(choice) and name in hints and fit is not None and not fit.privileged:
-            raise ConfigError(
-                f"stages.teacher.privileged=0: teachers.{name} reads a hint, and its new weights would be fitted without ever seeing "
-                "one; set stages.teacher.privileged, such as 0.5"
-            )
+        check_fitted(config, name, choice, hinted=name in hints)
+
+
+def check_fitted(config: Config, name: str, choice: Choice, hinted: bool) -> None:
+    """Raises ConfigError where the weights of the teacher ``name`` are new, and no stage fits them, or not behind its hint."""
+    fit = config.stages.teacher
+    if is_new(choice) and fit is None:
+        raise ConfigError(
+            f"stages.teacher=null: the method uses teachers.{name}, whose weights are new, and nothing fits them, so it would "
+            f"teach noise; add a stage, such as stages.teacher={{episodes: 1000, steps: 300}}, give teachers.{name}.model "
+            "trained weights, or choose a method without this teacher, such as method=grpo"
+        )
+    if is_new(choice) and hinted and fit is not None and not fit.privileged:
+        raise ConfigError(
+            f"stages.teacher.privileged=0: teachers.{name} reads a hint, and its new weights would be fitted without ever seeing "
+            "one; set stages.teacher.privileged, such as 0.5"
+        )
 
 
 STARTS = 4
@@ -128,21 +135,23 @@ def check_prompts(
 
 
 def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Reader]:
-    """Looks at the models that the run uses, without loading weights; what reads its episodes, and behind which hints.
+    """Looks at the models that the run uses, without loading weights, and asks those elsewhere; what reads its episodes, behind which hints.
 
     Raises:
         ConfigError: One cannot be loaded, as far as that shows without its weights; or is shorter than an episode may get, or knows
             fewer token ids than the tokenizer makes; or a teacher reads other token ids than the student writes.
+        TeacherError: A server does not answer.
     """
     models = {STUDENT: config.student} | {f"teachers.{name}": model for name, model in _local_teachers(config)}
-    longest = {key: _look_at(key, model, tokenizer, config.rollout.max_length) for key, model in models.items()}
-    readers = [Reader(key, longest[key]) for key in models]
+    longest = {key: look_at_model(key, model, tokenizer, config.rollout.max_length) for key, model in models.items()}
+    longest |= {f"teachers.{name}": read for name, read in _examined(config, len(tokenizer))}
+    readers = [Reader(key, read) for key, read in longest.items()]
     for name, choice in used_teachers(config).items():
         if traits_of(choice).own_tokenizer:
             readers.append(check_other(name, choice, tokenizer))
     for name, hint in hints_of(config).items():
         own = f"teachers.{name}"
-        key = own if own in models else STUDENT
+        key = own if own in longest else STUDENT
         readers.append(Reader(key, longest[key], "the teacher", name, hint))
     fitted = {"teacher": [key for key, model in models.items() if key != STUDENT and model.new is not None]}
     for what, keys in (fitted | {"cold_start": [STUDENT]}).items():
@@ -154,8 +163,23 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
     return readers
 
 
-def _look_at(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> int | None:
-    """How many tokens the model ``key`` reads, once it has been held against the tokenizer and ``rollout.max_length``."""
+def _examined(config: Config, ids: int) -> Iterator[tuple[str, int]]:
+    """How many tokens teachers read that are no model in this process, held against ``rollout.max_length``; all kinds are examined."""
+    for name, choice in used_teachers(config).items():
+        if examine := traits_of(choice).examine:
+            with under(f"teachers.{name}"):
+                longest = examine(Examined(name, choice.settings, ids, config.temperature))
+            if longest is not None:
+                check_length(f"teachers.{name}", longest, config.rollout.max_length)
+                yield name, longest
+
+
+def look_at_model(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_length: int = 0) -> int | None:
+    """How many tokens the model ``key`` reads, once it has been held against the student's tokenizer and ``max_length``.
+
+    Raises:
+        ConfigError: As of :func:`check_models`.
+    """
     if key != STUDENT and model.model is not None:
         check_vocabulary(key, model.model, tokenizer, f"{key}.model")
     with under(key):

@@ -12,6 +12,7 @@ from agentopd.objective.spec import Objective
 from agentopd.settings.choice import Choice
 from agentopd.settings.problems import explain
 from agentopd.teachers import EVERYWHERE, Combining, Teacher, members_of, traits_of
+from agentopd.teachers.hints import hint_of
 from agentopd.types import EXPERT, STUDENT
 from agentopd.where import Where
 
@@ -99,10 +100,15 @@ def hints_of(config: Config) -> dict[str, Hint]:
         ConfigError: The hint of a teacher, used or not, is malformed.
     """
     used = used_teachers(config)
-    return {name: hint for name, hint in _every_hint(config).items() if name in used}
+    return {name: hint for name, hint in every_hint(config).items() if name in used}
 
 
-def _every_hint(config: Config) -> dict[str, Hint]:
+def every_hint(config: Config) -> dict[str, Hint]:
+    """What each teacher is shown, used or not, by its name, where it is shown a hint.
+
+    Raises:
+        ConfigError: A hint is malformed.
+    """
     shown = {n: c for n, c in config.teachers.items() if traits_of(c).hint and c.settings["hint"] is not None}
     return {n: _hint(n, c) for n, c in shown.items()}
 
@@ -110,19 +116,19 @@ def _every_hint(config: Config) -> dict[str, Hint]:
 def _hint(name: str, teacher: Choice) -> Hint:
     where: Where = teacher.settings.get("where", EVERYWHERE)
     with under(f"teachers.{name}"):
-        return Hint(teacher.settings["hint"], where.env)
+        return hint_of(teacher.settings["hint"], where.env)
 
 
 def stage_hint(config: Config) -> tuple[str, Hint]:
     """The hint behind which a stage learns a share of its traces, and a teacher whose hint it is.
 
     Raises:
-        ConfigError: The teachers that are shown one, used or not, do not agree on it.
+        ConfigError: The teachers that are shown one that can be known beforehand, used or not, do not agree on it.
     """
-    hints = {hint: name for name, hint in _every_hint(config).items()}
+    hints = {hint: name for name, hint in every_hint(config).items() if not hint.hindsight}
     if len(hints) != 1:
         raise ConfigError(
-            f"stages: a share of the traces is privileged, and there are {len(hints)} hints to show in them; give exactly one teacher of "
+            f"stages: a share of the traces is privileged, and there are {len(hints)} hints that can be shown in them; give exactly one teacher of "
             "kind privileged, or set privileged to 0"
         )
     [(hint, name)] = hints.items()

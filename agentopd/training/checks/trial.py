@@ -156,7 +156,7 @@ def _record(
     said: dict[str, Annotation] = {}
     for name, choice in sorted(kinds.items(), key=lambda kind: traits_of(kind[1]).members):
         traits = traits_of(choice)
-        if traits.model:
+        if traits.model and traits.distributes:
             said[name] = _distributions(name, trajectory, heads[name], config.temperature, random)
         elif traits.members:
             parts = [said[member] for member in members_of(choice)]

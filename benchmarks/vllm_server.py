@@ -1,4 +1,4 @@
-"""A real vLLM server on this machine's CPU, for as long as a test needs it."""
+"""A real vLLM server on this machine's CPU, for as long as a measurement or a test needs it."""
 
 import os
 import subprocess

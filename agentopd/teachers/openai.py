@@ -1,0 +1,176 @@
+"""A teacher behind any API that speaks as OpenAI's: it answers in words, and is never paid twice for the same answer."""
+
+from collections.abc import Mapping
+from multiprocessing.pool import ThreadPool
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from agentopd.chat.blanks import Blanks
+from agentopd.errors import ConfigError, under
+from agentopd.serving import Answers, Cap, ChatServer, Ledger, Patience, Prices
+from agentopd.serving.answers import ANSWERS
+from agentopd.serving.chat import require_client
+from agentopd.serving.ledger import SPENDING
+from agentopd.serving.waiting import Waiting
+from agentopd.teachers import judging, preferring, writing
+from agentopd.teachers.asking import SPENT
+from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
+from agentopd.teachers.judging import ScoringTeacher
+from agentopd.teachers.preferring import PreferringTeacher
+from agentopd.teachers.soft import Vocabulary
+from agentopd.teachers.traits import Examined, Traits, TraitsBy
+from agentopd.teachers.writing import WritingTeacher
+from agentopd.where import Where
+
+OURS = ("model", "messages", "tools", "stream", "n", "logprobs", "top_logprobs")
+"""What a request says that ``options`` must leave alone."""
+METRICS: Mapping[str, tuple[str, ...]] = {"correction": ("unmapped",), "score": ("spread",), "preference": ()}
+"""What each question tells beside what was spent and skipped."""
+
+
+def _traits(settings: Mapping[str, Any]) -> Traits:
+    asks, soft = settings["ask"], bool(settings["top_logprobs"])
+    return Traits(
+        corrects=asks == "correction",
+        distributes=asks == "correction" and soft,
+        rewards=asks != "correction",
+        statistics=("coverage",) if asks == "correction" and soft else (),
+        metrics=(*SPENT, "skipped", *METRICS[asks]),
+        examine=_examine,
+        adjustable=("cap", "prices", "in_flight", "timeout", "patience", "key_env"),
+    )
+
+
+@TraitsBy(_traits)
+def openai(
+    context: TeacherContext,
+    *,
+    url: str,
+    model: str | None = None,
+    ask: Literal["correction", "score", "preference"] = "correction",
+    of: Literal["turn", "episode"] = "turn",
+    prompt: str | None = None,
+    rubric: str = judging.RUBRIC,
+    best: Annotated[int, Field(ge=1, le=10)] = 10,
+    rescale: bool = True,
+    pairs: Annotated[int, Field(ge=1)] = 4,
+    top_logprobs: Annotated[int, Field(ge=0)] = 0,
+    options: dict[str, Any] | None = None,
+    where: Where = EVERYWHERE,
+    in_flight: Annotated[int, Field(ge=1)] = 32,
+    timeout: Annotated[float, Field(gt=0.0)] = 120.0,
+    patience: Annotated[float, Field(ge=0.0)] = 300.0,
+    key_env: str | None = None,
+    prices: Prices | None = None,
+    cap: Cap | None = None,
+) -> Teacher:
+    """A model behind an API of chat completions. It reads messages, so any model will do, whatever its tokenizer.
+
+    An episode is asked about as soon as it is over, while others are still played; only preferences wait for their rivals. Answers are
+    kept in the run folder by what was asked, so that a resumed run pays for none of them again, and so is what was spent.
+
+    Args:
+        context: What the run lends.
+        url: The address that OpenAI clients take, such as ``http://127.0.0.1:8000/v1``.
+        model: The model; needed where the server has several.
+        ask: ``correction``: a better action at the student's state, from the student's own conversation and tools. ``score``: from 0 to
+            ``best``, as a reward. ``preference``: which of two actions at the same state is better, in both orders, among the episodes of
+            one task; the reward of a turn is the mean over its rivals, from -1 to 1.
+        of: Of ``score``: one for each turn, or one for the episode, which stands on its last selected turn.
+        prompt: The text of the question, with names in braces; of ``correction`` the system message.
+        rubric: What scores and preferences go by.
+        best: Of ``score``: the highest.
+        rescale: Whether scores are divided by ``best``.
+        pairs: Of ``preference``: rivals of a turn at most.
+        top_logprobs: Alternatives to each token that are asked for. A score is then the mean over its distribution, and corrections
+            become soft labels, where the tokens of the answer are the student's.
+        options: What every request says beside that, such as ``{temperature: 0, max_completion_tokens: 512}``.
+        where: The turns that it teaches; the others cost nothing.
+        in_flight: Requests at once.
+        timeout: Seconds until a request is given up and tried again.
+        patience: Seconds over which a request is tried again, ever less often, while the server is away.
+        key_env: The environment variable of the server's key.
+        prices: What a million tokens cost, ``{input: ..., output: ...}``.
+        cap: Where it ends: ``{requests: ..., tokens: ..., cost: ...}``, each where it is given.
+
+    Raises:
+        ConfigError: Settings do not go together, or the client is not installed.
+        TeacherError: The server refused, or did not answer for too long.
+    """
+    with under(f"teachers.{context.name}"):
+        asked = _prompt(ask, of, prompt)
+        _require_apt(context.temperature, ask, of, url, top_logprobs, options or {}, prices, cap)
+        ours = {"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs and ask != "preference" else {}
+        waiting = Waiting(f"teacher {context.name!r}", url.rstrip("/"), Patience(timeout, patience), key_env)
+        file = None if context.folder is None else context.folder / SPENDING
+        ledger = Ledger(context.name, model or "", file, prices, cap)
+        answers = Answers(None if context.folder is None else context.folder / ANSWERS)
+        server = ChatServer.of(waiting, model, ledger, answers)
+    shared: dict[str, Any] = {
+        "name": context.name,
+        "where": where,
+        "server": server,
+        "body": {**ours, **(options or {})},
+        "pool": ThreadPool(in_flight),
+    }
+    if ask == "score":
+        return ScoringTeacher(
+            of=of, prompt=asked, rubric=rubric, best=best, scale=1.0 / best if rescale else 1.0, **shared
+        )
+    if ask == "preference":
+        return PreferringTeacher(prompt=asked, rubric=rubric, pairs=pairs, **shared)
+    vocabulary = Vocabulary.of(context.chat, top_logprobs) if top_logprobs else None
+    return WritingTeacher(corrects=True, chat=context.chat, prompt=asked, vocabulary=vocabulary, **shared)
+
+
+def _examine(given: Examined) -> None:
+    """What can be known before the server is asked."""
+    settings, temperature = given.settings, given.temperature
+    apt = {name: settings[name] for name in ("ask", "of", "url", "top_logprobs", "prices", "cap")}
+    _require_apt(temperature, **apt, options=settings["options"] or {})
+    _prompt(settings["ask"], settings["of"], settings["prompt"])
+    require_client()
+    Waiting("", settings["url"], Patience(0.0, 0.0), settings["key_env"])
+
+
+def _require_apt(
+    temperature: float,
+    ask: str,
+    of: str,
+    url: str,
+    top_logprobs: int,
+    options: Mapping[str, Any],
+    prices: Prices | None,
+    cap: Cap | None,
+) -> None:
+    if of == "episode" and ask != "score":
+        raise ConfigError(
+            f"of=episode: only a score is given to an episode, and ask={ask}; set ask: score, or leave of out"
+        )
+    taken = [name for name in OURS if name in options]
+    if taken:
+        raise ConfigError(f"options={dict(options)}: {taken[0]} is said by the teacher itself; leave it out")
+    if cap is not None and cap.cost is not None and prices is None:
+        raise ConfigError(
+            f"cap={cap.model_dump(exclude_none=True)}: a cap on the cost needs to know what tokens cost; set prices: {{input: ..., output: "
+            "...}}, per million tokens"
+        )
+    if "@" in url.partition("//")[2].partition("/")[0]:
+        raise ConfigError(
+            "url=...: an address with a name or a key in it would be written down; give the key by key_env"
+        )
+    if ask == "correction" and top_logprobs and temperature != 1.0:
+        raise ConfigError(
+            f"top_logprobs={top_logprobs}: the server's log-probabilities are at temperature 1, and student and teacher are compared at "
+            f"{temperature:g}; set rollout.temperature=1, or leave top_logprobs out"
+        )
+
+
+def _prompt(ask: str, of: str, prompt: str | None) -> Blanks:
+    if ask == "correction":
+        return Blanks.of("prompt", "{instructions}" if prompt is None else prompt, writing.FIELDS)
+    if ask == "preference":
+        return Blanks.of("prompt", preferring.PROMPT if prompt is None else prompt, preferring.FIELDS)
+    own = judging.TURN_PROMPT if of == "turn" else judging.EPISODE_PROMPT
+    return Blanks.of("prompt", own if prompt is None else prompt, judging.FIELDS)

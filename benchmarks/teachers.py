@@ -1,0 +1,106 @@
+"""A few steps under teachers of each kind, from the same cold start: does the student get better, and by how much?
+
+    python -m benchmarks.teachers --seeds 20 21 22                           # resumable: finished runs are kept
+    python -m benchmarks.teachers --seeds 20 21 22 --arms privileged routed  # some of the arms
+    python -m benchmarks.teachers --table                                    # what the stored results say
+
+Every run is the quickstart's configuration with ``STEPS`` steps and another teacher. Each seed has a panel of its own, played before and
+after: gains are paired, task by task. Results: ``benchmarks/results/teachers.json``, every panel's successes task by task. Runs of a
+seed share a cache of stages, so their seconds depend on the order.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measured import add, kept, measured_run
+
+RESULTS = Path(__file__).parent / "results" / "teachers.json"
+STEPS, WARM_UP = 20, 5
+SHAPE = "hidden_size: 96, layers: 2, heads: 4, intermediate_size: 256, vocab_size: 512"
+SECOND = f"teachers.second={{kind: local, new: {{{SHAPE}, max_positions: 1024, seed: 1}}"
+RATE = "train.learning_rate=1.0e-4"
+"""Of policy gradients: at the quickstart's own rate, which is for distillation, they lose what the student could (``benchmarks.grpo``)."""
+ARMS: dict[str, tuple[str, ...]] = {
+    "privileged": (
+        f"teachers.teacher={{kind: privileged, hint: 'It comes to {{answer}}.', new: {{{SHAPE}, max_positions: 1152}}}}",
+        "stages.teacher.privileged=0.5",
+    ),
+    "routed": (
+        f"{SECOND}, where: {{min_turn: 1, every: 2}}}}",
+        "teachers.teacher.where={every: 2}",
+        "method={aggregate: turn, terms: [{name: even}, {name: odd, target: {name: second}}]}",
+    ),
+    "ensemble": (
+        f"{SECOND}}}",
+        "teachers.panel={kind: ensemble, members: [teacher, second]}",
+        "objective.target.name=panel",
+    ),
+    "reward": ("method=grpo", RATE, "teachers.judge={kind: reward}", "objective.target.name=judge"),
+    "discriminator": (
+        "method=gad",
+        RATE,
+        f"teachers.discriminator.warm_up={WARM_UP}",
+        f"objective.terms.0.coefficient.boundaries=[{WARM_UP}]",
+        f"objective.terms.1.coefficient.boundaries=[{WARM_UP}]",
+    ),
+}
+"""What each arm changes: a model that is shown the answer, and was fitted so; two models that teach every other turn each; the mean of the
+two; the environment's reward of each step, without a model; and a discriminator, whose first steps copy the expert while it learns."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs what is missing, then prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[20, 21, 22])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=[*ARMS])
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark-teachers"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="a.b=value", help="changes of the configuration, to try it out"
+    )
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    arguments = parser.parse_args(argv)
+    for seed in [] if arguments.table else arguments.seeds:
+        for arm in arguments.arms:
+            if f"{arm}/{seed}" not in kept(arguments.results):
+                place = arguments.output / f"{arm}-{seed}"
+                result = measured_run([*overrides(arm, seed, arguments.output), *arguments.set], place)
+                add(arguments.results, f"{arm}/{seed}", result)
+    print(table(kept(arguments.results)))
+
+
+def overrides(arm: str, seed: int, output: Path) -> list[str]:
+    """How a run differs from the quickstart."""
+    own = [f"seed={seed}", f"evaluation.seed={seed}", f"stages.cache={output}/cache-{seed}"]
+    return [
+        *own,
+        *ARMS[arm],
+        f"train.steps={STEPS}",
+        "train.warmup_steps=2",
+        "train.eval_every=0",
+        "train.save_every=0",
+    ]
+
+
+def table(results: dict[str, Any]) -> str:
+    """Rows by arm, for each seed and pooled, as Markdown."""
+    from agentopd.evaluation import Rate, paired_difference
+
+    lines = ["| teacher | seed | student before | after | gain, paired |", "|---|---|---|---|---|"]
+    for arm in ARMS:
+        seeds = sorted(int(key.split("/")[1]) for key in results if key.split("/")[0] == arm)
+        pooled = [("pooled", seeds)] if len(seeds) > 1 else []
+        for name, members in [*((str(seed), [seed]) for seed in seeds), *pooled]:
+            before, after = (
+                [success for seed in members for success in results[f"{arm}/{seed}"]["success"][panel]]
+                for panel in ("student_before", "student_after")
+            )
+            cells = [Rate(sum(panel), len(panel)).text() for panel in (before, after)]
+            lines.append(f"| {arm} | {name} | {' | '.join(cells)} | {paired_difference(before, after).text()} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
