@@ -17,6 +17,7 @@ from agentopd.freezing import frozen
 from agentopd.models import Dtype, ModelConfig, head_of, load_tokenizer, positions_of
 from agentopd.teachers.alignment import Pair
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, tokens_of
+from agentopd.teachers.identity import Identity, digest, of_chat
 from agentopd.teachers.local import LocalTeacher, Reading
 from agentopd.teachers.rewriting import Aligner, Beside, Views, rewritten
 from agentopd.teachers.traits import Traits
@@ -76,13 +77,13 @@ def cross_tokenizer(
             context.chat, chat, TokenBytes(context.chat.tokenizer), TokenBytes(chat.tokenizer), end_of_turn
         )
         loaded = context.load(ModelConfig(model=model, dtype=dtype, attention=attention))
-    return aligned_teacher(context, frozen(loaded), aligner, where, max_tokens)
+    return aligned_teacher(context, frozen(loaded), aligner, where, max_tokens, of_chat(chat, template_kwargs))
 
 
 def aligned_teacher(
-    context: TeacherContext, loaded: Any, aligner: Aligner, where: Where, max_tokens: int
+    context: TeacherContext, loaded: Any, aligner: Aligner, where: Where, max_tokens: int, writes: str = ""
 ) -> "CrossTokenizer":
-    """A teacher that is ``loaded``, which ``aligner.other`` writes for.
+    """A teacher that is ``loaded``, which ``aligner.other`` writes for; ``writes`` is the digest of that chat.
 
     Raises:
         ConfigError: The model knows fewer tokens than its tokenizer makes.
@@ -104,6 +105,7 @@ def aligned_teacher(
         aligner=aligner,
         matched=aligner.matched(),
         longest=positions_of(loaded.config),
+        writes=writes,
     )
 
 
@@ -160,7 +162,17 @@ class CrossTokenizer(Stateless):
     matched: Matched
     longest: int | None = None
     """The tokens of a view at most."""
+    writes: str = ""
+    """The digest of the chat that it reads by; empty where nobody said, so that nothing that it said is kept."""
     counts: _Counts = field(default_factory=_Counts)
+
+    @property
+    def identity(self) -> Identity | None:
+        """Its weights, its chat and what it aligns; ``None`` for a class of one's own."""
+        model = self.reader.identity
+        if type(self) is not CrossTokenizer or model is None or not self.writes:
+            return None
+        return Identity(digest("cross_tokenizer", model.text, self.writes, self.where, self.aligner.end_of_turn))
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """Spans at the selected action tokens, with hidden states where they begin.

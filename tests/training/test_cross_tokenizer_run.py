@@ -61,6 +61,26 @@ def test_it_annotates_what_was_played_before(folder: str, tmp_path: Path) -> Non
         )
         == 0
     )
+    kept = sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    again = teacher.replace("teachers.other", "teachers.another")
+    assert (
+        main(
+            [
+                "annotate",
+                str(tmp_path / "run"),
+                "--output",
+                str(tmp_path / "again"),
+                "--cache",
+                cache,
+                "--teacher",
+                again,
+            ]
+        )
+        == 0
+    )
+    assert (
+        sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()) == kept
+    )  # nothing was asked twice
     for record in records.open(tmp_path / "more"):
         [said] = [one for one in record.annotations if one.teacher == "other"]
         assert isinstance(said.block, Span)
