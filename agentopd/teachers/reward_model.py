@@ -258,13 +258,13 @@ class RewardModel(Rewarding):
 
 def _joined(prefixes: Sequence[tuple[int, list[int]]]) -> Iterator[_Reading]:
     """Readings of conversations that continue each other, as long as each does."""
-    open_: _Reading | None = None
+    last: _Reading | None = None
     for turn, prefix in prefixes:
-        if open_ is not None and prefix[: len(open_.tokens_T)] == open_.tokens_T:
-            open_ = _Reading(prefix, [*open_.turns, turn], [*open_.ends, len(prefix) - 1])
+        if last is not None and prefix[: len(last.tokens_T)] == last.tokens_T:
+            last = _Reading(prefix, [*last.turns, turn], [*last.ends, len(prefix) - 1])
             continue
-        if open_ is not None:
-            yield open_
-        open_ = _Reading(prefix, [turn], [len(prefix) - 1])
-    if open_ is not None:
-        yield open_
+        if last is not None:
+            yield last
+        last = _Reading(prefix, [turn], [len(prefix) - 1])
+    if last is not None:
+        yield last
