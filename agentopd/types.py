@@ -262,14 +262,41 @@ class Sampled(ArrayEquality):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Span(ArrayEquality):
-    """A teacher with another tokenizer: spans ``[start, stop)`` of student rows against spans of its own rows."""
+    """A teacher with another tokenizer: runs of rows, the student's and its own, that cover the same bytes, each as short as it can be."""
 
     student_P_2: Ints
+    """``[start, stop)`` among the annotation's rows; the spans stand in their order and leave none out."""
     teacher_P_2: Ints
+    """``[start, stop)`` among the tokens that the teacher would have written in the turns that it read; what no span has is not aligned."""
     logprob_P: Floats
+    """Log-probability of the span's bytes: the sum over the teacher's rows."""
 
 
-Block: TypeAlias = Dense | Mixture | Sparse | Sampled | Span
+@dataclass(frozen=True, slots=True, eq=False)
+class Matched(ArrayEquality):
+    """Ids of two vocabularies that mean the same, each at most once, in the order of the student's."""
+
+    student_K: Ints
+    teacher_K: Ints
+    same: bool = False
+    """Whether it is one vocabulary, each id itself: then so is what output heads have beyond it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aligned(ArrayEquality):
+    """A :class:`Span` and what its distributions are made of. Transient."""
+
+    span: Span
+    dense: Dense
+    """The hidden states [P, H] that predict the first of the teacher's rows in each span."""
+    token_P: Ints
+    """The teacher's token there."""
+    rest_P: Floats
+    """Log-probability of the teacher's further rows of the span; 0 where it has one."""
+    matched: Matched
+
+
+Block: TypeAlias = Dense | Mixture | Sparse | Sampled | Span | Aligned
 
 
 @dataclass(frozen=True, slots=True, eq=False)

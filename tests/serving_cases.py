@@ -56,10 +56,10 @@ class Served:
 
 
 class _Server(ThreadingHTTPServer):
-    served: Served
+    served: Any
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
 
@@ -110,12 +110,20 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(model: PreTrainedModel, longest: int = 128) -> Iterator[Served]:
     """A server on loopback while the block lasts."""
-    server = _Server(("127.0.0.1", 0), _Handler)
-    server.served = Served(model, longest=longest, url=f"http://127.0.0.1:{server.server_address[1]}")
+    served = Served(model, longest=longest)
+    with running(served, Handler):
+        yield served
+
+
+@contextmanager
+def running(served: Any, handler: type[BaseHTTPRequestHandler]) -> Iterator[None]:
+    """A server of what is ``served``, which learns its address, on loopback while the block lasts."""
+    server = _Server(("127.0.0.1", 0), handler)
+    server.served, served.url = served, f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield server.served
+        yield
     finally:
         server.shutdown()
         server.server_close()

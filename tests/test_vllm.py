@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +19,11 @@ from agentopd.rollout import EnvConfig, Rollout, TaskStream, assign, collect
 from agentopd.settings.clock import Clock
 from agentopd.teachers import TeacherContext, annotate
 from agentopd.teachers.local import local
+from agentopd.teachers.openai import openai
 from agentopd.teachers.served import ServedTeacher, served
 from agentopd.training.loop.learner import Learner
 from agentopd.training.run.stages import tokenizer_of
-from agentopd.types import EXPERT, Sparse, Trajectory
+from agentopd.types import CONTEXT, EXPERT, Key, Message, Outcome, Segment, Sparse, Task, Trajectory, Turn
 from benchmarks.vllm_server import vllm_server
 
 VLLM = os.environ.get("AGENTOPD_VLLM", "")
@@ -54,7 +56,7 @@ def url(smollm2: PreTrainedModel, chat: Chat, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("smollm2")
     smollm2.save_pretrained(folder)
     chat.tokenizer.save_pretrained(folder)
-    arguments = ["--max-logprobs", "64"]
+    arguments = ["--max-logprobs", "64", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     with vllm_server(VLLM, folder, free_port(), folder / "vllm.log", arguments) as address:
         yield address
 
@@ -88,6 +90,80 @@ def test_a_served_teacher_says_what_a_local_one_says(url: str, smollm2: PreTrain
         at_N_K = logq_N_V.gather(1, torch.from_numpy(own.block.ids_N_K).long())
         np.testing.assert_allclose(own.block.logprob_N_K, at_N_K.numpy(), atol=1e-3)
         np.testing.assert_allclose(own.block.logprob_N_K, logq_N_V.topk(64).values.numpy(), atol=1e-3)
+
+
+def asked(url: str, chat: Chat, folder: Path, **settings: Any) -> Any:
+    """A teacher that the server's chat completions answer."""
+    context = TeacherContext("teacher", chat, lambda _: pytest.fail("it loads nothing"), 1.0, folder=folder)
+    settings = {"options": {"temperature": 0, "max_completion_tokens": 32}, "in_flight": 8, **settings}
+    return openai(context, url=f"{url}/v1", **settings)
+
+
+def spoken(chat: Chat, question: str) -> Trajectory:
+    """An episode of one turn, without tools."""
+    opening: tuple[Message, ...] = ({"role": "user", "content": question},)
+    prompt, action = chat.prompt(opening), chat.write(opening, "I do not know.")
+    turn_T = np.array([CONTEXT] * len(prompt) + [0] * len(action), np.int32)
+    tokens_T = np.array([*prompt, *action], np.int32)
+    segment = Segment(tokens_T, turn_T, turn_T, turn_T >= 0, np.zeros(len(turn_T), np.float32))
+    turn = Turn(0, "student", 0, len(prompt), len(turn_T), "I do not know.", "I do not know.")
+    ended = Outcome(0.0, False, "terminated")
+    return Trajectory(Key("run", 0, 0), Task("talk", 0), ("student",), (segment,), (turn,), ended, opening=opening)
+
+
+def test_a_soft_correction_by_chat_is_what_a_local_model_says(
+    url: str, smollm2: PreTrainedModel, chat: Chat, tmp_path: Path
+) -> None:
+    trajectory = spoken(chat, "What is the capital of France?")
+    teacher = asked(url, chat, tmp_path, top_logprobs=8)
+    (record,) = annotate({"teacher": teacher}, [trajectory])
+    (said,) = record.annotations
+    assert "Paris" in str(said.corrected_S[0])
+    (segment,) = said.segments
+    assert len(said.index_N) in (int((segment.turn_T >= 0).sum()), int((segment.turn_T >= 0).sum()) - 1)
+    with torch.no_grad():
+        logq_T_V = torch.log_softmax(smollm2(torch.from_numpy(segment.tokens_T[None]).long()).logits[0], -1)
+    logq_N_V = logq_T_V[torch.from_numpy(said.index_N).long() - 1]
+    assert isinstance(said.block, Sparse)
+    known_N_K = said.block.ids_N_K >= 0
+    assert known_N_K.sum() >= 7 * len(said.index_N)
+    at_N_K = logq_N_V.gather(1, torch.from_numpy(said.block.ids_N_K.clip(min=0)).long()).numpy()
+    np.testing.assert_allclose(said.block.logprob_N_K[known_N_K], at_N_K[known_N_K], atol=1e-3)
+    taken_N = logq_N_V[torch.arange(len(logq_N_V)), torch.from_numpy(segment.tokens_T[said.index_N]).long()].numpy()
+    np.testing.assert_allclose(said.taken_logprob_N, taken_N, atol=1e-3)
+    assert teacher.metrics()["completion_tokens"] >= len(said.index_N)
+
+
+def test_corrections_by_chat_follow_conversations_with_tools(url: str, chat: Chat, tmp_path: Path) -> None:
+    trajectories = played(chat, 3)
+    teacher = asked(url, chat, tmp_path)
+    records = annotate({"teacher": teacher}, trajectories)
+    turns = sum(len(one.turns) for one in trajectories)
+    told = teacher.metrics()
+    assert 0 < told["requests"] <= turns
+    assert told["prompt_tokens"] > 50 * told["requests"]
+    skipped = sum(int(record.annotations[0].skip_S.sum()) for record in records)
+    assert skipped == told["skipped"]
+    Rows.of(records)
+    again = asked(url, chat, tmp_path)
+    assert annotate({"teacher": again}, trajectories) == records
+    assert again.metrics()["requests"] == 0
+
+
+def test_a_score_by_chat_is_the_mean_of_the_models_own_distribution(
+    url: str, smollm2: PreTrainedModel, chat: Chat, tmp_path: Path
+) -> None:
+    prompt = "Repeat this number and nothing else: 7"
+    teacher = asked(url, chat, tmp_path, ask="score", best=9, rescale=False, prompt=prompt, top_logprobs=20)
+    (said,) = teacher.annotate([spoken(chat, "Hello.")])
+    ids = chat.prompt([{"role": "user", "content": prompt}])
+    with torch.no_grad():
+        best = torch.softmax(smollm2(torch.tensor([ids])).logits[0, -1], -1).topk(20)
+    spelt = [str(chat.tokenizer.decode([i])).strip() for i in best.indices.tolist()]
+    digits = [(int(one), p) for one, p in zip(spelt, best.values.tolist(), strict=True) if one in [*"0123456789"]]
+    mean = sum(score * p for score, p in digits) / sum(p for _, p in digits)
+    assert said.reward_S[0] == pytest.approx(mean, abs=1e-2)
+    assert teacher.metrics()["spread"] > 0
 
 
 def test_losses_and_gradients_agree_on_all_of_a_small_vocabulary(tmp_path: Path) -> None:

@@ -99,6 +99,11 @@ class Chat:
         return self._template.id_of(self._template.ends.usual)
 
     @property
+    def end_after_calls(self) -> int:
+        """The id that ends an assistant's turn with calls."""
+        return self._template.id_of(self._template.ends.after_calls)
+
+    @property
     def ends_of_turn(self) -> frozenset[int]:
         """Every id that ends an assistant's turn."""
         return frozenset(self._ends)
@@ -167,7 +172,7 @@ class Chat:
         message = self._message(thought, parsed, said, native)
         return Action(text, canonical, parsed.calls, parsed.content, stopped, message, thought, end)
 
-    def write(self, messages: Sequence[Message], canonical: str, tools: Tools = None) -> list[int]:
+    def write(self, messages: Sequence[Message], canonical: str, tools: Tools = None, thought: str = "") -> list[int]:
         """The tokens that a model would produce for an action given as text, the end of the turn included.
 
         They are the template's own rendering of the action if that says the same, else the text itself.
@@ -176,14 +181,17 @@ class Chat:
             messages: The conversation before the action.
             canonical: The action.
             tools: Schemas of the tools.
+            thought: The thinking that opens the turn, marks included; said aloud where the template knows no thinking.
         """
+        if not self._thinking.close:
+            canonical, thought = thought + canonical, ""
         parsed = parse_action(canonical)
-        for message in (self._message("", parsed, canonical), _said(canonical)):
+        for message in (self._message(thought, parsed, canonical), self._thinking.message(thought, canonical)):
             turn = self._template.turn(messages, message, tools or ())
             tokens = [] if turn is None else self._ended(turn, parsed, message)
             if tokens and _same(self.read(tokens, tools), parsed):
                 return tokens
-        return self._ended(self._template.guard.apply(canonical), parsed, _said(canonical))
+        return self._ended(self._template.guard.apply(thought + canonical), parsed, _said(canonical))
 
     def _ended(self, turn: str, parsed: ParsedAction, message: Message) -> list[int]:
         """The tokens of a turn, with the end that the template, or the message that will follow, gives it."""

@@ -51,14 +51,14 @@ def _rebuilt(turn: Turn) -> Message:
     parsed = parse_action(turn.action)
     if parsed.problems:
         return {"role": "assistant", "content": turn.text}
-    message: Message = {"role": "assistant", "content": _thought(turn.text, parsed) + parsed.content}
+    message: Message = {"role": "assistant", "content": thought_of(turn.text, parsed) + parsed.content}
     if parsed.calls:
         functions = [{"name": call.name, "arguments": dict(call.arguments)} for call in parsed.calls]
         message["tool_calls"] = [{"type": "function", "function": function} for function in functions]
     return message
 
 
-def _thought(text: str, parsed: ParsedAction) -> str:
+def thought_of(text: str, parsed: ParsedAction) -> str:
     """The thinking that opens a text, marks and newlines included: what the canonical action leaves out."""
     said = text.partition(THOUGHT_CLOSE)[2].lstrip("\n")
     thought = text[: len(text) - len(said)]

@@ -2,12 +2,14 @@
 
 from types import ModuleType
 
-from agentopd.cli import envs, evaluate, methods, rollout, train
+from agentopd.cli import annotate, doctor, envs, evaluate, methods, rollout, train
 
 VERBS: dict[str, ModuleType] = {
     "train": train,
     "eval": evaluate,
     "rollout": rollout,
+    "annotate": annotate,
+    "doctor": doctor,
     "methods": methods,
     "envs": envs,
 }

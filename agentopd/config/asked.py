@@ -14,7 +14,7 @@ from agentopd.objective.weights import asks
 from agentopd.objective.weights.named import AN_ENSEMBLE, OF_STUDENT, STATISTICS
 from agentopd.settings.choice import Choice, numbers_of
 from agentopd.settings.problems import nearest
-from agentopd.teachers import traits_of
+from agentopd.teachers import depends_on_settings, traits_of
 from agentopd.types import EXPERT, STUDENT
 
 Teachers: TypeAlias = Mapping[str, Choice]
@@ -58,6 +58,17 @@ def require_teachers(objective: Objective, teachers: Teachers) -> None:
         _require_given(one, teachers[one.teacher])
     for name in sorted(objective.teachers() - set(teachers)):  # named by a part of one's own
         raise _missing("objective", name, teachers)
+    _require_vocabularies(objective, teachers)
+
+
+def _require_vocabularies(objective: Objective, teachers: Teachers) -> None:
+    """Refuses a term that compares the student's tokens with those of a teacher whose tokens are others."""
+    for key, term in objective.keyed():
+        for name in term.reads.values() if (wrong := term.one_vocabulary) else ():
+            if traits_of(teachers[name]).own_tokenizer:
+                raise ValueError(
+                    f"{key}.{wrong} (teachers.{name}.kind={teachers[name].kind} has a vocabulary of its own)"
+                )
 
 
 def _missing(key: str, name: str, teachers: Teachers) -> ValueError:
@@ -72,7 +83,8 @@ def _missing(key: str, name: str, teachers: Teachers) -> ValueError:
 
 
 def _require_given(one: Asked, choice: Choice) -> None:
-    traits, said = traits_of(choice), f"{one.key}={one.teacher}: teachers.{one.teacher}.kind={choice.kind}"
+    traits, set_so = traits_of(choice), ", as it is set," if depends_on_settings(choice) else ""
+    said = f"{one.key}={one.teacher}: teachers.{one.teacher}.kind={choice.kind}{set_so}"
     if one.what == "reward" and not traits.rewards:
         raise ValueError(f"{said} gives no rewards; name outcome, or a teacher that rewards, such as {{kind: reward}}")
     if one.what == "distribution" and not traits.distributes:

@@ -40,7 +40,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         ConfigError: A key or a value is wrong. The message names the path, and the nearest valid key or kind.
     """
     raw = dict(source) if isinstance(source, Mapping) else load_yaml(find(source))
-    pairs = [_split(text) for text in overrides]
+    pairs = [split(text) for text in overrides]
     for method in (value for key, value in pairs if key == "method"):
         _tell_left_out(raw, method)
         raw = {name: part for name, part in raw.items() if name != "objective"} | {"method": method}
@@ -89,7 +89,12 @@ def _tell_left_out(raw: Mapping[str, Any], method: Any) -> None:
         )
 
 
-def _split(text: str) -> tuple[str, Any]:
+def split(text: str) -> tuple[str, Any]:
+    """The key and the value of an override ``a.b=value``.
+
+    Raises:
+        ConfigError: It is none.
+    """
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"{text!r} is not an override; write key=value, such as train.steps=10")

@@ -1,9 +1,10 @@
 """The metrics of a step that schedules with a memory may watch: all names that a run of a method can measure."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from agentopd.config.asked import Teachers
+from agentopd.objective.contract import is_own
 from agentopd.objective.prepare import metric_names
 from agentopd.objective.signals import (
     CENTRE,
@@ -18,7 +19,8 @@ from agentopd.objective.spec import Objective
 from agentopd.settings.choice import choices_in
 from agentopd.settings.problems import nearest
 from agentopd.settings.schedules import SCHEDULES
-from agentopd.teachers import traits_of
+from agentopd.teachers import Traits, traits_of
+from agentopd.teachers.taught import known_teaching
 
 ROLLOUT = (
     "success", "reward", "turns", "tokens", "generated", "prefilled", "truncated", "failures", "cut", "parsed", "seconds/policy",
@@ -30,13 +32,14 @@ COUNTED = re.compile(r"rollout/(drift|errors|stop|failures|acted)/.+")
 TURN = re.compile(r"/\d+\+?$")
 
 
-def known_metrics(objective: Objective, teachers: Sequence[str]) -> Iterator[str]:
+def known_metrics(objective: Objective, marks: Mapping[str, Traits]) -> Iterator[str]:
     """The names that are known before a run, losses first; those of ``depth/`` without their turn.
 
     Args:
         objective: The method.
-        teachers: Those that give distributions.
+        marks: What the kinds of its teachers say of themselves.
     """
+    teachers = [name for name, traits in marks.items() if traits.distributes]
     doubts = [teacher_entropy(name) for name in teachers]
     by_turn = ["tokens", "errors", STUDENT_ENTROPY, *doubts]
     by_turn += [f"{told}/{name}" for told in UNCERTAINTY for name in teachers]
@@ -46,6 +49,7 @@ def known_metrics(objective: Objective, teachers: Sequence[str]) -> Iterator[str
         yield from [f"train/{name}/{CENTRE}"] if loss_of(term) == "divergence" else []
         yield from (f"objective/{name}/{what}" for what in metric_names(term))
         by_turn += [loss, *([f"{name}/{WEIGHT}"] if term.weight else [])]
+    yield from (metric for name, traits in marks.items() for metric in known_teaching(name, traits))
     whole = {name for term in objective.terms if term.reads_distribution for name in term.reads.values()}
     seen = (teacher_entropy(name) for name in teachers if name in whole)
     yield from (f"train/{name}" for name in (CURRENT_LOGPROB, STUDENT_ENTROPY, *seen))
@@ -60,10 +64,14 @@ def require_measured(objective: Objective, teachers: Teachers) -> None:
     Raises:
         ValueError: No run of it measures one of them.
     """
-    known = list(known_metrics(objective, [name for name, choice in teachers.items() if traits_of(choice).distributes]))
+    marks = {name: traits_of(choice) for name, choice in teachers.items()}
+    known = list(known_metrics(objective, marks))
+    free = tuple(
+        f"teacher/{name}/" for name, traits in marks.items() if is_own(teachers[name]) and traits.metrics is None
+    )
     memories = (one for one in choices_in(objective) if one.kind in SCHEDULES and hasattr(one.function, "advance"))
     for name in sorted({one.settings["metric"] for one in memories}):
-        if not is_measured(name, known):
+        if not is_measured(name, known) and not name.startswith(free):
             room = name.partition("/")[0]
             there = [one for one in known if one.startswith(f"{room}/")] or [
                 one for one in known if one.startswith("train/")

@@ -1,7 +1,7 @@
 """Cutting: from a prepared global batch to micro-batches of tensors under a token budget.
 
 Only segments with a row that some term trains are kept, each up to its last such row, and of teachers' blocks only the rows that a
-term reads. The coefficients are made already, so how a batch is cut changes neither loss nor gradient.
+term reads; a span of rows is kept or left out as a whole. The coefficients are made already, so how a batch is cut changes neither loss nor gradient.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agentopd.objective.blocks import BatchBlock, blocks_of
+from agentopd.objective.blocks import BatchBlock, blocks_of, needed
 from agentopd.objective.columns import Column
 from agentopd.objective.numbers import picked, tensors
 from agentopd.objective.prepare import Prepared, PreparedTerm
@@ -83,8 +83,7 @@ def cut(prepared: Prepared, max_tokens: int, layout: Layout = "padded") -> list[
         ValueError: ``max_tokens`` is below 1, a segment starts with an action token, or a term reads a distribution that its
             teacher did not give.
     """
-    needed_A = np.any([term.coef_A != 0 for term in prepared.terms], axis=0)
-    return [_batch(prepared, passed) for passed in passes(prepared.rows, needed_A, max_tokens, layout)]
+    return [_batch(prepared, passed) for passed in passes(prepared.rows, needed(prepared), max_tokens, layout)]
 
 
 def passes(rows: Rows, needed_A: Bools, max_tokens: int, layout: Layout = "padded") -> list[Passed]:

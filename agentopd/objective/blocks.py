@@ -14,12 +14,22 @@ from agentopd.errors import ConfigError
 from agentopd.objective.columns import Column
 from agentopd.objective.floor import FLOOR
 from agentopd.objective.prepare import Prepared
-from agentopd.types import Annotation, Bools, Dense, Mixture, Sparse
+from agentopd.objective.runs import BatchSpans, spans_of, whole_spans
+from agentopd.types import Aligned, Annotation, Bools, Dense, Mixture, Sparse
 
 Parts: TypeAlias = list[tuple[Annotation, Column]]
 """Annotations, and which entries of each."""
-HeadName: TypeAlias = str | tuple[str, ...] | None
-"""The output head of a dense block, those of a mixture, or ``None`` of a sparse one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """The output head of an aligned block."""
+
+    head: str
+
+
+HeadName: TypeAlias = str | tuple[str, ...] | Foreign | None
+"""The output head of a dense block, those of a mixture, that of an aligned one, or ``None`` of a sparse one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,7 @@ class SparseRows:
 
 @dataclass(frozen=True, slots=True)
 class BatchBlock:
-    """The distributions of one teacher on some rows: dense, a mixture of dense ones, or sparse."""
+    """The distributions of one teacher on some rows: dense, a mixture of dense ones, or sparse; or dense where spans of rows begin."""
 
     teacher: str
     row_N: Tensor
@@ -43,6 +53,16 @@ class BatchBlock:
     dense: Dense | None = None
     sparse: SparseRows | None = None
     mixture: Mixture | None = None
+    spans: BatchSpans | None = None
+    """Of a teacher with a vocabulary of its own."""
+
+    @property
+    def whole(self) -> list[slice]:
+        """The runs of rows that must not be divided."""
+        if self.spans is None or self.spans.longest < 2:
+            return []
+        pairs = zip(self.row_N.tolist(), self.spans.size_N.tolist(), strict=True)
+        return [slice(first, first + size) for first, size in pairs if size > 1]
 
 
 def blocks_of(prepared: Prepared, row_A: Column) -> Iterator[BatchBlock]:
@@ -58,6 +78,10 @@ def blocks_of(prepared: Prepared, row_A: Column) -> Iterator[BatchBlock]:
             row_N = torch.from_numpy(local_N[place[order]])
             if head is None:
                 yield BatchBlock(teacher, row_N, sparse=_sparse(parts, order))
+            elif isinstance(head, Foreign):
+                local_M = local_N[place]
+                told = spans_of(parts, local_M, prepared.rows.token_A[row_A[local_M]])
+                yield from (BatchBlock(teacher, first_N, dense, spans=spans) for first_N, dense, spans in told)
             elif isinstance(head, tuple):
                 yield BatchBlock(teacher, row_N, mixture=_mixture(parts, order, head))
             else:
@@ -65,12 +89,20 @@ def blocks_of(prepared: Prepared, row_A: Column) -> Iterator[BatchBlock]:
 
 
 def _read(prepared: Prepared, teacher: str) -> Bools:
-    """Rows on which some term reads the distribution of ``teacher``."""
+    """Rows on which some term reads the distribution of ``teacher``, and those of their spans."""
     read_A = np.zeros(len(prepared.rows), np.bool_)
     for term in prepared.terms:
         if teacher in term.reads:
             read_A |= term.coef_A != 0
-    return read_A
+    return whole_spans(prepared.rows, teacher, read_A)
+
+
+def needed(prepared: Prepared) -> Bools:
+    """The rows [A] that some term trains, and those of the spans that one of them is in."""
+    needed_A: Bools = np.any([term.coef_A != 0 for term in prepared.terms], axis=0)
+    for teacher in frozenset().union(*(term.reads for term in prepared.terms)):
+        needed_A = needed_A | _read(prepared, teacher)
+    return needed_A
 
 
 def _grouped(prepared: Prepared, teacher: str, row_N: Column) -> dict[HeadName, tuple[Column, Parts]]:
@@ -95,6 +127,8 @@ def _head(annotation: Annotation) -> HeadName:
         return tuple(member.head for member in annotation.block.members)
     if isinstance(annotation.block, Sparse):
         return None
+    if isinstance(annotation.block, Aligned):
+        return Foreign(annotation.block.dense.head)
     raise ConfigError(
         f"a term reads the distribution of teacher {annotation.teacher!r}, which gave only a {type(annotation.block).__name__} "
         "block; set estimator: {kind: score_function}, without baseline: value, or have it annotate with dense or sparse blocks"

@@ -5,6 +5,7 @@ matrix product is computed once. Everything else is done on tiles of the chunk t
 overwritten with their gradient. Backward only scales what is already there.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -18,6 +19,8 @@ Evaluate: TypeAlias = Callable[[Tensor, slice], tuple[Tensor, dict[str, Tensor]]
 """From the logits [N, V] of the rows ``slice`` to their summed loss and to signals [N], the same names for every tile."""
 Open: TypeAlias = Callable[[slice], Evaluate]
 """Called once a chunk, for the matrix products of teachers; what it returns evaluates the tiles of that chunk."""
+Cuts: TypeAlias = Sequence[tuple[slice, Sequence[slice]]]
+"""The chunks of some rows, each with its tiles."""
 
 
 @runtime_checkable
@@ -42,7 +45,7 @@ TILE = 2**19
 
 
 def chunked_loss(
-    hidden_A_H: Tensor, head: Head, open_chunk: Open, chunk_rows: int | None
+    hidden_A_H: Tensor, head: Head, open_chunk: Open, chunk_rows: int | None, whole: Sequence[slice] = ()
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum over tiles of chunks of rows, differentiable once in the hidden states and in the head's parameters.
 
@@ -54,6 +57,7 @@ def chunked_loss(
         head: Turns them into logits; its weight and bias may be frozen or trained, whole or sharded.
         open_chunk: Gives loss and signals of a chunk's tiles.
         chunk_rows: Rows of a chunk; ``None``: as many as have ``CHUNK`` logits.
+        whole: Rows that stand in one tile, ascending.
 
     Returns:
         The scalar loss, 0 but differentiable where there are no rows, and signals [A], detached.
@@ -64,7 +68,8 @@ def chunked_loss(
     head = head.gathered()
     _keep_freed(hidden_A_H)
     inputs = [hidden_A_H, head.weight_V_H] + ([] if head.bias_V is None else [head.bias_V])
-    of_chunk = chunks(len(hidden_A_H), rows_of_chunk(len(head.weight_V_H)) if chunk_rows is None else chunk_rows)
+    size = rows_of_chunk(len(head.weight_V_H)) if chunk_rows is None else chunk_rows
+    of_chunk = [(rows, tiles(rows, head.weight_V_H.T, whole)) for rows in chunks(len(hidden_A_H), size, whole)]
     if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in inputs):
         with torch.no_grad():
             return _forward(hidden_A_H, head, open_chunk, of_chunk)
@@ -110,11 +115,22 @@ def check_tokens(token_A: Tensor, rows: int, vocabulary: int) -> None:
         )
 
 
-def chunks(rows: int, chunk_rows: int) -> list[slice]:
-    """Consecutive slices of ``rows`` rows; one empty slice of none, so that every signal has its name."""
+def undivided(whole: Sequence[slice]) -> list[slice]:
+    """Slices of rows, ascending, those that overlap made one."""
+    found: list[slice] = []
+    for one in sorted(whole, key=lambda one: (one.start, one.stop)):
+        if found and one.start < found[-1].stop:
+            found[-1] = slice(found[-1].start, max(found[-1].stop, one.stop))
+        else:
+            found.append(one)
+    return found
+
+
+def chunks(rows: int, chunk_rows: int, whole: Sequence[slice] = ()) -> list[slice]:
+    """Consecutive slices of ``rows`` rows; one empty slice of none, so that every signal has its name. None divides a slice of ``whole``."""
     if chunk_rows < 1:
         raise ValueError(f"chunk_rows must be at least 1, got {chunk_rows}")
-    return _cut(0, rows, chunk_rows)
+    return _cut(0, rows, chunk_rows, whole)
 
 
 def rows_of_chunk(vocabulary: int) -> int:
@@ -122,10 +138,10 @@ def rows_of_chunk(vocabulary: int) -> int:
     return max(CHUNK // max(vocabulary, 1), 1)
 
 
-def tiles(rows: slice, like_N_V: Tensor) -> list[slice]:
+def tiles(rows: slice, like_N_V: Tensor, whole: Sequence[slice] = ()) -> list[slice]:
     """The tiles of the chunk ``rows``, whose logits are, or have the vocabulary and the device of, ``like_N_V``."""
     size = max(TILE // like_N_V.shape[-1], 1) if like_N_V.device.type == "cpu" else rows.stop
-    return _cut(rows.start, rows.stop, max(size, 1))
+    return _cut(rows.start, rows.stop, max(size, 1), whole)
 
 
 def inner(tile: slice, rows: slice) -> slice:
@@ -133,18 +149,26 @@ def inner(tile: slice, rows: slice) -> slice:
     return slice(tile.start - rows.start, tile.stop - rows.start)
 
 
-def _cut(start: int, stop: int, size: int) -> list[slice]:
-    return [slice(at, min(at + size, stop)) for at in range(start, max(stop, start + 1), size)]
+def _cut(start: int, stop: int, size: int, whole: Sequence[slice]) -> list[slice]:
+    """Slices of ``size`` rows; where one would end within a slice of ``whole`` it ends before it, or, if it begins there, behind it."""
+    found: list[slice] = []
+    firsts = [one.start for one in whole]
+    while start < stop or not found:
+        end = min(start + size, stop)
+        divided = whole[at] if (at := bisect_left(firsts, end) - 1) >= 0 and whole[at].stop > end else None
+        if divided is not None:
+            end = divided.start if divided.start > start else divided.stop
+        found.append(slice(start, end))
+        start = end
+    return found
 
 
-def _forward(
-    hidden_A_H: Tensor, head: Head, open_chunk: Open, of_chunk: Sequence[slice]
-) -> tuple[Tensor, dict[str, Tensor]]:
+def _forward(hidden_A_H: Tensor, head: Head, open_chunk: Open, of_chunk: Cuts) -> tuple[Tensor, dict[str, Tensor]]:
     loss, signals, project = _zero(hidden_A_H), _Columns(len(hidden_A_H)), Projector(head, hidden_A_H)
-    for rows in of_chunk:
+    for rows, within in of_chunk:
         projected_N_V, evaluate = project(rows), open_chunk(rows)
         with _exact(projected_N_V):
-            for tile in tiles(rows, projected_N_V):
+            for tile in within:
                 part, signal = evaluate(head.shaped(projected_N_V[inner(tile, rows)]), tile)
                 loss += part
                 signals.put(tile, signal)
@@ -153,15 +177,15 @@ def _forward(
 
 @torch.no_grad()
 def _forward_and_gradients(
-    inputs: Sequence[Tensor], head: Head, open_chunk: Open, of_chunk: Sequence[slice]
+    inputs: Sequence[Tensor], head: Head, open_chunk: Open, of_chunk: Cuts
 ) -> tuple[Tensor, list[Tensor | None], dict[str, Tensor]]:
     """Loss, the gradient of each input (``None`` for a frozen one), signals."""
     loss, signals, project = _zero(inputs[0]), _Columns(len(inputs[0])), Projector(head, inputs[0])
     gradients = [_zeros(tensor) if tensor.requires_grad else None for tensor in inputs]
-    for rows in of_chunk:
+    for rows, within in of_chunk:
         projected_N_V, evaluate = project(rows), open_chunk(rows)
         with _exact(projected_N_V):
-            for tile in tiles(rows, projected_N_V):
+            for tile in within:
                 part, signal = _differentiated(projected_N_V[inner(tile, rows)], head, evaluate, tile)
                 loss += part
                 signals.put(tile, signal)

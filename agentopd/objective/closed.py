@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.functional import hardshrink
+from torch.nn.functional import hardshrink, pad
 
 from agentopd.objective.alpha_beta import LIMIT, alpha_beta, off_zero, require_sum, rise
 from agentopd.objective.contract import call
-from agentopd.objective.divergences import head_share, rounding
+from agentopd.objective.divergences import Inner, head_share, inner_settings, rounding
 from agentopd.objective.floor import FLOOR, column
 from agentopd.settings.choice import Choice
 
@@ -215,6 +215,30 @@ def _chi_square(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor]:
     return 2.0 * value, gradient.mul_(2.0)
 
 
+def _uld(logp: Tensor, logq: Tensor) -> tuple[Tensor, Tensor]:
+    """In the student's log-probabilities: p sign(p_(i) - q_(i)), i the place of each in their order."""
+    ordered, place = logp.sort(-1, descending=True)
+    theirs = logq.sort(-1, descending=True).values
+    size = max(logp.shape[-1], logq.shape[-1])
+    ours, theirs = (pad(one, (0, size - one.shape[-1]), value=FLOOR) for one in (ordered, theirs))
+    sign = hardshrink(ours - theirs, rounding(logp.dtype)).sign_()
+    value = _dot(ours.exp() - theirs.exp(), sign)
+    return value, torch.empty_like(logp).scatter_(-1, place, sign[:, : logp.shape[-1]]).mul_(logp.exp())
+
+
+def _gold(
+    logp: Tensor,
+    logq: Tensor,
+    *,
+    by: Inner = "jsd",
+    beta: float | Tensor = 0.5,
+    matched: float | Tensor = 1.0,
+    unmatched: float | Tensor = 1.0,
+) -> tuple[Tensor, Tensor]:
+    value, gradient = CLOSED[by](logp, logq, **inner_settings(by, beta))
+    return _flat(matched) * value, gradient.mul_(matched)
+
+
 def _log_mixed(one: Tensor, other: Tensor, share: float | Tensor) -> Tensor:
     """log(share one + (1 - share) other) of probabilities, finite also where both are 0; faster than of logarithms."""
     mixture = torch.lerp(other, one, share)
@@ -239,5 +263,7 @@ CLOSED: Mapping[str, Form] = {
     "alpha": _alpha,
     "alpha_beta": _alpha_beta,
     "power": _power,
+    "uld": _uld,
+    "gold": _gold,
 }
 """Those of ``DIVERGENCES`` but ``f``, whose generator is known to automatic differentiation alone."""

@@ -6,17 +6,17 @@ Each function takes the student's ``logp`` and the teacher's ``logq``, [..., V],
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import hardshrink
+from torch.nn.functional import hardshrink, pad
 
 from agentopd.objective.alpha_beta import alpha, alpha_beta, chi_square, power
 from agentopd.objective.contract import call, row_values
 from agentopd.objective.distributions import log_softmax, mixture
-from agentopd.objective.floor import column, floored
+from agentopd.objective.floor import FLOOR, column, floored
 from agentopd.objective.generators import f
 from agentopd.settings.choice import Choice
 from agentopd.settings.parts import OneOf
@@ -117,6 +117,51 @@ def total_variation(logp: Tensor, logq: Tensor) -> Tensor:
     return 0.5 * ((logq.exp() - logp.exp()) * hardshrink(ratio, rounding(ratio.dtype)).sign()).sum(-1)
 
 
+def uld(logp: Tensor, logq: Tensor) -> Tensor:
+    """sum_i |p_(i) - q_(i)|, p_(i) the i-th largest probability (ULD, arXiv 2402.12030: the Wasserstein distance between the
+    two where every two tokens are equally far apart): at most 2.
+
+    It does not ask which token has a probability, so the two may stand over vocabularies of different sizes: the smaller is filled
+    up with zeros. It is 0 also where the student gives the teacher's probabilities to other tokens. As in :func:`total_variation`
+    what differs by rounding counts as equal.
+    """
+    logp, logq = (one.sort(-1, descending=True).values for one in floored(logp, logq.detach()))
+    size = max(logp.shape[-1], logq.shape[-1])
+    logp, logq = (pad(one, (0, size - one.shape[-1]), value=FLOOR) for one in (logp, logq))
+    sign = hardshrink((logp - logq).detach(), rounding(logp.dtype)).sign()
+    return ((logp.exp() - logq.exp()) * sign).sum(-1)
+
+
+Inner: TypeAlias = Literal["jsd", "forward_kl", "reverse_kl"]
+NotNegative = Annotated[float, Field(ge=0.0)]
+
+
+def gold(
+    logp: Tensor,
+    logq: Tensor,
+    *,
+    by: Inner = "jsd",
+    beta: Share = 0.5,
+    matched: NotNegative = 1.0,
+    unmatched: NotNegative = 1.0,
+) -> Tensor:
+    """The hybrid of GOLD (TRL, 2025): ``by`` on the tokens that both vocabularies have, :func:`uld` on the others.
+
+        matched m D(p | M, q | M)  +  unmatched sum_i |p_(i) - q_(i)| over the tokens outside of M
+
+    M are the tokens of the same bytes, m the teacher's mass on them, D is ``by``, of the two distributions given that the token
+    is in M; ``beta`` is that of ``jsd``. Over one vocabulary, as here, M is everything: it is matched D(p, q). What tokens of
+    different lengths mean, and where this differs from TRL's code, is said in ``apart.py``.
+    """
+    value: Tensor = matched * DIVERGENCES[by](logp, logq, **inner_settings(by, beta))
+    return value
+
+
+def inner_settings(by: Inner, beta: float | Tensor) -> dict[str, Any]:
+    """The settings of the divergence that :func:`gold` takes on matched tokens."""
+    return {"beta": beta} if by == "jsd" else {}
+
+
 def rounding(dtype: torch.dtype) -> float:
     """How much two computations of one log-probability may differ by."""
     return 128.0 * torch.finfo(dtype).eps
@@ -148,6 +193,8 @@ DIVERGENCES: Registry = {
     "alpha_beta": alpha_beta,
     "power": power,
     "f": f,
+    "uld": uld,
+    "gold": gold,
 }
 
 

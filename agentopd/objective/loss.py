@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from agentopd.errors import ConfigError
+from agentopd.objective.apart import SpanRows, across, apart, shared_evenly
 from agentopd.objective.batch import Batch, BatchTerm
-from agentopd.objective.chunked import Evaluate, check_tokens, chunked_loss, chunks, tiles
+from agentopd.objective.chunked import Evaluate, check_tokens, chunked_loss, chunks, tiles, undivided
 from agentopd.objective.closed import fused
 from agentopd.objective.contract import call, pair, row_values
 from agentopd.objective.estimators import RATIO, Taken, policy_gradient
 from agentopd.objective.head import Head
 from agentopd.objective.numbers import of_rows
-from agentopd.objective.reading import Plan, Read, Tile, check_ids, check_width
+from agentopd.objective.reading import Plan, Read, Tile, check_apart, check_ids, check_width
 from agentopd.objective.rewards import expected_reward
 from agentopd.objective.signals import loss_of
 from agentopd.objective.supports import TeacherRows
@@ -64,14 +65,20 @@ def loss(
         check_ids(block, len(head.weight_V_H))
         for term in batch.terms:
             check_width(term, block, len(head.weight_V_H))
-    of_chunk = {rows.start: tiles(rows, head.weight_V_H.T) for rows in chunks(len(hidden_A_H), chunk_rows)}
-    plan = Plan.of(batch, [tile for within in of_chunk.values() for tile in within])
+            check_apart(term, block)
+    whole = undivided([one for block in batch.blocks for one in block.whole])
+    of_chunk = {
+        rows.start: tiles(rows, head.weight_V_H.T, whole) for rows in chunks(len(hidden_A_H), chunk_rows, whole)
+    }
+    plan = Plan.of(
+        batch, [tile for within in of_chunk.values() for tile in within], len(head.weight_V_H), teacher_heads
+    )
 
     def open_chunk(rows: slice) -> Evaluate:
         projected = plan.projected(of_chunk[rows.start], teacher_heads)
         return lambda logits_N_V, tile: _summed(batch, plan.tile(logits_N_V, tile, projected, temperature))
 
-    return LossOutput(*chunked_loss(hidden_A_H, head, open_chunk, chunk_rows))
+    return LossOutput(*chunked_loss(hidden_A_H, head, open_chunk, chunk_rows, whole))
 
 
 def _summed(batch: Batch, tile: Tile) -> tuple[Tensor, dict[str, Tensor]]:
@@ -99,8 +106,24 @@ def _phi(term: BatchTerm, tile: Tile, i: int) -> Tensor:
         return policy_gradient(logprob_N, _centred(term, tile, i, advantage_N), old_N, **settings)
     phi_N = logprob_N.new_zeros(logprob_N.shape)
     for read in tile.reads(i):
+        if read.spans is not None:
+            phi_N = phi_N + _of_spans(term, tile, read, read.spans)
+            continue
         phi_N = phi_N.index_add(0, read.local_M, _divergence(term, rows, read).to(phi_N.dtype))
     return phi_N
+
+
+def _of_spans(term: BatchTerm, tile: Tile, read: Read, spans: SpanRows) -> Tensor:
+    """phi [N] from a teacher with a vocabulary of its own: the divergence of each span, in equal parts on its rows."""
+    logprob_N, dtype, key = tile.taken_logprob_N, read.logp_M_V.dtype, f"{term.key}.divergence"
+    row_M_L, has_M_L = spans.rows(read.local_M, len(logprob_N))
+    rest_M = (logprob_N[row_M_L] * has_M_L)[:, 1:].sum(1)
+    events = apart(read.logp_M_V, tile.token_N[read.local_M], rest_M, spans)
+    settings = of_rows(term.settings["divergence"], tile.rows, read.local_M, dtype)
+    value_M = row_values(key, term.term.divergence, across(key, term.term.divergence, settings, events), read.logp_M_V)
+    return logprob_N.new_zeros(logprob_N.shape).index_add(
+        0, row_M_L.flatten(), shared_evenly(value_M, has_M_L).flatten().to(logprob_N.dtype)
+    )
 
 
 def _of_taken(term: BatchTerm, tile: Tile) -> Tensor:

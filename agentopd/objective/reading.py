@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 
 from agentopd.errors import ConfigError
+from agentopd.objective.apart import Others, SpanRows
 from agentopd.objective.batch import Batch, BatchTerm
 from agentopd.objective.blocks import BatchBlock, SparseRows
 from agentopd.objective.chunked import taken_logprob
 from agentopd.objective.distributions import entropy, log_softmax, mixture
 from agentopd.objective.floor import FLOOR
 from agentopd.objective.head import Head
+from agentopd.objective.runs import BatchSpans
 from agentopd.objective.signals import CURRENT_LOGPROB, STUDENT_ENTROPY, teacher_entropy
 from agentopd.objective.supports import TeacherRows
+from agentopd.types import Dense
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,8 @@ class Read:
     teacher: TeacherRows
     further: Mapping[str, Tensor]
     """Log-probabilities [M, V] of the other teachers that the term's target is made of, by the settings that name them."""
+    spans: SpanRows | None = None
+    """What a teacher with a vocabulary of its own says instead, where M spans begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ class Teaching:
     teacher: TeacherRows
     tempered: Callable[[float], Tensor] | None = None
     """The log-probabilities [N, V] at a further temperature, where the teacher gives full distributions."""
+    spans: SpanRows | None = None
+    """What a teacher with a vocabulary of its own says instead."""
 
     def at(self, temperature: float) -> TeacherRows:
         """What the teacher says at a further temperature; a top-k knows only its own."""
@@ -51,12 +58,12 @@ class Teaching:
             return self.teacher
         return replace(self.teacher, logq_N_V=self.tempered(temperature))
 
-    def read(self, entry_M: Tensor, temperature: float) -> tuple[Tensor, TeacherRows]:
+    def read(self, entry_M: Tensor, temperature: float) -> tuple[Tensor, TeacherRows, SpanRows | None]:
         """The rows of the tile that one term reads, and what is said of them."""
         if len(entry_M) == len(self.local_N):
-            return self.local_N, self.at(temperature)
+            return self.local_N, self.at(temperature), self.spans
         at = entry_M - self.first
-        return self.local_N[at], self.at(temperature).select(at)
+        return self.local_N[at], self.at(temperature).select(at), self.spans and self.spans.select(at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +73,10 @@ class Tile:
     rows: slice
     """Which rows of the micro-batch."""
     logp_N_V: Tensor
+    token_N: Tensor
+    """The token taken."""
     taken_logprob_N: Tensor
-    """The student's log-probability of the token taken."""
+    """The student's log-probability of it."""
     teachings: tuple[Teaching, ...]
     """One a block."""
     entries: tuple[Mapping[int, Tensor], ...]
@@ -84,13 +93,13 @@ class Tile:
         temperature = self.temperatures[term]
         for block, entry_M in self.entries[term].items():
             if len(entry_M):
-                local_M, teacher = self.teachings[block].read(entry_M, temperature)
+                local_M, teacher, spans = self.teachings[block].read(entry_M, temperature)
                 further = {
                     setting: self._of(f"{self.keys[term]}.target.{setting}", name, local_M, temperature)
                     for setting, name in self.further[term].items()
                 }
                 logp_M_V = _rows(self.logp_N_V, local_M)
-                yield Read(local_M, _tempered(logp_M_V, temperature), teacher, further)
+                yield Read(local_M, _tempered(logp_M_V, temperature), teacher, further, spans)
 
     def _of(self, key: str, name: str, local_M: Tensor, temperature: float) -> Tensor:
         """The log-probabilities [M, V] of a teacher on some rows, which its blocks cover."""
@@ -112,10 +121,11 @@ class Tile:
         """What is seen of the rows whatever the terms, [N] each, detached."""
         seen = {CURRENT_LOGPROB: self.taken_logprob_N.detach(), STUDENT_ENTROPY: entropy(self.logp_N_V.detach())}
         for teaching in self.teachings:
-            if teaching.teacher.logq_N_V is not None:
+            logq_N_V = teaching.spans.logq_N_W if teaching.spans else teaching.teacher.logq_N_V
+            if logq_N_V is not None:
                 nothing_N = torch.full_like(seen[STUDENT_ENTROPY], torch.nan)
                 column_N = seen.setdefault(teacher_entropy(teaching.name), nothing_N)
-                column_N[teaching.local_N] = entropy(teaching.teacher.logq_N_V)
+                column_N[teaching.local_N] = entropy(logq_N_V)
         return seen
 
 
@@ -151,15 +161,19 @@ class Plan:
     further: tuple[Mapping[str, str], ...]
     temperatures: tuple[float, ...]
     """See ``Tile``."""
+    others: tuple[Others | None, ...]
+    """Of each block whose teacher has a vocabulary of its own, how that goes together with the student's."""
 
     @classmethod
-    def of(cls, batch: Batch, slices: Sequence[slice]) -> Self:
-        """The plan of a micro-batch in tiles, consecutive slices of its rows."""
+    def of(cls, batch: Batch, slices: Sequence[slice], vocabulary: int, heads: Mapping[str, Head]) -> Self:
+        """The plan of a micro-batch in tiles, consecutive slices of its rows, for a student of ``vocabulary`` tokens."""
         whole = tuple(_slices(block, slices) for block in batch.blocks)
         number = {tile.start: i for i, tile in enumerate(slices)}
         parts = tuple(_parts(term, batch, slices) for term in batch.terms)
         further = tuple(dict([*term.term.reads.items()][1:]) for term in batch.terms)
-        return cls(batch, number, whole, parts, further, tuple(term.temperature for term in batch.terms))
+        temperatures = tuple(term.temperature for term in batch.terms)
+        others = tuple(_others(block, vocabulary, heads) for block in batch.blocks)
+        return cls(batch, number, whole, parts, further, temperatures, others)
 
     def projected(self, chunk: Sequence[slice], heads: Mapping[str, Head]) -> tuple[Projection, ...]:
         """The matrix products of all blocks for the tiles of a chunk."""
@@ -173,13 +187,15 @@ class Plan:
         """The tile ``rows``, from the student's logits and what was projected of its teachers."""
         i, logp_N_V = self.number[rows.start], log_softmax(logits_N_V, temperature)
         teachings = (
-            _teaching(block, by_tile[i], rows, one, temperature, logp_N_V.detach())
-            for block, by_tile, one in zip(self.batch.blocks, self.whole, projected, strict=True)
+            _teaching(block, others, by_tile[i], rows, one, temperature, logp_N_V.detach())
+            for block, others, by_tile, one in zip(self.batch.blocks, self.others, self.whole, projected, strict=True)
         )
-        taken_logprob_N = taken_logprob(logp_N_V, self.batch.token_A[rows])
+        token_N = self.batch.token_A[rows]
+        taken_logprob_N = taken_logprob(logp_N_V, token_N)
         entries = tuple({block: by_tile[i] for block, by_tile in part.items()} for part in self.parts)
         keys = tuple(term.key for term in self.batch.terms)
-        return Tile(rows, logp_N_V, taken_logprob_N, tuple(teachings), entries, self.further, keys, self.temperatures)
+        seen = (logp_N_V, token_N, taken_logprob_N)
+        return Tile(rows, *seen, tuple(teachings), entries, self.further, keys, self.temperatures)
 
 
 def _rows(column_N_V: Tensor, local_M: Tensor) -> Tensor:
@@ -196,7 +212,16 @@ def _parts(term: BatchTerm, batch: Batch, slices: Sequence[slice]) -> dict[int, 
     if not term.term.reads_distribution:
         return {}
     mine = {i: block for i, block in enumerate(batch.blocks) if block.teacher == term.term.teacher}
-    return {i: _split(block, term.coef_A[block.row_N] != 0, slices) for i, block in mine.items()}
+    return {i: _split(block, _trained(block, term.coef_A != 0), slices) for i, block in mine.items()}
+
+
+def _trained(block: BatchBlock, on_A: Tensor) -> Tensor:
+    """The entries of a block of which a row is marked."""
+    if block.spans is None:
+        return on_A[block.row_N]
+    until_A = on_A.cumsum(0)
+    last_N = block.row_N + block.spans.size_N - 1
+    return (until_A[last_N] > until_A[block.row_N]) | on_A[block.row_N]
 
 
 def _slices(block: BatchBlock, slices: Sequence[slice]) -> Sequence[slice]:
@@ -217,23 +242,38 @@ def _bounds(row_N: Tensor, slices: Sequence[slice]) -> list[int]:
     return bounds
 
 
+def _others(block: BatchBlock, vocabulary: int, heads: Mapping[str, Head]) -> Others | None:
+    if block.spans is None or block.dense is None:
+        return None
+    size = len(_head(block.teacher, block.dense, heads).weight_V_H)
+    return Others.of(block.spans.student_K, block.spans.teacher_K, (vocabulary, size), block.spans.same)
+
+
+def _head(teacher: str, dense: Dense, heads: Mapping[str, Head]) -> Head:
+    if dense.head not in heads:
+        raise ValueError(
+            f"teacher {teacher!r} used head {dense.head!r}, which is not among {sorted(heads)}; give every teacher's heads"
+        )
+    return heads[dense.head]
+
+
 @torch.no_grad()
 def _projected(block: BatchBlock, entries: slice, heads: Mapping[str, Head]) -> Projection:
     """The matrix products of some of a block's entries."""
     members = block.mixture.members if block.mixture else (block.dense,) if block.dense else ()
-    for dense in members:
-        if dense.head not in heads:
-            raise ValueError(
-                f"teacher {block.teacher!r} used head {dense.head!r}, which is not among {sorted(heads)}; "
-                "give every teacher's heads"
-            )
-    named = [(heads[dense.head], dense.hidden_N_H[entries]) for dense in members]
+    named = [(_head(block.teacher, dense, heads), dense.hidden_N_H[entries]) for dense in members]
     return [Projected(head, entries.start, head.projected(hidden_N_H)) for head, hidden_N_H in named]
 
 
 @torch.no_grad()
 def _teaching(
-    block: BatchBlock, entries: slice, rows: slice, projected: Projection, temperature: float, logp_N_V: Tensor
+    block: BatchBlock,
+    others: Others | None,
+    entries: slice,
+    rows: slice,
+    projected: Projection,
+    temperature: float,
+    logp_N_V: Tensor,
 ) -> Teaching:
     """What a teacher says of the rows of a tile, in the student's precision."""
     first, local_N = entries.start, block.row_N[entries] - rows.start
@@ -245,6 +285,11 @@ def _teaching(
             return Teaching(block.teacher, first, local_N, TeacherRows(logq_N_V), partial(log_softmax, logq_N_V))
         some = TeacherRows(ids_N_K=sparse.ids_N_K, logq_N_K=sparse.logprob_N_K, logtail_N=sparse.logtail_N)
         return Teaching(block.teacher, first, local_N, some.select(entries).to(logp_N_V.dtype))
+    if block.spans is not None:
+        logq_N_W = _mean(projected, entries, temperature).to(logp_N_V.dtype)
+        assert others is not None
+        spans = _spans(block.spans, entries, logq_N_W, others)
+        return Teaching(block.teacher, first, local_N, TeacherRows(), spans=spans)
     for one in projected:
         check_vocabulary(logp_N_V.shape[-1], one.projected_N_V.shape[-1], f"teacher {block.teacher!r}")
 
@@ -252,6 +297,20 @@ def _teaching(
         return _mean(projected, entries, temperature * further).to(logp_N_V.dtype)
 
     return Teaching(block.teacher, first, local_N, TeacherRows(at(1.0)), at)
+
+
+def _spans(told: BatchSpans, entries: slice, logq_N_W: Tensor, others: Others) -> SpanRows:
+    """What an aligned block says of some of its spans."""
+    return SpanRows(
+        logq_N_W,
+        told.token_N[entries],
+        told.rest_N[entries].to(logq_N_W.dtype),
+        told.alone_N[entries],
+        told.size_N[entries],
+        told.longest,
+        told.merged,
+        others,
+    )
 
 
 def _spread(sparse: SparseRows, entries: slice, logp_N_V: Tensor) -> Tensor:
@@ -294,4 +353,12 @@ def check_width(term: BatchTerm, block: BatchBlock, vocabulary: int) -> None:
         raise ConfigError(
             f"{term.key}.support.k={k}: teacher {block.teacher!r} gives its {block.sparse.least} likeliest tokens; set k to at most "
             f"{block.sparse.least}, or have teacher {block.teacher!r} give {k}"
+        )
+
+
+def check_apart(term: BatchTerm, block: BatchBlock) -> None:
+    """Refuses what a term asks of a teacher with a vocabulary of its own and no such teacher can tell."""
+    if block.spans is not None and block.teacher in term.term.reads.values() and term.term.one_vocabulary:
+        raise ConfigError(
+            f"{term.key}.{term.term.one_vocabulary} (teacher {block.teacher!r} has a vocabulary of its own)"
         )

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from agentopd.objective.alpha_beta import require_sum
+from agentopd.objective.apart import ACROSS
 from agentopd.objective.contract import callable_as
 from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.estimators import ESTIMATORS, OPTIMISES, REFUSED, VALUE, is_by_token, require_baseline
@@ -241,6 +242,26 @@ class Term(Settings):
     def reads_distribution(self) -> bool:
         """Whether its loss reads a teacher's whole distribution."""
         return self.distributional and (self.analytic or self.estimator.settings.get("baseline") == VALUE)
+
+    @property
+    def one_vocabulary(self) -> str | None:
+        """The first of its settings that asks teachers for the student's vocabulary, and what to do; ``None`` where they may have another."""
+        if not self.reads_distribution:
+            return None
+        if not self.analytic:
+            return "estimator.baseline=value: it is a mean over the student's tokens; set it to batch_mean or none"
+        if self.target.kind != "distribution":
+            return f"target.kind={self.target.kind}: it is made of distributions over the student's tokens; set target.kind: distribution"
+        if self.support.kind != "full":
+            return f"support.kind={self.support.kind}: it names the student's tokens; set support.kind: full"
+        if self.divergence.kind not in ACROSS:
+            return (
+                f"divergence.kind={self.divergence.kind}: it compares probabilities of the same tokens; set divergence: {{kind: gold}} or "
+                "{kind: uld}, or estimator: {kind: score_function}"
+            )
+        if self.temperature != 1.0:
+            return f"temperature={self.temperature}: it takes whole distributions of every token of a span; set it to 1"
+        return None
 
     @property
     def distributional(self) -> bool:

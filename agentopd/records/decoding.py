@@ -30,6 +30,13 @@ def to_records(table: pa.Table) -> list[Record]:
     return [Record(_trajectory(row), tuple(map(_annotation, row["annotations"]))) for row in rows]
 
 
+def from_bytes(data: bytes) -> Annotation:
+    """The annotation that :func:`agentopd.records.encoding.to_bytes` was given."""
+    with pa.ipc.open_stream(data) as stream:
+        [row] = unpack(stream.read_all().to_struct_array().combine_chunks())
+    return _annotation(row)
+
+
 def unpack(array: pa.Array) -> list[Any]:
     """Structs as dicts, lists of numbers as numpy arrays of their own, the rest as Python values; null is ``None``."""
     kind = array.type

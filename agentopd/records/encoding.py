@@ -28,6 +28,23 @@ def to_table(records: Sequence[Record]) -> pa.Table:
         ) from error
 
 
+def to_bytes(annotation: Annotation) -> bytes:
+    """One annotation alone, in the form that it has in a table: an Arrow stream.
+
+    Raises:
+        RecordError: As of :func:`to_table`.
+    """
+    where = f"annotation of teacher {annotation.teacher!r}"
+    sink = pa.BufferOutputStream()
+    try:
+        table = pa.Table.from_pylist([_annotation(annotation, where)], schema=pa.schema(list(ANNOTATION)))
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise RecordError(f"cannot write the {where}: {error}; give every field the type of types.py") from error
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
+        stream.write_table(table)
+    return bytes(sink.getvalue())
+
+
 def _span(records: Sequence[Record]) -> str:
     return f"records {records[0].trajectory.key} to {records[-1].trajectory.key}"
 
@@ -128,6 +145,7 @@ def _block(block: Block, where: str) -> dict[str, Any]:
         _require_shapes(block, where)
         return {"block": "sparse", "sparse": {"k": block.ids_N_K.shape[1], **_arrays(block, BLOCKS["sparse"], where)}}
     if isinstance(block, Span):
+        _require_pairs(block, where)
         return {"block": "span", "span": _arrays(block, BLOCKS["span"], where)}
     raise RecordError(
         f"{where} is a dense block (hidden states), which records do not keep; write agentopd.records.thin(record, ...) instead"
@@ -139,6 +157,15 @@ def _require_shapes(block: Sparse, where: str) -> None:
     if len(ids) != 2 or logprob != ids or tail != ids[:1]:
         raise RecordError(
             f"{where}: a sparse block of shapes {ids}, {logprob}, {tail}; they must be [N, K], [N, K], [N]"
+        )
+
+
+def _require_pairs(block: Span, where: str) -> None:
+    shapes = block.student_P_2.shape, block.teacher_P_2.shape, block.logprob_P.shape
+    size = block.logprob_P.size
+    if shapes != ((size, 2), (size, 2), (size,)):
+        raise RecordError(
+            f"{where}: a block of spans of shapes {', '.join(map(str, shapes))}; they must be [P, 2], [P, 2], [P]"
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from agentopd.errors import RecordError
-from agentopd.types import Annotation, Block, Dense, Floats, Ints, Mixture, Record, Sampled, Sparse
+from agentopd.types import Aligned, Annotation, Block, Dense, Floats, Ints, Mixture, Record, Sampled, Sparse
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,8 @@ def thin(
 ) -> Record:
     """``record`` with every dense block, and every mixture of them, replaced; other blocks stay, and ``taken_logprob_N`` and ``entropy_N`` stay in any case.
 
+    Of a teacher with a tokenizer of its own the spans and their log-probabilities are kept, whatever ``block`` says.
+
     Args:
         record: A record.
         block: ``sampled`` keeps the log-probability of the taken token alone; ``sparse`` the ``k`` most likely tokens, the most
@@ -49,6 +51,8 @@ def thin(
         raise RecordError(f"thin: k={k}; keep at least one token a row")
 
     def thinned(annotation: Annotation) -> Annotation:
+        if isinstance(annotation.block, Aligned):
+            return replace(annotation, block=annotation.block.span)
         if not isinstance(annotation.block, Dense | Mixture):
             return annotation
         if block == "sampled":

@@ -2,12 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import pyarrow as pa
 
 import agentopd.records.encoding as encoding
 import agentopd.records.signals as signals
 from agentopd.errors import RecordError
-from agentopd.records.files import StepFile, folder_of, listed, remove_unfinished, supersede, sync, write
+from agentopd.records.files import StepFile, folder_of, listed, opened, remove_unfinished, supersede, sync, write
+from agentopd.records.schema import RECORDS
 from agentopd.types import Record
 
 
@@ -32,15 +36,23 @@ class RecordWriter:
             raise RecordError(
                 f"{path} exists already; a step is written once. To do steps again from a checkpoint call supersede_after first"
             )
-        keys = Counter(record.trajectory.key for record in records)
-        for key, count in keys.items():
-            if key.step != step:
-                raise RecordError(
-                    f"record {key} belongs to step {key.step} and cannot be written in step {step}; give it a key of its own"
-                )
-            if count > 1:
-                raise RecordError(f"step {step} holds {count} records of the key {key}; count up its index or attempt")
-        write(path, encoding.to_table(records))
+        write(path, _table(step, records))
+
+    def write_aside(self, step: int, records: Sequence[Record]) -> Path:
+        """Writes records of ``step`` that do not count, and returns where: the step was not finished, and will be done again.
+
+        Where the newest such file of the step holds the same tokens already, that is it.
+
+        Raises:
+            RecordError: As of :meth:`write`, but for a step that has been written.
+        """
+        table = _table(step, records)
+        aside = [file for file in listed(self.folder) if file.step == step and file.superseded and not file.signals]
+        if aside and _holds(self.folder / str(max(aside)), table):
+            return self.folder / str(max(aside))
+        path = self.folder / str(StepFile(step, 1 + max((file.superseded for file in aside), default=0)))
+        write(path, table)
+        return path
 
     def write_signals(self, step: int, columns: signals.Columns) -> None:
         """Writes the per-token signals of a step whose records are written.
@@ -72,3 +84,24 @@ class RecordWriter:
             supersede(self.folder, file, number)
         sync(self.folder)
         return sorted({file.step for file in past})
+
+
+def _table(step: int, records: Sequence[Record]) -> pa.Table:
+    """The records of ``step`` as a table, once their keys have been looked at."""
+    keys = Counter(record.trajectory.key for record in records)
+    for key, count in keys.items():
+        if key.step != step:
+            raise RecordError(
+                f"record {key} belongs to step {key.step} and cannot be written in step {step}; give it a key of its own"
+            )
+        if count > 1:
+            raise RecordError(f"step {step} holds {count} records of the key {key}; count up its index or attempt")
+    return encoding.to_table(records)
+
+
+def _holds(path: Path, table: pa.Table) -> bool:
+    """Whether the file at ``path`` holds the same episodes, token by token; a damaged one does not."""
+    columns = ["key", "segments"]
+    with suppress(RecordError), opened(path, RECORDS) as file:
+        return bool(file.read(columns=columns).equals(table.select(columns)))
+    return False

@@ -1,65 +1,21 @@
-"""One server: requests to it, tried again while it is away."""
+"""One server that is asked in JSON, and answers in JSON."""
 
-import logging
-import math
-import os
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential, wait_random
 
-from agentopd.errors import ConfigError, TeacherError
-
-_log = logging.getLogger(__name__)
-
-SAID = 300
-"""Characters of an answer that a message repeats."""
-AWAY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""Statuses of a server that may answer later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a server is waited for."""
-
-    timeout: float
-    """Seconds until one request is given up."""
-    patience: float
-    """Seconds over which a request is tried again, ever less often."""
-
-
-class RefusedError(TeacherError):
-    """The server does not answer such a request, now or later."""
-
-
-class _AwayError(Exception):
-    """The server did not answer, and may later."""
-
-    def __init__(self, why: str, wait: float | None = None) -> None:
-        super().__init__(why)
-        self.wait = wait
+from agentopd.errors import ConfigError, TeacherError, describe
+from agentopd.serving.waiting import AwayError, Waiting
+from agentopd.settings.problems import nearest
 
 
 @dataclass(slots=True, eq=False)
-class Endpoint:
-    """Requests to one server, from many threads at once; what does not answer is asked again, at most for ``patience.patience``.
+class Endpoint(Waiting):
+    """See :class:`Waiting`: requests to it are plain JSON."""
 
-    The key that it is opened with is sent, and stands in no message.
-    """
-
-    who: str
-    """Whom errors are told of, such as ``teacher 'judge'``."""
-    url: str
-    patience: Patience
-    key_env: str | None = None
-    """The environment variable that holds the key."""
-    outages: int = field(init=False, default=0)
-    """How often it did not answer: what was known of the server before may no longer hold."""
-    _client: httpx2.Client = field(init=False)
-    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _client: httpx2.Client = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Opens nothing yet.
@@ -67,14 +23,8 @@ class Endpoint:
         Raises:
             ConfigError: The address is none, or the variable of the key is not set.
         """
-        if not self.url.startswith(("http://", "https://")):
-            raise ConfigError(f"url={self.url!r}: give an address such as http://127.0.0.1:8000")
-        key = None if self.key_env is None else os.environ.get(self.key_env)
-        if self.key_env is not None and not key:
-            raise ConfigError(
-                f"key_env={self.key_env}: this environment variable is not set; set it to the server's key"
-            )
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        Waiting.__post_init__(self)
+        headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         self._client = httpx2.Client(
             base_url=self.url, headers=headers, timeout=self.patience.timeout, limits=limits, trust_env=False
@@ -82,7 +32,7 @@ class Endpoint:
 
     def get(self, path: str) -> Any:
         """What it answers, as JSON."""
-        return self._asked("GET", path, None)
+        return self.waited(path, lambda: self._once("GET", path, None))
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """What it answers to ``body``, as JSON.
@@ -90,62 +40,45 @@ class Endpoint:
         Raises:
             TeacherError: It refused, or did not answer for too long; the message names the server.
         """
-        return self._asked("POST", path, body)
-
-    def _asked(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-        again = Retrying(
-            retry=retry_if_exception_type(_AwayError),
-            wait=_wait,
-            stop=stop_after_delay(self.patience.patience),
-            before_sleep=self._tell,
-            reraise=True,
-        )
-        try:
-            return again(self._once, method, path, body)
-        except _AwayError as error:
-            raise TeacherError(
-                f"{self.who}: {self.url}{path} {error}, over {self.patience.patience:g} seconds; start the server, or raise patience"
-            ) from error
+        return self.waited(path, lambda: self._once("POST", path, body))
 
     def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         try:
             answer = self._client.request(method, path, json=body)
-            if answer.status_code in AWAY:
-                raise _AwayError(f"answered {answer.status_code}: {_said(answer)}", _asked_to_wait(answer))
-            if answer.is_error:
-                raise RefusedError(f"{self.who}: {self.url}{path} refused with {answer.status_code}: {_said(answer)}")
+            self.require_answered(path, answer)
             return answer.json()
         except httpx2.TransportError as error:
-            raise _AwayError(f"did not answer ({type(error).__name__}: {error})") from error
+            raise AwayError(f"did not answer ({self.hidden(describe(error))})") from error
         except ValueError as error:  # half a body
-            raise _AwayError(f"answered what is no JSON ({error})") from error
-
-    def _tell(self, state: RetryCallState) -> None:
-        with self._lock:
-            self.outages += 1
-        error = state.outcome.exception() if state.outcome is not None else None
-        seconds = state.next_action.sleep if state.next_action is not None else 0.0
-        _log.warning("%s: %s %s; asked again in %.1f s", self.who, self.url, error, seconds)
+            raise AwayError(f"answered what is no JSON ({error})") from error
 
 
-_backoff = wait_exponential(multiplier=0.5, max=30.0) + wait_random(0.0, 0.5)
+def listed_models(server: Waiting, path: str, served: Any) -> dict[str, int | None]:
+    """The models of a list as OpenAI-compatible servers give it, each with the tokens that it reads where that is told.
 
-
-def _wait(state: RetryCallState) -> float:
-    """As long as the server asked for, or else ever longer."""
-    error = state.outcome.exception() if state.outcome is not None else None
-    asked = error.wait if isinstance(error, _AwayError) else None
-    return _backoff(state) if asked is None else max(asked, 0.1)
-
-
-def _asked_to_wait(answer: httpx2.Response) -> float | None:
-    """The seconds that ``Retry-After`` names, at most a minute; it may name a date, which is not read."""
+    Raises:
+        TeacherError: ``served``, which stood at ``path``, is no such list.
+    """
     try:
-        seconds = float(answer.headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return min(seconds, 60.0) if math.isfinite(seconds) and seconds >= 0 else None
+        return {one["id"]: one.get("max_model_len") for one in served["data"]}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TeacherError(
+            f"{server.who}: {server.url}{path} answered {server.hidden(str(served))[:200]}, which is no list of models; give the address of "
+            "a server that speaks OpenAI's API, such as vLLM's"
+        ) from error
 
 
-def _said(answer: httpx2.Response) -> str:
-    return " ".join(answer.text.split())[:SAID]
+def named_model(server: Waiting, model: str | None, models: Mapping[str, int | None]) -> str:
+    """``model``, or the only one that a server has.
+
+    Raises:
+        ConfigError: It does not serve ``model``, or several where none is named.
+    """
+    if model is None and len(models) != 1:
+        raise ConfigError(f"model=null: {server.url} serves {', '.join(models) or 'nothing'}; name one model")
+    name = model or next(iter(models))
+    if name not in models:
+        raise ConfigError(
+            f"model={name!r}: {server.url} does not serve it{nearest(name, models)}; it serves: {', '.join(models)}"
+        )
+    return name

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentopd.errors import ConfigError, TeacherError, describe
-from agentopd.serving.endpoint import Endpoint, RefusedError
-from agentopd.settings.problems import nearest
+from agentopd.serving.endpoint import Endpoint, listed_models, named_model
+from agentopd.serving.waiting import RefusedError
 from agentopd.types import Floats, Ints
 
 WHOLE = -1
@@ -40,10 +40,20 @@ class TopK:
     taken_N: Floats
     """The log-probability of the token itself."""
 
+    @property
+    def entropy_N(self) -> Floats:
+        """Of the ids and one bucket for all others, in nats, [N]; unknown where no id was asked for."""
+        if not self.ids_N_K.shape[1]:
+            return np.full(len(self.taken_N), np.nan, np.float32)
+        log_N_K = np.concatenate([self.logprob_N_K, self.logtail_N[:, None]], 1).astype(np.float64)
+        surprise_N_K = np.where(np.isneginf(log_N_K), 0.0, log_N_K)
+        entropy_N: Floats = -(np.exp(log_N_K) * surprise_N_K).sum(1).astype(np.float32)
+        return entropy_N
+
     @classmethod
-    def joined(cls, parts: Sequence[Self], k: int) -> Self:
-        """The rows of ``parts``, one behind the other, padded to the widest; ``k`` ids wide where there are none."""
-        width = max((part.ids_N_K.shape[1] for part in parts), default=k)
+    def joined(cls, parts: Sequence[Self], k: int, least: int = 0) -> Self:
+        """The rows of ``parts``, one behind the other, padded to the widest, or to ``least``; ``k`` ids wide where there are none."""
+        width = max(least, max((part.ids_N_K.shape[1] for part in parts), default=k))
 
         def widened(column_N_K: NDArray[Any], filler: float) -> NDArray[Any]:
             return np.pad(column_N_K, ((0, 0), (0, width - column_N_K.shape[1])), constant_values=filler)
@@ -94,27 +104,19 @@ class Scorer:
             ConfigError: The server does not serve ``model``, or several where none is named; or not so many ids.
             TeacherError: It does not answer, or not as vLLM does.
         """
-        served = endpoint.get("/v1/models")
-        try:
-            models: dict[str, int | None] = {one["id"]: one.get("max_model_len") for one in served["data"]}
-        except (KeyError, TypeError) as error:
-            raise TeacherError(
-                f"{endpoint.who}: {endpoint.url}/v1/models answered {str(served)[:200]}, which is no list of models; give the address of a "
-                "vLLM server"
-            ) from error
-        if model is None and len(models) != 1:
-            raise ConfigError(f"model=null: {endpoint.url} serves {', '.join(models) or 'nothing'}; name one model")
-        name = model or next(iter(models))
-        if name not in models:
-            raise ConfigError(
-                f"model={name!r}: {endpoint.url} does not serve it{nearest(name, models)}; it serves: {', '.join(models)}"
-            )
+        models = listed_models(endpoint, "/v1/models", endpoint.get("/v1/models"))
+        name = named_model(endpoint, model, models)
         try:
             return cls(endpoint, name, models[name], k, probe)
         except RefusedError as error:
             raise ConfigError(
                 f"top_k={k}: {error}; ask for fewer, or start the server with --max-logprobs {k}"
             ) from error
+
+    @property
+    def answer(self) -> tuple[float, ...]:
+        """The log-probabilities that it first gave to the tokens of ``probe``, from the second on."""
+        return tuple(self._known.taken_N.tolist())
 
     def score(self, tokens: Sequence[int], positions: Sequence[int]) -> TopK:
         """What the model says at some positions of ``tokens``, 1 or more, of the tokens that stand there.

@@ -1,6 +1,7 @@
 """Teachers: who annotates which turns, one file a kind."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from pydantic import ValidationError
@@ -11,12 +12,25 @@ from agentopd.errors import AgentOPDError, ConfigError, describe
 from agentopd.models import ModelConfig
 from agentopd.settings.choice import Choice
 from agentopd.settings.signature import Registry
-from agentopd.teachers import discriminator, ensemble, expert, itself, local, privileged, reward_model, rewards, served
+from agentopd.teachers import (
+    cross_tokenizer,
+    discriminator,
+    ensemble,
+    expert,
+    itself,
+    local,
+    openai,
+    privileged,
+    reward_model,
+    rewards,
+    served,
+)
 from agentopd.teachers.annotation import annotate
 from agentopd.teachers.base import (
     CPU,
     EVERYWHERE,
     Combining,
+    Spending,
     Stateless,
     Teacher,
     TeacherContext,
@@ -26,7 +40,18 @@ from agentopd.teachers.base import (
     turns_of,
 )
 from agentopd.teachers.corrections import corrections
-from agentopd.teachers.traits import Traits, is_language_model, members_of, require_members, traits_of
+from agentopd.teachers.identity import Identity
+from agentopd.teachers.taught import teaching_metrics
+from agentopd.teachers.traits import (
+    Examined,
+    Traits,
+    TraitsBy,
+    depends_on_settings,
+    is_language_model,
+    members_of,
+    require_members,
+    traits_of,
+)
 
 TEACHERS: Registry = {
     "local": local.local,
@@ -34,6 +59,8 @@ TEACHERS: Registry = {
     "self": itself.itself,
     "ensemble": ensemble.ensemble,
     "served": served.served,
+    "openai": openai.openai,
+    "cross_tokenizer": cross_tokenizer.cross_tokenizer,
     "reward": rewards.reward,
     "verifier": rewards.verifier,
     "reward_model": reward_model.reward_model,
@@ -51,6 +78,7 @@ def build_teachers(
     initial: Callable[[], PreTrainedModel] = nobody,
     student: Callable[[], PreTrainedModel] = nobody,
     device: torch.device = CPU,
+    folder: Path | None = None,
 ) -> dict[str, Teacher]:
     """Makes the teachers of a run.
 
@@ -62,6 +90,7 @@ def build_teachers(
         initial: Gives the student as it is before training.
         student: Gives the student itself.
         device: The run's.
+        folder: Where they may keep what a resumed run shall find again.
 
     Raises:
         ConfigError: A teacher's settings do not go together, or one of them is a schedule; or one reads others that it cannot.
@@ -72,7 +101,7 @@ def build_teachers(
 
     def make(name: str) -> Teacher:
         if name not in made:  # one that reads others makes them, and those read none
-            context = TeacherContext(name, chat, load, temperature, initial, student, make, device)
+            context = TeacherContext(name, chat, load, temperature, initial, student, make, device, folder)
             made[name] = _build(choices[name], context)
         return made[name]
 
@@ -109,18 +138,24 @@ __all__ = [
     "EVERYWHERE",
     "TEACHERS",
     "Combining",
+    "Examined",
+    "Identity",
+    "Spending",
     "Stateless",
     "Teacher",
     "TeacherContext",
     "Traits",
+    "TraitsBy",
     "annotate",
     "build_teachers",
     "corrections",
+    "depends_on_settings",
     "is_language_model",
     "members_of",
     "require_members",
     "require_numbers",
     "rowless",
+    "teaching_metrics",
     "tokens_of",
     "traits_of",
     "turns_of",

@@ -8,7 +8,7 @@ import numpy as np
 
 from agentopd.errors import AgentOPDError, TeacherError, describe
 from agentopd.teachers.base import Combining, Teacher
-from agentopd.types import Annotation, Dense, Mixture, Record, Sparse, Trajectory
+from agentopd.types import Aligned, Annotation, Block, Bools, Dense, Mixture, Record, Sparse, Trajectory
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ def annotate(
         heard[name] = _annotations(teachers[name], trajectories, heard)
     said = [heard[name] for name in teachers]
     if max_new_tokens is not None:
-        said = [[_within(annotation, max_new_tokens) for annotation in column] for column in said]
+        own = [len(trajectory.segments) for trajectory in trajectories]
+        said = [[_within(one, max_new_tokens, n) for one, n in zip(column, own, strict=True)] for column in said]
     return [Record(trajectory, tuple(column[b] for column in said)) for b, trajectory in enumerate(trajectories)]
 
 
@@ -65,28 +66,53 @@ def _annotations(
     return annotations
 
 
-def _within(annotation: Annotation, limit: int) -> Annotation:
-    """``annotation`` without the corrected actions that a turn of the student could not hold."""
+def _within(annotation: Annotation, limit: int, own: int) -> Annotation:
+    """``annotation`` of a trajectory with ``own`` segments without the corrected actions that a turn of the student could not hold."""
     lengths = [int((segment.turn_T >= 0).sum()) for segment in annotation.segments]
     if max(lengths, default=0) <= limit:
         return annotation
-    if len(annotation.segment_N):
-        raise TeacherError(
-            f"teacher {annotation.teacher!r}: a corrected action has {max(lengths)} tokens, and its annotation has rows; keep it to "
-            f"rollout.max_new_tokens={limit}"
-        )
     _log.warning(
         "teacher %r: a corrected action of %d tokens is left out, since rollout.max_new_tokens=%d",
         annotation.teacher, max(lengths), limit,
     )  # fmt: skip
-    pairs = zip(annotation.segments, lengths, strict=True)
-    late = {int(segment.turn_T.max()) for segment, length in pairs if length > limit}
+    turns = [int(segment.turn_T.max()) for segment in annotation.segments]
+    late = {turn for turn, length in zip(turns, lengths, strict=True) if length > limit}
+    kept = [s for s, turn in enumerate(turns) if turn not in late]
     return replace(
-        annotation,
-        segments=tuple(segment for segment in annotation.segments if int(segment.turn_T.max()) not in late),
+        _with_segments(annotation, kept, own),
         skip_S=annotation.skip_S | np.isin(np.arange(len(annotation.skip_S)), list(late)),
         corrected_S=tuple(None if s in late else action for s, action in enumerate(annotation.corrected_S)),
     )
+
+
+def _with_segments(annotation: Annotation, kept: Sequence[int], own: int) -> Annotation:
+    """``annotation`` with some of its own segments, and no rows in the others."""
+    number = np.array(
+        [*range(own), *(own + kept.index(s) if s in kept else -1 for s in range(len(annotation.segments)))]
+    )
+    segment_N = number[annotation.segment_N].astype(np.int32)
+    here_N = segment_N >= 0
+    return replace(
+        annotation,
+        segments=tuple(annotation.segments[s] for s in kept),
+        segment_N=segment_N[here_N],
+        index_N=annotation.index_N[here_N],
+        block=annotation.block if here_N.all() else _selected(annotation.block, here_N),
+        taken_logprob_N=annotation.taken_logprob_N[here_N],
+        entropy_N=annotation.entropy_N[here_N],
+        statistics={name: column[here_N] for name, column in annotation.statistics.items()},
+    )
+
+
+def _selected(block: Block, here_N: Bools) -> Block:
+    """Some rows of a block."""
+    if isinstance(block, Dense):
+        return Dense(block.hidden_N_H[np.flatnonzero(here_N)], block.head)
+    if isinstance(block, Mixture):
+        return Mixture(tuple(Dense(one.hidden_N_H[np.flatnonzero(here_N)], one.head) for one in block.members))
+    if isinstance(block, Sparse):
+        return Sparse(block.ids_N_K[here_N], block.logprob_N_K[here_N], block.logtail_N[here_N])
+    return block
 
 
 def _problem(teacher: Teacher, annotation: Annotation, trajectory: Trajectory) -> str | None:
@@ -112,18 +138,32 @@ def _unreadable(teacher: Teacher, annotation: Annotation) -> str | None:
     """What keeps the block from being read."""
     block, rows = annotation.block, len(annotation.segment_N)
     dense = block.members if isinstance(block, Mixture) else (block,) if isinstance(block, Dense) else ()
-    for one in dense:
+    for one in (block.dense,) if isinstance(block, Aligned) else dense:
         if one.head not in teacher.heads:
             return f"its block names the head {one.head!r}; the teacher has: {', '.join(teacher.heads) or 'none'}"
+    if isinstance(block, Aligned):
+        return _unaligned(block, rows)
     lengths = [len(one.hidden_N_H) for one in dense] + ([len(block.ids_N_K)] if isinstance(block, Sparse) else [])
     wrong = [length for length in lengths if length != rows]
     return f"its block has {wrong[0]} rows and segment_N has {rows}" if wrong else None
 
 
+def _unaligned(block: Aligned, rows: int) -> str | None:
+    """What keeps the spans of a block from being read."""
+    ends = block.span.student_P_2
+    lengths = {len(one) for one in (ends, block.span.teacher_P_2, block.dense.hidden_N_H, block.token_P, block.rest_P)}
+    if len(lengths) > 1:
+        return f"the columns of its spans have {' and '.join(map(str, sorted(lengths)))} entries; give one each a span"
+    starts = [0, *ends[:, 1].tolist()]
+    if starts != [*ends[:, 0].tolist(), rows] or (ends[:, 0] >= ends[:, 1]).any():
+        return f"its spans are not one behind the other over its {rows} rows"
+    return None
+
+
 def _misplaced(annotation: Annotation, trajectory: Trajectory) -> str | None:
-    """The first row that is not an action token of the trajectory, or whether one comes twice."""
+    """The first row that is no action token of the trajectory, nor of a correction, or whether one comes twice."""
     action_N = np.zeros(len(annotation.segment_N), dtype=np.bool_)
-    for s, segment in enumerate(trajectory.segments):
+    for s, segment in enumerate((*trajectory.segments, *annotation.segments)):
         here_N = (annotation.segment_N == s) & (annotation.index_N >= 0) & (annotation.index_N < len(segment))
         action_N[here_N] = segment.turn_T[annotation.index_N[here_N]] >= 0
     if not action_N.all():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,6 +13,7 @@ from agentopd.chat import Chat, Hint
 from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig
 from agentopd.objective.head import Head
+from agentopd.teachers.identity import Identity
 from agentopd.types import Annotation, Bools, Floats, Sampled, Segment, Trajectory
 from agentopd.where import Where
 
@@ -49,6 +51,8 @@ class TeacherContext:
     """Gives another teacher of the run by its name."""
     device: torch.device = CPU
     """The run's device, for a model that ``load`` does not give."""
+    folder: Path | None = None
+    """Where it may keep what a resumed run shall find again, such as answers that were paid for."""
 
 
 class Teacher(Protocol):
@@ -86,6 +90,11 @@ class Teacher(Protocol):
     def version(self) -> int:
         """How often the weights that it reads and acts by have changed: caches of what was read before die then."""
 
+    @property
+    def identity(self) -> Identity | None:
+        """What decides what it says of a trajectory, beside that, its chat and its temperature; what it said is then kept and never asked
+        again. ``None`` where asking costs nothing, or where what it says of one trajectory depends on others, or changes."""
+
     def begin(self, trajectory: Trajectory) -> None:
         """Hears that an episode is over, which :meth:`annotate` will be asked about: what is done elsewhere may start meanwhile."""
 
@@ -114,6 +123,22 @@ class Combining(Teacher, Protocol):
         """As :meth:`annotate`, where ``said`` tells what each member annotated on these trajectories."""
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """What a teacher may have beside its other methods: numbers of its own for the metrics of a step."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """What it did since this was last called, by names of its own; each is the metric ``teacher/<its name>/<that name>``."""
+
+
+@runtime_checkable
+class Spending(Protocol):
+    """What a teacher that costs something may have beside its other methods."""
+
+    def spending(self) -> str:
+        """What it has cost in all, in words."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Stateless:
     """A base for teachers that learn nothing and keep nothing; subclasses add ``annotate``."""
@@ -131,6 +156,11 @@ class Stateless:
         """No weights change."""
         return 0
 
+    @property
+    def identity(self) -> Identity | None:
+        """Costs nothing to ask."""
+        return None
+
     def begin(self, trajectory: Trajectory) -> None:
         """Waits to be asked."""
 
@@ -143,6 +173,10 @@ class Stateless:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Nothing to restore."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """Nothing to tell."""
+        return {}
 
 
 def turns_of(where: Where, trajectory: Trajectory) -> Bools:

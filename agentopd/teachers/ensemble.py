@@ -19,6 +19,7 @@ from agentopd.objective.dense import Ensemble as Members
 from agentopd.objective.head import Head, Projector, Scratch
 from agentopd.settings.base import Seed
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, tokens_of
+from agentopd.teachers.identity import Identity, digest
 from agentopd.teachers.local import LocalTeacher
 from agentopd.teachers.traits import Traits
 from agentopd.types import Annotation, Bools, Dense, Floats, Mixture, Trajectory
@@ -95,6 +96,16 @@ class Ensemble(Stateless):
 
     members: Mapping[str, Teacher]
     temperature: float
+
+    @property
+    def identity(self) -> Identity | None:
+        """Its members', in order; ``None`` where one of them has none."""
+        found = [one for member in self.members.values() if (one := member.identity) is not None]
+        if len(found) < len(self.members):
+            return None
+        numbers = tuple(number for one in found for number in one.numbers)
+        text = digest("ensemble", self.where, [one.text for one in found])
+        return Identity(text, numbers, max(one.tolerance for one in found))
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """The mixture at the tokens that all members cover, after they have been asked."""

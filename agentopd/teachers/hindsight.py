@@ -24,6 +24,11 @@ class Hindsight:
         """Whether it takes the other episodes of a task."""
         return SIBLING in self.hint.names
 
+    @property
+    def shows_others(self) -> bool:
+        """Whether it shows other episodes than the one that is read."""
+        return bool(self.hint.names & {SIBLING, DEMONSTRATION})
+
     @cached_property
     def _shown(self) -> Mapping[str, Sequence[Trajectory]]:
         """The recorded episodes that succeeded, by task."""

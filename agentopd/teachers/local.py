@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Annotated
 
 import numpy as np
@@ -19,6 +19,7 @@ from agentopd.models import Dtype, ModelConfig, NewModel, head_of, positions_of
 from agentopd.objective.chunked import statistics
 from agentopd.packing import batches, padded
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
+from agentopd.teachers.identity import Identity, digest, of_model
 from agentopd.teachers.traits import Traits
 from agentopd.teachers.viewing import Viewing, annotated
 from agentopd.teachers.views import hinted_views, own_views
@@ -98,7 +99,7 @@ def reader(
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class Reading:
     """What the model thinks at the rows that predict a view's action tokens."""
 
     view: View
@@ -115,6 +116,18 @@ class LocalTeacher(Viewing):
     temperature: float
     max_tokens: int
 
+    @cached_property
+    def _weights(self) -> str | None:
+        """Read once: they are frozen."""
+        return of_model(self.reads)
+
+    @property
+    def identity(self) -> Identity | None:
+        """Its weights, and what it reads; ``None`` for a class of one's own, which may read and say anything."""
+        if type(self) is not LocalTeacher or not self.reads_plainly or self._weights is None:
+            return None
+        return Identity(digest("local", self._weights, self.where, self.hint))
+
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """The model's hidden states at the selected action tokens, with the log-probabilities of those tokens.
 
@@ -126,20 +139,24 @@ class LocalTeacher(Viewing):
         of_each = self.views(trajectories)
         owners = [b for b, views in enumerate(of_each) for _ in views]
         views = [view for views in of_each for view in views]
-        readings: list[list[_Reading]] = [[] for _ in trajectories]
-        for owner, reading in zip(owners, self._read(views), strict=True):
+        readings: list[list[Reading]] = [[] for _ in trajectories]
+        for owner, reading in zip(owners, self.read(views), strict=True):
             readings[owner].append(reading)
         return [self._annotation(*pair) for pair in zip(trajectories, readings, strict=True)]
 
-    def _read(self, views: Sequence[View]) -> list[_Reading]:
-        """One forward a view, in batches by length; the readings come in the order of ``views``."""
-        readings: dict[int, _Reading] = {}
+    def read(self, views: Sequence[View]) -> list[Reading]:
+        """One forward a view, in batches by length; the readings come in the order of ``views``.
+
+        Raises:
+            TeacherError: The model gave NaN.
+        """
+        readings: dict[int, Reading] = {}
         for batch in batches([len(view.tokens_T) for view in views], self.max_tokens):
             readings.update(zip(batch, self._forward([views[i] for i in batch]), strict=True))
         return [readings[i] for i in range(len(views))]
 
     @torch.no_grad()
-    def _forward(self, views: Sequence[View]) -> list[_Reading]:
+    def _forward(self, views: Sequence[View]) -> list[Reading]:
         """Reads one batch."""
         counts = [len(view.position_A) for view in views]
         sample_N = np.repeat(np.arange(len(views)), counts)
@@ -151,9 +168,9 @@ class LocalTeacher(Viewing):
         if logprob_N.isnan().any():
             raise TeacherError(f"teacher {self.name!r}: its model gave NaN; try dtype: float32")
         columns = (torch.split(column, counts) for column in (hidden_N_H, logprob_N, entropy_N))
-        return [_Reading(*parts) for parts in zip(views, *columns, strict=True)]
+        return [Reading(*parts) for parts in zip(views, *columns, strict=True)]
 
-    def _annotation(self, trajectory: Trajectory, readings: Sequence[_Reading]) -> Annotation:
+    def _annotation(self, trajectory: Trajectory, readings: Sequence[Reading]) -> Annotation:
         """Joins the readings of one trajectory's segments."""
         weight_V_H = self.heads[self.name].weight_V_H
         hidden_N_H = torch.cat([weight_V_H.new_zeros(0, weight_V_H.shape[1]), *(r.hidden_N_H for r in readings)])

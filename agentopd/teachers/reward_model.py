@@ -20,7 +20,7 @@ from agentopd.packing import batches
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.grouping import Normalised, Score
 from agentopd.teachers.rewards import Rewarding
-from agentopd.teachers.traits import Traits
+from agentopd.teachers.traits import Examined, Traits
 from agentopd.types import Bools, Message, Trajectory
 from agentopd.where import Where
 
@@ -30,20 +30,19 @@ Classifies: TypeAlias = Literal["sequences", "tokens"]
 Activation: TypeAlias = Literal["none", "sigmoid", "softmax"]
 
 
-def reached(name: str, settings: Mapping[str, Any], ids: int) -> int | None:
-    """Looks at the model and its tokenizer, no weights read. It reads any number of tokens: what is too long it skips.
+def _examine(given: Examined) -> None:
+    """Looks at the model and its tokenizer, no weights read.
 
     Raises:
         ConfigError: They cannot be loaded, or have no such label, or no chat template.
     """
-    with under(f"teachers.{name}"):
-        config = ModelConfig(**{key: settings[key] for key in ("model", "dtype", "attention")})
-        _label(load_classifier(config, settings["classifies"], weightless=True), settings["label"], settings["model"])
-        _chat_of(settings["model"])
-    return None
+    settings = given.settings
+    config = ModelConfig(**{name: settings[name] for name in ("model", "dtype", "attention")})
+    _label(load_classifier(config, settings["classifies"], weightless=True), settings["label"], settings["model"])
+    _chat_of(settings["model"])
 
 
-@Traits(corrects=False, distributes=False, statistics=(), reached=reached)
+@Traits(corrects=False, distributes=False, statistics=(), metrics=("skipped",), examine=_examine)
 def reward_model(
     context: TeacherContext,
     *,

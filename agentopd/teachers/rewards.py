@@ -83,7 +83,7 @@ def _kept(score: Score, selected_S: Bools) -> Score:
     return np.where(selected_S, score, np.nan)
 
 
-@Traits(corrects=False, distributes=False, statistics=())
+@Traits(corrects=False, distributes=False, statistics=(), metrics=())
 def reward(
     context: TeacherContext, *, where: Where = EVERYWHERE, scale: float = 1.0, normalised: Normalised = "none"
 ) -> Teacher:
@@ -121,7 +121,7 @@ def _callable(path: str) -> str:
     return path
 
 
-@Traits(corrects=False, distributes=False, statistics=())
+@Traits(corrects=False, distributes=False, statistics=(), metrics=())
 def verifier(
     context: TeacherContext,
     *,

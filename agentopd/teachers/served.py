@@ -1,38 +1,39 @@
 """A teacher behind a vLLM server: token ids go to it, log-probabilities come back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from multiprocessing.pool import AsyncResult, ThreadPool
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from agentopd.errors import ConfigError, under
 from agentopd.objective.floor import FLOOR
-from agentopd.serving import WHOLE, Endpoint, Patience, Scorer, TopK
+from agentopd.serving import WHOLE, Endpoint, Patience, Scorer, Threads, TopK
+from agentopd.serving.scorer import ROUNDING
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.hints import Told, hint_of
-from agentopd.teachers.traits import Traits
+from agentopd.teachers.identity import Identity, digest
+from agentopd.teachers.traits import Examined, Traits
 from agentopd.teachers.viewing import Viewing, annotated
 from agentopd.teachers.views import UnreadableError, hinted_views, own_views
-from agentopd.types import Annotation, Block, Floats, Key, Sampled, Sparse, Trajectory, View
+from agentopd.types import Annotation, Block, Key, Sampled, Sparse, Trajectory, View
 from agentopd.where import Where
 
 PROBE = 32
 """Tokens by which a server is known again, at most."""
 
 
-def reached(name: str, settings: Mapping[str, Any], ids: int) -> int | None:
-    """How many tokens the model of a server reads, which is asked whether it is there; ``ids`` are those of the tokenizer."""
+def _examine(given: Examined) -> int | None:
+    """How many tokens the model of a server reads, which is asked whether it is there."""
     asked = ("url", "model", "top_k", "timeout", "patience", "key_env")
-    with under(f"teachers.{name}"):
-        return _longest(_scorer(name, ids, **{key: settings[key] for key in asked}))
+    return _longest(_scorer(given.name, given.ids, **{key: given.settings[key] for key in asked}))
 
 
-@Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), reached=reached)
+@Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), examine=_examine)
 def served(
     context: TeacherContext,
     *,
@@ -90,7 +91,7 @@ def served(
         shown=own_views if shown is None else partial(hinted_views, chat=context.chat, hint=shown),
         scorer=scorer,
         power=temperature / context.temperature,
-        pool=ThreadPool(in_flight),
+        threads=Threads(in_flight),
     )
 
 
@@ -114,10 +115,20 @@ class ServedTeacher(Viewing):
     scorer: Scorer
     power: float
     """What log-probabilities are multiplied by to be at the temperature of the run."""
-    pool: ThreadPool
-    """Its threads are daemons: a run that is interrupted does not wait for the server."""
-    begun: dict[Key, list[tuple[View, AsyncResult[TopK]]]] = field(default_factory=dict)
+    threads: Threads
+    begun: dict[Key, list[tuple[View, Future[TopK]]]] = field(default_factory=dict)
     """What was asked of episodes that are over."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """The model by its name and by what it says of the tokens that it is known by; and what it is asked."""
+        if not self.reads_plainly:
+            return None
+        scorer = self.scorer
+        text = digest(
+            "served", scorer.model, scorer.longest, scorer.k, list(scorer.probe), self.power, self.where, self.hint
+        )
+        return Identity(text, scorer.answer, ROUNDING)
 
     def begin(self, trajectory: Trajectory) -> None:
         """Asks, without waiting for the answer."""
@@ -137,19 +148,17 @@ class ServedTeacher(Viewing):
         asked = [self.begun.pop(one.key) if one.key in self.begun else self._asked(views) for one, views in pairs]
         return [self._annotation(*pair) for pair in zip(trajectories, asked, strict=True)]
 
-    def _asked(self, views: Sequence[View]) -> list[tuple[View, AsyncResult[TopK]]]:
-        return [
-            (v, self.pool.apply_async(self.scorer.score, (v.tokens_T.tolist(), v.position_A.tolist()))) for v in views
-        ]
+    def _asked(self, views: Sequence[View]) -> list[tuple[View, Future[TopK]]]:
+        return [(v, self.threads.begin(self.scorer.score, v.tokens_T.tolist(), v.position_A.tolist())) for v in views]
 
-    def _annotation(self, trajectory: Trajectory, asked: Sequence[tuple[View, AsyncResult[TopK]]]) -> Annotation:
-        said = TopK.joined([answer.get() for _, answer in asked], max(self.scorer.k, 0))
+    def _annotation(self, trajectory: Trajectory, asked: Sequence[tuple[View, Future[TopK]]]) -> Annotation:
+        said = TopK.joined([answer.result() for _, answer in asked], max(self.scorer.k, 0))
         if self.power != 1.0:
             said = _tempered(said, self.power)
         block: Block = Sampled()
         if self.scorer.k:
             block = Sparse(said.ids_N_K, np.maximum(said.logprob_N_K, FLOOR), np.maximum(said.logtail_N, FLOOR))
-        return annotated(self.name, trajectory, [view for view, _ in asked], block, said.taken_N, _entropy(said))
+        return annotated(self.name, trajectory, [view for view, _ in asked], block, said.taken_N, said.entropy_N)
 
 
 def _tempered(said: TopK, power: float) -> TopK:
@@ -159,13 +168,3 @@ def _tempered(said: TopK, power: float) -> TopK:
     logprob_N_V -= whole_N[:, None]
     taken_N = (power * said.taken_N - whole_N).astype(np.float32)
     return replace(said, logprob_N_K=logprob_N_V.astype(np.float32), taken_N=taken_N)
-
-
-def _entropy(said: TopK) -> Floats:
-    """Of the ids and one bucket for all others, in nats, [N]; unknown where no id was asked for."""
-    if not said.ids_N_K.shape[1]:
-        return np.full(len(said.taken_N), np.nan, np.float32)
-    log_N_K = np.concatenate([said.logprob_N_K, said.logtail_N[:, None]], 1).astype(np.float64)
-    surprise_N_K = np.where(np.isneginf(log_N_K), 0.0, log_N_K)
-    entropy_N: Floats = -(np.exp(log_N_K) * surprise_N_K).sum(1).astype(np.float32)
-    return entropy_N

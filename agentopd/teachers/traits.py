@@ -13,6 +13,18 @@ from agentopd.settings.problems import nearest
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A teacher that is looked at before it is made."""
+
+    name: str
+    settings: Mapping[str, Any]
+    ids: int
+    """How many token ids the student's tokenizer makes."""
+    temperature: float
+    """At which student and teacher are compared."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
     """Marks the function of a kind, as ``@Traits(model=True)``. The defaults are those of a function that is not marked."""
@@ -32,16 +44,24 @@ class Traits:
     """It may give turns rewards."""
     statistics: tuple[str, ...] | None = None
     """The statistics that it tells of each row beside those of its log-probabilities; ``None``: known once it has spoken."""
+    own_tokenizer: bool = False
+    """Its model reads and writes tokens of its own: those of its setting ``tokenizer``, where it has one and that is given, else those that
+    lie with ``model``, by a chat template with ``template_kwargs``. So it cannot act, and tells distributions over other tokens."""
     needs_expert: bool = False
     """It asks the environment's expert."""
-    reached: Callable[[str, Mapping[str, Any], int], int | None] | None = None
-    """Looks for a model that no other mark tells of, elsewhere or with a tokenizer of its own, before anything is fitted: ``(name, settings, ids)``, the teacher's name and settings
-    and how many token ids the student's tokenizer makes. It returns how many tokens that model reads, ``None`` for any number."""
     members: bool = False
     """It reads what the models that its setting ``members`` names said, other teachers of the run: see ``base.Combining``."""
     compares: bool = False
     """It learns from the student's episodes beside those of the actor that its setting ``chosen`` names, of the same tasks: a source must play
     both."""
+    metrics: tuple[str, ...] | None = None
+    """What its ``metrics`` may tell; ``None``: known once it has spoken."""
+    examine: Callable[[Examined], int | None] | None = None
+    """Looks, once, before anything is fitted, at what is too costly to be looked at wherever a configuration is read: files, servers.
+    Raises ConfigError over ``setting=...``, and returns how many tokens the teacher reads, where that is known and it has to read all of
+    an episode."""
+    adjustable: tuple[str, ...] = ()
+    """Settings that a resumed run may give other values: they decide how much is asked and how, never what is learned."""
 
     def __call__(self, function: F) -> F:
         """Marks ``function``.
@@ -52,6 +72,10 @@ class Traits:
         name, settings = getattr(function, "__name__", repr(function)), inspect.signature(function).parameters
         if self.initial and not self.model:
             raise TypeError(f"{name}: initial is the mark of a model; mark it with model=True too")
+        if self.own_tokenizer and (not self.model or self.initial or "model" not in settings or "new" in settings):
+            raise TypeError(
+                f"{name} is marked with own_tokenizer=True; mark it with model=True too, and give it the setting model, not new"
+            )
         if self.model and not self.initial and not settings.keys() & {"model", "new"}:
             raise TypeError(f"{name} is marked with model=True; give it a setting model, new or both")
         if self.hint and "hint" not in settings:
@@ -64,16 +88,37 @@ class Traits:
         return function
 
 
+@dataclass(frozen=True, slots=True)
+class TraitsBy:
+    """Marks the function of a kind whose traits depend on its settings, as ``@TraitsBy(lambda settings: Traits(...))``."""
+
+    told: Callable[[Mapping[str, Any]], Traits]
+    """From the settings, defaults included, to the traits."""
+
+    def __call__(self, function: F) -> F:
+        """Marks ``function``."""
+        function.traits = self  # type: ignore[attr-defined]
+        return function
+
+
 def traits_of(choice: Choice) -> Traits:
     """What the kind of a chosen teacher says of itself."""
     found = getattr(choice.function, "traits", None)
+    if isinstance(found, TraitsBy):
+        return found.told(choice.settings)
     return found if isinstance(found, Traits) else Traits()
 
 
+def depends_on_settings(choice: Choice) -> bool:
+    """Whether another teacher of the same kind may have other traits."""
+    return isinstance(getattr(choice.function, "traits", None), TraitsBy)
+
+
 def is_language_model(choice: Choice) -> bool:
-    """Whether a chosen teacher is a model in this process that says what it thinks of tokens, and so may act and be one of an ensemble."""
+    """Whether a chosen teacher is a model in this process that says what it thinks of the student's tokens, and so may act and be one of
+    an ensemble."""
     traits = traits_of(choice)
-    return traits.model and traits.distributes
+    return traits.model and traits.distributes and not traits.own_tokenizer
 
 
 def members_of(choice: Choice) -> tuple[str, ...]:
@@ -106,7 +151,9 @@ def require_members(choices: Mapping[str, Choice]) -> None:
                 raise ConfigError(f"{key}: no teacher is called {member!r}{nearest(member, choices)}; {known}")
             if member not in models:
                 what = "the ensemble itself" if member == name else f"of kind {choices[member].kind}"
-                raise ConfigError(f"{key}: {member!r} is {what}, which is no model in this process; give {known}")
+                own = member in choices and traits_of(choices[member]).own_tokenizer
+                why = "has a tokenizer of its own" if own else "is no model in this process"
+                raise ConfigError(f"{key}: {member!r} is {what}, which {why}; give {known}")
         for one, other in combinations(members, 2):
             if choices[one] == choices[other]:
                 raise ConfigError(

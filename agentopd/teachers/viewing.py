@@ -4,16 +4,19 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
 from agentopd.errors import TeacherError, under
 from agentopd.teachers.base import Stateless, rowless, tokens_of
 from agentopd.teachers.hindsight import Hindsight
-from agentopd.teachers.views import UnreadableError, from_segments, own_views, problem, select
+from agentopd.teachers.views import UnreadableError, from_segments, hinted_views, own_views, problem, select
 from agentopd.types import Annotation, Block, Bools, Floats, Ints, Trajectory, View
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,6 +32,13 @@ class Viewing(Stateless):
         """What its hint names that is known only of episodes that are over."""
         return None if self.hint is None or not self.hint.hindsight else Hindsight(self.hint)
 
+    @property
+    def reads_plainly(self) -> bool:
+        """Whether the chat, the episode and ``hint`` decide what it reads; a view of one's own may read anything, and some hints show
+        other episodes."""
+        shipped = getattr(self.shown, "func", self.shown) in (own_views, hinted_views)
+        return shipped and (self.hindsight is None or not self.hindsight.shows_others)
+
     def views(self, trajectories: Sequence[Trajectory]) -> list[list[View]]:
         """The views of each trajectory's segments, cut down to the selected tokens; none of an episode that it cannot read.
 
@@ -37,19 +47,8 @@ class Viewing(Stateless):
         Raises:
             TeacherError: A view is malformed, or it can read none of the episodes.
         """
-        of_each: list[list[View]] = []
-        unreadable: list[UnreadableError] = []
-        for trajectory in self.hindsight.tell(trajectories) if self.hindsight else trajectories:
-            try:
-                of_each.append(list(self.views_of(trajectory)))
-            except UnreadableError as error:
-                of_each.append([])
-                unreadable.append(error)
-        if unreadable and len(unreadable) == len(trajectories):
-            raise unreadable[0]
-        for reason in unreadable:
-            _log.warning("%s; the episode is skipped", reason)
-        return of_each
+        told = self.hindsight.tell(trajectories) if self.hindsight else trajectories
+        return readable(told, lambda trajectory: list(self.views_of(trajectory)), [])
 
     def views_of(self, trajectory: Trajectory) -> Iterator[View]:
         """The views of one trajectory, which hindsight has told of; none where it has nothing to tell.
@@ -86,6 +85,27 @@ class Viewing(Stateless):
                 f"its view has {len(view.tokens_T)} tokens, and its model reads at most {self.longest}; lower rollout.max_length, or show "
                 "it less"
             )
+
+
+def readable(trajectories: Sequence[Trajectory], read: Callable[[Trajectory], T], nothing: T) -> list[T]:
+    """What ``read`` makes of each trajectory, and ``nothing`` of one that cannot be read; the log says which.
+
+    Raises:
+        UnreadableError: None of them can be read.
+    """
+    of_each: list[T] = []
+    unreadable: list[UnreadableError] = []
+    for trajectory in trajectories:
+        try:
+            of_each.append(read(trajectory))
+        except UnreadableError as error:
+            of_each.append(nothing)
+            unreadable.append(error)
+    if unreadable and len(unreadable) == len(trajectories):
+        raise unreadable[0]
+    for reason in unreadable:
+        _log.warning("%s; the episode is skipped", reason)
+    return of_each
 
 
 def annotated(

@@ -58,7 +58,7 @@ def hinted_view(trajectory: Trajectory, segment: int, *, chat: Chat, hint: Hint)
     own = own_view(trajectory, segment)
     if not len(own.index_A):
         return own
-    messages, length = _prompt_of(trajectory, segment, chat)
+    messages, length = prompt_of(trajectory, segment, chat)
     try:
         shown = hint.shown(messages, trajectory.privileged)
     except MissingFactsError as error:
@@ -108,7 +108,7 @@ def _hinted_context(
     tools, tokens_T = list(trajectory.tools), trajectory.segments[turn.segment].tokens_T
     earlier = [one for one in trajectory.turns[: turn.index] if one.segment == turn.segment]
     if not earlier:
-        messages, _ = _prompt_of(trajectory, turn.segment, chat)
+        messages, _ = prompt_of(trajectory, turn.segment, chat)
         return chat.prompt(hint.behind(messages, len(messages) - 1, facts), tools)
     last = earlier[-1]
     before, action = (
@@ -121,7 +121,7 @@ def _hinted_context(
     return [*kept, *extension.tokens]
 
 
-def _prompt_of(trajectory: Trajectory, segment: int, chat: Chat) -> tuple[list[Message], int]:
+def prompt_of(trajectory: Trajectory, segment: int, chat: Chat) -> tuple[list[Message], int]:
     """The conversation that a segment starts with, and how many of its tokens that is."""
     tokens_T = trajectory.segments[segment].tokens_T
     first = next(turn for turn in trajectory.turns if turn.segment == segment)

@@ -11,6 +11,7 @@ from objective_cases import H, Saying, Student, episode, record
 from torch import Tensor
 
 from agentopd.config import load_config
+from agentopd.config.asked import asked
 from agentopd.objective import Head, Objective, Prepared, Rows, prepare
 from agentopd.objective.live import live_columns
 from agentopd.settings.choice import Choice, choices_in
@@ -109,6 +110,7 @@ def records(objective: Objective) -> list[Record]:
     """Six episodes of two tasks for each source, by its actors in turn; others act the second turn where the source has them."""
     heads = models()[1]
     sayings = [Saying(name) for name in sorted(objective.teachers() & heads.keys())]
+    judges = sorted({one.teacher for one in asked(objective) if one.what == "reward"})
     corrects = any(CORRECTED in term.where.source for term in objective.terms)
     made = []
     for s, (name, source) in enumerate(objective.sources.items()):
@@ -129,7 +131,8 @@ def records(objective: Objective) -> list[Record]:
             )
             mended = {t: 2 + t for t in range(len(turns) - 1)} if corrects else {}
             beside = [Saying("expert", kind="none", corrects=mended)] if mended else []
-            if JUDGE in objective.teachers():
+            beside += [Saying(one, kind="none", rewards={len(turns) - 1: REWARDS[i]}) for one in judges if one != JUDGE]
+            if JUDGE in judges:
                 mine = who[0] == "student"
                 last, silent = len(turns) - 1, () if mine else range(len(turns))
                 given = {last: JUDGED[i]} if mine else {}

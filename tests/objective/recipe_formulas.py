@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from statistics import mean, pstdev
 
+import numpy as np
 import torch
 from recipe_cases import SPECIAL, Token, World
 from recipe_parts import (
@@ -305,6 +306,12 @@ def stable_opd(world: World) -> Tensor:
     return near + 0.5 * over_episodes(of(world, source="shown"), likelihood)
 
 
+def ovd(world: World) -> Tensor:
+    """Teachers' rewards are kept in single precision."""
+    told = [replace(t, reward=float(np.float32(t.reward))) for t in world.tokens]
+    return over_episodes(*grpo(replace(world, tokens=told)))
+
+
 FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
     "abkd": simple(over_tokens, alpha_beta),
     "agentopd": simple(over_turns, forward()),
@@ -320,6 +327,7 @@ FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
     "g-opd": simple(over_tokens, g_opd),
     "gad": gad,
     "gkd": simple(over_tokens, lambda t: jsd(t.p, t.q["teacher"]), of),
+    "gold": simple(over_tokens, lambda t: jsd(t.p, t.q["teacher"])),
     "grpo": lambda world: over_episodes(*grpo(world)),
     "guided-opd": guided_opd,
     "iw-opd": iw_opd,
@@ -332,6 +340,7 @@ FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
     "openclaw-opd": simple(over_tokens, openclaw),
     "opid": opid,
     "opsd": simple(over_tokens, capped),
+    "ovd": ovd,
     "paced": paced,
     "pi-distill": lambda world: beside_outcome(world, reverse("shown"), 0.1),
     "poweropd": simple(over_tokens, poweropd),
@@ -360,6 +369,7 @@ FORMULAS: Mapping[str, Callable[[World], Tensor]] = {
     "tip": tip,
     "todi": simple(over_tokens, per_entry),
     "turnopd": turnopd,
+    "uld": simple(over_tokens, lambda t: (t.p.exp().sort().values - t.q["teacher"].exp().sort().values).abs().sum()),
     "veto": veto,
     "vopd": simple(over_tokens, vopd),
 }

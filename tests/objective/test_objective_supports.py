@@ -10,7 +10,7 @@ from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.supports import TeacherRows, full, top_k
 
 KINDS = sorted(DIVERGENCES)
-F_DIVERGENCES = sorted(DIVERGENCES.keys() - {"adaptive_kl", "power"})
+F_DIVERGENCES = sorted(DIVERGENCES.keys() - {"adaptive_kl", "power", "uld"})
 """Those that are sums of p f(q/p) by their value; ToDi is Jeffreys', alpha_beta(0.5, 0.5) is alpha(0.5)."""
 OF = ["teacher", "student", "union"]
 

@@ -20,7 +20,7 @@ from transformers import (
 from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.settings.parts import OneOf
-from agentopd.teachers import TEACHERS, Teacher, annotate, traits_of
+from agentopd.teachers import TEACHERS, Examined, Teacher, annotate, traits_of
 from agentopd.teachers.reward_model import RewardModel, _joined, reward_model
 from agentopd.tooling import call
 from agentopd.types import Message, Trajectory
@@ -231,17 +231,17 @@ def test_what_is_wrong_is_found_before_anything_is_fitted(
     with pytest.raises(ConfigError, match=rf"^teachers\.judge\.{said}"):
         of(place, **settings)
     choice = OneOf("teacher", TEACHERS).validate({"kind": "reward_model", "model": str(place), **settings})
-    reached = traits_of(choice).reached
-    assert reached is not None
-    with pytest.raises(ConfigError, match=rf"^teachers\.judge\.{said}"):
-        reached("judge", choice.settings, 320)
+    examine = traits_of(choice).examine
+    assert examine is not None
+    with pytest.raises(ConfigError, match=rf"^{said}"):
+        examine(Examined("judge", choice.settings, 100, 1.0))
 
 
 def test_a_sound_one_passes(folders: dict[str, Path]) -> None:
     choice = OneOf("teacher", TEACHERS).validate({"kind": "reward_model", "model": str(folders["sequences"])})
-    reached = traits_of(choice).reached
-    assert reached is not None
-    assert reached("judge", choice.settings, 320) is None
+    examine = traits_of(choice).examine
+    assert examine is not None
+    examine(Examined("judge", choice.settings, 100, 1.0))
 
 
 def test_conversations_that_continue_each_other_are_read_once() -> None:

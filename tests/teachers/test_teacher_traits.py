@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from agentopd.settings.parts import OneOf
-from agentopd.teachers import TEACHERS, Traits, reward_model, traits_of
-from agentopd.teachers.served import reached
+from agentopd.teachers import TEACHERS, Traits, TraitsBy, reward_model, served, traits_of
 
 SILENT_MODEL = Traits(model=True, corrects=False)
 REWARDS: Mapping[str, Any] = {"corrects": False, "distributes": False, "statistics": ()}
@@ -17,6 +16,11 @@ MODEL = Traits(model=True, corrects=False, rewards=False, statistics=("coverage"
 
 def unmarked(context: Any) -> Any:
     """A kind of one's own that says nothing of itself."""
+
+
+@TraitsBy(lambda settings: Traits(corrects=False, rewards=settings["judges"]))
+def sometimes(context: Any, *, judges: bool = True) -> Any:
+    """What it may do depends on a setting."""
 
 
 @Traits(needs_expert=True, corrects=False)
@@ -46,19 +50,30 @@ class Careless:
         ),
         (
             {"kind": "served", "url": "http://here"},
-            Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), reached=reached),
+            Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), examine=served._examine),
         ),
-        ("reward", Traits(**REWARDS)),
+        ("reward", Traits(**REWARDS, metrics=())),
         (
             {"kind": "verifier", "check": "test_teacher_traits:plain"},
-            Traits(**REWARDS),
+            Traits(**REWARDS, metrics=()),
         ),
         (
             {"kind": "reward_model", "model": "here"},
-            Traits(**REWARDS, reached=reward_model.reached),
+            Traits(**REWARDS, metrics=("skipped",), examine=reward_model._examine),
         ),
-        ("discriminator", Traits(model=True, initial=True, compares=True, **REWARDS)),
+        (
+            "discriminator",
+            Traits(
+                model=True, initial=True, compares=True, metrics=("pairs", "accuracy", "loss", "skipped"), **REWARDS
+            ),
+        ),
+        (
+            {"kind": "cross_tokenizer", "model": "here"},
+            Traits(model=True, own_tokenizer=True, corrects=False, rewards=False, statistics=("coverage", "aligned")),
+        ),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
+        ("test_teacher_traits:sometimes", Traits(corrects=False)),
+        ({"kind": "test_teacher_traits:sometimes", "judges": False}, Traits(corrects=False, rewards=False)),
         ("test_teacher_traits:unmarked", Traits()),
         ("test_teacher_traits:Marked", Traits(needs_expert=True, corrects=False)),
         ("test_teacher_traits:Careless", Traits()),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import training_cases as cases
+from talking_cases import said, talking
 
 from agentopd import records
 from agentopd.config.shipped import load_recipe, recipes
@@ -80,10 +81,13 @@ def smaller(recipe: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("method", [name for name in recipes() if "needs" not in load_recipe(name)])
 def test_every_recipe_moves_the_student(method: str, tmp_path: Path) -> None:
     paying = "env.id=training_envs:tests/Paying-v0"  # random weights earn nothing in the Checkout
-    config = cases.tiny(paying, method=smaller(load_recipe(method)), tasks_per_step=4)
-    trainer = cases.trainer(config, tmp_path)
-    before = cases.weights(trainer.student)
-    result = trainer.train()
+    recipe = smaller(load_recipe(method))
+    with talking(lambda asked: said(str(len(str(asked)) % 10))) as server:
+        for teacher in recipe.get("teachers", {}).values():
+            teacher |= {"url": server.base} if teacher["kind"] == "openai" else {}
+        trainer = cases.trainer(cases.tiny(paying, method=recipe, tasks_per_step=4), tmp_path)
+        before = cases.weights(trainer.student)
+        result = trainer.train()
     assert trainer.state.global_step == 2
     assert math.isfinite(result.training_loss)
     assert not cases.same_weights(before, cases.weights(trainer.student))

@@ -7,6 +7,7 @@ import pytest
 import training_cases as cases
 
 from agentopd.config.watched import is_measured, known_metrics
+from agentopd.teachers import traits_of
 
 TWO: dict[str, Any] = {
     "terms": [{"name": "kl", "weight": "disagreement"}, {"name": "reward", "target": "reward", "estimator": "score_function"}],
@@ -19,6 +20,6 @@ def test_every_metric_of_a_step_is_known_before_it(method: str | dict[str, Any],
     config = cases.tiny(method=method, steps=1)
     trainer = cases.trainer(config, tmp_path)
     trainer.train()
-    known = list(known_metrics(config.objective, ["teacher"]))
+    known = list(known_metrics(config.objective, {name: traits_of(choice) for name, choice in config.teachers.items()}))
     assert "train/rows" in trainer.step_metrics
     assert [name for name in trainer.step_metrics if not is_measured(name, known)] == []

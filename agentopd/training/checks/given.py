@@ -13,11 +13,13 @@ from agentopd.errors import ConfigError
 from agentopd.freezing import share_weights
 from agentopd.models import ModelConfig, config_of, head_of, load_model, load_tokenizer, positions_of
 from agentopd.rollout.preflight import Reader
+from agentopd.settings.choice import Choice
 from agentopd.teachers import traits_of
 from agentopd.training.checks.preflight import (
     check_acting,
     check_experts,
     check_length,
+    check_other,
     check_prompts,
     check_vocabulary,
     peft_config_of,
@@ -171,6 +173,9 @@ def _check_teachers(
         if not traits_of(choice).model:
             continue
         key = f"teachers.{name}"
+        if traits_of(choice).own_tokenizer:
+            _check_other(name, choice, teacher, tokenizer)
+            continue
         if teacher is not None and names_weights(choice):
             key, read[name] = "teacher_model", _positions(teacher)
         elif (own := model_of(name, choice)) is None:
@@ -187,6 +192,15 @@ def _check_teachers(
             read[name] = own.new.max_positions
         check_length(key, read[name], config.rollout.max_length)
     return {name: longest for name, longest in read.items() if longest is not None}
+
+
+def _check_other(name: str, choice: Choice, teacher: Named | None, tokenizer: PreTrainedTokenizerBase) -> None:
+    if teacher is not None:
+        raise ConfigError(
+            f"teacher_model would stand for teachers.{name}, of kind {choice.kind}, whose tokenizer is its own; leave teacher_model out, and "
+            f"give teachers.{name}.model"
+        )
+    check_other(name, choice, tokenizer)
 
 
 def _positions(model: Named) -> int | None:

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from agentopd import env as environments
 from agentopd.adapters import adapted, is_adapter
 from agentopd.chat import Chat
+from agentopd.chat.token_bytes import TokenBytes
 from agentopd.config import Config, Fit, Lora
 from agentopd.errors import ConfigError, under
 from agentopd.models import ModelConfig, head_of, load_tokenizer, outline_of, positions_of
@@ -17,7 +18,8 @@ from agentopd.objective.contract import is_own
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
-from agentopd.teachers import is_language_model, traits_of
+from agentopd.settings.choice import Choice
+from agentopd.teachers import Examined, is_language_model, traits_of
 from agentopd.training.checks.roles import (
     every_hint,
     hints_of,
@@ -78,7 +80,8 @@ def without_experts(config: Config) -> list[str]:
 
 
 def check_teachers(config: Config) -> None:
-    """Raises ConfigError where the method lacks a teacher, or uses one that no stage fits, or not to its hint; or a stage lacks a hint.
+    """Raises ConfigError where the method lacks a teacher, or uses one that no stage fits, or not to its hint, or whose settings do not
+    go together; or a stage lacks a hint.
 
     Hints are read, also those of teachers that the method does not use.
     """
@@ -86,18 +89,23 @@ def check_teachers(config: Config) -> None:
     if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
         stage_hint(config)
     for name, choice in used_teachers(config).items():
-        if is_new(choice) and config.stages.teacher is None:
-            raise ConfigError(
-                f"stages.teacher=null: the method uses teachers.{name}, whose weights are new, and nothing fits them, so it would "
-                f"teach noise; add a stage, such as stages.teacher={{episodes: 1000, steps: 300}}, give teachers.{name}.model "
-                "trained weights, or choose a method without this teacher, such as method=grpo"
-            )
-        fit = config.stages.teacher
-        if is_new(choice) and name in hints and fit is not None and not fit.privileged:
-            raise ConfigError(
-                f"stages.teacher.privileged=0: teachers.{name} reads a hint, and its new weights would be fitted without ever seeing "
-                "one; set stages.teacher.privileged, such as 0.5"
-            )
+        check_fitted(config, name, choice, hinted=name in hints)
+
+
+def check_fitted(config: Config, name: str, choice: Choice, hinted: bool) -> None:
+    """Raises ConfigError where the weights of the teacher ``name`` are new, and no stage fits them, or not behind its hint."""
+    fit = config.stages.teacher
+    if is_new(choice) and fit is None:
+        raise ConfigError(
+            f"stages.teacher=null: the method uses teachers.{name}, whose weights are new, and nothing fits them, so it would "
+            f"teach noise; add a stage, such as stages.teacher={{episodes: 1000, steps: 300}}, give teachers.{name}.model "
+            "trained weights, or choose a method without this teacher, such as method=grpo"
+        )
+    if is_new(choice) and hinted and fit is not None and not fit.privileged:
+        raise ConfigError(
+            f"stages.teacher.privileged=0: teachers.{name} reads a hint, and its new weights would be fitted without ever seeing "
+            "one; set stages.teacher.privileged, such as 0.5"
+        )
 
 
 STARTS = 4
@@ -133,9 +141,12 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
         TeacherError: A server does not answer.
     """
     models = {STUDENT: config.student} | {f"teachers.{name}": model for name, model in _local_teachers(config)}
-    longest = {key: _look_at(key, model, tokenizer, config.rollout.max_length) for key, model in models.items()}
-    longest |= {f"teachers.{name}": read for name, read in _reached(config, len(tokenizer))}
+    longest = {key: look_at_model(key, model, tokenizer, config.rollout.max_length) for key, model in models.items()}
+    longest |= {f"teachers.{name}": read for name, read in _examined(config, len(tokenizer))}
     readers = [Reader(key, read) for key, read in longest.items()]
+    for name, choice in used_teachers(config).items():
+        if traits_of(choice).own_tokenizer:
+            readers.append(check_other(name, choice, tokenizer))
     for name, hint in hints_of(config).items():
         own = f"teachers.{name}"
         key = own if own in longest else STUDENT
@@ -150,18 +161,23 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
     return readers
 
 
-def _reached(config: Config, ids: int) -> Iterator[tuple[str, int | None]]:
-    """How many tokens each model elsewhere reads, once it has answered and been held against ``rollout.max_length``."""
+def _examined(config: Config, ids: int) -> Iterator[tuple[str, int]]:
+    """How many tokens teachers read that are no model in this process, held against ``rollout.max_length``; all kinds are examined."""
     for name, choice in used_teachers(config).items():
-        ask = traits_of(choice).reached
-        if ask is not None:
-            longest = ask(name, choice.settings, ids)
-            check_length(f"teachers.{name}", longest, config.rollout.max_length)
-            yield name, longest
+        if examine := traits_of(choice).examine:
+            with under(f"teachers.{name}"):
+                longest = examine(Examined(name, choice.settings, ids, config.temperature))
+            if longest is not None:
+                check_length(f"teachers.{name}", longest, config.rollout.max_length)
+                yield name, longest
 
 
-def _look_at(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> int | None:
-    """How many tokens the model ``key`` reads, once it has been held against the tokenizer and ``rollout.max_length``."""
+def look_at_model(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_length: int = 0) -> int | None:
+    """How many tokens the model ``key`` reads, once it has been held against the student's tokenizer and ``max_length``.
+
+    Raises:
+        ConfigError: As of :func:`check_models`.
+    """
     if key != STUDENT and model.model is not None:
         check_vocabulary(key, model.model, tokenizer, f"{key}.model")
     with under(key):
@@ -170,6 +186,32 @@ def _look_at(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, m
     longest = positions_of(outline.config)
     check_length(key, longest, max_length)
     return longest
+
+
+def check_other(name: str, choice: Choice, student: PreTrainedTokenizerBase) -> Reader:
+    """Holds a teacher with a tokenizer of its own against that, and sees whether its text can be laid beside the student's.
+
+    Returns:
+        The teacher as what reads episodes by a chat of its own.
+
+    Raises:
+        ConfigError: It does not fit, or it cannot.
+    """
+    model = model_of(name, choice)
+    assert model is not None
+    with under(f"teachers.{name}"):
+        tokenizer = load_tokenizer(str(choice.settings.get("tokenizer") or model.model))
+        chat = Chat(tokenizer, choice.settings.get("template_kwargs"))
+        for one in (student, tokenizer):
+            TokenBytes(one)
+        outline = outline_of(model, tokenizer)
+    size = head_of(outline).weight_V_H.shape[0]
+    if size < len(tokenizer):
+        raise ConfigError(
+            f"teachers.{name}.model={model.model!r}: the model knows {size} token ids, and its tokenizer makes {len(tokenizer)}; give the "
+            f"model's own tokenizer, teachers.{name}.tokenizer"
+        )
+    return Reader(f"teachers.{name}", positions_of(outline.config), chat=chat)
 
 
 def _check_size(key: str, model: ModelConfig, size: int, ids: int) -> None:
@@ -214,11 +256,11 @@ def check_adapter(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def _local_teachers(config: Config) -> Iterator[tuple[str, ModelConfig]]:
-    """Those that the method uses, as model settings; each must name one model, used or not."""
+    """Those that the method uses and that share the student's tokenizer, as model settings; each must name one model, used or not."""
     used = used_teachers(config)
     for name, choice in config.teachers.items():
         model = model_of(name, choice) if traits_of(choice).model else None
-        if name in used and model is not None:
+        if name in used and model is not None and not traits_of(choice).own_tokenizer:
             yield name, model
 
 
@@ -249,6 +291,6 @@ def check_vocabulary(key: str, name: str, tokenizer: PreTrainedTokenizerBase, se
     if other:
         raise ConfigError(
             f"{key}: the tokenizer of {name!r} differs from the student's, for instance in {other[0]!r}; a teacher that is a model "
-            f"must share the student's tokenizer, and no setting translates between two: set {setting} to a model of the student's "
-            "tokenizer family, or choose a method that needs no such teacher, such as method=grpo, sft or dagger"
+            f"must share the student's tokenizer, unless it is of kind cross_tokenizer, for methods such as gold and uld: set {setting} to a "
+            "model of the student's tokenizer family, or choose a method that needs no such teacher, such as method=grpo, sft or dagger"
         )

@@ -15,7 +15,7 @@ from agentopd.objective.prepare import IDLE
 from agentopd.rollout import TaskStream
 from agentopd.settings.choice import Choice, choices_in
 from agentopd.settings.clock import Clock
-from agentopd.teachers import is_language_model, members_of, rowless, traits_of
+from agentopd.teachers import members_of, rowless, traits_of
 from agentopd.teachers.ensemble import mixed
 from agentopd.training.checks.roles import used_teachers
 from agentopd.types import (
@@ -156,7 +156,7 @@ def _record(
     said: dict[str, Annotation] = {}
     for name, choice in sorted(kinds.items(), key=lambda kind: traits_of(kind[1]).members):
         traits = traits_of(choice)
-        if is_language_model(choice):
+        if traits.model and traits.distributes:
             said[name] = _distributions(name, trajectory, heads[name], config.temperature, random)
         elif traits.members:
             parts = [said[member] for member in members_of(choice)]

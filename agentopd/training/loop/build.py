@@ -46,11 +46,12 @@ def build_river(
     teachers = build_teachers(
         used_teachers(config),
         chat,
-        lambda wanted: _moved(load(wanted), device),
+        lambda wanted: moved(load(wanted), device),
         config.temperature,
-        lambda: _moved(initial(student) if untaught is None else frozen(untaught(config.student)), device),
-        lambda: _moved(student, device),  # the trainer would later, and what is copied of it would stay behind
+        lambda: moved(initial(student) if untaught is None else frozen(untaught(config.student)), device),
+        lambda: moved(student, device),  # the trainer would later, and what is copied of it would stay behind
         device,
+        folder.path if folder else None,
     )
     return River(
         config=config,
@@ -64,7 +65,8 @@ def build_river(
     )
 
 
-def _moved(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+def moved(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """``model`` itself, on the device."""
     nn.Module.to(model, device)  # transformers' own ``to`` hides its signature
     return model
 

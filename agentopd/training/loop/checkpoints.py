@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from agentopd.adapters import is_wrapped
 from agentopd.config import Config
 from agentopd.errors import ConfigError, TrainingError, describe
+from agentopd.teachers import traits_of
 from agentopd.training.loop.arguments import decisive
 
 RIVER = "river.json"
@@ -189,7 +190,17 @@ def difference(checkpoint: Path, config: Config) -> tuple[str, Any, Any] | None:
         TrainingError: The checkpoint cannot be read.
     """
     now = json.loads(json.dumps(config.model_dump(mode="json")))
-    return next(differences(river_of(checkpoint)["config"], now), None)
+    return next(differences(binding(river_of(checkpoint)["config"], config), binding(now, config)), None)
+
+
+def binding(plain: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """The plain configuration of a run without what a resumed one, of the configuration ``config``, may have otherwise."""
+    teachers = dict(plain.get("teachers") or {})
+    for name, choice in config.teachers.items():
+        loose = traits_of(choice).adjustable
+        if isinstance(teachers.get(name), dict):
+            teachers[name] = {key: value for key, value in teachers[name].items() if key not in loose}
+    return {**plain, "teachers": teachers}
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -10,7 +10,7 @@ from agentopd.config import Config, dump
 from agentopd.config.shipped import load_yaml, parse
 from agentopd.errors import ConfigError, TrainingError, describe
 from agentopd.evaluation import Panel
-from agentopd.training.loop.checkpoints import difference, differences, newest, require_named, step_of
+from agentopd.training.loop.checkpoints import binding, difference, differences, newest, require_named, step_of
 from agentopd.training.loop.lock import LOCK, require_unheld
 
 
@@ -79,7 +79,7 @@ class RunFolder:
             old = load_yaml(self.config)
         except ConfigError as error:
             raise ConfigError(f"--resume: {error}; restore it from a copy, since it says what the run is") from None
-        mine = next(differences(old, parse(dump(config), "config")), None)
+        mine = next(differences(binding(old, config), binding(parse(dump(config), "config"), config)), None)
         if mine is not None:
             self._refuse(self.path, *mine, "resume with the run's own config.yaml")
         checkpoint = self.last_checkpoint()

@@ -1,16 +1,19 @@
 """What a step leaves behind: its records, and what the learner saw on each of their tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agentopd.config import Config
+from agentopd.errors import AgentOPDError, RecordError
 from agentopd.objective import Head, Prepared
 from agentopd.records import RecordWriter, thin
 from agentopd.training.loop.folder import RunFolder
-from agentopd.training.loop.river import Drawn
+from agentopd.training.loop.river import Drawn, River
+from agentopd.training.show.display import say
+from agentopd.types import Record, Trajectory
 
 
 class Recorder:
@@ -26,6 +29,32 @@ class Recorder:
         """Marks what was recorded from ``step`` on as superseded: those steps are made again."""
         if self._writer is not None:
             self._writer.supersede_after(step - 1)
+
+    def draw(self, river: River, step: int) -> Drawn:
+        """Draws a step. Whatever ends that early (a teacher fails, a person interrupts), what was played in it is kept.
+
+        It is kept as superseded, for the step is drawn again when the run goes on; the error says where.
+        """
+        try:
+            return river.draw(step)
+        except BaseException as error:
+            self._rescue(step, river.played, error)
+            raise
+
+    def _rescue(self, step: int, played: Sequence[Trajectory], error: BaseException) -> None:
+        if self._writer is None or not played:
+            return
+        records = [Record(trajectory) for trajectory in sorted(played, key=lambda one: one.key)]
+        try:
+            path = self._writer.write_aside(step, records)
+        except RecordError as other:  # what went wrong first is what is told
+            say(f"the {len(records)} episodes that were played in step {step} could not be kept: {other}")
+            return
+        kept = f"the {len(records)} episodes that were played in step {step} are kept, without annotations and not counted, in {path}"
+        if isinstance(error, AgentOPDError):
+            error.args = (f"{error}; {kept}",)
+        else:
+            say(kept)
 
     def keep(self, drawn: Drawn, prepared: Prepared, signals: Mapping[str, NDArray[Any]]) -> None:
         """Writes one step."""

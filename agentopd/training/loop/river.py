@@ -6,7 +6,7 @@ folder keep all of these, so a resumed run draws what the uninterrupted one woul
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -27,7 +27,7 @@ from agentopd.rollout.policy import Policy
 from agentopd.settings.choice import at, choices_in
 from agentopd.settings.clock import Clock
 from agentopd.settings.states import advanced
-from agentopd.teachers import Teacher, annotate
+from agentopd.teachers import Teacher, annotate, teaching_metrics
 from agentopd.training.checks.roles import annotators
 from agentopd.training.loop.pool import Pool
 from agentopd.types import EXPERT, STUDENT, Key, Record, Trajectory
@@ -48,6 +48,7 @@ class Drawn:
     step: int
     records: tuple[Record, ...]
     metrics: Mapping[str, float]
+    """What was played, ``rollout/...``, and who taught what, ``teacher/...``."""
 
 
 @dataclass
@@ -68,6 +69,8 @@ class River:
     """Of the last step; empty before the first. Schedules may read them."""
     schedules: Mapping[str, Any] = field(init=False, default_factory=dict)
     """What schedules with a memory remember, by their content."""
+    played: list[Trajectory] = field(init=False, default_factory=list)
+    """The fresh episodes that are over of the step that is being drawn, or was drawn last."""
 
     def __post_init__(self) -> None:
         self._stream = TaskStream(self.config.envs, self.config.seed, "train")
@@ -121,29 +124,34 @@ class River:
 
     def draw(self, step: int) -> Drawn:
         """Plays and annotates the episodes of one global batch. What that depends on is said at the top of this module."""
+        self.played = []
         trajectories: list[Trajectory] = []
         fresh: list[Trajectory] = []
         for name, source in self.objective.sources.items():
             played = self._draw_source(name, source, step, len(trajectories))
             trajectories += played
             fresh += played if source.kind == "fresh" else []
-        metrics = rollout_metrics(fresh) if fresh else {}
-        limit = self.config.rollout.max_new_tokens
-        return Drawn(step, tuple(annotate(self._annotators, trajectories, limit)), metrics)
+        metrics = {f"rollout/{name}": value for name, value in rollout_metrics(fresh).items()}
+        records = annotate(self._annotators, trajectories, self.config.rollout.max_new_tokens)
+        return Drawn(step, tuple(records), metrics | teaching_metrics(self._annotators, records))
 
     def _draw_source(self, name: str, source: Source, step: int, base: int) -> list[Trajectory]:
         """The source's episodes of ``step``, their keys counted from ``base``."""
         count = self._tasks[name]
         if source.kind == "fresh":
             begin = step * self.config.train.tasks_per_step + self._first_task[name]
-            return self._play(
-                name, source, range(begin, begin + count), step, self.run, base, self._annotators.values()
-            )
+            return self._play(name, source, range(begin, begin + count), step, self.run, base, self._ended)
         again = self._pools[name].draw(step, count)
         return [
             replace(trajectory, key=Key(self.run, step, base + i), origin=trajectory.origin or trajectory.key)
             for i, trajectory in enumerate(again)
         ]
+
+    def _ended(self, trajectory: Trajectory) -> None:
+        """Notes a fresh episode that is over, and tells those who will be asked about it."""
+        self.played.append(trajectory)
+        for teacher in self._annotators.values():
+            teacher.begin(trajectory)
 
     def _play(
         self,
@@ -153,11 +161,11 @@ class River:
         step: int,
         run: str,
         first: int = 0,
-        heard_by: Iterable[Teacher] = (),
+        ended: Callable[[Trajectory], None] | None = None,
     ) -> list[Trajectory]:
         """Plays the tasks ``indices`` under the weights, and the shares and depths of actors, of this moment.
 
-        ``heard_by`` are told of each episode that ends.
+        ``ended`` is told of each episode that is over.
         """
         key, clock = f"objective.sources.{name}", self.clock(step)
         actors = {actor: at(share, clock, f"{key}.actors.{actor}") for actor, share in source.actors.items()}
@@ -172,8 +180,8 @@ class River:
 
             def on_done(trajectory: Trajectory) -> None:
                 seen(trajectory)
-                for teacher in heard_by:
-                    teacher.begin(trajectory)
+                if ended is not None:
+                    ended(trajectory)
 
             return collect(assignments, self.policies, self.chat, settings, advice, on_done, hints)
 

@@ -171,7 +171,7 @@ class AgentOPDTrainer(Trainer):
         seen = self.learner.metrics(prepared, signals, batches)
         trajectories = [record.trajectory for record in drawn.records]
         depths = depth_metrics(trajectories, prepared.rows, signals | weights_of(prepared))
-        self.step_metrics = {**prefixed("rollout/", drawn.metrics), **seen, **depths, IDLE_STEPS: float(idle_steps)}
+        self.step_metrics = {**drawn.metrics, **seen, **depths, IDLE_STEPS: float(idle_steps)}
         self.river.learned(drawn.step, {"loss": total, **self.step_metrics})
         self.recorder.keep(drawn, prepared, signals)
         return torch.tensor(total, device=self.args.device)
@@ -368,7 +368,7 @@ class _Loader(Iterable[Drawn]):
 
     def __iter__(self) -> Iterator[Drawn]:
         while (step := self._trainer.state.global_step) < self._trainer.state.max_steps:
-            yield self._trainer.river.draw(step)
+            yield self._trainer.recorder.draw(self._trainer.river, step)
 
 
 class _TellRiver(TrainerCallback):

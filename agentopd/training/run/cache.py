@@ -28,9 +28,7 @@ def cached(cache: str, name: str, content: Any, make: Callable[[Path], None], sa
     Raises:
         ConfigError: The cache cannot be written.
     """
-    versions = {package: version(package) for package in ("agentopd", "torch", "transformers")}
-    digest = hashlib.sha256(json.dumps([content, versions], sort_keys=True, default=str).encode()).hexdigest()[:16]
-    folder = Path(cache).expanduser() / f"{name}-{digest}"
+    folder = place(cache, name, content)
     if folder.exists():
         say(f"{name}: taken from {folder}")
         return folder
@@ -39,6 +37,13 @@ def cached(cache: str, name: str, content: Any, make: Callable[[Path], None], sa
         if not folder.exists():  # another run may have been quicker
             aside.replace(folder)
     return folder
+
+
+def place(cache: str, name: str, content: Any) -> Path:
+    """The folder that a result with this ``content`` has, or would have; the arguments are those of :func:`cached`."""
+    versions = {package: version(package) for package in ("agentopd", "torch", "transformers")}
+    digest = hashlib.sha256(json.dumps([content, versions], sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return Path(cache).expanduser() / f"{name}-{digest}"
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from agentopd.rollout.looking import look_at
 from agentopd.training.checks.roles import stage_hint
 from agentopd.training.loop.arguments import arguments
 from agentopd.training.loop.trainer import AgentOPDTrainer
-from agentopd.training.run.cache import cached
+from agentopd.training.run.cache import cached, place
 from agentopd.training.run.callbacks import Progress
 from agentopd.training.run.code import digests
 from agentopd.training.run.hinted import partly_hinted
@@ -46,20 +46,29 @@ def tokenizer_of(config: Config, say: Say) -> PreTrainedTokenizerBase:
     return load_tokenizer(str(cached(config.stages.cache, "tokenizer", content, make, say)))
 
 
-def student_of(config: Config, tokenizer: PreTrainedTokenizerBase, say: Say) -> PreTrainedModel:
-    """The student at the start of training: loaded or new, after its cold start where there is one."""
+def student_of(config: Config, tokenizer: PreTrainedTokenizerBase, say: Say, fits: bool = True) -> PreTrainedModel:
+    """The student at the start of training: loaded or new, after its cold start where there is one.
+
+    Unless ``fits``, a stage that no run has made before is left out, and ``say`` is told.
+    """
+    stage = config.stages.cold_start
     with under(STUDENT):
-        return _fitted(config, config.student, config.seed, config.stages.cold_start, "cold start", tokenizer, say)
+        return _fitted(config, config.student, config.seed, stage, "cold start", tokenizer, say, fits)
 
 
-def teacher_of(config: Config, wanted: ModelConfig, tokenizer: PreTrainedTokenizerBase, say: Say) -> PreTrainedModel:
-    """A local teacher: loaded; or new, and fitted on the experts' traces, all of its weights, where a stage does that."""
+def teacher_of(
+    config: Config, wanted: ModelConfig, tokenizer: PreTrainedTokenizerBase, say: Say, fits: bool = True
+) -> PreTrainedModel:
+    """A local teacher: loaded; or new, and fitted on the experts' traces, all of its weights, where a stage does that.
+
+    ``fits`` is as for :func:`student_of`.
+    """
     config = config.model_copy(update={"train": config.train.model_copy(update={"lora": None})})
     stage = config.stages.teacher if wanted.new is not None else None
     own = SEEDS * wanted.new.seed if wanted.new is not None else 0
     config = config.model_copy(update={"seed": config.seed + own})  # it draws its traces in an order of its own
     seed = config.seed + 1  # so that it does not start as the student does
-    return _fitted(config, wanted, seed, stage, "teacher", tokenizer, say)
+    return _fitted(config, wanted, seed, stage, "teacher", tokenizer, say, fits)
 
 
 def _fitted(
@@ -70,19 +79,25 @@ def _fitted(
     what: str,
     tokenizer: PreTrainedTokenizerBase,
     say: Say,
+    fits: bool,
 ) -> PreTrainedModel:
-    """The model that is ``wanted``, after its stage, from the cache where some run has made it before."""
+    """The model that is ``wanted``, after its stage, from the cache where some run has made it before; before it, unless it ``fits``."""
     if stage is None:
         return fresh(wanted, tokenizer, seed)
     fitted_as = wanted if wanted.new is None else wanted.model_copy(update={"dtype": "float32"})
     content = [wanted.model_dump(), seed, *_decides_fit(config, stage, tokenizer)]
+
+    name = what.replace(" ", "-")
+    if not fits and not place(config.stages.cache, name, content).exists():
+        say(f"{what}: no run has fitted it yet, so its weights are those from before the stage")
+        return fresh(wanted, tokenizer, seed)
 
     def make(folder: Path) -> None:
         model = fresh(fitted_as, tokenizer, seed)
         fit(config, stage, model, tokenizer, say, what)
         model.save_pretrained(folder)
 
-    folder = cached(config.stages.cache, what.replace(" ", "-"), content, make, say)
+    folder = cached(config.stages.cache, name, content, make, say)
     return load_model(wanted.model_copy(update={"model": str(folder), "new": None}))
 
 

@@ -17,7 +17,7 @@ from agentopd.objective.spec import Objective
 from agentopd.records import RecordWriter
 from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
-from agentopd.teachers import members_of, traits_of
+from agentopd.teachers import Spending, members_of, traits_of
 from agentopd.training.checks.preflight import (
     check_acting,
     check_adapter,
@@ -154,7 +154,12 @@ def _train(trainer: AgentOPDTrainer, folder: RunFolder, step: int) -> None:
                 say(line)
         _sampled(trainer, folder, name, actor=name)
     checkpoint = folder.last_checkpoint()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        for name, teacher in trainer.river.teachers.items():
+            if isinstance(teacher, Spending):
+                say(f"{name} took {teacher.spending()}, in all")
     _save(trainer, folder)
     folder.save_weights(trainer.weights_of, trainer.best)
     _sampled(trainer, folder, AFTER)

@@ -1,0 +1,212 @@
+"""Divergences between a student and a teacher that have no vocabulary in common.
+
+Both write the same bytes, cut into tokens of their own. A span is the shortest run of the student's rows and of the teacher's that
+cover the same bytes. Where it begins both have read the same, so there their next-token distributions p and q can be compared:
+each is one of events. Three rules make the events common to both:
+
+- **Tokens of the same bytes** are the same event (``types.Matched``), and so are the ends of a turn.
+- **The span's bytes** are an event of both. Under the student its probability is P = p(s_1) c, c = p(s_2 | s_1) p(s_3 | s_1, s_2) ...,
+  under the teacher Q = q(t_1) d likewise; where the one has a single token for it and the other has that token too but wrote
+  several, the probability of that token is added. What remains of a first token, p(s_1) (1 - c), is the event of this token with
+  another one behind it, and stands where p(s_1) stood. So all numbers are probabilities, and sum to 1. A span of one token on each
+  side, which match, changes nothing.
+- **Everything else** has no counterpart.
+
+The log-probabilities of all of the student's rows are differentiated, those behind the first through c; nothing of the teacher is.
+
+TRL's GOLD (``trl/experimental/gold``, 1.16), by default, multiplies all of p by c and all of q by d, so that other tokens lose
+probability for what follows the one that was taken; reads both one row too late; leaves the products of matched tokens as they are,
+no distributions, where a Kullback-Leibler divergence may fall below 0; and weighs the two parts by the share of matched tokens
+in the teacher's vocabulary. It skips the end of a turn, as ``teachers.<name>.end_of_turn`` does unless it is set.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeAlias
+
+import torch
+from torch import Tensor
+
+from agentopd.errors import ConfigError
+from agentopd.objective.closed import fused
+from agentopd.objective.contract import call
+from agentopd.objective.divergences import DIVERGENCES, Inner, inner_settings, uld
+from agentopd.objective.floor import FLOOR
+from agentopd.settings.choice import Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """How the columns of two vocabularies go together."""
+
+    student_K: Tensor
+    teacher_K: Tensor
+    """Ids that mean the same, pairwise."""
+    student_U: Tensor
+    teacher_W: Tensor
+    """All others."""
+    of_student_V: Tensor
+    of_teacher_V: Tensor
+    """For each id its partner on the other side; -1 without one."""
+
+    @classmethod
+    def of(cls, student_K: Tensor, teacher_K: Tensor, sizes: tuple[int, int], same: bool = False) -> Self:
+        """From the pairs, and how many ids student and teacher have.
+
+        In the ``same`` vocabulary what the heads have beyond it is matched too, as far as both have it.
+
+        Raises:
+            ConfigError: A pair names an id that is not there.
+        """
+        for who, ids_K, size in zip(("student", "teacher"), (student_K, teacher_K), sizes, strict=True):
+            if len(ids_K) and int(ids_K.max()) >= size:
+                raise ConfigError(
+                    f"the {who} has {size} tokens, and its tokenizer makes {int(ids_K.max()) + 1} or more; give the model's own tokenizer"
+                )
+        if same:
+            student_K = teacher_K = torch.arange(min(sizes), device=student_K.device)
+        ours_V, theirs_V = (torch.full((size,), -1, device=student_K.device) for size in sizes)
+        ours_V[student_K], theirs_V[teacher_K] = teacher_K, student_K
+        student_U, teacher_W = ((partner_V < 0).nonzero().squeeze(1) for partner_V in (ours_V, theirs_V))
+        return cls(student_K, teacher_K, student_U, teacher_W, ours_V, theirs_V)
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRows:
+    """What a teacher with a vocabulary of its own says where spans begin; those of one block are all merged, or none is."""
+
+    logq_N_W: Tensor
+    token_N: Tensor
+    """Its first token."""
+    rest_N: Tensor
+    """Log-probability of its further tokens in the span."""
+    alone_N: Tensor
+    """Whether it is the only one."""
+    size_N: Tensor
+    """How many rows of the student the span has."""
+    longest: int
+    """The most that any has, known to the host."""
+    merged: bool
+    """Whether a side has several tokens, or their one token is not matched."""
+    others: Others
+
+    def select(self, at: Tensor) -> Self:
+        """Some of the spans."""
+        return replace(
+            self,
+            logq_N_W=self.logq_N_W[at],
+            token_N=self.token_N[at],
+            rest_N=self.rest_N[at],
+            alone_N=self.alone_N[at],
+            size_N=self.size_N[at],
+        )
+
+    def rows(self, first_N: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """The rows [N, longest] of spans that begin at ``first_N``, all below ``size``; and which of these the spans have."""
+        step_L = torch.arange(self.longest, device=first_N.device)
+        row_N_L = first_N.unsqueeze(1) + step_L
+        return row_N_L.clamp_max(max(size - 1, 0)), step_L < self.size_N.unsqueeze(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Log-probabilities of the events at N rows; the K that both have stand in the same order."""
+
+    logp_N_K: Tensor
+    logq_N_K: Tensor
+    logp_N_U: Tensor
+    logq_N_W: Tensor
+
+
+def apart(logp_N_V: Tensor, token_N: Tensor, rest_N: Tensor, teacher: SpanRows) -> Apart:
+    """The events where spans begin.
+
+    Args:
+        logp_N_V: The student's distribution there.
+        token_N: The student's first token of each span.
+        rest_N: The log-probability of its further tokens; 0 where it has one.
+        teacher: What the teacher says.
+    """
+    others, logq_N_W = teacher.others, teacher.logq_N_W
+    if not teacher.merged:
+        return Apart(*_split(logp_N_V, logq_N_W, others))
+    ours, theirs = _Side(token_N, rest_N, teacher.size_N == 1), _Side(teacher.token_N, teacher.rest_N, teacher.alone_N)
+    logp_N_V, span_p = ours.events(logp_N_V, theirs, others.of_teacher_V)
+    logq_N_W, span_q = theirs.events(logq_N_W, ours, others.of_student_V)
+    logp_N_K, logq_N_K, logp_N_U, logq_N_R = _split(logp_N_V, logq_N_W, others)
+    spans = span_p.unsqueeze(1), span_q.unsqueeze(1)
+    return Apart(torch.cat([logp_N_K, spans[0]], 1), torch.cat([logq_N_K, spans[1]], 1), logp_N_U, logq_N_R)
+
+
+def _split(logp_N_V: Tensor, logq_N_W: Tensor, others: Others) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        logp_N_V.index_select(1, others.student_K),
+        logq_N_W.index_select(1, others.teacher_K),
+        logp_N_V.index_select(1, others.student_U),
+        logq_N_W.index_select(1, others.teacher_W),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """What one side wrote in N spans."""
+
+    token_N: Tensor
+    rest_N: Tensor
+    alone_N: Tensor
+
+    def events(self, log_N_V: Tensor, other: Self, partner_V: Tensor) -> tuple[Tensor, Tensor]:
+        """The distribution without the spans' bytes, and the log-probability [N] of these; ``partner_V`` leads here from the other side."""
+        first_N = log_N_V.gather(1, self.token_N.unsqueeze(1)).squeeze(1)
+        # what is nearer to 0 is rounding, and its logarithm would be all of a divergence
+        least = torch.finfo(first_N.dtype).eps
+        another_N = (-torch.expm1(self.rest_N.clamp_max(-least))).log()
+        log_N_V = _put(log_N_V, self.token_N, (first_N + another_N).masked_fill(self.alone_N, FLOOR))
+        same_N = partner_V[other.token_N]
+        written_N = other.alone_N & (same_N >= 0)
+        single_N = log_N_V.gather(1, same_N.clamp_min(0).unsqueeze(1)).squeeze(1)
+        log_N_V = _put(log_N_V, same_N.clamp_min(0), single_N.masked_fill(written_N, FLOOR))
+        return log_N_V, torch.logaddexp(first_N + self.rest_N, single_N.masked_fill(~written_N, FLOOR))
+
+
+def _put(log_N_V: Tensor, id_N: Tensor, value_N: Tensor) -> Tensor:
+    return log_N_V.scatter(1, id_N.unsqueeze(1), value_N.unsqueeze(1))
+
+
+Across: TypeAlias = Callable[..., Tensor]
+"""From the key of a divergence, the events and its settings to one number a row, [N]."""
+
+
+def across(key: str, choice: Choice, settings: Mapping[str, Any], events: Apart) -> Tensor:
+    """The divergence [N] of a term between two vocabularies; its ``kind`` is one of :data:`ACROSS`."""
+    return call(key, replace(choice, function=ACROSS[choice.kind]), settings, events)  # type: ignore[no-any-return]
+
+
+def _uld(events: Apart) -> Tensor:
+    """:func:`~agentopd.objective.divergences.uld` over all events of each."""
+    return uld(torch.cat([events.logp_N_K, events.logp_N_U], 1), torch.cat([events.logq_N_K, events.logq_N_W], 1))
+
+
+def _gold(
+    events: Apart, *, by: Inner, beta: float | Tensor, matched: float | Tensor, unmatched: float | Tensor
+) -> Tensor:
+    """:func:`~agentopd.objective.divergences.gold`."""
+    logp_N_K, logq_N_K = events.logp_N_K, events.logq_N_K
+    inner = Choice(by, DIVERGENCES[by], inner_settings(by, beta))
+    if not (events.logp_N_U.shape[1] or events.logq_N_W.shape[1]):
+        return matched * fused("", inner, inner.settings, logp_N_K, logq_N_K)
+    rest_N = unmatched * uld(events.logp_N_U, events.logq_N_W)
+    if not logp_N_K.shape[1]:
+        return rest_N
+    mass_N = logq_N_K.logsumexp(1).exp()
+    given = (one.log_softmax(1) for one in (logp_N_K, logq_N_K))
+    return matched * mass_N * fused("", inner, inner.settings, *given) + rest_N
+
+
+ACROSS: Mapping[str, Across] = {"uld": _uld, "gold": _gold}
+"""Those of ``DIVERGENCES`` that compare two vocabularies."""
+
+
+def shared_evenly(value_N: Tensor, has_N_L: Tensor) -> Tensor:
+    """The part [N, L] of a span's loss that each of its rows has: so its coefficient is the mean of theirs."""
+    return has_N_L * (value_N / has_N_L.sum(1)).unsqueeze(1)

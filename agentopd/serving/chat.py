@@ -1,0 +1,315 @@
+"""A model that answers in words: chat completions by the official OpenAI client, none paid for twice."""
+
+import json
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx2
+
+from agentopd.errors import ConfigError, TeacherError, describe
+from agentopd.serving.answers import Answers
+from agentopd.serving.endpoint import listed_models, named_model
+from agentopd.serving.ledger import Ledger
+from agentopd.serving.waiting import SAID, AwayError, RefusedError, Waiting
+from agentopd.settings.problems import nearest
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+_log = logging.getLogger(__name__)
+
+COMPLETIONS, MODELS = "/chat/completions", "/models"
+NO_LIST = frozenset({404, 405, 501})
+"""Statuses of a server that does not list its models."""
+LOST = "\N{REPLACEMENT CHARACTER}".encode()
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of an answer, with the likeliest in its place."""
+
+    spelt: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model said."""
+
+    content: str
+    calls: tuple[tuple[str, str], ...]
+    """The name of each tool called, and its arguments as the model wrote them."""
+    finish: str
+    """``stop``, ``tool_calls``, or why it broke off, such as ``length`` or ``content_filter``."""
+    tokens: tuple[Token, ...] | None
+    """Where log-probabilities were asked for, and given."""
+
+
+@dataclass(slots=True, eq=False)
+class ChatServer:
+    """A server of chat completions, asked from many threads at once. :meth:`of` makes one.
+
+    What was answered once is not asked again, and what two threads ask at the same time is sent once.
+    """
+
+    waiting: Waiting
+    model: str
+    ledger: Ledger
+    answers: Answers
+    _client: "OpenAI" = field(repr=False)
+    _known: str | None = field(init=False, default=None)
+    """The model by the name that the server's answers tell."""
+    _asked: dict[str, "Future[Any]"] = field(init=False, repr=False, default_factory=dict)
+    _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
+
+    @classmethod
+    def of(cls, waiting: Waiting, model: str | None, ledger: Ledger, answers: Answers) -> Self:
+        """The model of a server, which is asked what it has.
+
+        Args:
+            waiting: The server. Its address is the one that OpenAI clients take, mostly with ``/v1``.
+            model: The model; ``None`` where the server has one alone.
+            ledger: What was spent.
+            answers: What was answered.
+
+        Raises:
+            ConfigError: The client is not installed, or the server does not serve ``model``.
+            TeacherError: The server refused, or did not answer for too long.
+        """
+        client = _client(waiting)
+        return cls(waiting, _model(waiting, client, model), ledger, answers, client)
+
+    def ask(self, body: Mapping[str, Any]) -> Answer:
+        """What the model says to a request, without ``model`` in it.
+
+        Raises:
+            SpentError: The cap is reached.
+            TeacherError: The server refused, was away for too long, answers as another model now, or answered what cannot be used.
+        """
+        whole = {"model": self.model, **body}
+        key = self.answers.key(self.waiting.url, whole)
+        with self._lock:
+            found = self._asked.get(key)
+            mine = found is None
+            waited = self._asked.setdefault(key, Future()) if found is None else found
+        if mine:
+            self._answer(key, whole, waited)
+        return self._read(waited.result())
+
+    def _answer(self, key: str, body: Mapping[str, Any], waited: "Future[Any]") -> None:
+        try:
+            answer = self.answers.get(key)
+            if answer is None:
+                answer = self.waiting.waited(COMPLETIONS, lambda: self._once(body))
+                self._require_same(answer)
+                self._read(answer)  # or it is not kept
+                self.answers.put(key, answer)
+            else:
+                self._require_same(answer)
+            waited.set_result(answer)
+        except BaseException as error:
+            waited.set_exception(error)
+        finally:
+            with self._lock:
+                del self._asked[key]
+
+    def _once(self, body: Mapping[str, Any]) -> Any:
+        self.ledger.begin()
+        try:
+            answer = _sent(self.waiting, self._client, "POST", COMPLETIONS, body)
+            self.waiting.require_answered(COMPLETIONS, answer)
+        except _UnsentError as error:
+            self.ledger.refund()
+            raise AwayError(str(error)) from error
+        except (AwayError, RefusedError):
+            self.ledger.refund()
+            raise
+        except _LostError as error:
+            raise AwayError(str(error)) from error
+        found = _json(answer)
+        if (
+            isinstance(found, dict) and "choices" not in found and found.get("error")
+        ):  # some relays say so with status 200
+            self.ledger.refund()
+            raise AwayError(f"answered an error: {self._brief(found['error'])}")
+        self._pay(found)
+        return found
+
+    def _pay(self, answer: Any) -> None:
+        usage = answer.get("usage") if isinstance(answer, dict) else None
+        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else []
+        known = [count for count in counts if isinstance(count, int) and count >= 0]
+        if len(known) == 2:
+            self.ledger.pay(*known)
+        elif self.ledger.needs_usage:
+            raise self._unusable("it tells no usage, which the cap is on; set cap.requests instead")
+
+    def _require_same(self, answer: Any) -> None:
+        """Holds the model that an answer is of against the one before."""
+        told = answer.get("model") if isinstance(answer, dict) else None
+        if not isinstance(told, str):
+            return
+        with self._lock:
+            self._known = known = self._known or told
+        if told != known:
+            raise TeacherError(
+                f"{self.waiting.who}: {self.waiting.url} answered as the model {told!r}, and before as {known!r}; set model to the exact "
+                "version, or begin a new run"
+            )
+
+    def _read(self, answer: Any) -> Answer:
+        try:
+            return _answer_of(answer)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise self._unusable(f"{describe(error)}; it said {self._brief(answer)}") from error
+
+    def _brief(self, answer: Any) -> str:
+        return self.waiting.hidden(json.dumps(answer))[:SAID]
+
+    def _unusable(self, why: str) -> TeacherError:
+        return TeacherError(
+            f"{self.waiting.who}: {self.waiting.url}{COMPLETIONS} gave no answer that can be used: {why}"
+        )
+
+
+class _UnsentError(Exception):
+    """The request never reached the server."""
+
+
+class _LostError(Exception):
+    """The request was sent, and the answer did not come: the server may have charged for it."""
+
+
+def require_client() -> None:
+    """Raises ConfigError where the official client is not installed."""
+    try:
+        import openai  # noqa: F401  # only those who ask such a server need it
+    except ImportError as error:
+        raise ConfigError(
+            'kind=openai: the official OpenAI client is not installed; pip install "agentopd[openai]"'
+        ) from error
+
+
+def _client(waiting: Waiting) -> "OpenAI":
+    require_client()
+    import openai
+
+    key = waiting.key or "none"  # or the client would take that of its own environment variable
+    client = openai.OpenAI(
+        api_key=key,
+        admin_api_key="",
+        base_url=waiting.url,
+        timeout=waiting.patience.timeout,
+        max_retries=0,
+        default_headers={"Authorization": f"Bearer {key}"},
+        http_client=httpx2.Client(
+            timeout=waiting.patience.timeout,
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+            trust_env=httpx2.URL(waiting.url).host not in LOOPBACK,  # the proxies of this machine
+        ),
+    )
+    client.organization = client.project = None  # those of the environment belong to another server, perhaps
+    return client
+
+
+def _sent(
+    waiting: Waiting, client: "OpenAI", method: str, path: str, body: Mapping[str, Any] | None
+) -> httpx2.Response:
+    """The server's answer, whatever its status.
+
+    Raises:
+        _UnsentError: There was no connection.
+        _LostError: There was one, and no answer came.
+    """
+    from openai import APIConnectionError, APIStatusError
+
+    try:
+        if method == "GET":
+            return client.get(path, cast_to=httpx2.Response)
+        return client.post(path, cast_to=httpx2.Response, body=body)
+    except APIStatusError as error:
+        return error.response
+    except APIConnectionError as error:
+        cause = error.__cause__ or error
+        unsent = isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
+        raise (_UnsentError if unsent else _LostError)(f"did not answer ({waiting.hidden(describe(cause))})") from error
+
+
+def _json(answer: httpx2.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise AwayError(f"answered what is no JSON ({error})") from error
+
+
+def _model(waiting: Waiting, client: "OpenAI", model: str | None) -> str:
+    """The model by its name; one that a server does not list, or that lists none, is taken at its word."""
+
+    def once() -> Any:
+        try:
+            answer = _sent(waiting, client, "GET", MODELS, None)
+        except (_UnsentError, _LostError) as error:
+            raise AwayError(str(error)) from error
+        waiting.require_answered(MODELS, answer)
+        return _json(answer)
+
+    try:
+        listed = listed_models(waiting, MODELS, waiting.waited(MODELS, once))
+    except RefusedError as error:
+        if model is None or error.status not in NO_LIST:
+            raise
+        return model
+    if model is not None and model not in listed:  # some list no aliases
+        _log.warning(
+            "%s: model=%r is not among those that %s lists%s", waiting.who, model, waiting.url, nearest(model, listed)
+        )
+        return model
+    return named_model(waiting, model, listed)
+
+
+def _answer_of(raw: Mapping[str, Any]) -> Answer:
+    choice = raw["choices"][0]
+    message = choice["message"]
+    content, calls = message.get("content") or "", message.get("tool_calls") or ()
+    if isinstance(content, list):  # in parts, of which some servers think in one and speak in another
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
+    if not isinstance(content, str):
+        raise TypeError(f"the content is {type(content).__name__}")
+    logprobs = (choice.get("logprobs") or {}).get("content")
+    return Answer(
+        content,
+        tuple((str(one["function"]["name"]), str(one["function"]["arguments"])) for one in calls),
+        str(choice.get("finish_reason")),
+        None if logprobs is None else tuple(map(_token, logprobs)),
+    )
+
+
+def _token(said: Mapping[str, Any]) -> Token:
+    return Token(_bytes(said), _logprob(said), tuple((_bytes(one), _logprob(one)) for one in _top(said)))
+
+
+def _top(said: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return said.get("top_logprobs") or ()
+
+
+def _bytes(said: Mapping[str, Any]) -> bytes:
+    """The bytes of a token; a server that does not tell them writes it as text.
+
+    None where the text stands for bytes that are not told: vLLM writes U+FFFD for half a character.
+    """
+    told = said.get("bytes")
+    found = str(said["token"]).encode(errors="replace") if told is None else bytes(told)
+    return b"" if LOST in found else found
+
+
+def _logprob(said: Mapping[str, Any]) -> float:
+    logprob = float(said["logprob"])
+    if not logprob <= 1e-3:
+        raise ValueError(f"a log-probability of {logprob}")
+    return min(logprob, 0.0)

@@ -1,0 +1,314 @@
+"""A teacher with a tokenizer and a chat template of its own: what it thinks wherever both have read the same bytes."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from agentopd.chat import Chat
+from agentopd.chat.token_bytes import TokenBytes
+from agentopd.errors import ConfigError, under
+from agentopd.freezing import frozen
+from agentopd.models import Dtype, ModelConfig, head_of, load_tokenizer, positions_of
+from agentopd.teachers.alignment import Pair
+from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, tokens_of
+from agentopd.teachers.local import LocalTeacher, Reading
+from agentopd.teachers.rewriting import Aligner, Beside, Views, rewritten
+from agentopd.teachers.traits import Traits
+from agentopd.teachers.viewing import readable
+from agentopd.teachers.views import UnreadableError
+from agentopd.types import Aligned, Annotation, Dense, Floats, Matched, Span, Trajectory, View
+from agentopd.where import Where
+
+_log = logging.getLogger(__name__)
+
+ALIGNED = "aligned"
+"""The statistic of a row: the share of its turn's bytes that is aligned."""
+
+
+@Traits(model=True, own_tokenizer=True, corrects=False, rewards=False, statistics=("coverage", ALIGNED))
+def cross_tokenizer(
+    context: TeacherContext,
+    *,
+    model: str,
+    tokenizer: str | None = None,
+    template_kwargs: dict[str, Any] = {},  # noqa: B006 - settings are never changed
+    dtype: Dtype = "float32",
+    attention: str = "sdpa",
+    where: Where = EVERYWHERE,
+    max_tokens: Annotated[int, Field(ge=1)] = 16384,
+    end_of_turn: bool = False,
+) -> Teacher:
+    """A frozen model with another vocabulary, which reads the episode as its own chat template writes it, tools included.
+
+    Each turn of the student's is written as the teacher would: what was thought and said, and its calls in the teacher's format; a
+    turn with a malformed call stands as it was written. Tokens of both that cover the same bytes are aligned, and only these are
+    taught. What differs, as wrappers of calls do, is left out and counted: see ``alignment.py`` and, for what distributions over two
+    vocabularies are compared by, ``objective/apart.py``.
+
+    ``taken_logprob_N`` of a row is its part of the log-probability of its span's bytes under the teacher, in proportion to the
+    student's own -log p when it acted (equally, where that is 0): so the parts sum to the span's, none is above 0, and where both
+    find the span equally likely log q - log p is 0 on each row. ``entropy_N`` is that of the teacher where the span begins.
+
+    Args:
+        context: What the run lends.
+        model: A hub id or a folder.
+        tokenizer: Another place for its tokenizer and chat template; by default they lie with the model.
+        template_kwargs: Settings that its chat template reads.
+        dtype: The type of its weights.
+        attention: The attention implementation, by its name in transformers.
+        where: The turns and tokens that it teaches; a span of which a token is left out is.
+        max_tokens: The largest number of tokens in one forward, padding included.
+        end_of_turn: Whether to align the ends of turns too. By default only what is written is taught, as GOLD does (TRL): templates
+            end turns in different places.
+
+    Raises:
+        ConfigError: There is no such tokenizer, its tokens do not say which bytes they are, or the model knows fewer.
+    """
+    with under(f"teachers.{context.name}"):
+        chat = Chat(load_tokenizer(tokenizer or model), template_kwargs)
+        aligner = Aligner(
+            context.chat, chat, TokenBytes(context.chat.tokenizer), TokenBytes(chat.tokenizer), end_of_turn
+        )
+        loaded = context.load(ModelConfig(model=model, dtype=dtype, attention=attention))
+    return aligned_teacher(context, frozen(loaded), aligner, where, max_tokens)
+
+
+def aligned_teacher(
+    context: TeacherContext, loaded: Any, aligner: Aligner, where: Where, max_tokens: int
+) -> "CrossTokenizer":
+    """A teacher that is ``loaded``, which ``aligner.other`` writes for.
+
+    Raises:
+        ConfigError: The model knows fewer tokens than its tokenizer makes.
+    """
+    head, ids = head_of(loaded), len(aligner.other.tokenizer)
+    if len(head.weight_V_H) < ids:
+        raise ConfigError(
+            f"teacher {context.name!r}: its model knows {len(head.weight_V_H)} token ids and its tokenizer makes {ids}; give the model's own"
+        )
+    heads = {context.name: head}
+    reader = LocalTeacher(
+        name=context.name, reads=loaded, heads=heads, temperature=context.temperature, max_tokens=max_tokens
+    )
+    return CrossTokenizer(
+        name=context.name,
+        where=where,
+        heads=heads,
+        reader=reader,
+        aligner=aligner,
+        matched=aligner.matched(),
+        longest=positions_of(loaded.config),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the spans of an episode lie: P of them, over N rows of the student's and R of the teacher's."""
+
+    views: list[View]
+    """With the teacher's rows, in order."""
+    segment_N: NDArray[np.int32]
+    index_N: NDArray[np.int32]
+    share_N: Floats
+    student_P_2: NDArray[np.int32]
+    teacher_P_2: NDArray[np.int32]
+    """Among the tokens of all turns as the teacher writes them."""
+    first_P: NDArray[np.int64]
+    """The first of the R rows of each span."""
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What was aligned of the episodes annotated last."""
+
+    size: int = 0
+    aligned: int = 0
+    turns: int = 0
+    untaught: int = 0
+    told: bool = False
+
+    def begin(self) -> None:
+        """Forgets those before."""
+        self.size = self.aligned = self.turns = self.untaught = 0
+
+    def add(self, beside: Beside) -> None:
+        """One turn."""
+        self.size += beside.size
+        self.aligned += sum(pair.size for pair in beside.pairs)
+        self.turns += 1
+        self.untaught += not beside.pairs
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CrossTokenizer(Stateless):
+    """See :func:`cross_tokenizer`. It has no ``model`` that could act: rollout would not know its tokens."""
+
+    reader: LocalTeacher
+    aligner: Aligner
+    matched: Matched
+    longest: int | None = None
+    """The tokens of a view at most."""
+    counts: _Counts = field(default_factory=_Counts)
+
+    def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
+        """Spans at the selected action tokens, with hidden states where they begin.
+
+        An episode that it cannot read is skipped, and the log says why; once it says how much of the actions is aligned, where that is
+        not all.
+
+        Raises:
+            TeacherError: It can read none of the episodes, or the model gave NaN.
+        """
+        self.counts.begin()
+        places = readable(trajectories, self._places, None)
+        views = [view for one in places if one for view in one.views]
+        readings = iter(self.reader.read(views))
+        said = [
+            self._annotation(trajectory, one, [next(readings) for _ in one.views])
+            if one and one.views
+            else rowless(self.name, trajectory)
+            for trajectory, one in zip(trajectories, places, strict=True)
+        ]
+        self._tell()
+        return said
+
+    def metrics(self) -> Mapping[str, float]:
+        """Of the episodes annotated last: the share of the action bytes that is aligned, and that of the turns of which nothing is."""
+        counts = self.counts
+        return {
+            "aligned_bytes": counts.aligned / counts.size if counts.size else 1.0,
+            "unaligned_turns": counts.untaught / counts.turns if counts.turns else 0.0,
+        }
+
+    def _tell(self) -> None:
+        counts = self.counts
+        if counts.aligned < counts.size and not counts.told:
+            counts.told = True
+            _log.warning(
+                "teacher %r: %.1f%% of the %d bytes that were written stand in the teacher's own form too, and are taught; nothing of %d of "
+                "%d turns does",
+                self.name, 100 * self.metrics()["aligned_bytes"], counts.size, counts.untaught, counts.turns,
+            )  # fmt: skip
+
+    def _places(self, trajectory: Trajectory) -> _Places | None:
+        """The spans of an episode; ``None`` where none is selected.
+
+        Raises:
+            UnreadableError: A view is longer than the model reads.
+        """
+        selected = [tokens_of(self.where, trajectory, segment) for segment in trajectory.segments]
+        if not any(one_T.any() for one_T in selected):
+            return None
+        again = rewritten(trajectory, self.aligner.other, self.aligner.student)
+        rows, written = _Rows(), 0
+        for turn, theirs in zip(trajectory.turns, again.turns, strict=True):
+            wanted_T = selected[turn.segment][turn.start : turn.stop]
+            if wanted_T.any():
+                beside = self.aligner.beside(trajectory, turn, theirs)
+                self.counts.add(beside)
+                kept = [pair for pair in beside.pairs if wanted_T[slice(*pair.ours)].all()]
+                rows.add(turn.segment, turn.start, theirs.view, theirs.start, written, beside.share, kept)
+            written += len(theirs.tokens)
+        return self._within(trajectory, rows.places(again))
+
+    def _within(self, trajectory: Trajectory, places: _Places) -> _Places:
+        length = max((len(view.tokens_T) for view in places.views), default=0)
+        if self.longest is not None and length > self.longest:
+            raise UnreadableError(
+                f"teacher {self.name!r}, trajectory {trajectory.key}: in its tokens it has {length}, and its model reads at most "
+                f"{self.longest}; lower rollout.max_length, or choose a model with more positions"
+            )
+        return places
+
+    def _annotation(self, trajectory: Trajectory, places: _Places, readings: Sequence[Reading]) -> Annotation:
+        taken_R = torch.cat([reading.taken_logprob_N for reading in readings]).double().cpu().numpy()
+        entropy_R = torch.cat([reading.entropy_N for reading in readings]).float().cpu().numpy()
+        hidden_R_H = torch.cat([reading.hidden_N_H for reading in readings])
+        token_R = np.concatenate([view.tokens_T[view.position_A] for view in places.views])
+        later_R = taken_R.copy()
+        later_R[places.first_P] = 0.0
+        total_P, rest_P = (np.add.reduceat(one_R, places.first_P) for one_R in (taken_R, later_R))
+        size_P = np.diff(places.student_P_2, axis=1)[:, 0]
+        acted_N = [trajectory.segments[s].logprob_T[i] for s, i in zip(places.segment_N, places.index_N, strict=True)]
+        span = Span(places.student_P_2, places.teacher_P_2, total_P.astype(np.float32))
+        dense = Dense(hidden_R_H[torch.from_numpy(places.first_P).to(hidden_R_H.device)], self.name)
+        taught = {trajectory.segments[s].turn_T[i] for s, i in zip(places.segment_N, places.index_N, strict=True)}
+        return replace(
+            rowless(self.name, trajectory, skip_S=~np.isin(np.arange(len(trajectory.turns)), list(taught))),
+            segment_N=places.segment_N,
+            index_N=places.index_N,
+            block=Aligned(span, dense, token_R[places.first_P], rest_P.astype(np.float32), self.matched),
+            taken_logprob_N=shared_out(total_P, size_P, np.array(acted_N, np.float64)),
+            entropy_N=np.repeat(entropy_R[places.first_P], size_P),
+            statistics={ALIGNED: places.share_N},
+        )
+
+
+def shared_out(total_P: NDArray[np.float64], size_P: NDArray[Any], logprob_N: NDArray[np.float64]) -> Floats:
+    """The log-probabilities of spans on their rows, [N]: in proportion to the student's own, equally where that is 0.
+
+    Args:
+        total_P: Of each span.
+        size_P: How many rows each has.
+        logprob_N: The student's, on the rows of all spans in order.
+    """
+    starts_P = np.cumsum(size_P) - size_P
+    own_P = np.add.reduceat(logprob_N, starts_P)
+    equal_N = 1.0 / np.repeat(size_P, size_P)
+    own_N = np.repeat(own_P, size_P)
+    share_N = np.where(own_N < 0, logprob_N / np.where(own_N < 0, own_N, 1.0), equal_N)
+    return np.asarray(np.repeat(total_P, size_P) * share_N, np.float32)
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Collects the spans of an episode, turn by turn."""
+
+    segment: list[int] = field(default_factory=list)
+    index: list[int] = field(default_factory=list)
+    share: list[float] = field(default_factory=list)
+    ours: list[tuple[int, int]] = field(default_factory=list)
+    theirs: list[tuple[int, int]] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)
+    position: dict[int, list[int]] = field(default_factory=dict)
+    """By view, where the teacher's rows stand."""
+    count: int = 0
+
+    def add(
+        self, segment: int, start: int, view: int, begin: int, written: int, share: float, pairs: Sequence[Pair]
+    ) -> None:
+        """The spans ``pairs`` of a turn that starts at ``start`` of a segment, and at ``begin`` of a view behind ``written`` tokens of turns."""
+        for pair in pairs:
+            size = pair.ours[1] - pair.ours[0]
+            self.ours.append((len(self.index), len(self.index) + size))
+            self.segment += [segment] * size
+            self.index += range(start + pair.ours[0], start + pair.ours[1])
+            self.share += [share] * size
+            self.theirs.append((written + pair.theirs[0], written + pair.theirs[1]))
+            self.first.append(self.count)
+            self.position.setdefault(view, []).extend(range(begin + pair.theirs[0], begin + pair.theirs[1]))
+            self.count += pair.theirs[1] - pair.theirs[0]
+
+    def places(self, again: Views) -> _Places:
+        """All of them; of each view what stands up to its last row."""
+        views = [_view(again.tokens[view], position) for view, position in sorted(self.position.items())]
+        return _Places(
+            views,
+            np.array(self.segment, np.int32),
+            np.array(self.index, np.int32),
+            np.array(self.share, np.float32),
+            np.array(self.ours, np.int32).reshape(-1, 2),
+            np.array(self.theirs, np.int32).reshape(-1, 2),
+            np.array(self.first, np.int64),
+        )
+
+
+def _view(tokens: Sequence[int], position: Sequence[int]) -> View:
+    nowhere = np.zeros(len(position), np.int32)
+    return View(np.array(tokens[: position[-1] + 1], np.int32), np.array(position, np.int32), nowhere, nowhere)

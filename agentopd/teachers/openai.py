@@ -1,0 +1,176 @@
+"""A teacher behind any API that speaks as OpenAI's: it answers in words, and is never paid twice for the same answer."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from agentopd.chat.blanks import Blanks
+from agentopd.errors import ConfigError, under
+from agentopd.serving import Answers, Cap, ChatServer, Ledger, Patience, Prices, Threads
+from agentopd.serving.answers import ANSWERS
+from agentopd.serving.chat import require_client
+from agentopd.serving.ledger import SPENDING
+from agentopd.serving.waiting import Waiting
+from agentopd.teachers import judging, preferring, writing
+from agentopd.teachers.asking import SPENT
+from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
+from agentopd.teachers.grouping import Normalised
+from agentopd.teachers.judging import ScoringTeacher
+from agentopd.teachers.preferring import PreferringTeacher
+from agentopd.teachers.soft import Vocabulary
+from agentopd.teachers.traits import Examined, Traits, TraitsBy
+from agentopd.teachers.writing import WritingTeacher
+from agentopd.where import Where
+
+OURS = ("model", "messages", "tools", "stream", "n", "logprobs", "top_logprobs")
+"""What a request says that ``options`` must leave alone."""
+METRICS: Mapping[str, tuple[str, ...]] = {"correction": ("unmapped",), "score": ("spread",), "preference": ()}
+"""What each question tells beside what was spent and skipped."""
+
+
+def _traits(settings: Mapping[str, Any]) -> Traits:
+    asks, soft = settings["ask"], bool(settings["top_logprobs"])
+    return Traits(
+        corrects=asks == "correction",
+        distributes=asks == "correction" and soft,
+        rewards=asks != "correction",
+        statistics=("coverage",) if asks == "correction" and soft else (),
+        metrics=(*SPENT, "skipped", *METRICS[asks]),
+        examine=_examine,
+        adjustable=("cap", "prices", "in_flight", "timeout", "patience", "key_env"),
+    )
+
+
+@TraitsBy(_traits)
+def openai(
+    context: TeacherContext,
+    *,
+    url: str,
+    model: str | None = None,
+    ask: Literal["correction", "score", "preference"] = "correction",
+    of: Literal["turn", "episode"] = "turn",
+    prompt: str | None = None,
+    rubric: str = judging.RUBRIC,
+    best: Annotated[int, Field(ge=1, le=10)] = 10,
+    rescale: bool = True,
+    normalised: Normalised = "none",
+    pairs: Annotated[int, Field(ge=1)] = 4,
+    top_logprobs: Annotated[int, Field(ge=0)] = 0,
+    options: dict[str, Any] | None = None,
+    where: Where = EVERYWHERE,
+    in_flight: Annotated[int, Field(ge=1)] = 32,
+    timeout: Annotated[float, Field(gt=0.0)] = 120.0,
+    patience: Annotated[float, Field(ge=0.0)] = 300.0,
+    key_env: str | None = None,
+    prices: Prices | None = None,
+    cap: Cap | None = None,
+) -> Teacher:
+    """A model behind an API of chat completions. It reads messages, so any model will do, whatever its tokenizer.
+
+    An episode is asked about as soon as it is over; only preferences wait for their rivals. The run folder keeps answers and spending.
+
+    Args:
+        context: What the run lends.
+        url: The address that OpenAI clients take, such as ``http://127.0.0.1:8000/v1``.
+        model: The model; needed where the server has several.
+        ask: For a better action at the student's state, a score, or which of two actions at one state is better, the last two as rewards.
+        of: Of ``score``: one for each turn, or one for the episode, which stands on its last selected turn.
+        prompt: The text of the question, with names in braces; of ``correction`` the system message.
+        rubric: What scores and preferences go by.
+        best: Of ``score``: the highest, by which ``rescale`` divides it; ``normalised``: as for ``reward``.
+        pairs: Of ``preference``: rivals of a turn at most.
+        top_logprobs: Alternatives to each token that are asked for. A score is then the mean over its distribution, and corrections
+            become soft labels, where the tokens of the answer are the student's.
+        options: What every request says beside that, such as ``{temperature: 0, max_completion_tokens: 512}``.
+        where: The turns that it teaches; the others cost nothing.
+        in_flight: As for ``served``, like ``timeout``, ``patience`` and ``key_env``.
+        prices: What a million tokens cost; ``cap`` is where spending ends.
+
+    Raises:
+        ConfigError: Settings do not go together, or the client is not installed.
+    """
+    with under(f"teachers.{context.name}"):
+        asked = _prompt(ask, of, prompt)
+        _require_apt(context.temperature, ask, of, normalised, url, top_logprobs, options or {}, prices, cap)
+        waiting = Waiting(f"teacher {context.name!r}", url.rstrip("/"), Patience(timeout, patience), key_env)
+        server = _server(context, waiting, model, prices, cap)
+    body = _asking_for(top_logprobs if ask != "preference" else 0) | (options or {})
+    shared: Any = {"name": context.name, "where": where, "server": server, "body": body, "threads": Threads(in_flight)}
+    if ask == "score":
+        scaled: Any = {"best": best, "rescale": rescale, "normalised": normalised}
+        return ScoringTeacher(of=of, prompt=asked, rubric=rubric, **scaled, **shared)
+    if ask == "preference":
+        return PreferringTeacher(prompt=asked, rubric=rubric, pairs=pairs, **shared)
+    vocabulary = Vocabulary.of(context.chat, top_logprobs) if top_logprobs else None
+    return WritingTeacher(corrects=True, chat=context.chat, prompt=asked, vocabulary=vocabulary, **shared)
+
+
+def _server(
+    context: TeacherContext, waiting: Waiting, model: str | None, prices: Prices | None, cap: Cap | None
+) -> ChatServer:
+    """The model, with what was spent on it and what it answered before, where the run keeps these."""
+    spending, answers = (None if context.folder is None else context.folder / name for name in (SPENDING, ANSWERS))
+    return ChatServer.of(waiting, model, Ledger(context.name, model or "", spending, prices, cap), Answers(answers))
+
+
+def _asking_for(top_logprobs: int) -> dict[str, Any]:
+    """What a request says that asks for log-probabilities."""
+    return {"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs else {}
+
+
+def _examine(given: Examined) -> None:
+    """What can be known before the server is asked."""
+    settings, temperature = given.settings, given.temperature
+    apt = {name: settings[name] for name in ("ask", "of", "normalised", "url", "top_logprobs", "prices", "cap")}
+    _require_apt(temperature, **apt, options=settings["options"] or {})
+    _prompt(settings["ask"], settings["of"], settings["prompt"])
+    require_client()
+    Waiting("", settings["url"], Patience(0.0, 0.0), settings["key_env"])
+
+
+def _require_apt(
+    temperature: float,
+    ask: str,
+    of: str,
+    normalised: str,
+    url: str,
+    top_logprobs: int,
+    options: Mapping[str, Any],
+    prices: Prices | None,
+    cap: Cap | None,
+) -> None:
+    if of == "episode" and ask != "score":
+        raise ConfigError(
+            f"of=episode: only a score is given to an episode, and ask={ask}; set ask: score, or leave of out"
+        )
+    if normalised != "none" and ask != "score":
+        raise ConfigError(
+            f"normalised={normalised}: only scores are compared within a group, and ask={ask}; set ask: score, or leave normalised out"
+        )
+    taken = [name for name in OURS if name in options]
+    if taken:
+        raise ConfigError(f"options={dict(options)}: {taken[0]} is said by the teacher itself; leave it out")
+    if cap is not None and cap.cost is not None and prices is None:
+        raise ConfigError(
+            f"cap={cap.model_dump(exclude_none=True)}: a cap on the cost needs to know what tokens cost; set prices: {{input: ..., output: "
+            "...}, per million tokens"
+        )
+    if "@" in url.partition("//")[2].partition("/")[0]:
+        raise ConfigError(
+            "url=...: an address with a name or a key in it would be written down; give the key by key_env"
+        )
+    if ask == "correction" and top_logprobs and temperature != 1.0:
+        raise ConfigError(
+            f"top_logprobs={top_logprobs}: the server's log-probabilities are at temperature 1, and student and teacher are compared at "
+            f"{temperature:g}; set rollout.temperature=1, or leave top_logprobs out"
+        )
+
+
+def _prompt(ask: str, of: str, prompt: str | None) -> Blanks:
+    if ask == "correction":
+        return Blanks.of("prompt", "{instructions}" if prompt is None else prompt, writing.FIELDS)
+    if ask == "preference":
+        return Blanks.of("prompt", preferring.PROMPT if prompt is None else prompt, preferring.FIELDS)
+    own = judging.TURN_PROMPT if of == "turn" else judging.EPISODE_PROMPT
+    return Blanks.of("prompt", own if prompt is None else prompt, judging.FIELDS)

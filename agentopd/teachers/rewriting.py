@@ -1,0 +1,164 @@
+"""An episode as another model's tokenizer and chat template write it, turn by turn, beside what the student wrote."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from agentopd.chat import Chat
+from agentopd.chat.conversation import thought_of, without_oldest
+from agentopd.chat.token_bytes import TokenBytes
+from agentopd.chat.tokenizer import special_ids
+from agentopd.teachers.alignment import OURS, THEIRS, Cut, Pair, align, said_of
+from agentopd.teachers.views import prompt_of
+from agentopd.tooling.action import parse_action
+from agentopd.types import Matched, Message, Trajectory, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """One turn in the other model's tokens."""
+
+    turn: int
+    view: int
+    """Which of the episode's views it stands in."""
+    start: int
+    """Where it starts there."""
+    tokens: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Views:
+    """What the other model reads of an episode: one sequence as long as its template only adds to it, else a new one."""
+
+    tokens: list[list[int]] = field(default_factory=list)
+    turns: list[Rewritten] = field(default_factory=list)
+
+
+def rewritten(trajectory: Trajectory, chat: Chat, student: Chat) -> Views:
+    """The turns of an episode as ``chat`` writes them, each behind what the student saw there.
+
+    Earlier turns are the messages that ``chat`` makes of what it wrote. Those that rollout had dropped to make room are dropped
+    here too.
+
+    Args:
+        trajectory: The episode.
+        chat: The other model's.
+        student: What wrote the episode.
+
+    Raises:
+        ConfigError: The template refuses the conversation.
+        TeacherError: A later segment's prompt is not what ``student`` gives for its messages.
+    """
+    views, whole, dropped, tools = Views(), list(trajectory.opening), -1, list(trajectory.tools)
+    shown = whole
+    for turn in trajectory.turns:
+        if (missing := _dropped(trajectory, turn, dropped, student)) != dropped:
+            dropped, shown = missing, _without(whole, missing)
+            views.tokens.append(chat.prompt(shown, tools))
+        tokens = write(chat, shown, turn, trajectory)
+        views.turns.append(Rewritten(turn.index, len(views.tokens) - 1, len(views.tokens[-1]), tuple(tokens)))
+        views.tokens[-1] += tokens
+        action, observations = chat.read(tokens, tools), list(turn.observations)
+        if turn is not trajectory.turns[-1]:
+            extension = chat.extend(shown, action, observations, tools)
+            if extension.drift == "forked":
+                views.tokens.append([])
+            views.tokens[-1] += extension.tokens
+        whole, shown = ([*messages, action.message, *observations] for messages in (whole, shown))
+    return views
+
+
+def _dropped(trajectory: Trajectory, turn: Turn, before: int, student: Chat) -> int:
+    """How many of the oldest turns the student did not see any more; ``before`` is that of the turn before."""
+    first = next(one for one in trajectory.turns if one.segment == turn.segment)
+    if turn.index == trajectory.turns[0].index:
+        return 0
+    if turn is not first:
+        return before
+    seen, _ = prompt_of(trajectory, turn.segment, student)
+    return _actions(trajectory.opening) + turn.index - _actions(seen)
+
+
+def _actions(messages: Sequence[Message]) -> int:
+    return sum(message["role"] == "assistant" for message in messages)
+
+
+def _without(messages: list[Message], count: int) -> list[Message]:
+    return messages if not count else next(islice(without_oldest(messages), count - 1, None))
+
+
+def write(chat: Chat, messages: Sequence[Message], turn: Turn, trajectory: Trajectory) -> list[int]:
+    """A turn as ``chat`` writes it after ``messages``: what was thought, said and called; as it stands where a call is malformed."""
+    tools, parsed = list(trajectory.tools), parse_action(turn.action)
+    if parsed.problems:
+        return chat.write(messages, turn.text, tools)
+    return chat.write(messages, turn.action, tools, thought_of(turn.text, parsed))
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A turn of the student's and the same in the other model's tokens."""
+
+    pairs: list[Pair]
+    """Of tokens, counted from the start of the turn on each side."""
+    size: int
+    """Bytes of the student's text."""
+
+    @property
+    def share(self) -> float:
+        """The share of the student's bytes that is aligned; 1 where it wrote none."""
+        return sum(pair.size for pair in self.pairs) / self.size if self.size else 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aligner:
+    """Lays turns of two chats side by side."""
+
+    student: Chat
+    other: Chat
+    ours: TokenBytes
+    theirs: TokenBytes
+    end_of_turn: bool
+    """Whether the ends of a turn are aligned too, where the student ended its turn."""
+
+    def beside(self, trajectory: Trajectory, turn: Turn, again: Rewritten) -> Beside:
+        """What of a turn is aligned with the same turn written again."""
+        tokens = trajectory.segments[turn.segment].tokens_T[turn.start : turn.stop].tolist()
+        ended = bool(tokens) and tokens[-1] in self.student.ends_of_turn
+        ours = Cut.of(self.ours.pieces(tokens[:-1] if ended else tokens), OURS)
+        theirs = Cut.of(self.theirs.pieces(again.tokens[:-1]), THEIRS)
+        pairs = align(ours, theirs, self._said(turn, ours.text, theirs.text))
+        if ended and self.end_of_turn:
+            last, other = len(tokens), len(again.tokens)
+            pairs.append(Pair((last - 1, last), (other - 1, other), 0))
+        return Beside(pairs, sum(char != OURS for char in ours.text))
+
+    def _said(self, turn: Turn, ours: str, theirs: str) -> list[list[str]]:
+        if ours == theirs:
+            return []
+        parsed = parse_action(turn.action)
+        if parsed.problems:
+            return said_of([turn.text], (), ours, theirs)
+        return said_of([thought_of(turn.text, parsed), parsed.content], parsed.calls, ours, theirs)
+
+    def matched(self) -> Matched:
+        """The ids of the same bytes, and the ends of a turn; of equal vocabularies each id and itself, special ones too."""
+        ours, theirs = self.student.tokenizer, self.other.tokenizer
+        if ours.get_vocab() == theirs.get_vocab() and special_ids(ours) == special_ids(theirs):
+            every = np.arange(len(ours), dtype=np.int32)
+            return Matched(every, every, same=True)
+        known, pairs = self.theirs.by_bytes(), dict[int, int]()
+        for piece, i in self.ours.by_bytes().items():
+            if piece in known:
+                pairs[i] = known[piece]
+        ends = (
+            (self.student.end_of_turn, self.other.end_of_turn),
+            (self.student.end_after_calls, self.other.end_after_calls),
+        )
+        for end, other in ends:
+            if end not in pairs and other not in pairs.values():
+                pairs[end] = other
+        both = np.array(sorted(pairs.items()), dtype=np.int32).reshape(-1, 2)
+        return Matched(both[:, 0].copy(), both[:, 1].copy())

@@ -1,0 +1,184 @@
+"""What is asked: which records, by which teachers, in which chat."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from agentopd import records
+from agentopd.chat import Chat
+from agentopd.config import Config, load_config
+from agentopd.config.loading import build, split
+from agentopd.config.overrides import apply
+from agentopd.config.shipped import load_yaml
+from agentopd.errors import ConfigError
+from agentopd.freezing import frozen
+from agentopd.models import ModelConfig, load_tokenizer
+from agentopd.records import Records
+from agentopd.settings.problems import nearest
+from agentopd.teachers import Teacher, build_teachers, traits_of
+from agentopd.training.checks.preflight import check_fitted, look_at_model
+from agentopd.training.checks.roles import model_of
+from agentopd.training.loop.build import moved
+from agentopd.training.loop.folder import RunFolder
+from agentopd.training.run.stages import student_of, teacher_of, tokenizer_of
+from agentopd.training.show.display import say
+from agentopd.types import Trajectory
+
+NOTE = "annotated.yaml"
+"""The file in a folder of annotated records that says what was asked; the configuration stands in it, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Teachers, and the records that they are asked about."""
+
+    records: Records
+    config: Config
+    """Of the run that made the records, with the teachers that are asked now in place of its own."""
+    home: Path | None
+    """The run folder that the configuration is of, where it is."""
+    block: Literal["sampled", "sparse"]
+    k: int
+
+    def plain(self) -> dict[str, Any]:
+        """What decides the answer, for :data:`NOTE`."""
+        asked = {"records": str(self.records.folder.resolve()), "block": self.block, "k": self.k}
+        return asked | {"config": self.config.model_dump(mode="json")}
+
+
+def question(
+    source: str | Path,
+    given: Sequence[str],
+    config: str | Path | None = None,
+    block: Literal["sampled", "sparse"] = "sparse",
+    k: int = 64,
+) -> Question:
+    """Reads what a person asks for.
+
+    Args:
+        source: A run folder or a records folder.
+        given: The teachers, each text a YAML file that holds one or several, the name of a teacher of the configuration, or ``a.b=value``.
+        config: The configuration of the records, or the run folder that it is in; by default it is looked for beside the records.
+        block: What is kept of whole distributions, as for ``records.block``.
+        k: How many tokens a sparse row keeps.
+
+    Raises:
+        ConfigError: There is no configuration, a teacher is not what it should be, or none is given.
+        RecordError: There are no records.
+    """
+    if k < 1:
+        raise ConfigError(f"k={k}: keep at least one token a row")
+    opened = records.open(source)
+    home, found = _configuration(opened.folder, config)
+    return Question(opened, with_teachers(found, given), home, block, k)
+
+
+def _configuration(folder: Path, config: str | Path | None) -> tuple[Path | None, Config]:
+    """The configuration of the records in ``folder``, and the run folder that it stands in."""
+    home = folder.parent if config is None else Path(config)
+    if (home / "config.yaml").exists():
+        return home, load_config(home / "config.yaml")
+    if (home / NOTE).exists():
+        return None, load_config(load_yaml(home / NOTE)["config"])
+    if config is None:
+        raise ConfigError(
+            f"{folder} has no config.yaml beside it, which says how its episodes were written; add --config with the configuration that "
+            "they were played with, or the folder of its run"
+        )
+    return None, load_config(config)
+
+
+def with_teachers(config: Config, given: Sequence[str]) -> Config:
+    """``config`` with the teachers that ``given`` names, and no others; its method reads none of them.
+
+    Raises:
+        ConfigError: One is not what it should be, or there is none.
+    """
+    raw: dict[str, Any] = config.model_dump(mode="json")
+    own, raw["teachers"] = raw["teachers"], {}
+    raw["objective"] = {"target": {"kind": "taken"}}  # whatever the run's method was, it names teachers of its own
+    for text in given:
+        if "=" in text and not Path(text).is_file():
+            raw = apply(raw, *split(text))
+        else:
+            raw["teachers"] = {**raw["teachers"], **_named(text, own)}
+    made = build(raw)
+    if not made.teachers:
+        raise ConfigError(
+            f"--teacher {' '.join(given)}: this names no teacher; give one, such as teachers.judge.kind=reward"
+        )
+    return made
+
+
+def _named(text: str, own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The teachers in a file, or the one of that name."""
+    if not Path(text).is_file():
+        if text in own:
+            return {text: own[text]}
+        known = ", ".join(own) or "none"
+        raise ConfigError(
+            f"--teacher {text}: there is no such file{nearest(text, own)}; give a YAML file, teachers.NAME.kind=..., or a teacher of the "
+            f"configuration: {known}"
+        )
+    held = load_yaml(Path(text))
+    teachers = {"teacher": held} if "kind" in held else held.get("teachers")
+    if not isinstance(teachers, Mapping):
+        raise ConfigError(
+            f"--teacher {text}: the file holds no teachers; write teachers: {{NAME: {{kind: ...}}}}, or one with its kind"
+        )
+    return teachers
+
+
+def tokenizer_for(asked: Question) -> PreTrainedTokenizerBase:
+    """The tokenizer that the episodes were written with: that of the run's student, or what the configuration says."""
+    if asked.home is not None:
+        run = RunFolder(asked.home)
+        kept = run.student if run.student.exists() else run.last_checkpoint()
+        if kept is not None:
+            return load_tokenizer(str(kept))
+    return tokenizer_of(asked.config, say)
+
+
+def require_written(chat: Chat, trajectory: Trajectory) -> None:
+    """Raises ConfigError where the first prompt of ``trajectory`` is not what ``chat`` writes for its opening."""
+    first = next(iter(trajectory.turns), None)
+    if first is None or not trajectory.opening:
+        return
+    written = trajectory.segments[first.segment].tokens_T[: first.start].tolist()
+    if chat.prompt(trajectory.opening, list(trajectory.tools)) != written:
+        raise ConfigError(
+            f"--config: episode {trajectory.key} was written with another tokenizer or chat template than this configuration's, so its "
+            "tokens would mean something else; give the configuration, or the run folder, that it was played with"
+        )
+
+
+def teachers_of(asked: Question, tokenizer: PreTrainedTokenizerBase, chat: Chat) -> dict[str, Teacher]:
+    """The teachers, made as for a run whose student has learned nothing yet.
+
+    Raises:
+        ConfigError: One has no trained weights, reads other token ids than the student writes, or follows a student in training.
+    """
+    config = asked.config
+    for name, choice in config.teachers.items():
+        check_fitted(config, name, choice, hinted=choice.settings.get("hint") is not None)
+        if traits_of(choice).model and (model := model_of(name, choice)) is not None:
+            look_at_model(f"teachers.{name}", model, tokenizer)
+        for setting in ("every", "average"):
+            if traits_of(choice).initial and choice.settings.get(setting) is not None:
+                raise ConfigError(
+                    f"teachers.{name}.{setting}: it follows a student in training, and here nothing is trained; leave it out, for the "
+                    "student as it began"
+                )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def load(wanted: ModelConfig) -> PreTrainedModel:
+        return moved(teacher_of(config, wanted, tokenizer, say), device)
+
+    def student() -> PreTrainedModel:
+        return moved(frozen(student_of(config, tokenizer, say)), device)
+
+    return build_teachers(config.teachers, chat, load, config.temperature, student, student)
