@@ -96,7 +96,7 @@ def openai(
     """
     with under(f"teachers.{context.name}"):
         asked = _prompt(ask, of, prompt)
-        _require_apt(context.temperature, ask, of, url, top_logprobs, options or {}, prices, cap)
+        _require_apt(context.temperature, ask, of, normalised, url, top_logprobs, options or {}, prices, cap)
         waiting = Waiting(f"teacher {context.name!r}", url.rstrip("/"), Patience(timeout, patience), key_env)
         server = _server(context, waiting, model, prices, cap)
     body = _asking_for(top_logprobs if ask != "preference" else 0) | (options or {})
@@ -126,7 +126,7 @@ def _asking_for(top_logprobs: int) -> dict[str, Any]:
 def _examine(given: Examined) -> None:
     """What can be known before the server is asked."""
     settings, temperature = given.settings, given.temperature
-    apt = {name: settings[name] for name in ("ask", "of", "url", "top_logprobs", "prices", "cap")}
+    apt = {name: settings[name] for name in ("ask", "of", "normalised", "url", "top_logprobs", "prices", "cap")}
     _require_apt(temperature, **apt, options=settings["options"] or {})
     _prompt(settings["ask"], settings["of"], settings["prompt"])
     require_client()
@@ -137,6 +137,7 @@ def _require_apt(
     temperature: float,
     ask: str,
     of: str,
+    normalised: str,
     url: str,
     top_logprobs: int,
     options: Mapping[str, Any],
@@ -146,6 +147,10 @@ def _require_apt(
     if of == "episode" and ask != "score":
         raise ConfigError(
             f"of=episode: only a score is given to an episode, and ask={ask}; set ask: score, or leave of out"
+        )
+    if normalised != "none" and ask != "score":
+        raise ConfigError(
+            f"normalised={normalised}: only scores are compared within a group, and ask={ask}; set ask: score, or leave normalised out"
         )
     taken = [name for name in OURS if name in options]
     if taken:

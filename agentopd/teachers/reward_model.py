@@ -42,7 +42,7 @@ def _examine(given: Examined) -> None:
     _chat_of(settings["model"])
 
 
-@Traits(corrects=False, distributes=False, statistics=(), examine=_examine)
+@Traits(corrects=False, distributes=False, statistics=(), metrics=("skipped",), examine=_examine)
 def reward_model(
     context: TeacherContext,
     *,

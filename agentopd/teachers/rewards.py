@@ -14,7 +14,7 @@ from agentopd.errors import TeacherError, describe
 from agentopd.settings.kinds import load
 from agentopd.settings.problems import shown
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, turns_of
-from agentopd.teachers.grouping import Normalised, Score, normalised
+from agentopd.teachers.grouping import Normalised, Score, normalised, regrouped
 from agentopd.teachers.traits import Traits
 from agentopd.types import Annotation, Bools, Trajectory
 from agentopd.where import Where
@@ -92,20 +92,9 @@ def adjusted(
         within: ``group`` for those of a task.
         whole: Whether the one reward of an episode stands for all of it, whatever its turn.
     """
-    scores: Sequence[Score] = [one.reward_S.astype(np.float64) for one in said]
     if within == "group":
-        tasks = [trajectory.task.id for trajectory in trajectories]
-        scores = normalised(tasks, [_only(score) for score in scores] if whole else scores)
-    return [
-        replace(one, reward_S=np.where(np.isnan(one.reward_S), np.nan, scale * np.asarray(score)).astype(np.float32))
-        for one, score in zip(said, scores, strict=True)
-    ]
-
-
-def _only(score: Score) -> float:
-    """The one number of a column; ``nan`` where there is none."""
-    given = np.asarray(score)[~np.isnan(score)]
-    return float(given[0]) if len(given) else np.nan
+        said = regrouped([trajectory.task.id for trajectory in trajectories], said, whole)
+    return [replace(one, reward_S=(scale * one.reward_S).astype(np.float32)) for one in said]
 
 
 def _kept(score: Score, selected_S: Bools) -> Score:
@@ -115,7 +104,7 @@ def _kept(score: Score, selected_S: Bools) -> Score:
     return np.where(selected_S, score, np.nan)
 
 
-@Traits(corrects=False, distributes=False, statistics=())
+@Traits(corrects=False, distributes=False, statistics=(), metrics=())
 def reward(
     context: TeacherContext, *, where: Where = EVERYWHERE, scale: float = 1.0, normalised: Normalised = "none"
 ) -> Teacher:
@@ -153,7 +142,7 @@ def _callable(path: str) -> str:
     return path
 
 
-@Traits(corrects=False, distributes=False, statistics=())
+@Traits(corrects=False, distributes=False, statistics=(), metrics=())
 def verifier(
     context: TeacherContext,
     *,

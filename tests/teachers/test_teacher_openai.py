@@ -274,6 +274,7 @@ def test_its_traits_are_those_of_its_question(
         ({"options": {"n": 2}}, r"^teachers\.judge\.options=.*: n is said by the teacher itself; leave it out"),
         ({"cap": {"cost": 1.0}}, r"^teachers\.judge\.cap=\{'cost': 1\.0\}: .* set prices: \{input: \.\.\., output: \.\.\.\}"),
         ({"of": "episode"}, r"^teachers\.judge\.of=episode: only a score is given to an episode, and ask=correction"),
+        ({"normalised": "group"}, r"^teachers\.judge\.normalised=group: only scores are compared within a group, and ask=corr"),
         ({"top_logprobs": 3, "temperature": 0.7}, r"^teachers\.judge\.top_logprobs=3: .* compared at 0\.7; set rollout\.temp"),
     ],
 )  # fmt: skip

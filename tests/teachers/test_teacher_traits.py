@@ -56,16 +56,21 @@ class Careless:
             {"kind": "cross_tokenizer", "model": "here"},
             Traits(model=True, own_tokenizer=True, corrects=False, rewards=False, statistics=("coverage", "aligned")),
         ),
-        ("reward", Traits(**REWARDS)),
+        ("reward", Traits(**REWARDS, metrics=())),
         (
             {"kind": "verifier", "check": "test_teacher_traits:plain"},
-            Traits(**REWARDS),
+            Traits(**REWARDS, metrics=()),
         ),
         (
             {"kind": "reward_model", "model": "here"},
-            Traits(**REWARDS, examine=reward_model._examine),
+            Traits(**REWARDS, metrics=("skipped",), examine=reward_model._examine),
         ),
-        ("discriminator", Traits(model=True, initial=True, compares=True, **REWARDS)),
+        (
+            "discriminator",
+            Traits(
+                model=True, initial=True, compares=True, metrics=("pairs", "accuracy", "loss", "skipped"), **REWARDS
+            ),
+        ),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
         ("test_teacher_traits:sometimes", Traits(corrects=False)),
         ({"kind": "test_teacher_traits:sometimes", "judges": False}, Traits(corrects=False, rewards=False)),
