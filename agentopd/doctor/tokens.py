@@ -21,6 +21,10 @@ def tokenizers(patient: Patient) -> Iterator[Check]:
     """Vocabulary, special tokens and chat template of each teacher that brings its own."""
     tokenizer, own = patient.tokenizer, 0
     for name, choice in patient.choices.items():
+        if traits_of(choice).own_tokenizer:
+            own += 1
+            yield Check(TOKENIZERS, "pass", f"teachers.{name}: it reads and writes tokens of its own, aligned by bytes")
+            continue
         model = model_of(name, choice) if traits_of(choice).model else None
         if model is None or model.model is None or not _has_tokenizer(model.model):
             continue

@@ -17,6 +17,7 @@ from agentopd.freezing import frozen
 from agentopd.models import Dtype, ModelConfig, head_of, load_tokenizer, positions_of
 from agentopd.teachers.alignment import Pair
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, tokens_of
+from agentopd.teachers.identity import Identity, digest, of_chat, of_model
 from agentopd.teachers.local import LocalTeacher, Reading
 from agentopd.teachers.rewriting import Aligner, Beside, Views, rewritten
 from agentopd.teachers.traits import Traits
@@ -155,6 +156,12 @@ class CrossTokenizer(Stateless):
     longest: int | None = None
     """The tokens of a view at most."""
     counts: _Counts = field(default_factory=_Counts)
+
+    @property
+    def identity(self) -> Identity | None:
+        """Its weights, how it writes, and what it is asked about."""
+        weights, aligner = of_model(self.reader.reads), self.aligner
+        return Identity(digest("cross_tokenizer", weights, of_chat(aligner.other), aligner.end_of_turn, self.where))
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """Spans at the selected action tokens, with hidden states where they begin.

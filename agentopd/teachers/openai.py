@@ -105,7 +105,8 @@ def openai(
         waiting = Waiting(f"teacher {context.name!r}", url.rstrip("/"), Patience(timeout, patience), key_env)
         file = None if context.folder is None else context.folder / SPENDING
         ledger = Ledger(context.name, model or "", file, prices, cap)
-        answers = Answers(None if context.folder is None else context.folder / ANSWERS)
+        kept = context.answers or context.folder
+        answers = Answers(None if kept is None else kept / ANSWERS)
         server = ChatServer.of(waiting, model, ledger, answers)
     shared: dict[str, Any] = {
         "name": context.name,
