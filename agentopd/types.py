@@ -278,6 +278,8 @@ class Matched(ArrayEquality):
 
     student_K: Ints
     teacher_K: Ints
+    same: bool = False
+    """Whether it is one vocabulary, each id itself: then so is what output heads have beyond it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

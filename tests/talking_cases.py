@@ -7,9 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from serving_cases import Handler, running
+
+Reply: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
 
@@ -48,7 +50,7 @@ class Talking:
     A fault is a status; ``half`` of a body; ``late``; ``hang`` up; or a text or mapping that is the body.
     """
 
-    reply: Callable[[dict[str, Any]], dict[str, Any]]
+    reply: Reply
     models: Sequence[str] = ("tiny",)
     faults: deque[Any] = field(default_factory=deque)
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -91,7 +93,7 @@ class _Chatting(Handler):
 
 
 @contextmanager
-def talking(reply: Callable[[dict[str, Any]], dict[str, Any]], models: Sequence[str] = ("tiny",)) -> Iterator[Talking]:
+def talking(reply: Reply, models: Sequence[str] = ("tiny",)) -> Iterator[Talking]:
     """A server on loopback while the block lasts."""
     held = Talking(reply, models)
     with running(held, _Chatting):

@@ -1,6 +1,6 @@
 """What a method asks of its teachers, held against what their kinds may give: distributions, rewards, statistics."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -14,7 +14,7 @@ from agentopd.objective.weights import asks
 from agentopd.objective.weights.named import AN_ENSEMBLE, OF_STUDENT, STATISTICS
 from agentopd.settings.choice import Choice, numbers_of
 from agentopd.settings.problems import nearest
-from agentopd.teachers import traits_of
+from agentopd.teachers import depends_on_settings, traits_of
 from agentopd.types import EXPERT, STUDENT
 
 Teachers: TypeAlias = Mapping[str, Choice]
@@ -83,7 +83,8 @@ def _missing(key: str, name: str, teachers: Teachers) -> ValueError:
 
 
 def _require_given(one: Asked, choice: Choice) -> None:
-    traits, said = traits_of(choice), f"{one.key}={one.teacher}: teachers.{one.teacher}.kind={choice.kind}"
+    traits, set_so = traits_of(choice), ", as it is set," if depends_on_settings(choice) else ""
+    said = f"{one.key}={one.teacher}: teachers.{one.teacher}.kind={choice.kind}{set_so}"
     if one.what == "reward" and not traits.rewards:
         raise ValueError(f"{said} gives no rewards; name outcome, or a teacher that rewards, such as {{kind: reward}}")
     if one.what == "distribution" and not traits.distributes:
@@ -134,12 +135,12 @@ def require_groups(objective: Objective, teachers: Teachers) -> None:
     """Looks for several episodes of one task, where a teacher that the method names compares them, by the actors that it compares.
 
     Raises:
-        ValueError: No source plays them.
+        ValueError: No source plays them, or there is no such actor.
     """
     alone = all(source.per_task == 1 for source in objective.sources.values())
     for name in sorted(objective.teachers() & teachers.keys()):
         if traits_of(teachers[name]).compares:
-            _require_pairs(name, teachers[name].settings["chosen"], objective)
+            _require_pairs(name, teachers[name].settings["chosen"], objective, [EXPERT, *teachers])
         if alone and teachers[name].settings.get("normalised") == "group" and not is_own(teachers[name]):
             raise ValueError(
                 f"teachers.{name}.normalised=group: rewards are compared within the episodes of one task, and every source has per_task: 1, so "
@@ -147,7 +148,11 @@ def require_groups(objective: Objective, teachers: Teachers) -> None:
             )
 
 
-def _require_pairs(name: str, chosen: str, objective: Objective) -> None:
+def _require_pairs(name: str, chosen: str, objective: Objective, known: Sequence[str]) -> None:
+    if chosen not in (STUDENT, *known):
+        raise ValueError(
+            f"teachers.{name}.chosen={chosen}: nobody is called that{nearest(chosen, known)}; there are: {', '.join(dict.fromkeys(known))}"
+        )
     if chosen == STUDENT or not any(_plays_both(source, chosen) for source in objective.sources.values()):
         other = chosen if chosen != STUDENT else EXPERT
         raise ValueError(

@@ -50,10 +50,10 @@ class Others:
     """For each id its partner on the other side; -1 without one."""
 
     @classmethod
-    def of(cls, student_K: Tensor, teacher_K: Tensor, sizes: tuple[int, int]) -> Self:
+    def of(cls, student_K: Tensor, teacher_K: Tensor, sizes: tuple[int, int], same: bool = False) -> Self:
         """From the pairs, and how many ids student and teacher have.
 
-        Of one vocabulary, where each id means itself, what the heads have beyond it means itself too, as far as both have it.
+        In the ``same`` vocabulary what the heads have beyond it is matched too, as far as both have it.
 
         Raises:
             ConfigError: A pair names an id that is not there.
@@ -63,8 +63,8 @@ class Others:
                 raise ConfigError(
                     f"the {who} has {size} tokens, and its tokenizer makes {int(ids_K.max()) + 1} or more; give the model's own tokenizer"
                 )
-        if len(student_K) and torch.equal(student_K, teacher_K) and int(student_K[-1]) == len(student_K) - 1:
-            student_K = teacher_K = torch.arange(max(min(sizes), len(student_K)), device=student_K.device)
+        if same:
+            student_K = teacher_K = torch.arange(min(sizes), device=student_K.device)
         ours_V, theirs_V = (torch.full((size,), -1, device=student_K.device) for size in sizes)
         ours_V[student_K], theirs_V[teacher_K] = teacher_K, student_K
         student_U, teacher_W = ((partner_V < 0).nonzero().squeeze(1) for partner_V in (ours_V, theirs_V))
@@ -158,9 +158,8 @@ class _Side:
     def events(self, log_N_V: Tensor, other: Self, partner_V: Tensor) -> tuple[Tensor, Tensor]:
         """The distribution without the spans' bytes, and the log-probability [N] of these; ``partner_V`` leads here from the other side."""
         first_N = log_N_V.gather(1, self.token_N.unsqueeze(1)).squeeze(1)
-        least = torch.finfo(
-            first_N.dtype
-        ).eps  # what is nearer to 0 is rounding, and its logarithm would be all of a divergence
+        # what is nearer to 0 is rounding, and its logarithm would be all of a divergence
+        least = torch.finfo(first_N.dtype).eps
         another_N = (-torch.expm1(self.rest_N.clamp_max(-least))).log()
         log_N_V = _put(log_N_V, self.token_N, (first_N + another_N).masked_fill(self.alone_N, FLOOR))
         same_N = partner_V[other.token_N]

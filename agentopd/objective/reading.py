@@ -246,7 +246,7 @@ def _others(block: BatchBlock, vocabulary: int, heads: Mapping[str, Head]) -> Ot
     if block.spans is None or block.dense is None:
         return None
     size = len(_head(block.teacher, block.dense, heads).weight_V_H)
-    return Others.of(block.spans.student_K, block.spans.teacher_K, (vocabulary, size))
+    return Others.of(block.spans.student_K, block.spans.teacher_K, (vocabulary, size), block.spans.same)
 
 
 def _head(teacher: str, dense: Dense, heads: Mapping[str, Head]) -> Head:

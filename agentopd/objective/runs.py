@@ -31,6 +31,7 @@ class BatchSpans:
     merged: bool
     student_K: Tensor
     teacher_K: Tensor
+    same: bool
 
 
 def whole_spans(rows: Rows, teacher: str, mask_A: Bools) -> Bools:
@@ -93,7 +94,7 @@ def spans_of(parts: Parts, row_N: Column, token_N: Column) -> Iterator[tuple[Ten
             first, size, token, rest, alone = (
                 torch.from_numpy(one_N[at]) for one_N in (first_N, size_N, theirs_N, rest_N, alone_N)
             )
-            spans = BatchSpans(size, token, rest, alone, int(size_N[at].max()), merged, *pairs)
+            spans = BatchSpans(size, token, rest, alone, int(size_N[at].max()), merged, *pairs, matched.same)
             yield first, Dense(hidden[torch.from_numpy(at)], head), spans
 
 

@@ -25,6 +25,8 @@ class Reader:
     teacher: str = ""
     """The teacher whose hint it reads."""
     hint: Hint | None = None
+    chat: Chat | None = None
+    """What it reads by, where that is not the student's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,24 @@ def check_first_prompts(
             for name, hint in (hints or {}).items():
                 least.append(_least(_prompt(task, observed, chat, name, hint), name, settings))
             for reader in readers:
+                if reader.chat is not None:
+                    _check_other(task, observed, reader, reader.chat)
+                    continue
                 added = _prompt(task, observed, chat, reader.teacher, reader.hint) - own if reader.hint else 0
                 if reader.longest is not None:
                     most.append(_Most(reader.longest - added, added, reader))
     if least:
         _check(tasks[0].env_id, settings, max(least, key=_value), min(most, key=_value, default=None))
+
+
+def _check_other(task: Task, observed: Observed, reader: Reader, chat: Chat) -> None:
+    """Raises ConfigError where a reader with a chat of its own cannot even read the first prompt."""
+    length = _prompt(task, observed, chat)
+    if reader.longest is not None and length >= reader.longest:
+        raise ConfigError(
+            f"{reader.key}: in its own tokens the first prompt of {task.env_id} has {length}, and the model reads at most {reader.longest}; "
+            "choose a model with more positions"
+        )
 
 
 def _value(bound: _Least | _Most) -> int:

@@ -5,6 +5,7 @@ from agentopd.serving.chat import Answer, ChatServer, Token
 from agentopd.serving.endpoint import Endpoint
 from agentopd.serving.ledger import Cap, Ledger, Prices, Spent, SpentError
 from agentopd.serving.scorer import WHOLE, Scorer, TopK
+from agentopd.serving.threads import Threads
 from agentopd.serving.waiting import Patience, RefusedError
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Scorer",
     "Spent",
     "SpentError",
+    "Threads",
     "Token",
     "TopK",
 ]

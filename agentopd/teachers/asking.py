@@ -4,14 +4,14 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
-from multiprocessing.pool import AsyncResult, ThreadPool
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from agentopd.chat.conversation import conversation
-from agentopd.serving import Answer, ChatServer, RefusedError
+from agentopd.serving import Answer, ChatServer, RefusedError, Threads
 from agentopd.teachers.base import Stateless, turns_of
 from agentopd.tooling.action import render_action
 from agentopd.types import Annotation, Key, Message, ToolCall, Trajectory
@@ -35,9 +35,8 @@ class Asking(Stateless, Generic[R]):
     server: ChatServer
     body: Mapping[str, Any]
     """What every request says beside its messages."""
-    pool: ThreadPool
-    """Its threads are daemons: a run that is interrupted does not wait for the server."""
-    begun: dict[Key, dict[int, AsyncResult[R]]] = field(default_factory=dict)
+    threads: Threads
+    begun: dict[Key, dict[int, Future[R]]] = field(default_factory=dict)
     """What was asked of episodes that are over."""
     counted: Counter[str] = field(default_factory=Counter)
     """What :meth:`metrics` will tell."""
@@ -57,17 +56,25 @@ class Asking(Stateless, Generic[R]):
         found = [{turn: next(heard) for turn in some} for some in asked]
         return [self.annotation(*pair) for pair in zip(trajectories, found, strict=True)]
 
-    def heard(self, asked: Sequence[AsyncResult[R]]) -> list[R | None]:
+    def heard(self, asked: Sequence[Future[R]]) -> list[R | None]:
         """The answers; ``None`` for a question that the server refused for what it holds, such as one that is too long.
 
         Raises:
-            TeacherError: It failed otherwise, or refused all of several questions.
+            TeacherError: It failed otherwise, or refused all of them. What has not been sent yet is not sent then.
         """
+        try:
+            return self._heard(asked)
+        except BaseException:
+            for one in asked:
+                one.cancel()
+            raise
+
+    def _heard(self, asked: Sequence[Future[R]]) -> list[R | None]:
         found: list[R | None] = []
         refused: list[RefusedError] = []
         for one in asked:
             try:
-                found.append(one.get())
+                found.append(one.result())
             except RefusedError as error:
                 if error.status not in OF_THIS:
                     raise
@@ -84,7 +91,7 @@ class Asking(Stateless, Generic[R]):
         return np.flatnonzero(turns_of(self.where, trajectory)).tolist()
 
     def question(self, trajectory: Trajectory, turn: int) -> R:
-        """Asks about one turn, in a thread of the pool."""
+        """Asks about one turn, in one of the threads."""
         raise NotImplementedError
 
     def annotation(self, trajectory: Trajectory, found: Mapping[int, R | None]) -> Annotation:
@@ -118,8 +125,8 @@ class Asking(Stateless, Generic[R]):
         """What was spent in all."""
         return self.server.ledger.text()
 
-    def _asked(self, trajectory: Trajectory) -> dict[int, AsyncResult[R]]:
-        return {turn: self.pool.apply_async(self.question, (trajectory, turn)) for turn in self.turns(trajectory)}
+    def _asked(self, trajectory: Trajectory) -> dict[int, Future[R]]:
+        return {turn: self.threads.begin(self.question, trajectory, turn) for turn in self.turns(trajectory)}
 
 
 def told(trajectory: Trajectory, turn: int) -> str:

@@ -166,7 +166,8 @@ class CrossTokenizer(Stateless):
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """Spans at the selected action tokens, with hidden states where they begin.
 
-        An episode that it cannot read is skipped, and the log says why; once it says how much of the actions is aligned.
+        An episode that it cannot read is skipped, and the log says why; once it says how much of the actions is aligned, where that is
+        not all.
 
         Raises:
             TeacherError: It can read none of the episodes, or the model gave NaN.
@@ -194,10 +195,10 @@ class CrossTokenizer(Stateless):
 
     def _tell(self) -> None:
         counts = self.counts
-        if counts.turns and not counts.told:
+        if counts.aligned < counts.size and not counts.told:
             counts.told = True
-            _log.info(
-                "teacher %r: %.1f%% of the %d bytes that were written stand in the teacher's own form too and are taught; nothing of %d of "
+            _log.warning(
+                "teacher %r: %.1f%% of the %d bytes that were written stand in the teacher's own form too, and are taught; nothing of %d of "
                 "%d turns does",
                 self.name, 100 * self.metrics()["aligned_bytes"], counts.size, counts.untaught, counts.turns,
             )  # fmt: skip

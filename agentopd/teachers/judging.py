@@ -20,6 +20,8 @@ from agentopd.chat.thinking import THOUGHT_CLOSE
 from agentopd.serving import Answer, Token
 from agentopd.teachers.asking import Asking, acted, facts, told
 from agentopd.teachers.base import rowless
+from agentopd.teachers.grouping import Normalised
+from agentopd.teachers.rewards import adjusted
 from agentopd.types import Annotation, Trajectory
 
 FIELDS = ("conversation", "action", "tools", "rubric", "facts", "best")
@@ -81,9 +83,20 @@ class ScoringTeacher(Asking[Score | None]):
     rubric: str
     best: int
     """The highest score."""
-    scale: float
-    """What a score is multiplied by."""
+    rescale: bool
+    """Whether it divides scores."""
+    scale: float = 1.0
+    normalised: Normalised = "none"
     spreads: list[float] = field(default_factory=list)
+
+    def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
+        """The scores.
+
+        Raises:
+            TeacherError: As of :class:`Asking`.
+        """
+        said = super().annotate(trajectories)
+        return adjusted(trajectories, said, self.scale, self.normalised, whole=self.of == "episode")
 
     def turns(self, trajectory: Trajectory) -> Iterable[int]:
         """Every selected turn; or the last of them, which stands for the episode."""
@@ -103,7 +116,7 @@ class ScoringTeacher(Asking[Score | None]):
         for turn, score in found.items():
             if score is not None:
                 skip_S[turn if self.of == "turn" else [*super().turns(trajectory)]] = False
-                reward_S[turn] = self.scale * score.value
+                reward_S[turn] = score.value / (self.best if self.rescale else 1)
         self.counted["skipped"] += sum(score is None for score in found.values())
         self.spreads.extend(score.spread for score in found.values() if score and score.spread is not None)
         return rowless(self.name, trajectory, reward_S=reward_S, skip_S=skip_S)

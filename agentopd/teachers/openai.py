@@ -1,14 +1,13 @@
 """A teacher behind any API that speaks as OpenAI's: it answers in words, and is never paid twice for the same answer."""
 
 from collections.abc import Mapping
-from multiprocessing.pool import ThreadPool
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from agentopd.chat.blanks import Blanks
 from agentopd.errors import ConfigError, under
-from agentopd.serving import Answers, Cap, ChatServer, Ledger, Patience, Prices
+from agentopd.serving import Answers, Cap, ChatServer, Ledger, Patience, Prices, Threads
 from agentopd.serving.answers import ANSWERS
 from agentopd.serving.chat import require_client
 from agentopd.serving.ledger import SPENDING
@@ -16,6 +15,7 @@ from agentopd.serving.waiting import Waiting
 from agentopd.teachers import judging, preferring, writing
 from agentopd.teachers.asking import SPENT
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
+from agentopd.teachers.grouping import Normalised
 from agentopd.teachers.judging import ScoringTeacher
 from agentopd.teachers.preferring import PreferringTeacher
 from agentopd.teachers.soft import Vocabulary
@@ -54,6 +54,8 @@ def openai(
     rubric: str = judging.RUBRIC,
     best: Annotated[int, Field(ge=1, le=10)] = 10,
     rescale: bool = True,
+    scale: float = 1.0,
+    normalised: Normalised = "none",
     pairs: Annotated[int, Field(ge=1)] = 4,
     top_logprobs: Annotated[int, Field(ge=0)] = 0,
     options: dict[str, Any] | None = None,
@@ -67,62 +69,59 @@ def openai(
 ) -> Teacher:
     """A model behind an API of chat completions. It reads messages, so any model will do, whatever its tokenizer.
 
-    An episode is asked about as soon as it is over, while others are still played; only preferences wait for their rivals. Answers are
-    kept in the run folder by what was asked, so that a resumed run pays for none of them again, and so is what was spent.
+    An episode is asked about as soon as it is over; only preferences wait for their rivals. The run folder keeps answers and spending.
 
     Args:
         context: What the run lends.
         url: The address that OpenAI clients take, such as ``http://127.0.0.1:8000/v1``.
         model: The model; needed where the server has several.
-        ask: ``correction``: a better action at the student's state, from the student's own conversation and tools. ``score``: from 0 to
-            ``best``, as a reward. ``preference``: which of two actions at the same state is better, in both orders, among the episodes of
-            one task; the reward of a turn is the mean over its rivals, from -1 to 1.
+        ask: For a better action at the student's state, a score, or which of two actions at one state is better, the last two as rewards.
         of: Of ``score``: one for each turn, or one for the episode, which stands on its last selected turn.
         prompt: The text of the question, with names in braces; of ``correction`` the system message.
         rubric: What scores and preferences go by.
-        best: Of ``score``: the highest.
-        rescale: Whether scores are divided by ``best``.
+        best: Of ``score``: the highest, by which ``rescale`` divides it.
+        scale: Of scores and preferences: what every reward is multiplied by.
+        normalised: Of scores and preferences: ``group`` as for ``verifier``.
         pairs: Of ``preference``: rivals of a turn at most.
         top_logprobs: Alternatives to each token that are asked for. A score is then the mean over its distribution, and corrections
             become soft labels, where the tokens of the answer are the student's.
         options: What every request says beside that, such as ``{temperature: 0, max_completion_tokens: 512}``.
         where: The turns that it teaches; the others cost nothing.
-        in_flight: Requests at once.
-        timeout: Seconds until a request is given up and tried again.
-        patience: Seconds over which a request is tried again, ever less often, while the server is away.
-        key_env: The environment variable of the server's key.
-        prices: What a million tokens cost, ``{input: ..., output: ...}``.
-        cap: Where it ends: ``{requests: ..., tokens: ..., cost: ...}``, each where it is given.
+        in_flight: As for ``served``, like ``timeout``, ``patience`` and ``key_env``.
+        prices: What a million tokens cost; ``cap`` is where spending ends.
 
     Raises:
         ConfigError: Settings do not go together, or the client is not installed.
-        TeacherError: The server refused, or did not answer for too long.
     """
     with under(f"teachers.{context.name}"):
         asked = _prompt(ask, of, prompt)
         _require_apt(context.temperature, ask, of, url, top_logprobs, options or {}, prices, cap)
-        ours = {"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs and ask != "preference" else {}
         waiting = Waiting(f"teacher {context.name!r}", url.rstrip("/"), Patience(timeout, patience), key_env)
-        file = None if context.folder is None else context.folder / SPENDING
-        ledger = Ledger(context.name, model or "", file, prices, cap)
-        kept = context.answers or context.folder
-        answers = Answers(None if kept is None else kept / ANSWERS)
-        server = ChatServer.of(waiting, model, ledger, answers)
-    shared: dict[str, Any] = {
-        "name": context.name,
-        "where": where,
-        "server": server,
-        "body": {**ours, **(options or {})},
-        "pool": ThreadPool(in_flight),
-    }
+        server = _server(context, waiting, model, prices, cap)
+    body = _asking_for(top_logprobs if ask != "preference" else 0) | (options or {})
+    shared: Any = {"name": context.name, "where": where, "server": server, "body": body, "threads": Threads(in_flight)}
+    within: Any = {"scale": scale, "normalised": normalised}
     if ask == "score":
-        return ScoringTeacher(
-            of=of, prompt=asked, rubric=rubric, best=best, scale=1.0 / best if rescale else 1.0, **shared
-        )
+        return ScoringTeacher(of=of, prompt=asked, rubric=rubric, best=best, rescale=rescale, **within, **shared)
     if ask == "preference":
-        return PreferringTeacher(prompt=asked, rubric=rubric, pairs=pairs, **shared)
+        return PreferringTeacher(prompt=asked, rubric=rubric, pairs=pairs, **within, **shared)
     vocabulary = Vocabulary.of(context.chat, top_logprobs) if top_logprobs else None
     return WritingTeacher(corrects=True, chat=context.chat, prompt=asked, vocabulary=vocabulary, **shared)
+
+
+def _server(
+    context: TeacherContext, waiting: Waiting, model: str | None, prices: Prices | None, cap: Cap | None
+) -> ChatServer:
+    """The model, with what was spent on it and what it answered before, where the run keeps these."""
+    kept = context.answers or context.folder
+    spending = None if context.folder is None else context.folder / SPENDING
+    answers = Answers(None if kept is None else kept / ANSWERS)
+    return ChatServer.of(waiting, model, Ledger(context.name, model or "", spending, prices, cap), answers)
+
+
+def _asking_for(top_logprobs: int) -> dict[str, Any]:
+    """What a request says that asks for log-probabilities."""
+    return {"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs else {}
 
 
 def _examine(given: Examined) -> None:
@@ -155,7 +154,7 @@ def _require_apt(
     if cap is not None and cap.cost is not None and prices is None:
         raise ConfigError(
             f"cap={cap.model_dump(exclude_none=True)}: a cap on the cost needs to know what tokens cost; set prices: {{input: ..., output: "
-            "...}}, per million tokens"
+            "...}, per million tokens"
         )
     if "@" in url.partition("//")[2].partition("/")[0]:
         raise ConfigError(

@@ -4,8 +4,8 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from multiprocessing.pool import AsyncResult
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,7 +16,9 @@ from agentopd.chat.thinking import THOUGHT_CLOSE
 from agentopd.serving import Answer
 from agentopd.teachers.asking import Asking, acted
 from agentopd.teachers.base import rowless
+from agentopd.teachers.grouping import Normalised
 from agentopd.teachers.judging import filled
+from agentopd.teachers.rewards import adjusted
 from agentopd.types import Annotation, Trajectory
 
 FIELDS = ("conversation", "first", "second", "tools", "rubric", "facts")
@@ -53,7 +55,7 @@ class Standing(NamedTuple):
     turn: int
 
 
-Verdicts: TypeAlias = dict[tuple[Standing, Standing], "AsyncResult[float | None] | None"]
+Verdicts: TypeAlias = dict[tuple[Standing, Standing], "Future[float | None] | None"]
 """How one turn stands against another; ``None`` where both took the same action."""
 
 
@@ -64,6 +66,8 @@ class PreferringTeacher(Asking[float | None]):
     prompt: Blanks
     rubric: str
     pairs: int
+    scale: float = 1.0
+    normalised: Normalised = "none"
 
     def begin(self, trajectory: Trajectory) -> None:
         """Waits for the rivals."""
@@ -86,7 +90,8 @@ class PreferringTeacher(Asking[float | None]):
                 self.counted["skipped"] += 1
             else:
                 against[one].append(verdict)
-        return [self._rewarded(trajectory, i, against) for i, trajectory in enumerate(trajectories)]
+        said = [self._rewarded(trajectory, i, against) for i, trajectory in enumerate(trajectories)]
+        return adjusted(trajectories, said, self.scale, self.normalised, whole=False)
 
     def _states(self, trajectories: Sequence[Trajectory]) -> Iterable[Sequence[Standing]]:
         """The selected turns that stand at one state: the same task, and the same messages so far."""
@@ -99,11 +104,11 @@ class PreferringTeacher(Asking[float | None]):
 
     def _compared(
         self, trajectories: Sequence[Trajectory], one: Standing, other: Standing
-    ) -> "AsyncResult[float | None] | None":
+    ) -> "Future[float | None] | None":
         mine, theirs = (acted(trajectories[at.episode], at.turn) for at in (one, other))
         if mine == theirs:
             return None
-        return self.pool.apply_async(self._verdict, (trajectories[one.episode], one.turn, mine, theirs))
+        return self.threads.begin(self._verdict, trajectories[one.episode], one.turn, mine, theirs)
 
     def _verdict(self, trajectory: Trajectory, turn: int, mine: str, theirs: str) -> float | None:
         """1 where the first of two actions is preferred in both orders, -1 where the second is, 0 where the orders disagree.

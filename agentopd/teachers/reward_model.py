@@ -177,7 +177,7 @@ class RewardModel(Rewarding):
         """The scores of the classifier.
 
         Raises:
-            TeacherError: It gave NaN.
+            TeacherError: It gave NaN; or a trajectory lacks its opening.
             ConfigError: Its chat template refuses a conversation.
         """
         columns = [np.full(len(trajectory.turns), np.nan) for trajectory in trajectories]
@@ -210,6 +210,11 @@ class RewardModel(Rewarding):
 
     def _up_to(self, trajectory: Trajectory, turn: int) -> list[int]:
         """The conversation up to and including an action."""
+        if not trajectory.opening:
+            raise TeacherError(
+                f"teacher {self.name!r}, trajectory {trajectory.key}: it has no opening, so its model would read answers to nothing; give the "
+                "trajectory the messages that came before its first action"
+            )
         messages: list[Message] = list(trajectory.opening)
         for earlier in trajectory.turns[:turn]:
             messages += [self.chat.message(earlier.action), *earlier.observations]
@@ -262,13 +267,13 @@ class RewardModel(Rewarding):
 
 def _joined(prefixes: Sequence[tuple[int, list[int]]]) -> Iterator[_Reading]:
     """Readings of conversations that continue each other, as long as each does."""
-    open_: _Reading | None = None
+    last: _Reading | None = None
     for turn, prefix in prefixes:
-        if open_ is not None and prefix[: len(open_.tokens_T)] == open_.tokens_T:
-            open_ = _Reading(prefix, [*open_.turns, turn], [*open_.ends, len(prefix) - 1])
+        if last is not None and prefix[: len(last.tokens_T)] == last.tokens_T:
+            last = _Reading(prefix, [*last.turns, turn], [*last.ends, len(prefix) - 1])
             continue
-        if open_ is not None:
-            yield open_
-        open_ = _Reading(prefix, [turn], [len(prefix) - 1])
-    if open_ is not None:
-        yield open_
+        if last is not None:
+            yield last
+        last = _Reading(prefix, [turn], [len(prefix) - 1])
+    if last is not None:
+        yield last

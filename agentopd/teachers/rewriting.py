@@ -148,7 +148,7 @@ class Aligner:
         ours, theirs = self.student.tokenizer, self.other.tokenizer
         if ours.get_vocab() == theirs.get_vocab() and special_ids(ours) == special_ids(theirs):
             every = np.arange(len(ours), dtype=np.int32)
-            return Matched(every, every)
+            return Matched(every, every, same=True)
         known, pairs = self.theirs.by_bytes(), dict[int, int]()
         for piece, i in self.ours.by_bytes().items():
             if piece in known:

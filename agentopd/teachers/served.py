@@ -1,10 +1,10 @@
 """A teacher behind a vLLM server: token ids go to it, log-probabilities come back."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from multiprocessing.pool import AsyncResult, ThreadPool
 from typing import Annotated
 
 import numpy as np
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from agentopd.errors import ConfigError, under
 from agentopd.objective.floor import FLOOR
-from agentopd.serving import WHOLE, Endpoint, Patience, Scorer, TopK
+from agentopd.serving import WHOLE, Endpoint, Patience, Scorer, Threads, TopK
 from agentopd.serving.scorer import ROUNDING
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.hints import Told, hint_of
@@ -91,7 +91,7 @@ def served(
         shown=own_views if shown is None else partial(hinted_views, chat=context.chat, hint=shown),
         scorer=scorer,
         power=temperature / context.temperature,
-        pool=ThreadPool(in_flight),
+        threads=Threads(in_flight),
     )
 
 
@@ -115,9 +115,8 @@ class ServedTeacher(Viewing):
     scorer: Scorer
     power: float
     """What log-probabilities are multiplied by to be at the temperature of the run."""
-    pool: ThreadPool
-    """Its threads are daemons: a run that is interrupted does not wait for the server."""
-    begun: dict[Key, list[tuple[View, AsyncResult[TopK]]]] = field(default_factory=dict)
+    threads: Threads
+    begun: dict[Key, list[tuple[View, Future[TopK]]]] = field(default_factory=dict)
     """What was asked of episodes that are over."""
 
     @property
@@ -149,13 +148,11 @@ class ServedTeacher(Viewing):
         asked = [self.begun.pop(one.key) if one.key in self.begun else self._asked(views) for one, views in pairs]
         return [self._annotation(*pair) for pair in zip(trajectories, asked, strict=True)]
 
-    def _asked(self, views: Sequence[View]) -> list[tuple[View, AsyncResult[TopK]]]:
-        return [
-            (v, self.pool.apply_async(self.scorer.score, (v.tokens_T.tolist(), v.position_A.tolist()))) for v in views
-        ]
+    def _asked(self, views: Sequence[View]) -> list[tuple[View, Future[TopK]]]:
+        return [(v, self.threads.begin(self.scorer.score, v.tokens_T.tolist(), v.position_A.tolist())) for v in views]
 
-    def _annotation(self, trajectory: Trajectory, asked: Sequence[tuple[View, AsyncResult[TopK]]]) -> Annotation:
-        said = TopK.joined([answer.get() for _, answer in asked], max(self.scorer.k, 0))
+    def _annotation(self, trajectory: Trajectory, asked: Sequence[tuple[View, Future[TopK]]]) -> Annotation:
+        said = TopK.joined([answer.result() for _, answer in asked], max(self.scorer.k, 0))
         if self.power != 1.0:
             said = _tempered(said, self.power)
         block: Block = Sampled()

@@ -109,6 +109,11 @@ def traits_of(choice: Choice) -> Traits:
     return found if isinstance(found, Traits) else Traits()
 
 
+def depends_on_settings(choice: Choice) -> bool:
+    """Whether another teacher of the same kind may have other traits."""
+    return isinstance(getattr(choice.function, "traits", None), TraitsBy)
+
+
 def is_language_model(choice: Choice) -> bool:
     """Whether a chosen teacher is a model in this process that says what it thinks of the student's tokens, and so may act and be one of
     an ensemble."""

@@ -100,7 +100,7 @@ def shifted(record: Record, by: Tensor) -> Record:
 
 
 EVERY: Ints = np.arange(V, dtype=np.int32)
-SAME = Matched(EVERY, EVERY)
+SAME = Matched(EVERY, EVERY, same=True)
 """Of one vocabulary."""
 
 

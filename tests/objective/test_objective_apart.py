@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from objective_cases import START, H, Student, V, method, prepared
+from objective_cases import START, H, Largest, Student, V, method, prepared
 from span_cases import PAIRS, SAME, W, annotated, records, shifted, spans_of, theirs
 from torch import Tensor
 
 from agentopd.errors import ConfigError
 from agentopd.objective import Head, Prepared, Rows, chunked, cut, divergence, loss, prepare
-from agentopd.objective.apart import Others
+from agentopd.objective.apart import Others, SpanRows, across, apart
 from agentopd.objective.chunked import chunks, undivided
-from agentopd.objective.divergences import uld
+from agentopd.objective.divergences import choose, uld
 from agentopd.records import thin
 from agentopd.types import Aligned, Dense, Matched, Record
 
@@ -198,6 +198,15 @@ def test_invariant_5_neither_cut_nor_chunk_nor_tile_changes_anything(
             torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-14)
 
 
+def test_no_tensor_holds_all_rows_over_a_vocabulary() -> None:
+    student, heads = Student.new(), theirs()
+    [batch] = cut(prepared(method(divergence=GOLD), records()), 10**6)
+    hidden = student.hidden(batch)
+    with Largest() as largest:
+        loss(hidden, student.head, heads, batch, chunk_rows=4)
+    assert largest.size == hidden.numel() < len(hidden) * V
+
+
 def test_a_span_is_read_as_a_whole_where_one_of_its_rows_is_trained() -> None:
     """Of the first span of three rows the middle one alone has a weight: the loss is a third of the span's."""
     [record] = records(1, sizes=(3,), their_sizes=(1,))
@@ -237,6 +246,60 @@ def test_the_signals_hold_a_span_s_loss_in_parts_and_the_teacher_s_entropy_where
     entropy = out.signals["teacher_entropy/teacher"]
     assert entropy[0].item() == pytest.approx(float(said[0].annotations[0].entropy_N[0]), rel=1e-6)
     assert entropy[1].isnan()
+
+
+@pytest.mark.parametrize("by", ["jsd", "forward_kl", "reverse_kl"])
+def test_what_minimises_gold_gives_spans_the_teacher_s_probability(by: str) -> None:
+    """Of free logits at four spans: P = Q, and so for every token that both have, but for those that begin a span."""
+    generator = torch.Generator().manual_seed(5)
+    others = Others.of(torch.from_numpy(PAIRS.student_K).long(), torch.from_numpy(PAIRS.teacher_K).long(), (V, W))
+    q = torch.randn(4, W, generator=generator).double()
+    q[:, [8, 10, 11]], q[:3, 9] = (
+        -40.0,
+        -40.0,
+    )  # the student has fewer tokens of its own to give as sorted probabilities
+    q = q.log_softmax(1)
+    token, their = torch.tensor([0, 6, 3, 9]), torch.tensor([5, 0, 7, 9])
+    alone, size = torch.tensor([False, True, False, True]), torch.tensor([2, 3, 1, 1])
+    spans = SpanRows(q, their, torch.tensor([-0.5, 0.0, -1.0, 0.0]).double(), alone, size, 3, True, others)
+    logits = torch.zeros(4, V, dtype=torch.float64, requires_grad=True)
+    follows = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.Adam([logits, follows], lr=0.05)
+    choice = choose("gold", {"by": by})
+    for _ in range(1500):
+        optimiser.zero_grad()
+        p, rest = logits.log_softmax(1), torch.where(size > 1, torch.nn.functional.logsigmoid(follows), 0.0)
+        events = apart(p, token, rest, spans)
+        value = across("", choice, choice.settings, events).sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    assert 0.0 <= value.item() < 0.05
+    ours, theirs_ = (one.detach().exp() for one in (events.logp_N_K, events.logq_N_K))
+    torch.testing.assert_close(ours, theirs_, atol=0.02, rtol=0)
+    for whole in ((events.logp_N_K, events.logp_N_U), (events.logq_N_K, events.logq_N_W)):
+        torch.testing.assert_close(torch.cat(whole, 1).exp().sum(1), torch.ones(4).double())
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.get("by", "uld"))
+@pytest.mark.parametrize("spread", [0.1, 10.0, 300.0, 1.0e4])
+@pytest.mark.parametrize("rest", [0.0, -1e-9, -1e-3, -90.0, -1e4])
+def test_in_single_precision_sure_models_give_finite_numbers(kind: dict[str, Any], spread: float, rest: float) -> None:
+    """Of students and teachers that are sure of what follows, or find it impossible."""
+    generator = torch.Generator().manual_seed(1)
+    others = Others.of(torch.from_numpy(PAIRS.student_K).long(), torch.from_numpy(PAIRS.teacher_K).long(), (V, W))
+    logits, theirs_ = (spread * torch.randn(8, size, generator=generator) for size in (V, W))
+    logits.requires_grad_()
+    follows = torch.full((8,), rest, requires_grad=True)
+    token, their = torch.arange(8), torch.arange(8) + 3
+    alone = torch.tensor([True, False] * 4)
+    their_rest = torch.where(alone, 0.0, rest)
+    spans = SpanRows(theirs_.log_softmax(1), their, their_rest, alone, torch.full((8,), 2), 2, True, others)
+    choice = choose(kind["kind"], {name: value for name, value in kind.items() if name != "kind"})
+    value = across("", choice, choice.settings, apart(logits.log_softmax(1), token, follows, spans))
+    assert value.isfinite().all()
+    assert float(value.detach().min()) > -1e-5
+    for gradient in torch.autograd.grad(value.sum(), (logits, follows)):
+        assert gradient.isfinite().all()
 
 
 def test_chunks_end_before_what_stays_together_or_behind_it() -> None:
@@ -289,10 +352,10 @@ def test_ids_beyond_a_head_are_refused() -> None:
 def test_of_one_vocabulary_columns_that_pad_the_heads_are_each_their_own(
     sizes: tuple[int, int], pairs: int, alone: tuple[int, int]
 ) -> None:
-    others = Others.of(torch.arange(9), torch.arange(9), sizes)
+    others = Others.of(torch.arange(9), torch.arange(9), sizes, same=True)
     assert others.student_K.tolist() == others.teacher_K.tolist() == list(range(pairs))
     assert (len(others.student_U), len(others.teacher_W)) == alone
-    other = Others.of(torch.arange(9), torch.arange(9).flip(0), sizes)
+    other = Others.of(torch.arange(9), torch.arange(9), sizes)  # one that has more than the other has
     assert (len(other.student_K), len(other.student_U), len(other.teacher_W)) == (9, sizes[0] - 9, sizes[1] - 9)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from agentopd.chat.token_bytes import TokenBytes
 from agentopd.teachers.alignment import OURS, THEIRS, Common, Cut, Pair, align, commons, said_of
 from agentopd.teachers.rewriting import Aligner, Beside, rewritten
 from agentopd.tooling.action import render_action
-from agentopd.types import ToolCall
+from agentopd.types import CONTEXT, Message, Segment, ToolCall
 
 STUDENT = Chat(own())
 OTHERS = {
@@ -211,6 +210,17 @@ def test_a_template_that_rewrites_the_past_gives_a_view_a_turn() -> None:
     assert text_of(FORGETFUL, again.tokens[2]).count("(said)") == 2
 
 
+def test_a_student_whose_template_rewrites_the_past_is_read_in_one_view() -> None:
+    student = Chat(foreign(FORGETFUL))
+    trajectory = played(student, ["One.", "Two.", "Three."])
+    assert len(trajectory.segments) == 4
+    again = rewritten(trajectory, STUDENT, student)
+    assert [one.view for one in again.turns] == [0, 0, 0]
+    aligner = Aligner(student, STUDENT, TokenBytes(student.tokenizer), TokenBytes(own()), False)
+    pairs = zip(trajectory.turns, again.turns, strict=True)
+    assert all(aligner.beside(trajectory, turn, theirs).share == 1.0 for turn, theirs in pairs)
+
+
 def test_ends_of_turns_are_aligned_where_that_is_asked_for() -> None:
     trajectory = played(STUDENT, ["Done.", STUDENT.write(list(OPENING), "cut")[:-1]])
     first, second = rewritten(trajectory, OTHERS["glm"], STUDENT).turns
@@ -270,23 +280,20 @@ def test_invariant_8_what_the_student_no_longer_saw_is_not_shown() -> None:
     """Its second segment starts without the oldest turn, as ``on_overflow: drop_oldest`` makes it."""
     whole = played(STUDENT, ["First words.", "Second words.", "Third words."])
     [segment], [first, second, third] = whole.segments, whole.turns
-    seen = [*OPENING, {"role": "assistant", "content": "Second words."}, ANSWER]
-    prompt = STUDENT.prompt(seen, list(TOOLS))  # type: ignore[arg-type]
-    length = third.stop - third.start
-    cut_T = slice(third.start, third.stop)
-    columns: dict[str, Any] = {
-        name: np.concatenate([np.full(len(prompt), filler), getattr(segment, name)[cut_T]]).astype(dtype)
-        for name, filler, dtype in (
-            ("turn_T", -1, np.int32), ("actor_T", -1, np.int32), ("trainable_T", False, np.bool_), ("logprob_T", 0.0, np.float32)
-        )
-    }  # fmt: skip
-    tokens_T = np.concatenate([np.array(prompt, np.int32), segment.tokens_T[cut_T]])
-    turn_T = np.where(segment.turn_T == 2, -1, segment.turn_T)
-    dropped = replace(
-        whole,
-        segments=(replace(segment, turn_T=turn_T), replace(segment, tokens_T=tokens_T, **columns)),
-        turns=(first, second, replace(third, segment=1, start=len(prompt), stop=len(prompt) + length)),
+    seen: list[Message] = [*OPENING, {"role": "assistant", "content": "Second words."}, ANSWER]
+    prompt = STUDENT.prompt(seen, list(TOOLS))
+    own_T, length = slice(third.start, third.stop), third.stop - third.start
+    context = [CONTEXT] * len(prompt)
+    later = Segment(
+        np.concatenate([np.array(prompt, np.int32), segment.tokens_T[own_T]]),
+        np.array([*context, *[2] * length], np.int32),
+        np.array([*context, *[0] * length], np.int32),
+        np.array([False] * len(prompt) + [True] * length, np.bool_),
+        np.concatenate([np.zeros(len(prompt), np.float32), segment.logprob_T[own_T]]),
     )
+    before = replace(segment, turn_T=np.where(segment.turn_T == 2, CONTEXT, segment.turn_T))
+    moved = replace(third, segment=1, start=len(prompt), stop=len(prompt) + length)
+    dropped = replace(whole, segments=(before, later), turns=(first, second, moved))
     again = rewritten(dropped, OTHERS["glm"], STUDENT)
     texts = [text_of(GLM, tokens) for tokens in again.tokens]
     assert [one.view for one in again.turns] == [0, 0, 1]

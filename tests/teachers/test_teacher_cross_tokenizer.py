@@ -1,6 +1,5 @@
 """A model with another tokenizer: what it says of spans, against plain forwards of the same model."""
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -150,9 +149,8 @@ def test_an_episode_that_is_too_long_is_skipped(caplog: pytest.LogCaptureFixture
 
 def test_how_much_is_aligned_is_told_and_measured(caplog: pytest.LogCaptureFixture) -> None:
     teacher = teacher_of()
-    with caplog.at_level(logging.INFO):
-        said = teacher.annotate(EPISODES)
-        teacher.annotate(EPISODES)
+    said = teacher.annotate(EPISODES)
+    teacher.annotate(EPISODES)
     assert caplog.text.count("stand in the teacher's own form too") == 1
     measured = teacher.metrics()
     assert 0.3 < measured["aligned_bytes"] < 0.9

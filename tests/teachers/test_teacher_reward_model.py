@@ -188,6 +188,11 @@ def test_tools_are_read_and_a_failed_episode_is_not(folders: dict[str, Path]) ->
     assert annotate({"judge": judge}, [failed])[0].annotations[0].skip_S.all()
 
 
+def test_an_episode_without_its_opening_is_refused(folders: dict[str, Path]) -> None:
+    with pytest.raises(TeacherError, match=r"^teacher 'judge', trajectory test/0/0/0: it has no opening"):
+        rewards(of(folders["sequences"]), replace(played(), opening=()))
+
+
 def test_nan_is_no_score(folders: dict[str, Path]) -> None:
     judge = of(folders["sequences"])
     assert isinstance(judge, RewardModel)

@@ -83,6 +83,13 @@ def test_what_it_cannot_do_is_told_before_anything_is_fitted(folder: str, tmp_pa
     ):
         check(acting, tmp_path / "run")
     check(config(folder), tmp_path / "run")
+    short = new_model(TINY.model_copy(update={"max_positions": 64}), foreign(GLM), 0)
+    short.save_pretrained(tmp_path / "short")
+    foreign(GLM).save_pretrained(tmp_path / "short")
+    with pytest.raises(
+        ConfigError, match=r"^teachers\.teacher: in its own tokens the first prompt of .* reads at most 64"
+    ):
+        check(config(str(tmp_path / "short")), tmp_path / "run")
     new_model(TINY, cases.tokenizer(), 0).save_pretrained(tmp_path / "small")
     small = config(str(tmp_path / "small"), f"teachers.teacher.tokenizer='{folder}'")
     with pytest.raises(

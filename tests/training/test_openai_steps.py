@@ -9,7 +9,7 @@ import training_cases as cases
 from talking_cases import Talking, likely, said, talking
 
 from agentopd.chat import Chat
-from agentopd.chat.spelling import spelling
+from agentopd.chat.token_bytes import TokenBytes
 from agentopd.config import dump, load_config
 from agentopd.config.watched import is_measured, known_metrics
 from agentopd.errors import ConfigError
@@ -113,15 +113,15 @@ def test_a_schedule_may_watch_what_a_teacher_tells() -> None:
 @pytest.mark.parametrize(
     ("settings", "wrong"),
     [
-        ({"ask": "score"}, r"teachers\.judge\.kind=openai gives no distribution over tokens; .* set target: \{kind: reward, name: judge\}"),
-        ({}, r"teachers\.judge\.kind=openai gives no distribution .* learn from its corrections"),
+        ({"ask": "score"}, r"teachers\.judge\.kind=openai, as it is set, gives no distribution over tokens; .* set target: \{kind: reward, name: judge\}"),
+        ({}, r"teachers\.judge\.kind=openai, as it is set, gives no distribution .* learn from its corrections"),
     ],
 )  # fmt: skip
 def test_what_it_does_not_give_is_refused_before_anything_starts(settings: dict[str, Any], wrong: str) -> None:
     judge = {"kind": "openai", "url": "http://here", **settings}
     with pytest.raises(ConfigError, match=wrong):
         cases.tiny(f"teachers.judge={json.dumps(judge)}", "objective.target={kind: distribution, name: judge}")
-    with pytest.raises(ConfigError, match=r"teachers\.judge\.kind=openai gives no rewards"):
+    with pytest.raises(ConfigError, match=r"teachers\.judge\.kind=openai, as it is set, gives no rewards"):
         cases.tiny("teachers.judge={kind: openai, url: 'http://here'}", method="ovd")
 
 
@@ -161,7 +161,7 @@ def dump_json(config: Any) -> str:
 
 def test_soft_labels_are_learned(tmp_path: Path) -> None:
     """With the student's own tokens, and alternatives to each."""
-    table = [(one or b"").decode(errors="replace") for one in spelling(cases.tokenizer())]
+    table = [(one or b"").decode(errors="replace") for one in TokenBytes(cases.tokenizer()).of]
     written = [table[i] for i in Chat(cases.tokenizer()).write([{"role": "user", "content": "Go."}], "I pay 17.", ())]
     answer = said("I pay 17.", logprobs=likely(*((one, {one: -0.5, " a": -1.5}) for one in written)))
     method = {

@@ -143,10 +143,10 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
     models = {STUDENT: config.student} | {f"teachers.{name}": model for name, model in _local_teachers(config)}
     longest = {key: look_at_model(key, model, tokenizer, config.rollout.max_length) for key, model in models.items()}
     longest |= {f"teachers.{name}": read for name, read in _examined(config, len(tokenizer))}
+    readers = [Reader(key, read) for key, read in longest.items()]
     for name, choice in used_teachers(config).items():
         if traits_of(choice).own_tokenizer:
-            check_other(name, choice, tokenizer)
-    readers = [Reader(key, read) for key, read in longest.items()]
+            readers.append(check_other(name, choice, tokenizer))
     for name, hint in hints_of(config).items():
         own = f"teachers.{name}"
         key = own if own in longest else STUDENT
@@ -217,8 +217,11 @@ def look_at_model(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBa
     return longest
 
 
-def check_other(name: str, choice: Choice, student: PreTrainedTokenizerBase) -> None:
+def check_other(name: str, choice: Choice, student: PreTrainedTokenizerBase) -> Reader:
     """Holds a teacher with a tokenizer of its own against that, and sees whether its text can be laid beside the student's.
+
+    Returns:
+        The teacher as what reads episodes by a chat of its own.
 
     Raises:
         ConfigError: It does not fit, or it cannot.
@@ -227,7 +230,7 @@ def check_other(name: str, choice: Choice, student: PreTrainedTokenizerBase) -> 
     assert model is not None
     with under(f"teachers.{name}"):
         tokenizer = load_tokenizer(str(choice.settings.get("tokenizer") or model.model))
-        Chat(tokenizer, choice.settings.get("template_kwargs"))
+        chat = Chat(tokenizer, choice.settings.get("template_kwargs"))
         for one in (student, tokenizer):
             TokenBytes(one)
         outline = outline_of(model, tokenizer)
@@ -237,6 +240,7 @@ def check_other(name: str, choice: Choice, student: PreTrainedTokenizerBase) -> 
             f"teachers.{name}.model={model.model!r}: the model knows {size} token ids, and its tokenizer makes {len(tokenizer)}; give the "
             f"model's own tokenizer, teachers.{name}.tokenizer"
         )
+    return Reader(f"teachers.{name}", positions_of(outline.config), chat=chat)
 
 
 def _check_size(key: str, model: ModelConfig, size: int, ids: int) -> None:
