@@ -1,5 +1,6 @@
 """A teacher behind any API that speaks as OpenAI's: it answers in words, and is never paid twice for the same answer."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -151,6 +152,10 @@ def _require_apt(
     taken = [name for name in OURS if name in options]
     if taken:
         raise ConfigError(f"options={dict(options)}: {taken[0]} is said by the teacher itself; leave it out")
+    try:
+        json.dumps(dict(options), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"options={dict(options)}: {error}; give what JSON can hold") from error
     if cap is not None and cap.cost is not None and prices is None:
         raise ConfigError(
             f"cap={cap.model_dump(exclude_none=True)}: a cap on the cost needs to know what tokens cost; set prices: {{input: ..., output: "

@@ -266,6 +266,8 @@ def test_its_traits_are_those_of_its_question(
     ("settings", "wrong"),
     [
         ({"url": "here:8000"}, r"^teachers\.judge\.url='here:8000': give an address"),
+        ({"url": "http://[::1/v1"}, r"^teachers\.judge\.url='http://\[::1/v1': give an address"),
+        ({"options": {"x": float("nan")}}, r"^teachers\.judge\.options=\{'x': nan\}: .*; give what JSON can hold"),
         ({"url": "https://me:s3cret@here/v1"}, r"^teachers\.judge\.url=\.\.\.: an address with a name or a key in it"),
         ({"key_env": "NO_SUCH_KEY"}, r"^teachers\.judge\.key_env=NO_SUCH_KEY: this environment variable is not set"),
         ({"prompt": "{conversatoin}", "ask": "score"}, r"^teachers\.judge\.prompt=.*there are: \{conversation\}, \{action\}"),

@@ -52,6 +52,10 @@ class Careless:
             {"kind": "served", "url": "http://here"},
             Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), examine=served._examine),
         ),
+        (
+            {"kind": "cross_tokenizer", "model": "here"},
+            Traits(model=True, own_tokenizer=True, corrects=False, rewards=False, statistics=("coverage", "aligned")),
+        ),
         ("reward", Traits(**REWARDS)),
         (
             {"kind": "verifier", "check": "test_teacher_traits:plain"},
@@ -62,10 +66,6 @@ class Careless:
             Traits(**REWARDS, examine=reward_model._examine),
         ),
         ("discriminator", Traits(model=True, initial=True, compares=True, **REWARDS)),
-        (
-            {"kind": "cross_tokenizer", "model": "here"},
-            Traits(model=True, own_tokenizer=True, corrects=False, rewards=False, statistics=("coverage", "aligned")),
-        ),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
         ("test_teacher_traits:sometimes", Traits(corrects=False)),
         ({"kind": "test_teacher_traits:sometimes", "judges": False}, Traits(corrects=False, rewards=False)),
