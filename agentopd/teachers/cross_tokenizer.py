@@ -77,7 +77,7 @@ def cross_tokenizer(
             context.chat, chat, TokenBytes(context.chat.tokenizer), TokenBytes(chat.tokenizer), end_of_turn
         )
         loaded = context.load(ModelConfig(model=model, dtype=dtype, attention=attention))
-    return aligned_teacher(context, frozen(loaded), aligner, where, max_tokens, of_chat(chat, template_kwargs))
+    return aligned_teacher(context, frozen(loaded), aligner, where, max_tokens, of_chat(chat))
 
 
 def aligned_teacher(

@@ -114,8 +114,10 @@ def _server(
     context: TeacherContext, waiting: Waiting, model: str | None, prices: Prices | None, cap: Cap | None
 ) -> ChatServer:
     """The model, with what was spent on it and what it answered before, where the run keeps these."""
-    spending, answers = (None if context.folder is None else context.folder / name for name in (SPENDING, ANSWERS))
-    return ChatServer.of(waiting, model, Ledger(context.name, model or "", spending, prices, cap), Answers(answers))
+    kept = context.answers or context.folder
+    spending = None if context.folder is None else context.folder / SPENDING
+    answers = Answers(None if kept is None else kept / ANSWERS)
+    return ChatServer.of(waiting, model, Ledger(context.name, model or "", spending, prices, cap), answers)
 
 
 def _asking_for(top_logprobs: int) -> dict[str, Any]:

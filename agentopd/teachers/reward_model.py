@@ -19,6 +19,7 @@ from agentopd.objective.columns import Reals
 from agentopd.packing import batches
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.grouping import Normalised, Score
+from agentopd.teachers.identity import Identity, digest, of_chat, of_model
 from agentopd.teachers.rewards import Rewarding
 from agentopd.teachers.traits import Examined, Traits
 from agentopd.types import Bools, Message, Trajectory
@@ -151,6 +152,14 @@ class RewardModel(Rewarding):
     max_tokens: int
     skipped: list[int] = field(default_factory=list)
     """How many tokens each conversation had that was too long, since :meth:`metrics` was last asked."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """Its weights, how it reads, and what is made of its scores; ``None`` where that depends on the group."""
+        if self.normalised != "none":
+            return None
+        made = [self.of, self.classifies, self.label, self.activation, self.scale, self.skips_unsaid, self.longest]
+        return Identity(digest("reward_model", of_model(self.classifier), of_chat(self.chat), self.where, made))
 
     @property
     def longest(self) -> int:
