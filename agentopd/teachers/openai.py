@@ -1,5 +1,6 @@
 """A teacher behind any API that speaks as OpenAI's: it answers in words, and is never paid twice for the same answer."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -54,6 +55,7 @@ def openai(
     rubric: str = judging.RUBRIC,
     best: Annotated[int, Field(ge=1, le=10)] = 10,
     rescale: bool = True,
+    scale: float = 1.0,
     normalised: Normalised = "none",
     pairs: Annotated[int, Field(ge=1)] = 4,
     top_logprobs: Annotated[int, Field(ge=0)] = 0,
@@ -78,7 +80,9 @@ def openai(
         of: Of ``score``: one for each turn, or one for the episode, which stands on its last selected turn.
         prompt: The text of the question, with names in braces; of ``correction`` the system message.
         rubric: What scores and preferences go by.
-        best: Of ``score``: the highest, by which ``rescale`` divides it; ``normalised``: as for ``reward``.
+        best: Of ``score``: the highest, by which ``rescale`` divides it.
+        scale: Of scores and preferences: what every reward is multiplied by.
+        normalised: Of scores and preferences: ``group`` as for ``verifier``.
         pairs: Of ``preference``: rivals of a turn at most.
         top_logprobs: Alternatives to each token that are asked for. A score is then the mean over its distribution, and corrections
             become soft labels, where the tokens of the answer are the student's.
@@ -92,16 +96,16 @@ def openai(
     """
     with under(f"teachers.{context.name}"):
         asked = _prompt(ask, of, prompt)
-        _require_apt(context.temperature, ask, of, normalised, url, top_logprobs, options or {}, prices, cap)
+        _require_apt(context.temperature, ask, of, url, top_logprobs, options or {}, prices, cap)
         waiting = Waiting(f"teacher {context.name!r}", url.rstrip("/"), Patience(timeout, patience), key_env)
         server = _server(context, waiting, model, prices, cap)
     body = _asking_for(top_logprobs if ask != "preference" else 0) | (options or {})
     shared: Any = {"name": context.name, "where": where, "server": server, "body": body, "threads": Threads(in_flight)}
+    within: Any = {"scale": scale, "normalised": normalised}
     if ask == "score":
-        scaled: Any = {"best": best, "rescale": rescale, "normalised": normalised}
-        return ScoringTeacher(of=of, prompt=asked, rubric=rubric, **scaled, **shared)
+        return ScoringTeacher(of=of, prompt=asked, rubric=rubric, best=best, rescale=rescale, **within, **shared)
     if ask == "preference":
-        return PreferringTeacher(prompt=asked, rubric=rubric, pairs=pairs, **shared)
+        return PreferringTeacher(prompt=asked, rubric=rubric, pairs=pairs, **within, **shared)
     vocabulary = Vocabulary.of(context.chat, top_logprobs) if top_logprobs else None
     return WritingTeacher(corrects=True, chat=context.chat, prompt=asked, vocabulary=vocabulary, **shared)
 
@@ -122,7 +126,7 @@ def _asking_for(top_logprobs: int) -> dict[str, Any]:
 def _examine(given: Examined) -> None:
     """What can be known before the server is asked."""
     settings, temperature = given.settings, given.temperature
-    apt = {name: settings[name] for name in ("ask", "of", "normalised", "url", "top_logprobs", "prices", "cap")}
+    apt = {name: settings[name] for name in ("ask", "of", "url", "top_logprobs", "prices", "cap")}
     _require_apt(temperature, **apt, options=settings["options"] or {})
     _prompt(settings["ask"], settings["of"], settings["prompt"])
     require_client()
@@ -133,7 +137,6 @@ def _require_apt(
     temperature: float,
     ask: str,
     of: str,
-    normalised: str,
     url: str,
     top_logprobs: int,
     options: Mapping[str, Any],
@@ -144,13 +147,13 @@ def _require_apt(
         raise ConfigError(
             f"of=episode: only a score is given to an episode, and ask={ask}; set ask: score, or leave of out"
         )
-    if normalised != "none" and ask != "score":
-        raise ConfigError(
-            f"normalised={normalised}: only scores are compared within a group, and ask={ask}; set ask: score, or leave normalised out"
-        )
     taken = [name for name in OURS if name in options]
     if taken:
         raise ConfigError(f"options={dict(options)}: {taken[0]} is said by the teacher itself; leave it out")
+    try:
+        json.dumps(dict(options), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"options={dict(options)}: {error}; give what JSON can hold") from error
     if cap is not None and cap.cost is not None and prices is None:
         raise ConfigError(
             f"cap={cap.model_dump(exclude_none=True)}: a cap on the cost needs to know what tokens cost; set prices: {{input: ..., output: "

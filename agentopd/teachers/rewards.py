@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Annotated, Any
 
@@ -74,6 +74,38 @@ class Rewarding(Stateless, ABC):
             rewarded(self.name, trajectory, self.scale * score, selected_S, self.skips_unsaid)
             for trajectory, score, selected_S in each
         ]
+
+
+def adjusted(
+    trajectories: Sequence[Trajectory],
+    said: Sequence[Annotation],
+    scale: float,
+    within: Normalised,
+    whole: bool,
+) -> list[Annotation]:
+    """Annotations with their rewards normalised and then scaled, as :class:`Rewarding` does.
+
+    Args:
+        trajectories: The episodes.
+        said: What was said of each.
+        scale: What every reward is multiplied by.
+        within: ``group`` for those of a task.
+        whole: Whether the one reward of an episode stands for all of it, whatever its turn.
+    """
+    scores: Sequence[Score] = [one.reward_S.astype(np.float64) for one in said]
+    if within == "group":
+        tasks = [trajectory.task.id for trajectory in trajectories]
+        scores = normalised(tasks, [_only(score) for score in scores] if whole else scores)
+    return [
+        replace(one, reward_S=np.where(np.isnan(one.reward_S), np.nan, scale * np.asarray(score)).astype(np.float32))
+        for one, score in zip(said, scores, strict=True)
+    ]
+
+
+def _only(score: Score) -> float:
+    """The one number of a column; ``nan`` where there is none."""
+    given = np.asarray(score)[~np.isnan(score)]
+    return float(given[0]) if len(given) else np.nan
 
 
 def _kept(score: Score, selected_S: Bools) -> Score:

@@ -52,6 +52,10 @@ class Careless:
             {"kind": "served", "url": "http://here"},
             Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), examine=served._examine),
         ),
+        (
+            {"kind": "cross_tokenizer", "model": "here"},
+            Traits(model=True, own_tokenizer=True, corrects=False, rewards=False, statistics=("coverage", "aligned")),
+        ),
         ("reward", Traits(**REWARDS, metrics=())),
         (
             {"kind": "verifier", "check": "test_teacher_traits:plain"},
@@ -66,10 +70,6 @@ class Careless:
             Traits(
                 model=True, initial=True, compares=True, metrics=("pairs", "accuracy", "loss", "skipped"), **REWARDS
             ),
-        ),
-        (
-            {"kind": "cross_tokenizer", "model": "here"},
-            Traits(model=True, own_tokenizer=True, corrects=False, rewards=False, statistics=("coverage", "aligned")),
         ),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
         ("test_teacher_traits:sometimes", Traits(corrects=False)),

@@ -20,7 +20,7 @@ from agentopd.models import ModelConfig, load_tokenizer
 from agentopd.records import Records
 from agentopd.settings.problems import nearest
 from agentopd.teachers import Teacher, build_teachers, traits_of
-from agentopd.training.checks.preflight import check_fitted, look_at_model
+from agentopd.training.checks.preflight import check_fitted, check_other, look_at_model
 from agentopd.training.checks.roles import model_of
 from agentopd.training.loop.build import moved
 from agentopd.training.loop.folder import RunFolder
@@ -166,7 +166,10 @@ def teachers_of(asked: Question, tokenizer: PreTrainedTokenizerBase, chat: Chat)
     for name, choice in config.teachers.items():
         check_fitted(config, name, choice, hinted=choice.settings.get("hint") is not None)
         if traits_of(choice).model and (model := model_of(name, choice)) is not None:
-            look_at_model(f"teachers.{name}", model, tokenizer)
+            if traits_of(choice).own_tokenizer:
+                check_other(name, choice, tokenizer)
+            else:
+                look_at_model(f"teachers.{name}", model, tokenizer)
         for setting in ("every", "average"):
             if traits_of(choice).initial and choice.settings.get(setting) is not None:
                 raise ConfigError(

@@ -49,9 +49,11 @@ def check_acting(config: Config) -> None:
         for actor in source.who:
             choice = config.teachers.get(actor)
             if choice is not None and actor != EXPERT and not (is_language_model(choice) or is_own(choice)):
+                own = traits_of(choice).own_tokenizer
+                what = "has a tokenizer of its own" if own else "is no model that can act"
                 raise ConfigError(
-                    f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and teachers.{actor}.kind={choice.kind} is no model that can act; name a "
-                    "teacher that is one, or expert"
+                    f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and teachers.{actor}.kind={choice.kind} {what}; name a "
+                    f"teacher that {'shares that of the student' if own else 'is one'}, or expert"
                 )
             if actor in hints and hints[actor].hindsight:
                 raise ConfigError(
