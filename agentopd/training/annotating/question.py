@@ -173,6 +173,12 @@ def teachers_of(asked: Question, tokenizer: PreTrainedTokenizerBase, chat: Chat)
                     f"teachers.{name}.{setting}: it follows a student in training, and here nothing is trained; leave it out, for the "
                     "student as it began"
                 )
+        few = traits_of(choice).few
+        if few is not None and few.of != "teacher":
+            raise ConfigError(
+                f"teachers.{name}.{few.whose}={few.of}: it is asked about what a student in training finds likely, and here nothing is "
+                f"trained; set it to teacher"
+            )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def load(wanted: ModelConfig) -> PreTrainedModel:
