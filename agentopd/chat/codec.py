@@ -88,7 +88,8 @@ class Chat:
                 f"call_format={call_format!r} is not known; there are: {', '.join(FORMATS)}; leave it out to take the template's own"
             )
         self.tokenizer = tokenizer
-        self._template = Template(tokenizer, template_kwargs or {}, call_format)
+        self.template_kwargs = dict(template_kwargs or {})
+        self._template = Template(tokenizer, self.template_kwargs, call_format)
         self._thinking = self._template.thinking
         self._size = len(tokenizer)
         self._ends = {self._template.id_of(end): end for end in self._template.ends.all}

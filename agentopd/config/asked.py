@@ -1,6 +1,6 @@
 """What a method asks of its teachers, held against what their kinds may give: distributions, rewards, statistics."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -139,12 +139,12 @@ def require_groups(objective: Objective, teachers: Teachers) -> None:
     """Looks for several episodes of one task, where a teacher that the method names compares them, by the actors that it compares.
 
     Raises:
-        ValueError: No source plays them.
+        ValueError: No source plays them, or there is no such actor.
     """
     alone = all(source.per_task == 1 for source in objective.sources.values())
     for name in sorted(objective.teachers() & teachers.keys()):
         if traits_of(teachers[name]).compares:
-            _require_pairs(name, teachers[name].settings["chosen"], objective)
+            _require_pairs(name, teachers[name].settings["chosen"], objective, [EXPERT, *teachers])
         if alone and teachers[name].settings.get("normalised") == "group" and not is_own(teachers[name]):
             raise ValueError(
                 f"teachers.{name}.normalised=group: rewards are compared within the episodes of one task, and every source has per_task: 1, so "
@@ -152,7 +152,11 @@ def require_groups(objective: Objective, teachers: Teachers) -> None:
             )
 
 
-def _require_pairs(name: str, chosen: str, objective: Objective) -> None:
+def _require_pairs(name: str, chosen: str, objective: Objective, known: Sequence[str]) -> None:
+    if chosen not in (STUDENT, *known):
+        raise ValueError(
+            f"teachers.{name}.chosen={chosen}: nobody is called that{nearest(chosen, known)}; there are: {', '.join(dict.fromkeys(known))}"
+        )
     if chosen == STUDENT or not any(_plays_both(source, chosen) for source in objective.sources.values()):
         other = chosen if chosen != STUDENT else EXPERT
         raise ValueError(

@@ -86,6 +86,11 @@ class Patient:
     _made: dict[str, Any] = field(default_factory=dict, repr=False)
     _broken: set[str] = field(default_factory=set, repr=False)
 
+    def __post_init__(self) -> None:
+        """No server is waited for long."""
+        hurried = {name: _impatient(choice) for name, choice in self.config.teachers.items()}
+        self.config = self.config.model_copy(update={"teachers": hurried})
+
     def once(self, what: str, make: Callable[[], Made]) -> Made:
         """What ``make`` made the first time."""
         if what in self._broken:
@@ -130,12 +135,8 @@ class Patient:
 
     @property
     def choices(self) -> Mapping[str, Choice]:
-        """The teachers that the method uses. No server is waited for long."""
-
-        def make() -> dict[str, Choice]:
-            return {name: _impatient(choice) for name, choice in used_teachers(self.config).items()}
-
-        return self.once("the method's teachers", make)
+        """The teachers that the method uses."""
+        return self.once("the method's teachers", lambda: used_teachers(self.config))
 
     def teacher(self, name: str) -> Teacher:
         """One of them, made; those that it reads with it."""
@@ -149,6 +150,7 @@ class Patient:
                 self.config.temperature,
                 lambda: initial(self.student),
                 lambda: self.student,
+                self.device,
             )[name]
 
         return self.once(f"teachers.{name}", make)

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from agentopd.chat.token_bytes import TokenBytes
 from agentopd.chat.tokenizer import special_ids
 from agentopd.doctor.check import Check
 from agentopd.doctor.patient import Patient
@@ -22,6 +23,10 @@ def tokenizers(patient: Patient) -> Iterator[Check]:
     tokenizer, own = patient.tokenizer, 0
     for name, choice in patient.choices.items():
         model = model_of(name, choice) if traits_of(choice).model else None
+        if model is not None and traits_of(choice).own_tokenizer:
+            own += 1
+            yield _beside(f"teachers.{name}", str(choice.settings.get("tokenizer") or model.model), tokenizer)
+            continue
         if model is None or model.model is None or not _has_tokenizer(model.model):
             continue
         own += 1
@@ -36,6 +41,17 @@ def _has_tokenizer(name: str) -> bool:
     """A folder need not hold one: it then has the student's."""
     folder = Path(name).expanduser()
     return not folder.is_dir() or (folder / "tokenizer_config.json").exists()
+
+
+def _beside(key: str, name: str, tokenizer: PreTrainedTokenizerBase) -> Check:
+    """How many tokens of the student's the teacher ``key``, whose tokenizer is another, has too."""
+    ours, theirs = (TokenBytes(one).by_bytes() for one in (tokenizer, load_tokenizer(name)))
+    both = len(ours.keys() & theirs.keys())
+    return Check(
+        TOKENIZERS,
+        "pass",
+        f"{key}: a tokenizer of its own; {both} of the student's {len(ours)} tokens of text are tokens of its too",
+    )
 
 
 def compared(key: str, theirs: PreTrainedTokenizerBase, tokenizer: PreTrainedTokenizerBase) -> Check:

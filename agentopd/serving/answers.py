@@ -61,8 +61,11 @@ class Answers:
 
     def _opened(self) -> sqlite3.Connection:
         if self._file is None:
-            place = self._path or ":memory:"
-            file = sqlite3.connect(place, timeout=60.0, check_same_thread=False, isolation_level=None)
+            if self._path is not None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            file = sqlite3.connect(
+                self._path or ":memory:", timeout=60.0, check_same_thread=False, isolation_level=None
+            )
             file.execute("PRAGMA journal_mode=WAL")
             file.execute("PRAGMA synchronous=NORMAL")
             file.execute("CREATE TABLE IF NOT EXISTS answers (asked TEXT PRIMARY KEY, answer TEXT NOT NULL)")

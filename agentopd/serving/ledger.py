@@ -146,6 +146,7 @@ class Ledger:
             return
         told = {name: value for name, value in asdict(news).items() if value}
         if told:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:  # one write, which a kill leaves whole or absent
                 file.write(json.dumps(self._signed | told) + "\n")
 

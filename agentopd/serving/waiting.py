@@ -74,7 +74,7 @@ class Waiting:
         Raises:
             ConfigError: The address is none, or the variable of the key is not set.
         """
-        if not self.url.startswith(("http://", "https://")):
+        if not self.url.startswith(("http://", "https://")) or not _is_address(self.url):
             raise ConfigError(f"url={self.url!r}: give an address such as http://127.0.0.1:8000")
         self._key = None if self.key_env is None else os.environ.get(self.key_env)
         if self.key_env is not None and not self._key:
@@ -137,6 +137,13 @@ class Waiting:
         error = state.outcome.exception() if state.outcome is not None else None
         seconds = state.next_action.sleep if state.next_action is not None else 0.0
         _log.warning("%s: %s %s; asked again in %.1f s", self.who, self.url, error, seconds)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        return bool(httpx2.URL(url).host)
+    except httpx2.InvalidURL:
+        return False
 
 
 _backoff = wait_exponential(multiplier=0.5, max=30.0) + wait_random(0.0, 0.5)

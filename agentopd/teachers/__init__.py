@@ -80,6 +80,7 @@ def build_teachers(
     student: Callable[[], PreTrainedModel] = nobody,
     device: torch.device = CPU,
     folder: Path | None = None,
+    answers: Path | None = None,
 ) -> dict[str, Teacher]:
     """Makes the teachers of a run.
 
@@ -92,6 +93,7 @@ def build_teachers(
         student: Gives the student itself.
         device: The run's.
         folder: Where they may keep what a resumed run shall find again.
+        answers: The folder of answers that were paid for; by default ``folder``.
 
     Raises:
         ConfigError: A teacher's settings do not go together, or one of them is a schedule; or one reads others that it cannot.
@@ -102,7 +104,7 @@ def build_teachers(
 
     def make(name: str) -> Teacher:
         if name not in made:  # one that reads others makes them, and those read none
-            context = TeacherContext(name, chat, load, temperature, initial, student, make, device, folder)
+            context = TeacherContext(name, chat, load, temperature, initial, student, make, device, folder, answers)
             made[name] = _build(choices[name], context)
         return made[name]
 

@@ -52,7 +52,9 @@ class TeacherContext:
     device: torch.device = CPU
     """The run's device, for a model that ``load`` does not give."""
     folder: Path | None = None
-    """Where it may keep what a resumed run shall find again, such as answers that were paid for."""
+    """Where it may keep what a resumed run shall find again, such as what was spent."""
+    answers: Path | None = None
+    """The folder of answers that were paid for, where they are kept for others too; by default ``folder``."""
 
 
 class Teacher(Protocol):

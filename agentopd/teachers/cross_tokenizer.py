@@ -17,6 +17,7 @@ from agentopd.freezing import frozen
 from agentopd.models import Dtype, ModelConfig, head_of, load_tokenizer, positions_of
 from agentopd.teachers.alignment import Pair
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, tokens_of
+from agentopd.teachers.identity import Identity, digest, of_chat
 from agentopd.teachers.local import LocalTeacher, Reading
 from agentopd.teachers.rewriting import Aligner, Beside, Views, rewritten
 from agentopd.teachers.traits import Traits
@@ -76,13 +77,13 @@ def cross_tokenizer(
             context.chat, chat, TokenBytes(context.chat.tokenizer), TokenBytes(chat.tokenizer), end_of_turn
         )
         loaded = context.load(ModelConfig(model=model, dtype=dtype, attention=attention))
-    return aligned_teacher(context, frozen(loaded), aligner, where, max_tokens)
+    return aligned_teacher(context, frozen(loaded), aligner, where, max_tokens, of_chat(chat))
 
 
 def aligned_teacher(
-    context: TeacherContext, loaded: Any, aligner: Aligner, where: Where, max_tokens: int
+    context: TeacherContext, loaded: Any, aligner: Aligner, where: Where, max_tokens: int, writes: str = ""
 ) -> "CrossTokenizer":
-    """A teacher that is ``loaded``, which ``aligner.other`` writes for.
+    """A teacher that is ``loaded``, which ``aligner.other`` writes for; ``writes`` is the digest of that chat.
 
     Raises:
         ConfigError: The model knows fewer tokens than its tokenizer makes.
@@ -104,6 +105,7 @@ def aligned_teacher(
         aligner=aligner,
         matched=aligner.matched(),
         longest=positions_of(loaded.config),
+        writes=writes,
     )
 
 
@@ -125,13 +127,19 @@ class _Places:
 
 @dataclass(slots=True)
 class _Counts:
-    """What was aligned of the episodes annotated last."""
+    """What was aligned since this was last told."""
 
     size: int = 0
     aligned: int = 0
     turns: int = 0
     untaught: int = 0
     told: bool = False
+    """Whether the log has said it."""
+
+    @property
+    def share(self) -> float:
+        """Of the bytes."""
+        return self.aligned / self.size if self.size else 1.0
 
     def begin(self) -> None:
         """Forgets those before."""
@@ -154,7 +162,17 @@ class CrossTokenizer(Stateless):
     matched: Matched
     longest: int | None = None
     """The tokens of a view at most."""
+    writes: str = ""
+    """The digest of the chat that it reads by; empty where nobody said, so that nothing that it said is kept."""
     counts: _Counts = field(default_factory=_Counts)
+
+    @property
+    def identity(self) -> Identity | None:
+        """Its weights, its chat and what it aligns; ``None`` for a class of one's own."""
+        model = self.reader.identity
+        if type(self) is not CrossTokenizer or model is None or not self.writes:
+            return None
+        return Identity(digest("cross_tokenizer", model.text, self.writes, self.where, self.aligner.end_of_turn))
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """Spans at the selected action tokens, with hidden states where they begin.
@@ -165,7 +183,6 @@ class CrossTokenizer(Stateless):
         Raises:
             TeacherError: It can read none of the episodes, or the model gave NaN.
         """
-        self.counts.begin()
         places = readable(trajectories, self._places, None)
         views = [view for one in places if one for view in one.views]
         readings = iter(self.reader.read(views))
@@ -179,12 +196,13 @@ class CrossTokenizer(Stateless):
         return said
 
     def metrics(self) -> Mapping[str, float]:
-        """Of the episodes annotated last: the share of the action bytes that is aligned, and that of the turns of which nothing is."""
+        """Since this was last called: the share of the action bytes that is aligned, and that of the turns of which nothing is."""
         counts = self.counts
-        return {
-            "aligned_bytes": counts.aligned / counts.size if counts.size else 1.0,
-            "unaligned_turns": counts.untaught / counts.turns if counts.turns else 0.0,
-        }
+        if not counts.turns:
+            return {}
+        told = {"aligned_bytes": counts.share, "unaligned_turns": counts.untaught / counts.turns}
+        counts.begin()
+        return told
 
     def _tell(self) -> None:
         counts = self.counts
@@ -193,7 +211,7 @@ class CrossTokenizer(Stateless):
             _log.warning(
                 "teacher %r: %.1f%% of the %d bytes that were written stand in the teacher's own form too, and are taught; nothing of %d of "
                 "%d turns does",
-                self.name, 100 * self.metrics()["aligned_bytes"], counts.size, counts.untaught, counts.turns,
+                self.name, 100 * counts.share, counts.size, counts.untaught, counts.turns,
             )  # fmt: skip
 
     def _places(self, trajectory: Trajectory) -> _Places | None:

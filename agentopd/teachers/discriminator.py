@@ -31,7 +31,10 @@ _log = logging.getLogger(__name__)
 Above = Annotated[float, Field(gt=0.0)]
 
 
-@Traits(model=True, initial=True, corrects=False, distributes=False, statistics=(), compares=True)
+TOLD = ("pairs", "accuracy", "loss", "skipped")
+
+
+@Traits(model=True, initial=True, corrects=False, distributes=False, statistics=(), compares=True, metrics=TOLD)
 def discriminator(
     context: TeacherContext,
     *,

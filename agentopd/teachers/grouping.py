@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from agentopd.objective.advantages import standardised
 from agentopd.objective.columns import Reals
+from agentopd.types import Annotation
 
 Normalised: TypeAlias = Literal["none", "group"]
 """A setting of every kind that gives rewards: as they are, or :func:`normalised`."""
@@ -41,6 +43,22 @@ def normalised(tasks: Sequence[str], scores: Sequence[Score]) -> list[Score]:
         return float(column[0]) if isinstance(score, float) else column
 
     return [above(*one) for one in zip(tasks, scores, strict=True)]
+
+
+def regrouped(tasks: Sequence[str], annotations: Sequence[Annotation], whole: bool) -> list[Annotation]:
+    """Annotations with their rewards :func:`normalised`; where ``whole`` each has one at most, which is its episode's."""
+    columns = [one.reward_S.astype(np.float64) for one in annotations]
+    scores = [_of_episode(column_S) if whole else column_S for column_S in columns]
+    pairs = zip(annotations, normalised(tasks, scores), strict=True)
+    return [
+        replace(one, reward_S=np.where(np.isnan(one.reward_S), np.nan, score).astype(np.float32))
+        for one, score in pairs
+    ]
+
+
+def _of_episode(column_S: Reals) -> float:
+    given = column_S[~np.isnan(column_S)]
+    return float(given[-1]) if len(given) else np.nan
 
 
 def _numbers(score: Score) -> Iterator[tuple[int, float]]:

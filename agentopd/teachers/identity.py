@@ -83,10 +83,10 @@ def of_model(model: PreTrainedModel) -> str | None:
     return whole.hexdigest()
 
 
-def of_chat(chat: Chat, template_kwargs: Mapping[str, Any]) -> str:
+def of_chat(chat: Chat) -> str:
     """The digest of how conversations are written: the tokenizer's ids, and its chat template with its settings."""
     tokenizer = chat.tokenizer
-    return digest(tokenizer.get_vocab(), str(tokenizer.chat_template), dict(template_kwargs))
+    return digest(tokenizer.get_vocab(), str(tokenizer.chat_template), chat.template_kwargs)
 
 
 def read_of(trajectory: Trajectory) -> str:

@@ -20,6 +20,8 @@ from agentopd.chat.thinking import THOUGHT_CLOSE
 from agentopd.serving import Answer, Token
 from agentopd.teachers.asking import Asking, acted, facts, told
 from agentopd.teachers.base import rowless
+from agentopd.teachers.grouping import Normalised
+from agentopd.teachers.rewards import adjusted
 from agentopd.types import Annotation, Trajectory
 
 FIELDS = ("conversation", "action", "tools", "rubric", "facts", "best")
@@ -83,7 +85,18 @@ class ScoringTeacher(Asking[Score | None]):
     """The highest score."""
     rescale: bool
     """Whether it divides scores."""
+    scale: float = 1.0
+    normalised: Normalised = "none"
     spreads: list[float] = field(default_factory=list)
+
+    def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
+        """The scores.
+
+        Raises:
+            TeacherError: As of :class:`Asking`.
+        """
+        said = super().annotate(trajectories)
+        return adjusted(trajectories, said, self.scale, self.normalised, whole=self.of == "episode")
 
     def turns(self, trajectory: Trajectory) -> Iterable[int]:
         """Every selected turn; or the last of them, which stands for the episode."""

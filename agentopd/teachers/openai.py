@@ -1,5 +1,6 @@
 """A teacher behind any API that speaks as OpenAI's: it answers in words, and is never paid twice for the same answer."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from agentopd.serving.waiting import Waiting
 from agentopd.teachers import judging, preferring, writing
 from agentopd.teachers.asking import SPENT
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
+from agentopd.teachers.grouping import Normalised
 from agentopd.teachers.judging import ScoringTeacher
 from agentopd.teachers.preferring import PreferringTeacher
 from agentopd.teachers.soft import Vocabulary
@@ -53,6 +55,8 @@ def openai(
     rubric: str = judging.RUBRIC,
     best: Annotated[int, Field(ge=1, le=10)] = 10,
     rescale: bool = True,
+    scale: float = 1.0,
+    normalised: Normalised = "none",
     pairs: Annotated[int, Field(ge=1)] = 4,
     top_logprobs: Annotated[int, Field(ge=0)] = 0,
     options: dict[str, Any] | None = None,
@@ -77,6 +81,8 @@ def openai(
         prompt: The text of the question, with names in braces; of ``correction`` the system message.
         rubric: What scores and preferences go by.
         best: Of ``score``: the highest, by which ``rescale`` divides it.
+        scale: Of scores and preferences: what every reward is multiplied by.
+        normalised: Of scores and preferences: ``group`` as for ``verifier``.
         pairs: Of ``preference``: rivals of a turn at most.
         top_logprobs: Alternatives to each token that are asked for. A score is then the mean over its distribution, and corrections
             become soft labels, where the tokens of the answer are the student's.
@@ -90,15 +96,16 @@ def openai(
     """
     with under(f"teachers.{context.name}"):
         asked = _prompt(ask, of, prompt)
-        _require_apt(context.temperature, ask, of, url, top_logprobs, options or {}, prices, cap)
+        _require_apt(context.temperature, ask, of, normalised, url, top_logprobs, options or {}, prices, cap)
         waiting = Waiting(f"teacher {context.name!r}", url.rstrip("/"), Patience(timeout, patience), key_env)
         server = _server(context, waiting, model, prices, cap)
     body = _asking_for(top_logprobs if ask != "preference" else 0) | (options or {})
     shared: Any = {"name": context.name, "where": where, "server": server, "body": body, "threads": Threads(in_flight)}
+    within: Any = {"scale": scale, "normalised": normalised}
     if ask == "score":
-        return ScoringTeacher(of=of, prompt=asked, rubric=rubric, best=best, rescale=rescale, **shared)
+        return ScoringTeacher(of=of, prompt=asked, rubric=rubric, best=best, rescale=rescale, **within, **shared)
     if ask == "preference":
-        return PreferringTeacher(prompt=asked, rubric=rubric, pairs=pairs, **shared)
+        return PreferringTeacher(prompt=asked, rubric=rubric, pairs=pairs, **within, **shared)
     vocabulary = Vocabulary.of(context.chat, top_logprobs) if top_logprobs else None
     return WritingTeacher(corrects=True, chat=context.chat, prompt=asked, vocabulary=vocabulary, **shared)
 
@@ -107,8 +114,10 @@ def _server(
     context: TeacherContext, waiting: Waiting, model: str | None, prices: Prices | None, cap: Cap | None
 ) -> ChatServer:
     """The model, with what was spent on it and what it answered before, where the run keeps these."""
-    spending, answers = (None if context.folder is None else context.folder / name for name in (SPENDING, ANSWERS))
-    return ChatServer.of(waiting, model, Ledger(context.name, model or "", spending, prices, cap), Answers(answers))
+    kept = context.answers or context.folder
+    spending = None if context.folder is None else context.folder / SPENDING
+    answers = Answers(None if kept is None else kept / ANSWERS)
+    return ChatServer.of(waiting, model, Ledger(context.name, model or "", spending, prices, cap), answers)
 
 
 def _asking_for(top_logprobs: int) -> dict[str, Any]:
@@ -119,7 +128,7 @@ def _asking_for(top_logprobs: int) -> dict[str, Any]:
 def _examine(given: Examined) -> None:
     """What can be known before the server is asked."""
     settings, temperature = given.settings, given.temperature
-    apt = {name: settings[name] for name in ("ask", "of", "url", "top_logprobs", "prices", "cap")}
+    apt = {name: settings[name] for name in ("ask", "of", "normalised", "url", "top_logprobs", "prices", "cap")}
     _require_apt(temperature, **apt, options=settings["options"] or {})
     _prompt(settings["ask"], settings["of"], settings["prompt"])
     require_client()
@@ -130,6 +139,7 @@ def _require_apt(
     temperature: float,
     ask: str,
     of: str,
+    normalised: str,
     url: str,
     top_logprobs: int,
     options: Mapping[str, Any],
@@ -140,9 +150,17 @@ def _require_apt(
         raise ConfigError(
             f"of=episode: only a score is given to an episode, and ask={ask}; set ask: score, or leave of out"
         )
+    if normalised != "none" and ask != "score":
+        raise ConfigError(
+            f"normalised={normalised}: only scores are compared within a group, and ask={ask}; set ask: score, or leave normalised out"
+        )
     taken = [name for name in OURS if name in options]
     if taken:
         raise ConfigError(f"options={dict(options)}: {taken[0]} is said by the teacher itself; leave it out")
+    try:
+        json.dumps(dict(options), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"options={dict(options)}: {error}; give what JSON can hold") from error
     if cap is not None and cap.cost is not None and prices is None:
         raise ConfigError(
             f"cap={cap.model_dump(exclude_none=True)}: a cap on the cost needs to know what tokens cost; set prices: {{input: ..., output: "

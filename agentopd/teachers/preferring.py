@@ -16,7 +16,9 @@ from agentopd.chat.thinking import THOUGHT_CLOSE
 from agentopd.serving import Answer
 from agentopd.teachers.asking import Asking, acted
 from agentopd.teachers.base import rowless
+from agentopd.teachers.grouping import Normalised
 from agentopd.teachers.judging import filled
+from agentopd.teachers.rewards import adjusted
 from agentopd.types import Annotation, Trajectory
 
 FIELDS = ("conversation", "first", "second", "tools", "rubric", "facts")
@@ -64,6 +66,8 @@ class PreferringTeacher(Asking[float | None]):
     prompt: Blanks
     rubric: str
     pairs: int
+    scale: float = 1.0
+    normalised: Normalised = "none"
 
     def begin(self, trajectory: Trajectory) -> None:
         """Waits for the rivals."""
@@ -86,7 +90,8 @@ class PreferringTeacher(Asking[float | None]):
                 self.counted["skipped"] += 1
             else:
                 against[one].append(verdict)
-        return [self._rewarded(trajectory, i, against) for i, trajectory in enumerate(trajectories)]
+        said = [self._rewarded(trajectory, i, against) for i, trajectory in enumerate(trajectories)]
+        return adjusted(trajectories, said, self.scale, self.normalised, whole=False)
 
     def _states(self, trajectories: Sequence[Trajectory]) -> Iterable[Sequence[Standing]]:
         """The selected turns that stand at one state: the same task, and the same messages so far."""

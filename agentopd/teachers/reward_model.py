@@ -19,6 +19,7 @@ from agentopd.objective.columns import Reals
 from agentopd.packing import batches
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.grouping import Normalised, Score
+from agentopd.teachers.identity import Identity, digest, of_chat, of_model
 from agentopd.teachers.rewards import Rewarding
 from agentopd.teachers.traits import Examined, Traits
 from agentopd.types import Bools, Message, Trajectory
@@ -42,7 +43,7 @@ def _examine(given: Examined) -> None:
     _chat_of(settings["model"])
 
 
-@Traits(corrects=False, distributes=False, statistics=(), examine=_examine)
+@Traits(corrects=False, distributes=False, statistics=(), metrics=("skipped",), examine=_examine)
 def reward_model(
     context: TeacherContext,
     *,
@@ -153,6 +154,14 @@ class RewardModel(Rewarding):
     """How many tokens each conversation had that was too long, since :meth:`metrics` was last asked."""
 
     @property
+    def identity(self) -> Identity | None:
+        """Its weights, how it reads, and what is made of its scores; ``None`` where that depends on the group."""
+        if self.normalised != "none":
+            return None
+        made = [self.of, self.classifies, self.label, self.activation, self.scale, self.skips_unsaid, self.longest]
+        return Identity(digest("reward_model", of_model(self.classifier), of_chat(self.chat), self.where, made))
+
+    @property
     def longest(self) -> int:
         """The tokens that it reads at most."""
         limits = (positions_of(self.classifier.config), int(self.chat.tokenizer.model_max_length))
@@ -258,13 +267,13 @@ class RewardModel(Rewarding):
 
 def _joined(prefixes: Sequence[tuple[int, list[int]]]) -> Iterator[_Reading]:
     """Readings of conversations that continue each other, as long as each does."""
-    open_: _Reading | None = None
+    last: _Reading | None = None
     for turn, prefix in prefixes:
-        if open_ is not None and prefix[: len(open_.tokens_T)] == open_.tokens_T:
-            open_ = _Reading(prefix, [*open_.turns, turn], [*open_.ends, len(prefix) - 1])
+        if last is not None and prefix[: len(last.tokens_T)] == last.tokens_T:
+            last = _Reading(prefix, [*last.turns, turn], [*last.ends, len(prefix) - 1])
             continue
-        if open_ is not None:
-            yield open_
-        open_ = _Reading(prefix, [turn], [len(prefix) - 1])
-    if open_ is not None:
-        yield open_
+        if last is not None:
+            yield last
+        last = _Reading(prefix, [turn], [len(prefix) - 1])
+    if last is not None:
+        yield last

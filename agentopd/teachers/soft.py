@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from agentopd.chat import Chat
-from agentopd.chat.spelling import spelling
+from agentopd.chat.token_bytes import TokenBytes
 from agentopd.objective.floor import FLOOR
 from agentopd.serving import Token, TopK
 from agentopd.serving.scorer import UNHEARD
@@ -18,8 +18,8 @@ class Vocabulary:
     """What the student's ids spell, and back."""
 
     spelt: tuple[bytes | None, ...]
+    """Special tokens as they are written."""
     ids: Mapping[bytes, int]
-    """The first id of each spelling."""
     ends: frozenset[int]
     """The ids that end a turn."""
     width: int
@@ -27,10 +27,15 @@ class Vocabulary:
 
     @classmethod
     def of(cls, chat: Chat, width: int) -> "Vocabulary":
-        """That of a chat."""
-        spelt = spelling(chat.tokenizer)
-        ids = {one: i for i, one in reversed([*enumerate(spelt)]) if one}
-        return cls(spelt, ids, chat.ends_of_turn, width)
+        """That of a chat.
+
+        Raises:
+            ConfigError: Its tokens do not say which bytes they stand for.
+        """
+        known, added = TokenBytes(chat.tokenizer), chat.tokenizer.added_tokens_decoder
+        special = {i: token.content.encode() for i, token in added.items() if known.of[i] is None}
+        spelt = tuple(special.get(i, piece) for i, piece in enumerate(known.of))
+        return cls(spelt, {piece: i for i, piece in special.items()} | dict(known.by_bytes()), chat.ends_of_turn, width)
 
     def same(self, id: int, token: Token) -> bool:
         """Whether a token is the id; what ends a turn, servers may write as nothing."""

@@ -155,6 +155,7 @@ def test_how_much_is_aligned_is_told_and_measured(caplog: pytest.LogCaptureFixtu
     measured = teacher.metrics()
     assert 0.3 < measured["aligned_bytes"] < 0.9
     assert measured["unaligned_turns"] == 0.0
+    assert teacher.metrics() == {}
     share = said[0].statistics["aligned"]
     assert share[-1] == 1.0
     assert 0.2 < share[0] < 0.9
@@ -221,6 +222,10 @@ def test_the_kind_loads_a_folder_and_its_tokenizer(tmp_path: Path) -> None:
     [expected] = teacher_of(end_of_turn=True).annotate(EPISODES[:1])
     np.testing.assert_allclose(said.taken_logprob_N, expected.taken_logprob_N, atol=1e-4)
     assert isinstance(made, CrossTokenizer)
+    again = cross_tokenizer(context(), model=saved(tmp_path / "again"), dtype="float64", end_of_turn=True)
+    other = cross_tokenizer(context(), model=saved(tmp_path / "again"), dtype="float64")
+    assert made.identity == again.identity != other.identity
+    assert teacher_of().identity is None
     assert made.reader.reads.get_input_embeddings().weight.requires_grad is False
 
 

@@ -239,6 +239,7 @@ NAMED = ["method=grpo", "teachers.judge={kind: discriminator}", "objective.targe
         ([], r"teachers\.judge\.chosen=expert: .* no source plays both; set objective\.sampler: .*expert: 1"),
         (["objective.sampler={actors: {student: 1, expert: 0}, per_task: 8}"], r"teachers\.judge\.chosen=expert: "),
         ([SAMPLER, "teachers.judge.chosen=teacher"], r"teachers\.judge\.chosen=teacher: .*teacher: 1"),
+        ([SAMPLER, "teachers.judge.chosen=exprt"], r"teachers\.judge\.chosen=exprt: nobody is called that .*'expert'"),
         ([SAMPLER, "teachers.judge.chosen=student"], r"teachers\.judge\.chosen=student: .*expert: 1"),
     ],
 )

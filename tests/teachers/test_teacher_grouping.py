@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from teacher_cases import episode
 
-from agentopd.teachers.grouping import normalised
+from agentopd.teachers import rowless
+from agentopd.teachers.grouping import normalised, regrouped
 
 NAN = math.nan
 
@@ -35,6 +37,23 @@ def test_episodes_and_turns_are_in_different_groups_and_nothing_said_is_in_none(
     assert [whole, other] == pytest.approx([-1.0, 1.0], abs=1e-5)
     assert column.tolist() == [0.0, 0.0]  # type: ignore[union-attr]
     assert math.isnan(float(silent))
+
+
+def test_rewards_of_annotations_are_regrouped_where_they_stand() -> None:
+    """One of an episode wherever it stands; else each at its depth."""
+    played = [episode("..0.1"), episode("..0.1.2")]
+    first, second = (
+        rowless("judge", one, reward_S=np.array(column, np.float32))
+        for one, column in zip(played, ([NAN, 4.0], [NAN, NAN, 2.0]), strict=True)
+    )
+    whole = [one.reward_S for one in regrouped(["a", "a"], [first, second], whole=True)]
+    np.testing.assert_allclose(whole[0], [NAN, 1.0], rtol=1e-5)
+    np.testing.assert_allclose(whole[1], [NAN, NAN, -1.0], rtol=1e-5)
+    turns = [one.reward_S for one in regrouped(["a", "a"], [first, second], whole=False)]
+    np.testing.assert_allclose(turns[0], [NAN, 0.0])
+    np.testing.assert_allclose(turns[1], [NAN, NAN, 0.0])
+    silent = rowless("judge", played[0])
+    assert np.isnan(regrouped(["a"], [silent], whole=True)[0].reward_S).all()
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(-50, 50)), min_size=1, max_size=12), st.floats(0.5, 9))

@@ -13,7 +13,7 @@ from talking_cases import Talking, likely, said
 from teacher_cases import context, episode
 
 from agentopd import records
-from agentopd.chat.spelling import spelling
+from agentopd.chat.token_bytes import TokenBytes
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.objective import Objective, Rows, cut, prepare
 from agentopd.serving import SpentError
@@ -166,7 +166,7 @@ def test_what_fails_sends_nothing_more(serve: Serve) -> None:
 
 
 def spelt(ids: list[int]) -> list[str]:
-    table = spelling(chat().tokenizer)
+    table = TokenBytes(chat().tokenizer).of
     return [(table[i] or b"").decode() for i in ids]
 
 
@@ -266,12 +266,15 @@ def test_its_traits_are_those_of_its_question(
     ("settings", "wrong"),
     [
         ({"url": "here:8000"}, r"^teachers\.judge\.url='here:8000': give an address"),
+        ({"url": "http://[::1/v1"}, r"^teachers\.judge\.url='http://\[::1/v1': give an address"),
+        ({"options": {"x": float("nan")}}, r"^teachers\.judge\.options=\{'x': nan\}: .*; give what JSON can hold"),
         ({"url": "https://me:s3cret@here/v1"}, r"^teachers\.judge\.url=\.\.\.: an address with a name or a key in it"),
         ({"key_env": "NO_SUCH_KEY"}, r"^teachers\.judge\.key_env=NO_SUCH_KEY: this environment variable is not set"),
         ({"prompt": "{conversatoin}", "ask": "score"}, r"^teachers\.judge\.prompt=.*there are: \{conversation\}, \{action\}"),
         ({"options": {"n": 2}}, r"^teachers\.judge\.options=.*: n is said by the teacher itself; leave it out"),
         ({"cap": {"cost": 1.0}}, r"^teachers\.judge\.cap=\{'cost': 1\.0\}: .* set prices: \{input: \.\.\., output: \.\.\.\}"),
         ({"of": "episode"}, r"^teachers\.judge\.of=episode: only a score is given to an episode, and ask=correction"),
+        ({"normalised": "group"}, r"^teachers\.judge\.normalised=group: only scores are compared within a group, and ask=corr"),
         ({"top_logprobs": 3, "temperature": 0.7}, r"^teachers\.judge\.top_logprobs=3: .* compared at 0\.7; set rollout\.temp"),
     ],
 )  # fmt: skip

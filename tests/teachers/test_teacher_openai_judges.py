@@ -143,6 +143,38 @@ def test_the_score_of_an_episode_stands_on_its_last_turn(serve: Serve) -> None:
     assert told["teacher/judge/turns"] == 1.0
 
 
+def test_scores_within_the_episodes_of_a_task_by_hand(serve: Serve) -> None:
+    """8 and 4 are one deviation above and below their mean; 6 of another task is alone."""
+    scores = {"a": "8", "b": "4", "c": "6"}
+    server = serve(lambda asked: said(scores[asked["messages"][0]["content"].partition("MARK ")[2][0]]))
+    one, two = rivals("MARK a", "MARK b")
+    [three] = rivals("MARK c", task=1)
+    teacher = of(server, ask="score", of="episode", normalised="group", scale=2.0)
+    given = [float(said.reward_S[0]) for said in teacher.annotate([one, two, three])]
+    assert given == pytest.approx([2.0, -2.0, 0.0], abs=1e-3)
+
+
+@pytest.mark.parametrize("of_what", ["turn", "episode"])
+def test_scores_may_be_compared_within_the_episodes_of_a_task(serve: Serve, of_what: str) -> None:
+    """The first is given 9, the second 3, and a turn of the third no score at all."""
+    first = replace(played()[0], turns=played()[0].turns[:2])
+    others = [
+        replace(first, key=replace(first.key, index=i), opening=(*first.opening[:1], {"role": "user", "content": text}))
+        for i, text in ((7, "Second"), (8, "Third"))
+    ]
+
+    def reply(asked: dict[str, Any]) -> dict[str, Any]:
+        text = str(asked["messages"][0]["content"])
+        return said("3" if "Second" in text else "none" if "Third" in text else "9")
+
+    teacher = of(serve(reply), ask="score", of=of_what, normalised="group")
+    given = [record.annotations[0] for record in annotate({"judge": teacher}, [first, *others])]
+    column = [1.0, 1.0] if of_what == "turn" else [np.nan, 1.0]
+    np.testing.assert_allclose(given[0].reward_S, column, rtol=1e-4)
+    np.testing.assert_allclose(given[1].reward_S, -np.array(column), rtol=1e-4)
+    assert given[2].skip_S.all()
+
+
 # Preferences.
 
 

@@ -21,7 +21,7 @@ from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, Examined, Teacher, annotate, traits_of
-from agentopd.teachers.reward_model import RewardModel, reward_model
+from agentopd.teachers.reward_model import RewardModel, _joined, reward_model
 from agentopd.tooling import call
 from agentopd.types import Message, Trajectory
 from agentopd.where import Where
@@ -242,3 +242,13 @@ def test_a_sound_one_passes(folders: dict[str, Path]) -> None:
     examine = traits_of(choice).examine
     assert examine is not None
     examine(Examined("judge", choice.settings, 100, 1.0))
+
+
+def test_conversations_that_continue_each_other_are_read_once() -> None:
+    """A template that rewrites what was said starts a reading anew."""
+    found = list(_joined([(0, [1, 2]), (1, [1, 2, 3]), (2, [1, 9, 3, 4]), (4, [1, 9, 3, 4, 5])]))
+    assert [(one.tokens_T, one.turns, one.ends) for one in found] == [
+        ([1, 2, 3], [0, 1], [1, 2]),
+        ([1, 9, 3, 4, 5], [2, 4], [3, 4]),
+    ]
+    assert list(_joined([])) == []

@@ -55,19 +55,24 @@ class Careless:
             {"kind": "served", "url": "http://here", "top_k": 8, "ids": "union"},
             replace(SERVED, few=Few("union", 8, "ids", "top_k")),
         ),
-        ("reward", Traits(**REWARDS)),
-        (
-            {"kind": "verifier", "check": "test_teacher_traits:plain"},
-            Traits(**REWARDS),
-        ),
-        (
-            {"kind": "reward_model", "model": "here"},
-            Traits(**REWARDS, examine=reward_model._examine),
-        ),
-        ("discriminator", Traits(model=True, initial=True, compares=True, **REWARDS)),
         (
             {"kind": "cross_tokenizer", "model": "here"},
             Traits(model=True, own_tokenizer=True, corrects=False, rewards=False, statistics=("coverage", "aligned")),
+        ),
+        ("reward", Traits(**REWARDS, metrics=())),
+        (
+            {"kind": "verifier", "check": "test_teacher_traits:plain"},
+            Traits(**REWARDS, metrics=()),
+        ),
+        (
+            {"kind": "reward_model", "model": "here"},
+            Traits(**REWARDS, metrics=("skipped",), examine=reward_model._examine),
+        ),
+        (
+            "discriminator",
+            Traits(
+                model=True, initial=True, compares=True, metrics=("pairs", "accuracy", "loss", "skipped"), **REWARDS
+            ),
         ),
         ("expert", Traits(distributes=False, rewards=False, statistics=(), needs_expert=True)),
         ("test_teacher_traits:sometimes", Traits(corrects=False)),

@@ -9,7 +9,9 @@ import training_cases as cases
 from foreign_cases import GLM, foreign
 
 from agentopd import records
+from agentopd.__main__ import main
 from agentopd.config import Config
+from agentopd.doctor import examine
 from agentopd.errors import ConfigError
 from agentopd.models import NewModel, new_model
 from agentopd.training.loop.arguments import arguments
@@ -33,11 +35,64 @@ def config(folder: str, *overrides: str, method: str = "gold") -> Config:
     return cases.tiny(f"teachers.teacher={{kind: cross_tokenizer, model: '{folder}'}}", *overrides, method=method)
 
 
+def test_the_doctor_finds_it_well(folder: str) -> None:
+    checks, _ = examine(config(folder))
+    assert [check for check in checks if check.status == "fail"] == []
+    [beside] = [check for check in checks if check.name == "tokenizers"]
+    assert "teachers.teacher: a tokenizer of its own; " in beside.found
+
+
+def test_it_annotates_what_was_played_before(folder: str, tmp_path: Path) -> None:
+    train(cases.tiny(), tmp_path / "run")
+    teacher = f"teachers.other={{kind: cross_tokenizer, model: '{folder}'}}"
+    cache = str(tmp_path / "cache")
+    assert (
+        main(
+            [
+                "annotate",
+                str(tmp_path / "run"),
+                "--output",
+                str(tmp_path / "more"),
+                "--cache",
+                cache,
+                "--teacher",
+                teacher,
+            ]
+        )
+        == 0
+    )
+    kept = sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    again = teacher.replace("teachers.other", "teachers.another")
+    assert (
+        main(
+            [
+                "annotate",
+                str(tmp_path / "run"),
+                "--output",
+                str(tmp_path / "again"),
+                "--cache",
+                cache,
+                "--teacher",
+                again,
+            ]
+        )
+        == 0
+    )
+    assert (
+        sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()) == kept
+    )  # nothing was asked twice
+    for record in records.open(tmp_path / "more"):
+        [said] = [one for one in record.annotations if one.teacher == "other"]
+        assert isinstance(said.block, Span)
+        assert len(said.index_N) > 0
+
+
 @pytest.mark.parametrize("method", ["gold", "uld", "thinking-machines"])
 def test_a_run_learns_from_it(folder: str, method: str, tmp_path: Path) -> None:
     result = train(config(folder, method=method), tmp_path / "run")
     assert all(math.isfinite(value) for value in result.metrics.values())
     assert result.metrics["train/grad_norm" if "train/grad_norm" in result.metrics else "grad_norm"] > 0
+    assert 0.0 < result.metrics["teacher/teacher/aligned_bytes"] <= 1.0
     assert set(result.panels) == {"student_before", "student_after"}  # it does not play
     for record in records.open(tmp_path / "run"):
         [said] = [one for one in record.annotations if one.teacher == "teacher"]

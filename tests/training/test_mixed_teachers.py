@@ -137,6 +137,8 @@ def test_a_discriminator_is_a_teacher_of_a_whole_run(tmp_path: Path) -> None:
     run = tmp_path / "run"
     made = train(config("discriminator", "somewhere", "stages.teacher=null"), run)
     assert cases.panels(run).keys() == {"student_before", "student_after"}  # it cannot act
+    assert {f"teacher/judge/{what}" for what in ("pairs", "accuracy", "loss", "skipped")} <= made.metrics.keys()
+    assert made.metrics["teacher/judge/pairs"] == 6.0  # of two tasks three each
     assert math.isfinite(made.metrics["train/loss"])
     for record in records.open(run):
         (said,) = record.annotations
@@ -211,6 +213,9 @@ def test_each_of_three_teachers_teaches_its_own_turns_of_one_trajectory(tmp_path
         assert set(rows.turn_A[term.learns_A].tolist()) == {turn}
         assert term.idle is None
     assert not np.any([term.coef_A[rows.turn_A == 3] for term in ready.terms])
+    assert [made.metrics[f"teacher/{name}/turns"] for name in ("first", "judge", "shown")] == [0.25] * 3
+    last = [one for one in kept if one.trajectory.key.step == 1]
+    assert made.metrics["teacher/judge/reward"] == pytest.approx(np.mean([total(one.trajectory) for one in last]))
     by_term = {f"train/{name}" for name in ("copy/divergence", "praise/surrogate", "seen/divergence")}
     assert by_term <= made.metrics.keys()
     for depth, name in enumerate(("copy/divergence", "praise/surrogate", "seen/divergence"), 1):

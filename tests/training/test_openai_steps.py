@@ -9,7 +9,7 @@ import training_cases as cases
 from talking_cases import Talking, likely, said, talking
 
 from agentopd.chat import Chat
-from agentopd.chat.spelling import spelling
+from agentopd.chat.token_bytes import TokenBytes
 from agentopd.config import dump, load_config
 from agentopd.config.watched import is_measured, known_metrics
 from agentopd.errors import ConfigError
@@ -161,7 +161,7 @@ def dump_json(config: Any) -> str:
 
 def test_soft_labels_are_learned(tmp_path: Path) -> None:
     """With the student's own tokens, and alternatives to each."""
-    table = [(one or b"").decode(errors="replace") for one in spelling(cases.tokenizer())]
+    table = [(one or b"").decode(errors="replace") for one in TokenBytes(cases.tokenizer()).of]
     written = [table[i] for i in Chat(cases.tokenizer()).write([{"role": "user", "content": "Go."}], "I pay 17.", ())]
     answer = said("I pay 17.", logprobs=likely(*((one, {one: -0.5, " a": -1.5}) for one in written)))
     method = {

@@ -18,10 +18,10 @@ from agentopd.errors import ConfigError
 from agentopd.freezing import frozen
 from agentopd.models import ModelConfig, load_tokenizer
 from agentopd.records import Records
+from agentopd.settings.choice import Choice
 from agentopd.settings.problems import nearest
 from agentopd.teachers import Teacher, build_teachers, traits_of
-from agentopd.training.checks.preflight import check_fitted, look_at_model
-from agentopd.training.checks.roles import model_of
+from agentopd.training.checks.preflight import check_teacher
 from agentopd.training.loop.build import moved
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.run.stages import student_of, teacher_of, tokenizer_of
@@ -156,29 +156,26 @@ def require_written(chat: Chat, trajectory: Trajectory) -> None:
         )
 
 
-def teachers_of(asked: Question, tokenizer: PreTrainedTokenizerBase, chat: Chat) -> dict[str, Teacher]:
+def teachers_of(
+    asked: Question, tokenizer: PreTrainedTokenizerBase, chat: Chat, folder: Path, answers: Path
+) -> dict[str, Teacher]:
     """The teachers, made as for a run whose student has learned nothing yet.
 
+    Args:
+        asked: Who is asked.
+        tokenizer: That the episodes were written with.
+        chat: The same, with its template.
+        folder: Where they may keep what was spent.
+        answers: Where they may keep what they were answered.
+
     Raises:
-        ConfigError: One has no trained weights, reads other token ids than the student writes, or follows a student in training.
+        ConfigError: One has no trained weights, reads other token ids than the student writes, or learns beside a student.
+        TeacherError: A server does not answer.
     """
     config = asked.config
     for name, choice in config.teachers.items():
-        check_fitted(config, name, choice, hinted=choice.settings.get("hint") is not None)
-        if traits_of(choice).model and (model := model_of(name, choice)) is not None:
-            look_at_model(f"teachers.{name}", model, tokenizer)
-        for setting in ("every", "average"):
-            if traits_of(choice).initial and choice.settings.get(setting) is not None:
-                raise ConfigError(
-                    f"teachers.{name}.{setting}: it follows a student in training, and here nothing is trained; leave it out, for the "
-                    "student as it began"
-                )
-        few = traits_of(choice).few
-        if few is not None and few.of != "teacher":
-            raise ConfigError(
-                f"teachers.{name}.{few.whose}={few.of}: it is asked about what a student in training finds likely, and here nothing is "
-                f"trained; set it to teacher"
-            )
+        check_teacher(config, name, choice, tokenizer)
+        _require_still(name, choice)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def load(wanted: ModelConfig) -> PreTrainedModel:
@@ -187,4 +184,26 @@ def teachers_of(asked: Question, tokenizer: PreTrainedTokenizerBase, chat: Chat)
     def student() -> PreTrainedModel:
         return moved(frozen(student_of(config, tokenizer, say)), device)
 
-    return build_teachers(config.teachers, chat, load, config.temperature, student, student)
+    choices, temperature = config.teachers, config.temperature
+    return build_teachers(choices, chat, load, temperature, student, student, device, folder, answers)
+
+
+def _require_still(name: str, choice: Choice) -> None:
+    """Raises ConfigError where a teacher is made for a student in training."""
+    traits = traits_of(choice)
+    if traits.compares:
+        raise ConfigError(
+            f"teachers.{name}.kind={choice.kind}: it learns beside a student in training, and here nothing is trained, so it would say "
+            "nothing of worth; choose another teacher"
+        )
+    for setting in ("every", "average"):
+        if traits.initial and choice.settings.get(setting) is not None:
+            raise ConfigError(
+                f"teachers.{name}.{setting}: it follows a student in training, and here nothing is trained; leave it out, for the student "
+                "as it began"
+            )
+    if traits.few is not None and traits.few.of != "teacher":
+        raise ConfigError(
+            f"teachers.{name}.{traits.few.whose}={traits.few.of}: it is asked about what a student in training finds likely, and here "
+            "nothing is trained; set it to teacher"
+        )

@@ -22,7 +22,7 @@ from agentopd.training.annotating.question import (
     tokenizer_for,
 )
 from agentopd.training.annotating.signals import merged, renumbered
-from agentopd.training.loop.checkpoints import differences
+from agentopd.training.loop.checkpoints import binding, differences
 from agentopd.training.loop.folder import require_free, write_atomically
 from agentopd.training.loop.lock import held
 from agentopd.training.show.display import Meter, attended, say
@@ -61,11 +61,12 @@ def annotate(
     chat = Chat(tokenizer, asked.config.template_kwargs)
     for step in wanted[:1]:
         require_written(chat, next(iter(source.step(step))).trajectory)
-    store = Store(Path(cache or asked.config.stages.cache).expanduser() / STORE)
+    kept = Path(cache or asked.config.stages.cache).expanduser()
+    store = Store(kept / STORE)
     with held(target), _told(target):
-        teachers = teachers_of(asked, tokenizer, chat)
+        teachers = teachers_of(asked, tokenizer, chat, target, kept)
         write_atomically(target / NOTE, write(asked.plain()))
-        asking = Asking(asked, teachers, of_chat(chat, asked.config.template_kwargs), store)
+        asking = Asking(asked, teachers, of_chat(chat), store)
         _write(asking, wanted, target)
     store.close()
     return _summary(asking, wanted, target)
@@ -82,8 +83,11 @@ def _require_ours(asked: Question, target: Path) -> None:
     if not note.exists():
         require_free(target)
         return
-    mine = parse(write(asked.plain()), NOTE)
-    other = next(differences(load_yaml(note), mine), None)
+    was_asked, is_asked = (
+        {**one, "config": binding(one["config"], asked.config)}
+        for one in (load_yaml(note), parse(write(asked.plain()), NOTE))
+    )
+    other = next(differences(was_asked, is_asked), None)
     if other is not None:
         key, was, is_ = other
         raise ConfigError(
@@ -154,8 +158,11 @@ def _summary(asking: Asking, steps: Sequence[int], target: Path) -> dict[str, An
     for name, why in asking.unread.items():
         if not taught[name]:
             raise TeacherError(why if repr(name) in why else f"teacher {name!r}: {why}")
-    told = {
-        name: {"asked_anew": asking.anew[name], "turns_taught": round(count / max(turns, 1), 4)}
-        for name, count in taught.items()
-    }
+    told = {name: _of_teacher(asking, name, count / max(turns, 1)) for name, count in taught.items()}
     return {"records": str(target), "episodes": episodes, "steps": len(steps), "teachers": told}
+
+
+def _of_teacher(asking: Asking, name: str, share: float) -> dict[str, Any]:
+    spent = getattr(asking.teachers[name], "spending", str)()
+    told = {"asked_anew": asking.anew[name], "turns_taught": round(share, 4)}
+    return told | ({"spent": spent} if spent else {})

@@ -49,9 +49,11 @@ def check_acting(config: Config) -> None:
         for actor in source.who:
             choice = config.teachers.get(actor)
             if choice is not None and actor != EXPERT and not (is_language_model(choice) or is_own(choice)):
+                own = traits_of(choice).own_tokenizer
+                what = "has a tokenizer of its own" if own else "is no model that can act"
                 raise ConfigError(
-                    f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and teachers.{actor}.kind={choice.kind} is no model that can act; name a "
-                    "teacher that is one, or expert"
+                    f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and teachers.{actor}.kind={choice.kind} {what}; name a "
+                    f"teacher that {'shares that of the student' if own else 'is one'}, or expert"
                 )
             if actor in hints and hints[actor].hindsight:
                 raise ConfigError(
@@ -164,12 +166,41 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
 def _examined(config: Config, ids: int) -> Iterator[tuple[str, int]]:
     """How many tokens teachers read that are no model in this process, held against ``rollout.max_length``; all kinds are examined."""
     for name, choice in used_teachers(config).items():
-        if examine := traits_of(choice).examine:
-            with under(f"teachers.{name}"):
-                longest = examine(Examined(name, choice.settings, ids, config.temperature))
-            if longest is not None:
-                check_length(f"teachers.{name}", longest, config.rollout.max_length)
-                yield name, longest
+        longest = examined(name, choice, ids, config.temperature)
+        if longest is not None:
+            check_length(f"teachers.{name}", longest, config.rollout.max_length)
+            yield name, longest
+
+
+def examined(name: str, choice: Choice, ids: int, temperature: float) -> int | None:
+    """Looks at the teacher ``name`` as its kind says that one is looked at; how many tokens it reads, where that is known.
+
+    Raises:
+        ConfigError: Something is wrong with it.
+        TeacherError: A server does not answer.
+    """
+    examine = traits_of(choice).examine
+    if examine is None:
+        return None
+    with under(f"teachers.{name}"):
+        return examine(Examined(name, choice.settings, ids, temperature))
+
+
+def check_teacher(config: Config, name: str, choice: Choice, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Looks at one teacher by itself, whatever method asks it, without loading weights.
+
+    Raises:
+        ConfigError: As of :func:`check_teachers` and :func:`check_models`.
+        TeacherError: A server does not answer.
+    """
+    check_fitted(config, name, choice, hinted=choice.settings.get("hint") is not None)
+    traits = traits_of(choice)
+    model = model_of(name, choice) if traits.model else None
+    if traits.own_tokenizer:
+        check_other(name, choice, tokenizer)
+    elif model is not None:
+        look_at_model(f"teachers.{name}", model, tokenizer)
+    examined(name, choice, len(tokenizer), config.temperature)
 
 
 def look_at_model(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_length: int = 0) -> int | None:

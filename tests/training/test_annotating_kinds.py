@@ -1,0 +1,133 @@
+"""`agentopd annotate` and `agentopd doctor` with teachers of every kind: paid ones, those with tokens of their own, classifiers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import training_cases as cases
+from foreign_cases import GLM, foreign
+from talking_cases import said, talking
+from transformers import LlamaConfig, LlamaForSequenceClassification
+
+from agentopd import records
+from agentopd.__main__ import main
+from agentopd.doctor import examine
+from agentopd.models import NewModel, new_model
+from agentopd.serving.answers import ANSWERS
+from agentopd.serving.ledger import SPENDING
+from agentopd.training.run.whole import train
+from agentopd.types import Span
+
+TINY = NewModel(**{**cases.TINY, "max_positions": 4096})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kinds") / "run"
+    train(cases.tiny(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model of another family, with its tokenizer."""
+    place = tmp_path_factory.mktemp("foreign")
+    new_model(TINY, foreign(GLM), 3).save_pretrained(place)
+    foreign(GLM).save_pretrained(place)
+    return str(place)
+
+
+def told(capsys: pytest.CaptureFixture[str], run: Path, output: Path, **teacher: Any) -> dict[str, Any]:
+    """What is said of a teacher called ``judge`` that was asked about the run."""
+    capsys.readouterr()
+    argv = ["annotate", str(run), "--output", str(output), "--cache", str(output.parent / "cache"), "--teacher"]
+    assert main([*argv, f"teachers.judge={json.dumps(teacher)}"]) == 0
+    return dict(json.loads(capsys.readouterr().out)["teachers"]["judge"])
+
+
+def test_a_paid_answer_is_paid_once_whatever_the_output(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with talking(lambda asked: said(str(len(asked["messages"][0]["content"]) % 10))) as server:
+        judge = {"kind": "openai", "url": server.base, "ask": "score", "of": "episode"}
+        first = told(capsys, run, tmp_path / "one", **judge)
+        paid = len(server.asked)
+        assert paid == 4
+        assert "4 requests" in first["spent"]
+        told(capsys, run, tmp_path / "two", **judge)
+        assert len(server.asked) == paid
+    assert (tmp_path / "one" / SPENDING).exists()
+    assert (tmp_path / "cache" / ANSWERS).exists()
+    pairs = zip(records.open(tmp_path / "one"), records.open(tmp_path / "two"), strict=True)
+    assert all(a == b for a, b in pairs)
+
+
+def test_a_cap_ends_it_and_a_higher_one_goes_on(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with talking(lambda asked: said("7")) as server:
+        judge = {"kind": "openai", "url": server.base, "ask": "score", "of": "episode", "cap": {"requests": 3}}
+        argv = ["annotate", str(run), "--output", str(tmp_path / "out"), "--cache", str(tmp_path), "--teacher"]
+        assert main([*argv, f"teachers.judge={json.dumps(judge)}"]) == 2
+        assert "what was said so far is kept" in capsys.readouterr().err
+        judge["cap"] = {"requests": 9}
+        assert main([*argv, f"teachers.judge={json.dumps(judge)}"]) == 0
+        assert len(server.asked) == 4
+
+
+def test_one_with_tokens_of_its_own(run: Path, other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judge = {"kind": "cross_tokenizer", "model": other}
+    assert told(capsys, run, tmp_path / "one", **judge)["asked_anew"] == 4
+    assert told(capsys, run, tmp_path / "two", **judge)["asked_anew"] == 0
+    assert told(capsys, run, tmp_path / "ends", **judge, end_of_turn=True)["asked_anew"] == 4
+    for one, two in zip(records.open(tmp_path / "one"), records.open(tmp_path / "two"), strict=True):
+        assert one == two
+        assert isinstance(one.annotations[-1].block, Span)
+
+
+def test_a_classifier(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = cases.tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config.num_labels = 1
+    LlamaForSequenceClassification(config).save_pretrained(tmp_path / "model")  # type: ignore[no-untyped-call]
+    tokenizer.save_pretrained(tmp_path / "model")
+    judge = {"kind": "reward_model", "model": str(tmp_path / "model")}
+    assert told(capsys, run, tmp_path / "one", **judge)["asked_anew"] == 4
+    assert told(capsys, run, tmp_path / "two", **judge)["asked_anew"] == 0
+    assert told(capsys, run, tmp_path / "scaled", **judge, scale=2.0)["asked_anew"] == 4
+    for name in ("grouped", "grouped again"):  # what it says of one depends on others
+        assert told(capsys, run, tmp_path / name, **judge, normalised="group")["asked_anew"] == 4
+
+
+def test_one_that_learns_beside_a_student_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["annotate", str(run), "--output", str(tmp_path / "out"), "--teacher", "teachers.judge.kind=discriminator"]
+    assert main(argv) == 2
+    assert "teachers.judge.kind=discriminator: it learns beside a student in training" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["gold", "uld"])
+def test_the_doctor_looks_at_one_with_tokens_of_its_own(method: str, other: str) -> None:
+    checks, _ = examine(cases.tiny(f"teachers.teacher={{kind: cross_tokenizer, model: '{other}'}}", method=method))
+    assert {check.name: check.status for check in checks if check.status not in ("pass", "skip")} == {}
+    assert any(check.name == "same answer twice" and check.status == "pass" for check in checks)
+    assert any("a tokenizer of its own" in check.found for check in checks if check.name == "tokenizers")
+
+
+def test_the_doctor_asks_a_paid_teacher_once() -> None:
+    with talking(lambda asked: said("7")) as server:
+        judge = {"kind": "openai", "url": server.base, "ask": "score", "of": "episode"}
+        method = {"sampler": {"per_task": 2}, "target": {"kind": "reward", "name": "judge"}, "support": "sampled",
+                  "estimator": {"kind": "score_function", "baseline": "group_normalised"}}  # fmt: skip
+        checks, _ = examine(cases.tiny(f"teachers.judge={json.dumps(judge)}", method=method))
+        assert {check.status for check in checks} <= {"pass", "skip"}
+        assert len(server.asked) == 1
