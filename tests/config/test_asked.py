@@ -131,7 +131,10 @@ TOP = "objective.support={kind: top_k, k: 8, of: %s}"
             [SERVED, TOP % "teacher", "objective.target={kind: sharpened}"],
             r"^objective\.target\.kind=sharpened: it is made of full distributions, .*; set objective\.target\.kind: distribution, or",
         ),
-        ([SERVED, TOP % "teacher", "objective.temperature=2.0"], r"^objective\.temperature: .*; set objective\.temperature: 1, or"),
+        (
+            [SERVED, TOP % "teacher", "objective.temperature=2.0"],
+            r"^objective\.temperature: .*; set objective\.temperature: 1, or",
+        ),
         (
             [SERVED, "method=thinking-machines", "objective.estimator={kind: score_function, baseline: value}"],
             r"^objective\.estimator\.baseline=value: .*; set objective\.estimator\.baseline: batch_mean, or",

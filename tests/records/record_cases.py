@@ -1,6 +1,6 @@
 """Records drawn at random, for round trips."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from hypothesis import strategies as st

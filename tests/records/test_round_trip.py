@@ -123,14 +123,14 @@ def without(kind: pa.DataType, name: str) -> pa.DataType:
 
 def test_a_sparse_block_of_before_it_was_said_whose_ids_it_holds_is_the_teachers(tmp_path: Path) -> None:
     said = Sparse(np.zeros((2, 3), np.int32), np.zeros((2, 3), np.float32), np.zeros(2, np.float32))
-    plain = cases.plain_record(0, 0)
-    record = replace(plain, annotations=(replace(plain.annotations[0], block=said),))
+    plain = [cases.plain_record(step, 0) for step in (0, 1)]
+    record, later = (replace(one, annotations=(replace(one.annotations[0], block=said),)) for one in plain)
     older = pa.schema([pa.field(f.name, without(f.type, "of")) for f in SCHEMA], metadata=SCHEMA.metadata)
     table = pa.Table.from_pylist(to_table([record]).to_pylist(), schema=older)
-    records.RecordWriter(tmp_path).write(1, [record])
+    records.RecordWriter(tmp_path).write(1, [later])
     pq.write_table(table, tmp_path / "records" / "step-000000.parquet", write_page_checksum=True)
     opened = records.open(tmp_path)
-    assert list(opened) == [record, record]
+    assert list(opened) == [record, later]
     assert len(opened.table(["key", "annotations"])) == 2
 
 
