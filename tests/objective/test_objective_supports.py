@@ -73,7 +73,7 @@ def chosen(p: Tensor, q: Tensor, k: int, of: Whose) -> TeacherRows:
     """What a teacher says of the student's likeliest ids, or of those of both, by the definition, in plain loops."""
     rows: list[list[tuple[int, float]]] = []
     for p_V, q_V in zip(p.tolist(), q.tolist(), strict=True):
-        ours, theirs = (sorted(range(len(one)), key=lambda i, one=one: -one[i])[:k] for one in (p_V, q_V))
+        ours, theirs = (sorted(range(len(one)), key=one.__getitem__, reverse=True)[:k] for one in (p_V, q_V))
         ids = ours if of == "student" else theirs + [-1 if i in theirs else i for i in ours]
         rows.append([(i, q_V[i] if i >= 0 else -torch.inf) for i in ids])
     ids_N_K = torch.tensor([[i for i, _ in row] for row in rows])
