@@ -29,9 +29,8 @@ from agentopd.where import Where
 _log = logging.getLogger(__name__)
 
 Above = Annotated[float, Field(gt=0.0)]
-
-
 TOLD = ("pairs", "accuracy", "loss", "skipped")
+"""Its metrics."""
 
 
 @Traits(model=True, initial=True, corrects=False, distributes=False, statistics=(), compares=True, metrics=TOLD)
