@@ -54,6 +54,7 @@ class Chooser:
         position_N = np.concatenate([view.position_A for view in views]).astype(np.int64)
         tokens_B_T = padded([view.tokens_T for view in views]).to(self.student.device)
         hidden_N_H, head = hidden_states(self.student, tokens_B_T)[sample_N, position_N - 1], head_of(self.student)
+        hidden_N_H = hidden_N_H.to(head.weight_V_H.dtype)  # what mixed precision wraps gives single precision
         top = [head.logits(rows)[:, : self.size].topk(self.k).indices for rows in torch.split(hidden_N_H, CHUNK_ROWS)]
         ids_N_K = torch.cat(top).cpu().numpy().astype(np.int32)
         return np.split(ids_N_K, np.cumsum(counts)[:-1])

@@ -1,4 +1,9 @@
-"""A teacher behind a vLLM server: token ids go to it, log-probabilities come back."""
+"""A teacher behind a vLLM server: token ids go to it, log-probabilities come back.
+
+With ``ids: student`` they are those of the student's ``top_k`` likeliest ids, as it is when its episodes are annotated, and with ``ids: union`` of
+those of both: the supports ``top_k`` of ``student`` and ``union`` are exact then. Nothing is sent before the student has read the
+episodes, one forward each. That takes a vLLM server on a GPU, see :mod:`agentopd.serving.chosen`; any other is refused when it is asked first.
+"""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -64,11 +69,6 @@ def served(
     log-probability of that token, those of its ``top_k`` most likely, and the mass outside them. ``entropy`` in its annotation is
     that of this grouped distribution, all other tokens counted as one: a lower bound of the entropy.
 
-    With ``ids: student`` these are the student's ``top_k`` likeliest instead, as it is when its episodes are annotated, and with ``ids:
-    union`` those of both: the supports ``top_k`` of ``student`` and ``union`` are exact then. Nothing is sent before the student has read
-    the episodes, one forward each. That takes a vLLM server on a GPU, see :mod:`agentopd.serving.chosen`; any other is refused when it is
-    asked first.
-
     Args:
         context: What the run lends.
         url: The server's address, such as ``http://127.0.0.1:8000``.
@@ -88,16 +88,10 @@ def served(
         max_tokens: The largest number of tokens in one forward of the student, padding included, where ``ids`` asks it.
 
     Raises:
-        ConfigError: The server does not serve the model, or does not score chosen ids; its temperature is not that of the run; or there is
-            no student to choose ids.
+        ConfigError: The server does not serve the model or score chosen ids; its temperature is not the run's; or no student chooses.
     """
     with under(f"teachers.{context.name}"):
-        if top_k != WHOLE and temperature != context.temperature:
-            raise ConfigError(
-                f"temperature={temperature:g}: the server's log-probabilities are at this temperature and student and teacher are compared "
-                f"at {context.temperature:g}; set top_k: -1, which can be put to any, or rollout.temperature={temperature:g}, or serve the "
-                f"model with --hf-overrides '{{\"logit_scale\": {1 / context.temperature:g}}}' and say temperature: {context.temperature:g}"
-            )
+        _require_comparable(top_k, temperature, context.temperature)
         shown = None if hint is None else hint_of(hint, where.env)
         known = len(context.chat.tokenizer)
         scorer = _scorer(context.name, known, url, model, top_k, ids, timeout, patience, key_env)
@@ -113,6 +107,16 @@ def served(
         threads=Threads(in_flight),
         chooser=chooser,
     )
+
+
+def _require_comparable(top_k: int, temperature: float, wanted: float) -> None:
+    """Raises ConfigError where what a server says at one temperature cannot be put to another."""
+    if top_k != WHOLE and temperature != wanted:
+        raise ConfigError(
+            f"temperature={temperature:g}: the server's log-probabilities are at this temperature and student and teacher are compared "
+            f"at {wanted:g}; set top_k: -1, which can be put to any, or rollout.temperature={temperature:g}, or serve the "
+            f"model with --hf-overrides '{{\"logit_scale\": {1 / wanted:g}}}' and say temperature: {wanted:g}"
+        )
 
 
 def _student(context: TeacherContext, ids: Whose) -> PreTrainedModel:
