@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 class Served:
     """What the server holds, and how it next misbehaves: each fault is taken once, in order.
 
-    A fault is a status; ``half`` of a body; ``nan``; ``late``; ``hang`` up; or ``drop``, which leaves the token itself out, or the scores of
+    A fault is a status; ``half`` of a body; ``nan``; ``shift``, all log-probabilities a little; ``late``; ``hang`` up; or ``drop``, which leaves the token itself out, or the scores of
     chosen ids; of these ``more`` is a probability above 1, and ``wide`` a column that nobody asked for.
     """
 
@@ -145,6 +145,10 @@ class Handler(BaseHTTPRequestHandler):
             rows = served.rows(tokens, asked["prompt_logprobs"])
         if fault == "nan":
             rows[-1] = {name: {"logprob": float("nan")} for name in rows[-1] or {}}
+        if fault == "shift":
+            rows[1:] = [
+                {name: {"logprob": one["logprob"] - 0.1} for name, one in (row or {}).items()} for row in rows[1:]
+            ]
         if fault == "drop":
             rows[-1] = {name: value for name, value in (rows[-1] or {}).items() if int(name) != tokens[-1]}
         body = json.dumps({"choices": [{"prompt_logprobs": rows}]}).encode()

@@ -25,7 +25,10 @@ WHOLE = -1
 UNHEARD = 1e-7
 """The least mass that is told apart from none: log-probabilities come in single precision."""
 ROUNDING = 1e-3
-"""By how much two answers to the same question may differ, in nats."""
+"""By how much what is told may be off, in nats: probabilities above 1, and numbers by which an answer is known again."""
+SAME = 0.02
+"""By how much two answers of one model may differ, in nats, on average over some tokens: in half precision what else a server reads at
+the same time changes the last digits. Checkpoints that differ by a few steps may pass for the same."""
 NOTHING = -9000.0
 """What is below stands for a probability of 0: vLLM sends -9999 for minus infinity."""
 LEAST = -9999.0
@@ -97,6 +100,12 @@ class Scorer:
     def __post_init__(self) -> None:
         self._outages = self.endpoint.outages
         self._known = self._probed()
+        off = self._off()
+        if not off <= SAME:
+            raise TeacherError(
+                f"{self.endpoint.who}: {self.endpoint.url} answers the same question differently: log-probabilities of the same tokens differ "
+                f"by {off:.3g} on average; serve one model at this address, in a precision that is not too low"
+            )
 
     @classmethod
     def found(
@@ -217,14 +226,17 @@ class Scorer:
             outages = self.endpoint.outages
             if outages == self._outages:
                 return
-            now = self._probed()
-            off = float(np.abs(now.taken_N - self._known.taken_N).max())
-            if not off <= ROUNDING:
+            off = self._off()
+            if not off <= SAME:
                 raise TeacherError(
                     f"{self.endpoint.who}: {self.endpoint.url} was away and came back as another model: log-probabilities of the same "
-                    f"tokens differ by {off:.3g}; start the server with the model that it had, or begin a new run"
+                    f"tokens differ by {off:.3g} on average; start the server with the model that it had, or begin a new run"
                 )
             self._outages = outages
+
+    def _off(self) -> float:
+        """By how much its answer to the probe now differs from the first, in nats, on average."""
+        return float(np.abs(self._probed().taken_N - self._known.taken_N).mean())
 
 
 def _read(

@@ -43,7 +43,8 @@ def _examine(given: Examined) -> int | None:
 def _traits(settings: Mapping[str, Any]) -> Traits:
     k = settings["top_k"]
     few = None if k == WHOLE else Few(settings["ids"], k, "ids", "top_k")
-    return Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), few=few, examine=_examine)
+    best = ("best_surprisal",) if k != 0 and settings["ids"] != "student" else ()
+    return Traits(hint=True, corrects=False, rewards=False, statistics=("coverage", *best), few=few, examine=_examine)
 
 
 @TraitsBy(_traits)

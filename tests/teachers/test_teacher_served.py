@@ -168,6 +168,14 @@ def test_a_restarted_server_with_other_weights_is_found_out(server: Served) -> N
         teacher.annotate(EPISODES)
 
 
+def test_a_server_that_answers_differently_the_second_time_is_refused_before_anything_is_learned(
+    server: Served,
+) -> None:
+    server.faults.extend(["as it is", "shift"])
+    with pytest.raises(TeacherError, match=r"answers the same question differently: .* differ by 0\.1 on average"):
+        teacher_of(server)
+
+
 def test_the_key_is_sent_and_never_told(
     server: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

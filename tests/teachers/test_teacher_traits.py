@@ -12,7 +12,9 @@ from agentopd.teachers import TEACHERS, Few, Traits, TraitsBy, reward_model, ser
 SILENT_MODEL = Traits(model=True, corrects=False)
 REWARDS: Mapping[str, Any] = {"corrects": False, "distributes": False, "statistics": ()}
 MODEL = Traits(model=True, corrects=False, rewards=False, statistics=("coverage",))
-SERVED = Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), examine=served._examine)
+SERVED = Traits(
+    hint=True, corrects=False, rewards=False, statistics=("coverage", "best_surprisal"), examine=served._examine
+)
 
 
 def unmarked(context: Any) -> Any:
