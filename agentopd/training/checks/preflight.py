@@ -20,6 +20,7 @@ from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
 from agentopd.settings.choice import Choice
 from agentopd.teachers import Examined, is_language_model, traits_of
+from agentopd.teachers.cross_tokenizer import own_tokenizer
 from agentopd.teachers.hindsight import Hindsight
 from agentopd.training.checks.roles import (
     every_hint,
@@ -235,7 +236,7 @@ def check_other(name: str, choice: Choice, student: PreTrainedTokenizerBase) -> 
     model = model_of(name, choice)
     assert model is not None
     with under(f"teachers.{name}"):
-        tokenizer = load_tokenizer(str(choice.settings.get("tokenizer") or model.model))
+        tokenizer = own_tokenizer(str(model.model), choice.settings.get("tokenizer"))
         chat = Chat(tokenizer, choice.settings.get("template_kwargs"))
         for one in (student, tokenizer):
             TokenBytes(one)
