@@ -60,6 +60,7 @@ def test_a_correction_is_the_answer_at_the_students_state(serve: Serve) -> None:
     "answer",
     [
         said(""),
+        said(" \n"),
         said(None, ("no_such_tool", {})),
         said("cut", finish="length"),
         said("no", finish="content_filter"),
