@@ -31,6 +31,9 @@ STUDENT = "student"
 EXPERT = "expert"
 """The actor whose actions come from the environment itself."""
 
+Whose: TypeAlias = Literal["teacher", "student", "union"]
+"""Whose likeliest tokens are meant: one's, or those of both."""
+
 CORRECTED = "corrected"
 """The source of segments that come with an annotation: what a teacher wrote after the fact."""
 
@@ -253,6 +256,9 @@ class Sparse(ArrayEquality):
     ids_N_K: Ints
     logprob_N_K: Floats
     logtail_N: Floats
+    of: Whose = "teacher"
+    """Whose likeliest ids they are, in that one's order, as it was when the teacher was asked. Of a union [N, 2K]: the teacher's K, then the
+    student's K, of which those are -1 that are among the teacher's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,6 +10,7 @@ seed share a cache of stages, so their seconds depend on the order.
 """
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from benchmarks.measured import add, kept, measured_run
 
 RESULTS = Path(__file__).parent / "results" / "teachers.json"
 STEPS, WARM_UP = 20, 5
+ACCURACY = "teacher/discriminator/accuracy"
 SHAPE = "hidden_size: 96, layers: 2, heads: 4, intermediate_size: 256, vocab_size: 512"
 SECOND = f"teachers.second={{kind: local, new: {{{SHAPE}, max_positions: 1024, seed: 1}}"
 RATE = "train.learning_rate=1.0e-4"
@@ -73,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if f"{arm}/{seed}" not in kept(arguments.results):
                 place = arguments.output / f"{arm}-{seed}"
                 result = measured_run([*overrides(arm, seed, arguments.output), *arguments.set], place)
-                add(arguments.results, f"{arm}/{seed}", result)
+                add(arguments.results, f"{arm}/{seed}", result | accuracies(place))
     print(table(kept(arguments.results)))
 
 
@@ -88,6 +90,13 @@ def overrides(arm: str, seed: int, output: Path) -> list[str]:
         "train.eval_every=0",
         "train.save_every=0",
     ]
+
+
+def accuracies(run: Path) -> dict[str, list[float]]:
+    """How often the discriminator told a pair apart, step by step, before it had learned from it; nothing of a run without one."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    found = [row[ACCURACY] for row in rows if ACCURACY in row]
+    return {"accuracy": [round(one, 4) for one in found]} if found else {}
 
 
 def table(results: dict[str, Any]) -> str:
@@ -105,6 +114,12 @@ def table(results: dict[str, Any]) -> str:
             )
             cells = [Rate(sum(panel), len(panel)).text() for panel in (before, after)]
             lines.append(f"| {arm} | {name} | {' | '.join(cells)} | {paired_difference(before, after).text()} |")
+    told = {name: result["accuracy"] for name, result in results.items() if "accuracy" in result}
+    for name, by_step in told.items():
+        last = by_step[-WARM_UP:]
+        lines.append(
+            f"\n{name}: accuracy on pairs {by_step[0]:.2f} at first, {sum(last) / len(last):.2f} over the last {len(last)} steps"
+        )
     return "\n".join(lines)
 
 

@@ -1,5 +1,7 @@
 """A server over real HTTP that scores tokens with a tiny model in vLLM's form, and misbehaves when told to."""
 
+import base64
+import io
 import json
 import threading
 import time
@@ -10,6 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -18,7 +21,8 @@ from transformers import PreTrainedModel
 class Served:
     """What the server holds, and how it next misbehaves: each fault is taken once, in order.
 
-    A fault is a status; ``half`` of a body; ``nan``; ``late``; ``hang`` up; or ``drop``, which leaves the token itself out.
+    A fault is a status; ``half`` of a body; ``nan``; ``late``; ``hang`` up; or ``drop``, which leaves the token itself out, or the scores of
+    chosen ids; of these ``more`` is a probability above 1, and ``wide`` a column that nobody asked for.
     """
 
     model: PreTrainedModel
@@ -32,6 +36,10 @@ class Served:
     longest: int = 128
     away_after: int | None = None
     """The number of requests after which it answers 503."""
+    most: int = 1 << 30
+    """Ids that it scores at most, of a token."""
+    scores: int | str | None = None
+    """How it takes the question about chosen ids: the status that it refuses it with; ``ignores``; or answers."""
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -44,15 +52,31 @@ class Served:
         with self.lock:
             self.at_once -= 1
 
-    def rows(self, tokens: list[int], k: int) -> list[dict[str, dict[str, float]] | None]:
+    def read(self, tokens: list[int]) -> torch.Tensor:
         with torch.no_grad(), self.lock:
-            log_T_V = torch.log_softmax(self.model(torch.tensor([tokens])).logits[0].double(), -1)
+            log_T_V: torch.Tensor = torch.log_softmax(self.model(torch.tensor([tokens])).logits[0].double(), -1)
+        return log_T_V
+
+    def rows(self, tokens: list[int], k: int) -> list[dict[str, dict[str, float]] | None]:
+        log_T_V = self.read(tokens)
         rows: list[dict[str, dict[str, float]] | None] = [None]
         for token, log_V in zip(tokens[1:], log_T_V, strict=False):
             best = log_V.topk(len(log_V) if k < 0 else k)
             said = {token: float(log_V[token])} | dict(zip(best.indices.tolist(), best.values.tolist(), strict=True))
             rows.append({str(i): {"logprob": max(value, -9999.0)} for i, value in said.items()})
         return rows
+
+    def chosen(self, tokens: list[int], rows: list[list[int]], start: int) -> np.ndarray[Any, Any] | None:
+        """The scores of ids of each row, padded with minus infinity; nothing where vLLM would refuse the question."""
+        width, ids = max(map(len, rows), default=0), {i for row in rows for i in row}
+        if not width or width > self.most or len(rows) != len(tokens) - 1 - start:
+            return None
+        if min(ids) < -1 or max(ids) >= self.model.config.vocab_size:
+            return None
+        log_T_V, found = self.read(tokens), np.full((len(rows), width), -np.inf, np.float32)
+        for i, row in enumerate(rows):
+            found[i, : len(row)] = [float(log_T_V[start + i, one]) if one >= 0 else -np.inf for one in row]
+        return found
 
 
 class _Server(ThreadingHTTPServer):
@@ -89,8 +113,30 @@ class Handler(BaseHTTPRequestHandler):
             self.answered(fault, b'{"error": "as told"}', Retry_After="0.1")
         elif fault == "hang":
             self.close_connection = True
+        elif self.path == "/inference/v1/generate":
+            self.generated(asked, fault)
         else:
             self.scored(asked, fault)
+
+    def generated(self, asked: dict[str, Any], fault: str | None) -> None:
+        served, tokens, given = self.server.served, asked["token_ids"], asked["sampling_params"]
+        if isinstance(served.scores, int):
+            return self.answered(served.scores, b'{"error": "not here"}')
+        with served.busy():
+            found = served.chosen(tokens, given["prompt_logprob_token_ids"], given["prompt_logprob_start"])
+        if found is None or given.get("prompt_logprobs", 0) > served.most:
+            return self.answered(400, b'{"error": "out of bounds"}')
+        if fault in ("nan", "more"):
+            found[-1, 0] = np.nan if fault == "nan" else 0.5
+        if fault == "wide":
+            found = np.pad(found, ((0, 0), (0, 1)))
+        np.save(file := io.BytesIO(), found)
+        said: dict[str, Any] = {"prompt_token_id_logprobs": base64.b64encode(file.getvalue()).decode()}
+        if fault == "drop" or served.scores == "ignores":
+            said = {}
+        if (k := given.get("prompt_logprobs")) is not None:
+            said["prompt_logprobs"] = served.rows(tokens, k)
+        self.answered(200, json.dumps(said).encode())
 
     def scored(self, asked: dict[str, Any], fault: str | None) -> None:
         served, tokens = self.server.served, asked["prompt"]

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from agentopd.chat import Chat
 from agentopd.config import load_config
+from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig, NewModel, load_model, load_tokenizer, new_model
 from agentopd.objective import Objective, Rows, cut, prepare
 from agentopd.rollout import EnvConfig, Rollout, TaskStream, assign, collect
@@ -23,7 +24,7 @@ from agentopd.teachers.openai import openai
 from agentopd.teachers.served import ServedTeacher, served
 from agentopd.training.loop.learner import Learner
 from agentopd.training.run.stages import tokenizer_of
-from agentopd.types import CONTEXT, EXPERT, Key, Message, Outcome, Segment, Sparse, Task, Trajectory, Turn
+from agentopd.types import CONTEXT, EXPERT, Key, Message, Outcome, Segment, Sparse, Task, Trajectory, Turn, Whose
 from benchmarks.vllm_server import vllm_server
 
 VLLM = os.environ.get("AGENTOPD_VLLM", "")
@@ -56,7 +57,14 @@ def url(smollm2: PreTrainedModel, chat: Chat, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("smollm2")
     smollm2.save_pretrained(folder)
     chat.tokenizer.save_pretrained(folder)
-    arguments = ["--max-logprobs", "64", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    arguments = [
+        "--max-logprobs",
+        "64",
+        "--enable-scale-out",
+        "--enable-auto-tool-choice",
+        "--tool-call-parser",
+        "hermes",
+    ]
     with vllm_server(VLLM, folder, free_port(), folder / "vllm.log", arguments) as address:
         yield address
 
@@ -90,6 +98,19 @@ def test_a_served_teacher_says_what_a_local_one_says(url: str, smollm2: PreTrain
         at_N_K = logq_N_V.gather(1, torch.from_numpy(own.block.ids_N_K).long())
         np.testing.assert_allclose(own.block.logprob_N_K, at_N_K.numpy(), atol=1e-3)
         np.testing.assert_allclose(own.block.logprob_N_K, logq_N_V.topk(64).values.numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize("of", ["student", "union"])
+def test_a_server_without_the_v2_model_runner_says_so(
+    url: str, chat: Chat, smollm2: PreTrainedModel, of: Whose
+) -> None:
+    """vLLM's CPU build reads the question, and refuses it; one on a GPU would answer."""
+    context = TeacherContext("teacher", chat, lambda _: pytest.fail("it loads nothing"), 1.0, student=lambda: smollm2)
+    with pytest.raises(
+        ConfigError,
+        match=rf"^teachers\.teacher\.ids={of}: .*/inference/v1/generate refused with 400: .*requires the V2 model runner.*, or set ids: teacher$",
+    ):
+        served(context, url=url, top_k=8, ids=of)
 
 
 def asked(url: str, chat: Chat, folder: Path, **settings: Any) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from agentopd.chat.hint import SIBLING
+from agentopd.config.few import require_enough
 from agentopd.objective.advantages import OUTCOME
 from agentopd.objective.columns import ENSEMBLE
 from agentopd.objective.contract import is_own
@@ -52,7 +53,7 @@ def require_teachers(objective: Objective, teachers: Teachers) -> None:
     """Looks for every teacher that a method names.
 
     Raises:
-        ValueError: There is none of that name, or its kind never gives what it is asked for.
+        ValueError: There is none of that name, or its kind never gives what it is asked for, or not of so many tokens.
     """
     for one in asked(objective):
         if one.teacher not in teachers:
@@ -61,6 +62,9 @@ def require_teachers(objective: Objective, teachers: Teachers) -> None:
     for name in sorted(objective.teachers() - set(teachers)):  # named by a part of one's own
         raise _missing("objective", name, teachers)
     _require_vocabularies(objective, teachers)
+    for key, term in objective.keyed():
+        for name in term.reads.values():
+            require_enough(key, term, name, teachers[name])
 
 
 def _require_vocabularies(objective: Objective, teachers: Teachers) -> None:

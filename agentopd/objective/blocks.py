@@ -15,7 +15,8 @@ from agentopd.objective.columns import Column
 from agentopd.objective.floor import FLOOR
 from agentopd.objective.prepare import Prepared
 from agentopd.objective.runs import BatchSpans, spans_of, whole_spans
-from agentopd.types import Aligned, Annotation, Bools, Dense, Mixture, Sparse
+from agentopd.objective.supports import ids_each
+from agentopd.types import Aligned, Annotation, Bools, Dense, Mixture, Sparse, Whose
 
 Parts: TypeAlias = list[tuple[Annotation, Column]]
 """Annotations, and which entries of each."""
@@ -34,13 +35,14 @@ HeadName: TypeAlias = str | tuple[str, ...] | Foreign | None
 
 @dataclass(frozen=True, slots=True)
 class SparseRows:
-    """A teacher's own top-k as tensors: see ``types.Sparse``."""
+    """A teacher's word on a few ids as tensors: see ``types.Sparse``."""
 
     ids_N_K: Tensor
     logprob_N_K: Tensor
     logtail_N: Tensor
     least: int
-    """The least K of the annotations that it is made of; their rows are padded to the largest."""
+    """The least K of the annotations that it is made of; their rows are padded to the largest. Of a union they all have one."""
+    of: Whose = "teacher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def blocks_of(prepared: Prepared, row_A: Column) -> Iterator[BatchBlock]:
     """The blocks on ``row_A`` that terms read, one a teacher and head, or heads of a mixture.
 
     Raises:
-        ConfigError: A term reads a distribution that its teacher did not give.
+        ConfigError: A term reads a distribution that its teacher did not give, or gave on ids that do not go together.
     """
     for teacher in sorted(frozenset().union(*(term.reads for term in prepared.terms))):
         local_N = np.flatnonzero(_read(prepared, teacher)[row_A])
@@ -153,13 +155,35 @@ def _sparse(parts: Parts, order: Column) -> SparseRows:
     def joined(column: Callable[[Any], NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.concatenate([column(annotation.block)[entry] for annotation, entry in parts])[order])
 
-    widths = [annotation.block.ids_N_K.shape[1] for annotation, _ in parts]  # type: ignore[union-attr]
+    of, widths = _one_kind(parts)
     width = max(widths)
     return SparseRows(
         joined(lambda block: _widened(block.ids_N_K, width, -1)).long(),
         joined(lambda block: _widened(block.logprob_N_K, width, FLOOR)),
         joined(lambda block: block.logtail_N),
-        min(widths),
+        ids_each(of, min(widths)),
+        of,
+    )
+
+
+def _one_kind(parts: Parts) -> tuple[Whose, list[int]]:
+    """Whose likeliest ids sparse blocks hold, and how many columns each has.
+
+    Raises:
+        ConfigError: They differ in that, or are unions of different sizes.
+    """
+    blocks = [annotation.block for annotation, _ in parts if isinstance(annotation.block, Sparse)]
+    of, widths = sorted({block.of for block in blocks}), [block.ids_N_K.shape[1] for block in blocks]
+    if len(of) == 1 and (of[0] != "union" or len(set(widths)) == 1):
+        return of[0], widths
+    differ = (
+        " and ".join(of)
+        if len(of) > 1
+        else f"{min(widths) // 2} and {max(widths) // 2} ids each of teacher and student"
+    )
+    raise ConfigError(
+        f"teacher {parts[0][0].teacher!r} gave the likeliest ids of {differ} in different episodes; annotate all of them with the same "
+        "settings of this teacher"
     )
 
 

@@ -90,7 +90,7 @@ class TeacherColumns:
     """In nats; ``nan`` where unknown."""
     statistics: Mapping[str, Reals]
     """Further statistics of uncertainty by name, [A] each: the teacher's own, and what its blocks tell: ``coverage``, the mass
-    of the tokens that they name, and ``best_surprisal``, -log q of the likeliest of them, where they are a top-k."""
+    of the tokens that they name, and ``best_surprisal``, -log q of the likeliest of them, where that is the teacher's top-k or holds it."""
     reward_A: Reals
     """The reward of each turn, on the last row of the turn; 0 elsewhere."""
     rewarded_A: Bools

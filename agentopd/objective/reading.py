@@ -280,10 +280,10 @@ def _teaching(
     if not projected:
         sparse = block.sparse
         assert sparse is not None
-        if sparse.least >= logp_N_V.shape[-1]:
+        if names_all(sparse, logp_N_V.shape[-1]):
             logq_N_V = _spread(sparse, entries, logp_N_V)
             return Teaching(block.teacher, first, local_N, TeacherRows(logq_N_V), partial(log_softmax, logq_N_V))
-        some = TeacherRows(ids_N_K=sparse.ids_N_K, logq_N_K=sparse.logprob_N_K, logtail_N=sparse.logtail_N)
+        some = TeacherRows(None, sparse.ids_N_K, sparse.logprob_N_K, sparse.logtail_N, sparse.of)
         return Teaching(block.teacher, first, local_N, some.select(entries).to(logp_N_V.dtype))
     if block.spans is not None:
         logq_N_W = _mean(projected, entries, temperature).to(logp_N_V.dtype)
@@ -346,14 +346,34 @@ def check_ids(block: BatchBlock, vocabulary: int) -> None:
         )
 
 
+def names_all(sparse: SparseRows, vocabulary: int) -> bool:
+    """Whether a sparse block is a full distribution."""
+    return sparse.of != "union" and sparse.least >= vocabulary
+
+
 def check_width(term: BatchTerm, block: BatchBlock, vocabulary: int) -> None:
-    """Refuses a top-k that is narrower than a term asks for, which would be another divergence without a word."""
-    k = term.settings["support"]["k"] if term.term.support.kind == "top_k" else 0
-    if block.sparse is not None and block.teacher == term.term.teacher and block.sparse.least < min(k, vocabulary):
+    """Refuses a top-k of others than a term asks for, or a narrower one, which would be another divergence without a word."""
+    sparse, asked = block.sparse, term.term.support.kind == "top_k" and block.teacher == term.term.teacher
+    if sparse is None or not asked or names_all(sparse, vocabulary):
+        return
+    k, of, held = term.settings["support"]["k"], term.settings["support"]["of"], sparse.least
+    if of != sparse.of:
         raise ConfigError(
-            f"{term.key}.support.k={k}: teacher {block.teacher!r} gives its {block.sparse.least} likeliest tokens; set k to at most "
-            f"{block.sparse.least}, or have teacher {block.teacher!r} give {k}"
+            f"{term.key}.support.of={of}: teacher {block.teacher!r} gives the likeliest tokens of {sparse.of!r}; set of: {sparse.of}, or have "
+            f"teacher {block.teacher!r} give those of {of!r}, as kind: served does with ids: {of}"
         )
+    if held == min(k, vocabulary) or (held > min(k, vocabulary) and of != "union"):
+        return
+    gives = {
+        "teacher": f"its {held}",
+        "student": f"the student's {held}",
+        "union": f"a union of its own and the student's {held}",
+    }[of]
+    most = str(held) if of == "union" else f"at most {held}"
+    raise ConfigError(
+        f"{term.key}.support.k={k}: teacher {block.teacher!r} gives {gives} likeliest tokens; set k to {most}, or have teacher "
+        f"{block.teacher!r} give {k}"
+    )
 
 
 def check_apart(term: BatchTerm, block: BatchBlock) -> None:

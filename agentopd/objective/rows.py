@@ -192,7 +192,8 @@ def _statistics_of(annotation: Annotation) -> dict[str, NDArray[Any]]:
     block, told = annotation.block, dict[str, NDArray[Any]]()
     if isinstance(block, Sparse):
         told["coverage"] = -np.expm1(np.minimum(block.logtail_N.astype(np.float64), 0.0))
-        told["best_surprisal"] = -np.where(block.ids_N_K >= 0, block.logprob_N_K, -np.inf).max(1, initial=-np.inf)
+        if block.of != "student":  # of those the teacher's likeliest need not be one
+            told["best_surprisal"] = -np.where(block.ids_N_K >= 0, block.logprob_N_K, -np.inf).max(1, initial=-np.inf)
     elif not isinstance(block, Sampled | Span):
         told["coverage"] = np.ones(len(annotation.segment_N))
     return {**told, **annotation.statistics}

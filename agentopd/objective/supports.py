@@ -3,9 +3,9 @@
 A support turns the student's full log-probabilities and what a teacher block holds into two log-distributions on common ids.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import torch
 from pydantic import Field
@@ -14,29 +14,46 @@ from torch import Tensor
 from agentopd.objective.contract import checked_by
 from agentopd.objective.floor import FLOOR
 from agentopd.settings.signature import Registry
+from agentopd.types import Whose
 
 Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherRows:
-    """What one teacher block offers for N rows: full log-probabilities, or ids [N, K] (best first, padding -1) and a tail."""
+    """What one teacher block offers for N rows: full log-probabilities, or ids [N, K] (best first, padding -1) and a tail.
+
+    Those ids are the likeliest under ``of``: see :class:`~agentopd.types.Sparse`.
+    """
 
     logq_N_V: Tensor | None = None
     ids_N_K: Tensor | None = None
     logq_N_K: Tensor | None = None
     logtail_N: Tensor | None = None
+    of: Whose = "teacher"
+
+    @property
+    def k(self) -> int | None:
+        """How many ids each of those gives whose likeliest they are; ``None`` where all of the vocabulary is there."""
+        return None if self.ids_N_K is None else ids_each(self.of, self.ids_N_K.shape[1])
 
     def to(self, dtype: torch.dtype) -> Self:
         """The same in a precision."""
-        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ids_N_K"}
-        return replace(self, **{name: column.to(dtype) for name, column in columns.items() if column is not None})
+        return self._changed(lambda column: column.to(dtype) if column.is_floating_point() else column)
 
     def select(self, at: Tensor | slice) -> Self:
         """Some of the rows."""
-        return replace(
-            self, **{f.name: column[at] for f in fields(self) if (column := getattr(self, f.name)) is not None}
-        )
+        return self._changed(lambda column: column[at])
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Self:
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed: dict[str, Any] = {name: change(one) for name, one in held.items() if isinstance(one, Tensor)}
+        return replace(self, **changed)
+
+
+def ids_each(of: Whose, width: int) -> int:
+    """The ids a row that teacher or student gave to a block of ``width`` columns."""
+    return width // 2 if of == "union" else width
 
 
 def full(logp_N_V: Tensor, teacher: TeacherRows) -> Pair:
@@ -61,7 +78,7 @@ def top_k(
     teacher: TeacherRows,
     *,
     k: Annotated[int, Field(ge=1)] = 64,
-    of: Literal["teacher", "student", "union"] = "teacher",
+    of: Whose = "teacher",
     tail: bool = True,
     normalise_teacher: bool = False,
     normalise_student: bool = False,
@@ -92,10 +109,16 @@ def _candidates(logp_N_V: Tensor, teacher: TeacherRows, k: int, of: str) -> tupl
         ids_N_K = _most_likely(logp_N_V.detach(), teacher.logq_N_V, min(k, logp_N_V.shape[-1]), of)
         logq_N_K = teacher.logq_N_V.gather(1, ids_N_K.clamp_min(0))
         return ids_N_K, logq_N_K, _log_outside(teacher.logq_N_V, ids_N_K)
-    if teacher.ids_N_K is None or teacher.logq_N_K is None or teacher.logtail_N is None or of != "teacher":
+    if teacher.ids_N_K is None or teacher.logq_N_K is None or teacher.logtail_N is None or of != teacher.of:
         raise ValueError(
-            f"support top_k of {of!r} needs a teacher with full distributions; this one gives its own top-k only"
+            f"support top_k of {of!r} needs a teacher with full distributions; this one gives those of {teacher.of!r} alone; set of: "
+            f"{teacher.of}"
         )
+    if of == "union" and min(k, logp_N_V.shape[-1]) != teacher.k:
+        raise ValueError(
+            f"support top_k of 'union' with k={k}: this one is of {teacher.k} ids each; set k: {teacher.k}"
+        )
+    k = teacher.ids_N_K.shape[1] if of == "union" else k
     dropped = teacher.logq_N_K[:, k:].masked_fill(teacher.ids_N_K[:, k:] < 0, FLOOR)
     logtail_N = torch.cat([dropped, teacher.logtail_N.unsqueeze(1)], 1).logsumexp(-1)
     return teacher.ids_N_K[:, :k], teacher.logq_N_K[:, :k], logtail_N

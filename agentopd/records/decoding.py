@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from agentopd.records.plain import from_json, unescape
-from agentopd.records.schema import ADDED, FIELDS
+from agentopd.records.schema import ADDED, ADDED_INSIDE, FIELDS
 from agentopd.types import (
     Annotation,
     Block,
@@ -107,8 +107,8 @@ def _block(row: dict[str, Any]) -> Block:
     if row["block"] == "sampled":
         return Sampled()
     if row["block"] == "sparse":
-        kept = row["sparse"]
+        kept = {**ADDED_INSIDE, **row["sparse"]}
         shape = (len(kept["logtail_N"]), kept["k"])
-        return Sparse(kept["ids_N_K"].reshape(shape), kept["logprob_N_K"].reshape(shape), kept["logtail_N"])
+        return Sparse(kept["ids_N_K"].reshape(shape), kept["logprob_N_K"].reshape(shape), kept["logtail_N"], kept["of"])
     kept = row["span"]
     return Span(kept["student_P_2"].reshape(-1, 2), kept["teacher_P_2"].reshape(-1, 2), kept["logprob_P"])

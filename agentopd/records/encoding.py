@@ -143,7 +143,8 @@ def _block(block: Block, where: str) -> dict[str, Any]:
         return {"block": "sampled"}
     if isinstance(block, Sparse):
         _require_shapes(block, where)
-        return {"block": "sparse", "sparse": {"k": block.ids_N_K.shape[1], **_arrays(block, BLOCKS["sparse"], where)}}
+        arrays = _arrays(block, BLOCKS["sparse"], where)
+        return {"block": "sparse", "sparse": {"k": block.ids_N_K.shape[1], **arrays, "of": block.of}}
     if isinstance(block, Span):
         _require_pairs(block, where)
         return {"block": "span", "span": _arrays(block, BLOCKS["span"], where)}

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agentopd.errors import RecordError
-from agentopd.records.schema import ADDED, CURRENT, FORMAT, RECORDS, SCHEMA, VERSION
+from agentopd.records.schema import ADDED, CURRENT, FORMAT, RECORDS, SCHEMA, VERSION, fits
 from agentopd.records.signals import KEYS
 
 ROW_GROUP = 64
@@ -126,7 +126,7 @@ def _require_ours(path: Path, schema: pa.Schema, form: bytes) -> None:
             "of the folder to go on without this step"
         )
     held = [name for name in SCHEMA.names if form == RECORDS and name in schema.names]
-    other = [name for name in held if schema.field(name).type != SCHEMA.field(name).type]
+    other = [name for name in held if not fits(schema.field(name).type, SCHEMA.field(name).type)]
     if other:
         raise RecordError(
             f"{path} holds something else in the columns {', '.join(other)}, so it is damaged or was rewritten; restore it from a "

@@ -60,7 +60,7 @@ TURN = pa.struct(
 BLOCKS: Mapping[str, pa.StructType] = {
     "sampled": pa.struct({}),
     # [N, K] and [P, 2] arrays are kept flat, row by row
-    "sparse": pa.struct({"k": pa.int32(), "ids_N_K": _INTS, "logprob_N_K": _FLOATS, "logtail_N": _FLOATS}),
+    "sparse": pa.struct({"k": pa.int32(), "ids_N_K": _INTS, "logprob_N_K": _FLOATS, "logtail_N": _FLOATS, "of": _TEXT}),
     "span": pa.struct({"student_P_2": _INTS, "teacher_P_2": _INTS, "logprob_P": _FLOATS}),
 }
 
@@ -113,6 +113,9 @@ PLAIN: Mapping[str, pa.DataType] = {
 ADDED: Mapping[str, str] = {"family": ""}
 """Columns that a file of this version may lack, since they came later, and what stands for them then."""
 
+ADDED_INSIDE: Mapping[str, str] = {"of": "teacher"}
+"""Nested fields of which the same holds."""
+
 SCHEMA = pa.schema(
     {
         **PLAIN,
@@ -131,3 +134,14 @@ SCHEMA = pa.schema(
     },
     metadata={FORMAT: RECORDS, VERSION: CURRENT},
 )
+
+
+def fits(held: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a file of this version may hold values of type ``held`` where ``wanted`` is written now."""
+    if pa.types.is_list(held) and pa.types.is_list(wanted):
+        return fits(held.value_type, wanted.value_type)
+    if not (pa.types.is_struct(held) and pa.types.is_struct(wanted)):
+        return bool(held == wanted)
+    there, now = {field.name: field.type for field in held}, {field.name: field.type for field in wanted}
+    lacking = now.keys() - there.keys()
+    return lacking <= ADDED_INSIDE.keys() and all(name in now and fits(there[name], now[name]) for name in there)

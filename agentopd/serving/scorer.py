@@ -2,7 +2,8 @@
 
 What is asked is ``prompt_logprobs`` of ``/v1/completions``: of each token of a prompt its own log-probability and those of the most
 likely. vLLM gives them at temperature 1 whatever a request says, also with ``--logprobs-mode processed_logprobs`` (read in 0.32:
-``_get_prompt_logprobs_dict`` skips the sampling processors). It sends all rows of a prompt, also those that nobody asked for.
+``_get_prompt_logprobs_dict`` skips the sampling processors). It sends all rows of a prompt, also those that nobody asked for. Ids of
+one's own choosing are asked for as :mod:`agentopd.serving.chosen` says.
 """
 
 import threading
@@ -14,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentopd.errors import ConfigError, TeacherError, describe
+from agentopd.serving.chosen import PATH, UnscoredError, answered, question
 from agentopd.serving.endpoint import Endpoint, listed_models, named_model
 from agentopd.serving.waiting import RefusedError
-from agentopd.types import Floats, Ints
+from agentopd.types import Floats, Ints, Whose
 
 WHOLE = -1
 """The ``k`` that asks for all of the vocabulary."""
@@ -26,6 +28,8 @@ ROUNDING = 1e-3
 """By how much two answers to the same question may differ, in nats."""
 NOTHING = -9000.0
 """What is below stands for a probability of 0: vLLM sends -9999 for minus infinity."""
+LEAST = -9999.0
+"""What a token of no probability is told to have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class TopK:
     """What was said of N tokens."""
 
     ids_N_K: Ints
-    """The most likely ids, best first, padded with -1."""
+    """The most likely ids, best first, padded with -1; or those that were chosen, as in :class:`~agentopd.types.Sparse`."""
     logprob_N_K: Floats
     logtail_N: Floats
     """Log of the mass outside them."""
@@ -69,7 +73,7 @@ class TopK:
 
 @dataclass(slots=True, eq=False)
 class Scorer:
-    """The model of a server, as something that scores tokens; from many threads at once. :meth:`of` makes one.
+    """The model of a server, as something that scores tokens; from many threads at once. :meth:`found` makes one.
 
     After the server has been away it is asked again what it was asked first: a restarted one may hold other weights.
     """
@@ -82,16 +86,28 @@ class Scorer:
     """How many ids are asked for; 0 for the token alone, -1 for all of the vocabulary."""
     probe: Sequence[int]
     """What it is known by: some tokens, two or more."""
+    of: Whose = "teacher"
+    """Whose likeliest ids are told: its own; or those that are chosen, which are the student's; or both."""
+    size: int = 0
+    """How many ids there are, where some are chosen."""
     _known: TopK = field(init=False)
     _outages: int = field(init=False)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._outages = self.endpoint.outages
-        self._known = self._asked(self.probe, range(1, len(self.probe)))
+        self._known = self._probed()
 
     @classmethod
-    def of(cls, endpoint: Endpoint, model: str | None, k: int, probe: Sequence[int]) -> Self:
+    def found(
+        cls,
+        endpoint: Endpoint,
+        model: str | None,
+        k: int,
+        probe: Sequence[int],
+        of: Whose = "teacher",
+        size: int = 0,
+    ) -> Self:
         """The model of a server, which is asked a first time.
 
         Args:
@@ -99,57 +115,101 @@ class Scorer:
             model: By the name that it is served under; ``None`` where it is the only one.
             k: See the attribute.
             probe: See the attribute.
+            of: See the attribute.
+            size: See the attribute.
 
         Raises:
-            ConfigError: The server does not serve ``model``, or several where none is named; or not so many ids.
+            ConfigError: The server does not serve ``model``, or several where none is named; or not so many ids, or none that are chosen.
             TeacherError: It does not answer, or not as vLLM does.
         """
         models = listed_models(endpoint, "/v1/models", endpoint.get("/v1/models"))
         name = named_model(endpoint, model, models)
         try:
-            return cls(endpoint, name, models[name], k, probe)
-        except RefusedError as error:
-            raise ConfigError(
-                f"top_k={k}: {error}; ask for fewer, or start the server with --max-logprobs {k}"
-            ) from error
+            return cls(endpoint, name, models[name], k, probe, of, size)
+        except TeacherError as error:
+            refused = isinstance(error, RefusedError)
+            if of != "teacher" and (refused or isinstance(error.__cause__, UnscoredError)):
+                raise ConfigError(
+                    f"ids={of}: {error}; serve the model with vLLM 0.32 or newer on a GPU, VLLM_USE_V2_MODEL_RUNNER=1 in its environment, with "
+                    f"--enable-scale-out --max-logprobs {k + 1}, or set ids: teacher"
+                ) from error
+            if refused:
+                raise ConfigError(
+                    f"top_k={k}: {error}; ask for fewer, or start the server with --max-logprobs {k}"
+                ) from error
+            raise
 
     @property
     def answer(self) -> tuple[float, ...]:
         """The log-probabilities that it first gave to the tokens of ``probe``, from the second on."""
         return tuple(self._known.taken_N.tolist())
 
-    def score(self, tokens: Sequence[int], positions: Sequence[int]) -> TopK:
+    @property
+    def width(self) -> int:
+        """The ids a row that are told, where their number is known."""
+        return 2 * self.k if self.of == "union" else max(self.k, 0)
+
+    def score(self, tokens: Sequence[int], positions: Sequence[int], chosen_N_K: Ints | None = None) -> TopK:
         """What the model says at some positions of ``tokens``, 1 or more, of the tokens that stand there.
 
         Args:
             tokens: All that it reads, fewer than ``longest``.
             positions: Where the tokens of interest stand.
+            chosen_N_K: The student's ``k`` likeliest ids there, best first, unless its own are told alone.
 
         Raises:
             TeacherError: The server refused, was away for too long, came back as another model, or answered what cannot be.
         """
-        found = self._asked(tokens, positions)
+        found = self._asked(tokens, positions, chosen_N_K)
         self._require_same()
         return found
 
-    def _asked(self, tokens: Sequence[int], positions: Sequence[int]) -> TopK:
-        body = {
-            "model": self.model,
-            "prompt": [int(token) for token in tokens],
-            "max_tokens": 1,
-            "temperature": 1.0,
-            "prompt_logprobs": self.k,
-        }
-        answer = self.endpoint.post("/v1/completions", body)
+    def _asked(self, tokens: Sequence[int], positions: Sequence[int], chosen_N_K: Ints | None) -> TopK:
+        named: dict[str, Any] = {"model": self.model}
+        if chosen_N_K is None:
+            asked = {"prompt": [int(token) for token in tokens], "max_tokens": 1, "temperature": 1.0}
+            answer = self.endpoint.post("/v1/completions", named | asked | {"prompt_logprobs": self.k})
+        else:
+            own = self.k if self.of == "union" else None
+            answer = self.endpoint.post(PATH, named | question(tokens, positions, chosen_N_K, own))
         try:
-            rows = answer["choices"][0]["prompt_logprobs"]
-            if len(rows) != len(tokens):
-                raise ValueError(f"{len(rows)} rows for {len(tokens)} tokens")
-            return _read(rows, tokens, positions, self.k)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+            if chosen_N_K is None:
+                return _read(answer["choices"][0]["prompt_logprobs"], tokens, positions, self.k)
+            return self._read_chosen(answer, tokens, positions, chosen_N_K)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise TeacherError(
                 f"{self.endpoint.who}: {self.endpoint.url} gave no log-probabilities that can be used: {describe(error)}"
             ) from error
+
+    def _read_chosen(
+        self, answer: Mapping[str, Any], tokens: Sequence[int], positions: Sequence[int], chosen_N_K: Ints
+    ) -> TopK:
+        """What was said of the ids chosen, behind the model's own where these were asked for too.
+
+        Raises:
+            ValueError: There is nothing, or what is no log-probability.
+        """
+        logprob_N_K, taken_N = answered(answer, tokens, positions, chosen_N_K)
+        _require_logprobs(np.column_stack([logprob_N_K, taken_N]))
+        taken_N = np.maximum(taken_N, LEAST)
+        if self.of == "student":
+            return _told(chosen_N_K, logprob_N_K, taken_N)
+        own = _read(answer["prompt_logprobs"], tokens, positions, self.k)
+        repeated_N_K = (chosen_N_K[:, :, None] == own.ids_N_K[:, None]).any(-1)
+        return _told(
+            np.concatenate([own.ids_N_K, np.where(repeated_N_K, -1, chosen_N_K)], 1).astype(np.int32),
+            np.concatenate([own.logprob_N_K, np.where(repeated_N_K, -np.inf, logprob_N_K)], 1),
+            taken_N,
+        )
+
+    def _probed(self) -> TopK:
+        """What is said of the probe; of chosen ids as many as will ever be asked for."""
+        chosen_N_K = None
+        if self.of != "teacher":
+            size = min(self.k + 1, self.size)  # one more than are told: the token that stands there is none of them
+            after_N = [np.roll(np.arange(size), -1 - token)[: self.k] for token in self.probe[1:]]
+            chosen_N_K = np.array(after_N, np.int32)
+        return self._asked(self.probe, range(1, len(self.probe)), chosen_N_K)
 
     def _require_same(self) -> None:
         """Asks again what the server is known by, where it was away since."""
@@ -157,7 +217,7 @@ class Scorer:
             outages = self.endpoint.outages
             if outages == self._outages:
                 return
-            now = self._asked(self.probe, range(1, len(self.probe)))
+            now = self._probed()
             off = float(np.abs(now.taken_N - self._known.taken_N).max())
             if not off <= ROUNDING:
                 raise TeacherError(
@@ -173,14 +233,26 @@ def _read(
     """The rows of an answer at ``positions``.
 
     Raises:
-        ValueError: One lacks its token or some of the ids asked for, or holds what is no log-probability.
+        ValueError: One lacks its token or some of the ids asked for, or holds what is no log-probability; or they are not those of
+            ``tokens``.
     """
+    if len(rows) != len(tokens):
+        raise ValueError(f"{len(rows)} rows for {len(tokens)} tokens")
     parts = [_row(rows[position], int(tokens[position]), k) for position in positions]
     width = max((len(ids) for ids, _, _ in parts), default=max(k, 0))
     ids_N_K = np.full((len(parts), width), -1, np.int32)
     logprob_N_K = np.full((len(parts), width), -np.inf, np.float64)
     for n, (ids, logprobs, _) in enumerate(parts):
         ids_N_K[n, : len(ids)], logprob_N_K[n, : len(ids)] = ids, logprobs
+    return _told(ids_N_K, logprob_N_K, np.array([taken for _, _, taken in parts]), k == WHOLE)
+
+
+def _told(ids_N_K: Ints, logprob_N_K: NDArray[np.floating], taken_N: NDArray[np.float64], whole: bool = False) -> TopK:
+    """What was said, and the mass outside; none where the ids are ``whole``.
+
+    Raises:
+        ValueError: The probabilities sum to more than 1.
+    """
     mass_N = np.exp(logprob_N_K).sum(1)
     if (mass_N > 1.0 + ROUNDING).any():
         raise ValueError(
@@ -190,10 +262,17 @@ def _read(
         ids_N_K,
         logprob_N_K.astype(np.float32),
         np.log(np.maximum(1.0 - mass_N, UNHEARD)).astype(np.float32)
-        if k != WHOLE
-        else np.full(len(parts), -np.inf, np.float32),
-        np.array([taken for _, _, taken in parts], np.float32),
+        if not whole
+        else np.full(len(taken_N), -np.inf, np.float32),
+        taken_N.astype(np.float32),
     )
+
+
+def _require_logprobs(logprobs: NDArray[np.floating]) -> None:
+    """Raises ValueError over the first that is none."""
+    possible = logprobs <= ROUNDING  # not of NaN
+    if not possible.all():
+        raise ValueError(f"a log-probability of {logprobs[~possible][0]}")
 
 
 def _row(row: Mapping[str, Mapping[str, Any]] | None, token: int, k: int) -> tuple[Ints, NDArray[np.float64], float]:
@@ -202,8 +281,7 @@ def _row(row: Mapping[str, Mapping[str, Any]] | None, token: int, k: int) -> tup
         raise ValueError(f"a row without the token {token} that stands there")
     ids = np.fromiter(map(int, row), np.int32, len(row))
     logprobs = np.fromiter((one["logprob"] for one in row.values()), np.float64, len(row))
-    if np.isnan(logprobs).any() or (logprobs > ROUNDING).any():
-        raise ValueError(f"a log-probability of {logprobs[~(logprobs <= ROUNDING)][0]}")
+    _require_logprobs(logprobs)
     if len(ids) < k:
         raise ValueError(f"{len(ids)} log-probabilities of a token, where {k} were asked for")
     best = np.argsort(-logprobs, kind="stable")[: len(ids) if k == WHOLE else k]

@@ -44,6 +44,7 @@ from agentopd.teachers.identity import Identity
 from agentopd.teachers.taught import teaching_metrics
 from agentopd.teachers.traits import (
     Examined,
+    Few,
     Traits,
     TraitsBy,
     depends_on_settings,
@@ -141,6 +142,7 @@ __all__ = [
     "TEACHERS",
     "Combining",
     "Examined",
+    "Few",
     "Identity",
     "Spending",
     "Stateless",

@@ -111,7 +111,7 @@ def _selected(block: Block, here_N: Bools) -> Block:
     if isinstance(block, Mixture):
         return Mixture(tuple(Dense(one.hidden_N_H[np.flatnonzero(here_N)], one.head) for one in block.members))
     if isinstance(block, Sparse):
-        return Sparse(block.ids_N_K[here_N], block.logprob_N_K[here_N], block.logtail_N[here_N])
+        return Sparse(block.ids_N_K[here_N], block.logprob_N_K[here_N], block.logtail_N[here_N], block.of)
     return block
 
 

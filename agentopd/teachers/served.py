@@ -1,26 +1,33 @@
-"""A teacher behind a vLLM server: token ids go to it, log-probabilities come back."""
+"""A teacher behind a vLLM server: token ids go to it, log-probabilities come back.
 
-from collections.abc import Sequence
+With ``ids: student`` they are those of the student's ``top_k`` likeliest ids, as it is when its episodes are annotated, and with ``ids: union`` of
+those of both: the supports ``top_k`` of ``student`` and ``union`` are exact then. Nothing is sent before the student has read the
+episodes, one forward each. That takes a vLLM server on a GPU, see :mod:`agentopd.serving.chosen`; any other is refused when it is asked first.
+"""
+
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
+from transformers import PreTrainedModel
 
 from agentopd.errors import ConfigError, under
 from agentopd.objective.floor import FLOOR
 from agentopd.serving import WHOLE, Endpoint, Patience, Scorer, Threads, TopK
 from agentopd.serving.scorer import ROUNDING
-from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
+from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext, nobody
+from agentopd.teachers.chosen import Chooser
 from agentopd.teachers.hints import Told, hint_of
 from agentopd.teachers.identity import Identity, digest
-from agentopd.teachers.traits import Examined, Traits
+from agentopd.teachers.traits import Examined, Few, Traits, TraitsBy
 from agentopd.teachers.viewing import Viewing, annotated
 from agentopd.teachers.views import UnreadableError, hinted_views, own_views
-from agentopd.types import Annotation, Block, Key, Sampled, Sparse, Trajectory, View
+from agentopd.types import Annotation, Block, Ints, Key, Sampled, Sparse, Trajectory, View, Whose
 from agentopd.where import Where
 
 PROBE = 32
@@ -29,17 +36,24 @@ PROBE = 32
 
 def _examine(given: Examined) -> int | None:
     """How many tokens the model of a server reads, which is asked whether it is there."""
-    asked = ("url", "model", "top_k", "timeout", "patience", "key_env")
+    asked = ("url", "model", "top_k", "ids", "timeout", "patience", "key_env")
     return _longest(_scorer(given.name, given.ids, **{key: given.settings[key] for key in asked}))
 
 
-@Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), examine=_examine)
+def _traits(settings: Mapping[str, Any]) -> Traits:
+    k = settings["top_k"]
+    few = None if k == WHOLE else Few(settings["ids"], k, "ids", "top_k")
+    return Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), few=few, examine=_examine)
+
+
+@TraitsBy(_traits)
 def served(
     context: TeacherContext,
     *,
     url: str,
     model: str | None = None,
     top_k: Annotated[int, Field(ge=WHOLE)] = 64,
+    ids: Whose = "teacher",
     temperature: Annotated[float, Field(gt=0.0)] = 1.0,
     hint: Told | None = None,
     where: Where = EVERYWHERE,
@@ -47,6 +61,7 @@ def served(
     timeout: Annotated[float, Field(gt=0.0)] = 120.0,
     patience: Annotated[float, Field(ge=0.0)] = 300.0,
     key_env: str | None = None,
+    max_tokens: Annotated[int, Field(ge=1)] = 16384,
 ) -> Teacher:
     """A model that a vLLM server holds. It reads the student's own token ids, so it must share the student's tokenizer.
 
@@ -60,6 +75,7 @@ def served(
         model: The model by the name that it is served under; needed where the server has several.
         top_k: Ids a token, at most the server's ``--max-logprobs``; 0 for the token taken alone, which is all that sampled estimators
             read; -1 for all of the vocabulary, which ``support: full`` reads.
+        ids: Whose likeliest ids: the model's own, the student's or both; of chosen ones a server is asked for one more, the token taken.
         temperature: The temperature at which the server's log-probabilities are. vLLM scores prompts at 1 whatever it is told; another
             one comes of a model whose logits are scaled, for instance by ``--hf-overrides '{"logit_scale": 1.25}'`` (0.8) where the
             architecture has that. It must be the one at which student and teacher are compared, unless ``top_k`` is -1.
@@ -69,20 +85,17 @@ def served(
         timeout: Seconds until a request is given up and tried again.
         patience: Seconds over which a request is tried again, ever less often, while the server is away.
         key_env: The environment variable of the server's key.
+        max_tokens: The largest number of tokens in one forward of the student, padding included, where ``ids`` asks it.
 
     Raises:
-        ConfigError: The server does not serve the model; or its temperature is not that of the run.
+        ConfigError: The server does not serve the model or score chosen ids; its temperature is not the run's; or no student chooses.
     """
     with under(f"teachers.{context.name}"):
-        if top_k != WHOLE and temperature != context.temperature:
-            raise ConfigError(
-                f"temperature={temperature:g}: the server's log-probabilities are at this temperature and student and teacher are compared "
-                f"at {context.temperature:g}; set top_k: -1, which can be put to any, or rollout.temperature={temperature:g}, or serve the "
-                f"model with --hf-overrides '{{\"logit_scale\": {1 / context.temperature:g}}}' and say temperature: {context.temperature:g}"
-            )
+        _require_comparable(top_k, temperature, context.temperature)
         shown = None if hint is None else hint_of(hint, where.env)
         known = len(context.chat.tokenizer)
-        scorer = _scorer(context.name, known, url, model, top_k, timeout, patience, key_env)
+        scorer = _scorer(context.name, known, url, model, top_k, ids, timeout, patience, key_env)
+        chooser = None if ids == "teacher" else Chooser(_student(context, ids), scorer.k, known, max_tokens)
     return ServedTeacher(
         name=context.name,
         where=where,
@@ -92,15 +105,49 @@ def served(
         scorer=scorer,
         power=temperature / context.temperature,
         threads=Threads(in_flight),
+        chooser=chooser,
     )
 
 
+def _require_comparable(top_k: int, temperature: float, wanted: float) -> None:
+    """Raises ConfigError where what a server says at one temperature cannot be put to another."""
+    if top_k != WHOLE and temperature != wanted:
+        raise ConfigError(
+            f"temperature={temperature:g}: the server's log-probabilities are at this temperature and student and teacher are compared "
+            f"at {wanted:g}; set top_k: -1, which can be put to any, or rollout.temperature={temperature:g}, or serve the "
+            f"model with --hf-overrides '{{\"logit_scale\": {1 / wanted:g}}}' and say temperature: {wanted:g}"
+        )
+
+
+def _student(context: TeacherContext, ids: Whose) -> PreTrainedModel:
+    if context.student is nobody:
+        raise ConfigError(f"ids={ids}: there is no student here to choose ids; set ids: teacher")
+    return context.student()
+
+
 def _scorer(
-    name: str, ids: int, url: str, model: str | None, top_k: int, timeout: float, patience: float, key_env: str | None
+    name: str,
+    known: int,
+    url: str,
+    model: str | None,
+    top_k: int,
+    ids: Whose,
+    timeout: float,
+    patience: float,
+    key_env: str | None,
 ) -> Scorer:
+    """The server, of which ``known`` ids may be asked.
+
+    Raises:
+        ConfigError: See :func:`served`; or ids are to be chosen and it is not said how many.
+    """
+    if ids != "teacher" and top_k < 1:
+        raise ConfigError(
+            f"top_k={top_k}: with ids: {ids} it is how many ids are chosen; give 1 or more, or set ids: teacher"
+        )
     endpoint = Endpoint(f"teacher {name!r}", url, Patience(timeout, patience), key_env)
     # a server may break down where more ids are asked for than there are
-    return Scorer.of(endpoint, model, min(top_k, ids), range(min(PROBE, ids)))
+    return Scorer.found(endpoint, model, min(top_k, known), range(min(PROBE, known)), ids, known)
 
 
 def _longest(scorer: Scorer) -> int | None:
@@ -116,14 +163,16 @@ class ServedTeacher(Viewing):
     power: float
     """What log-probabilities are multiplied by to be at the temperature of the run."""
     threads: Threads
+    chooser: Chooser | None = None
+    """Who says which ids the server is asked about; ``None`` where that is the server's model."""
     begun: dict[Key, list[tuple[View, Future[TopK]]]] = field(default_factory=dict)
     """What was asked of episodes that are over."""
 
     @property
     def identity(self) -> Identity | None:
         """The model by its name and by what it says of the tokens that it is known by; and what it is asked."""
-        if not self.reads_plainly:
-            return None
+        if not self.reads_plainly or self.chooser is not None:
+            return None  # the student that chooses ids is no part of what it says
         scorer = self.scorer
         text = digest(
             "served", scorer.model, scorer.longest, scorer.k, list(scorer.probe), self.power, self.where, self.hint
@@ -131,8 +180,8 @@ class ServedTeacher(Viewing):
         return Identity(text, scorer.answer, ROUNDING)
 
     def begin(self, trajectory: Trajectory) -> None:
-        """Asks, without waiting for the answer."""
-        if self.hindsight and self.hindsight.needs_group:
+        """Asks, without waiting for the answer; not yet where others have a say in the question."""
+        if self.chooser is not None or (self.hindsight and self.hindsight.needs_group):
             return
         with suppress(UnreadableError):  # which :meth:`annotate` tells
             [views] = self.views([trajectory])
@@ -144,20 +193,32 @@ class ServedTeacher(Viewing):
         Raises:
             TeacherError: A view is malformed, it can read none of the episodes, or the server failed for too long.
         """
-        pairs = zip(trajectories, self.views(trajectories), strict=True)
-        asked = [self.begun.pop(one.key) if one.key in self.begun else self._asked(views) for one, views in pairs]
+        of_each = self.views(trajectories)
+        if self.chooser is None:
+            pairs = zip(trajectories, of_each, strict=True)
+            asked = [self.begun.pop(one.key) if one.key in self.begun else self._asked(views) for one, views in pairs]
+        else:
+            chosen = self.chooser.ids(trajectories, of_each)
+            asked = [self._asked(views, ids) for views, ids in zip(of_each, chosen, strict=True)]
         return [self._annotation(*pair) for pair in zip(trajectories, asked, strict=True)]
 
-    def _asked(self, views: Sequence[View]) -> list[tuple[View, Future[TopK]]]:
-        return [(v, self.threads.begin(self.scorer.score, v.tokens_T.tolist(), v.position_A.tolist())) for v in views]
+    def _asked(
+        self, views: Sequence[View], chosen: Sequence[Ints | None] | None = None
+    ) -> list[tuple[View, Future[TopK]]]:
+        """Each view, and what will be said of it; of the ids ``chosen`` for its tokens, where they are."""
+        return [
+            (view, self.threads.begin(self.scorer.score, view.tokens_T.tolist(), view.position_A.tolist(), ids_N_K))
+            for view, ids_N_K in zip(views, chosen or [None] * len(views), strict=True)
+        ]
 
     def _annotation(self, trajectory: Trajectory, asked: Sequence[tuple[View, Future[TopK]]]) -> Annotation:
-        said = TopK.joined([answer.result() for _, answer in asked], max(self.scorer.k, 0))
+        said = TopK.joined([answer.result() for _, answer in asked], self.scorer.width)
         if self.power != 1.0:
             said = _tempered(said, self.power)
         block: Block = Sampled()
         if self.scorer.k:
-            block = Sparse(said.ids_N_K, np.maximum(said.logprob_N_K, FLOOR), np.maximum(said.logtail_N, FLOOR))
+            logprob_N_K, logtail_N = np.maximum(said.logprob_N_K, FLOOR), np.maximum(said.logtail_N, FLOOR)
+            block = Sparse(said.ids_N_K, logprob_N_K, logtail_N, self.scorer.of)
         return annotated(self.name, trajectory, [view for view, _ in asked], block, said.taken_N, said.entropy_N)
 
 

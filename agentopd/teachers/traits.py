@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from agentopd.errors import ConfigError
 from agentopd.settings.choice import Choice
 from agentopd.settings.problems import nearest
+from agentopd.types import Whose
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,6 +24,20 @@ class Examined:
     """How many token ids the student's tokenizer makes."""
     temperature: float
     """At which student and teacher are compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Few:
+    """The ids of each token that a teacher gives the probability of, where that is not all of the vocabulary."""
+
+    of: Whose
+    """Whose likeliest they are."""
+    k: int
+    """How many of each of those; 0: only the token taken is told."""
+    whose: str
+    """The setting that says ``of``."""
+    many: str
+    """The setting that says ``k``; -1 there is all of the vocabulary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +55,8 @@ class Traits:
     """It may give corrected actions. Whether it does is known once the teacher is made, by its ``corrects``."""
     distributes: bool = True
     """It may give distributions over tokens: be a target, or be asked by a weight."""
+    few: Few | None = None
+    """Of each distribution it gives but these ids; ``None``: all of it, or known once it has spoken."""
     rewards: bool = True
     """It may give turns rewards."""
     statistics: tuple[str, ...] | None = None

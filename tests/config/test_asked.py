@@ -96,3 +96,71 @@ def test_a_weight_that_reads_a_teacher_needs_one(method: str, weight: str, remed
         load_config("quickstart", [f"method={method}", f"objective.weight={weight}"])
     if weight == "disagreement" and method == "grpo":
         load_config("quickstart", ["method=grpo", "objective.weight={kind: disagreement, of: teacher}"])
+
+
+SERVED = "teachers.teacher={kind: served, url: 'http://here', top_k: 64}"
+STUDENTS = "teachers.teacher={kind: served, url: 'http://here', top_k: 8, ids: student}"
+UNION = "teachers.teacher={kind: served, url: 'http://here', top_k: 8, ids: union}"
+TOP = "objective.support={kind: top_k, k: 8, of: %s}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            [SERVED],
+            r"^objective\.support\.kind=full: it is all of the vocabulary, and teachers\.teacher\.kind=served gives its 64 likeliest tokens "
+            r"\(ids=teacher, top_k=64\); set objective\.support: \{kind: top_k, k: 64\}, or teachers\.teacher\.top_k: -1 for all of",
+        ),
+        ([STUDENTS], r"set objective\.support: \{kind: top_k, k: 8, of: student\}, or .*top_k: -1 with ids: teacher"),
+        (
+            [SERVED, TOP % "student"],
+            r"^objective\.support\.of=student: .* gives its 64 likeliest tokens .*; set teachers\.teacher\.ids: student, or "
+            r"objective\.support\.of: teacher$",
+        ),
+        ([UNION, TOP % "student"], r"^objective\.support\.of=student: .* a union of its own and the student's 8"),
+        (
+            [SERVED, "objective.support={kind: top_k, k: 65}"],
+            r"^objective\.support\.k=65: .*; set it to at most 64, or teachers\.teacher\.top_k: 65$",
+        ),
+        (
+            [UNION, "objective.support={kind: top_k, k: 7, of: union}"],
+            r"^objective\.support\.k=7: .*; set it to 8, since a union is of exactly as many, or teachers\.teacher\.top_k: 7$",
+        ),
+        (
+            [SERVED, TOP % "teacher", "objective.target={kind: sharpened}"],
+            r"^objective\.target\.kind=sharpened: it is made of full distributions, .*; set objective\.target\.kind: distribution, or",
+        ),
+        (
+            [SERVED, TOP % "teacher", "objective.temperature=2.0"],
+            r"^objective\.temperature: .*; set objective\.temperature: 1, or",
+        ),
+        (
+            [SERVED, "method=thinking-machines", "objective.estimator={kind: score_function, baseline: value}"],
+            r"^objective\.estimator\.baseline=value: .*; set objective\.estimator\.baseline: batch_mean, or",
+        ),
+        (
+            [SERVED, "teachers.teacher.top_k=0", TOP % "teacher"],
+            r"^objective\.support\.kind=top_k: teachers\.teacher\.top_k=0 tells only the token taken; set teachers\.teacher\.top_k: 64",
+        ),
+    ],
+)
+def test_terms_that_read_more_than_a_few_ids(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config("quickstart", overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [SERVED, TOP % "teacher"],
+        [STUDENTS, TOP % "student"],
+        [STUDENTS, "objective.support={kind: top_k, k: 5, of: student}"],
+        [UNION, TOP % "union"],
+        [SERVED, "teachers.teacher.top_k=-1"],
+        [SERVED, "teachers.teacher.top_k=0", "method=thinking-machines"],
+        [OWN, "objective.target.name=own"],
+    ],
+)
+def test_what_a_few_ids_are_enough_for(overrides: list[str]) -> None:
+    load_config("quickstart", overrides)

@@ -1,5 +1,7 @@
 """Supports: full, top-k with a tail bucket from dense and sparse teachers."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from agentopd.objective.divergences import DIVERGENCES
 from agentopd.objective.supports import TeacherRows, full, top_k
+from agentopd.types import Whose
 
 KINDS = sorted(DIVERGENCES)
 F_DIVERGENCES = sorted(DIVERGENCES.keys() - {"adaptive_kl", "power", "uld"})
@@ -64,6 +67,54 @@ def test_sparse_equals_dense() -> None:
     for k in (1, 3, 5):
         for here, there in zip(top_k(p, TeacherRows(q), k=k), top_k(p, sparse(q, 5), k=k), strict=True):
             torch.testing.assert_close(here, there, atol=1e-12, rtol=0)
+
+
+def chosen(p: Tensor, q: Tensor, k: int, of: Whose) -> TeacherRows:
+    """What a teacher says of the student's likeliest ids, or of those of both, by the definition, in plain loops."""
+    rows: list[list[tuple[int, float]]] = []
+    for p_V, q_V in zip(p.tolist(), q.tolist(), strict=True):
+        ours, theirs = (sorted(range(len(one)), key=one.__getitem__, reverse=True)[:k] for one in (p_V, q_V))
+        ids = ours if of == "student" else theirs + [-1 if i in theirs else i for i in ours]
+        rows.append([(i, q_V[i] if i >= 0 else -torch.inf) for i in ids])
+    ids_N_K = torch.tensor([[i for i, _ in row] for row in rows])
+    logq_N_K = torch.tensor([[value for _, value in row] for row in rows], dtype=q.dtype)
+    return TeacherRows(None, ids_N_K, logq_N_K, (1.0 - logq_N_K.exp().sum(-1)).clamp_min(1e-300).log(), of)
+
+
+@pytest.mark.parametrize(("of", "ks"), [("student", (1, 3, 5)), ("union", (5,))])
+def test_ids_of_the_student_or_of_both_equal_dense(of: Whose, ks: Sequence[int]) -> None:
+    p, q = logp(0), logp(1)
+    for k in ks:
+        for here, there in zip(
+            top_k(p, TeacherRows(q), k=k, of=of), top_k(p, chosen(p, q, 5, of), k=k, of=of), strict=True
+        ):
+            torch.testing.assert_close(here.exp(), there.exp(), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("of", ["student", "union"])
+@given(st.integers(0, 10**6), st.integers(1, 9))
+@settings(max_examples=25)
+def test_on_them_a_student_that_is_its_teacher_has_no_loss_and_no_gradient(of: Whose, seed: int, k: int) -> None:
+    z = (2.0 * torch.randn(4, 9, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).requires_grad_()
+    p = z.log_softmax(-1)
+    for kind in ("forward_kl", "reverse_kl", "jsd"):
+        value = DIVERGENCES[kind](*top_k(p, chosen(p.detach(), p.detach(), k, of), k=k, of=of))
+        torch.testing.assert_close(value, torch.zeros(4).double(), atol=1e-9, rtol=0)
+        [grad] = torch.autograd.grad(value.sum(), z, retain_graph=True)
+        torch.testing.assert_close(grad, torch.zeros_like(grad), atol=1e-9, rtol=0)
+
+
+def test_ids_of_another_or_of_a_union_of_another_size_are_refused() -> None:
+    p, q = logp(0), logp(1)
+    with pytest.raises(
+        ValueError, match=r"top_k of 'student' needs .* gives those of 'teacher' alone; set of: teacher$"
+    ):
+        top_k(p, sparse(q, 3), k=3, of="student")
+    with pytest.raises(ValueError, match=r"gives those of 'student' alone; set of: student$"):
+        top_k(p, chosen(p, q, 3, "student"), k=3)
+    with pytest.raises(ValueError, match=r"'union' with k=2: this one is of 3 ids each; set k: 3$"):
+        top_k(p, chosen(p, q, 3, "union"), k=2, of="union")
+    top_k(p, chosen(p, q, 9, "union"), k=64, of="union")  # more than there are is all of them
 
 
 def test_padding_of_a_sparse_block_changes_nothing() -> None:

@@ -1,6 +1,6 @@
 """Records drawn at random, for round trips."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from hypothesis import strategies as st
@@ -22,6 +22,7 @@ from agentopd.types import (
     ToolCall,
     Trajectory,
     Turn,
+    Whose,
 )
 
 TEXT = st.text(st.characters(), max_size=12)
@@ -98,7 +99,8 @@ def blocks(draw: st.DrawFn, n: int) -> Block:
     kind = draw(st.sampled_from(["sampled", "sparse", "span"]))
     if kind == "sparse":
         k = draw(st.integers(0, 3))
-        return Sparse(draw(ints((n, k))), draw(floats((n, k))), draw(floats(n)))
+        of = draw(st.sampled_from(get_args(Whose)))
+        return Sparse(draw(ints((n, k))), draw(floats((n, k))), draw(floats(n)), of)
     if kind == "span":
         p = draw(st.integers(0, 3))
         return Span(draw(ints((p, 2))), draw(ints((p, 2))), draw(floats(p)))

@@ -6,6 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import record_cases as cases
 import torch
@@ -16,6 +18,7 @@ from agentopd import records
 from agentopd.errors import RecordError
 from agentopd.records.encoding import to_table
 from agentopd.records.plain import escape, from_json, to_json, unescape
+from agentopd.records.schema import SCHEMA
 from agentopd.types import Dense, Key, Record, Sparse, ToolCall
 
 LOOP: list[object] = []
@@ -107,6 +110,28 @@ def test_a_sparse_block_of_odd_shapes_is_refused(tmp_path: Path) -> None:
         records.RecordWriter(tmp_path).write(
             0, [Record(record.trajectory, (replace(record.annotations[0], block=odd),))]
         )
+
+
+def without(kind: pa.DataType, name: str) -> pa.DataType:
+    """A type without the fields of that name, at any depth."""
+    if pa.types.is_list(kind):
+        return pa.list_(without(kind.value_type, name))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(f.name, without(f.type, name)) for f in kind if f.name != name])
+    return kind
+
+
+def test_a_sparse_block_of_before_it_was_said_whose_ids_it_holds_is_the_teachers(tmp_path: Path) -> None:
+    said = Sparse(np.zeros((2, 3), np.int32), np.zeros((2, 3), np.float32), np.zeros(2, np.float32))
+    plain = [cases.plain_record(step, 0) for step in (0, 1)]
+    record, later = (replace(one, annotations=(replace(one.annotations[0], block=said),)) for one in plain)
+    older = pa.schema([pa.field(f.name, without(f.type, "of")) for f in SCHEMA], metadata=SCHEMA.metadata)
+    table = pa.Table.from_pylist(to_table([record]).to_pylist(), schema=older)
+    records.RecordWriter(tmp_path).write(1, [later])
+    pq.write_table(table, tmp_path / "records" / "step-000000.parquet", write_page_checksum=True)
+    opened = records.open(tmp_path)
+    assert list(opened) == [record, later]
+    assert len(opened.table(["key", "annotations"])) == 2
 
 
 def test_what_is_not_plain_data_is_refused_by_name(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from agentopd.settings.parts import OneOf
-from agentopd.teachers import TEACHERS, Traits, TraitsBy, itself, reward_model, served, traits_of
+from agentopd.teachers import TEACHERS, Few, Traits, TraitsBy, itself, reward_model, served, traits_of
 
 SILENT_MODEL = Traits(model=True, corrects=False)
 REWARDS: Mapping[str, Any] = {"corrects": False, "distributes": False, "statistics": ()}
 MODEL = Traits(model=True, corrects=False, rewards=False, statistics=("coverage",))
+SERVED = Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), examine=served._examine)
 
 
 def unmarked(context: Any) -> Any:
@@ -48,9 +49,11 @@ class Careless:
             {"kind": "ensemble", "members": ["a", "b"]},
             Traits(corrects=False, rewards=False, members=True, statistics=("coverage", "epistemic", "aleatoric")),
         ),
+        ({"kind": "served", "url": "http://here"}, replace(SERVED, few=Few("teacher", 64, "ids", "top_k"))),
+        ({"kind": "served", "url": "http://here", "top_k": -1}, SERVED),
         (
-            {"kind": "served", "url": "http://here"},
-            Traits(hint=True, corrects=False, rewards=False, statistics=("coverage",), examine=served._examine),
+            {"kind": "served", "url": "http://here", "top_k": 8, "ids": "union"},
+            replace(SERVED, few=Few("union", 8, "ids", "top_k")),
         ),
         (
             {"kind": "cross_tokenizer", "model": "here"},

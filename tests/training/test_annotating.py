@@ -288,6 +288,13 @@ def test_files_hold_one_teacher_or_several(run: Path, tmp_path: Path, capsys: py
     assert "k=0: keep at least one" in fails(capsys, str(run), "--teacher", "teacher", "--k", "0")
 
 
+def test_what_a_student_in_training_is_asked_is_refused(
+    run: Path, server: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = fails(capsys, str(run), "--output", str(tmp_path / "x"), "--teacher", served(server, ids="union"))
+    assert "teachers.big.ids=union: it is asked about what a student in training finds likely" in said
+
+
 def test_records_without_a_configuration_take_one(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

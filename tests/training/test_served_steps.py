@@ -31,6 +31,23 @@ def test_it_learns_what_a_local_teacher_teaches(tmp_path: Path) -> None:
         torch.testing.assert_close(cases.weights(there.student)[name], value, rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize("of", ["student", "union"])
+@pytest.mark.parametrize("lora", [(), ("train.lora={r: 2, lora_alpha: 8}",)])
+def test_of_the_students_likeliest_tokens_too(tmp_path: Path, of: str, lora: tuple[str, ...]) -> None:
+    some = (f"objective.support={{kind: top_k, k: 8, of: {of}}}", "objective.divergence=reverse_kl", *lora)
+    here = cases.trainer(cases.tiny(*some), tmp_path / "here")
+    here.train()
+    with serving(cases.model(1), longest=1024) as server:
+        teacher = f"teachers.teacher={{kind: served, url: '{server.url}', top_k: 8, ids: {of}, patience: 1.0}}"
+        config = cases.tiny(teacher, *some)
+        there = AgentOPDTrainer(cases.model(0), arguments(config, tmp_path / "there"), cases.tokenizer())
+        there.train()
+    for name in ("train/loss/divergence", "depth/loss/divergence/1"):
+        assert there.step_metrics[name] == pytest.approx(here.step_metrics[name], rel=1e-3)
+    for name, value in cases.weights(here.student).items():
+        torch.testing.assert_close(cases.weights(there.student)[name], value, rtol=0, atol=1e-3)
+
+
 def test_a_server_that_goes_away_stops_the_run_which_goes_on_when_it_is_back(tmp_path: Path) -> None:
     with serving(cases.model(1), longest=1024) as server:
         teacher = f"teachers.teacher={{kind: served, url: '{server.url}', top_k: 8, patience: 0.3}}"

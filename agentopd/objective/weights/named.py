@@ -11,7 +11,7 @@
 ``depth``              the turn, from 0
 ``reliability``        how likely the teacher found what was done before this turn, from 0 to 1; see :func:`reliability_of`
 ``coverage``           the teacher's mass on the tokens that its block names: 1 for whole distributions, less for a top-k
-``best_surprisal``     -log q of the teacher's likeliest token; known of sparse blocks
+``best_surprisal``     -log q of the teacher's likeliest token; known of sparse blocks that are sure to name it
 =====================  ================================================================================================
 
 Any other name is that of a statistic that the teacher itself gives, ``teacher.statistics[name]``: an ensemble gives

@@ -202,3 +202,8 @@ def _require_still(name: str, choice: Choice) -> None:
                 f"teachers.{name}.{setting}: it follows a student in training, and here nothing is trained; leave it out, for the student "
                 "as it began"
             )
+    if traits.few is not None and traits.few.of != "teacher":
+        raise ConfigError(
+            f"teachers.{name}.{traits.few.whose}={traits.few.of}: it is asked about what a student in training finds likely, and here "
+            "nothing is trained; set it to teacher"
+        )
