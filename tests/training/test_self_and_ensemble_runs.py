@@ -180,7 +180,7 @@ def test_one_model_given_in_python_does_not_stand_for_two_members(tmp_path: Path
         ConfigError, match=r"stand for teachers\.slow and teachers\.old, of which teachers\.all is the mean"
     ):
         cases.trainer(config(*members, "objective.sources.fresh.actors={student: 1}"), tmp_path)
-    other = "teachers.old={kind: local, model: old, where: {max_turn: 0}}"
+    other = "teachers.old={kind: privileged, model: old, hint: '{answer}'}"
     cases.trainer(config(members[0], other, "objective.sources.fresh.actors={student: 1}"), tmp_path)
 
 

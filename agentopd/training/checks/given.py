@@ -16,6 +16,7 @@ from agentopd.models import ModelConfig, config_of, head_of, load_model, load_to
 from agentopd.rollout.preflight import Reader
 from agentopd.settings.choice import Choice
 from agentopd.teachers import members_of, traits_of
+from agentopd.teachers.traits import thinks_by
 from agentopd.training.checks.preflight import (
     check_acting,
     check_experts,
@@ -203,14 +204,15 @@ def _require_different_members(config: Config) -> None:
     for name, choice in used.items():
         members = [member for member in members_of(choice) if names_weights(used[member])]
         for one, other in combinations(members, 2):
-            shown = [
-                {k: v for k, v in used[n].settings.items() if k not in ModelConfig.model_fields} for n in (one, other)
-            ]
-            if shown[0] == shown[1]:
+            if _but_weights(used[one]) == _but_weights(used[other]):
                 raise ConfigError(
                     f"teacher_model would stand for teachers.{one} and teachers.{other}, of which teachers.{name} is the mean, and they would be one "
                     "model twice; leave teacher_model out, and give each its model"
                 )
+
+
+def _but_weights(choice: Choice) -> dict[str, Any]:
+    return {name: value for name, value in thinks_by(choice).items() if name not in ModelConfig.model_fields}
 
 
 def _check_other(name: str, choice: Choice, teacher: Named | None, tokenizer: PreTrainedTokenizerBase) -> None:
