@@ -68,10 +68,11 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def under(key: str) -> Iterator[None]:
-    """Puts the path ``key`` before the bare setting that a ConfigError begins with, such as ``model=...``; leaves others as they are."""
+    """Puts the path ``key`` before the bare setting that a ConfigError begins with, such as ``model=...`` or ``hint.place=...``; leaves
+    others as they are."""
     try:
         yield
     except ConfigError as error:
-        if not re.match(r"\w+=", str(error)):
+        if not re.match(r"\w+=|hint\.\w", str(error)):
             raise
         raise ConfigError(f"{key}.{error}") from error

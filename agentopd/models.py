@@ -365,11 +365,16 @@ def check_head(model: PreTrainedModel) -> None:
     """Compares the model's own logits with those that its head gives, on two tokens.
 
     Raises:
-        ConfigError: They differ: the architecture does something to its logits that :class:`Head` does not know.
+        ConfigError: They differ: the architecture does something to its logits that :class:`Head` does not know; or they are NaN.
     """
     ids_B_T = torch.tensor([[0, 1]], device=model.device)
     own = model(input_ids=ids_B_T, use_cache=False).logits.float()
     ours = head_of(model).logits(hidden_states(model, ids_B_T)).float()
+    if own.isnan().any():
+        raise ConfigError(
+            f"model={model.name_or_path!r}: its logits are NaN, so its weights are broken, or too large for its dtype; give whole weights, or try "
+            "dtype: float32"
+        )
     if own.shape != ours.shape or not torch.allclose(own, ours, rtol=2e-2, atol=1e-3 * float(own.abs().max())):
         raise ConfigError(
             f"the logits of {type(model).__name__} are not its hidden states times its output head (with logit_scale, "

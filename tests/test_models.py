@@ -90,6 +90,13 @@ def test_logits_that_no_head_explains_are_refused() -> None:
         check_head(model)
 
 
+def test_weights_that_are_nan_are_refused() -> None:
+    model = model_of("llama")
+    model.lm_head.weight.data[0, 0] = torch.nan
+    with pytest.raises(ConfigError, match=r"^model=.*: its logits are NaN, .* try dtype: float32"):
+        check_head(model)
+
+
 def test_new_weights_depend_on_the_seed_alone() -> None:
     before = torch.get_rng_state()
     first = new_model(TINY, TOKENIZER, 7)

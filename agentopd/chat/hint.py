@@ -66,6 +66,10 @@ class Hint:
                 f"hint={self.text!r}: {wrong}; name facts of the environment, such as {{answer}}, or {{{ALL}}}"
             )
         object.__setattr__(self, "_parts", tuple((literal, name) for literal, name, _ in found))
+        if self.place == "system" and self.by_turn:
+            raise ConfigError(
+                f"hint.place=system: {{{NEXT}}} is another text for each turn, and stands behind the last message before it; leave place out"
+            )
         self._require_named()
 
     def _require_named(self) -> None:

@@ -52,7 +52,8 @@ def from_wire(content: str, calls: Sequence[tuple[str, str]]) -> str | None:
         return None
     try:
         made = [*parsed.calls, *(ToolCall(name, _arguments(text)) for name, text in calls)]
-        return render_action(parsed.content, made) or None
+        written = render_action(parsed.content, made)
+        return written if written.strip() else None
     except ValueError:
         return None
 

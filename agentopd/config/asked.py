@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from agentopd.chat.hint import SIBLING
 from agentopd.config.few import require_enough
 from agentopd.objective.advantages import OUTCOME
 from agentopd.objective.columns import ENSEMBLE
@@ -16,6 +17,7 @@ from agentopd.objective.weights.named import AN_ENSEMBLE, OF_STUDENT, STATISTICS
 from agentopd.settings.choice import Choice, numbers_of
 from agentopd.settings.problems import nearest
 from agentopd.teachers import depends_on_settings, traits_of
+from agentopd.teachers.hints import shows_sibling
 from agentopd.types import EXPERT, STUDENT
 
 Teachers: TypeAlias = Mapping[str, Choice]
@@ -145,11 +147,29 @@ def require_groups(objective: Objective, teachers: Teachers) -> None:
     for name in sorted(objective.teachers() & teachers.keys()):
         if traits_of(teachers[name]).compares:
             _require_pairs(name, teachers[name].settings["chosen"], objective, [EXPERT, *teachers])
-        if alone and teachers[name].settings.get("normalised") == "group" and not is_own(teachers[name]):
+        if alone and (how := grouped_by(teachers[name])):
+            setting, why, instead = how
             raise ValueError(
-                f"teachers.{name}.normalised=group: rewards are compared within the episodes of one task, and every source has per_task: 1, so "
-                "each would be 0; set objective.sampler.per_task to 2 or more, or normalised: none"
+                f"teachers.{name}.{setting}: {why}, and every source has per_task: 1; set objective.sampler.per_task to 2 or more, or {instead}"
             )
+
+
+def grouped_by(choice: Choice) -> tuple[str, str, str] | None:
+    """What a shipped teacher says of nothing, or 0 of everything, where no two episodes are of one task.
+
+    Returns:
+        The setting that makes it so, why, and what to set instead; ``None`` for most teachers.
+    """
+    if is_own(choice):
+        return None
+    if choice.settings.get("normalised") == "group":
+        why = "rewards are compared within the episodes of one task, alone each would be 0"
+        return "normalised=group", why, "normalised: none"
+    if choice.settings.get("ask") == "preference":
+        return "ask=preference", "actions of several episodes of one task are compared", "ask: score"
+    if traits_of(choice).hint and choice.settings["hint"] is not None and shows_sibling(choice.settings["hint"]):
+        return "hint", f"{{{SIBLING}}} is another episode of the same task", "show something else"
+    return None
 
 
 def _require_pairs(name: str, chosen: str, objective: Objective, known: Sequence[str]) -> None:

@@ -262,8 +262,12 @@ def _model(waiting: Waiting, client: "OpenAI", model: str | None) -> str:
     try:
         listed = listed_models(waiting, MODELS, waiting.waited(MODELS, once))
     except RefusedError as error:
-        if model is None or error.status not in NO_LIST:
+        if error.status not in NO_LIST:
             raise
+        if model is None:
+            raise ConfigError(
+                f"model=null: {waiting.url} does not list its models (status {error.status}); name one, or give its address, mostly with /v1"
+            ) from error
         return model
     if model is not None and model not in listed:  # some list no aliases
         _log.warning(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from transformers import PreTrainedTokenizerBase
 
 from agentopd.chat import Chat
 from agentopd.chat.token_bytes import TokenBytes
@@ -72,12 +73,26 @@ def cross_tokenizer(
         ConfigError: There is no such tokenizer, its tokens do not say which bytes they are, or the model knows fewer.
     """
     with under(f"teachers.{context.name}"):
-        chat = Chat(load_tokenizer(tokenizer or model), template_kwargs)
+        chat = Chat(own_tokenizer(model, tokenizer), template_kwargs)
         aligner = Aligner(
             context.chat, chat, TokenBytes(context.chat.tokenizer), TokenBytes(chat.tokenizer), end_of_turn
         )
         loaded = context.load(ModelConfig(model=model, dtype=dtype, attention=attention))
     return aligned_teacher(context, frozen(loaded), aligner, where, max_tokens, of_chat(chat))
+
+
+def own_tokenizer(model: str, tokenizer: str | None) -> PreTrainedTokenizerBase:
+    """The tokenizer that lies with ``model``, or at ``tokenizer``.
+
+    Raises:
+        ConfigError: There is none; the setting that names the place is told.
+    """
+    try:
+        return load_tokenizer(tokenizer or model)
+    except ConfigError as error:
+        if tokenizer is None or not str(error).startswith("model="):
+            raise
+        raise ConfigError(str(error).replace("model", "tokenizer", 1)) from error
 
 
 def aligned_teacher(

@@ -45,6 +45,10 @@ class Hindsight:
             )
         return found
 
+    def require_shown(self) -> None:
+        """Raises ConfigError where there are no recorded episodes to show, and the hint names them."""
+        _ = self._shown
+
     def told(self, trajectory: Trajectory) -> bool:
         """Whether all is known that the hint names of a whole episode."""
         return self.hint.hindsight - {NEXT} <= trajectory.privileged.keys()

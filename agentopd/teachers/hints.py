@@ -1,5 +1,6 @@
 """What a teacher is shown beside what the student sees, as settings say it."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -7,9 +8,11 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import PlainValidator, ValidationError
 
 from agentopd.chat import Hint
+from agentopd.chat.hint import SIBLING
 from agentopd.errors import ConfigError
 from agentopd.settings.base import Settings
 from agentopd.settings.problems import explain
+from agentopd.settings.problems import shown as told_of
 
 
 class Shown(Settings):
@@ -30,6 +33,8 @@ class Shown(Settings):
 def _read(given: Any) -> "str | Shown":
     if isinstance(given, str | Shown):
         return given
+    if not isinstance(given, Mapping):
+        raise ValueError(f"give the text to show, or a mapping with it; got {told_of(given)}")
     try:
         return Shown.model_validate(given)
     except ValidationError as error:
@@ -52,6 +57,12 @@ def hint_of(told: str | Shown, envs: tuple[str, ...] = ()) -> Hint:
         raise ConfigError(f"hint.files.{min(twice)}: hint.facts has a fact of this name too; give one of them another")
     read = {name: _content(name, path) for name, path in shown.files.items()}
     return Hint(shown.text, envs, shown.place, tuple(sorted({**shown.facts, **read}.items())), shown.demonstrations)
+
+
+def shows_sibling(told: str | Shown) -> bool:
+    """Whether a setting names ``{sibling}``; no file is read."""
+    text = told if isinstance(told, str) else told.text
+    return re.search(rf"(?<!\{{)\{{{SIBLING}\}}(?!\}})", text) is not None
 
 
 def _content(name: str, path: str) -> str:

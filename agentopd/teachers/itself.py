@@ -14,11 +14,22 @@ from agentopd.freezing import Twin, initial
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.hints import Told, hint_of
 from agentopd.teachers.local import LocalTeacher, reader
-from agentopd.teachers.traits import Traits
+from agentopd.teachers.traits import Examined, Traits
 from agentopd.where import Where
 
 
-@Traits(model=True, initial=True, hint=True, corrects=False, rewards=False, statistics=("coverage",))
+def _examine(given: Examined) -> None:
+    _require_one_way(given.settings["average"], given.settings["interpolate"])
+
+
+def _require_one_way(average: float | None, interpolate: float | None) -> None:
+    if average is not None and interpolate is not None:
+        raise ConfigError(
+            f"average={average:g}: it follows the student, and interpolate={interpolate:g} stays between it and its start; give one of them"
+        )
+
+
+@Traits(model=True, initial=True, hint=True, corrects=False, rewards=False, statistics=("coverage",), examine=_examine)
 def itself(
     context: TeacherContext,
     *,
@@ -54,12 +65,8 @@ def itself(
     Raises:
         ConfigError: The hint is malformed, or both ``average`` and ``interpolate`` are given.
     """
-    if average is not None and interpolate is not None:
-        raise ConfigError(
-            f"teachers.{context.name}: average={average:g} follows the student and interpolate={interpolate:g} stays between it and its "
-            "start; give one of them"
-        )
     with under(f"teachers.{context.name}"):
+        _require_one_way(average, interpolate)
         shown = None if hint is None else hint_of(hint, where.env)
     student = context.student()
     if every is None and average is None and interpolate is None:

@@ -10,7 +10,6 @@ from agentopd.chat.blanks import Blanks
 from agentopd.errors import ConfigError, under
 from agentopd.serving import Answers, Cap, ChatServer, Ledger, Patience, Prices, Threads
 from agentopd.serving.answers import ANSWERS
-from agentopd.serving.chat import require_client
 from agentopd.serving.ledger import SPENDING
 from agentopd.serving.waiting import Waiting
 from agentopd.teachers import judging, preferring, writing
@@ -97,7 +96,7 @@ def openai(
     with under(f"teachers.{context.name}"):
         asked = _prompt(ask, of, prompt)
         _require_apt(context.temperature, ask, of, normalised, url, top_logprobs, options or {}, prices, cap)
-        waiting = Waiting(f"teacher {context.name!r}", url.rstrip("/"), Patience(timeout, patience), key_env)
+        waiting = _waiting(context.name, url, timeout, patience, key_env)
         server = _server(context, waiting, model, prices, cap)
     body = _asking_for(top_logprobs if ask != "preference" else 0) | (options or {})
     shared: Any = {"name": context.name, "where": where, "server": server, "body": body, "threads": Threads(in_flight)}
@@ -108,6 +107,10 @@ def openai(
         return PreferringTeacher(prompt=asked, rubric=rubric, pairs=pairs, **within, **shared)
     vocabulary = Vocabulary.of(context.chat, top_logprobs) if top_logprobs else None
     return WritingTeacher(corrects=True, chat=context.chat, prompt=asked, vocabulary=vocabulary, **shared)
+
+
+def _waiting(name: str, url: str, timeout: float, patience: float, key_env: str | None) -> Waiting:
+    return Waiting(f"teacher {name!r}", url.rstrip("/"), Patience(timeout, patience), key_env)
 
 
 def _server(
@@ -126,13 +129,13 @@ def _asking_for(top_logprobs: int) -> dict[str, Any]:
 
 
 def _examine(given: Examined) -> None:
-    """What can be known before the server is asked."""
+    """What can be known before anything is paid for; the server is asked for the list of its models."""
     settings, temperature = given.settings, given.temperature
     apt = {name: settings[name] for name in ("ask", "of", "normalised", "url", "top_logprobs", "prices", "cap")}
     _require_apt(temperature, **apt, options=settings["options"] or {})
     _prompt(settings["ask"], settings["of"], settings["prompt"])
-    require_client()
-    Waiting("", settings["url"], Patience(0.0, 0.0), settings["key_env"])
+    waiting = _waiting(given.name, *(settings[name] for name in ("url", "timeout", "patience", "key_env")))
+    ChatServer.of(waiting, settings["model"], Ledger(given.name), Answers())
 
 
 def _require_apt(
@@ -181,6 +184,16 @@ def _prompt(ask: str, of: str, prompt: str | None) -> Blanks:
     if ask == "correction":
         return Blanks.of("prompt", "{instructions}" if prompt is None else prompt, writing.FIELDS)
     if ask == "preference":
-        return Blanks.of("prompt", preferring.PROMPT if prompt is None else prompt, preferring.FIELDS)
+        made = Blanks.of("prompt", preferring.PROMPT if prompt is None else prompt, preferring.FIELDS)
+        if not {"first", "second"} <= made.names:
+            raise ConfigError(
+                f"prompt={prompt!r}: it does not show the two actions; name both {{first}} and {{second}}"
+            )
+        return made
     own = judging.TURN_PROMPT if of == "turn" else judging.EPISODE_PROMPT
-    return Blanks.of("prompt", own if prompt is None else prompt, judging.FIELDS)
+    made = Blanks.of("prompt", own if prompt is None else prompt, judging.FIELDS)
+    if not {"conversation", "action"} & made.names:
+        raise ConfigError(
+            f"prompt={prompt!r}: it shows nothing of what was done, so that all would have one score; name {{conversation}}, {{action}} or both"
+        )
+    return made

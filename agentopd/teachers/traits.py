@@ -143,6 +143,13 @@ def members_of(choice: Choice) -> tuple[str, ...]:
     return tuple(choice.settings["members"]) if traits_of(choice).members else ()
 
 
+def thinks_by(choice: Choice) -> dict[str, Any]:
+    """The kind and settings that decide what a chosen model thinks of a token: not where it speaks, nor how it is read."""
+    return {"kind": choice.kind} | {
+        name: value for name, value in choice.settings.items() if name not in ("where", "max_tokens")
+    }
+
+
 def require_members(choices: Mapping[str, Choice]) -> None:
     """Looks at who reads whom among the teachers ``choices``.
 
@@ -172,7 +179,7 @@ def require_members(choices: Mapping[str, Choice]) -> None:
                 why = "has a tokenizer of its own" if own else "is no model in this process"
                 raise ConfigError(f"{key}: {member!r} is {what}, which {why}; give {known}")
         for one, other in combinations(members, 2):
-            if choices[one] == choices[other]:
+            if thinks_by(choices[one]) == thinks_by(choices[other]):
                 raise ConfigError(
                     f"{key}: {one!r} and {other!r} are one model twice, which agrees with itself; give them a different model, hint or "
                     "new.seed"

@@ -202,7 +202,9 @@ def test_content_in_parts_is_its_text(server: Talking) -> None:
 def test_one_that_lists_nothing_is_taken_at_its_word(caplog: pytest.LogCaptureFixture) -> None:
     with talking(lambda _: said("hm"), models=()) as server:
         assert of(server, model="any").ask(body()).content == "hm"
-        with pytest.raises(RefusedError, match="refused with 404"):
+        with pytest.raises(
+            ConfigError, match=r"^model=null: http://127.* does not list its models \(status 404\); name one"
+        ):
             of(server, model=None)
     with talking(lambda _: said("hm"), models=("tiny", "other")) as server:
         of(server, model="tinny")

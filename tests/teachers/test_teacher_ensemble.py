@@ -97,7 +97,7 @@ def test_both_parts_sum_to_the_entropy_and_neither_is_negative(raw: list[list[fl
 
 
 def test_members_that_agree_have_nothing_to_learn_from_each_other() -> None:
-    chosen = LOCALS | {"a again": {"kind": "local", "model": "a", "max_tokens": 999}}
+    chosen = LOCALS | {"a again": {"kind": "local", "model": "a", "attention": "eager"}}
     teachers = build({**chosen, "all": {"kind": "ensemble", "members": ["a", "a again"]}})
     for record in annotate({name: teachers[name] for name in ("a", "a again", "all")}, EPISODES):
         one, _, both = record.annotations
@@ -260,6 +260,9 @@ def test_one_model_twice_is_no_ensemble() -> None:
         ConfigError, match=r"'a' and 'again' are one model twice, .* a different model, hint or new\.seed"
     ):
         build({**LOCALS, "again": LOCALS["a"], "all": {"kind": "ensemble", "members": ["a", "again"]}})
+    elsewhere = {**LOCALS["a"], "max_tokens": 100, "where": {"max_turn": 3}}
+    with pytest.raises(ConfigError, match=r"'a' and 'again' are one model twice"):
+        build({**LOCALS, "again": elsewhere, "all": {"kind": "ensemble", "members": ["a", "again"]}})
 
 
 def test_vocabularies_of_other_sizes_have_no_mean() -> None:

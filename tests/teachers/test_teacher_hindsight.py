@@ -217,6 +217,10 @@ def test_a_hint_of_hindsight_lets_nobody_act() -> None:
         ({"text": "{demonstration}"}, r"shows {demonstration} and names no records of them; set hint.demonstrations"),
         ({"text": "{a}", "demonstrations": "x"}, "does not show what hint.demonstrations=x holds"),
         ({"text": "nothing"}, "hint='nothing': it shows no fact"),
+        (
+            {"text": "{next_observation}", "place": "system"},
+            r"^teachers\.\w+\.hint\.place=system: {next_observation} is another",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_told(hint: Any, message: str) -> None:

@@ -60,6 +60,7 @@ def test_a_correction_is_the_answer_at_the_students_state(serve: Serve) -> None:
     "answer",
     [
         said(""),
+        said(" \n"),
         said(None, ("no_such_tool", {})),
         said("cut", finish="length"),
         said("no", finish="content_filter"),
@@ -271,6 +272,8 @@ def test_its_traits_are_those_of_its_question(
         ({"url": "https://me:s3cret@here/v1"}, r"^teachers\.judge\.url=\.\.\.: an address with a name or a key in it"),
         ({"key_env": "NO_SUCH_KEY"}, r"^teachers\.judge\.key_env=NO_SUCH_KEY: this environment variable is not set"),
         ({"prompt": "{conversatoin}", "ask": "score"}, r"^teachers\.judge\.prompt=.*there are: \{conversation\}, \{action\}"),
+        ({"prompt": "How good is it?", "ask": "score"}, r"^teachers\.judge\.prompt=.*one score; name \{conversation\}, \{action\} or"),
+        ({"prompt": "{first}?", "ask": "preference"}, r"^teachers\.judge\.prompt=.*name both \{first\} and \{second\}"),
         ({"options": {"n": 2}}, r"^teachers\.judge\.options=.*: n is said by the teacher itself; leave it out"),
         ({"cap": {"cost": 1.0}}, r"^teachers\.judge\.cap=\{'cost': 1\.0\}: .* set prices: \{input: \.\.\., output: \.\.\.\}"),
         ({"of": "episode"}, r"^teachers\.judge\.of=episode: only a score is given to an episode, and ask=correction"),

@@ -134,7 +134,9 @@ def test_between_its_start_and_the_student_by_hand(student: Any, every: int | No
 
 
 def test_following_and_staying_between_exclude_each_other() -> None:
-    with pytest.raises(ConfigError, match=r"teachers.old: average=0.5 follows the student and interpolate=0.5 stays"):
+    with pytest.raises(
+        ConfigError, match=r"^teachers\.old\.average=0.5: it follows the student, and interpolate=0.5 stays"
+    ):
         made(whole(), average=0.5, interpolate=0.5)
 
 

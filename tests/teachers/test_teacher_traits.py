@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentopd.settings.parts import OneOf
-from agentopd.teachers import TEACHERS, Few, Traits, TraitsBy, reward_model, served, traits_of
+from agentopd.teachers import TEACHERS, Few, Traits, TraitsBy, itself, reward_model, served, traits_of
 
 SILENT_MODEL = Traits(model=True, corrects=False)
 REWARDS: Mapping[str, Any] = {"corrects": False, "distributes": False, "statistics": ()}
@@ -46,7 +46,7 @@ class Careless:
     [
         ({"kind": "local", "model": "here"}, MODEL),
         ({"kind": "privileged", "hint": "{answer}"}, replace(MODEL, initial=True, hint=True)),
-        ("self", replace(MODEL, initial=True, hint=True)),
+        ("self", replace(MODEL, initial=True, hint=True, examine=itself._examine)),
         (
             {"kind": "ensemble", "members": ["a", "b"]},
             Traits(corrects=False, rewards=False, members=True, statistics=("coverage", "epistemic", "aleatoric")),

@@ -263,7 +263,9 @@ def test_an_output_that_holds_something_else_is_refused(
     argv = [str(run), "--output", str(tmp_path / "out"), "--teacher", "teachers.judge={kind: reward, scale: 3.0}"]
     line = fails(capsys, *argv)
     assert "were annotated with config.teachers.judge.scale=1.0, and this asks for 3.0" in line
-    assert "already holds a run or other files" in fails(capsys, str(run), "--output", str(run), "--teacher", "teacher")
+    assert "already holds a run or other files; choose" in fails(
+        capsys, str(run), "--output", str(run), "--teacher", "teacher"
+    )
 
 
 def test_files_hold_one_teacher_or_several(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

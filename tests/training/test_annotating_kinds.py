@@ -1,6 +1,7 @@
 """`agentopd annotate` and `agentopd doctor` with teachers of every kind: paid ones, those with tokens of their own, classifiers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from agentopd import records
 from agentopd.__main__ import main
 from agentopd.doctor import examine
 from agentopd.models import NewModel, new_model
+from agentopd.records import RecordWriter
 from agentopd.serving.answers import ANSWERS
 from agentopd.serving.ledger import SPENDING
 from agentopd.training.run.whole import train
@@ -26,7 +28,7 @@ TINY = NewModel(**{**cases.TINY, "max_positions": 4096})
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kinds") / "run"
-    train(cases.tiny(), folder)
+    train(cases.tiny("objective.sampler.per_task=2", tasks_per_step=1), folder)
     return folder
 
 
@@ -107,12 +109,42 @@ def test_a_classifier(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert told(capsys, run, tmp_path / name, **judge, normalised="group")["asked_anew"] == 4
 
 
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ("{kind: discriminator}", "teachers.judge.kind=discriminator: it learns beside a student in training"),
+        ("{kind: self, average: 0.5}", "teachers.judge.average: it follows a student in training"),
+        ("{kind: self, interpolate: 0.5}", "teachers.judge.interpolate: it follows a student in training"),
+    ],
+)
 def test_one_that_learns_beside_a_student_is_refused(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    judge: str, said: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = ["annotate", str(run), "--output", str(tmp_path / "out"), "--teacher", "teachers.judge.kind=discriminator"]
+    argv = ["annotate", str(run), "--output", str(tmp_path / "out"), "--teacher", f"teachers.judge={judge}"]
     assert main(argv) == 2
-    assert "teachers.judge.kind=discriminator: it learns beside a student in training" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ("{kind: reward, normalised: group}", "teachers.judge.normalised=group: rewards are compared"),
+        (
+            "{kind: openai, url: 'http://127.0.0.1:9', ask: preference}",
+            "teachers.judge.ask=preference: actions of several",
+        ),
+        ("{kind: self, hint: '{sibling}'}", "teachers.judge.hint: {sibling} is another episode"),
+    ],
+)
+def test_one_that_compares_episodes_of_a_task_needs_two_in_a_step(
+    judge: str, said: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = [replace(record, annotations=()) for record in records.open(run)][:1]
+    RecordWriter(tmp_path / "alone" / "records").write(0, alone)
+    argv = ["annotate", str(tmp_path / "alone"), "--config", str(run), "--output", str(tmp_path / "out")]
+    assert main([*argv, "--teacher", f"teachers.judge={judge}"]) == 2
+    assert f"{said}" in (err := capsys.readouterr().err)
+    assert "and no step here has two; choose records of a run with per_task: 2 or more" in err
 
 
 @pytest.mark.parametrize("method", ["gold", "uld"])

@@ -153,6 +153,8 @@ def test_what_it_cannot_do_is_told_before_anything_is_fitted(folder: str, tmp_pa
         check(small, tmp_path / "run")
     with pytest.raises(ConfigError, match=r"^teachers\.teacher\.model=.*has no tokenizer_config\.json"):
         check(config(str(tmp_path / "small")), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"^teachers\.teacher\.tokenizer='.*nowhere': there is no such folder"):
+        check(config(folder, f"teachers.teacher.tokenizer={tmp_path / 'nowhere'}"), tmp_path / "run")
 
 
 def test_another_model_given_in_python_does_not_stand_for_it(folder: str, tmp_path: Path) -> None:

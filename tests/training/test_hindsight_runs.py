@@ -17,6 +17,7 @@ MARK = "Psst, so it was"
 
 
 METHOD = {"target": {"name": "old"}}
+GROUPS = METHOD | {"sampler": {"per_task": 2}}
 
 
 def config(hint: Any, method: dict[str, Any] = METHOD, cold_start: Any = None, **train: Any) -> Config:
@@ -63,7 +64,7 @@ def test_only_those_with_a_sibling_that_succeeded_are_taught(tmp_path: Path) -> 
 
 
 def test_nobody_acts_by_what_is_not_known_yet() -> None:
-    acting = config("{sibling}", METHOD | {"sampler": {"actors": {"student": 0.5, "old": 0.5}}})
+    acting = config("{sibling}", METHOD | {"sampler": {"per_task": 2, "actors": {"student": 0.5, "old": 0.5}}})
     with pytest.raises(
         ConfigError, match=r"actors.*'old' is to act, and teachers.old.hint names sibling, known only once"
     ):
@@ -75,9 +76,32 @@ def test_a_fact_of_the_environment_whose_name_means_something_else_is_told(monke
     with pytest.raises(
         ConfigError, match=r"teachers.old, agentopd/Checkout-v0: the environment tells a fact called 'sibling'"
     ):
-        check(config("{sibling}"))
+        check(config("{sibling}", GROUPS))
 
 
 def test_a_stage_has_no_hindsight_to_show() -> None:
     with pytest.raises(ConfigError, match="there are 0 hints that can be shown in them"):
-        check(config("{sibling}", cold_start={"episodes": 4, "steps": 1, "privileged": 0.5}))
+        check(config("{sibling}", GROUPS, cold_start={"episodes": 4, "steps": 1, "privileged": 0.5}))
+
+
+def test_a_sibling_takes_several_episodes_of_a_task() -> None:
+    with pytest.raises(
+        ConfigError, match=r"teachers\.old\.hint: {sibling} is another episode .* per_task: 1; set objective\.sampler"
+    ):
+        config("{sibling}")
+    config("{{sibling}} of {answer}")  # braces that are text
+
+
+def test_demonstrations_are_looked_for_before_anything_is_fitted(tmp_path: Path) -> None:
+    hint = {"text": "{demonstration}", "demonstrations": str(tmp_path / "nowhere")}
+    with pytest.raises(ConfigError, match=r"^teachers\.old\.hint\.demonstrations=.*nowhere: "):
+        check(config(hint))
+
+
+def test_what_a_self_follows_is_one_thing_before_anything_is_fitted() -> None:
+    raw = cases.raw(method=METHOD)
+    raw["teachers"] = {"old": {"kind": "self", "average": 0.5, "interpolate": 0.5}}
+    with pytest.raises(
+        ConfigError, match=r"^teachers\.old\.average=0\.5: it follows the student, and interpolate=0\.5"
+    ):
+        check(load_config(raw))

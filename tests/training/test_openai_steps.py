@@ -12,7 +12,7 @@ from agentopd.chat import Chat
 from agentopd.chat.token_bytes import TokenBytes
 from agentopd.config import dump, load_config
 from agentopd.config.watched import is_measured, known_metrics
-from agentopd.errors import ConfigError
+from agentopd.errors import ConfigError, TeacherError
 from agentopd.serving import SpentError
 from agentopd.teachers import traits_of
 from agentopd.training.loop.checkpoints import binding
@@ -132,6 +132,19 @@ def test_what_is_wrong_with_it_is_found_before_anything_is_fitted(tmp_path: Path
         ConfigError, match=r"^teachers\.judge\.key_env=NO_SUCH_KEY: this environment variable is not set"
     ):
         check(config, tmp_path / "run")
+    away = cases.tiny(
+        f"teachers.judge={json.dumps(judge | {'url': 'http://127.0.0.1:9', 'key_env': None, 'patience': 0.1})}",
+        method="ovd",
+    )
+    with pytest.raises(
+        TeacherError, match=r"^teacher 'judge': http://127\.0\.0\.1:9/models did not answer .*; start the server"
+    ):
+        check(away, tmp_path / "run")
+    with talking(judged, models=("one", "two")) as server:
+        several = scored(server)
+        with pytest.raises(ConfigError, match=r"^teachers\.judge\.model=null: .* serves one, two; name one model"):
+            check(several, tmp_path / "run")
+        assert not server.asked
     assert not (tmp_path / "run").exists()
 
 

@@ -174,6 +174,16 @@ def test_the_student_stays_its_own_teacher_whatever_teacher_model_is_given(tmp_p
     assert cases.same_weights(cases.weights(slow), cases.weights(cases.model(1)))
 
 
+def test_one_model_given_in_python_does_not_stand_for_two_members(tmp_path: Path) -> None:
+    members = [f"teachers.{name}={{kind: local, model: {name}}}" for name in ("slow", "old")]
+    with pytest.raises(
+        ConfigError, match=r"stand for teachers\.slow and teachers\.old, of which teachers\.all is the mean"
+    ):
+        cases.trainer(config(*members, "objective.sources.fresh.actors={student: 1}"), tmp_path)
+    other = "teachers.old={kind: privileged, model: old, hint: '{answer}'}"
+    cases.trainer(config(members[0], other, "objective.sources.fresh.actors={student: 1}"), tmp_path)
+
+
 def test_members_are_made_though_no_term_names_them_and_others_are_not() -> None:
     assert list(used_teachers(config())) == ["all", "slow", "old"]
 

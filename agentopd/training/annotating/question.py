@@ -196,7 +196,7 @@ def _require_still(name: str, choice: Choice) -> None:
             f"teachers.{name}.kind={choice.kind}: it learns beside a student in training, and here nothing is trained, so it would say "
             "nothing of worth; choose another teacher"
         )
-    for setting in ("every", "average"):
+    for setting in ("every", "average", "interpolate"):
         if traits.initial and choice.settings.get(setting) is not None:
             raise ConfigError(
                 f"teachers.{name}.{setting}: it follows a student in training, and here nothing is trained; leave it out, for the student "

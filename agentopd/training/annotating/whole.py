@@ -8,6 +8,7 @@ from typing import Any
 
 from agentopd import records
 from agentopd.chat import Chat
+from agentopd.config.asked import grouped_by
 from agentopd.config.shipped import load_yaml, parse, write
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.records import Records, RecordWriter
@@ -57,6 +58,7 @@ def annotate(
         there = f"{source.steps[0]} to {source.steps[-1]}" if source.steps else "none"
         raise ConfigError(f"--step: {source.folder} has no records of these steps; those that have some: {there}")
     _require_ours(asked, target)
+    _require_groups(asked, wanted)
     tokenizer = tokenizer_for(asked)
     chat = Chat(tokenizer, asked.config.template_kwargs)
     for step in wanted[:1]:
@@ -81,7 +83,7 @@ def _require_ours(asked: Question, target: Path) -> None:
     """Raises ConfigError where ``target`` holds anything but the answers to this question."""
     note = target / NOTE
     if not note.exists():
-        require_free(target)
+        require_free(target, goes_on="")
         return
     was_asked, is_asked = (
         {**one, "config": binding(one["config"], asked.config)}
@@ -94,6 +96,20 @@ def _require_ours(asked: Question, target: Path) -> None:
             f"output: {target} holds records that were annotated with {key}={was!r}, and this asks for {is_!r}; ask the same, or choose "
             "another folder: what teachers have said is not asked again"
         )
+
+
+def _require_groups(asked: Question, steps: Sequence[int]) -> None:
+    """Raises ConfigError where a teacher compares episodes of one task, and no step has two."""
+    table = asked.records.table(["step", "task"])
+    pairs = [
+        pair for pair in zip(*(table[name].to_pylist() for name in ("step", "task")), strict=True) if pair[0] in steps
+    ]
+    for name, choice in asked.config.teachers.items() if len(set(pairs)) == len(pairs) else ():
+        if how := grouped_by(choice):
+            setting, why, instead = how
+            raise ConfigError(
+                f"teachers.{name}.{setting}: {why}, and no step here has two; choose records of a run with per_task: 2 or more, or {instead}"
+            )
 
 
 @contextmanager

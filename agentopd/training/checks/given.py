@@ -1,6 +1,7 @@
 """What a person gives the trainer in Python, made into what it works with: models by name, a tokenizer, episodes."""
 
 from collections.abc import Callable, Iterable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from agentopd.freezing import share_weights
 from agentopd.models import ModelConfig, config_of, head_of, load_model, load_tokenizer, positions_of
 from agentopd.rollout.preflight import Reader
 from agentopd.settings.choice import Choice
-from agentopd.teachers import traits_of
+from agentopd.teachers import members_of, traits_of
+from agentopd.teachers.traits import thinks_by
 from agentopd.training.checks.preflight import (
     check_acting,
     check_experts,
@@ -191,7 +193,26 @@ def _check_teachers(
         else:
             read[name] = own.new.max_positions
         check_length(key, read[name], config.rollout.max_length)
+    if teacher is not None:
+        _require_different_members(config)
     return {name: longest for name, longest in read.items() if longest is not None}
+
+
+def _require_different_members(config: Config) -> None:
+    """Raises ConfigError where ``teacher_model`` would make two members of an ensemble one model."""
+    used = used_teachers(config)
+    for name, choice in used.items():
+        members = [member for member in members_of(choice) if names_weights(used[member])]
+        for one, other in combinations(members, 2):
+            if _but_weights(used[one]) == _but_weights(used[other]):
+                raise ConfigError(
+                    f"teacher_model would stand for teachers.{one} and teachers.{other}, of which teachers.{name} is the mean, and they would be one "
+                    "model twice; leave teacher_model out, and give each its model"
+                )
+
+
+def _but_weights(choice: Choice) -> dict[str, Any]:
+    return {name: value for name, value in thinks_by(choice).items() if name not in ModelConfig.model_fields}
 
 
 def _check_other(name: str, choice: Choice, teacher: Named | None, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -20,6 +20,8 @@ from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
 from agentopd.settings.choice import Choice
 from agentopd.teachers import Examined, is_language_model, traits_of
+from agentopd.teachers.cross_tokenizer import own_tokenizer
+from agentopd.teachers.hindsight import Hindsight
 from agentopd.training.checks.roles import (
     every_hint,
     hints_of,
@@ -90,6 +92,9 @@ def check_teachers(config: Config) -> None:
     hints = hints_of(config)
     if any(stage is not None and stage.privileged for stage in (config.stages.teacher, config.stages.cold_start)):
         stage_hint(config)
+    for name, hint in hints.items():
+        with under(f"teachers.{name}"):
+            Hindsight(hint).require_shown()
     for name, choice in used_teachers(config).items():
         check_fitted(config, name, choice, hinted=name in hints)
 
@@ -231,7 +236,7 @@ def check_other(name: str, choice: Choice, student: PreTrainedTokenizerBase) -> 
     model = model_of(name, choice)
     assert model is not None
     with under(f"teachers.{name}"):
-        tokenizer = load_tokenizer(str(choice.settings.get("tokenizer") or model.model))
+        tokenizer = own_tokenizer(str(model.model), choice.settings.get("tokenizer"))
         chat = Chat(tokenizer, choice.settings.get("template_kwargs"))
         for one in (student, tokenizer):
             TokenBytes(one)

@@ -155,15 +155,16 @@ class RunFolder:
         write_atomically(self.weights, json.dumps(kept, indent=2) + "\n")
 
 
-def require_free(path: Path) -> None:
-    """Raises ConfigError where something lies at ``path`` already, or it cannot be made; a folder with a lock alone is free."""
+def require_free(path: Path, goes_on: str = "add --resume to go on with it, or ") -> None:
+    """Raises ConfigError where something lies at ``path`` already, or it cannot be made; a folder with a lock alone is free.
+
+    ``goes_on`` is how one goes on with what lies there, where that can be done.
+    """
     above = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if above != path.absolute() and not (above.is_dir() and os.access(above, os.W_OK)):
         raise ConfigError(f"output: {path} cannot be written: {above} takes no new folders; choose another place")
     if path.exists() and not (path.is_dir() and all(inside.name == LOCK for inside in path.iterdir())):
-        raise ConfigError(
-            f"output: {path} already holds a run or other files; add --resume to go on with it, or choose another folder"
-        )
+        raise ConfigError(f"output: {path} already holds a run or other files; {goes_on}choose another folder")
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -300,7 +300,7 @@ def evaluate(config: Config, model: str | Path | None = None, tasks: int | None 
 @attended()
 def play(config: Config, episodes: int, output: Path, actor: str, model: Path | None = None) -> dict[str, float]:
     """Plays ``episodes`` training tasks as ``student`` or ``expert`` and writes them to ``output``; returns what they looked like."""
-    require_free(output)
+    require_free(output, goes_on="")
     if episodes < 1:
         raise ConfigError(f"episodes={episodes}: play at least 1")
     if actor == EXPERT and (lacking := without_experts(config)):
