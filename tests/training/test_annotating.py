@@ -22,7 +22,7 @@ from agentopd.__main__ import main
 from agentopd.config import load_config
 from agentopd.records.store import Store
 from agentopd.teachers import Identity, Stateless, Teacher, TeacherContext, Traits, rowless
-from agentopd.training.annotating.asking import groups, together
+from agentopd.training.annotating.asking import together
 from agentopd.training.annotating.signals import merged, renumbered
 from agentopd.training.annotating.whole import STORE
 from agentopd.training.run.whole import train
@@ -392,13 +392,3 @@ def test_signals_follow_the_segments_that_they_are_about() -> None:
 def test_the_store_lies_with_the_stages(run: Path, tmp_path: Path) -> None:
     assert main(["annotate", str(run), "--output", str(tmp_path / "out"), "--teacher", "teacher"]) == 0
     assert len(Store(Path(load_config(run / "config.yaml").stages.cache) / STORE)) >= 4
-
-
-def test_episodes_of_one_task_are_always_asked_about_together() -> None:
-    def of(task: int) -> Trajectory:
-        return Trajectory(Key("run", 0, 0), Task("e", task), ("student",), (), (), Outcome(0.0, False, "terminated"))
-
-    order = [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 9]
-    made = groups([of(task) for task in order])
-    assert sorted(i for some in made for i in some) == list(range(len(order)))
-    assert [{order[i] for i in some} for some in made] == [{0, 1, 2, 3, 4, 5, 6}, {7, 8, 9}]
