@@ -120,14 +120,14 @@ def asked(url: str, chat: Chat, folder: Path, **settings: Any) -> Any:
     return openai(context, url=f"{url}/v1", **settings)
 
 
-def spoken(chat: Chat, question: str) -> Trajectory:
+def spoken(chat: Chat, question: str, said: str = "I do not know.") -> Trajectory:
     """An episode of one turn, without tools."""
     opening: tuple[Message, ...] = ({"role": "user", "content": question},)
-    prompt, action = chat.prompt(opening), chat.write(opening, "I do not know.")
+    prompt, action = chat.prompt(opening), chat.write(opening, said)
     turn_T = np.array([CONTEXT] * len(prompt) + [0] * len(action), np.int32)
     tokens_T = np.array([*prompt, *action], np.int32)
     segment = Segment(tokens_T, turn_T, turn_T, turn_T >= 0, np.zeros(len(turn_T), np.float32))
-    turn = Turn(0, "student", 0, len(prompt), len(turn_T), "I do not know.", "I do not know.")
+    turn = Turn(0, "student", 0, len(prompt), len(turn_T), said, said)
     ended = Outcome(0.0, False, "terminated")
     return Trajectory(Key("run", 0, 0), Task("talk", 0), ("student",), (segment,), (turn,), ended, opening=opening)
 
@@ -174,10 +174,10 @@ def test_corrections_by_chat_follow_conversations_with_tools(url: str, chat: Cha
 def test_a_score_by_chat_is_the_mean_of_the_models_own_distribution(
     url: str, smollm2: PreTrainedModel, chat: Chat, tmp_path: Path
 ) -> None:
-    prompt = "Repeat this number and nothing else: 7"
+    prompt = "Repeat this number and nothing else: {action}"
     teacher = asked(url, chat, tmp_path, ask="score", best=9, rescale=False, prompt=prompt, top_logprobs=20)
-    (said,) = teacher.annotate([spoken(chat, "Hello.")])
-    ids = chat.prompt([{"role": "user", "content": prompt}])
+    (said,) = teacher.annotate([spoken(chat, "Hello.", "7")])
+    ids = chat.prompt([{"role": "user", "content": prompt.format(action="7")}])
     with torch.no_grad():
         best = torch.softmax(smollm2(torch.tensor([ids])).logits[0, -1], -1).topk(20)
     spelt = [str(chat.tokenizer.decode([i])).strip() for i in best.indices.tolist()]
