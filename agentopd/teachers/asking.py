@@ -1,7 +1,8 @@
-"""What teachers share that ask a model in words: one question a turn, from many threads, as soon as an episode is over."""
+"""What teachers share that ask a model in words: questions from many threads."""
 
 import json
 import logging
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -30,31 +31,14 @@ SPENT = ("requests", "prompt_tokens", "completion_tokens", "cost")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Asking(Stateless, Generic[R]):
-    """A base for teachers that ask a server of chat completions. What they make of an answer to a question about a turn is an ``R``."""
+    """A base for teachers that ask a server of chat completions. What they make of an answer is an ``R``."""
 
     server: ChatServer
     body: Mapping[str, Any]
     """What every request says beside its messages."""
     threads: Threads
-    begun: dict[Key, dict[int, Future[R]]] = field(default_factory=dict)
-    """What was asked of episodes that are over."""
     counted: Counter[str] = field(default_factory=Counter)
     """What :meth:`metrics` will tell."""
-
-    def begin(self, trajectory: Trajectory) -> None:
-        """Asks, without waiting for the answer."""
-        self.begun[trajectory.key] = self._asked(trajectory)
-
-    def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
-        """What the answers come to.
-
-        Raises:
-            TeacherError: The server refused, failed for too long, or answered what cannot be used; or the cap is reached.
-        """
-        asked = [self.begun.pop(one.key) if one.key in self.begun else self._asked(one) for one in trajectories]
-        heard = iter(self.heard([answer for some in asked for answer in some.values()]))
-        found = [{turn: next(heard) for turn in some} for some in asked]
-        return [self.annotation(*pair) for pair in zip(trajectories, found, strict=True)]
 
     def heard(self, asked: Sequence[Future[R]]) -> list[R | None]:
         """The answers; ``None`` for a question that the server refused for what it holds, such as one that is too long.
@@ -90,14 +74,6 @@ class Asking(Stateless, Generic[R]):
         """The turns that are asked about: those that ``where`` selects."""
         return np.flatnonzero(turns_of(self.where, trajectory)).tolist()
 
-    def question(self, trajectory: Trajectory, turn: int) -> R:
-        """Asks about one turn, in one of the threads."""
-        raise NotImplementedError
-
-    def annotation(self, trajectory: Trajectory, found: Mapping[int, R | None]) -> Annotation:
-        """What the answers about an episode come to, by their turns."""
-        raise NotImplementedError
-
     def said(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> Answer:
         """What the model answers to a conversation."""
         return self.server.ask({"messages": list(messages), **self.body, **more})
@@ -124,6 +100,37 @@ class Asking(Stateless, Generic[R]):
     def spending(self) -> str:
         """What was spent in all."""
         return self.server.ledger.text()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AskingByTurn(Asking[R], ABC):
+    """A base for those that ask about one turn at a time, as soon as its episode is over."""
+
+    begun: dict[Key, dict[int, Future[R]]] = field(default_factory=dict)
+    """What was asked of episodes that are over."""
+
+    def begin(self, trajectory: Trajectory) -> None:
+        """Asks, without waiting for the answer."""
+        self.begun[trajectory.key] = self._asked(trajectory)
+
+    def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
+        """What the answers come to.
+
+        Raises:
+            TeacherError: The server refused, failed for too long, or answered what cannot be used; or the cap is reached.
+        """
+        asked = [self.begun.pop(one.key) if one.key in self.begun else self._asked(one) for one in trajectories]
+        heard = iter(self.heard([answer for some in asked for answer in some.values()]))
+        found = [{turn: next(heard) for turn in some} for some in asked]
+        return [self.annotation(*pair) for pair in zip(trajectories, found, strict=True)]
+
+    @abstractmethod
+    def question(self, trajectory: Trajectory, turn: int) -> R:
+        """Asks about one turn, in one of the threads."""
+
+    @abstractmethod
+    def annotation(self, trajectory: Trajectory, found: Mapping[int, R | None]) -> Annotation:
+        """What the answers about an episode come to, by their turns."""
 
     def _asked(self, trajectory: Trajectory) -> dict[int, Future[R]]:
         return {turn: self.threads.begin(self.question, trajectory, turn) for turn in self.turns(trajectory)}

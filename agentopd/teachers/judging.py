@@ -10,7 +10,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -18,10 +18,9 @@ import numpy as np
 from agentopd.chat.blanks import Blanks
 from agentopd.chat.thinking import THOUGHT_CLOSE
 from agentopd.serving import Answer, Token
-from agentopd.teachers.asking import Asking, acted, facts, told
+from agentopd.teachers.asking import AskingByTurn, acted, facts, told
 from agentopd.teachers.base import rowless
-from agentopd.teachers.grouping import Normalised
-from agentopd.teachers.rewards import adjusted
+from agentopd.teachers.grouping import Normalised, regrouped
 from agentopd.types import Annotation, Trajectory
 
 FIELDS = ("conversation", "action", "tools", "rubric", "facts", "best")
@@ -75,7 +74,7 @@ class Score:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ScoringTeacher(Asking[Score | None]):
+class ScoringTeacher(AskingByTurn[Score | None]):
     """See :func:`agentopd.teachers.openai.openai`, ``ask: score``."""
 
     of: Literal["turn", "episode"]
@@ -93,10 +92,12 @@ class ScoringTeacher(Asking[Score | None]):
         """The scores.
 
         Raises:
-            TeacherError: As of :class:`Asking`.
+            TeacherError: As of :class:`AskingByTurn`.
         """
         said = super().annotate(trajectories)
-        return adjusted(trajectories, said, self.scale, self.normalised, whole=self.of == "episode")
+        if self.normalised == "group":
+            said = regrouped([one.task.id for one in trajectories], said, whole=self.of == "episode")
+        return [replace(one, reward_S=(self.scale * one.reward_S).astype(np.float32)) for one in said]
 
     def turns(self, trajectory: Trajectory) -> Iterable[int]:
         """Every selected turn; or the last of them, which stands for the episode."""

@@ -6,13 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+import agentopd.teachers.judging as judging
+import agentopd.teachers.preferring as preferring
+import agentopd.teachers.writing as writing
 from agentopd.chat.blanks import Blanks
 from agentopd.errors import ConfigError, under
 from agentopd.serving import Answers, Cap, ChatServer, Ledger, Patience, Prices, Threads
 from agentopd.serving.answers import ANSWERS
 from agentopd.serving.ledger import SPENDING
 from agentopd.serving.waiting import Waiting
-from agentopd.teachers import judging, preferring, writing
 from agentopd.teachers.asking import SPENT
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.grouping import Normalised
@@ -80,11 +82,9 @@ def openai(
         prompt: The text of the question, with names in braces; of ``correction`` the system message.
         rubric: What scores and preferences go by.
         best: Of ``score``: the highest, by which ``rescale`` divides it.
-        scale: Of scores and preferences: what every reward is multiplied by.
-        normalised: Of scores and preferences: ``group`` as for ``verifier``.
+        scale: What rewards are multiplied by, of scores once they are ``normalised``, as for ``verifier``.
         pairs: Of ``preference``: rivals of a turn at most.
-        top_logprobs: Alternatives to each token that are asked for. A score is then the mean over its distribution, and corrections
-            become soft labels, where the tokens of the answer are the student's.
+        top_logprobs: Alternatives to each token: scores are means over them, corrections soft labels where the answer's tokens are the student's.
         options: What every request says beside that, such as ``{temperature: 0, max_completion_tokens: 512}``.
         where: The turns that it teaches; the others cost nothing.
         in_flight: As for ``served``, like ``timeout``, ``patience`` and ``key_env``.
@@ -96,17 +96,20 @@ def openai(
     with under(f"teachers.{context.name}"):
         asked = _prompt(ask, of, prompt)
         _require_apt(context.temperature, ask, of, normalised, url, top_logprobs, options or {}, prices, cap)
-        waiting = _waiting(context.name, url, timeout, patience, key_env)
-        server = _server(context, waiting, model, prices, cap)
+        server = _server(context, _waiting(context.name, url, timeout, patience, key_env), model, prices, cap)
     body = _asking_for(top_logprobs if ask != "preference" else 0) | (options or {})
     shared: Any = {"name": context.name, "where": where, "server": server, "body": body, "threads": Threads(in_flight)}
-    within: Any = {"scale": scale, "normalised": normalised}
+    shared |= {"prompt": asked} | ({"rubric": rubric, "scale": scale} if ask != "correction" else {})
     if ask == "score":
-        return ScoringTeacher(of=of, prompt=asked, rubric=rubric, best=best, rescale=rescale, **within, **shared)
+        return ScoringTeacher(of=of, best=best, rescale=rescale, normalised=normalised, **shared)
     if ask == "preference":
-        return PreferringTeacher(prompt=asked, rubric=rubric, pairs=pairs, **within, **shared)
-    vocabulary = Vocabulary.of(context.chat, top_logprobs) if top_logprobs else None
-    return WritingTeacher(corrects=True, chat=context.chat, prompt=asked, vocabulary=vocabulary, **shared)
+        return PreferringTeacher(pairs=pairs, **shared)
+    return WritingTeacher(corrects=True, chat=context.chat, vocabulary=_vocabulary(context, top_logprobs), **shared)
+
+
+def _vocabulary(context: TeacherContext, top_logprobs: int) -> Vocabulary | None:
+    """What makes soft labels of alternatives, where there are any."""
+    return Vocabulary.of(context.chat, top_logprobs) if top_logprobs else None
 
 
 def _waiting(name: str, url: str, timeout: float, patience: float, key_env: str | None) -> Waiting:

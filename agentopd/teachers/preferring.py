@@ -16,9 +16,7 @@ from agentopd.chat.thinking import THOUGHT_CLOSE
 from agentopd.serving import Answer
 from agentopd.teachers.asking import Asking, acted
 from agentopd.teachers.base import rowless
-from agentopd.teachers.grouping import Normalised
 from agentopd.teachers.judging import filled
-from agentopd.teachers.rewards import adjusted
 from agentopd.types import Annotation, Trajectory
 
 FIELDS = ("conversation", "first", "second", "tools", "rubric", "facts")
@@ -67,10 +65,6 @@ class PreferringTeacher(Asking[float | None]):
     rubric: str
     pairs: int
     scale: float = 1.0
-    normalised: Normalised = "none"
-
-    def begin(self, trajectory: Trajectory) -> None:
-        """Waits for the rivals."""
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """For each selected turn with rivals the mean of how it stands against them, from -1 to 1.
@@ -90,8 +84,7 @@ class PreferringTeacher(Asking[float | None]):
                 self.counted["skipped"] += 1
             else:
                 against[one].append(verdict)
-        said = [self._rewarded(trajectory, i, against) for i, trajectory in enumerate(trajectories)]
-        return adjusted(trajectories, said, self.scale, self.normalised, whole=False)
+        return [self._rewarded(trajectory, i, against) for i, trajectory in enumerate(trajectories)]
 
     def _states(self, trajectories: Sequence[Trajectory]) -> Iterable[Sequence[Standing]]:
         """The selected turns that stand at one state: the same task, and the same messages so far."""
@@ -127,7 +120,7 @@ class PreferringTeacher(Asking[float | None]):
 
     def _rewarded(self, trajectory: Trajectory, i: int, against: Mapping[Standing, Sequence[float]]) -> Annotation:
         verdicts = [against.get(Standing(i, turn), ()) for turn in range(len(trajectory.turns))]
-        reward_S = np.array([np.mean(one) if one else np.nan for one in verdicts], np.float32)
+        reward_S = np.array([self.scale * np.mean(one) if one else np.nan for one in verdicts], np.float32)
         return rowless(self.name, trajectory, reward_S=reward_S, skip_S=np.isnan(reward_S))
 
 

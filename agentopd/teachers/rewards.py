@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Real
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from agentopd.errors import TeacherError, describe
 from agentopd.settings.kinds import load
 from agentopd.settings.problems import shown
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, turns_of
-from agentopd.teachers.grouping import Normalised, Score, normalised, regrouped
+from agentopd.teachers.grouping import Normalised, Score, normalised
 from agentopd.teachers.traits import Traits
 from agentopd.types import Annotation, Bools, Trajectory
 from agentopd.where import Where
@@ -74,27 +74,6 @@ class Rewarding(Stateless, ABC):
             rewarded(self.name, trajectory, self.scale * score, selected_S, self.skips_unsaid)
             for trajectory, score, selected_S in each
         ]
-
-
-def adjusted(
-    trajectories: Sequence[Trajectory],
-    said: Sequence[Annotation],
-    scale: float,
-    within: Normalised,
-    whole: bool,
-) -> list[Annotation]:
-    """Annotations with their rewards normalised and then scaled, as :class:`Rewarding` does.
-
-    Args:
-        trajectories: The episodes.
-        said: What was said of each.
-        scale: What every reward is multiplied by.
-        within: ``group`` for those of a task.
-        whole: Whether the one reward of an episode stands for all of it, whatever its turn.
-    """
-    if within == "group":
-        said = regrouped([trajectory.task.id for trajectory in trajectories], said, whole)
-    return [replace(one, reward_S=(scale * one.reward_S).astype(np.float32)) for one in said]
 
 
 def _kept(score: Score, selected_S: Bools) -> Score:

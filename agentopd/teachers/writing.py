@@ -8,7 +8,7 @@ from agentopd.chat.blanks import Blanks
 from agentopd.chat.conversation import conversation
 from agentopd.chat.wire import from_wire, to_wire
 from agentopd.serving import Answer
-from agentopd.teachers.asking import BROKEN_OFF, Asking, facts
+from agentopd.teachers.asking import BROKEN_OFF, AskingByTurn, facts
 from agentopd.teachers.corrections import corrections
 from agentopd.teachers.soft import Vocabulary, softened
 from agentopd.tooling.action import parse_action
@@ -28,7 +28,7 @@ class Written:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class WritingTeacher(Asking[Written | None]):
+class WritingTeacher(AskingByTurn[Written | None]):
     """See :func:`agentopd.teachers.openai.openai`, ``ask: correction``."""
 
     chat: Chat
