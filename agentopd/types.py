@@ -268,14 +268,14 @@ class Sampled(ArrayEquality):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Span(ArrayEquality):
-    """A teacher with another tokenizer: runs of rows, the student's and its own, that cover the same bytes, each as short as it can be."""
+    """A teacher with another tokenizer: runs of rows, the student's and its own, that write the same, each as short as it can be."""
 
     student_P_2: Ints
     """``[start, stop)`` among the annotation's rows; the spans stand in their order and leave none out."""
     teacher_P_2: Ints
     """``[start, stop)`` among the tokens that the teacher would have written in the turns that it read; what no span has is not aligned."""
     logprob_P: Floats
-    """Log-probability of the span's bytes: the sum over the teacher's rows."""
+    """Log-probability of what the span writes: the sum over the teacher's rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

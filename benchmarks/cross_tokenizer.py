@@ -5,7 +5,8 @@
 
 The teacher has the size of the quickstart's, and is fitted as long on the experts' traces, in its own tokens. The student is the
 quickstart's after its cold start, the same for all arms of a seed: ``gold`` and ``uld`` are those recipes, ``gold-forward`` compares
-matched tokens by the forward Kullback-Leibler divergence, ``same`` is the quickstart itself with a teacher of the student's own tokenizer.
+matched tokens by the forward Kullback-Leibler divergence, ``gold-bytes`` teaches only what both write in the same bytes, and
+``same`` is the quickstart itself with a teacher of the student's own tokenizer.
 Each seed has a panel of 200 held-out tasks. Results: ``benchmarks/results/cross_tokenizer.json``, every panel task by task.
 """
 
@@ -50,6 +51,7 @@ TEMPLATE = """\
 ARMS: dict[str, tuple[str, ...]] = {
     "gold": ("method=gold",),
     "gold-forward": ("method=gold", "objective.divergence.by=forward_kl"),
+    "gold-bytes": ("method=gold", "teachers.teacher.forms=false", "teachers.teacher.end_of_turn=false"),
     "uld": ("method=uld",),
     "same": (),
 }

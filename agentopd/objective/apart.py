@@ -1,15 +1,16 @@
 """Divergences between a student and a teacher that have no vocabulary in common.
 
-Both write the same bytes, cut into tokens of their own. A span is the shortest run of the student's rows and of the teacher's that
-cover the same bytes. Where it begins both have read the same, so there their next-token distributions p and q can be compared:
-each is one of events. Three rules make the events common to both:
+Both write the same turn, cut into tokens of their own. A span is the shortest run of the student's rows and of the teacher's that
+cover the same bytes, or what each writes in a form of its own, such as the wrapper of a call, between two of these. Where it begins
+both have read the same, so there their next-token distributions p and q can be compared: each is one of events. Three rules make
+the events common to both:
 
 - **Tokens of the same bytes** are the same event (``types.Matched``), and so are the ends of a turn.
-- **The span's bytes** are an event of both. Under the student its probability is P = p(s_1) c, c = p(s_2 | s_1) p(s_3 | s_1, s_2) ...,
+- **What the span writes** is an event of both. Under the student its probability is P = p(s_1) c, c = p(s_2 | s_1) p(s_3 | s_1, s_2) ...,
   under the teacher Q = q(t_1) d likewise; where the one has a single token for it and the other has that token too but wrote
-  several, the probability of that token is added. What remains of a first token, p(s_1) (1 - c), is the event of this token with
-  another one behind it, and stands where p(s_1) stood. So all numbers are probabilities, and sum to 1. A span of one token on each
-  side, which match, changes nothing.
+  something else, the probability of that token is added, as the one cannot tell the two apart. What remains of a first token,
+  p(s_1) (1 - c), is the event of this token with another one behind it, and stands where p(s_1) stood. So all numbers are
+  probabilities, and sum to 1. A span of one token on each side, which match, changes nothing.
 - **Everything else** has no counterpart.
 
 The log-probabilities of all of the student's rows are differentiated, those behind the first through c; nothing of the teacher is.
@@ -17,7 +18,7 @@ The log-probabilities of all of the student's rows are differentiated, those beh
 TRL's GOLD (``trl/experimental/gold``, 1.16), by default, multiplies all of p by c and all of q by d, so that other tokens lose
 probability for what follows the one that was taken; reads both one row too late; leaves the products of matched tokens as they are,
 no distributions, where a Kullback-Leibler divergence may fall below 0; and weighs the two parts by the share of matched tokens
-in the teacher's vocabulary. It skips the end of a turn, as ``teachers.<name>.end_of_turn`` does unless it is set.
+in the teacher's vocabulary. It skips the end of a turn, as ``teachers.<name>.end_of_turn: false`` does, and knows no forms.
 """
 
 from collections.abc import Callable, Mapping
@@ -156,16 +157,16 @@ class _Side:
     alone_N: Tensor
 
     def events(self, log_N_V: Tensor, other: Self, partner_V: Tensor) -> tuple[Tensor, Tensor]:
-        """The distribution without the spans' bytes, and the log-probability [N] of these; ``partner_V`` leads here from the other side."""
+        """The distribution without the spans, and the log-probability [N] of these; ``partner_V`` leads here from the other side."""
         first_N = log_N_V.gather(1, self.token_N.unsqueeze(1)).squeeze(1)
         # what is nearer to 0 is rounding, and its logarithm would be all of a divergence
         least = torch.finfo(first_N.dtype).eps
         another_N = (-torch.expm1(self.rest_N.clamp_max(-least))).log()
         log_N_V = _put(log_N_V, self.token_N, (first_N + another_N).masked_fill(self.alone_N, FLOOR))
-        same_N = partner_V[other.token_N]
-        written_N = other.alone_N & (same_N >= 0)
-        single_N = log_N_V.gather(1, same_N.clamp_min(0).unsqueeze(1)).squeeze(1)
-        log_N_V = _put(log_N_V, same_N.clamp_min(0), single_N.masked_fill(written_N, FLOOR))
+        partner_N = partner_V[other.token_N]
+        written_N = other.alone_N & (partner_N >= 0)
+        single_N = log_N_V.gather(1, partner_N.clamp_min(0).unsqueeze(1)).squeeze(1)
+        log_N_V = _put(log_N_V, partner_N.clamp_min(0), single_N.masked_fill(written_N, FLOOR))
         return log_N_V, torch.logaddexp(first_N + self.rest_N, single_N.masked_fill(~written_N, FLOOR))
 
 

@@ -2,14 +2,15 @@
 
 Where both texts are the same, all of it is. Where wrappers differ, as those of tool calls do, what both must say holds them
 together: words, the names of tools and arguments, and values, each where it can stand in one place only. What lies between two
-of these is aligned where it is the same, else as far as it begins and ends alike. All else is left out, and counted.
+of these is aligned where it is the same, else as far as it begins and ends alike. What is left between two aligned pieces, on both
+sides, is the same part of the turn in two forms. All else is left out, and counted.
 """
 
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from agentopd.types import ToolCall
@@ -28,12 +29,14 @@ class Common(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Tokens ``[start, stop)`` of each side that cover the same bytes."""
+    """Tokens ``[start, stop)`` of each side that write the same."""
 
     ours: tuple[int, int]
     theirs: tuple[int, int]
     size: int
-    """Bytes."""
+    """Bytes of ours."""
+    same: bool = True
+    """Whether theirs are the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +65,33 @@ class Cut:
         )
 
 
-def align(ours: Cut, theirs: Cut, said: Sequence[Sequence[str]]) -> list[Pair]:
-    """The shortest runs of tokens that cover the same bytes, in order.
+def align(ours: Cut, theirs: Cut, said: Sequence[Sequence[str]], forms: bool = True) -> list[Pair]:
+    """The shortest runs of tokens that write the same, in order.
 
     Args:
         ours: The turn as the student wrote it.
         theirs: As the teacher would.
-        said: What both must say, in order: groups of texts, such as the words of a content, and what a call names.
+        said: What both must say, in order: groups of texts, first the words outside of calls, then what each call names.
+        forms: Whether what lies between two runs of the same bytes is a pair too, where both sides say all of it in one order.
     """
+    found = same_bytes(ours, theirs, said)
+    return _with_forms(ours, theirs, found) if forms and say_the_same(ours.text, theirs.text, said) else found
+
+
+def _with_forms(ours: Cut, theirs: Cut, same: Sequence[Pair]) -> list[Pair]:
+    """Also what both have between two pairs, before the first and behind the last."""
+    sizes = [len(piece) if piece != OURS else 0 for piece in ours.pieces]
+    ends = Pair((0, 0), (0, 0), 0), Pair((len(ours.pieces),) * 2, (len(theirs.pieces),) * 2, 0)
+    forms = []
+    for before, after in pairwise([ends[0], *same, ends[1]]):
+        here, there = (before.ours[1], after.ours[0]), (before.theirs[1], after.theirs[0])
+        if here[0] < here[1] and there[0] < there[1]:
+            forms.append(Pair(here, there, sum(sizes[slice(*here)]), same=False))
+    return sorted([*same, *forms])
+
+
+def same_bytes(ours: Cut, theirs: Cut, said: Sequence[Sequence[str]]) -> list[Pair]:
+    """The shortest runs of tokens that cover the same bytes; see :func:`align`."""
     starts, stops = _bounds(ours)
     their_starts, their_stops = _bounds(theirs)
     found: list[Pair] = []
@@ -128,21 +150,31 @@ def _alike(ours: str, theirs: str, here: tuple[int, int], there: tuple[int, int]
 
 
 def _anchors(ours: str, theirs: str, said: Sequence[Sequence[str]]) -> list[Common]:
-    """What both say, where each stands in one place only: as far to the left as it can be, and as far to the right.
-
-    A group that does not stand on both sides in its order says nothing.
-    """
-    groups = [[text for text in group if _occurs(text, ours) and _occurs(text, theirs)] for group in said]
-    kept: list[str] = []
-    for group in groups:
-        if _leftmost(ours, [*kept, *group]) and _leftmost(theirs, [*kept, *group]):
-            kept += group
+    """What both say, where each stands in one place only: as far to the left as it can be, and as far to the right."""
+    kept = [text for group in _kept(ours, theirs, said) for text in group]
     left, right = (
         (_leftmost(ours, kept) or [], _leftmost(theirs, kept) or []),
         (_rightmost(ours, kept), _rightmost(theirs, kept)),
     )
     places = zip(kept, *left, *right, strict=True)
     return [Common(a, b, len(text)) for text, a, b, last_a, last_b in places if (a, b) == (last_a, last_b)]
+
+
+def say_the_same(ours: str, theirs: str, said: Sequence[Sequence[str]]) -> bool:
+    """Whether all words outside of calls stand on both sides, and these and the calls in one order; a value may be written in two ways."""
+    kept = _kept(ours, theirs, said)
+    return ours == theirs or (len(kept) == len(said) and [*map(list, kept[:1])] == [*map(list, said[:1])])
+
+
+def _kept(ours: str, theirs: str, said: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The groups that stand on both sides, one behind the other, each without what only one side says; the others say nothing."""
+    groups = [[text for text in group if _occurs(text, ours) and _occurs(text, theirs)] for group in said]
+    kept: list[list[str]] = []
+    for group in groups:
+        whole = [text for one in [*kept, group] for text in one]
+        if _leftmost(ours, whole) is not None and _leftmost(theirs, whole) is not None:
+            kept.append(group)
+    return kept
 
 
 def _occurs(text: str, where: str) -> bool:

@@ -44,18 +44,19 @@ def cross_tokenizer(
     attention: str = "sdpa",
     where: Where = EVERYWHERE,
     max_tokens: Annotated[int, Field(ge=1)] = 16384,
-    end_of_turn: bool = False,
+    end_of_turn: bool = True,
+    forms: bool = True,
 ) -> Teacher:
     """A frozen model with another vocabulary, which reads the episode as its own chat template writes it, tools included.
 
     Each turn of the student's is written as the teacher would: what was thought and said, and its calls in the teacher's format; a
-    turn with a malformed call stands as it was written. Tokens of both that cover the same bytes are aligned, and only these are
-    taught. What differs, as wrappers of calls do, is left out and counted: see ``alignment.py`` and, for what distributions over two
-    vocabularies are compared by, ``objective/apart.py``.
+    turn with a malformed call stands as it was written. Tokens of both that cover the same bytes are aligned, and so is what each
+    writes between these in a form of its own, as wrappers of calls. What is left is not taught, and counted: see ``alignment.py`` and,
+    for what distributions over two vocabularies are compared by, ``objective/apart.py``.
 
-    ``taken_logprob_N`` of a row is its part of the log-probability of its span's bytes under the teacher, in proportion to the
-    student's own -log p when it acted (equally, where that is 0): so the parts sum to the span's, none is above 0, and where both
-    find the span equally likely log q - log p is 0 on each row. ``entropy_N`` is that of the teacher where the span begins.
+    ``taken_logprob_N`` of a row is its part of the log-probability of its span under the teacher, in proportion to the student's own
+    -log p when it acted (equally, where that is 0): so the parts sum to the span's, none is above 0, and where both find the span
+    equally likely log q - log p is 0 on each row. ``entropy_N`` is that of the teacher where the span begins.
 
     Args:
         context: What the run lends.
@@ -66,8 +67,8 @@ def cross_tokenizer(
         attention: The attention implementation, by its name in transformers.
         where: The turns and tokens that it teaches; a span of which a token is left out is.
         max_tokens: The largest number of tokens in one forward, padding included.
-        end_of_turn: Whether to align the ends of turns too. By default only what is written is taught, as GOLD does (TRL): templates
-            end turns in different places.
+        end_of_turn: Whether the ends of turns are taught too. GOLD skips them (TRL), and a student that acts then unlearns to stop.
+        forms: Whether what both write in forms of their own is taught too: whether to call, and where a call ends.
 
     Raises:
         ConfigError: There is no such tokenizer, its tokens do not say which bytes they are, or the model knows fewer.
@@ -75,7 +76,7 @@ def cross_tokenizer(
     with under(f"teachers.{context.name}"):
         chat = Chat(own_tokenizer(model, tokenizer), template_kwargs)
         aligner = Aligner(
-            context.chat, chat, TokenBytes(context.chat.tokenizer), TokenBytes(chat.tokenizer), end_of_turn
+            context.chat, chat, TokenBytes(context.chat.tokenizer), TokenBytes(chat.tokenizer), end_of_turn, forms
         )
         loaded = context.load(ModelConfig(model=model, dtype=dtype, attention=attention))
     return aligned_teacher(context, frozen(loaded), aligner, where, max_tokens, of_chat(chat))
@@ -146,24 +147,25 @@ class _Counts:
 
     size: int = 0
     aligned: int = 0
+    rewritten: int = 0
     turns: int = 0
     untaught: int = 0
     told: bool = False
     """Whether the log has said it."""
 
-    @property
-    def share(self) -> float:
-        """Of the bytes."""
-        return self.aligned / self.size if self.size else 1.0
+    def shares(self) -> tuple[float, float]:
+        """Of the bytes: that which both have, and that which both write in forms of their own."""
+        return (self.aligned / self.size, self.rewritten / self.size) if self.size else (1.0, 0.0)
 
     def begin(self) -> None:
         """Forgets those before."""
-        self.size = self.aligned = self.turns = self.untaught = 0
+        self.size = self.aligned = self.rewritten = self.turns = self.untaught = 0
 
     def add(self, beside: Beside) -> None:
         """One turn."""
         self.size += beside.size
-        self.aligned += sum(pair.size for pair in beside.pairs)
+        self.aligned += sum(pair.size for pair in beside.pairs if pair.same)
+        self.rewritten += sum(pair.size for pair in beside.pairs if not pair.same)
         self.turns += 1
         self.untaught += not beside.pairs
 
@@ -187,7 +189,8 @@ class CrossTokenizer(Stateless):
         model = self.reader.identity
         if type(self) is not CrossTokenizer or model is None or not self.writes:
             return None
-        return Identity(digest("cross_tokenizer", model.text, self.writes, self.where, self.aligner.end_of_turn))
+        aligned = self.aligner.end_of_turn, self.aligner.forms
+        return Identity(digest("cross_tokenizer", model.text, self.writes, self.where, *aligned))
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """Spans at the selected action tokens, with hidden states where they begin.
@@ -211,22 +214,28 @@ class CrossTokenizer(Stateless):
         return said
 
     def metrics(self) -> Mapping[str, float]:
-        """Since this was last called: the share of the action bytes that is aligned, and that of the turns of which nothing is."""
+        """Since this was last called: the shares of the action bytes in spans, by their kind, and that of the turns that have none."""
         counts = self.counts
         if not counts.turns:
             return {}
-        told = {"aligned_bytes": counts.share, "unaligned_turns": counts.untaught / counts.turns}
+        aligned, rewritten = counts.shares()
+        told = {
+            "aligned_bytes": aligned,
+            "rewritten_bytes": rewritten,
+            "unaligned_turns": counts.untaught / counts.turns,
+        }
         counts.begin()
         return told
 
     def _tell(self) -> None:
         counts = self.counts
-        if counts.aligned < counts.size and not counts.told:
+        aligned, rewritten = counts.shares()
+        if aligned + rewritten < 1.0 and not counts.told:
             counts.told = True
             _log.warning(
-                "teacher %r: %.1f%% of the %d bytes that were written stand in the teacher's own form too, and are taught; nothing of %d of "
-                "%d turns does",
-                self.name, 100 * counts.share, counts.size, counts.untaught, counts.turns,
+                "teacher %r: of the %d bytes that were written %.1f%% stand in the teacher's text too and %.1f%% it writes in a form of its own; "
+                "the rest has no counterpart and is not taught, and so is nothing of %d of %d turns",
+                self.name, counts.size, 100 * aligned, 100 * rewritten, counts.untaught, counts.turns,
             )  # fmt: skip
 
     def _places(self, trajectory: Trajectory) -> _Places | None:

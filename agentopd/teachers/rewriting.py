@@ -108,8 +108,8 @@ class Beside:
 
     @property
     def share(self) -> float:
-        """The share of the student's bytes that is aligned; 1 where it wrote none."""
-        return sum(pair.size for pair in self.pairs) / self.size if self.size else 1.0
+        """The share of the student's bytes that stand in the other's text too; 1 where it wrote none."""
+        return sum(pair.size for pair in self.pairs if pair.same) / self.size if self.size else 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,8 +120,10 @@ class Aligner:
     other: Chat
     ours: TokenBytes
     theirs: TokenBytes
-    end_of_turn: bool
+    end_of_turn: bool = True
     """Whether the ends of a turn are aligned too, where the student ended its turn."""
+    forms: bool = True
+    """Whether what each writes in a form of its own is; see :func:`align`."""
 
     def beside(self, trajectory: Trajectory, turn: Turn, again: Rewritten) -> Beside:
         """What of a turn is aligned with the same turn written again."""
@@ -129,7 +131,7 @@ class Aligner:
         ended = bool(tokens) and tokens[-1] in self.student.ends_of_turn
         ours = Cut.of(self.ours.pieces(tokens[:-1] if ended else tokens), OURS)
         theirs = Cut.of(self.theirs.pieces(again.tokens[:-1]), THEIRS)
-        pairs = align(ours, theirs, self._said(turn, ours.text, theirs.text))
+        pairs = align(ours, theirs, self._said(turn, ours.text, theirs.text), self.forms)
         if ended and self.end_of_turn:
             last, other = len(tokens), len(again.tokens)
             pairs.append(Pair((last - 1, last), (other - 1, other), 0))

@@ -40,6 +40,13 @@ def pairs(ours: Cut, theirs: Cut, said: Sequence[Sequence[str]] = ()) -> list[tu
     ]
 
 
+def same(ours: Cut, theirs: Cut) -> list[tuple[str, str]]:
+    return [
+        ("|".join(ours.pieces[slice(*pair.ours)]), "|".join(theirs.pieces[slice(*pair.theirs)]))
+        for pair in align(ours, theirs, (), forms=False)
+    ]
+
+
 def test_the_same_text_cut_in_two_ways() -> None:
     assert pairs(cut("he", "llo", " wor", "ld"), cut("h", "ello", " wor", "l", "d")) == [
         ("he|llo", "h|ello"), (" wor", " wor"), ("ld", "l|d")
@@ -55,12 +62,47 @@ def test_the_bytes_of_an_emoji_lie_across_tokens() -> None:
 
 
 def test_special_tokens_are_the_same_as_nothing() -> None:
-    assert pairs(cut("a", "*", "b"), cut("a", "*", "b", special=THEIRS)) == [("a", "a"), ("b", "b")]
-    assert pairs(cut("a", "*"), cut("a", "\xff")) == [("a", "a")]
+    assert same(cut("a", "*", "b"), cut("a", "*", "b", special=THEIRS)) == [("a", "a"), ("b", "b")]
+    assert same(cut("a", "*"), cut("a", "\xff")) == [("a", "a")]
 
 
-def test_a_token_half_inside_is_left_out() -> None:
-    assert pairs(cut("x", "yz"), cut("x", "y", "w")) == [("x", "x")]
+def test_a_token_half_inside_is_no_part_of_the_same_bytes() -> None:
+    assert same(cut("x", "yz"), cut("x", "y", "w")) == [("x", "x")]
+    assert pairs(cut("x", "yz"), cut("x", "y", "w")) == [("x", "x"), ("yz", "y|w")]
+
+
+def test_what_lies_between_is_one_form_on_each_side() -> None:
+    ours = cut("so", " ", "*", '{"', "name", '": "', "look", '"}', "*")
+    theirs = cut("so", "*", "look", "\n", "</", "call>", special=THEIRS)
+    said = [["so"], ["look"]]
+    found = align(ours, theirs, said)
+    assert found == [
+        Pair((0, 1), (0, 1), 2),
+        Pair((1, 6), (1, 2), 11, same=False),
+        Pair((6, 7), (2, 3), 4),
+        Pair((7, 9), (3, 6), 2, same=False),
+    ]
+    assert align(ours, theirs, said, forms=False) == [found[0], found[2]]
+
+
+def test_a_form_on_one_side_alone_has_no_counterpart() -> None:
+    assert pairs(cut("a", "*", "b"), cut("a", "b"), [["a", "b"]]) == [("a", "a"), ("b", "b")]
+    assert pairs(cut("a"), cut("a", "*", special=THEIRS), [["a"]]) == [("a", "a")]
+
+
+def test_there_are_no_forms_where_a_word_is_missing_or_moved() -> None:
+    """A template that leaves the content out, and one that puts it behind the call, do not write the same turn."""
+    ours, call = cut("so", "<", "look", ">"), ["look"]
+    assert pairs(ours, cut("[", "look", "]"), [["so"], call]) == [("look", "look")]
+    assert pairs(ours, cut("[", "look", "]", "so"), [["so"], call]) == [("so", "so")]
+    assert pairs(ours, cut("so", "[", "look", "]"), [["so"], call]) == [
+        ("so", "so"), ("<", "["), ("look", "look"), (">", "]")
+    ]  # fmt: skip
+
+
+def test_a_value_that_is_written_in_two_ways_lies_in_a_form() -> None:
+    ours, theirs = cut("f", '("', "\\n", '")'), cut("f", "<", "\n", ">")
+    assert pairs(ours, theirs, [[], ["f", "\n"]]) == [("f", "f"), ('("|\\n|")', "<|\n|>")]
 
 
 def test_empty_tokens_belong_to_no_span() -> None:
@@ -152,11 +194,17 @@ def test_no_byte_is_lost_or_counted_twice(name: str, actions: list[str | list[in
                 b"".join(piece or b"" for piece in side[slice(*ends)])
                 for side, ends in zip(sides, pair[:2], strict=True)
             ]
-            assert covered[0] == covered[1]
             assert len(covered[0]) == pair.size
-            assert all(
-                piece is not None for side, ends in zip(sides, pair[:2], strict=True) for piece in side[slice(*ends)]
-            )
+            if pair.same:
+                assert covered[0] == covered[1]
+                assert all(
+                    piece is not None
+                    for side, ends in zip(sides, pair[:2], strict=True)
+                    for piece in side[slice(*ends)]
+                )
+            else:
+                assert pair.ours[0] < pair.ours[1]
+                assert pair.theirs[0] < pair.theirs[1]
             at = pair.ours[1], pair.theirs[1]
         assert skipped + sum(pair.size for pair in beside.pairs) == beside.size
         assert beside.size == sum(len(piece or b"") for piece in sides[0])

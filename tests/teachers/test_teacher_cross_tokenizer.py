@@ -59,13 +59,14 @@ def context(temperature: float = 1.0, load: Any = load_model) -> TeacherContext:
 def teacher_of(
     template: str = GLM,
     where: Where = EVERYWHERE,
-    end_of_turn: bool = False,
+    end_of_turn: bool = True,
     temperature: float = 1.0,
     chat: Chat | None = None,
     model: PreTrainedModel | None = None,
+    forms: bool = True,
 ) -> CrossTokenizer:
     other = chat or Chat(foreign(template))
-    aligner = Aligner(STUDENT, other, TokenBytes(own()), TokenBytes(other.tokenizer), end_of_turn)
+    aligner = Aligner(STUDENT, other, TokenBytes(own()), TokenBytes(other.tokenizer), end_of_turn, forms)
     return aligned_teacher(context(temperature), model or llama(len(other.tokenizer)), aligner, where, max_tokens=900)
 
 
@@ -88,6 +89,8 @@ def test_spans_have_the_log_probabilities_of_plain_forwards(template: str, tempe
                 for tokens in again.tokens
             ]
         ours, theirs = (TokenBytes(one.tokenizer).of for one in (STUDENT, teacher.aligner.other))
+        turns = zip(trajectory.turns, again.turns, strict=True)
+        same = [pair.same for turn, one in turns for pair in teacher.aligner.beside(trajectory, turn, one).pairs]
         for p, (start, stop) in enumerate(block.span.teacher_P_2.tolist()):
             views, positions = zip(*places[start:stop], strict=True)
             tokens = [again.tokens[v][t] for v, t in places[start:stop]]
@@ -101,7 +104,8 @@ def test_spans_have_the_log_probabilities_of_plain_forwards(template: str, tempe
             torch.testing.assert_close(found_V, first_V, rtol=0, atol=1e-9)
             rows = range(*block.span.student_P_2[p])
             acted = [int(trajectory.segments[said.segment_N[n]].tokens_T[said.index_N[n]]) for n in rows]
-            assert b"".join(ours[i] or b"?" for i in acted) == b"".join(theirs[i] or b"!" for i in tokens)
+            written = (b"".join(ours[i] or b"?" for i in acted), b"".join(theirs[i] or b"!" for i in tokens))
+            assert (written[0] == written[1] or written == (b"?", b"!")) == same[p]
             assert said.taken_logprob_N[list(rows)].sum() == pytest.approx(sum(each), abs=1e-4)
             assert (said.taken_logprob_N[list(rows)] <= 0).all()
             entropy = float(-(first_V.exp() * first_V).sum())
@@ -117,7 +121,7 @@ def test_a_span_s_log_probability_is_shared_in_proportion_to_the_student_s() -> 
 
 def test_with_the_student_s_own_tokenizer_it_says_what_a_local_teacher_does() -> None:
     model = llama(len(own()))
-    teacher = teacher_of(chat=STUDENT, end_of_turn=True, model=model)
+    teacher = teacher_of(chat=STUDENT, model=model)
     for trajectory, said in zip(EPISODES, teacher.annotate(EPISODES), strict=True):
         block, segment = spans_of(said), trajectory.segments[0]
         assert said.index_N.tolist() == np.flatnonzero(segment.turn_T >= 0).tolist()
@@ -127,6 +131,22 @@ def test_with_the_student_s_own_tokenizer_it_says_what_a_local_teacher_does() ->
         expected = [float(logp[t - 1][int(segment.tokens_T[t])]) for t in said.index_N]
         np.testing.assert_allclose(said.taken_logprob_N, expected, atol=1e-4)
         assert block.matched.student_K.tolist() == list(range(len(own())))
+
+
+@pytest.mark.parametrize("template", [GLM, HERMES, FORGETFUL])
+def test_the_rows_of_a_turn_sum_to_all_that_the_teacher_writes_in_it(template: str) -> None:
+    """Its own wrappers and the end of its turn too: the log-probability of the action, in the teacher's form."""
+    teacher = teacher_of(template)
+    for trajectory, said in zip(EPISODES, teacher.annotate(EPISODES), strict=True):
+        again, segment = rewritten(trajectory, teacher.aligner.other, STUDENT), trajectory.segments[0]
+        assert said.index_N.tolist() == np.flatnonzero(segment.turn_T >= 0).tolist()
+        for turn, theirs in zip(trajectory.turns, again.turns, strict=True):
+            view = again.tokens[theirs.view]
+            with torch.no_grad():
+                logp = torch.log_softmax(teacher.reader.reads(torch.tensor([view])).logits[0], -1)
+            expected = sum(float(logp[theirs.start + n - 1][token]) for n, token in enumerate(theirs.tokens))
+            rows = segment.turn_T[said.index_N] == turn.index
+            assert said.taken_logprob_N[rows].sum() == pytest.approx(expected, rel=1e-4)
 
 
 def test_only_what_is_selected_is_read() -> None:
@@ -148,14 +168,20 @@ def test_an_episode_that_is_too_long_is_skipped(caplog: pytest.LogCaptureFixture
 
 
 def test_how_much_is_aligned_is_told_and_measured(caplog: pytest.LogCaptureFixture) -> None:
-    teacher = teacher_of()
+    teacher = teacher_of(forms=False)
     said = teacher.annotate(EPISODES)
     teacher.annotate(EPISODES)
-    assert caplog.text.count("stand in the teacher's own form too") == 1
+    assert caplog.text.count("the rest has no counterpart and is not taught") == 1
     measured = teacher.metrics()
     assert 0.3 < measured["aligned_bytes"] < 0.9
-    assert measured["unaligned_turns"] == 0.0
+    assert measured["rewritten_bytes"] == measured["unaligned_turns"] == 0.0
     assert teacher.metrics() == {}
+    whole = teacher_of()
+    whole.annotate(EPISODES)
+    told = whole.metrics()
+    assert told["aligned_bytes"] == measured["aligned_bytes"]
+    assert told["aligned_bytes"] + told["rewritten_bytes"] == 1.0
+    assert caplog.text.count("the rest has no counterpart and is not taught") == 1
     share = said[0].statistics["aligned"]
     assert share[-1] == 1.0
     assert 0.2 < share[0] < 0.9
@@ -187,7 +213,7 @@ def test_a_step_learns_from_it_however_it_is_cut(kind: str) -> None:
 
 def test_invariant_2_what_it_thinks_elsewhere_changes_nothing() -> None:
     """Its hidden states where nothing is aligned, which are those of every other token that it reads."""
-    teacher = teacher_of(GLM, where=Where(min_turn=1, max_turn=1))
+    teacher = teacher_of(GLM, where=Where(min_turn=1, max_turn=1), end_of_turn=False)
     records = annotate({"teacher": teacher}, EPISODES)
     block = spans_of(records[0].annotations[0])
     aligned = {int(t) for start, stop in block.span.teacher_P_2 for t in range(start, stop)}
@@ -216,15 +242,17 @@ def saved(folder: Path, template: str = GLM, size: int | None = None) -> str:
 
 
 def test_the_kind_loads_a_folder_and_its_tokenizer(tmp_path: Path) -> None:
-    made = cross_tokenizer(context(), model=saved(tmp_path), dtype="float64", end_of_turn=True)
+    made = cross_tokenizer(context(), model=saved(tmp_path), dtype="float64")
     assert made.model is None  # it does not act
     [said] = made.annotate(EPISODES[:1])
-    [expected] = teacher_of(end_of_turn=True).annotate(EPISODES[:1])
+    [expected] = teacher_of().annotate(EPISODES[:1])
     np.testing.assert_allclose(said.taken_logprob_N, expected.taken_logprob_N, atol=1e-4)
     assert isinstance(made, CrossTokenizer)
-    again = cross_tokenizer(context(), model=saved(tmp_path / "again"), dtype="float64", end_of_turn=True)
-    other = cross_tokenizer(context(), model=saved(tmp_path / "again"), dtype="float64")
-    assert made.identity == again.identity != other.identity
+    again = cross_tokenizer(context(), model=saved(tmp_path / "again"), dtype="float64")
+    for setting in ("end_of_turn", "forms"):
+        one: dict[str, Any] = {setting: False}
+        other = cross_tokenizer(context(), model=saved(tmp_path / "again"), dtype="float64", **one)
+        assert made.identity == again.identity != other.identity
     assert teacher_of().identity is None
     assert made.reader.reads.get_input_embeddings().weight.requires_grad is False
 
