@@ -2,7 +2,7 @@
 
 Both write the same turn, cut into tokens of their own. A span is the shortest run of the student's rows and of the teacher's that
 cover the same bytes, or what each writes in a form of its own, such as the wrapper of a call, between two of these. Where it begins
-both have read the same, so there their next-token distributions p and q can be compared: each is one of events. Three rules make
+both have read the same, so there their next-token distributions p and q can be compared: each is one of events. Four rules make
 the events common to both:
 
 - **Tokens of the same bytes** are the same event (``types.Matched``), and so are the ends of a turn.
@@ -11,6 +11,8 @@ the events common to both:
   something else, the probability of that token is added, as the one cannot tell the two apart. What remains of a first token,
   p(s_1) (1 - c), is the event of this token with another one behind it, and stands where p(s_1) stood. So all numbers are
   probabilities, and sum to 1. A span of one token on each side, which match, changes nothing.
+- **What could come in forms of their own** where it did not, such as a call where the student wrote words, is an event by the tokens
+  that begin it, on each side. As above, the other side's token of the same bytes is added to it.
 - **Everything else** has no counterpart.
 
 The log-probabilities of all of the student's rows are differentiated, those behind the first through c; nothing of the teacher is.
@@ -85,10 +87,12 @@ class SpanRows:
     """Whether it is the only one."""
     size_N: Tensor
     """How many rows of the student the span has."""
+    next_N_2: Tensor
+    """The student's and the teacher's token that begin what could come in a form of its own; -1 where nothing could."""
     longest: int
     """The most that any has, known to the host."""
     merged: bool
-    """Whether a side has several tokens, or their one token is not matched."""
+    """Whether a side has several tokens, or their one token is not matched, or a form could come."""
     others: Others
 
     def select(self, at: Tensor) -> Self:
@@ -100,6 +104,7 @@ class SpanRows:
             rest_N=self.rest_N[at],
             alone_N=self.alone_N[at],
             size_N=self.size_N[at],
+            next_N_2=self.next_N_2[at],
         )
 
     def rows(self, first_N: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -134,9 +139,28 @@ def apart(logp_N_V: Tensor, token_N: Tensor, rest_N: Tensor, teacher: SpanRows) 
     ours, theirs = _Side(token_N, rest_N, teacher.size_N == 1), _Side(teacher.token_N, teacher.rest_N, teacher.alone_N)
     logp_N_V, span_p = ours.events(logp_N_V, theirs, others.of_teacher_V)
     logq_N_W, span_q = theirs.events(logq_N_W, ours, others.of_student_V)
+    our_next_N, their_next_N = teacher.next_N_2.unbind(1)
+    logp_N_V, next_p = _taken_out(logp_N_V, our_next_N, _partner(their_next_N, others.of_teacher_V))
+    logq_N_W, next_q = _taken_out(logq_N_W, their_next_N, _partner(our_next_N, others.of_student_V))
     logp_N_K, logq_N_K, logp_N_U, logq_N_R = _split(logp_N_V, logq_N_W, others)
-    spans = span_p.unsqueeze(1), span_q.unsqueeze(1)
-    return Apart(torch.cat([logp_N_K, spans[0]], 1), torch.cat([logq_N_K, spans[1]], 1), logp_N_U, logq_N_R)
+    ours_N_2, theirs_N_2 = torch.stack([span_p, next_p], 1), torch.stack([span_q, next_q], 1)
+    return Apart(torch.cat([logp_N_K, ours_N_2], 1), torch.cat([logq_N_K, theirs_N_2], 1), logp_N_U, logq_N_R)
+
+
+def _partner(token_N: Tensor, partner_V: Tensor) -> Tensor:
+    """The other side's token of the same bytes; -1 without one."""
+    return partner_V[token_N.clamp_min(0)].masked_fill(token_N < 0, -1)
+
+
+def _taken_out(log_N_V: Tensor, *ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The distribution without some tokens, and the log-probability [N] of these; an id of -1 is none."""
+    found = torch.full_like(log_N_V[:, 0], FLOOR)
+    for id_N in ids:
+        none_N, at_N = id_N < 0, id_N.clamp_min(0)
+        value_N = log_N_V.gather(1, at_N.unsqueeze(1)).squeeze(1)
+        log_N_V = _put(log_N_V, at_N, torch.where(none_N, value_N, FLOOR))
+        found = torch.logaddexp(found, value_N.masked_fill(none_N, FLOOR))
+    return log_N_V, found
 
 
 def _split(logp_N_V: Tensor, logq_N_W: Tensor, others: Others) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -163,11 +187,9 @@ class _Side:
         least = torch.finfo(first_N.dtype).eps
         another_N = (-torch.expm1(self.rest_N.clamp_max(-least))).log()
         log_N_V = _put(log_N_V, self.token_N, (first_N + another_N).masked_fill(self.alone_N, FLOOR))
-        partner_N = partner_V[other.token_N]
-        written_N = other.alone_N & (partner_N >= 0)
-        single_N = log_N_V.gather(1, partner_N.clamp_min(0).unsqueeze(1)).squeeze(1)
-        log_N_V = _put(log_N_V, partner_N.clamp_min(0), single_N.masked_fill(written_N, FLOOR))
-        return log_N_V, torch.logaddexp(first_N + self.rest_N, single_N.masked_fill(~written_N, FLOOR))
+        single_N = _partner(other.token_N, partner_V).masked_fill(~other.alone_N, -1)
+        log_N_V, written_N = _taken_out(log_N_V, single_N)
+        return log_N_V, torch.logaddexp(first_N + self.rest_N, written_N)
 
 
 def _put(log_N_V: Tensor, id_N: Tensor, value_N: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ class BatchSpans:
     token_N: Tensor
     rest_N: Tensor
     alone_N: Tensor
+    next_N_2: Tensor
     longest: int
     merged: bool
     student_K: Tensor
@@ -68,7 +69,8 @@ class _Run:
 
 
 def spans_of(parts: Parts, row_N: Column, token_N: Column) -> Iterator[tuple[Tensor, Dense, BatchSpans]]:
-    """The first rows of spans, the teacher's hidden states there and what else is told: of the spans of one matched token, and of the others.
+    """The first rows of spans, the teacher's hidden states there and what else is told: of the spans of one matched token where no form
+    could come, and of all others.
 
     Args:
         parts: Annotations with aligned blocks of one teacher, and which of their entries are there.
@@ -81,7 +83,7 @@ def spans_of(parts: Parts, row_N: Column, token_N: Column) -> Iterator[tuple[Ten
         for (annotation, entry), (start, stop) in zip(parts, pairwise(ends), strict=True)
     ]
     columns = [_columns(run) for run in runs]
-    first_N, size_N, theirs_N, plain_N, alone_N, rest_N = (
+    first_N, size_N, theirs_N, plain_N, alone_N, rest_N, next_N_2 = (
         np.concatenate(column) for column in zip(*columns, strict=True)
     )
     hidden = torch.cat([run.block.dense.hidden_N_H[torch.from_numpy(run.span_M)] for run in runs])
@@ -91,10 +93,9 @@ def spans_of(parts: Parts, row_N: Column, token_N: Column) -> Iterator[tuple[Ten
         at = np.flatnonzero(plain_N != merged)
         at = at[np.argsort(first_N[at], kind="stable")]
         if len(at):
-            first, size, token, rest, alone = (
-                torch.from_numpy(one_N[at]) for one_N in (first_N, size_N, theirs_N, rest_N, alone_N)
-            )
-            spans = BatchSpans(size, token, rest, alone, int(size_N[at].max()), merged, *pairs, matched.same)
+            told = first_N, size_N, theirs_N, rest_N, alone_N, next_N_2
+            first, size, token, rest, alone, coming = (torch.from_numpy(one_N[at]) for one_N in told)
+            spans = BatchSpans(size, token, rest, alone, coming, int(size_N[at].max()), merged, *pairs, matched.same)
             yield first, Dense(hidden[torch.from_numpy(at)], head), spans
 
 
@@ -112,14 +113,18 @@ def _run(annotation: Annotation, entry_N: Column, row_N: Column, token_N: Column
 
 
 def _columns(run: _Run) -> tuple[NDArray[Any], ...]:
-    """Of each span its first row, its size, the teacher's first token, whether it is one pair, whether the teacher has one, and its rest."""
+    """Of each span its first row, size, the teacher's first token, whether it is one pair, whether the teacher has one, its rest, and what
+    could come there.
+    """
     block, span = run.block, run.block.span
     ours_M, theirs_M = (
         np.diff(ends_P_2[run.span_M], axis=1)[:, 0] for ends_P_2 in (span.student_P_2, span.teacher_P_2)
     )
     token_M = block.token_P[run.span_M].astype(np.int64)
     plain_M = (ours_M == 1) & (theirs_M == 1) & _paired(block.matched, run.token_M, token_M)
-    return run.first_M, ours_M.astype(np.int64), token_M, plain_M, theirs_M == 1, block.rest_P[run.span_M]
+    next_M_2 = block.next_P_2[run.span_M].astype(np.int64)
+    plain_M &= next_M_2[:, 0] < 0
+    return run.first_M, ours_M.astype(np.int64), token_M, plain_M, theirs_M == 1, block.rest_P[run.span_M], next_M_2
 
 
 def _paired(matched: Matched, student_M: Column, teacher_M: Column) -> Bools:

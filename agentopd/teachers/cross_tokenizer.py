@@ -16,15 +16,14 @@ from agentopd.chat.token_bytes import TokenBytes
 from agentopd.errors import ConfigError, under
 from agentopd.freezing import frozen
 from agentopd.models import Dtype, ModelConfig, head_of, load_tokenizer, positions_of
-from agentopd.teachers.alignment import Pair
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, tokens_of
 from agentopd.teachers.identity import Identity, digest, of_chat
 from agentopd.teachers.local import LocalTeacher, Reading
-from agentopd.teachers.rewriting import Aligner, Beside, Views, rewritten
+from agentopd.teachers.rewriting import Aligner, Begins, Beside, Rewritten, Views, rewritten
 from agentopd.teachers.traits import Traits
 from agentopd.teachers.viewing import readable
 from agentopd.teachers.views import UnreadableError
-from agentopd.types import Aligned, Annotation, Dense, Floats, Matched, Span, Trajectory, View
+from agentopd.types import Aligned, Annotation, Bools, Dense, Floats, Matched, Span, Trajectory, Turn, View
 from agentopd.where import Where
 
 _log = logging.getLogger(__name__)
@@ -50,9 +49,9 @@ def cross_tokenizer(
     """A frozen model with another vocabulary, which reads the episode as its own chat template writes it, tools included.
 
     Each turn of the student's is written as the teacher would: what was thought and said, and its calls in the teacher's format; a
-    turn with a malformed call stands as it was written. Tokens of both that cover the same bytes are aligned, and so is what each
-    writes between these in a form of its own, as wrappers of calls. What is left is not taught, and counted: see ``alignment.py`` and,
-    for what distributions over two vocabularies are compared by, ``objective/apart.py``.
+    turn with a malformed call stands as it was written, and is not taught where formats differ. Tokens of both that cover the same
+    bytes are aligned, and so is what each writes between these in a form of its own, as wrappers of calls. What is left is not taught,
+    and counted: see ``alignment.py`` and, for what distributions over two vocabularies are compared by, ``objective/apart.py``.
 
     ``taken_logprob_N`` of a row is its part of the log-probability of its span under the teacher, in proportion to the student's own
     -log p when it acted (equally, where that is 0): so the parts sum to the span's, none is above 0, and where both find the span
@@ -139,6 +138,7 @@ class _Places:
     """Among the tokens of all turns as the teacher writes them."""
     first_P: NDArray[np.int64]
     """The first of the R rows of each span."""
+    next_P_2: NDArray[np.int32]
 
 
 @dataclass(slots=True)
@@ -254,8 +254,7 @@ class CrossTokenizer(Stateless):
             if wanted_T.any():
                 beside = self.aligner.beside(trajectory, turn, theirs)
                 self.counts.add(beside)
-                kept = [pair for pair in beside.pairs if wanted_T[slice(*pair.ours)].all()]
-                rows.add(turn.segment, turn.start, theirs.view, theirs.start, written, beside.share, kept)
+                rows.add(turn, theirs, written, beside, wanted_T)
             written += len(theirs.tokens)
         return self._within(trajectory, rows.places(again))
 
@@ -285,7 +284,9 @@ class CrossTokenizer(Stateless):
             rowless(self.name, trajectory, skip_S=~np.isin(np.arange(len(trajectory.turns)), list(taught))),
             segment_N=places.segment_N,
             index_N=places.index_N,
-            block=Aligned(span, dense, token_R[places.first_P], rest_P.astype(np.float32), self.matched),
+            block=Aligned(
+                span, dense, token_R[places.first_P], rest_P.astype(np.float32), places.next_P_2, self.matched
+            ),
             taken_logprob_N=shared_out(total_P, size_P, np.array(acted_N, np.float64)),
             entropy_N=np.repeat(entropy_R[places.first_P], size_P),
             statistics={ALIGNED: places.share_N},
@@ -318,23 +319,26 @@ class _Rows:
     ours: list[tuple[int, int]] = field(default_factory=list)
     theirs: list[tuple[int, int]] = field(default_factory=list)
     first: list[int] = field(default_factory=list)
+    coming: list[Begins] = field(default_factory=list)
     position: dict[int, list[int]] = field(default_factory=dict)
     """By view, where the teacher's rows stand."""
     count: int = 0
 
-    def add(
-        self, segment: int, start: int, view: int, begin: int, written: int, share: float, pairs: Sequence[Pair]
-    ) -> None:
-        """The spans ``pairs`` of a turn that starts at ``start`` of a segment, and at ``begin`` of a view behind ``written`` tokens of turns."""
-        for pair in pairs:
+    def add(self, turn: Turn, again: Rewritten, written: int, beside: Beside, wanted_T: Bools) -> None:
+        """The spans of a turn of which all tokens are wanted; as the teacher writes it, it stands behind ``written`` tokens of turns."""
+        for pair, coming in zip(beside.pairs, beside.coming, strict=True):
+            if not wanted_T[slice(*pair.ours)].all():
+                continue
             size = pair.ours[1] - pair.ours[0]
             self.ours.append((len(self.index), len(self.index) + size))
-            self.segment += [segment] * size
-            self.index += range(start + pair.ours[0], start + pair.ours[1])
-            self.share += [share] * size
+            self.segment += [turn.segment] * size
+            self.index += range(turn.start + pair.ours[0], turn.start + pair.ours[1])
+            self.share += [beside.share] * size
             self.theirs.append((written + pair.theirs[0], written + pair.theirs[1]))
             self.first.append(self.count)
-            self.position.setdefault(view, []).extend(range(begin + pair.theirs[0], begin + pair.theirs[1]))
+            self.coming.append(coming)
+            positions = range(again.start + pair.theirs[0], again.start + pair.theirs[1])
+            self.position.setdefault(again.view, []).extend(positions)
             self.count += pair.theirs[1] - pair.theirs[0]
 
     def places(self, again: Views) -> _Places:
@@ -348,6 +352,7 @@ class _Rows:
             np.array(self.ours, np.int32).reshape(-1, 2),
             np.array(self.theirs, np.int32).reshape(-1, 2),
             np.array(self.first, np.int64),
+            np.array(self.coming, np.int32).reshape(-1, 2),
         )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from agentopd.chat.token_bytes import TokenBytes
 from agentopd.chat.tokenizer import special_ids
 from agentopd.teachers.alignment import OURS, THEIRS, Cut, Pair, align, said_of
 from agentopd.teachers.views import prompt_of
-from agentopd.tooling.action import parse_action
+from agentopd.tooling.action import call, parse_action
 from agentopd.types import Matched, Message, Trajectory, Turn
 
 
@@ -97,6 +98,11 @@ def write(chat: Chat, messages: Sequence[Message], turn: Turn, trajectory: Traje
     return chat.write(messages, turn.action, tools, thought_of(turn.text, parsed))
 
 
+Begins: TypeAlias = tuple[int, int]
+"""A token of the student's and one of the other's."""
+NOTHING: Begins = (-1, -1)
+
+
 @dataclass(frozen=True, slots=True)
 class Beside:
     """A turn of the student's and the same in the other model's tokens."""
@@ -105,6 +111,8 @@ class Beside:
     """Of tokens, counted from the start of the turn on each side."""
     size: int
     """Bytes of the student's text."""
+    coming: list[Begins]
+    """For each pair the tokens with which each side would begin what could come there in a form of its own; :data:`NOTHING` without."""
 
     @property
     def share(self) -> float:
@@ -124,26 +132,47 @@ class Aligner:
     """Whether the ends of a turn are aligned too, where the student ended its turn."""
     forms: bool = True
     """Whether what each writes in a form of its own is; see :func:`align`."""
+    calls: dict[str, tuple[Begins, bool]] = field(default_factory=dict)
+    """Of calls, by the tools' names as far as that was asked: what each side begins them with, and whether both write them alike."""
 
     def beside(self, trajectory: Trajectory, turn: Turn, again: Rewritten) -> Beside:
-        """What of a turn is aligned with the same turn written again."""
+        """What of a turn is aligned with the same turn written again.
+
+        A malformed call has no counterpart where both write calls in forms of their own, and nothing of its turn is aligned: read as
+        text, what is right about it would be as unlikely as what is wrong.
+        """
         tokens = trajectory.segments[turn.segment].tokens_T[turn.start : turn.stop].tolist()
         ended = bool(tokens) and tokens[-1] in self.student.ends_of_turn
-        ours = Cut.of(self.ours.pieces(tokens[:-1] if ended else tokens), OURS)
-        theirs = Cut.of(self.theirs.pieces(again.tokens[:-1]), THEIRS)
-        pairs = align(ours, theirs, self._said(turn, ours.text, theirs.text), self.forms)
+        ours, theirs = self._cuts(tokens[:-1] if ended else tokens, again.tokens[:-1])
+        size, parsed = sum(char != OURS for char in ours.text), parse_action(turn.action)
+        begins, alike = self._calls(trajectory) if self.forms and trajectory.tools else (NOTHING, True)
+        if parsed.problems and not alike:
+            return Beside([], size, [])
+        thought = thought_of(turn.text, parsed)
+        texts = [turn.text] if parsed.problems else [thought, parsed.content]
+        calls = [] if parsed.problems else parsed.calls
+        said = [] if ours.text == theirs.text else said_of(texts, calls, ours.text, theirs.text)
+        pairs = align(ours, theirs, said, self.forms)
         if ended and self.end_of_turn:
             last, other = len(tokens), len(again.tokens)
             pairs.append(Pair((last - 1, last), (other - 1, other), 0))
-        return Beside(pairs, sum(char != OURS for char in ours.text))
+        return Beside(pairs, size, coming(pairs, tokens, again.tokens, begins))
 
-    def _said(self, turn: Turn, ours: str, theirs: str) -> list[list[str]]:
-        if ours == theirs:
-            return []
-        parsed = parse_action(turn.action)
-        if parsed.problems:
-            return said_of([turn.text], (), ours, theirs)
-        return said_of([thought_of(turn.text, parsed), parsed.content], parsed.calls, ours, theirs)
+    def _cuts(self, ours: Sequence[int], theirs: Sequence[int]) -> tuple[Cut, Cut]:
+        return Cut.of(self.ours.pieces(ours), OURS), Cut.of(self.theirs.pieces(theirs), THEIRS)
+
+    def _calls(self, trajectory: Trajectory) -> tuple[Begins, bool]:
+        """How each side writes a call; see :attr:`calls`. A first token of the same bytes on both sides tells nothing."""
+        tools = list(trajectory.tools)
+        name = tools[0]["function"]["name"]
+        if name not in self.calls:
+            sides = [chat.write(trajectory.opening, call(name), tools) for chat in (self.student, self.other)]
+            ours, theirs = self._cuts(*(tokens[:-1] for tokens in sides))
+            at, their_at = (next(n for n, piece in enumerate(cut.pieces) if piece) for cut in (ours, theirs))
+            first = sides[0][at], sides[1][their_at]
+            begins = NOTHING if ours.pieces[at] == theirs.pieces[their_at] else first
+            self.calls[name] = begins, ours.text == theirs.text
+        return self.calls[name]
 
     def matched(self) -> Matched:
         """The ids of the same bytes, and the ends of a turn; of equal vocabularies each id and itself, special ones too."""
@@ -164,3 +193,17 @@ class Aligner:
                 pairs[end] = other
         both = np.array(sorted(pairs.items()), dtype=np.int32).reshape(-1, 2)
         return Matched(both[:, 0].copy(), both[:, 1].copy())
+
+
+def coming(pairs: Sequence[Pair], ours: Sequence[int], theirs: Sequence[int], begins: Begins) -> list[Begins]:
+    """What could come at each of ``pairs`` instead: the next form of the turn, and behind its last one another call, which ``begins`` so.
+
+    At a form there is nothing else: how its other ways would begin is not known.
+    """
+    found, following = [], begins
+    for pair in reversed(pairs):
+        first = ours[pair.ours[0]], theirs[pair.theirs[0]]
+        is_form = not pair.same or first[0] == begins[0]
+        found.append(NOTHING if is_form else following)
+        following = first if is_form else following
+    return found[::-1]

@@ -47,6 +47,13 @@ class Side:
             return first * c + single
         return first * c
 
+    def without(self, *ids: int | None) -> Tensor:
+        """Takes tokens out of the distribution, and gives their probability."""
+        found = torch.zeros((), dtype=torch.float64)
+        for i in {i for i in ids if i is not None}:
+            found, self.probability[i] = found + self.probability[i], torch.zeros((), dtype=torch.float64)
+        return found
+
 
 def by_hand(student: Student, ready: Prepared, record_list: list[Record], kind: dict[str, Any], head: Head) -> Tensor:
     """sum over spans of (mean coefficient) x divergence, from whole rows of logits and the definitions."""
@@ -77,14 +84,15 @@ def by_hand(student: Student, ready: Prepared, record_list: list[Record], kind: 
             their_rest = torch.tensor(float(block.rest_P[p]), dtype=torch.float64)
             many = int(np.diff(block.span.teacher_P_2[p])[0])
             pairs = dict(zip(block.matched.student_K.tolist(), block.matched.teacher_K.tolist(), strict=True))
+            back = {t: s for s, t in pairs.items()}
             plain = len(where) == many == 1 and pairs.get(taken[0]) == int(block.token_P[p])
             ours = Side(list(logps[0].exp()), taken[0], rest)
             their = Side(list(q), int(block.token_P[p]), their_rest if many > 1 else None)
-            spans = (
-                []
-                if plain
-                else [(ours.without_span(their, {t: s for s, t in pairs.items()}), their.without_span(ours, pairs))]
-            )
+            spans = [] if plain else [(ours.without_span(their, back), their.without_span(ours, pairs))]
+            student_next, teacher_next = block.next_P_2[p].tolist()
+            if student_next >= 0:
+                forms = (student_next, back.get(teacher_next)), (teacher_next, pairs.get(student_next))
+                spans.append((ours.without(*forms[0]), their.without(*forms[1])))
             both = [(ours.probability[s], their.probability[t]) for s, t in pairs.items()] + spans
             pm, qm = map(list, zip(*both, strict=True))
             pu = [x for i, x in enumerate(ours.probability) if i not in pairs]
@@ -118,13 +126,16 @@ def value(kind: dict[str, Any], pm: list[Tensor], pu: list[Tensor], qm: list[Ten
     return found
 
 
+COMING = [[(-1, -1)], [(8, 2), (-1, -1), (1, 9), (3, 5), (0, 12)]]
+"""What could come begins with tokens that one side, both sides or neither has, and that match each other, others or nothing."""
 KINDS = [{"kind": "uld"}, *({**GOLD, "by": by} for by in ("jsd", "forward_kl", "reverse_kl"))]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.get("by", "uld"))
 @pytest.mark.parametrize("weight", ["uniform", {"kind": "gate", "statistic": "surprisal", "threshold": 1.25}])
-def test_loss_and_gradient_are_those_of_the_formula(kind: dict[str, Any], weight: Any) -> None:
-    student, said, heads = Student.new(), records(), theirs()
+@pytest.mark.parametrize("coming", COMING, ids=["nothing", "forms"])
+def test_loss_and_gradient_are_those_of_the_formula(kind: dict[str, Any], weight: Any, coming: Any) -> None:
+    student, said, heads = Student.new(), records(coming=coming), theirs()
     ready = prepared(method(divergence=kind, weight=weight), said)
     assert (ready.terms[0].coef_A == 0).any() == (weight != "uniform")
     out = student.loss(ready, heads)
@@ -261,7 +272,9 @@ def test_what_minimises_gold_gives_spans_the_teacher_s_probability(by: str) -> N
     q = q.log_softmax(1)
     token, their = torch.tensor([0, 6, 3, 9]), torch.tensor([5, 0, 7, 9])
     alone, size = torch.tensor([False, True, False, True]), torch.tensor([2, 3, 1, 1])
-    spans = SpanRows(q, their, torch.tensor([-0.5, 0.0, -1.0, 0.0]).double(), alone, size, 3, True, others)
+    spans = SpanRows(
+        q, their, torch.tensor([-0.5, 0.0, -1.0, 0.0]).double(), alone, size, torch.full((4, 2), -1), 3, True, others
+    )
     logits = torch.zeros(4, V, dtype=torch.float64, requires_grad=True)
     follows = torch.ones(4, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.Adam([logits, follows], lr=0.05)
@@ -293,7 +306,8 @@ def test_in_single_precision_sure_models_give_finite_numbers(kind: dict[str, Any
     token, their = torch.arange(8), torch.arange(8) + 3
     alone = torch.tensor([True, False] * 4)
     their_rest = torch.where(alone, 0.0, rest)
-    spans = SpanRows(theirs_.log_softmax(1), their, their_rest, alone, torch.full((8,), 2), 2, True, others)
+    coming = torch.tensor([[-1, -1], [8, 2], [1, 9], [0, 12]] * 2)
+    spans = SpanRows(theirs_.log_softmax(1), their, their_rest, alone, torch.full((8,), 2), coming, 2, True, others)
     choice = choose(kind["kind"], {name: value for name, value in kind.items() if name != "kind"})
     value = across("", choice, choice.settings, apart(logits.log_softmax(1), token, follows, spans))
     assert value.isfinite().all()

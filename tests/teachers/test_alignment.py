@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agentopd.chat import Chat
 from agentopd.chat.token_bytes import TokenBytes
 from agentopd.teachers.alignment import OURS, THEIRS, Common, Cut, Pair, align, commons, said_of
-from agentopd.teachers.rewriting import Aligner, Beside, rewritten
+from agentopd.teachers.rewriting import NOTHING, Aligner, Beside, coming, rewritten
 from agentopd.tooling.action import render_action
 from agentopd.types import CONTEXT, Message, Segment, ToolCall
 
@@ -211,8 +211,8 @@ def test_no_byte_is_lost_or_counted_twice(name: str, actions: list[str | list[in
         assert 0.0 <= beside.share <= 1.0
 
 
-def aligner_of(other: Chat, end_of_turn: bool = False) -> Aligner:
-    return Aligner(STUDENT, other, TokenBytes(own()), TokenBytes(other.tokenizer), end_of_turn)
+def aligner_of(other: Chat, end_of_turn: bool = False, forms: bool = True) -> Aligner:
+    return Aligner(STUDENT, other, TokenBytes(own()), TokenBytes(other.tokenizer), end_of_turn, forms)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -237,7 +237,48 @@ def test_a_malformed_turn_stands_as_it_was_written() -> None:
     trajectory = played(STUDENT, [raw])
     [theirs] = rewritten(trajectory, OTHERS["glm"], STUDENT).turns
     assert text_of(GLM, theirs.tokens) == f"{raw}</s>"
-    assert aligner_of(OTHERS["glm"]).beside(trajectory, trajectory.turns[0], theirs).share == 1.0
+    beside = aligner_of(OTHERS["glm"], forms=False).beside(trajectory, trajectory.turns[0], theirs)
+    assert beside.share == 1.0
+    assert beside.coming == [NOTHING] * len(beside.pairs)
+
+
+def test_a_malformed_turn_is_aligned_only_where_both_write_calls_alike() -> None:
+    """In the other's form it would be as unlikely for its wrapper as for what is wrong with it."""
+    trajectory = played(STUDENT, ['So. <tool_call>{"name": "price", </tool_call>'])
+    for other, aligned in ((OTHERS["glm"], False), (OTHERS["hermes"], False), (STUDENT, True)):
+        [theirs] = rewritten(trajectory, other, STUDENT).turns
+        beside = aligner_of(other).beside(trajectory, trajectory.turns[0], theirs)
+        assert bool(beside.pairs) == aligned
+        assert beside.share == float(aligned)
+        assert beside.size == 45
+
+
+def test_what_could_come_is_the_next_form_and_behind_the_last_another_call() -> None:
+    """A word, the opening, two pieces of a name, the close, the end: 20 to 25 here, 40 to 46 there; calls begin with 21 and 41."""
+    ends = [((0, 1), (0, 1)), ((1, 2), (1, 3)), ((2, 3), (3, 4)), ((3, 4), (4, 5)), ((4, 5), (5, 6)), ((5, 6), (6, 7))]
+    pairs = [Pair(*both, 1, same=n not in (1, 4)) for n, both in enumerate(ends)]
+    opening, close = (21, 41), (24, 45)
+    assert coming(pairs, range(20, 26), range(40, 47), opening) == [opening, NOTHING, close, close, NOTHING, opening]
+    assert coming(pairs[:1], [20], [40], opening) == [opening]
+    assert coming(pairs[:1], [20], [40], NOTHING) == [NOTHING]
+    alike = [pair._replace(same=True) for pair in pairs]
+    assert coming(alike, range(20, 26), range(40, 47), opening) == [opening, NOTHING, *[opening] * 4]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_words_could_have_been_a_call(name: str) -> None:
+    trajectory = played(STUDENT, ["Done."])
+    [theirs] = rewritten(trajectory, OTHERS[name], STUDENT).turns
+    beside = aligner_of(OTHERS[name], end_of_turn=True).beside(trajectory, trajectory.turns[0], theirs)
+    sides = (STUDENT, OTHERS[name])
+    told = {
+        tuple(chat.tokenizer.decode([i]) for chat, i in zip(sides, coming, strict=True)) for coming in beside.coming
+    }
+    assert told == {('<tool_call>{"name": "', "<")}
+    assert len(beside.coming) == len(beside.pairs)
+    [same] = rewritten(trajectory, STUDENT, STUDENT).turns
+    alone = aligner_of(STUDENT, end_of_turn=True).beside(trajectory, trajectory.turns[0], same)
+    assert alone.coming == [NOTHING] * len(alone.pairs)
 
 
 def test_invariant_8_the_teacher_reads_its_own_template_and_the_tools() -> None:
@@ -295,7 +336,7 @@ def test_ids_of_the_same_bytes_match_and_special_ones_do_not() -> None:
 
 
 def test_a_turn_of_no_bytes_is_aligned() -> None:
-    assert Beside([], 0).share == 1.0
+    assert Beside([], 0, []).share == 1.0
 
 
 def test_thinking_is_written_as_the_other_template_thinks() -> None:
