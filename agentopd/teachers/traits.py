@@ -163,6 +163,16 @@ def require_read(name: str, choice: Choice) -> None:
             raise ConfigError(f"teachers.{name}.{setting}={plain(value)}: {why}; leave it out")
 
 
+def unloaded(*idle: str) -> Callable[[Mapping[str, Any]], Mapping[str, str]]:
+    """The settings ``idle`` of a model, which are left unread where neither ``model`` nor ``new`` is given: for :attr:`Traits.idle`."""
+
+    def unread(settings: Mapping[str, Any]) -> Mapping[str, str]:
+        loads = settings["model"] is not None or settings["new"] is not None
+        return {} if loads else dict.fromkeys(idle, "without model and new it is the student as it began")
+
+    return unread
+
+
 def require_members(choices: Mapping[str, Choice]) -> None:
     """Looks at who reads whom among the teachers ``choices``.
 
