@@ -7,6 +7,21 @@ from string import Formatter
 from agentopd.errors import ConfigError
 
 
+def parts_of(key: str, text: str) -> list[tuple[str, str | None, str]]:
+    """The pieces of ``text``, the setting ``key``: what is literal, the name in braces behind it, and what stands behind the name there.
+
+    Raises:
+        ConfigError: Its braces do not close.
+    """
+    try:
+        return [
+            (literal, name, (f"!{turn}" if turn else "") + (f":{form}" if form else ""))
+            for literal, name, form, turn in Formatter().parse(text)
+        ]
+    except ValueError as error:
+        raise ConfigError(f"{key}={text!r}: {error}; write {{{{ and }}}} for braces that are text") from error
+
+
 @dataclass(frozen=True, slots=True)
 class Blanks:
     """See :meth:`of`."""
@@ -20,12 +35,7 @@ class Blanks:
         Raises:
             ConfigError: It names something else.
         """
-        try:
-            found = [
-                (literal, name, f"{turn or ''}{form or ''}") for literal, name, form, turn in Formatter().parse(text)
-            ]
-        except ValueError as error:
-            raise ConfigError(f"{key}={text!r}: {error}; write {{{{ and }}}} for braces that are text") from error
+        found = parts_of(key, text)
         for _, name, more in found:
             if name is not None and (more or name not in known):
                 told = ", ".join(f"{{{one}}}" for one in known)

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from string import Formatter
 from typing import Any, Literal
 
+from agentopd.chat.blanks import parts_of
 from agentopd.errors import ConfigError
 from agentopd.types import Message
 
@@ -54,10 +54,7 @@ class Hint:
             ConfigError: The text has none and does not stand in the system message, or one that is no plain name; or ``facts`` or
                 ``demonstrations`` are not what it names.
         """
-        try:
-            found = [(literal, name, _format(form, turn)) for literal, name, form, turn in Formatter().parse(self.text)]
-        except ValueError as error:
-            raise ConfigError(f"hint={self.text!r}: {error}; write {{{{ and }}}} for braces that are text") from error
+        found = parts_of("hint", self.text)
         names = [name for _, name, _ in found if name is not None]
         odd = [name + extra for _, name, extra in found if name is not None and (extra or not name.isidentifier())]
         if odd or not (names or self.place == "system"):
@@ -147,11 +144,6 @@ class Hint:
         filled = self.filled(facts)
         hinted: Message = {**messages[at], "content": f"{said}\n\n{filled}" if said else filled}
         return [*messages[:at], hinted, *messages[at + 1 :]]
-
-
-def _format(form: str | None, turn: str | None) -> str:
-    """What stands behind a placeholder's name, as it was written."""
-    return (f"!{turn}" if turn else "") + (f":{form}" if form else "")
 
 
 def _shown(value: Any) -> str:

@@ -27,7 +27,7 @@ from agentopd.rollout.tasks import EnvConfig
 from agentopd.settings.base import Seed, Settings
 from agentopd.settings.choice import Choice
 from agentopd.settings.parts import OneOf
-from agentopd.teachers import TEACHERS, require_members, require_numbers
+from agentopd.teachers import TEACHERS, require_members, require_numbers, require_read
 from agentopd.types import STUDENT
 
 
@@ -88,6 +88,7 @@ class Config(Settings):
     def _teachers_give_what_is_asked(self) -> "Config":
         for name, teacher in self.teachers.items():
             require_numbers(name, teacher)
+            require_read(name, teacher)
         require_members(self.teachers)
         require_teachers(self.objective, self.teachers)
         require_statistics(self.objective, self.teachers)

@@ -51,6 +51,7 @@ from agentopd.teachers.traits import (
     is_language_model,
     members_of,
     require_members,
+    require_read,
     traits_of,
 )
 
@@ -122,6 +123,7 @@ def require_numbers(name: str, choice: Choice) -> None:
 
 def _build(choice: Choice, context: TeacherContext) -> Teacher:
     require_numbers(context.name, choice)
+    require_read(context.name, choice)
     try:
         teacher: Teacher = choice.function(context, **choice.settings)
     except AgentOPDError:
@@ -158,6 +160,7 @@ __all__ = [
     "members_of",
     "require_members",
     "require_numbers",
+    "require_read",
     "rowless",
     "teaching_metrics",
     "tokens_of",

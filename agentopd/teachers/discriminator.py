@@ -22,7 +22,7 @@ from agentopd.packing import batches, padded
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.grouping import Normalised, Score
 from agentopd.teachers.rewards import Rewarding
-from agentopd.teachers.traits import Traits
+from agentopd.teachers.traits import Traits, unloaded
 from agentopd.types import EXPERT, STUDENT, Bools, Ints, Trajectory
 from agentopd.where import Where
 
@@ -33,7 +33,16 @@ TOLD = ("pairs", "accuracy", "loss", "skipped")
 """Its metrics."""
 
 
-@Traits(model=True, initial=True, corrects=False, distributes=False, statistics=(), compares=True, metrics=TOLD)
+@Traits(
+    model=True,
+    initial=True,
+    corrects=False,
+    distributes=False,
+    statistics=(),
+    compares=True,
+    metrics=TOLD,
+    idle=unloaded("attention"),
+)
 def discriminator(
     context: TeacherContext,
     *,

@@ -29,7 +29,11 @@ CHUNK_ROWS = 512
 """Rows of which a member's logits exist at once."""
 
 
-@Traits(corrects=False, rewards=False, members=True, statistics=("coverage", *ENSEMBLE))
+def _idle(settings: Mapping[str, Any]) -> dict[str, str]:
+    return dict.fromkeys(("dropout", "seed"), "nothing is drawn without draws") if settings["draws"] is None else {}
+
+
+@Traits(corrects=False, rewards=False, members=True, statistics=("coverage", *ENSEMBLE), idle=_idle)
 def ensemble(
     context: TeacherContext,
     *,

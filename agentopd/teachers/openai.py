@@ -30,6 +30,27 @@ OURS = ("model", "messages", "tools", "stream", "n", "logprobs", "top_logprobs")
 METRICS: Mapping[str, tuple[str, ...]] = {"correction": ("unmapped",), "score": ("spread",), "preference": ()}
 """What each question tells beside what was spent and skipped."""
 
+REWARDING = ("score", "preference")
+READ_BY: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "of": (("score",), "only a score is given to an episode"),
+    "best": (("score",), "only scores have a highest"),
+    "rescale": (("score",), "only scores are divided by the highest"),
+    "normalised": (("score",), "only scores are compared within a group"),
+    "rubric": (REWARDING, "only scores and preferences go by a rubric"),
+    "scale": (REWARDING, "only scores and preferences are rewards"),
+    "pairs": (("preference",), "only preferences have rivals"),
+    "top_logprobs": (("correction", "score"), "only corrections and scores are made of log-probabilities"),
+}
+"""Which ``ask`` reads a setting, of those that not all of them read, and why no other does."""
+
+
+def _idle(settings: Mapping[str, Any]) -> dict[str, str]:
+    asks, prompt = settings["ask"], settings["prompt"]
+    unread = {name: f"{why}, and ask={asks}" for name, (by, why) in READ_BY.items() if asks not in by}
+    if prompt is not None and "{rubric}" not in prompt:
+        unread.setdefault("rubric", "the prompt does not show {rubric}")
+    return unread
+
 
 def _traits(settings: Mapping[str, Any]) -> Traits:
     asks, soft = settings["ask"], bool(settings["top_logprobs"])
@@ -40,6 +61,7 @@ def _traits(settings: Mapping[str, Any]) -> Traits:
         statistics=("coverage",) if asks == "correction" and soft else (),
         metrics=(*SPENT, "skipped", *METRICS[asks]),
         examine=_examine,
+        idle=_idle,
         adjustable=("cap", "prices", "in_flight", "timeout", "patience", "key_env"),
     )
 
@@ -95,7 +117,7 @@ def openai(
     """
     with under(f"teachers.{context.name}"):
         asked = _prompt(ask, of, prompt)
-        _require_apt(context.temperature, ask, of, normalised, url, top_logprobs, options or {}, prices, cap)
+        _require_apt(context.temperature, ask, url, top_logprobs, options or {}, prices, cap)
         server = _server(context, _waiting(context.name, url, timeout, patience, key_env), model, prices, cap)
     body = _asking_for(top_logprobs if ask != "preference" else 0) | (options or {})
     shared: Any = {"name": context.name, "where": where, "server": server, "body": body, "threads": Threads(in_flight)}
@@ -134,7 +156,7 @@ def _asking_for(top_logprobs: int) -> dict[str, Any]:
 def _examine(given: Examined) -> None:
     """What can be known before anything is paid for; the server is asked for the list of its models."""
     settings, temperature = given.settings, given.temperature
-    apt = {name: settings[name] for name in ("ask", "of", "normalised", "url", "top_logprobs", "prices", "cap")}
+    apt = {name: settings[name] for name in ("ask", "url", "top_logprobs", "prices", "cap")}
     _require_apt(temperature, **apt, options=settings["options"] or {})
     _prompt(settings["ask"], settings["of"], settings["prompt"])
     waiting = _waiting(given.name, *(settings[name] for name in ("url", "timeout", "patience", "key_env")))
@@ -144,22 +166,12 @@ def _examine(given: Examined) -> None:
 def _require_apt(
     temperature: float,
     ask: str,
-    of: str,
-    normalised: str,
     url: str,
     top_logprobs: int,
     options: Mapping[str, Any],
     prices: Prices | None,
     cap: Cap | None,
 ) -> None:
-    if of == "episode" and ask != "score":
-        raise ConfigError(
-            f"of=episode: only a score is given to an episode, and ask={ask}; set ask: score, or leave of out"
-        )
-    if normalised != "none" and ask != "score":
-        raise ConfigError(
-            f"normalised={normalised}: only scores are compared within a group, and ask={ask}; set ask: score, or leave normalised out"
-        )
     taken = [name for name in OURS if name in options]
     if taken:
         raise ConfigError(f"options={dict(options)}: {taken[0]} is said by the teacher itself; leave it out")

@@ -10,11 +10,19 @@ from agentopd.models import Dtype, ModelConfig, NewModel
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.hints import Told, hint_of
 from agentopd.teachers.local import reader
-from agentopd.teachers.traits import Traits
+from agentopd.teachers.traits import Traits, unloaded
 from agentopd.where import Where
 
 
-@Traits(model=True, initial=True, hint=True, corrects=False, rewards=False, statistics=("coverage",))
+@Traits(
+    model=True,
+    initial=True,
+    hint=True,
+    corrects=False,
+    rewards=False,
+    statistics=("coverage",),
+    idle=unloaded("dtype", "attention"),
+)
 def privileged(
     context: TeacherContext,
     *,

@@ -40,11 +40,16 @@ def _examine(given: Examined) -> int | None:
     return _longest(_scorer(given.name, given.ids, **{key: given.settings[key] for key in asked}))
 
 
+def _idle(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {"max_tokens": "with ids=teacher the student reads nothing"} if settings["ids"] == "teacher" else {}
+
+
 def _traits(settings: Mapping[str, Any]) -> Traits:
     k = settings["top_k"]
     few = None if k == WHOLE else Few(settings["ids"], k, "ids", "top_k")
     best = ("best_surprisal",) if k != 0 and settings["ids"] != "student" else ()
-    return Traits(hint=True, corrects=False, rewards=False, statistics=("coverage", *best), few=few, examine=_examine)
+    told = ("coverage", *best)
+    return Traits(hint=True, corrects=False, rewards=False, statistics=told, few=few, examine=_examine, idle=_idle)
 
 
 @TraitsBy(_traits)

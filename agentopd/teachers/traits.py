@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any, TypeVar
 
 from agentopd.errors import ConfigError
-from agentopd.settings.choice import Choice
+from agentopd.settings.choice import Choice, plain
 from agentopd.settings.problems import nearest
 from agentopd.types import Whose
 
@@ -77,6 +77,9 @@ class Traits:
     """Looks, once, before anything is fitted, at what is too costly to be looked at wherever a configuration is read: files, servers.
     Raises ConfigError over ``setting=...``, and returns how many tokens the teacher reads, where that is known and it has to read all of
     an episode."""
+    idle: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None
+    """From the settings, defaults included, to the names of those that the others leave unread, each with the reason: see
+    :func:`require_read`."""
     adjustable: tuple[str, ...] = ()
     """Settings that a resumed run may give other values: they decide how much is asked and how, never what is learned."""
 
@@ -148,6 +151,26 @@ def thinks_by(choice: Choice) -> dict[str, Any]:
     return {"kind": choice.kind} | {
         name: value for name, value in choice.settings.items() if name not in ("where", "max_tokens")
     }
+
+
+def require_read(name: str, choice: Choice) -> None:
+    """Raises ConfigError where a setting of the teacher ``name`` is read by nobody, as its other settings are, and is not its default."""
+    idle = traits_of(choice).idle
+    parameters = inspect.signature(choice.function).parameters
+    for setting, why in (idle(choice.settings) if idle else {}).items():
+        value = choice.settings[setting]
+        if value != parameters[setting].default:
+            raise ConfigError(f"teachers.{name}.{setting}={plain(value)}: {why}; leave it out")
+
+
+def unloaded(*idle: str) -> Callable[[Mapping[str, Any]], Mapping[str, str]]:
+    """The settings ``idle`` of a model, which are left unread where neither ``model`` nor ``new`` is given: for :attr:`Traits.idle`."""
+
+    def unread(settings: Mapping[str, Any]) -> Mapping[str, str]:
+        loads = settings["model"] is not None or settings["new"] is not None
+        return {} if loads else dict.fromkeys(idle, "without model and new it is the student as it began")
+
+    return unread
 
 
 def require_members(choices: Mapping[str, Choice]) -> None:

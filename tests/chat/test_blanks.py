@@ -3,6 +3,7 @@
 import pytest
 
 from agentopd.chat.blanks import Blanks
+from agentopd.chat.hint import Hint
 from agentopd.errors import ConfigError
 
 
@@ -26,3 +27,13 @@ def test_blanks_are_filled_and_braces_stay() -> None:
 def test_what_is_no_blank_is_refused(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Blanks.of("prompt", text, ("a", "b"))
+
+
+@pytest.mark.parametrize("text", ["{a", "a}", "{a!}"])
+def test_blanks_and_hints_tell_braces_that_do_not_close_alike(text: str) -> None:
+    with pytest.raises(ConfigError) as first:
+        Blanks.of("hint", text, ("a",))
+    with pytest.raises(ConfigError) as second:
+        Hint(text)
+    assert str(first.value) == str(second.value)
+    assert str(first.value).endswith("; write {{ and }} for braces that are text")

@@ -255,6 +255,18 @@ def test_members_that_cannot_be_read_are_told_when_the_configuration_is_read(mem
         build(teachers)
 
 
+@pytest.mark.parametrize(("setting", "value"), [("dropout", 0.5), ("seed", 3)])
+def test_what_only_draws_read_is_refused_without_them_when_the_configuration_is_read(setting: str, value: Any) -> None:
+    teachers = {**LOCALS, "all": {"kind": "ensemble", "members": ["a", "b"], setting: value}}
+    raw = {"env": {"id": "agentopd/Checkout-v0"}, "student": {"model": "here"}, "teachers": teachers}
+    raw["objective"] = {"target": {"kind": "taken"}}
+    said = rf"teachers\.all\.{setting}={value}: nothing is drawn without draws; leave it out"
+    with pytest.raises(ConfigError, match=said):
+        load_config(raw)
+    with pytest.raises(ConfigError, match=f"^{said}$"):
+        build(teachers)
+
+
 def test_one_model_twice_is_no_ensemble() -> None:
     with pytest.raises(
         ConfigError, match=r"'a' and 'again' are one model twice, .* a different model, hint or new\.seed"

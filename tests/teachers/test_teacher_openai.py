@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from agentopd.objective import Objective, Rows, cut, prepare
 from agentopd.serving import SpentError
 from agentopd.settings.clock import Clock
 from agentopd.settings.parts import OneOf
-from agentopd.teachers import TEACHERS, Examined, Teacher, annotate, teaching_metrics, traits_of
+from agentopd.teachers import TEACHERS, Examined, Teacher, annotate, require_read, teaching_metrics, traits_of
+from agentopd.teachers.openai import READ_BY
 from agentopd.tooling.action import parse_action, render_action
 from agentopd.types import Sparse, ToolCall
 from agentopd.where import Where
@@ -276,8 +278,6 @@ def test_its_traits_are_those_of_its_question(
         ({"prompt": "{first}?", "ask": "preference"}, r"^teachers\.judge\.prompt=.*name both \{first\} and \{second\}"),
         ({"options": {"n": 2}}, r"^teachers\.judge\.options=.*: n is said by the teacher itself; leave it out"),
         ({"cap": {"cost": 1.0}}, r"^teachers\.judge\.cap=\{'cost': 1\.0\}: .* set prices: \{input: \.\.\., output: \.\.\.\}"),
-        ({"of": "episode"}, r"^teachers\.judge\.of=episode: only a score is given to an episode, and ask=correction"),
-        ({"normalised": "group"}, r"^teachers\.judge\.normalised=group: only scores are compared within a group, and ask=corr"),
         ({"top_logprobs": 3, "temperature": 0.7}, r"^teachers\.judge\.top_logprobs=3: .* compared at 0\.7; set rollout\.temp"),
     ],
 )  # fmt: skip
@@ -291,6 +291,53 @@ def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], 
     assert examine is not None
     with pytest.raises(ConfigError, match=wrong.replace(r"^teachers\.judge\.", "^")):  # before anything is fitted
         examine(Examined("judge", choice.settings, 100, temperature))
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        ({"of": "episode"}, "of=episode: only a score is given to an episode, and ask=correction"),
+        ({"normalised": "group"}, "normalised=group: only scores are compared within a group, and ask=correction"),
+        ({"ask": "score", "pairs": 2}, "pairs=2: only preferences have rivals, and ask=score"),
+        ({"ask": "preference", "best": 5}, "best=5: only scores have a highest, and ask=preference"),
+        ({"ask": "preference", "rescale": False}, "rescale=False: only scores are divided by the highest, and ask=preference"),
+        ({"rubric": "Short."}, "rubric=Short.: only scores and preferences go by a rubric, and ask=correction"),
+        ({"scale": 2.0}, "scale=2.0: only scores and preferences are rewards, and ask=correction"),
+        ({"ask": "preference", "top_logprobs": 3}, "top_logprobs=3: only corrections and scores are made of log-probabilities, and ask=preference"),
+        ({"ask": "score", "prompt": "{action}", "rubric": "Short."}, "rubric=Short.: the prompt does not show {rubric}"),
+    ],
+)  # fmt: skip
+def test_what_a_question_does_not_read_is_refused(settings: dict[str, Any], wrong: str) -> None:
+    choice = OneOf("teacher", TEACHERS).validate({"kind": "openai", "url": "http://127.0.0.1:9/v1", **settings})
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'teachers.judge.{wrong}; leave it out')}$"):
+        require_read("judge", choice)
+
+
+def test_which_question_reads_a_setting_is_on_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text()
+    table = page.partition("| setting | read by |\n|---|---|\n")[2].partition("\n\n")[0]
+    named = [[re.findall("`(.*?)`", cell) for cell in row.strip("|").split("|")] for row in table.splitlines()]
+    assert {name: tuple(by) for names, by in named for name in names} == {name: by for name, (by, _) in READ_BY.items()}
+
+
+def test_what_is_read_or_is_the_default_is_taken() -> None:
+    for ask in ("correction", "score", "preference"):
+        own: dict[str, Any] = {name: value for name, value in OTHER.items() if ask in READ_BY[name][0]}
+        given = {"kind": "openai", "url": "http://127.0.0.1:9/v1", "ask": ask, **own}
+        require_read("judge", OneOf("teacher", TEACHERS).validate(given))
+
+
+OTHER = {
+    "of": "episode",
+    "best": 5,
+    "rescale": False,
+    "normalised": "group",
+    "rubric": "Short.",
+    "scale": 2.0,
+    "pairs": 2,
+    "top_logprobs": 3,
+}
+"""A value of each setting that is not its default."""
 
 
 def test_a_wrong_key_is_told_before_anything_is_asked(serve: Serve) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from agentopd.errors import ConfigError
 from agentopd.settings.parts import OneOf
-from agentopd.teachers import TEACHERS, Few, Traits, TraitsBy, itself, reward_model, served, traits_of
+from agentopd.teachers import TEACHERS, Few, Traits, TraitsBy, itself, require_read, reward_model, served, traits_of
 
 SILENT_MODEL = Traits(model=True, corrects=False)
 REWARDS: Mapping[str, Any] = {"corrects": False, "distributes": False, "statistics": ()}
@@ -85,7 +86,7 @@ class Careless:
     ],
 )
 def test_a_kind_says_what_it_is(kind: Any, said: Traits) -> None:
-    assert traits_of(OneOf("teacher", TEACHERS).validate(kind)) == said
+    assert replace(traits_of(OneOf("teacher", TEACHERS).validate(kind)), idle=None) == said
 
 
 def plain(context: Any, *, temper: float = 1.0) -> Any:
@@ -110,3 +111,19 @@ def hintless(context: Any, *, model: str) -> Any:
 def test_a_mark_without_its_setting_is_refused(marks: Traits, function: Any, said: str) -> None:
     with pytest.raises(TypeError, match=f"^{said}"):
         marks(function)
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ({"kind": "served", "url": "http://here", "max_tokens": 5}, "max_tokens=5: with ids=teacher the student reads nothing"),
+        ({"kind": "privileged", "hint": "{facts}", "dtype": "bfloat16"}, "dtype=bfloat16: without model and new it is the student"),
+        ({"kind": "privileged", "hint": "{facts}", "attention": "eager"}, "attention=eager: without model and new it is the student"),
+        ({"kind": "discriminator", "attention": "eager"}, "attention=eager: without model and new it is the student"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_another_leaves_unread_is_refused(given: Mapping[str, Any], wrong: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^teachers\.one\.{wrong}.*; leave it out$"):
+        require_read("one", OneOf("teacher", TEACHERS).validate(given))
+    read = {"ids": "student"} if given["kind"] == "served" else {"model": "here"}
+    require_read("one", OneOf("teacher", TEACHERS).validate({**given, **read}))

@@ -281,13 +281,19 @@ def test_files_hold_one_teacher_or_several(run: Path, tmp_path: Path, capsys: py
         (str(neither), "the file holds no teachers"),
         ("teachr", "there is no such file (did you mean 'teacher'?)"),
         ("train.steps=3", "this names no teacher"),
+        ("teacher train.steps=3", "train.steps=3: it changes nothing about who is asked or what is said"),
+        ("teacher objective.weight.kind=uniform", "objective.weight.kind=uniform: it changes nothing"),
         ("teachers.judge.kind=rewrd", "did you mean 'reward'?"),
         ("teachers.judge={kind: self, every: 2}", "teachers.judge.every: it follows a student in training"),
         ("teachers.judge={kind: local, model: /nowhere}", "teachers.judge.model='/nowhere': there is no such folder"),
     ):
-        assert said in fails(capsys, str(run), "--output", str(tmp_path / "x"), "--teacher", given)
+        assert said in fails(capsys, str(run), "--output", str(tmp_path / "x"), "--teacher", *words(given))
         assert not (tmp_path / "x" / "annotated.yaml").exists()
     assert "k=0: keep at least one" in fails(capsys, str(run), "--teacher", "teacher", "--k", "0")
+
+
+def words(given: str) -> list[str]:
+    return given.split() if given.startswith("teacher ") else [given]
 
 
 def test_what_a_student_in_training_is_asked_is_refused(

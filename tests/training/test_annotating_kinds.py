@@ -14,11 +14,13 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from agentopd import records
 from agentopd.__main__ import main
+from agentopd.config import load_config
 from agentopd.doctor import examine
 from agentopd.models import NewModel, new_model
 from agentopd.records import RecordWriter
 from agentopd.serving.answers import ANSWERS
 from agentopd.serving.ledger import SPENDING
+from agentopd.training.annotating.question import with_teachers
 from agentopd.training.run.whole import train
 from agentopd.types import Span
 
@@ -75,6 +77,25 @@ def test_a_cap_ends_it_and_a_higher_one_goes_on(run: Path, tmp_path: Path, capsy
         judge["cap"] = {"requests": 9}
         assert main([*argv, f"teachers.judge={json.dumps(judge)}"]) == 0
         assert len(server.asked) == 4
+
+
+def test_a_group_that_is_refused_is_skipped_and_the_rest_goes_on(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with talking(lambda asked: said("7")) as server:
+        judge = {"kind": "openai", "url": server.base, "ask": "score", "of": "episode", "in_flight": 1}
+        server.faults += [400, 400]  # both episodes of the first step
+        found = told(capsys, run, tmp_path / "out", **judge)
+    assert found["episodes_skipped"] == 2
+    skips = [one.annotations[-1].skip_S.all() for one in records.open(tmp_path / "out")]
+    assert skips == [True, True, False, False]
+
+
+def test_an_ensemble_by_its_name_comes_with_its_members(run: Path) -> None:
+    own = {"kind": "local", "model": str(run / "student")}
+    teachers = {"a": own, "b": own | {"dtype": "float64"}, "both": {"kind": "ensemble", "members": ["a", "b"]}}
+    config = load_config(run / "config.yaml", [f"teachers.{name}={json.dumps(one)}" for name, one in teachers.items()])
+    assert list(with_teachers(config, ["both"]).teachers) == ["a", "b", "both"]
 
 
 def test_one_with_tokens_of_its_own(run: Path, other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

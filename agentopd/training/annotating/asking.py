@@ -8,7 +8,9 @@ from agentopd.config import Config
 from agentopd.errors import ConfigError
 from agentopd.records import thin
 from agentopd.records.store import Store
+from agentopd.serving.waiting import RefusedError
 from agentopd.teachers import Combining, Identity, Teacher, annotate, rowless
+from agentopd.teachers.asking import OF_THIS
 from agentopd.teachers.identity import digest, read_of
 from agentopd.teachers.views import UnreadableError
 from agentopd.training.annotating.question import Question
@@ -43,11 +45,13 @@ class Asking:
     """How many episodes each teacher was asked about."""
     unread: dict[str, str] = field(init=False, default_factory=dict)
     """Why a teacher could not read the last episodes that it could not read, by its name."""
+    skipped: dict[str, int] = field(init=False)
+    """How many episodes each teacher could not read, or was refused."""
     _decides: dict[str, str | None] = field(init=False)
     _begun: set[Key] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
-        self.anew = dict.fromkeys(self.teachers, 0)
+        self.anew, self.skipped = dict.fromkeys(self.teachers, 0), dict.fromkeys(self.teachers, 0)
         self._decides = {name: self._decision(teacher) for name, teacher in self.teachers.items()}
         self._heads = {name: head for teacher in self.teachers.values() for name, head in teacher.heads.items()}
         self._units = together(self.teachers)
@@ -142,13 +146,21 @@ class Asking:
             return nothing
         try:
             made = annotate(teachers, trajectories, self.config.rollout.max_new_tokens)
-        except UnreadableError as error:
+        except (UnreadableError, RefusedError) as error:
+            if isinstance(error, RefusedError) and not self._goes_on(teachers, error):
+                raise
             _log.warning("%s; these %d episodes are skipped", error, len(trajectories))
             self.unread |= dict.fromkeys(teachers, str(error))
+            for name in teachers:
+                self.skipped[name] += len(trajectories)
             return nothing
         heads, temperature = self._heads, self.config.temperature
         kept = [thin(one, self.asked.block, self.asked.k, heads, temperature) for one in made]
         return [{one.teacher: one for one in record.annotations} for record in kept]
+
+    def _goes_on(self, teachers: Mapping[str, Teacher], error: RefusedError) -> bool:
+        """Whether others of the episodes may be answered, and a refusal is not kept for good as the teachers' word."""
+        return error.status in OF_THIS and all(self._decides[name] is None for name in teachers)
 
 
 def groups(trajectories: Sequence[Trajectory]) -> list[list[int]]:

@@ -20,7 +20,7 @@ from agentopd.models import ModelConfig, load_tokenizer
 from agentopd.records import Records
 from agentopd.settings.choice import Choice
 from agentopd.settings.problems import nearest
-from agentopd.teachers import Teacher, build_teachers, traits_of
+from agentopd.teachers import Teacher, build_teachers, members_of, traits_of
 from agentopd.training.checks.preflight import check_teacher
 from agentopd.training.loop.build import moved
 from agentopd.training.loop.folder import RunFolder
@@ -30,6 +30,11 @@ from agentopd.types import Trajectory
 
 NOTE = "annotated.yaml"
 """The file in a folder of annotated records that says what was asked; the configuration stands in it, too."""
+DECIDES = (
+    *("teachers", "teacher", "student", "env", "envs", "seed", "template_kwargs", "rollout", "stages"),
+    *("train.lora", "train.layout", "train.max_tokens"),
+)
+"""The keys that decide what teachers say; those of ``train`` where a stage fits weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +110,32 @@ def with_teachers(config: Config, given: Sequence[str]) -> Config:
         if "=" in text and not Path(text).is_file():
             raw = apply(raw, *split(text))
         else:
-            raw["teachers"] = {**raw["teachers"], **_named(text, own)}
+            raw["teachers"] = {**raw["teachers"], **_named(text, own, config)}
     made = build(raw)
     if not made.teachers:
         raise ConfigError(
             f"--teacher {' '.join(given)}: this names no teacher; give one, such as teachers.judge.kind=reward"
         )
+    _require_effect(given)
     return made
 
 
-def _named(text: str, own: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The teachers in a file, or the one of that name."""
+def _require_effect(given: Sequence[str]) -> None:
+    """Raises ConfigError where a setting decides neither who is asked nor what is said."""
+    for text in given:
+        key = text.partition("=")[0] if "=" in text and not Path(text).is_file() else "teachers"
+        if not any(key == known or key.startswith(f"{known}.") for known in DECIDES):
+            raise ConfigError(
+                f"--teacher {text}: it changes nothing about who is asked or what is said, as nothing is trained here; leave it out: keys that "
+                f"do are {', '.join(DECIDES)}"
+            )
+
+
+def _named(text: str, own: Mapping[str, Any], config: Config) -> Mapping[str, Any]:
+    """The teachers in a file, or the one of that name with those that it reads."""
     if not Path(text).is_file():
         if text in own:
-            return {text: own[text]}
+            return {name: own[name] for name in (*members_of(config.teachers[text]), text)}
         known = ", ".join(own) or "none"
         raise ConfigError(
             f"--teacher {text}: there is no such file{nearest(text, own)}; give a YAML file, teachers.NAME.kind=..., or a teacher of the "

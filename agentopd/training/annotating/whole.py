@@ -181,4 +181,5 @@ def _summary(asking: Asking, steps: Sequence[int], target: Path) -> dict[str, An
 def _of_teacher(asking: Asking, name: str, share: float) -> dict[str, Any]:
     spent = getattr(asking.teachers[name], "spending", str)()
     told = {"asked_anew": asking.anew[name], "turns_taught": round(share, 4)}
-    return told | ({"spent": spent} if spent else {})
+    skipped = asking.skipped[name]
+    return told | ({"episodes_skipped": skipped} if skipped else {}) | ({"spent": spent} if spent else {})

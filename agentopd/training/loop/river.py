@@ -5,6 +5,7 @@ last step's metrics (schedules may read them, and remember) and the frozen pools
 folder keep all of these, so a resumed run draws what the uninterrupted one would have drawn.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -29,8 +30,11 @@ from agentopd.settings.clock import Clock
 from agentopd.settings.states import advanced
 from agentopd.teachers import Teacher, annotate, teaching_metrics
 from agentopd.training.checks.roles import annotators
+from agentopd.training.checks.unused import unused
 from agentopd.training.loop.pool import Pool
 from agentopd.types import EXPERT, STUDENT, Key, Record, Trajectory
+
+_log = logging.getLogger(__name__)
 
 Watch: TypeAlias = Callable[[str, int], AbstractContextManager[Callable[[Trajectory], None]]]
 """Opened with a title and a number of episodes, it takes each episode that ends: a display, for instance."""
@@ -133,6 +137,8 @@ class River:
             fresh += played if source.kind == "fresh" else []
         metrics = {f"rollout/{name}": value for name, value in rollout_metrics(fresh).items()}
         records = annotate(self._annotators, trajectories, self.config.rollout.max_new_tokens)
+        for told in unused(self.config, self._annotators, trajectories) if step == 0 else ():
+            _log.warning("%s", told)
         return Drawn(step, tuple(records), metrics | teaching_metrics(self._annotators, records))
 
     def _draw_source(self, name: str, source: Source, step: int, base: int) -> list[Trajectory]:
