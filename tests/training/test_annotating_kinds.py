@@ -102,7 +102,7 @@ def test_one_with_tokens_of_its_own(run: Path, other: str, tmp_path: Path, capsy
     judge = {"kind": "cross_tokenizer", "model": other}
     assert told(capsys, run, tmp_path / "one", **judge)["asked_anew"] == 4
     assert told(capsys, run, tmp_path / "two", **judge)["asked_anew"] == 0
-    assert told(capsys, run, tmp_path / "ends", **judge, end_of_turn=True)["asked_anew"] == 4
+    assert told(capsys, run, tmp_path / "ends", **judge, end_of_turn=False)["asked_anew"] == 4
     for one, two in zip(records.open(tmp_path / "one"), records.open(tmp_path / "two"), strict=True):
         assert one == two
         assert isinstance(one.annotations[-1].block, Span)
