@@ -299,6 +299,8 @@ class Aligned(ArrayEquality):
     """The teacher's token there."""
     rest_P: Floats
     """Log-probability of the teacher's further rows of the span; 0 where it has one."""
+    same_P: Bools
+    """Whether both write it in the same bytes; where not, each in a form of its own."""
     next_P_2: Ints
     """The tokens, the student's and the teacher's, that begin what could come there in a form of its own; -1 where nothing could."""
     matched: Matched

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from agentopd.cli import annotate, doctor, envs, evaluate, methods, rollout, train
+from agentopd.cli import annotate, doctor, envs, evaluate, methods, play, rollout, train
 
 VERBS: dict[str, ModuleType] = {
     "train": train,
@@ -12,4 +12,5 @@ VERBS: dict[str, ModuleType] = {
     "doctor": doctor,
     "methods": methods,
     "envs": envs,
+    "play": play,
 }

@@ -7,13 +7,14 @@ the events common to both:
 
 - **Tokens of the same bytes** are the same event (``types.Matched``), and so are the ends of a turn.
 - **What the span writes** is an event of both. Under the student its probability is P = p(s_1) c, c = p(s_2 | s_1) p(s_3 | s_1, s_2) ...,
-  under the teacher Q = q(t_1) d likewise; where the one has a single token for it and the other has that token too but wrote
-  something else, the probability of that token is added, as the one cannot tell the two apart. What remains of a first token,
-  p(s_1) (1 - c), is the event of this token with another one behind it, and stands where p(s_1) stood. So all numbers are
-  probabilities, and sum to 1. A span of one token on each side, which match, changes nothing.
+  under the teacher Q = q(t_1) d likewise; where the one has a single token for these bytes and the other has that token too but
+  wrote several, the probability of that token is added. What remains of a first token, p(s_1) (1 - c), is the event of this token
+  with another one behind it, and stands where p(s_1) stood. So all numbers are probabilities, and sum to 1. A span of one token on
+  each side, which match, changes nothing.
 - **What could come in forms of their own** where it did not, such as a call where the student wrote words, is an event by the tokens
-  that begin it, on each side. As above, the other side's token of the same bytes is added to it.
-- **Everything else** has no counterpart.
+  that begin it, on each side.
+- **Everything else** has no counterpart; so has the other side's token of the same bytes, where one side writes a form, or begins one,
+  by a single token.
 
 The log-probabilities of all of the student's rows are differentiated, those behind the first through c; nothing of the teacher is.
 
@@ -87,6 +88,8 @@ class SpanRows:
     """Whether it is the only one."""
     size_N: Tensor
     """How many rows of the student the span has."""
+    same_N: Tensor
+    """Whether both write it in the same bytes."""
     next_N_2: Tensor
     """The student's and the teacher's token that begin what could come in a form of its own; -1 where nothing could."""
     longest: int
@@ -104,6 +107,7 @@ class SpanRows:
             rest_N=self.rest_N[at],
             alone_N=self.alone_N[at],
             size_N=self.size_N[at],
+            same_N=self.same_N[at],
             next_N_2=self.next_N_2[at],
         )
 
@@ -136,15 +140,18 @@ def apart(logp_N_V: Tensor, token_N: Tensor, rest_N: Tensor, teacher: SpanRows) 
     others, logq_N_W = teacher.others, teacher.logq_N_W
     if not teacher.merged:
         return Apart(*_split(logp_N_V, logq_N_W, others))
-    ours, theirs = _Side(token_N, rest_N, teacher.size_N == 1), _Side(teacher.token_N, teacher.rest_N, teacher.alone_N)
-    logp_N_V, span_p = ours.events(logp_N_V, theirs, others.of_teacher_V)
-    logq_N_W, span_q = theirs.events(logq_N_W, ours, others.of_student_V)
     our_next_N, their_next_N = teacher.next_N_2.unbind(1)
-    logp_N_V, next_p = _taken_out(logp_N_V, our_next_N, _partner(their_next_N, others.of_teacher_V))
-    logq_N_W, next_q = _taken_out(logq_N_W, their_next_N, _partner(our_next_N, others.of_student_V))
+    ours = _Side(token_N, rest_N, teacher.size_N == 1, our_next_N, others.of_teacher_V)
+    theirs = _Side(teacher.token_N, teacher.rest_N, teacher.alone_N, their_next_N, others.of_student_V)
+    logp_N_V, common_p, stray_p = ours.events(logp_N_V, theirs, teacher.same_N)
+    logq_N_W, common_q, stray_q = theirs.events(logq_N_W, ours, teacher.same_N)
     logp_N_K, logq_N_K, logp_N_U, logq_N_R = _split(logp_N_V, logq_N_W, others)
-    ours_N_2, theirs_N_2 = torch.stack([span_p, next_p], 1), torch.stack([span_q, next_q], 1)
-    return Apart(torch.cat([logp_N_K, ours_N_2], 1), torch.cat([logq_N_K, theirs_N_2], 1), logp_N_U, logq_N_R)
+    return Apart(
+        torch.cat([logp_N_K, common_p], 1),
+        torch.cat([logq_N_K, common_q], 1),
+        torch.cat([logp_N_U, stray_p], 1),
+        torch.cat([logq_N_R, stray_q], 1),
+    )
 
 
 def _partner(token_N: Tensor, partner_V: Tensor) -> Tensor:
@@ -152,15 +159,11 @@ def _partner(token_N: Tensor, partner_V: Tensor) -> Tensor:
     return partner_V[token_N.clamp_min(0)].masked_fill(token_N < 0, -1)
 
 
-def _taken_out(log_N_V: Tensor, *ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The distribution without some tokens, and the log-probability [N] of these; an id of -1 is none."""
-    found = torch.full_like(log_N_V[:, 0], FLOOR)
-    for id_N in ids:
-        none_N, at_N = id_N < 0, id_N.clamp_min(0)
-        value_N = log_N_V.gather(1, at_N.unsqueeze(1)).squeeze(1)
-        log_N_V = _put(log_N_V, at_N, torch.where(none_N, value_N, FLOOR))
-        found = torch.logaddexp(found, value_N.masked_fill(none_N, FLOOR))
-    return log_N_V, found
+def _taken_out(log_N_V: Tensor, id_N: Tensor) -> tuple[Tensor, Tensor]:
+    """The distribution without a token, and its log-probability [N]; an id of -1 is none."""
+    none_N, at_N = id_N < 0, id_N.clamp_min(0)
+    value_N = log_N_V.gather(1, at_N.unsqueeze(1)).squeeze(1)
+    return _put(log_N_V, at_N, torch.where(none_N, value_N, FLOOR)), value_N.masked_fill(none_N, FLOOR)
 
 
 def _split(logp_N_V: Tensor, logq_N_W: Tensor, others: Others) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -179,17 +182,25 @@ class _Side:
     token_N: Tensor
     rest_N: Tensor
     alone_N: Tensor
+    next_N: Tensor
+    partner_V: Tensor
+    """Leads here from the other side's tokens."""
 
-    def events(self, log_N_V: Tensor, other: Self, partner_V: Tensor) -> tuple[Tensor, Tensor]:
-        """The distribution without the spans, and the log-probability [N] of these; ``partner_V`` leads here from the other side."""
+    def events(self, log_N_V: Tensor, other: Self, same_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is left of the distribution, the log-probabilities [N, 2] of spans and of what could come, and of what has lost its
+        counterpart to these, [N, 2]."""
         first_N = log_N_V.gather(1, self.token_N.unsqueeze(1)).squeeze(1)
         # what is nearer to 0 is rounding, and its logarithm would be all of a divergence
         least = torch.finfo(first_N.dtype).eps
         another_N = (-torch.expm1(self.rest_N.clamp_max(-least))).log()
         log_N_V = _put(log_N_V, self.token_N, (first_N + another_N).masked_fill(self.alone_N, FLOOR))
-        single_N = _partner(other.token_N, partner_V).masked_fill(~other.alone_N, -1)
-        log_N_V, written_N = _taken_out(log_N_V, single_N)
-        return log_N_V, torch.logaddexp(first_N + self.rest_N, written_N)
+        single_N = _partner(other.token_N, self.partner_V).masked_fill(~other.alone_N, -1)
+        log_N_V, twin_N = _taken_out(log_N_V, single_N)
+        log_N_V, next_N = _taken_out(log_N_V, self.next_N)
+        log_N_V, stray_N = _taken_out(log_N_V, _partner(other.next_N, self.partner_V))
+        span_N = torch.logaddexp(first_N + self.rest_N, twin_N.masked_fill(~same_N, FLOOR))
+        strays = twin_N.masked_fill(same_N, FLOOR), stray_N
+        return log_N_V, torch.stack([span_N, next_N], 1), torch.stack(strays, 1)
 
 
 def _put(log_N_V: Tensor, id_N: Tensor, value_N: Tensor) -> Tensor:

@@ -307,6 +307,7 @@ def _spans(told: BatchSpans, entries: slice, logq_N_W: Tensor, others: Others) -
         told.rest_N[entries].to(logq_N_W.dtype),
         told.alone_N[entries],
         told.size_N[entries],
+        told.same_N[entries],
         told.next_N_2[entries],
         told.longest,
         told.merged,

@@ -27,6 +27,7 @@ class BatchSpans:
     token_N: Tensor
     rest_N: Tensor
     alone_N: Tensor
+    same_N: Tensor
     next_N_2: Tensor
     longest: int
     merged: bool
@@ -83,7 +84,7 @@ def spans_of(parts: Parts, row_N: Column, token_N: Column) -> Iterator[tuple[Ten
         for (annotation, entry), (start, stop) in zip(parts, pairwise(ends), strict=True)
     ]
     columns = [_columns(run) for run in runs]
-    first_N, size_N, theirs_N, plain_N, alone_N, rest_N, next_N_2 = (
+    first_N, size_N, theirs_N, plain_N, alone_N, rest_N, same_N, next_N_2 = (
         np.concatenate(column) for column in zip(*columns, strict=True)
     )
     hidden = torch.cat([run.block.dense.hidden_N_H[torch.from_numpy(run.span_M)] for run in runs])
@@ -93,9 +94,9 @@ def spans_of(parts: Parts, row_N: Column, token_N: Column) -> Iterator[tuple[Ten
         at = np.flatnonzero(plain_N != merged)
         at = at[np.argsort(first_N[at], kind="stable")]
         if len(at):
-            told = first_N, size_N, theirs_N, rest_N, alone_N, next_N_2
-            first, size, token, rest, alone, coming = (torch.from_numpy(one_N[at]) for one_N in told)
-            spans = BatchSpans(size, token, rest, alone, coming, int(size_N[at].max()), merged, *pairs, matched.same)
+            told = first_N, size_N, theirs_N, rest_N, alone_N, same_N, next_N_2
+            first, *columns_N = (torch.from_numpy(one_N[at]) for one_N in told)
+            spans = BatchSpans(*columns_N, int(size_N[at].max()), merged, *pairs, matched.same)
             yield first, Dense(hidden[torch.from_numpy(at)], head), spans
 
 
@@ -113,8 +114,8 @@ def _run(annotation: Annotation, entry_N: Column, row_N: Column, token_N: Column
 
 
 def _columns(run: _Run) -> tuple[NDArray[Any], ...]:
-    """Of each span its first row, size, the teacher's first token, whether it is one pair, whether the teacher has one, its rest, and what
-    could come there.
+    """Of each span its first row, size, the teacher's first token, whether it is one pair, whether the teacher has one, its rest, whether
+    it is the same bytes, and what could come there.
     """
     block, span = run.block, run.block.span
     ours_M, theirs_M = (
@@ -122,9 +123,21 @@ def _columns(run: _Run) -> tuple[NDArray[Any], ...]:
     )
     token_M = block.token_P[run.span_M].astype(np.int64)
     plain_M = (ours_M == 1) & (theirs_M == 1) & _paired(block.matched, run.token_M, token_M)
+    rest_M, same_M = block.rest_P[run.span_M], block.same_P[run.span_M]
     next_M_2 = block.next_P_2[run.span_M].astype(np.int64)
-    plain_M &= next_M_2[:, 0] < 0
-    return run.first_M, ours_M.astype(np.int64), token_M, plain_M, theirs_M == 1, block.rest_P[run.span_M], next_M_2
+    next_M_2[_written(block.matched, (run.token_M, token_M), (ours_M == 1, theirs_M == 1), next_M_2)] = -1
+    plain_M &= same_M & (next_M_2[:, 0] < 0)
+    return run.first_M, ours_M.astype(np.int64), token_M, plain_M, theirs_M == 1, rest_M, same_M, next_M_2
+
+
+def _written(
+    matched: Matched, tokens: tuple[Column, Column], alone: tuple[Bools, Bools], next_M_2: NDArray[np.int64]
+) -> Bools:
+    """Whether one side wrote, by a single token, what would begin the form, or the other side's token of the same bytes: then that is the
+    span, and what could come has no token left."""
+    (ours_M, theirs_M), (our_next_M, their_next_M) = tokens, next_M_2.T
+    found: Bools = alone[0] & ((our_next_M == ours_M) | _paired(matched, ours_M, their_next_M))
+    return found | (alone[1] & ((their_next_M == theirs_M) | _paired(matched, our_next_M, theirs_M)))
 
 
 def _paired(matched: Matched, student_M: Column, teacher_M: Column) -> Bools:

@@ -151,7 +151,15 @@ def _unreadable(teacher: Teacher, annotation: Annotation) -> str | None:
 def _unaligned(block: Aligned, rows: int) -> str | None:
     """What keeps the spans of a block from being read."""
     ends = block.span.student_P_2
-    columns = ends, block.span.teacher_P_2, block.dense.hidden_N_H, block.token_P, block.rest_P, block.next_P_2
+    columns = (
+        ends,
+        block.span.teacher_P_2,
+        block.dense.hidden_N_H,
+        block.token_P,
+        block.rest_P,
+        block.same_P,
+        block.next_P_2,
+    )
     lengths = {len(one) for one in columns}
     if len(lengths) > 1:
         return f"the columns of its spans have {' and '.join(map(str, sorted(lengths)))} entries; give one each a span"

@@ -138,6 +138,7 @@ class _Places:
     """Among the tokens of all turns as the teacher writes them."""
     first_P: NDArray[np.int64]
     """The first of the R rows of each span."""
+    same_P: Bools
     next_P_2: NDArray[np.int32]
 
 
@@ -285,7 +286,13 @@ class CrossTokenizer(Stateless):
             segment_N=places.segment_N,
             index_N=places.index_N,
             block=Aligned(
-                span, dense, token_R[places.first_P], rest_P.astype(np.float32), places.next_P_2, self.matched
+                span,
+                dense,
+                token_R[places.first_P],
+                rest_P.astype(np.float32),
+                places.same_P,
+                places.next_P_2,
+                self.matched,
             ),
             taken_logprob_N=shared_out(total_P, size_P, np.array(acted_N, np.float64)),
             entropy_N=np.repeat(entropy_R[places.first_P], size_P),
@@ -319,6 +326,7 @@ class _Rows:
     ours: list[tuple[int, int]] = field(default_factory=list)
     theirs: list[tuple[int, int]] = field(default_factory=list)
     first: list[int] = field(default_factory=list)
+    same: list[bool] = field(default_factory=list)
     coming: list[Begins] = field(default_factory=list)
     position: dict[int, list[int]] = field(default_factory=dict)
     """By view, where the teacher's rows stand."""
@@ -336,6 +344,7 @@ class _Rows:
             self.share += [beside.share] * size
             self.theirs.append((written + pair.theirs[0], written + pair.theirs[1]))
             self.first.append(self.count)
+            self.same.append(pair.same)
             self.coming.append(coming)
             positions = range(again.start + pair.theirs[0], again.start + pair.theirs[1])
             self.position.setdefault(again.view, []).extend(positions)
@@ -352,6 +361,7 @@ class _Rows:
             np.array(self.ours, np.int32).reshape(-1, 2),
             np.array(self.theirs, np.int32).reshape(-1, 2),
             np.array(self.first, np.int64),
+            np.array(self.same, np.bool_),
             np.array(self.coming, np.int32).reshape(-1, 2),
         )
 

@@ -51,10 +51,11 @@ def annotated(
     skip: Sequence[int] = (),
     head: Head | None = None,
     coming: Sequence[tuple[int, int]] = ((-1, -1),),
+    forms: Sequence[int] = (),
 ) -> Annotation:
     """Random hidden states; the teacher's token of a span of one on each side is the student's partner, where there is one.
 
-    ``coming`` are the tokens that begin what could come, span by span.
+    ``coming`` are the tokens that begin what could come, span by span; ``forms`` which of three spans are in other bytes.
     """
     head = head or theirs()["teacher"]
     size = len(head.weight_V_H)
@@ -70,6 +71,7 @@ def annotated(
     logq = torch.log_softmax(head.logits(hidden), 1)
     rest_P = np.where(many > 1, -random.uniform(0.05, 2.0, len(spans)), 0.0).astype(np.float32)
     total_P = (logq.gather(1, torch.from_numpy(token_P).long()[:, None])[:, 0].numpy() + rest_P).astype(np.float32)
+    same_P = ~np.isin(np.arange(len(spans)) % 3, forms)
     next_P_2 = np.array([coming[p % len(coming)] for p in range(len(spans))], np.int32)
     rows = [place for span in spans for place in span]
     stops, their_stops = np.cumsum([len(span) for span in spans]), np.cumsum(many)
@@ -79,7 +81,7 @@ def annotated(
         "teacher",
         np.array([s for s, _ in rows], np.int32),
         np.array([t for _, t in rows], np.int32),
-        Aligned(Span(ends, their_ends, total_P), Dense(hidden, "teacher"), token_P, rest_P, next_P_2, matched),
+        Aligned(Span(ends, their_ends, total_P), Dense(hidden, "teacher"), token_P, rest_P, same_P, next_P_2, matched),
         np.repeat(total_P / np.array([len(span) for span in spans], np.float32), [len(span) for span in spans]),
         np.repeat((-(logq.exp() * logq).sum(1)).float().numpy(), [len(span) for span in spans]),
         np.full(turns, np.nan, np.float32),

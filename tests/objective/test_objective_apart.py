@@ -1,6 +1,7 @@
 """Two vocabularies: ULD and GOLD over spans, against the formulas evaluated one span at a time."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,22 +37,23 @@ class Side:
     probability: list[Tensor]
     token: int
     rest: Tensor | None
+    strays: list[Tensor] = field(default_factory=list)
 
-    def without_span(self, other: "Side", partner: dict[int, int]) -> Tensor:
-        """Takes the span's bytes out of the distribution, and gives their probability."""
+    def without_span(self, other: "Side", partner: dict[int, int], same: bool) -> Tensor:
+        """Takes the span out of the distribution, and gives its probability."""
         first = self.probability[self.token]
         c = torch.ones((), dtype=torch.float64) if self.rest is None else self.rest.exp()
         self.probability[self.token] = first * (1 - c)
-        if other.rest is None and other.token in partner:
-            single, self.probability[partner[other.token]] = self.probability[partner[other.token]], 0 * c
-            return first * c + single
-        return first * c
+        single = self.without(partner.get(other.token)) if other.rest is None else 0 * c
+        self.strays.append(0 * c if same else single)
+        return first * c + (single if same else 0 * c)
 
-    def without(self, *ids: int | None) -> Tensor:
-        """Takes tokens out of the distribution, and gives their probability."""
-        found = torch.zeros((), dtype=torch.float64)
-        for i in {i for i in ids if i is not None}:
-            found, self.probability[i] = found + self.probability[i], torch.zeros((), dtype=torch.float64)
+    def without(self, i: int | None) -> Tensor:
+        """Takes a token out of the distribution, and gives its probability."""
+        zero = torch.zeros((), dtype=torch.float64)
+        if i is None:
+            return zero
+        found, self.probability[i] = self.probability[i], zero
         return found
 
 
@@ -85,18 +87,25 @@ def by_hand(student: Student, ready: Prepared, record_list: list[Record], kind: 
             many = int(np.diff(block.span.teacher_P_2[p])[0])
             pairs = dict(zip(block.matched.student_K.tolist(), block.matched.teacher_K.tolist(), strict=True))
             back = {t: s for s, t in pairs.items()}
-            plain = len(where) == many == 1 and pairs.get(taken[0]) == int(block.token_P[p])
+            same = bool(block.same_P[p])
+            plain = same and len(where) == many == 1 and pairs.get(taken[0]) == int(block.token_P[p])
             ours = Side(list(logps[0].exp()), taken[0], rest)
             their = Side(list(q), int(block.token_P[p]), their_rest if many > 1 else None)
-            spans = [] if plain else [(ours.without_span(their, back), their.without_span(ours, pairs))]
+            spans = [] if plain else [(ours.without_span(their, back, same), their.without_span(ours, pairs, same))]
             student_next, teacher_next = block.next_P_2[p].tolist()
-            if student_next >= 0:
-                forms = (student_next, back.get(teacher_next)), (teacher_next, pairs.get(student_next))
-                spans.append((ours.without(*forms[0]), their.without(*forms[1])))
+            written = (len(where) == 1 and (student_next == taken[0] or pairs.get(taken[0]) == teacher_next)) or (
+                many == 1 and int(block.token_P[p]) in (teacher_next, pairs.get(student_next))
+            )
+            if plain and not written and student_next >= 0:  # with a form beside it, it is a span of its own again
+                spans = [(ours.without_span(their, back, same), their.without_span(ours, pairs, same))]
+            if student_next >= 0 and not written:
+                spans.append((ours.without(student_next), their.without(teacher_next)))
+                ours.strays.append(ours.without(back.get(teacher_next)))
+                their.strays.append(their.without(pairs.get(student_next)))
             both = [(ours.probability[s], their.probability[t]) for s, t in pairs.items()] + spans
             pm, qm = map(list, zip(*both, strict=True))
-            pu = [x for i, x in enumerate(ours.probability) if i not in pairs]
-            qu = [x for i, x in enumerate(their.probability) if i not in pairs.values()]
+            pu = [x for i, x in enumerate(ours.probability) if i not in pairs] + ours.strays
+            qu = [x for i, x in enumerate(their.probability) if i not in pairs.values()] + their.strays
             total = total + coef * value(kind, pm, pu, qm, qu)
     return total
 
@@ -133,9 +142,12 @@ KINDS = [{"kind": "uld"}, *({**GOLD, "by": by} for by in ("jsd", "forward_kl", "
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.get("by", "uld"))
 @pytest.mark.parametrize("weight", ["uniform", {"kind": "gate", "statistic": "surprisal", "threshold": 1.25}])
-@pytest.mark.parametrize("coming", COMING, ids=["nothing", "forms"])
-def test_loss_and_gradient_are_those_of_the_formula(kind: dict[str, Any], weight: Any, coming: Any) -> None:
-    student, said, heads = Student.new(), records(coming=coming), theirs()
+@pytest.mark.parametrize("forms", [(), (0, 2)], ids=["bytes", "forms"])
+@pytest.mark.parametrize("coming", COMING, ids=["nothing", "coming"])
+def test_loss_and_gradient_are_those_of_the_formula(
+    kind: dict[str, Any], weight: Any, coming: Any, forms: Sequence[int]
+) -> None:
+    student, said, heads = Student.new(), records(coming=coming, forms=forms), theirs()
     ready = prepared(method(divergence=kind, weight=weight), said)
     assert (ready.terms[0].coef_A == 0).any() == (weight != "uniform")
     out = student.loss(ready, heads)
@@ -273,7 +285,16 @@ def test_what_minimises_gold_gives_spans_the_teacher_s_probability(by: str) -> N
     token, their = torch.tensor([0, 6, 3, 9]), torch.tensor([5, 0, 7, 9])
     alone, size = torch.tensor([False, True, False, True]), torch.tensor([2, 3, 1, 1])
     spans = SpanRows(
-        q, their, torch.tensor([-0.5, 0.0, -1.0, 0.0]).double(), alone, size, torch.full((4, 2), -1), 3, True, others
+        q,
+        their,
+        torch.tensor([-0.5, 0.0, -1.0, 0.0]).double(),
+        alone,
+        size,
+        torch.ones(4, dtype=torch.bool),
+        torch.full((4, 2), -1),
+        3,
+        True,
+        others,
     )
     logits = torch.zeros(4, V, dtype=torch.float64, requires_grad=True)
     follows = torch.ones(4, dtype=torch.float64, requires_grad=True)
@@ -306,8 +327,9 @@ def test_in_single_precision_sure_models_give_finite_numbers(kind: dict[str, Any
     token, their = torch.arange(8), torch.arange(8) + 3
     alone = torch.tensor([True, False] * 4)
     their_rest = torch.where(alone, 0.0, rest)
-    coming = torch.tensor([[-1, -1], [8, 2], [1, 9], [0, 12]] * 2)
-    spans = SpanRows(theirs_.log_softmax(1), their, their_rest, alone, torch.full((8,), 2), coming, 2, True, others)
+    coming, same = torch.tensor([[-1, -1], [8, 2], [1, 9], [0, 12]] * 2), torch.arange(8) % 3 > 0
+    size = torch.full((8,), 2)
+    spans = SpanRows(theirs_.log_softmax(1), their, their_rest, alone, size, same, coming, 2, True, others)
     choice = choose(kind["kind"], {name: value for name, value in kind.items() if name != "kind"})
     value = across("", choice, choice.settings, apart(logits.log_softmax(1), token, follows, spans))
     assert value.isfinite().all()

@@ -1,0 +1,77 @@
+"""Play an environment in the terminal, or watch its expert or a model play it.
+
+examples:
+  agentopd play agentopd/Checkout-v0
+  agentopd play agentopd/Checkout-v0 --expert items=3 failure_rate=0
+  agentopd play hidden:me/Hidden-v0 --seed 7
+  agentopd play agentopd/Checkout-v0 --model runs/quickstart-1/student --episodes 3
+
+An empty line shows what may be typed, such as: price pears. The word quit ends it.
+"""
+
+import argparse
+from collections.abc import Sequence
+from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agentopd.env.playing import Act
+    from agentopd.tooling import ToolSet
+    from agentopd.types import Message
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument("env", help="its id; module:id imports the module first")
+    parser.add_argument("kwargs", nargs="*", metavar="name=value", help="what the environment is made with")
+    parser.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=1, help="how many, by consecutive seeds (default: %(default)s)")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--expert", action="store_true", help="watch the environment's expert")
+    who.add_argument("--model", help="watch a model: a hub id or folder, such as runs/quickstart-1/student")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Plays; returns 1 where an episode was left or did not succeed."""
+    from agentopd import env as environments
+    from agentopd.config.loading import split
+    from agentopd.env.playing import person, play
+
+    env = environments.make(arguments.env, **dict(split(text) for text in arguments.kwargs))
+    tools = environments.tools_of(env)
+
+    def expert(_: "Sequence[Message]") -> str:
+        return environments.expert_action(env)
+
+    try:
+        act = (
+            expert
+            if arguments.expert
+            else _model(arguments.model, tools)
+            if arguments.model
+            else person(tools, input, print)
+        )
+        successes = [play(env, arguments.seed + n, act, print) for n in range(arguments.episodes)]
+    except EOFError:
+        print("left before the end")
+        return 1
+    finally:
+        env.close()
+    return 0 if all(successes) else 1
+
+
+def _model(name: str, tools: "ToolSet") -> "Act":
+    """A model, which samples as a run would."""
+    from agentopd.chat import Chat
+    from agentopd.models import ModelConfig, load_model, load_tokenizer
+    from agentopd.rollout import Request, Rollout, TransformersPolicy
+
+    chat, settings, schemas = Chat(load_tokenizer(name)), Rollout(), tools.schemas
+    policy = TransformersPolicy(load_model(ModelConfig(model=name)), chat.ends_of_turn, settings)
+    seeds = count()
+
+    def act(messages: "Sequence[Message]") -> str:
+        request = Request(0, chat.prompt(messages, schemas), next(seeds), settings.max_new_tokens)
+        return chat.read(policy.act([request])[0].tokens, schemas).canonical
+
+    return act

@@ -1,0 +1,125 @@
+"""Playing in a terminal: what a person's line means, and what is told."""
+
+from collections.abc import Callable
+
+import pytest
+
+from agentopd import call, make
+from agentopd.env import expert_action, tools_of
+from agentopd.env.playing import person, play, typed, usage
+from agentopd.errors import ConfigError
+from agentopd.tooling import ToolSet, tool
+
+
+@tool
+def move(steps: int, direction: str = "north", fast: bool = False) -> str:
+    """Move.
+
+    Args:
+        steps: How many.
+        direction: Where to.
+        fast: Whether to run.
+    """
+    return f"{steps} {direction} {fast}"
+
+
+@tool
+def say(words: str) -> str:
+    """Say something. Loudly."""
+    return words
+
+
+@tool
+def wait() -> str:
+    """Wait."""
+    return "waited"
+
+
+TOOLS = ToolSet([move, say, wait])
+
+
+@pytest.mark.parametrize(
+    ("line", "action"),
+    [
+        ("move 3", call("move", steps=3)),
+        ("move 3 south true", call("move", steps=3, direction="south", fast=True)),
+        ("move fast=true 3", call("move", fast=True, steps=3)),
+        ("move 3 direction='far north'", call("move", steps=3, direction="far north")),
+        ("move three", call("move", steps="three")),
+        ("say hello, you two", call("say", words="hello, you two")),
+        ("say words=hello", call("say", words="hello")),
+        ("say 3", call("say", words="3")),
+        ("say it's \"open", call("say", words="it's \"open")),
+        ("  wait  ", call("wait")),
+        ("hello", "hello"),
+        ("moves 3", "moves 3"),
+        (call("wait"), call("wait")),
+    ],
+)
+def test_what_a_line_means(line: str, action: str) -> None:
+    assert typed(line, TOOLS) == action
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("wait 3", "wait 3: '3' is one argument too many; it takes: none"),
+        ("move 1 2 3 4", "move 1 2 3 4: '4' is one argument too many; it takes: steps, direction, fast"),
+        ("move 'a", "move 'a: No closing quotation; close it"),
+    ],
+)
+def test_what_no_line_means(line: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        typed(line, TOOLS)
+    assert str(caught.value).startswith(told)
+
+
+def test_the_tools_are_told_in_a_line_each() -> None:
+    assert list(usage(TOOLS)) == [
+        "move steps direction fast    Move.",
+        "say words    Say something. Loudly.",
+        "wait    Wait.",
+    ]
+
+
+def typing(*lines: str) -> Callable[[str], str]:
+    left = list(lines)
+
+    def ask(_: str) -> str:
+        if not left:
+            raise EOFError
+        return left.pop(0)
+
+    return ask
+
+
+def test_a_person_is_helped_until_a_line_is_an_action() -> None:
+    told: list[str] = []
+    act = person(TOOLS, typing("", "wait 3", "wait", "quit"), told.append)
+    assert act([]) == call("wait")
+    assert told == [*usage(TOOLS), "wait 3: '3' is one argument too many; it takes: none"]
+    with pytest.raises(EOFError):
+        act([])
+
+
+def test_an_episode_is_told_line_by_line() -> None:
+    env, told = make("agentopd/Checkout-v0", items=1, failure_rate=0.0), list[str]()
+    tools = tools_of(env)
+    assert play(env, 0, lambda _: expert_action(env), told.append)
+    assert told[0] == "system: Look up each price, calculate the total, then submit it."
+    assert told[1].startswith("user: What do ")
+    assert told[2].startswith("> <tool_call>")
+    assert told[3].startswith("tool: ")
+    assert told[-2:] == ["tool: Right.", "success, reward 1"]
+    lines = [item for item in told if item.startswith("user: ")]
+    name = lines[0].split()[-2]
+    again: list[str] = []
+    assert not play(env, 0, person(tools, typing(f"price {name}", "submit 1"), again.append), again.append)
+    assert again[:3] == [*told[:2], f"> {call('price', item=name)}"]
+    assert again[-1] == "no success, reward 0"
+
+
+def test_a_limit_is_told() -> None:
+    env, told = make("agentopd/Checkout-v0", max_episode_steps=1), list[str]()
+    assert not play(env, 0, lambda _: "hm", told.append)
+    assert told[-1] == "no success, reward 0, cut off by its limit"
