@@ -105,6 +105,19 @@ def test_a_value_that_is_written_in_two_ways_lies_in_a_form() -> None:
     assert pairs(ours, theirs, [[], ["f", "\n"]]) == [("f", "f"), ('("|\\n|")', "<|\n|>")]
 
 
+def test_there_are_no_forms_where_nothing_tells_the_place_of_a_call() -> None:
+    """Its name is written in two ways, so the other side might have it behind the words."""
+    assert pairs(cut("A", "<\\u0066>", "B"), cut("A", "[f]", "B"), [["A", "B"], ["f"]]) == [("A", "A"), ("B", "B")]
+
+
+def test_what_one_side_says_once_more_is_no_form() -> None:
+    """A template that repeats the content does not say so by the wrapper of a call."""
+    ours, said = cut("hm, so", " <", "look", ">"), [["hm, so"], ["look"]]
+    repeated = cut("hm, so", "\n", "hm, so", "[", "look", "]")
+    assert pairs(ours, repeated, said) == [("hm, so", "hm, so"), ("look", "look"), (">", "]")]
+    assert pairs(ours, cut("hm, so", "[", "look", "]"), said)[1] == (" <", "[")
+
+
 def test_empty_tokens_belong_to_no_span() -> None:
     assert pairs(cut("", "a", "b"), cut("a", "", "b")) == [("a", "a"), ("b", "b")]
 
