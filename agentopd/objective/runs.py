@@ -95,8 +95,9 @@ def spans_of(parts: Parts, row_N: Column, token_N: Column) -> Iterator[tuple[Ten
         at = at[np.argsort(first_N[at], kind="stable")]
         if len(at):
             told = first_N, size_N, theirs_N, rest_N, alone_N, same_N, next_N_2
-            first, *columns_N = (torch.from_numpy(one_N[at]) for one_N in told)
-            spans = BatchSpans(*columns_N, int(size_N[at].max()), merged, *pairs, matched.same)
+            first, size, token, rest, alone, same, coming = (torch.from_numpy(one_N[at]) for one_N in told)
+            longest = int(size_N[at].max())
+            spans = BatchSpans(size, token, rest, alone, same, coming, longest, merged, *pairs, matched.same)
             yield first, Dense(hidden[torch.from_numpy(at)], head), spans
 
 
@@ -136,8 +137,10 @@ def _written(
     """Whether one side wrote, by a single token, what would begin the form, or the other side's token of the same bytes: then that is the
     span, and what could come has no token left."""
     (ours_M, theirs_M), (our_next_M, their_next_M) = tokens, next_M_2.T
-    found: Bools = alone[0] & ((our_next_M == ours_M) | _paired(matched, ours_M, their_next_M))
-    return found | (alone[1] & ((their_next_M == theirs_M) | _paired(matched, our_next_M, theirs_M)))
+    ours = alone[0] & ((our_next_M == ours_M) | _paired(matched, ours_M, their_next_M))
+    theirs = alone[1] & ((their_next_M == theirs_M) | _paired(matched, our_next_M, theirs_M))
+    found: Bools = ours | theirs
+    return found
 
 
 def _paired(matched: Matched, student_M: Column, teacher_M: Column) -> Bools:

@@ -75,17 +75,21 @@ def align(ours: Cut, theirs: Cut, said: Sequence[Sequence[str]], forms: bool = T
         forms: Whether what lies between two runs of the same bytes is a pair too, where both sides say all of it in one order.
     """
     found = same_bytes(ours, theirs, said)
-    return _with_forms(ours, theirs, found) if forms and say_the_same(ours.text, theirs.text, said) else found
+    if not (forms and say_the_same(ours.text, theirs.text, said)):
+        return found
+    return _with_forms(ours, theirs, found, [_pattern(text) for group in said[:1] for text in group])
 
 
-def _with_forms(ours: Cut, theirs: Cut, same: Sequence[Pair]) -> list[Pair]:
-    """Also what both have between two pairs, before the first and behind the last."""
+def _with_forms(ours: Cut, theirs: Cut, same: Sequence[Pair], words: Sequence[re.Pattern[str]]) -> list[Pair]:
+    """Also what both have between two pairs, before the first and behind the last, where each of ``words`` stands in both as often."""
     sizes = [len(piece) if piece != OURS else 0 for piece in ours.pieces]
     ends = Pair((0, 0), (0, 0), 0), Pair((len(ours.pieces),) * 2, (len(theirs.pieces),) * 2, 0)
     forms = []
     for before, after in pairwise([ends[0], *same, ends[1]]):
         here, there = (before.ours[1], after.ours[0]), (before.theirs[1], after.theirs[0])
-        if here[0] < here[1] and there[0] < there[1]:
+        texts = "".join(ours.pieces[slice(*here)]), "".join(theirs.pieces[slice(*there)])
+        both = here[0] < here[1] and there[0] < there[1]
+        if both and all(len({len(word.findall(text)) for text in texts}) == 1 for word in words):
             forms.append(Pair(here, there, sum(sizes[slice(*here)]), same=False))
     return sorted([*same, *forms])
 
@@ -161,9 +165,13 @@ def _anchors(ours: str, theirs: str, said: Sequence[Sequence[str]]) -> list[Comm
 
 
 def say_the_same(ours: str, theirs: str, said: Sequence[Sequence[str]]) -> bool:
-    """Whether all words outside of calls stand on both sides, and these and the calls in one order; a value may be written in two ways."""
+    """Whether all words outside of calls stand on both sides, and these and the calls in one order.
+
+    A value may be written in two ways; a call of which nothing is written alike may stand anywhere.
+    """
     kept = _kept(ours, theirs, said)
-    return ours == theirs or (len(kept) == len(said) and [*map(list, kept[:1])] == [*map(list, said[:1])])
+    held = len(kept) == len(said) and all(kept[1:])
+    return ours == theirs or (held and [*map(list, kept[:1])] == [*map(list, said[:1])])
 
 
 def _kept(ours: str, theirs: str, said: Sequence[Sequence[str]]) -> list[list[str]]:
