@@ -2,7 +2,7 @@
 
 examples:
   agentopd play agentopd/Checkout-v0
-  agentopd play agentopd/Checkout-v0 --expert items=3 failure_rate=0
+  agentopd play agentopd/Checkout-v0 items=3 failure_rate=0 --expert
   agentopd play hidden:me/Hidden-v0 --seed 7
   agentopd play agentopd/Checkout-v0 --model runs/quickstart-1/student --episodes 3
 

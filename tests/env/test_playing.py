@@ -1,13 +1,16 @@
 """Playing in a terminal: what a person's line means, and what is told."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from agentopd import call, make
+from agentopd.__main__ import main
 from agentopd.env import expert_action, tools_of
 from agentopd.env.playing import person, play, typed, usage
 from agentopd.errors import ConfigError
+from agentopd.models import NewModel, build_tokenizer, new_model
 from agentopd.tooling import ToolSet, tool
 
 
@@ -117,6 +120,41 @@ def test_an_episode_is_told_line_by_line() -> None:
     assert not play(env, 0, person(tools, typing(f"price {name}", "submit 1"), again.append), again.append)
     assert again[:3] == [*told[:2], f"> {call('price', item=name)}"]
     assert again[-1] == "no success, reward 0"
+
+
+def test_the_verb_lets_people_and_experts_act(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = [
+        "play",
+        "agentopd/Checkout-v0",
+        "items=1",
+        "failure_rate=0",
+        "--expert",
+        "--episodes",
+        "2",
+        "--seed",
+        "4",
+    ]
+    assert main(watched) == 0
+    assert capsys.readouterr().out.count("success, reward 1\n") == 2
+    monkeypatch.setattr("builtins.input", typing("submit 1"))
+    assert main(["play", "agentopd/Checkout-v0"]) == 1
+    assert capsys.readouterr().out.endswith("no success, reward 0\n")
+    monkeypatch.setattr("builtins.input", typing("submit", "quit"))
+    assert main(["play", "agentopd/Checkout-v0"]) == 1
+    assert capsys.readouterr().out.endswith("submit: total: missing\nleft before the end\n")
+    assert main(["play", "agentopd/Nothing-v0"]) == 2
+
+
+def test_the_verb_shows_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tokenizer = build_tokenizer(["What do 3 figs cost?"], 300)
+    new_model(NewModel(hidden_size=16, layers=1, heads=2, intermediate_size=16), tokenizer, 0).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert main(["play", "agentopd/Checkout-v0", "max_episode_steps=2", "--model", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert out.count("\n> ") == 2
+    assert out.endswith("cut off by its limit\n")
 
 
 def test_a_limit_is_told() -> None:
