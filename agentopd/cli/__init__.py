@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from agentopd.cli import annotate, doctor, envs, evaluate, methods, play, rollout, train
+from agentopd.cli import annotate, doctor, envs, evaluate, methods, new, play, rollout, train
 
 VERBS: dict[str, ModuleType] = {
     "train": train,
@@ -13,4 +13,5 @@ VERBS: dict[str, ModuleType] = {
     "methods": methods,
     "envs": envs,
     "play": play,
+    "new": new,
 }
