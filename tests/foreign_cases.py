@@ -47,6 +47,9 @@ GLM = HERMES.replace(
 )
 """Calls with their arguments one by one, in tags."""
 
+CLOSED = HERMES.replace('{{- "</s>" -}}', '{{- "<unk></s>" -}}')
+"""Two tokens end a turn."""
+
 FORGETFUL = HERMES.replace(
     '{{- "<s>bot\\n" ~ (message.content or "") -}}',
     '{{- "<s>bot\\n" ~ (message.content or "") ~ ("" if loop.last else " (said)") -}}',

@@ -109,6 +109,19 @@ class Chat:
         """Every id that ends an assistant's turn."""
         return frozenset(self._ends)
 
+    @cached_property
+    def closing(self) -> tuple[int, ...]:
+        """The ids that stand right before the end of a turn; of most templates none."""
+        return tuple(self._template.encode_after(self._template.ends.closing))
+
+    def before_end(self, tokens: Sequence[int]) -> int:
+        """How many tokens of a turn stand before what ends it, closing marks included; all of a turn that was cut."""
+        if not len(tokens) or tokens[-1] not in self._ends:
+            return len(tokens)
+        size, closing = len(tokens) - 1, self.closing
+        closed = bool(closing) and tuple(tokens[max(size - len(closing), 0) : size]) == closing
+        return size - len(closing) if closed else size
+
     @property
     def falls_back(self) -> bool:
         """Whether something stands in for what the template lacks: see :meth:`describe`."""
@@ -199,8 +212,7 @@ class Chat:
         ends = self._template.ends
         calls = bool(parsed.calls) if ends.open else "tool_calls" in message
         end = ends.after_calls if calls else ends.usual
-        closing = self._template.encode_after(ends.closing)
-        return [*self._template.encode_after(turn), *closing, self._template.id_of(end)]
+        return [*self._template.encode_after(turn), *self.closing, self._template.id_of(end)]
 
     def extend(
         self, messages: Sequence[Message], action: Action, observations: Sequence[Message], tools: Tools = None

@@ -38,7 +38,7 @@ def to_wire(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def from_wire(content: str, calls: Sequence[tuple[str, str]]) -> str | None:
-    """The canonical text of what a model said; ``None`` where it says nothing, or a call is malformed.
+    """The canonical text of what a model said; ``None`` where it says nothing but white space, or a call is malformed.
 
     Thinking that opens the content is left out. Calls may stand in the content as blocks, as servers without a parser send them.
 

@@ -27,6 +27,8 @@ from agentopd.where import Where
 
 OURS = ("model", "messages", "tools", "stream", "n", "logprobs", "top_logprobs")
 """What a request says that ``options`` must leave alone."""
+BESIDE = ("api_key", "default_headers", "extra_body", "extra_headers", "extra_query", "headers")
+"""What OpenAI's client is told beside a request, where keys may stand; as an option it would be sent as a part of the request."""
 METRICS: Mapping[str, tuple[str, ...]] = {"correction": ("unmapped",), "score": ("spread",), "preference": ()}
 """What each question tells beside what was spent and skipped."""
 
@@ -117,7 +119,7 @@ def openai(
     """
     with under(f"teachers.{context.name}"):
         asked = _prompt(ask, of, prompt)
-        _require_apt(context.temperature, ask, url, top_logprobs, options or {}, prices, cap)
+        _require_apt(context.temperature, ask, top_logprobs, options or {}, prices, cap)
         server = _server(context, _waiting(context.name, url, timeout, patience, key_env), model, prices, cap)
     body = _asking_for(top_logprobs if ask != "preference" else 0) | (options or {})
     shared: Any = {"name": context.name, "where": where, "server": server, "body": body, "threads": Threads(in_flight)}
@@ -156,7 +158,7 @@ def _asking_for(top_logprobs: int) -> dict[str, Any]:
 def _examine(given: Examined) -> None:
     """What can be known before anything is paid for; the server is asked for the list of its models."""
     settings, temperature = given.settings, given.temperature
-    apt = {name: settings[name] for name in ("ask", "url", "top_logprobs", "prices", "cap")}
+    apt = {name: settings[name] for name in ("ask", "top_logprobs", "prices", "cap")}
     _require_apt(temperature, **apt, options=settings["options"] or {})
     _prompt(settings["ask"], settings["of"], settings["prompt"])
     waiting = _waiting(given.name, *(settings[name] for name in ("url", "timeout", "patience", "key_env")))
@@ -166,7 +168,6 @@ def _examine(given: Examined) -> None:
 def _require_apt(
     temperature: float,
     ask: str,
-    url: str,
     top_logprobs: int,
     options: Mapping[str, Any],
     prices: Prices | None,
@@ -175,6 +176,11 @@ def _require_apt(
     taken = [name for name in OURS if name in options]
     if taken:
         raise ConfigError(f"options={dict(options)}: {taken[0]} is said by the teacher itself; leave it out")
+    beside = [name for name in BESIDE if name in options]
+    if beside:
+        raise ConfigError(
+            f"options=...: they are what a request itself says, and are written down; leave {beside[0]} out, and give the key by key_env"
+        )
     try:
         json.dumps(dict(options), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -183,10 +189,6 @@ def _require_apt(
         raise ConfigError(
             f"cap={cap.model_dump(exclude_none=True)}: a cap on the cost needs to know what tokens cost; set prices: {{input: ..., output: "
             "...}, per million tokens"
-        )
-    if "@" in url.partition("//")[2].partition("/")[0]:
-        raise ConfigError(
-            "url=...: an address with a name or a key in it would be written down; give the key by key_env"
         )
     if ask == "correction" and top_logprobs and temperature != 1.0:
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeAlias
 
 import numpy as np
@@ -142,8 +142,8 @@ class Aligner:
         text, what is right about it would be as unlikely as what is wrong.
         """
         tokens = trajectory.segments[turn.segment].tokens_T[turn.start : turn.stop].tolist()
-        ended = bool(tokens) and tokens[-1] in self.student.ends_of_turn
-        ours, theirs = self._cuts(tokens[:-1] if ended else tokens, again.tokens[:-1])
+        said_size, written_size = self.student.before_end(tokens), self.other.before_end(again.tokens)
+        ours, theirs = self._cuts(tokens[:said_size], again.tokens[:written_size])
         size, parsed = sum(char != OURS for char in ours.text), parse_action(turn.action)
         begins, alike = self._calls(trajectory) if self.forms and trajectory.tools else (NOTHING, True)
         if parsed.problems and not alike:
@@ -153,9 +153,8 @@ class Aligner:
         calls = [] if parsed.problems else parsed.calls
         said = [] if ours.text == theirs.text else said_of(texts, calls, ours.text, theirs.text)
         pairs = align(ours, theirs, said, self.forms)
-        if ended and self.end_of_turn:
-            last, other = len(tokens), len(again.tokens)
-            pairs.append(Pair((last - 1, last), (other - 1, other), 0))
+        if said_size < len(tokens) and self.end_of_turn:
+            pairs += _ends((said_size, len(tokens)), (written_size, len(again.tokens)))
         return Beside(pairs, size, coming(pairs, tokens, again.tokens, begins))
 
     def _cuts(self, ours: Sequence[int], theirs: Sequence[int]) -> tuple[Cut, Cut]:
@@ -166,8 +165,9 @@ class Aligner:
         tools = list(trajectory.tools)
         name = tools[0]["function"]["name"]
         if name not in self.calls:
-            sides = [chat.write(trajectory.opening, call(name), tools) for chat in (self.student, self.other)]
-            ours, theirs = self._cuts(*(tokens[:-1] for tokens in sides))
+            chats = self.student, self.other
+            sides = [chat.write(trajectory.opening, call(name), tools) for chat in chats]
+            ours, theirs = self._cuts(*(t[: c.before_end(t)] for c, t in zip(chats, sides, strict=True)))
             at, their_at = (next(n for n, piece in enumerate(cut.pieces) if piece) for cut in (ours, theirs))
             first = sides[0][at], sides[1][their_at]
             begins = NOTHING if ours.pieces[at] == theirs.pieces[their_at] else first
@@ -175,7 +175,8 @@ class Aligner:
         return self.calls[name]
 
     def matched(self) -> Matched:
-        """The ids of the same bytes, and the ends of a turn; of equal vocabularies each id and itself, special ones too."""
+        """The ids of the same bytes, and those that end a turn, from the first on; of equal vocabularies each id and itself, special
+        ones too."""
         ours, theirs = self.student.tokenizer, self.other.tokenizer
         if ours.get_vocab() == theirs.get_vocab() and special_ids(ours) == special_ids(theirs):
             every = np.arange(len(ours), dtype=np.int32)
@@ -184,15 +185,21 @@ class Aligner:
         for piece, i in self.ours.by_bytes().items():
             if piece in known:
                 pairs[i] = known[piece]
-        ends = (
-            (self.student.end_of_turn, self.other.end_of_turn),
-            (self.student.end_after_calls, self.other.end_after_calls),
-        )
-        for end, other in ends:
+        closings = self.student.closing, self.other.closing
+        usual = (*closings[0], self.student.end_of_turn), (*closings[1], self.other.end_of_turn)
+        after_calls = (*closings[0], self.student.end_after_calls), (*closings[1], self.other.end_after_calls)
+        for end, other in chain(zip(*usual, strict=False), zip(*after_calls, strict=False)):
             if end not in pairs and other not in pairs.values():
                 pairs[end] = other
         both = np.array(sorted(pairs.items()), dtype=np.int32).reshape(-1, 2)
         return Matched(both[:, 0].copy(), both[:, 1].copy())
+
+
+def _ends(ours: tuple[int, int], theirs: tuple[int, int]) -> list[Pair]:
+    """The ends of a turn: token by token where both have as many, else as a whole."""
+    each = zip(range(*ours), range(*theirs), strict=False)
+    alike = ours[1] - ours[0] == theirs[1] - theirs[0]
+    return [Pair((a, a + 1), (b, b + 1), 0) for a, b in each] if alike else [Pair(ours, theirs, 0)]
 
 
 def coming(pairs: Sequence[Pair], ours: Sequence[int], theirs: Sequence[int], begins: Begins) -> list[Begins]:

@@ -49,7 +49,16 @@ def _traits(settings: Mapping[str, Any]) -> Traits:
     few = None if k == WHOLE else Few(settings["ids"], k, "ids", "top_k")
     best = ("best_surprisal",) if k != 0 and settings["ids"] != "student" else ()
     told = ("coverage", *best)
-    return Traits(hint=True, corrects=False, rewards=False, statistics=told, few=few, examine=_examine, idle=_idle)
+    return Traits(
+        hint=True,
+        corrects=False,
+        rewards=False,
+        statistics=told,
+        few=few,
+        examine=_examine,
+        idle=_idle,
+        adjustable=("in_flight", "timeout", "patience", "key_env"),
+    )
 
 
 @TraitsBy(_traits)

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from foreign_cases import ANSWER, FORGETFUL, GLM, HERMES, OPENING, TOOLS, foreign, own, played
+from foreign_cases import ANSWER, CLOSED, FORGETFUL, GLM, HERMES, OPENING, TOOLS, foreign, own, played
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ OTHERS = {
     "glm": Chat(foreign(GLM)),
     "forgetful": Chat(foreign(FORGETFUL)),
     "sentencepiece": Chat(foreign(HERMES, 1200, sentencepiece=True)),
+    "closed": Chat(foreign(CLOSED)),
 }
 
 
@@ -201,6 +203,56 @@ def test_ends_of_turns_are_aligned_where_that_is_asked_for() -> None:
     assert last.size == 0
     assert without.beside(trajectory, trajectory.turns[0], first).pairs[-1].size > 0
     assert with_end.beside(trajectory, trajectory.turns[1], second).pairs[-1].size > 0
+
+
+def test_an_end_of_two_tokens_is_aligned_as_a_whole() -> None:
+    """Whether to stop is decided before the first of them; what a closing mark alone leads to says nothing of it."""
+    closed = Chat(foreign(CLOSED))
+    mark, end = foreign(CLOSED).convert_tokens_to_ids(["<unk>", "</s>"])
+    assert closed.closing == (mark,)
+    both, cut = closed.write(list(OPENING), "Done."), closed.write(list(OPENING), "Done.")[:-2]
+    for student, other, actions, sizes in (
+        (STUDENT, closed, ["Done."], [(1, 2)]),
+        (closed, STUDENT, [both, [*cut, end], [*cut, mark], cut], [(2, 1), (1, 1), None, None]),
+        (closed, closed, [both, [*cut, end]], [(1, 1), (1, 2)]),
+    ):
+        trajectory = played(student, actions)
+        aligner = Aligner(student, other, TokenBytes(student.tokenizer), TokenBytes(other.tokenizer))
+        turns = zip(trajectory.turns, rewritten(trajectory, other, student).turns, sizes, strict=True)
+        for turn, theirs, size in turns:
+            pairs = aligner.beside(trajectory, turn, theirs).pairs
+            last = pairs[-1]
+            if size is None:
+                assert last.size > 0
+                continue
+            assert (last.ours[1], last.theirs[1]) == (turn.stop - turn.start, len(theirs.tokens))
+            assert (last.ours[1] - last.ours[0], last.theirs[1] - last.theirs[0]) == size
+            assert sum(pair.size for pair in pairs) == len("Done.")
+            assert all(before.theirs[1] == after.theirs[0] for before, after in pairwise(pairs))
+
+
+def test_what_begins_the_end_of_a_turn_matches() -> None:
+    closed, theirs = Chat(foreign(CLOSED)), Chat(foreign(CLOSED, 800))
+    mark, end = foreign(CLOSED).convert_tokens_to_ids(["<unk>", "</s>"])
+    own_end = own().convert_tokens_to_ids("<|end|>")
+    for student, other, expected in (
+        (STUDENT, closed, {(own_end, mark)}),
+        (closed, STUDENT, {(mark, own_end)}),
+        (closed, theirs, {(mark, mark), (end, end)}),
+    ):
+        ours, known = TokenBytes(student.tokenizer), TokenBytes(other.tokenizer)
+        matched = Aligner(student, other, ours, known).matched()
+        couples = zip(matched.student_K.tolist(), matched.teacher_K.tolist(), strict=True)
+        assert {(s, t) for s, t in couples if ours.of[s] is None or known.of[t] is None} == expected
+
+
+def test_calls_are_written_alike_whatever_ends_a_turn() -> None:
+    """What is right about a malformed call is as unlikely in either, so its turn is aligned."""
+    student, other = Chat(foreign(HERMES)), Chat(foreign(CLOSED))
+    trajectory = played(student, ['So. <tool_call>{"name": "price", </tool_call>'])
+    [theirs] = rewritten(trajectory, other, student).turns
+    aligner = Aligner(student, other, TokenBytes(student.tokenizer), TokenBytes(other.tokenizer))
+    assert aligner.beside(trajectory, trajectory.turns[0], theirs).share == 1.0
 
 
 def test_ids_of_the_same_bytes_match_and_special_ones_do_not() -> None:

@@ -13,6 +13,7 @@ from teacher_cases import VOCAB, context, episode, tiny_llama
 from agentopd import records
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.objective.floor import FLOOR
+from agentopd.serving.waiting import Patience, Waiting
 from agentopd.teachers import annotate
 from agentopd.teachers.local import local
 from agentopd.teachers.served import ServedTeacher, served
@@ -35,7 +36,7 @@ def server() -> Iterator[Served]:
 
 
 def teacher_of(server: Served, t: float = 1.0, **settings: Any) -> ServedTeacher:
-    made = served(context(temperature=t), url=server.url, **{"patience": 5.0, **settings})
+    made = served(context(temperature=t), **{"url": server.url, "patience": 5.0, **settings})
     assert isinstance(made, ServedTeacher)
     return made
 
@@ -188,6 +189,21 @@ def test_the_key_is_sent_and_never_told(
     assert "s3cret" not in str(error.value) + caplog.text + repr(teacher)
     with pytest.raises(ConfigError, match=r"teachers\.teacher\.key_env=NO_KEY: this environment variable is not set"):
         teacher_of(server, key_env="NO_KEY")
+    for settings in ({"key_env": "sk-s3cret"}, {"url": "http://me:s3cret@here"}, {"url": "http://here/?key=s3cret"}):
+        with pytest.raises(ConfigError, match=r"=\.\.\.: .* key") as refused:
+            teacher_of(server, **settings)
+        assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("said", ["a/{}", '{{"key": "a\\/{}"}}', "/?key=a%2F{}&more", '"a/{}\\\\'])
+def test_a_server_that_repeats_the_key_in_another_form_is_not_repeated(
+    said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", "a/s3cret")
+    waiting = Waiting("teacher", "http://here", Patience(1.0, 0.0), "A_KEY")
+    told = waiting.hidden(said.format("s3cret"))
+    assert "s3cret" not in told
+    assert "***" in told
 
 
 def test_another_name_than_it_serves_is_refused(server: Served) -> None:

@@ -61,6 +61,8 @@ def test_a_server_that_goes_away_stops_the_run_which_goes_on_when_it_is_back(tmp
             train(config, tmp_path / "cut" / "run")
         assert len(list((tmp_path / "cut" / "run" / "checkpoints").glob("checkpoint-*"))) == 1
         server.away_after = None
+        patient = "teachers.teacher.patience=5.0", "teachers.teacher.in_flight=2", "teachers.teacher.timeout=60"
+        config = cases.tiny(teacher, "objective.support={kind: top_k, k: 8}", *patient, save_every=1)
         train(config, tmp_path / "cut" / "run", resume=True)
     assert cases.same_weights(cases.saved(tmp_path / "cut" / "run"), cases.saved(tmp_path / "whole" / "run"))
     assert cases.kept(tmp_path / "cut" / "run") == cases.kept(tmp_path / "whole" / "run")
