@@ -9,6 +9,8 @@ ENVS: Mapping[str, Mapping[str, Any]] = {
     "agentopd/Calculator-v0": {"entry_point": "agentopd.envs.calculator:Calculator", "max_episode_steps": 12},
     "agentopd/Checkout-v0": {"entry_point": "agentopd.envs.checkout:Checkout", "max_episode_steps": 10},
     "agentopd/Reasoning-v0": {"entry_point": "agentopd.envs.reasoning:Reasoning", "max_episode_steps": 8},
+    "agentopd/Shop-v0": {"entry_point": "agentopd.envs.shop:Shop", "max_episode_steps": 12},
+    "agentopd/Sql-v0": {"entry_point": "agentopd.envs.sql:Sql", "max_episode_steps": 12},
 }
 
 for _id, _registration in ENVS.items():
