@@ -11,6 +11,8 @@ ENVS: Mapping[str, Mapping[str, Any]] = {
     "agentopd/FrozenLake-v0": {"entry_point": "agentopd.envs.frozen_lake:FrozenLake", "max_episode_steps": 100},
     "agentopd/Reasoning-v0": {"entry_point": "agentopd.envs.reasoning:Reasoning", "max_episode_steps": 8},
     "agentopd/Sokoban-v0": {"entry_point": "agentopd.envs.sokoban:Sokoban", "max_episode_steps": 100},
+    "agentopd/Shop-v0": {"entry_point": "agentopd.envs.shop:Shop", "max_episode_steps": 12},
+    "agentopd/Sql-v0": {"entry_point": "agentopd.envs.sql:Sql", "max_episode_steps": 12},
 }
 
 for _id, _registration in ENVS.items():
