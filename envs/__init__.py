@@ -8,6 +8,7 @@ import gymnasium
 ENVS: Mapping[str, Mapping[str, Any]] = {
     "agentopd/Calculator-v0": {"entry_point": "agentopd.envs.calculator:Calculator", "max_episode_steps": 12},
     "agentopd/Checkout-v0": {"entry_point": "agentopd.envs.checkout:Checkout", "max_episode_steps": 10},
+    "agentopd/Files-v0": {"entry_point": "agentopd.envs.files:Files", "max_episode_steps": 18},
     "agentopd/Reasoning-v0": {"entry_point": "agentopd.envs.reasoning:Reasoning", "max_episode_steps": 8},
 }
 

@@ -63,7 +63,7 @@ class Folder:
         Args:
             path: The folder. Default: all files.
         """
-        found = self._below(path)
+        found = self.entries(path)
         self.seen.add("/".join(self._parts(path)))
         filled = {name.rpartition("/")[0] for name, _ in found}
         lines = [name for name, kind in found if kind == stat.S_IFREG]
@@ -168,12 +168,13 @@ class Folder:
     def contents(self) -> dict[str, str]:
         """The text of each file that can be read, by path."""
         found: dict[str, str] = {}
-        for path, kind in self._below(""):
+        for path, kind in self.entries():
             with suppress(ToolError):
                 found |= {path: self.text(path)} if kind == stat.S_IFREG else {}
         return found
 
-    def _below(self, path: str) -> list[tuple[str, int]]:
+    def entries(self, path: str = "") -> list[tuple[str, int]]:
+        """Paths and kinds (``stat.S_IFREG``, ``S_IFDIR``, 0 for what cannot be opened) of what is in a folder and below; folders first."""
         parts = self._parts(path)
         with self._folder(parts, path) as folder:
             levels = below(folder, "/".join(parts), self.max_depth - len(parts))
@@ -206,7 +207,7 @@ class Folder:
             yield here
 
     def _require_room(self) -> None:
-        if len(self._below("")) >= self.max_entries:
+        if len(self.entries()) >= self.max_entries:
             raise ToolError(f"there are {self.max_entries} files and folders, and no more fit; delete some")
 
     def _cut(self, text: str, start: int = 0) -> str:

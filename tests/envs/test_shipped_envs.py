@@ -19,8 +19,8 @@ from agentopd.testing import HOSTILE, check_text_env
 from agentopd.tooling import call
 from agentopd.types import Message
 
-HERE = [id for id in ENVS if id != "agentopd/Reasoning-v0"]
-"""Those that need no other package; the other has tests of its own."""
+HERE = ["agentopd/Calculator-v0", "agentopd/Checkout-v0"]
+"""Those whose tools fail now and then; the others have tests of their own."""
 
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     *((id, {}) for id in HERE),
