@@ -20,7 +20,7 @@ from agentopd.tooling import call
 from agentopd.types import Message
 
 HERE = ["agentopd/Calculator-v0", "agentopd/Checkout-v0"]
-"""Those whose tools fail now and then; the others have tests of their own."""
+"""Those that are tested here; each of the others has a file of its own."""
 
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     *((id, {}) for id in HERE),
