@@ -8,10 +8,12 @@ import gymnasium
 ENVS: Mapping[str, Mapping[str, Any]] = {
     "agentopd/Calculator-v0": {"entry_point": "agentopd.envs.calculator:Calculator", "max_episode_steps": 12},
     "agentopd/Checkout-v0": {"entry_point": "agentopd.envs.checkout:Checkout", "max_episode_steps": 10},
+    "agentopd/Files-v0": {"entry_point": "agentopd.envs.files:Files", "max_episode_steps": 18},
     "agentopd/FrozenLake-v0": {"entry_point": "agentopd.envs.frozen_lake:FrozenLake", "max_episode_steps": 100},
     "agentopd/Reasoning-v0": {"entry_point": "agentopd.envs.reasoning:Reasoning", "max_episode_steps": 8},
-    "agentopd/Sokoban-v0": {"entry_point": "agentopd.envs.sokoban:Sokoban", "max_episode_steps": 100},
+    "agentopd/Search-v0": {"entry_point": "agentopd.envs.search:Search", "max_episode_steps": 12},
     "agentopd/Shop-v0": {"entry_point": "agentopd.envs.shop:Shop", "max_episode_steps": 12},
+    "agentopd/Sokoban-v0": {"entry_point": "agentopd.envs.sokoban:Sokoban", "max_episode_steps": 100},
     "agentopd/Sql-v0": {"entry_point": "agentopd.envs.sql:Sql", "max_episode_steps": 12},
 }
 
