@@ -135,7 +135,8 @@ class Shop(TextEnv):
 
     def _product(self) -> Product:
         product: Product = {name: values[int(self.np_random.integers(len(values)))] for name, values in VALUES.items()}
-        return product | {"price": int(self.np_random.integers(CHEAPEST, DEAREST + 1))}
+        product["price"] = int(self.np_random.integers(CHEAPEST, DEAREST + 1))
+        return product
 
     def _near(self, wanted: Product) -> Product:
         """A product that misses one wish."""
@@ -155,11 +156,8 @@ class Shop(TextEnv):
 
     def _shown(self) -> str:
         shown = [f"{n} {self._catalogue[n]['kind']}" for n in self._found[:SHOWN]]
-        return (
-            f"{len(self._found)} found: {', '.join(shown)}{', ...' if len(self._found) > SHOWN else ''}".removesuffix(
-                ": "
-            )
-        )
+        more = ", ..." if len(self._found) > SHOWN else ""
+        return f"{len(self._found)} found: {', '.join(shown)}{more}".removesuffix(": ")
 
 
 def _told(product: Product) -> str:
