@@ -208,7 +208,7 @@ def test_ends_of_turns_are_aligned_where_that_is_asked_for() -> None:
 def test_an_end_of_two_tokens_is_aligned_as_a_whole() -> None:
     """Whether to stop is decided before the first of them; what a closing mark alone leads to says nothing of it."""
     closed = Chat(foreign(CLOSED))
-    mark, end = foreign(CLOSED).convert_tokens_to_ids(["<unk>", "</s>"])
+    mark, end = (foreign(CLOSED).vocab[text] for text in ("<unk>", "</s>"))
     assert closed.closing == (mark,)
     both, cut = closed.write(list(OPENING), "Done."), closed.write(list(OPENING), "Done.")[:-2]
     for student, other, actions, sizes in (
@@ -233,7 +233,7 @@ def test_an_end_of_two_tokens_is_aligned_as_a_whole() -> None:
 
 def test_what_begins_the_end_of_a_turn_matches() -> None:
     closed, theirs = Chat(foreign(CLOSED)), Chat(foreign(CLOSED, 800))
-    mark, end = foreign(CLOSED).convert_tokens_to_ids(["<unk>", "</s>"])
+    mark, end = (foreign(CLOSED).vocab[text] for text in ("<unk>", "</s>"))
     own_end = own().convert_tokens_to_ids("<|end|>")
     for student, other, expected in (
         (STUDENT, closed, {(own_end, mark)}),

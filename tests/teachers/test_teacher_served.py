@@ -189,7 +189,12 @@ def test_the_key_is_sent_and_never_told(
     assert "s3cret" not in str(error.value) + caplog.text + repr(teacher)
     with pytest.raises(ConfigError, match=r"teachers\.teacher\.key_env=NO_KEY: this environment variable is not set"):
         teacher_of(server, key_env="NO_KEY")
-    for settings in ({"key_env": "sk-s3cret"}, {"url": "http://me:s3cret@here"}, {"url": "http://here/?key=s3cret"}):
+    places: list[dict[str, Any]] = [
+        {"key_env": "sk-s3cret"},
+        {"url": "http://me:s3cret@here"},
+        {"url": "http://here/?key=s3cret"},
+    ]
+    for settings in places:
         with pytest.raises(ConfigError, match=r"=\.\.\.: .* key") as refused:
             teacher_of(server, **settings)
         assert "s3cret" not in str(refused.value)
