@@ -208,14 +208,15 @@ def test_ends_of_turns_are_aligned_where_that_is_asked_for() -> None:
 def test_an_end_of_two_tokens_is_aligned_as_a_whole() -> None:
     """Whether to stop is decided before the first of them; what a closing mark alone leads to says nothing of it."""
     closed = Chat(foreign(CLOSED))
-    mark, end = foreign(CLOSED).convert_tokens_to_ids(["<unk>", "</s>"])
-    assert closed.closing == (mark,)
+    [mark], end = closed.closing, closed.end_of_turn
+    assert text_of(CLOSED, [mark, end]) == "<unk></s>"
     both, cut = closed.write(list(OPENING), "Done."), closed.write(list(OPENING), "Done.")[:-2]
-    for student, other, actions, sizes in (
+    cases: list[tuple[Chat, Chat, list[str | list[int]], list[tuple[int, int] | None]]] = [
         (STUDENT, closed, ["Done."], [(1, 2)]),
         (closed, STUDENT, [both, [*cut, end], [*cut, mark], cut], [(2, 1), (1, 1), None, None]),
         (closed, closed, [both, [*cut, end]], [(1, 1), (1, 2)]),
-    ):
+    ]
+    for student, other, actions, sizes in cases:
         trajectory = played(student, actions)
         aligner = Aligner(student, other, TokenBytes(student.tokenizer), TokenBytes(other.tokenizer))
         turns = zip(trajectory.turns, rewritten(trajectory, other, student).turns, sizes, strict=True)
@@ -233,8 +234,7 @@ def test_an_end_of_two_tokens_is_aligned_as_a_whole() -> None:
 
 def test_what_begins_the_end_of_a_turn_matches() -> None:
     closed, theirs = Chat(foreign(CLOSED)), Chat(foreign(CLOSED, 800))
-    mark, end = foreign(CLOSED).convert_tokens_to_ids(["<unk>", "</s>"])
-    own_end = own().convert_tokens_to_ids("<|end|>")
+    [mark], end, own_end = closed.closing, closed.end_of_turn, STUDENT.end_of_turn
     for student, other, expected in (
         (STUDENT, closed, {(own_end, mark)}),
         (closed, STUDENT, {(mark, own_end)}),
