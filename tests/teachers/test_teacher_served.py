@@ -36,7 +36,8 @@ def server() -> Iterator[Served]:
 
 
 def teacher_of(server: Served, t: float = 1.0, **settings: Any) -> ServedTeacher:
-    made = served(context(temperature=t), **{"url": server.url, "patience": 5.0, **settings})
+    given: dict[str, Any] = {"url": server.url, "patience": 5.0, **settings}
+    made = served(context(temperature=t), **given)
     assert isinstance(made, ServedTeacher)
     return made
 
