@@ -149,7 +149,8 @@ class Shop(TextEnv):
     def _at(self, number: int) -> Product:
         if number not in self._catalogue:
             raise ToolError(f"no such product; numbers: 1 to {len(self._catalogue)}")
-        return self._catalogue[number]
+        product: Product = self._catalogue[number]
+        return product
 
     def _meets_all(self, number: int) -> bool:
         return all(_meets(self._catalogue[number], name, value) for name, value in self._wishes.items())
