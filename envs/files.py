@@ -13,7 +13,7 @@ from agentopd.env import TextEnv
 from agentopd.envs.file_tasks import DONE, FAMILIES, WORDS, Step, Texts, changes, look
 from agentopd.errors import ConfigError
 from agentopd.settings.problems import nearest
-from agentopd.tooling import call, tool, tool_names
+from agentopd.tooling import ToolSet, call, tool
 from agentopd.tools.files import Folder
 
 NAMES = ("bills", "cargo", "diary", "farm", "guests", "home", "index", "jobs", "kitchen", "lists", "market", "notes")
@@ -49,7 +49,7 @@ class Files(TextEnv):
                 raise ConfigError(f"families: {family!r} is not known{near}; there are: {there}")
         self.files, self.lines, self.folders = files, lines, folders
         self.folder = Folder(self._scratch(), max_bytes=4096, max_entries=64, max_depth=4, shown=1000)
-        self.extra_tools = tuple(getattr(self.folder, name) for name in tool_names(Folder))
+        self.extra_tools = tuple(ToolSet.of(self.folder))
 
     def start(self) -> str:
         """Draws files and a task, and writes the files into a new directory."""

@@ -6,7 +6,7 @@ from typing import Any
 from agentopd.env import TextEnv
 from agentopd.envs.search_world import LINKS, VALUES, World
 from agentopd.errors import ConfigError
-from agentopd.tooling import call, tool, tool_names
+from agentopd.tooling import ToolSet, call, tool
 from agentopd.tools.search import Library
 
 MAX_HOPS = 3
@@ -35,7 +35,7 @@ class Search(TextEnv):
             raise ConfigError(f"results={results} must be from 1 to 20")
         self.hops, self.size = hops, size
         self.library = Library(results=results, snippet=50, shown=1000)
-        self.extra_tools = tuple(getattr(self.library, name) for name in tool_names(Library))
+        self.extra_tools = tuple(ToolSet.of(self.library))
 
     def start(self) -> str:
         """Draws a world, and a question about it."""

@@ -219,9 +219,13 @@ def test_no_more_files_than_allowed(tmp_path: Path) -> None:
     folder = empty(tmp_path, max_entries=3)
     folder.write("d/a", "1")
     folder.write("b", "2")
-    for call in (lambda: folder.write("c", "3"), lambda: folder.write("e/f", "3"), lambda: folder.move("b", "e/b")):
+    for name, arguments in (
+        ("write", {"path": "c", "text": "3"}),
+        ("write", {"path": "e/f", "text": "3"}),
+        ("move", {"path": "b", "to": "e/b"}),
+    ):
         with pytest.raises(ToolError, match="there are 3 files and folders, and no more fit"):
-            call()
+            ToolSet.of(folder).call(ToolCall(name, arguments))
     folder.write("b", "changed")
     assert folder.list_files() == "b\nd/a\n(no more than 3 are listed)"
     folder.delete("b")

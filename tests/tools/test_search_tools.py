@@ -141,7 +141,7 @@ def test_limits() -> None:
         tools.call(ToolCall("search", {"query": "clay " * 41}))
     for name in ("results", "snippet", "shown"):
         with pytest.raises(ConfigError, match=f"{name}=0 must be at least 1"):
-            Library(PAGES, **{name: 0})  # type: ignore[arg-type]
+            Library(PAGES, **{name: 0})
 
 
 def test_pages_without_words() -> None:
