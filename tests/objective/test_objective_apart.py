@@ -50,10 +50,9 @@ class Side:
 
     def without(self, i: int | None) -> Tensor:
         """Takes a token out of the distribution, and gives its probability."""
-        zero = torch.zeros((), dtype=torch.float64)
-        if i is None:
-            return zero
-        found, self.probability[i] = self.probability[i], zero
+        found = zero = torch.zeros((), dtype=torch.float64)
+        if i is not None:
+            found, self.probability[i] = self.probability[i], zero
         return found
 
 
