@@ -22,7 +22,9 @@ ACTIONS = [
 def test_what_is_said_is_aligned_whatever_the_template(name: str, teaches: bool) -> None:
     student, other = (OWN, chat_of(name)) if teaches else (chat_of(name), OWN)
     trajectory = played(student, ACTIONS[:: 1 if teaches else -1])
-    aligner = Aligner(student, other, TokenBytes(student.tokenizer), TokenBytes(other.tokenizer), False)
+    aligner = Aligner(
+        student, other, TokenBytes(student.tokenizer), TokenBytes(other.tokenizer), end_of_turn=False, forms=False
+    )
     pairs = zip(trajectory.turns, rewritten(trajectory, other, student).turns, strict=True)
     shares = [aligner.beside(trajectory, turn, theirs).share for turn, theirs in pairs][:: 1 if teaches else -1]
     assert shares[0] > 0.2  # names and values of a call, and what stands beside it

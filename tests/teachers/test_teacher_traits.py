@@ -14,7 +14,12 @@ SILENT_MODEL = Traits(model=True, corrects=False)
 REWARDS: Mapping[str, Any] = {"corrects": False, "distributes": False, "statistics": ()}
 MODEL = Traits(model=True, corrects=False, rewards=False, statistics=("coverage",))
 SERVED = Traits(
-    hint=True, corrects=False, rewards=False, statistics=("coverage", "best_surprisal"), examine=served._examine
+    hint=True,
+    corrects=False,
+    rewards=False,
+    statistics=("coverage", "best_surprisal"),
+    examine=served._examine,
+    adjustable=("in_flight", "timeout", "patience", "key_env"),
 )
 
 

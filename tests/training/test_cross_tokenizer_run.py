@@ -94,10 +94,10 @@ def test_a_run_learns_from_it(folder: str, method: str, tmp_path: Path) -> None:
     assert result.metrics["train/grad_norm" if "train/grad_norm" in result.metrics else "grad_norm"] > 0
     assert 0.0 < result.metrics["teacher/teacher/aligned_bytes"] <= 1.0
     assert set(result.panels) == {"student_before", "student_after"}  # it does not play
-    for record in records.open(tmp_path / "run"):
-        [said] = [one for one in record.annotations if one.teacher == "teacher"]
-        assert isinstance(said.block, Span)
-        assert (said.taken_logprob_N < 0).any()
+    said = [one for record in records.open(tmp_path / "run") for one in record.annotations if one.teacher == "teacher"]
+    taught = [one for one in said if not one.skip_S.all()]  # where a call is malformed in each turn nothing is
+    assert taught
+    assert all(isinstance(one.block, Span) and (one.taken_logprob_N < 0).any() for one in taught)
 
 
 def test_how_a_step_is_cut_changes_nothing(folder: str, tmp_path: Path) -> None:
