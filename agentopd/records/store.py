@@ -13,12 +13,11 @@ import agentopd.records.decoding as decoding
 import agentopd.records.encoding as encoding
 from agentopd.errors import ConfigError, RecordError
 from agentopd.records.schema import ANNOTATION
+from agentopd.shared_file import opened
 from agentopd.types import Annotation
 
 FORM = hashlib.sha256(str(ANNOTATION).encode()).hexdigest()[:16]
 """Stands before every key: what was written in another form is not found."""
-WAIT = 60.0
-"""Seconds for which another process may hold the file."""
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS annotations (key TEXT PRIMARY KEY, annotation BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS identities (id INTEGER PRIMARY KEY, text TEXT NOT NULL, numbers BLOB NOT NULL)",
@@ -40,11 +39,12 @@ class Store:
         self._lock = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None, check_same_thread=False)
+            self._file = opened(self.path)
         except (OSError, sqlite3.OperationalError) as error:
             raise ConfigError(f"cache: {self.path} cannot be written: {error}; choose another folder") from None
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
         with self._open() as file:
-            file.execute("PRAGMA journal_mode=WAL")
             for statement in _TABLES:
                 file.execute(statement)
 
@@ -100,10 +100,13 @@ class Store:
             try:
                 yield self._file
             except sqlite3.DatabaseError as error:
-                raise RecordError(
-                    f"{self.path}: {error}; make room there, or choose another folder for it; where it is damaged delete it, which loses what "
-                    "teachers said and nothing else"
-                ) from error
+                raise self._damaged(error) from error
+
+    def _damaged(self, error: sqlite3.DatabaseError) -> RecordError:
+        return RecordError(
+            f"{self.path}: {error}; make room there, or choose another folder for it; where it is damaged delete it, which loses what teachers "
+            "said and nothing else"
+        )
 
 
 @contextmanager

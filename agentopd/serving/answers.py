@@ -8,15 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
-
 from agentopd.errors import TeacherError, describe
+from agentopd.shared_file import opened
 
 ANSWERS = "answers.sqlite"
 """The file of a run folder."""
-WAIT = 60.0
-"""Seconds for which others may write first."""
-_LOCKED = retry_if_exception_type(sqlite3.OperationalError)
 
 
 class Answers:
@@ -68,15 +64,7 @@ class Answers:
         if self._file is None:
             if self._path is not None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-            file = sqlite3.connect(
-                self._path or ":memory:", timeout=WAIT, check_same_thread=False, isolation_level=None
-            )
-            # SQLite does not wait for its turn here, as it does elsewhere
-            for attempt in Retrying(
-                stop=stop_after_delay(WAIT), wait=wait_random(0.01, 0.1), retry=_LOCKED, reraise=True
-            ):
-                with attempt:
-                    file.execute("PRAGMA journal_mode=WAL")
+            file = opened(self._path)
             file.execute("PRAGMA synchronous=NORMAL")
             file.execute("CREATE TABLE IF NOT EXISTS answers (asked TEXT PRIMARY KEY, answer TEXT NOT NULL)")
             self._file = file
