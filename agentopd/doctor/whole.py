@@ -2,8 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
+import agentopd.doctor.answers as answers
+import agentopd.doctor.memory as memory
+import agentopd.doctor.settings as settings
+import agentopd.doctor.template as template
+import agentopd.doctor.tokens as tokens
 from agentopd.config import Config
-from agentopd.doctor import answers, memory, settings, template, tokens
 from agentopd.doctor.check import Check, failed
 from agentopd.doctor.patient import Patient, UnavailableError
 from agentopd.errors import AgentOPDError, describe
