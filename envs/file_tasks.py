@@ -5,20 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-WORDS = (
-    "apples",
-    "beans",
-    "carrots",
-    "figs",
-    "grapes",
-    "kiwis",
-    "lemons",
-    "limes",
-    "melons",
-    "onions",
-    "pears",
-    "plums",
-)
+from agentopd.envs.checkout import GOODS as WORDS
+
 DONE = "done"
 """The answer where nothing is asked."""
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentopd.env import TextEnv
-from agentopd.envs.file_tasks import DONE, FAMILIES, WORDS, Step, Texts, changes, look
+from agentopd.envs.checkout import GOODS as WORDS
+from agentopd.envs.file_tasks import DONE, FAMILIES, Step, Texts, changes, look
 from agentopd.errors import ConfigError
 from agentopd.settings.problems import nearest
 from agentopd.tooling import ToolSet, call, tool
