@@ -3,9 +3,8 @@
     python -m benchmarks.cross_tokenizer --seeds 43 44     # resumable: finished runs are kept, and one that was cut off goes on
     python -m benchmarks.cross_tokenizer --table           # what the stored results say
 
-The teacher has the size of the quickstart's, and is fitted twice as long on the experts' traces, in its own tokens, of which it needs
-several times as many: after as many steps as the quickstart's it is, by some seeds, no better than the student. The student is the
-quickstart's after its cold start, the same for all arms of a seed: ``gold-forward`` is the quickstart's method with the divergence
+The teacher has the size of the quickstart's, and is fitted twice as long on the experts' traces, in its own tokens, which
+are shorter. The student is the quickstart's after its cold start, the same for all arms of a seed: ``gold-forward`` is the quickstart's method with the divergence
 ``gold``, by the forward Kullback-Leibler divergence; ``gold-bytes`` is that where only what both write in the same bytes is taught;
 ``gold`` and ``uld`` are those recipes; ``same`` is the quickstart itself with a teacher of the student's own tokenizer. All but the
 last take a third of its learning rate.
