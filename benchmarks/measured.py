@@ -1,4 +1,4 @@
-"""Measured runs of the quickstart's configuration, and their results as they are kept."""
+"""Measured runs of shipped configurations, and their results as they are kept."""
 
 import argparse
 import fcntl
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 
-def measured_run(overrides: Sequence[str], output: Path) -> dict[str, Any]:
-    """Trains with ``overrides``: successes of every panel task by task, seconds of the whole run, and what made them."""
+def measured_run(overrides: Sequence[str], output: Path, name: str = "quickstart") -> dict[str, Any]:
+    """Trains the configuration ``name`` with ``overrides``: successes of every panel task by task, seconds of the whole run, and what made them."""
     import agentopd
 
-    config = agentopd.load_config("quickstart", list(overrides))
+    config = agentopd.load_config(name, list(overrides))
     begin = time.perf_counter()
     result = agentopd.train(config, output)
     return {
