@@ -43,7 +43,9 @@ def table(results: dict[str, Any]) -> str:
             panels = [[success for run in members for success in run["success"][panel]] for panel in SHOWN]
             rates = " | ".join(Rate(sum(panel), len(panel)).text() for panel in panels)
             minutes = sum(run["seconds"] for run in members) / len(members) / 60
-            lines.append(f"| {arm} | {name} | {rates} | {paired_difference(panels[1], panels[2]).text()} | {minutes:.0f} |")
+            lines.append(
+                f"| {arm} | {name} | {rates} | {paired_difference(panels[1], panels[2]).text()} | {minutes:.0f} |"
+            )
     return "\n".join(lines)
 
 

@@ -91,7 +91,20 @@ def _odd_call(env: gymnasium.Env[str, str], rng: np.random.Generator) -> ToolCal
 
 def _odd(schema: Mapping[str, Any], rng: np.random.Generator) -> Any:
     """A value, of the right type mostly, seldom a sensible one."""
-    texts = ("", "..", "a", "0", "/etc/passwd", "x' OR 1=1 --", "\u202e\u0000", "9" * 400, "SELECT 1", "[]", "nan", "-1")
+    texts = (
+        "",
+        "..",
+        "a",
+        "0",
+        "/etc/passwd",
+        "x' OR 1=1 --",
+        "\u202e\u0000",
+        "9" * 400,
+        "SELECT 1",
+        "[]",
+        "nan",
+        "-1",
+    )
     values: dict[str, tuple[Any, ...]] = {
         "integer": (0, -1, 7, 10**30),
         "number": (0.5, -1e308, 3),
@@ -132,7 +145,9 @@ def fingerprints() -> dict[str, str]:
 
 def test_seeds_mean_the_same_in_every_process() -> None:
     """Hashes of texts differ between processes, and so would whatever depended on the order of a set."""
-    program = "import json; from tests.envs.test_all_environments import fingerprints; print(json.dumps(fingerprints()))"
+    program = (
+        "import json; from tests.envs.test_all_environments import fingerprints; print(json.dumps(fingerprints()))"
+    )
     here = fingerprints()
     assert len(here) == len(set(here.values())) > 0
     environment = os.environ | {"PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"}
@@ -149,7 +164,7 @@ def test_a_thousand_actions_break_nothing(id: str, kwargs: dict[str, Any]) -> No
     for _ in range(FUZZED):
         observation, reward, terminated, truncated, info = env.step(wild(env, rng))
         assert isinstance(observation, str)
-        assert np.isfinite(reward)
+        assert np.isfinite(float(reward))
         assert not {"tool_crash", "tool_timeout"} & set(info["errors"]), observation
         observation.encode()  # no half of a surrogate pair
         assert not terminated or isinstance(info["success"], bool)
