@@ -110,7 +110,7 @@ class Mcp(TextEnv):
             answer: The answer alone.
         """
         called = tuple(self._called)
-        episode = Episode(self._task, answer, called, lambda name, **arguments: self._tool(name)(**arguments))
+        episode = Episode(self._task, answer, called, self._ask)
         try:
             worth = self._verify(episode)
         except EnvError:
@@ -166,10 +166,10 @@ class Mcp(TextEnv):
                 )
         return dict(task)
 
-    def _tool(self, name: str) -> Tool:
+    def _ask(self, name: str, /, **arguments: Any) -> str:
         for each in self.tools:
             if each.name == name and name != "answer":
-                return each
+                return each(**arguments)
         raise EnvError(f"the verifier asks for a tool {name!r}, and there is none")
 
     def _noted(self, given: Tool) -> Callable[..., str]:

@@ -14,7 +14,7 @@ from agentopd.serving.keys import key_of, require_address
 from agentopd.settings.base import Settings
 from agentopd.settings.problems import explain, nearest
 from agentopd.tooling import Tool, ToolSet, brief
-from agentopd.tools.mcp_link import Address, Link, mcp_types
+from agentopd.tools.mcp_link import Address, Link, types
 
 _shared: dict[str, Link] = {}
 _lock = threading.Lock()
@@ -142,7 +142,7 @@ class Mcp:
         self._used = True
         link = self._link or self._linked()
         link.opened(self.server.start_limit)
-        result = link.call(name, arguments, self.server.time_limit)
+        result = link.call(name, arguments, self.server.time_limit, self.server.prefix)
         text = self._cut(self._address.hidden(told(result)))
         if result.is_error:
             raise ToolError(text)
@@ -173,7 +173,7 @@ class Mcp:
             self._link = link
             return link
 
-    def _tool(self, given: mcp_types.Tool) -> Tool:
+    def _tool(self, given: types.Tool) -> Tool:
         name = given.name
 
         def call(**arguments: Any) -> str:
@@ -201,7 +201,7 @@ def close_shared() -> None:
         link.close()
 
 
-def told(result: mcp_types.CallToolResult) -> str:
+def told(result: types.CallToolResult) -> str:
     """The text of an answer: its parts, one a line; the structured one as JSON where it stands alone."""
     parts = [_part(block) for block in result.content]
     if not parts and result.structured_content is not None:
@@ -209,15 +209,15 @@ def told(result: mcp_types.CallToolResult) -> str:
     return "\n".join(parts) or "ok"
 
 
-def _part(block: mcp_types.ContentBlock) -> str:
+def _part(block: types.ContentBlock) -> str:
     match block:
-        case mcp_types.TextContent():
+        case types.TextContent():
             return block.text
-        case mcp_types.ImageContent() | mcp_types.AudioContent():
+        case types.ImageContent() | types.AudioContent():
             return f"[{block.type}: {block.mime_type}, {len(block.data) * 3 // 4} bytes]"
-        case mcp_types.ResourceLink():
+        case types.ResourceLink():
             return f"[resource: {brief(block.name, 80)}, {brief(str(block.uri), 200)}]"
-        case mcp_types.EmbeddedResource(resource=mcp_types.TextResourceContents() as resource):
+        case types.EmbeddedResource(resource=types.TextResourceContents() as resource):
             return f"[resource: {brief(str(resource.uri), 200)}, {len(resource.text)} characters]"
         case _:
             return f"[resource: {brief(str(block.resource.uri), 200)}]"

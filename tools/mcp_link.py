@@ -16,14 +16,16 @@ from gymnasium.error import DependencyNotInstalled
 from agentopd.errors import EnvError, ToolError, first_line
 from agentopd.serving.keys import hidden
 from agentopd.tooling import CRASH, brief
-from agentopd.tooling import loop as background
+from agentopd.tooling.loop import GRACE, LateError, limited, submit
 
 try:
-    import mcp_types
+    import mcp_types as types
     from mcp import Client, MCPError, StdioServerParameters, stdio_client
     from mcp.client.streamable_http import streamable_http_client
 except ImportError as error:
     raise DependencyNotInstalled("MCP servers need the package mcp: pip install 'agentopd[mcp]'") from error
+
+__all__ = ["Address", "Link", "types"]
 
 CLOSING = 8.0
 """Seconds that a server has to end, the client's own steps of ending and killing it included."""
@@ -66,15 +68,15 @@ class Link:
         """Begins to open it. ``who`` names the server in messages."""
         self.who, self.address, self.process = who, address, os.getpid()
         self._stop = asyncio.Event()
-        self._opened: Future[tuple[Client, list[mcp_types.Tool]]] = Future()
+        self._opened: Future[tuple[Client, list[types.Tool]]] = Future()
         self._ended: Future[None] = Future()
         self._heard = _Heard(self._stop)
         self._refused: int | None = None
         self._told = False
         _open.add(self)
-        self._kept = background.start(self._keep())
+        self._kept = submit(self._keep())
 
-    def opened(self, seconds: float) -> list[mcp_types.Tool]:
+    def opened(self, seconds: float) -> list[types.Tool]:
         """The server's tools, once it is there.
 
         Raises:
@@ -92,8 +94,8 @@ class Link:
         """Whether it can be used, as far as is known; a forked process cannot use that of its parent."""
         return not (self._told or self._ended.done() or self._stop.is_set()) and self.process == os.getpid()
 
-    def call(self, name: str, arguments: Mapping[str, Any], seconds: float) -> mcp_types.CallToolResult:
-        """What the server answers to a call.
+    def call(self, name: str, arguments: Mapping[str, Any], seconds: float, prefix: str = "") -> types.CallToolResult:
+        """What the server answers to a call. Its messages to models put ``prefix`` before the name.
 
         Raises:
             ToolError: It did not answer in time (``tool_timeout``), refused the arguments (``bad_arguments``), or could not run the
@@ -102,21 +104,25 @@ class Link:
         """
         try:
             client = self._opened.result()[0]
-            return background.run(client.call_tool(name, dict(arguments)), seconds)
-        except background.OutOfTimeError as error:
-            raise ToolError(f"{name}: no answer within {seconds:g} s", kind="tool_timeout") from error
+            work = submit(limited(client.call_tool(name, dict(arguments)), seconds))
+            if wait([work], timeout=seconds + 2 * GRACE).done:
+                return work.result()
+            work.cancel()  # something else blocks the loop
+            raise LateError
+        except LateError:
+            raise ToolError(f"{prefix}{name}: no answer within {seconds:g} s", kind="tool_timeout") from None
         except MCPError as error:
-            if error.code == mcp_types.CONNECTION_CLOSED or self._refused is not None:
+            if error.code == types.CONNECTION_CLOSED or self._refused is not None:
                 raise self._gone(error) from error
-            kind = "bad_arguments" if error.code == mcp_types.INVALID_PARAMS else CRASH
-            raise ToolError(f"{name}: {self.address.hidden(brief(error.message, 200))}", kind=kind) from error
+            kind = "bad_arguments" if error.code == types.INVALID_PARAMS else CRASH
+            raise ToolError(f"{prefix}{name}: {self.address.hidden(brief(error.message, 200))}", kind=kind) from error
         except (
             RuntimeError,
             ValueError,
-        ) as error:  # an answer that breaks the protocol, or the tool's own schema; or it is closed
+        ) as error:  # an answer that breaks the protocol or the tool's own schema, or it is closed
             if not self.alive:
                 raise self._gone(error) from error
-            raise ToolError(f"{name}: {self.address.hidden(brief(str(error), 200))}", kind=CRASH) from error
+            raise ToolError(f"{prefix}{name}: {self.address.hidden(brief(str(error), 200))}", kind=CRASH) from error
         except Exception as error:
             raise self._gone(error) from error
 
@@ -124,16 +130,25 @@ class Link:
         """Ends it, without waiting; any thread may ask."""
         if self.process != os.getpid():
             return
-        if self._opened.done():
-            background.soon(self._stop.set)
-        else:
-            self._kept.cancel()
+        try:
+            submit(self._end())
+        except RuntimeError:  # the loop itself asks: what nobody holds any more may be collected there
+            self._finish()
 
     def close(self) -> None:
-        """Ends it, and waits until it is ended."""
+        """Ends it, and waits until it is ended. Not for the loop."""
         self.stop()
-        if self.process == os.getpid() and not background.on_loop():
+        if self.process == os.getpid():
             wait([self._ended], timeout=CLOSING)
+
+    async def _end(self) -> None:
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._opened.done():
+            self._stop.set()
+        else:
+            self._kept.cancel()
 
     async def _keep(self) -> None:
         try:
@@ -217,8 +232,8 @@ class _Heard(asyncio.Protocol):
         self._ended.set()
 
 
-async def _tools(client: Client) -> list[mcp_types.Tool]:
-    found: list[mcp_types.Tool] = []
+async def _tools(client: Client) -> list[types.Tool]:
+    found: list[types.Tool] = []
     cursor: str | None = None
     for _ in range(PAGES):
         page = await client.list_tools(cursor=cursor)

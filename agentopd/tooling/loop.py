@@ -1,78 +1,91 @@
-"""One event loop for all that is async, in one daemon thread of this process."""
+"""One event loop for the async tools of a process, in one daemon thread, started when the first is called.
+
+A tool that blocks instead of awaiting holds up every other async tool of the process, in all environments. Not covered: nothing can
+interrupt it, so that even its own limit only lets its caller go on.
+"""
 
 import asyncio
+import logging
 import os
 import threading
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, wait
+from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+GRACE = 1.0
+"""Seconds that a cancelled call has to clean up, and, on top, that a call has to be begun, before its caller goes on without it."""
 
-class _Running:
-    """The loop, once something has asked for it."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.thread: threading.Thread | None = None
-
-    def get(self) -> asyncio.AbstractEventLoop:
-        with self.lock:
-            if self.loop is None:
-                self.loop = asyncio.new_event_loop()
-                self.thread = threading.Thread(target=self.loop.run_forever, name="agentopd-loop", daemon=True)
-                self.thread.start()
-            return self.loop
+_log = logging.getLogger(__name__)
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
 
 
-_running = _Running()
+def submit(work: Coroutine[Any, Any, T]) -> "Future[T]":
+    """Begins ``work`` on the loop, in a copy of the caller's context. Cancelling the future cancels it.
+
+    Raises:
+        RuntimeError: the caller is itself on the loop, which would wait for itself.
+    """
+    loop = _started()
+    if _current() is loop:
+        work.close()
+        raise RuntimeError("an async tool cannot wait for a tool that is async; await the function itself")
+    return asyncio.run_coroutine_threadsafe(work, loop)
+
+
+async def limited(work: Coroutine[Any, Any, T], seconds: float) -> T:
+    """What ``work`` returns. It is cancelled after so many seconds, and then has :data:`GRACE` to end.
+
+    Raises:
+        LateError: time ran out.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        if not (await asyncio.wait([task], timeout=seconds))[0]:
+            raise LateError
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            # unlike awaiting the task, this ends where the task ignores that it was cancelled
+            await asyncio.wait([task], timeout=GRACE)
+
+
+class LateError(Exception):
+    """A call took longer than its limit."""
+
+
+def _current() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _started() -> asyncio.AbstractEventLoop:
+    global _loop
+    with _lock:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_serve, args=(_loop,), name="agentopd-tools", daemon=True).start()
+        return _loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    while True:  # a task that raises SystemExit, or stops the loop, would leave all others waiting
+        try:
+            loop.run_forever()
+        except BaseException:
+            _log.warning("a task of an async tool raised what ends a program; the loop goes on", exc_info=True)
 
 
 def _forget() -> None:
-    global _running
-    _running = _Running()
+    """In a forked child, which has the loop but not its thread, nor whoever held the lock."""
+    global _lock, _loop
+    _lock, _loop = threading.Lock(), None
 
 
-os.register_at_fork(after_in_child=_forget)  # the thread does not live on in a forked process
-
-
-def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-    """Begins ``coroutine`` on the loop, from any thread; cancelling the future cancels it."""
-    return asyncio.run_coroutine_threadsafe(coroutine, _running.get())
-
-
-def soon(call: Callable[[], object]) -> None:
-    """Has the loop make a call, without waiting for it."""
-    _running.get().call_soon_threadsafe(call)
-
-
-def run(coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-    """Runs ``coroutine`` on the loop and waits for it.
-
-    Args:
-        coroutine: What to run.
-        timeout: Seconds, after which it is cancelled; ``None`` waits for ever.
-
-    Raises:
-        OutOfTimeError: Time ran out. A ``TimeoutError`` of the coroutine's own passes as it is, as does whatever else it raises.
-        RuntimeError: It is called on the loop itself, which would then wait for itself.
-    """
-    if on_loop():
-        coroutine.close()
-        raise RuntimeError("run() is called on the event loop itself: await the coroutine there")
-    future = start(coroutine)
-    if not wait([future], timeout=timeout).done:
-        future.cancel()
-        raise OutOfTimeError(f"no answer within {timeout:g} s")
-    return future.result()
-
-
-def on_loop() -> bool:
-    """Whether the thread that asks is the loop's."""
-    return threading.current_thread() is _running.thread
-
-
-class OutOfTimeError(TimeoutError):
-    """What was run took longer than it may; it was cancelled."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
