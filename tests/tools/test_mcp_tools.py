@@ -200,7 +200,7 @@ def test_settings_are_checked_before_anything_starts(settings: Any, told: str) -
 
 
 def test_what_cannot_start_says_why() -> None:
-    for settings, told in [
+    broken: list[tuple[dict[str, Any], str]] = [
         ({"command": "/no/such/program"}, "No such file"),
         ({"command": sys.executable, "args": ["-c", "raise SystemExit('no licence')"]}, "last words: no licence"),
         (
@@ -208,7 +208,8 @@ def test_what_cannot_start_says_why() -> None:
             "did not start within start_limit=0.5 seconds",
         ),
         ({"url": "http://127.0.0.1:9/mcp"}, "did not start"),
-    ]:
+    ]
+    for settings, told in broken:
         with pytest.raises(EnvError, match=told):
             Mcp("notes", **settings).begin()
 
