@@ -23,6 +23,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from agentopd.env import expert_action, make, tools_of
 from agentopd.envs import ENVS
+from agentopd.envs.mcp import Episode
 from agentopd.testing import HOSTILE
 from agentopd.tooling import call, render_action
 from agentopd.types import ToolCall
@@ -36,6 +37,14 @@ VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
         {"map_name": "8x8", "is_slippery": True, "success_rate": 0.8, "discount": 0.99},
         {"size": 6, "p": 0.9},
     ),
+    "agentopd/Mcp-v0": (
+        {
+            "servers": {"warehouse": {"module": "agentopd.envs.mcp_warehouse", "fresh": False}},
+            "tasks": "agentopd.envs.mcp_warehouse:task",
+            "verifier": "tests.envs.test_all_environments:verifier",
+            "instructions": "Answer.",
+        },
+    ),
     "agentopd/Reasoning-v0": ({}, {"families": {"lcm": {}, "chain_sum": {"max_terms": 6}}}),
     "agentopd/Search-v0": ({}, {"hops": 2, "size": 30, "results": 5}),
     "agentopd/Shop-v0": ({}, {"wishes": 4, "products": 60, "distractors": 8}),
@@ -43,7 +52,7 @@ VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
     "agentopd/Sql-v0": ({}, {"tables": 3, "rows": 12, "kinds": ["join", "group"]}),
 }
 """For each environment settings that, taken together, give every one of them."""
-NEEDS = {"agentopd/Reasoning-v0": "reasoning_gym", "agentopd/Search-v0": "bm25s"}
+NEEDS = {"agentopd/Mcp-v0": "mcp", "agentopd/Reasoning-v0": "reasoning_gym", "agentopd/Search-v0": "bm25s"}
 CASES = [(id, kwargs) for id, all_kwargs in VARIED.items() for kwargs in all_kwargs]
 SEEDS = range(2)
 FUZZED = 1_000
@@ -58,6 +67,11 @@ def test_every_environment_and_setting_is_varied_here() -> None:
         entry = str(ENVS[id]["entry_point"])
         if NEEDS.get(id) is None or _installed(NEEDS[id]):
             assert inspect.signature(load_env_creator(entry)).parameters.keys() == set().union(*all_kwargs), id
+
+
+def verifier(episode: Episode) -> bool:
+    """Of ``Mcp-v0``."""
+    return episode.answer == episode.task["answer"]
 
 
 def _installed(module: str) -> bool:
@@ -86,7 +100,7 @@ def wild(env: gymnasium.Env[str, str], rng: np.random.Generator) -> str:
 def _odd_call(env: gymnasium.Env[str, str], rng: np.random.Generator) -> ToolCall:
     tools = tools_of(env)
     tool = tools[int(rng.integers(len(tools)))]
-    return ToolCall(tool.name, {name: _odd(schema, rng) for name, schema in tool.parameters["properties"].items()})
+    return ToolCall(tool.name, {name: _odd(schema, rng) for name, schema in tool.parameters.get("properties", {}).items()})
 
 
 def _odd(schema: Mapping[str, Any], rng: np.random.Generator) -> Any:
