@@ -114,7 +114,8 @@ class Turn:
     segment: int
     start: int
     stop: int
-    """The action tokens are ``segment.tokens_T[start:stop]``, the end-of-turn token included where one was produced."""
+    """The action is ``segment.tokens_T[start:stop]``, the end-of-turn token included where one was produced. Those of its tokens that closed a
+    thought beyond its budget are ``CONTEXT`` in the segment: no policy produced them."""
     text: str
     """What the model wrote, verbatim."""
     action: str
@@ -137,6 +138,8 @@ class Turn:
     prefilled: int = 0
     """Prompt tokens that the engine processed for this turn."""
     policy_version: int = 0
+    thinking: int = 0
+    """The first of its tokens that are thinking in ``<think>`` marks, these included."""
 
 
 class ArrayEquality:

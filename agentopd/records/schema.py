@@ -54,6 +54,7 @@ TURN = pa.struct(
         "seconds_env": pa.float64(),
         "prefilled": pa.int64(),
         "policy_version": pa.int64(),
+        "thinking": pa.int32(),
     }
 )
 
@@ -113,7 +114,7 @@ PLAIN: Mapping[str, pa.DataType] = {
 ADDED: Mapping[str, str] = {"family": ""}
 """Columns that a file of this version may lack, since they came later, and what stands for them then."""
 
-ADDED_INSIDE: Mapping[str, str] = {"of": "teacher"}
+ADDED_INSIDE: Mapping[str, str | int] = {"of": "teacher", "thinking": 0}
 """Nested fields of which the same holds."""
 
 SCHEMA = pa.schema(

@@ -19,6 +19,8 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 
     ``success``, ``reward``, ``turns``, ``tokens`` (of all segments), ``generated`` and ``prefilled`` tokens, ``drift/KIND``,
     ``errors/KIND`` and ``stop/KIND`` are per episode; ``truncated`` is the share of episodes that a limit ended, whichever it was;
+    ``thinking_tokens`` and ``thinking_cut``, where a turn thought, are the tokens of thoughts and the turns whose thought was closed at
+    ``rollout.thinking_budget``, per episode;
     ``acted/ACTOR``, where several act in an episode, is the share of action tokens that each wrote; ``cut`` is the share of turns cut at the limit, and ``parsed`` that of actions in which every block is a call; ``failures`` is the share
     of failed episodes and ``failures/KIND`` its parts; ``solved_within``, where an episode succeeded, is the least number of turns
     within which four fifths of those that did were over; ``seconds/policy`` and ``seconds/env`` are totals, the latter of work in parallel.
@@ -41,6 +43,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         **_counted("stop", [t.outcome.stop for t in trajectories]),
         **_counted("failures", [t.failure.kind for t in trajectories if t.failure is not None]),
     }
+    sums |= _thought(trajectories)
     means = {name: value / len(trajectories) for name, value in sums.items()}
     return means | {
         "cut": sum(turn.finish == "length" for turn in turns) / max(len(turns), 1),
@@ -61,6 +64,14 @@ def _acted(trajectories: Sequence[Trajectory]) -> dict[str, float]:
             counts = np.bincount(segment.actor_T[segment.turn_T != CONTEXT], minlength=len(trajectory.actors))
             wrote.update(dict(zip(trajectory.actors, counts.tolist(), strict=True)))
     return {f"acted/{actor}": count / max(wrote.total(), 1) for actor, count in wrote.items()}
+
+
+def _thought(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    turns = [(t.segments[turn.segment], turn) for t in trajectories for turn in t.turns if turn.thinking]
+    if not turns:
+        return {}
+    cut = sum(bool((segment.turn_T[turn.start : turn.stop] == CONTEXT).any()) for segment, turn in turns)
+    return {"thinking_tokens": float(sum(turn.thinking for _, turn in turns)), "thinking_cut": float(cut)}
 
 
 def _solved(trajectories: Sequence[Trajectory]) -> dict[str, float]:

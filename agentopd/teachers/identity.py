@@ -84,9 +84,10 @@ def of_model(model: PreTrainedModel) -> str | None:
 
 
 def of_chat(chat: Chat) -> str:
-    """The digest of how conversations are written: the tokenizer's ids, and its chat template with its settings."""
-    tokenizer = chat.tokenizer
-    return digest(tokenizer.get_vocab(), str(tokenizer.chat_template), chat.template_kwargs)
+    """The digest of how conversations are written: the tokenizer's ids, its chat template with its settings, and what was set by hand."""
+    tokenizer, by_hand = chat.tokenizer, [chat.call_format, chat.past_thinking]
+    by_hand = by_hand if by_hand != [None, "template"] else []
+    return digest(tokenizer.get_vocab(), str(tokenizer.chat_template), chat.template_kwargs, *by_hand)
 
 
 def read_of(trajectory: Trajectory) -> str:

@@ -130,7 +130,9 @@ def check_prompts(
         ConfigError: A first prompt leaves no room for a turn; or a hint names what the environment does not tell, or is too long.
         EnvError: An environment can never be started.
     """
-    chat, hints = Chat(tokenizer, config.template_kwargs), hints_of(config) if taught else {}
+    chat, hints = config.chat(tokenizer), hints_of(config) if taught else {}
+    if config.rollout.thinking_budget is not None:
+        chat.budget((), config.rollout.thinking_budget)  # refuses a template without thinking
     for env in config.envs:
         stream = TaskStream([env], config.seed, "train")
         acting = {name: hint for name, hint in hints.items() if hint.shown_in(env.id)}
@@ -237,7 +239,7 @@ def check_other(name: str, choice: Choice, student: PreTrainedTokenizerBase) -> 
     assert model is not None
     with under(f"teachers.{name}"):
         tokenizer = own_tokenizer(str(model.model), choice.settings.get("tokenizer"))
-        chat = Chat(tokenizer, choice.settings.get("template_kwargs"))
+        chat = Chat(tokenizer, choice.settings.get("template_kwargs"), choice.settings.get("call_format"))
         for one in (student, tokenizer):
             TokenBytes(one)
         outline = outline_of(model, tokenizer)

@@ -42,7 +42,7 @@ def build_river(
 
     ``load`` gives teachers the weights that they name; ``untaught`` those that name none, which are else the student as it is now.
     """
-    chat = Chat(tokenizer, config.template_kwargs)
+    chat = config.chat(tokenizer)
     teachers = build_teachers(
         used_teachers(config),
         chat,

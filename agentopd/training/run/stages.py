@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from agentopd.chat import Chat, Hint
+from agentopd.chat import Hint
 from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.config import Config, Fit, Stages, Train
 from agentopd.config.shipped import load_recipe
@@ -115,7 +115,7 @@ def fit(
 
     With ``train.lora`` an adapter is trained, and merged into the weights.
     """
-    chat = Chat(tokenizer, config.template_kwargs)
+    chat = config.chat(tokenizer)
     played = traces(config, stage.episodes, chat, what, say)
     if stage.privileged:
         name, hint = stage_hint(config)
@@ -160,6 +160,7 @@ EPISODE = {"max_new_tokens", "max_length", "max_turns", "on_overflow", "temperat
 def _decides_fit(config: Config, stage: Fit, tokenizer: PreTrainedTokenizerBase) -> list[Any]:
     """What decides the outcome of :func:`fit`, beside the weights it starts from; micro-batches by rounding alone."""
     tokens = [tokenizer.get_vocab(), tokenizer.chat_template, config.template_kwargs]
+    tokens += [one for one in (config.call_format, config.past_thinking) if one not in (None, "template")]
     batches = [config.train.max_tokens, config.train.layout]
     lora = config.train.lora
     adapter = [] if lora is None else [lora.model_dump(), version("peft")]
