@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 import httpx2
 
 from agentopd.errors import ConfigError, ToolError, describe
-from agentopd.tooling import brief, settle, tool
+from agentopd.tooling import brief, cut, settle, tool
 from agentopd.tools.web_address import Address, addresses, parsed
 from agentopd.tools.web_text import readable
 
@@ -67,7 +67,7 @@ class Fetch:
         self.seconds, self.max_bytes, self.shown = seconds, max_bytes, shown
         self.cache = None if cache is None else Path(cache)
 
-    @tool
+    @tool(max_characters=None)
     def fetch(self, url: str) -> str:
         """Read a page of the web.
 
@@ -76,7 +76,7 @@ class Fetch:
         """
         address = self._allowed(url)
         if (known := self._known(address)) is not None:
-            return known
+            return cut(known, self.shown)
         client = httpx2.Client(headers=HEADERS, trust_env=False, follow_redirects=False, timeout=self.seconds)
         future: Future[str] = Future()
         Thread(target=settle, args=(future, lambda: self._followed(client, address)), daemon=True).start()
@@ -89,7 +89,7 @@ class Fetch:
         finally:
             client.close()
         self._keep(address, text)
-        return text
+        return cut(text, self.shown)
 
     def _allowed(self, url: str) -> Address:
         address = parsed(url)
@@ -121,10 +121,7 @@ class Fetch:
                 body += part
                 if len(body) > self.max_bytes:
                     break
-        text = readable(body[: self.max_bytes], kind)
-        return (
-            text if len(text) <= self.shown else f"{text[: self.shown]}\n[cut: {self.shown} of {len(text)} characters]"
-        )
+        return readable(body[: self.max_bytes], kind)
 
     def _asked(self, client: httpx2.Client, address: Address) -> httpx2.Response:
         """The beginning of an answer, from the first address of the host that can be reached."""
@@ -160,5 +157,5 @@ class Fetch:
 
     def _file(self, address: Address) -> Path:
         assert self.cache is not None
-        limits = f"{self.max_bytes} {self.shown} {address}"
+        limits = f"{self.max_bytes} {address}"
         return self.cache / f"{hashlib.sha256(limits.encode()).hexdigest()}.json"

@@ -13,7 +13,7 @@ from agentopd.errors import ConfigError, ToolError
 from agentopd.serving.keys import key_of, require_address
 from agentopd.settings.base import Settings
 from agentopd.settings.problems import explain, nearest
-from agentopd.tooling import Tool, ToolSet, brief
+from agentopd.tooling import Tool, ToolSet, brief, cut
 from agentopd.tools.mcp_link import Address, Link, types
 
 _shared: dict[str, Link] = {}
@@ -143,7 +143,7 @@ class Mcp:
         link = self._link or self._linked()
         link.opened(self.server.start_limit)
         result = link.call(name, arguments, self.server.time_limit, self.server.prefix)
-        text = self._cut(self._address.hidden(told(result)))
+        text = cut(self._address.hidden(told(result)), self.server.shown)
         if result.is_error:
             raise ToolError(text)
         return text
@@ -181,13 +181,9 @@ class Mcp:
 
         description = given.description or given.title or name
         try:
-            return Tool.described(self.server.prefix + name, description, given.input_schema, call)
+            return Tool.described(self.server.prefix + name, description, given.input_schema, call, max_characters=None)
         except ConfigError as error:
             raise ConfigError(f"{self.name}: {error}; leave it out: name the others in {self.name}.tools") from error
-
-    def _cut(self, text: str) -> str:
-        shown = self.server.shown
-        return text if len(text) <= shown else f"{text[:shown]}\n[cut: {shown} of {len(text)} characters]"
 
 
 def close_shared() -> None:

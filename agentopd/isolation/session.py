@@ -13,7 +13,8 @@ from agentopd.env.exchange import facts_of, family_of, reward_of
 from agentopd.errors import EnvError
 from agentopd.settings.problems import shown
 from agentopd.tooling.answer import well_formed
-from agentopd.types import Message, Task, Turn
+from agentopd.tooling.recording import recording
+from agentopd.types import CallOutcome, Message, Task, Turn
 
 ROLES = ("user", "tool")
 """Who may speak for an environment."""
@@ -32,6 +33,8 @@ class Observed:
     advice: str | None = None
     """The expert's action in the state that is now reached."""
     seconds: float = 0.0
+    outcomes: tuple[CallOutcome, ...] = ()
+    """What became of the calls of tools; only from ``step``."""
     system: str = ""
     """The system message; only from ``reset``, as all that follow."""
     tools: tuple[dict[str, Any], ...] = ()
@@ -155,7 +158,8 @@ class Session:
         begin = time.perf_counter()
         if self._env is None:
             raise EnvError("step before reset")
-        observation, reward, terminated, truncated, info = self._env.step(action)
+        with recording() as calls:
+            observation, reward, terminated, truncated, info = self._env.step(action)
         over = bool(terminated or truncated)
         success = info.get("success")
         return Observed(
@@ -167,6 +171,7 @@ class Session:
             success=None if success is None else bool(success),
             advice=None if over else self._ask_expert(self._env),
             seconds=time.perf_counter() - begin,
+            outcomes=calls.outcomes,
         )
 
     def close(self) -> None:

@@ -270,6 +270,7 @@ class Episode:
             truncated=observed.truncated,
             errors=turn.errors + observed.errors,
             seconds_env=observed.seconds,
+            outcomes=observed.outcomes,
         )
 
     def _reason_to_stop(self, observed: Observed) -> Stop | None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from transformers import PreTrainedModel
 
 from agentopd.chat import Chat
-from agentopd.types import Key, Trajectory
+from agentopd.types import Key, Trajectory, timeless
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,5 @@ def read_of(trajectory: Trajectory) -> str:
 
     Not its name, the code that played it, or what a clock or an engine measured.
     """
-    turns = tuple(
-        replace(turn, seconds_policy=0.0, seconds_env=0.0, prefilled=0, policy_version=0) for turn in trajectory.turns
-    )
+    turns = tuple(replace(timeless(turn), prefilled=0, policy_version=0) for turn in trajectory.turns)
     return digest(replace(trajectory, key=Key("", 0, 0), origin=None, versions={}, turns=turns))

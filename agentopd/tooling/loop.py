@@ -1,15 +1,16 @@
 """One event loop for the async tools of a process, in one daemon thread, started when the first is called.
 
 A tool that blocks instead of awaiting holds up every other async tool of the process, in all environments. Not covered: nothing can
-interrupt it, so that even its own limit only lets its caller go on.
+interrupt it, so that even its own limit only lets its caller go on. A plain tool with a limit has a thread for each call.
 """
 
 import asyncio
 import logging
 import os
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, wait
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -55,6 +56,33 @@ async def limited(work: Coroutine[Any, Any, T], seconds: float) -> T:
 
 class LateError(Exception):
     """A call took longer than its limit."""
+
+
+def is_cancelled() -> bool:
+    """Whether somebody cancels the task that runs; a coroutine can raise the same on its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """What ``work`` returns, in a thread of its own, in a copy of the caller's context. A thread cannot be killed: one that is late goes on.
+
+    Raises:
+        LateError: time ran out.
+    """
+    future: Future[T] = Future()
+    threading.Thread(target=copy_context().run, args=(settle, future, work), daemon=True).start()
+    if not wait([future], timeout=seconds).done:
+        raise LateError
+    return future.result()
+
+
+def settle(future: "Future[Any]", work: Callable[[], Any]) -> None:
+    """Runs ``work`` and puts what came of it, an exception included, into ``future``; for a thread of its own."""
+    try:
+        future.set_result(work())
+    except BaseException as error:  # handed to the caller, who decides
+        future.set_exception(error)
 
 
 def _current() -> asyncio.AbstractEventLoop | None:

@@ -100,7 +100,9 @@ def wild(env: gymnasium.Env[str, str], rng: np.random.Generator) -> str:
 def _odd_call(env: gymnasium.Env[str, str], rng: np.random.Generator) -> ToolCall:
     tools = tools_of(env)
     tool = tools[int(rng.integers(len(tools)))]
-    return ToolCall(tool.name, {name: _odd(schema, rng) for name, schema in tool.parameters.get("properties", {}).items()})
+    return ToolCall(
+        tool.name, {name: _odd(schema, rng) for name, schema in tool.parameters.get("properties", {}).items()}
+    )
 
 
 def _odd(schema: Mapping[str, Any], rng: np.random.Generator) -> Any:

@@ -98,7 +98,7 @@ def fetched(fetch: Fetch, url: str) -> str:
         ("latin", "Gr\u00fc\u00dfe"),
         ("page", "Pots\n\nA kiln fires & glows.\nEnd"),
         ("json", '{"a": 1}'),
-        ("big", "x" * 100 + "\n[cut: 100 of 1000 characters]"),
+        ("big", "x" * 100 + "… [cut: 100 of 1000 characters]"),
         ("empty", "The page is empty."),
         ("to?/data/json", '{"a": 1}'),
         ("to?json", '{"a": 1}'),
@@ -281,7 +281,7 @@ def test_a_cache_answers_what_was_asked_before(port: int, server: Any, tmp_path:
     assert len(server.seen) == 1
     with pytest.raises(ToolError, match="not allowed"):  # what stands there is no way around the list
         fetched(Fetch(cache=tmp_path / "pages"), url)
-    assert fetched(Fetch([url], cache=tmp_path / "pages", shown=2), url).startswith("Gr\n[cut: 2 of 5")
+    assert fetched(Fetch([url], cache=tmp_path / "pages", shown=2), url).startswith("Gr… [cut: 2 of 5")
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_what_is_no_text_is_told_by_its_kind(notes: Mcp, kind: str, told: str) -
 
 def test_long_answers_are_cut_and_empty_ones_are_ok(notes: Mcp) -> None:
     assert ask(notes, "flood", characters=100) == "y" * 100
-    assert ask(notes, "flood", characters=2_000_000) == "y" * 100 + "\n[cut: 100 of 2000000 characters]"
+    assert ask(notes, "flood", characters=2_000_000) == "y" * 100 + "… [cut: 100 of 2000000 characters]"
     assert ask(notes, "empty") == "ok"
 
 
