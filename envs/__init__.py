@@ -12,6 +12,7 @@ ENVS: Mapping[str, Mapping[str, Any]] = {
     "agentopd/Files-v0": {"entry_point": "agentopd.envs.files:Files", "max_episode_steps": 18},
     "agentopd/FrozenLake-v0": {"entry_point": "agentopd.envs.frozen_lake:FrozenLake", "max_episode_steps": 100},
     "agentopd/Mcp-v0": {"entry_point": "agentopd.envs.mcp:Mcp", "max_episode_steps": 20},
+    "agentopd/Questions-v0": {"entry_point": "agentopd.envs.questions:Questions", "max_episode_steps": 8},
     "agentopd/Reasoning-v0": {"entry_point": "agentopd.envs.reasoning:Reasoning", "max_episode_steps": 8},
     "agentopd/Search-v0": {"entry_point": "agentopd.envs.search:Search", "max_episode_steps": 12},
     "agentopd/Shop-v0": {"entry_point": "agentopd.envs.shop:Shop", "max_episode_steps": 12},

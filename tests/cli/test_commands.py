@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from agentopd import __version__, cli, evaluate, records
 from agentopd.__main__ import main
 from agentopd.cli import source
-from agentopd.envs import ENVS, reasoning
+from agentopd.envs import ENVS
 from agentopd.evaluation import Panel
 from agentopd.models import ModelConfig, load_model
 from agentopd.training.run import whole as running
@@ -202,7 +202,7 @@ def test_envs_says_what_an_environment_still_needs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    reasoning._dataset.cache_clear()
+    monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
     assert main(["envs"]) == 0
     assert "pip install reasoning-gym" in capsys.readouterr().out
 

@@ -18,6 +18,7 @@ from agentopd.objective.contract import is_own
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
+from agentopd.rollout.tasks import pinned
 from agentopd.settings.choice import Choice
 from agentopd.teachers import Examined, is_language_model, traits_of
 from agentopd.teachers.cross_tokenizer import own_tokenizer
@@ -32,6 +33,26 @@ from agentopd.training.checks.roles import (
     used_teachers,
 )
 from agentopd.types import EXPERT, STUDENT
+
+PANELS = {"evaluation": "evaluation.tasks", "validation": "evaluation.during"}
+"""The splits that panels play, and the settings that say how many of their tasks."""
+
+
+def with_data(config: Config) -> Config:
+    """``config`` with the fingerprint of all rows that tasks come from, so that a run goes on only with those it began with.
+
+    Raises:
+        ConfigError: A row is wrong, or the rows are others than a fingerprint says; or a panel would play a row twice.
+    """
+    if all(env.data is None for env in config.envs):
+        return config
+    config = config.model_copy(update={"envs": pinned(config.envs)})
+    counts = {"evaluation": config.evaluation.tasks, "validation": config.evaluation.during}
+    for split, count in counts.items():
+        if split == "evaluation" or config.train.eval_every:
+            TaskStream(config.envs, config.evaluation.seed, split).require_once(count, PANELS[split])
+    TaskStream(config.envs, config.seed, "train")
+    return config
 
 
 def check_experts(config: Config) -> None:

@@ -14,7 +14,9 @@ from agentopd.config.shipped import load_recipe
 from agentopd.errors import ConfigError, under
 from agentopd.models import ModelConfig, load_model, load_tokenizer, new_model, positions_of
 from agentopd.objective.spec import Objective
+from agentopd.rollout import EnvConfig
 from agentopd.rollout.looking import look_at
+from agentopd.rollout.tasks import pinned
 from agentopd.training.checks.roles import stage_hint
 from agentopd.training.loop.arguments import arguments
 from agentopd.training.loop.trainer import AgentOPDTrainer
@@ -176,6 +178,10 @@ def _told(hint: Hint) -> list[Any]:
 
 
 def _envs(config: Config) -> list[Any]:
-    """The environments as settings and as code: one that is edited gets stages of its own."""
+    """The environments as settings, as code and as data: one that is edited gets stages of its own."""
     limit, isolation = config.rollout.time_limit, config.rollout.isolation
-    return [[env.model_dump(mode="json"), look_at(env, code_of, limit, isolation)] for env in config.envs]
+    return [[_plain(env), look_at(env, code_of, limit, isolation)] for env in pinned(config.envs)]
+
+
+def _plain(env: EnvConfig) -> dict[str, Any]:
+    return env.model_dump(mode="json", exclude=set() if env.data else {"data"})
