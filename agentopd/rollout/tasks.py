@@ -1,7 +1,7 @@
 """Tasks: which environment, started how. A stream of them is a pure function of the index."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 

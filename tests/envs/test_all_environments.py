@@ -71,7 +71,7 @@ def test_every_environment_and_setting_is_varied_here() -> None:
 
 def verifier(episode: Episode) -> bool:
     """Of ``Mcp-v0``."""
-    return episode.answer == episode.task["answer"]
+    return bool(episode.answer == episode.task["answer"])
 
 
 def _installed(module: str) -> bool:

@@ -12,7 +12,7 @@ from question_rows import FILE, lines
 from agentopd.config import load_config
 from agentopd.env import expert_action, make, tools_of
 from agentopd.errors import ConfigError, EnvError
-from agentopd.rollout.session import Session
+from agentopd.isolation.session import Session
 from agentopd.rollout.tasks import TaskStream
 from agentopd.testing import check_text_env
 from agentopd.tooling import call, tool

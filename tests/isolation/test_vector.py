@@ -26,7 +26,7 @@ def plain(value: Any) -> Any:
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_what_comes_back_is_what_gymnasium_gives(isolation: Any, mode: AutoresetMode) -> None:
-    ours = make_vec("agentopd/Calculator-v0", 3, isolation=isolation, autoreset_mode=mode, depth=1)
+    ours: Any = make_vec("agentopd/Calculator-v0", 3, isolation=isolation, autoreset_mode=mode, depth=1)
     theirs = make_vec("agentopd/Calculator-v0", 3, isolation="none", autoreset_mode=mode, depth=1)
     assert isinstance(theirs, SyncVectorEnv)
     assert plain(ours.reset(seed=[5, 3, 9])) == plain(theirs.reset(seed=[5, 3, 9]))
@@ -64,7 +64,7 @@ def test_what_comes_back_is_what_gymnasium_gives(isolation: Any, mode: Autoreset
 )
 def test_one_that_breaks_is_told_and_the_others_go_on(isolation: Any, action: str, message: str) -> None:
     clean = make_vec(ODD, 3, isolation="none")
-    envs = make_vec(ODD, 3, isolation=isolation, time_limit=0.5)
+    envs: Any = make_vec(ODD, 3, isolation=isolation, time_limit=0.5)
     envs.reset(seed=0)
     clean.reset(seed=0)
     with pytest.raises(LaneError, match=message) as caught:
@@ -82,7 +82,7 @@ def test_one_that_breaks_is_told_and_the_others_go_on(isolation: Any, action: st
 
 
 def test_all_step_at_the_same_time() -> None:
-    envs = make_vec(ODD, 40, time_limit=10.0)
+    envs: Any = make_vec(ODD, 40, time_limit=10.0)
     envs.reset(seed=0)
     begin = time.monotonic()
     envs.step(["sleep"] * 40)
@@ -105,7 +105,7 @@ def test_wrong_arguments_are_told_at_once() -> None:
         make_vec(ODD, 2, isolation="fiber")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="n=0 must be at least 1"):
         make_vec(ODD, 0)
-    envs = make_vec(ODD, 2)
+    envs: Any = make_vec(ODD, 2)
     assert isinstance(envs, LaneVectorEnv)
     with pytest.raises(ResetNeeded):
         envs.step(("a", "b"))

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentopd.config import load_config
+from agentopd.env.splits import SEEDS_PER_SPLIT, SPLITS
 from agentopd.envs import ENVS
 from agentopd.errors import ConfigError
 from agentopd.rollout.assignments import assign
 from agentopd.rollout.data import Data, opened
-from agentopd.rollout.tasks import SEEDS_PER_SPLIT, SPLITS, EnvConfig, TaskStream, pinned
+from agentopd.rollout.tasks import EnvConfig, TaskStream, pinned
 
 COLUMNS = {"question": "q", "answer": "a"}
 
