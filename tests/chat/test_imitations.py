@@ -90,7 +90,7 @@ def structure(chat: Chat, trajectory: Trajectory) -> list[list[int]]:
 
 @pytest.fixture(autouse=True)
 def _registered() -> Any:
-    gymnasium.register(IMITATOR, entry_point=lambda **kwargs: Imitator(**kwargs))
+    gymnasium.register(IMITATOR, entry_point=f"{__name__}:Imitator")
     yield
     del gymnasium.registry[IMITATOR]
 
