@@ -16,10 +16,11 @@ Entry = Mapping[str, Any]
 
 SIZE = 2**31
 """Questions of a data set, of which an episode draws one: neighbours in reasoning-gym's own order may be alike."""
-ONE_BY_ONE = frozenset({"acre", "gsm_symbolic", "list_functions", "word_ladder"})
+ONE_BY_ONE = frozenset({"acre", "gsm_symbolic", "word_ladder"})
 """Data sets that work out something for all their questions first, so that each question is the only one of its own."""
 REFUSED: Mapping[str, str] = {
     "composite": "it is a mixture of others; give those as families, each with its weight",
+    "list_functions": "it draws from Python's global random numbers too, so that the same seed gives another question each time",
     "knight_swap": "it searches until its time is up, so that the same seed may give another question on a slower machine",
 }
 """Why a data set is not to be had."""

@@ -17,7 +17,7 @@ from agentopd.envs.reasoning_data import REFUSED, UNANSWERED
 
 ID = "agentopd/Reasoning-v0"
 DOZEN = (
-    "acre basic_arithmetic boxnet caesar_cipher gcd graph_color gsm_symbolic list_functions maze prime_factorization "
+    "acre basic_arithmetic boxnet caesar_cipher gcd graph_color gsm_symbolic lcm maze prime_factorization "
     "propositional_logic spell_backward"
 )
 ASKED = sorted({*DATASETS} - {*REFUSED})
