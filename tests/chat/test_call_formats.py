@@ -1,5 +1,7 @@
 """Formats that are named by hand: the tools are told in them, and turns are written, read and answered in them."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,3 +81,13 @@ def test_thinking_is_apart_from_calls_as_text(call_format: str) -> None:
     assert (action.thought, action.canonical) == (thought, given)
     bare = chat.read(chat.write(ASK, given, TOOLS), TOOLS)
     assert (bare.thought, bare.canonical) == ("", given)
+
+
+def test_the_page_s_examples_print_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "chat-templates.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        exec(compile(example, "docs/chat-templates.md", "exec"), {})
+        told = re.findall(r"^# (.*)$", example, re.MULTILINE)
+        assert capsys.readouterr().out.splitlines() == told

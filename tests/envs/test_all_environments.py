@@ -29,6 +29,7 @@ from agentopd.tooling import call, render_action
 from agentopd.types import ToolCall
 
 VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
+    "agentopd/Bfcl-v0": ({}, {"categories": ["miss_func", "miss_param"], "steps": 8, "brief": True, "parallel": False}),
     "agentopd/Calculator-v0": ({}, {"depth": 5, "distractors": 3, "failure_rate": 0.2}),
     "agentopd/Checkout-v0": ({}, {"items": 5, "failure_rate": 0.0}),
     "agentopd/Files-v0": ({}, {"files": 9, "lines": 6, "folders": 3}, {"families": ["move", "rename"]}),
@@ -45,14 +46,30 @@ VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
             "instructions": "Answer.",
         },
     ),
-    "agentopd/Reasoning-v0": ({}, {"families": {"lcm": {}, "chain_sum": {"max_terms": 6}}}),
+    "agentopd/Questions-v0": (
+        {},
+        {"tools": ["calculator"], "verifier": "numeric", "tolerance": 0.01, "success": 0.5, "instructions": "Answer."},
+    ),
+    "agentopd/Reasoning-v0": (
+        {},
+        {
+            "families": {"lcm": {}, "chain_sum": {"max_terms": 6}},
+            "tools": ["python"],
+            "success": 0.5,
+            "graded": False,
+        },
+    ),
     "agentopd/Search-v0": ({}, {"hops": 2, "size": 30, "results": 5}),
     "agentopd/Shop-v0": ({}, {"wishes": 4, "products": 60, "distractors": 8}),
     "agentopd/Sokoban-v0": ({}, {"size": 6, "boxes": 1, "walls": 1, "pushes": 4}),
     "agentopd/Sql-v0": ({}, {"tables": 3, "rows": 12, "kinds": ["join", "group"]}),
 }
 """For each environment settings that, taken together, give every one of them."""
-NEEDS = {"agentopd/Mcp-v0": "mcp", "agentopd/Reasoning-v0": "reasoning_gym", "agentopd/Search-v0": "bm25s"}
+NEEDS = {
+    "agentopd/Bfcl-v0": "bfcl_eval",
+    "agentopd/Mcp-v0": "mcp", "agentopd/Reasoning-v0": "reasoning_gym",
+    "agentopd/Search-v0": "bm25s",
+}
 CASES = [(id, kwargs) for id, all_kwargs in VARIED.items() for kwargs in all_kwargs]
 SEEDS = range(2)
 FUZZED = 1_000
