@@ -67,7 +67,8 @@ VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
 """For each environment settings that, taken together, give every one of them."""
 NEEDS = {
     "agentopd/Bfcl-v0": "bfcl_eval",
-    "agentopd/Mcp-v0": "mcp", "agentopd/Reasoning-v0": "reasoning_gym",
+    "agentopd/Mcp-v0": "mcp",
+    "agentopd/Reasoning-v0": "reasoning_gym",
     "agentopd/Search-v0": "bm25s",
 }
 CASES = [(id, kwargs) for id, all_kwargs in VARIED.items() for kwargs in all_kwargs]
@@ -221,8 +222,8 @@ def _played(id: str, kwargs: Mapping[str, Any]) -> None:
     env = _made(id, kwargs)
     for seed in range(2):
         env.reset(seed=seed)
-        env.step(expert_action(env))
         env.step(call("no_such_tool"))
+        env.step(expert_action(env))
     env.close()
 
 
