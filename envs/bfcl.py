@@ -161,9 +161,9 @@ class _Withholding(ToolSet):
         super().__init__(tool for tool in tools if tool.name not in withheld)
         self._all = ToolSet(tools)
 
-    def call(self, call: ToolCall) -> str:
-        """Runs one call; see ``ToolSet.call``. An unknown one is told of those that are shown."""
-        return self._all.call(call) if call.name in self._all.names else super().call(call)
+    def named(self, name: str) -> Tool:
+        """The tool of a name, shown or not. Who calls an unknown one is told of those that are shown."""
+        return self._all.named(name) if name in self._all.names else super().named(name)
 
 
 def _lines(calls: Iterable[ToolCall]) -> str:

@@ -335,12 +335,12 @@ class ToolSet(Sequence[Tool]):
     def _alone(self, call: ToolCall) -> str | ToolError:
         try:
             with begun(call.name).timed():
-                return self._named(call.name)(**call.arguments)
+                return self.named(call.name)(**call.arguments)
         except ToolError as error:
             return error
 
     def _together(self, calls: Sequence[ToolCall]) -> list[str | ToolError]:
-        tools = [self._named(call.name) for call in calls]
+        tools = [self.named(call.name) for call in calls]
         running = [begun(call.name) for call in calls]
         futures = [submit(_timed(*one)) for one in zip(tools, running, calls, strict=True)]
         try:
@@ -352,7 +352,12 @@ class ToolSet(Sequence[Tool]):
     def _is_async(self, call: ToolCall) -> bool:
         return any(tool.name == call.name and tool.is_async for tool in self._tools)
 
-    def _named(self, name: str) -> Tool:
+    def named(self, name: str) -> Tool:
+        """The tool of a name.
+
+        Raises:
+            ToolError: There is none (``unknown_tool``).
+        """
         for tool in self._tools:
             if tool.name == name:
                 return tool
