@@ -93,7 +93,7 @@ def of_chat(chat: Chat) -> str:
 def read_of(trajectory: Trajectory) -> str:
     """The digest of all that a teacher may read of an episode: tokens, turns, messages, tools, facts, advice, rewards.
 
-    Not its name, the code that played it, or what a clock or an engine measured.
+    Not its name, the code that played it, or what a clock or an engine measured or was counted of its tokens.
     """
-    turns = tuple(replace(timeless(turn), prefilled=0, policy_version=0) for turn in trajectory.turns)
+    turns = tuple(replace(timeless(turn), prefilled=0, policy_version=0, thinking=0) for turn in trajectory.turns)
     return digest(replace(trajectory, key=Key("", 0, 0), origin=None, versions={}, turns=turns))

@@ -86,7 +86,7 @@ TURN: dict[str, Any] = {
     "reward": 9.0, "terminated": True, "truncated": True, "finish": "length", "drift": "forked", "errors": ("no_call",), "advice": "!",
     "outcomes": (CallOutcome("no_call"),),
 }  # fmt: skip
-CLOCK: dict[str, Any] = {"seconds_policy": 9.0, "seconds_env": 9.0, "prefilled": 9, "policy_version": 9}
+CLOCK: dict[str, Any] = {"seconds_policy": 9.0, "seconds_env": 9.0, "prefilled": 9, "policy_version": 9, "thinking": 9}
 
 
 def test_all_that_may_be_read_of_a_turn_counts_and_what_a_clock_says_does_not() -> None:
