@@ -16,7 +16,24 @@ KEPT = 512
 """Compiled games in the cache, of about half a megabyte each."""
 LIMITS = {"rooms": (1, 20), "objects": (1, 40), "quest_length": (1, 20)}
 
-WALKING = ("north", "south", "east", "west", "n", "s", "e", "w", "look", "l", "inventory", "i", "examine", "x", "get", "take")
+WALKING = (
+    "north",
+    "south",
+    "east",
+    "west",
+    "n",
+    "s",
+    "e",
+    "w",
+    "look",
+    "l",
+    "inventory",
+    "i",
+    "examine",
+    "x",
+    "get",
+    "take",
+)
 """First words that every game understands beside its own verbs."""
 LONGEST = 100
 """Of a command, in characters."""

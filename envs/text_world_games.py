@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +36,7 @@ SEED = 1
 """Of the interpreter's own dice, so that a game plays the same each time. 0 would mean the clock."""
 
 _generating = Lock()  # the generator shares its knowledge and a random state among all who use it
+_compiling: defaultdict[Path, Lock] = defaultdict(Lock)  # episodes that begin at once often draw the same game
 
 
 @lru_cache(maxsize=128)
@@ -67,11 +69,12 @@ def compiled(game: Game, cache: Path, most: int) -> Path:
         source = generate_inform7_source(game)
     folder = cache / hashlib.sha256(f"{textworld.__version__}\n{source}".encode()).hexdigest()[:24]
     try:
-        if not folder.is_dir():
-            cache.mkdir(parents=True, exist_ok=True)
-            _compile(game, source, folder)
-            _trim(cache, most)
-        os.utime(folder)
+        with _compiling[folder]:
+            if not folder.is_dir():
+                cache.mkdir(parents=True, exist_ok=True)
+                _compile(game, source, folder)
+                _trim(cache, most)
+            os.utime(folder)
     except OSError as error:
         raise EnvError(f"cache={cache}: it cannot be written: {error.strerror}") from error
     return folder / "game.z8"
@@ -118,7 +121,9 @@ def files_of(games: str | Sequence[str]) -> tuple[Path, ...]:
         path = os.path.expanduser(pattern)
         names = [path] if os.path.isfile(path) else glob.glob(path, recursive=True)
         if os.path.isdir(path):
-            names = [name for suffix in SUFFIXES for name in glob.glob(f"{glob.escape(path)}/**/*{suffix}", recursive=True)]
+            names = [
+                name for suffix in SUFFIXES for name in glob.glob(f"{glob.escape(path)}/**/*{suffix}", recursive=True)
+            ]
         if not names:
             raise ConfigError(f"games: nothing is at {pattern!r}; give files, a pattern or a folder of {_forms()}")
         for name in sorted(names):

@@ -84,8 +84,9 @@ class Bot:
     def _renew(self) -> None:
         from minigrid.utils.baby_ai_bot import BabyAIBot
 
+        make_bot: Any = BabyAIBot  # it has no types
         try:
-            self._bot = BabyAIBot(self._game)
+            self._bot: Any = make_bot(self._game)
             self._advice = int(self._bot.replan())
         except Exception:
             self._advice = DONE
