@@ -1,13 +1,12 @@
 """Environments: text in, text out, Gymnasium unmodified. They know no tokens and no models."""
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self
 
 import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled, ResetNeeded
-from gymnasium.vector import SyncVectorEnv
 
 from agentopd.env.exchange import Reply, Step, TextSpace, facts_of, family_of, no_call, reply_to, reward_of
 from agentopd.env.registry import resolve
@@ -178,11 +177,6 @@ def make(id: str, **kwargs: Any) -> gymnasium.Env[str, str]:
     face = TextFace(env)
     limit = env.spec.max_episode_steps if env.spec else None
     return TurnLimit(face, limit) if limit else face
-
-
-def make_vec(id: str, n: int, **kwargs: Any) -> SyncVectorEnv:
-    """``n`` copies of :func:`make` as one Gymnasium vector environment; observations and actions are tuples of text."""
-    return SyncVectorEnv([partial(make, id, **kwargs)] * n)
 
 
 def tools_of(env: gymnasium.Env[Any, Any]) -> ToolSet:

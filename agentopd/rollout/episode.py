@@ -14,9 +14,9 @@ from agentopd.chat import Action, Chat, Extension, Hint
 from agentopd.chat.conversation import without_oldest
 from agentopd.chat.hint import MissingFactsError
 from agentopd.errors import ConfigError
+from agentopd.isolation.session import Observed
 from agentopd.rollout.policy import Assignment, Generation, Request, Rollout
 from agentopd.rollout.segments import SegmentBuilder
-from agentopd.rollout.session import Observed
 from agentopd.types import EXPERT, Failure, Message, Outcome, Stop, Trajectory, Turn
 
 TOO_LONG, UNTOLD = "too_long", "untold"

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 from transformers import PreTrainedModel
 
 from agentopd.acting import WHOLE, Acting
+from agentopd.isolation.lane import Isolation
 from agentopd.settings.base import Settings
 from agentopd.types import Key, Task
 
@@ -96,6 +97,8 @@ class Rollout(Settings):
     """Action tokens of one episode, whoever wrote them; a model is cut there, and the episode stops with ``token_limit``."""
     time_limit: float = Field(30.0, gt=0.0)
     """Seconds for one ``reset`` or ``step`` of an environment."""
+    isolation: Isolation = "thread"
+    """Where environments live: each in a thread, or each in a process, which is killed and replaced where it hangs or dies."""
     concurrency: int = Field(64, ge=1)
     """Episodes that live at the same time."""
     on_overflow: Literal["truncate", "drop_oldest"] = "truncate"

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from agentopd.env import TextEnv
 from agentopd.errors import ConfigError
+from agentopd.isolation.session import Session
 from agentopd.rollout.assignments import assign
 from agentopd.rollout.looking import look_at
-from agentopd.rollout.session import Session
 from agentopd.rollout.tasks import SEEDS_PER_SPLIT, EnvConfig, TaskStream
 
 ENVS = [

@@ -79,8 +79,8 @@ def without_experts(config: Config) -> list[str]:
         ConfigError: One is not registered, or refuses its arguments.
         EnvError: One cannot be made.
     """
-    limit = config.rollout.time_limit
-    return [settings.id for settings in config.envs if not look_at(settings, environments.has_expert, limit)]
+    limit, isolation = config.rollout.time_limit, config.rollout.isolation
+    return [one.id for one in config.envs if not look_at(one, environments.has_expert, limit, isolation)]
 
 
 def check_teachers(config: Config) -> None:

@@ -1,12 +1,10 @@
 """The stages before training, each cached by the content of what decides it: a tokenizer, a fitted teacher, a cold start."""
 
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat, Hint
@@ -22,7 +20,7 @@ from agentopd.training.loop.arguments import arguments
 from agentopd.training.loop.trainer import AgentOPDTrainer
 from agentopd.training.run.cache import cached, place
 from agentopd.training.run.callbacks import Progress
-from agentopd.training.run.code import digests
+from agentopd.training.run.code import code_of
 from agentopd.training.run.hinted import partly_hinted
 from agentopd.training.run.traces import Say, corpus, traces
 from agentopd.types import STUDENT, Trajectory
@@ -178,9 +176,5 @@ def _told(hint: Hint) -> list[Any]:
 
 def _envs(config: Config) -> list[Any]:
     """The environments as settings and as code: one that is edited gets stages of its own."""
-    limit = config.rollout.time_limit
-    return [[env.model_dump(mode="json"), look_at(env, _code, limit)] for env in config.envs]
-
-
-def _code(env: gymnasium.Env[Any, Any]) -> dict[str, str]:
-    return digests(sys.modules[type(env.unwrapped).__module__])
+    limit, isolation = config.rollout.time_limit, config.rollout.isolation
+    return [[env.model_dump(mode="json"), look_at(env, code_of, limit, isolation)] for env in config.envs]

@@ -1,9 +1,9 @@
-"""One environment as an episode sees it: conversation in, observations out. Everything here runs in the environment's thread."""
+"""One environment as an episode sees it: conversation in, observations out. Everything here runs in its lane: its thread or its process."""
 
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
 import gymnasium
@@ -81,6 +81,21 @@ class Session:
             expert_actions=foreseen,
             seconds=time.perf_counter() - begin,
         )
+
+    @property
+    def env_id(self) -> str:
+        """Of the task."""
+        return self._task.env_id
+
+    @staticmethod
+    def packed(observed: Observed) -> dict[str, Any]:
+        """As plain data, field by field."""
+        return {one.name: getattr(observed, one.name) for one in fields(observed)}
+
+    @staticmethod
+    def unpacked(packed: dict[str, Any]) -> Observed:
+        """The reverse of :meth:`packed`."""
+        return Observed(**packed)
 
     @property
     def calls(self) -> int:
