@@ -140,6 +140,13 @@ class Fleet:
         with self._lock:
             return self._end(worker)
 
+    def rest(self) -> None:
+        """Ends all that host nothing; those that still close what they hosted are not waited for."""
+        with self._lock:
+            for worker in self._idle:
+                self._end(worker)
+            self._idle.clear()
+
     def _end(self, worker: Worker) -> str:
         kill(worker.number)
         worker.connection.close()
@@ -246,3 +253,12 @@ def close_workers() -> None:
         for one in _fleets:
             one.close()
         _fleets.clear()
+
+
+def rest() -> None:
+    """Ends the worker processes that host nothing, and, where no other is left, what they were forked from."""
+    with _starting:
+        for one in _fleets:
+            one.rest()
+        if _fleets and len(_fleets[0].numbers) == 1:
+            _fleets.pop().close()

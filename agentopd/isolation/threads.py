@@ -2,7 +2,7 @@
 
 Hundreds of threads that all want the interpreter at once spend more time in taking it from each other than a step of most environments
 takes. So the threads of one :class:`Crew` are woken one after the other, each by the one that is done. Where that does not go forward,
-since an environment waits or calculates for long, more and more are woken beside it, until in a few milliseconds all are awake.
+since an environment waits or calculates for long, more and more are woken beside it, until within milliseconds all are awake.
 """
 
 import logging
@@ -24,8 +24,10 @@ Job: TypeAlias = tuple[int, Callable[[], Any]]
 
 LOOK_EVERY = 0.001
 """Seconds after which it is looked at whether calls go forward."""
-SLOW = 4
-"""So few calls done since the last look are slow: three are begun for each that runs."""
+IDLE = 0.1
+"""A process that uses less than this share of a processor waits for something."""
+STUCK = 0.005
+"""Seconds within which a call must end, or more are begun beside it, even where it calculates."""
 
 _log = logging.getLogger(__name__)
 
@@ -158,28 +160,34 @@ class Crew:
         else:
             self._running -= 1
 
-    def hurry(self, before: int) -> int | None:
-        """Begins more of what waits where hardly any call was done since ``before``.
+    def hurry(self, seen: tuple[int, float], idle: bool) -> tuple[int, float] | None:
+        """Begins more of what waits where nothing goes forward: the process is ``idle``, or no call was done for long.
+
+        Args:
+            seen: How many calls were done, and when that was seen first.
+            idle: Whether the process waits for something.
 
         Returns:
-            How many are done, to be given next time; ``None`` where nothing waits, and there is no next time.
+            What is seen now, to be given next time; ``None`` where nothing waits, and there is no next time.
         """
         with self._lock:
-            if self._done - before < SLOW:
+            if self._done != seen[0]:
+                seen = self.seen
+            if idle or time.monotonic() - seen[1] > STUCK:
                 more = min(3 * self._running, len(self._waiting))
                 self._running += more
                 for thread, job in (self._waiting.popleft() for _ in range(more)):
                     thread.wake(job)
             if self._waiting:
-                return self._done
+                return seen
             self._watched = False
             self._tell()
             return None
 
     @property
-    def done(self) -> int:
-        """How many calls are done, ever."""
-        return self._done
+    def seen(self) -> tuple[int, float]:
+        """How many calls are done, ever, and when that is."""
+        return self._done, time.monotonic()
 
 
 @cache
@@ -191,16 +199,19 @@ def _watched_crews() -> SimpleQueue[Crew]:
 
 
 def _watch(crews: SimpleQueue[Crew]) -> None:
-    watched: dict[Crew, int] = {}
+    watched: dict[Crew, tuple[int, float]] = {}
     while True:
         if not watched:
             crew = crews.get()
-            watched[crew] = crew.done
+            watched[crew] = crew.seen
+        begin, used = time.monotonic(), time.process_time()
         time.sleep(LOOK_EVERY)
+        idle = time.process_time() - used < IDLE * (time.monotonic() - begin)
+        looked = {crew: now for crew, seen in watched.items() if (now := crew.hurry(seen, idle)) is not None}
         while not crews.empty():
             crew = crews.get()
-            watched[crew] = crew.done
-        watched = {crew: done for crew, before in watched.items() if (done := crew.hurry(before)) is not None}
+            looked[crew] = crew.seen
+        watched = looked
 
 
 class ThreadLane(Generic[Result]):

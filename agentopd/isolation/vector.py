@@ -161,15 +161,14 @@ class LaneVectorEnv(VectorEnv[Texts, Texts, Any]):
         return self._seeds[index]
 
     def _take(self, answers: Mapping[int, Answer]) -> Infos:
-        infos: Infos = {}
+        given: dict[int, Infos] = {}
         for index, answer in answers.items():
             self._observations[index] = answer.observation
-            if answer.final is not None:
-                final = {"final_obs": answer.final[0], "final_info": answer.final[1]}
-                infos = self._add_info(infos, final, index)
             self._over[index] = answer.over and answer.final is None
-            infos = self._add_info(infos, answer.info, index)
-        return infos
+            given[index] = answer.info
+            if answer.final is not None:
+                given[index] = answer.info | {"final_obs": answer.final[0], "final_info": answer.final[1]}
+        return merged(given, self.num_envs)
 
     def _error(self, failures: Mapping[int, Failure], given: Any) -> LaneError:
         (index, first), *more = failures.items()
@@ -220,6 +219,36 @@ class LaneVectorEnv(VectorEnv[Texts, Texts, Any]):
         """Lets all environments go, without waiting for them."""
         for lane in self._lanes:
             lane.close()
+
+
+def merged(infos: Mapping[int, Infos], n: int) -> Infos:
+    """What ``n`` environments tell, by index, in Gymnasium's form: for each key an array of all, and under ``_key`` of whom it is.
+
+    Dicts become dicts of such arrays. Numbers of one type are an array of that; anything else is an array of objects, ``None`` where
+    there is none, so that no number is rounded, and none meets a text.
+    """
+    by_key: dict[str, dict[int, Any]] = {}
+    for index, info in infos.items():
+        for key, value in info.items():
+            by_key.setdefault(key, {})[index] = value
+    together: Infos = {}
+    for key, values in by_key.items():
+        kinds = set(map(type, values.values()))
+        where = list(values)
+        if kinds == {dict}:
+            together[key] = merged(values, n)
+        else:
+            numbers = len(kinds) == 1 and kinds <= {bool, int, float} and not any(_is_wide(v) for v in values.values())
+            together[key] = np.zeros(n, kinds.pop()) if numbers else np.full(n, None, object)
+            for index, value in values.items():
+                together[key][index] = value
+        of_whom = together[f"_{key}"] = np.zeros(n, np.bool_)
+        of_whom[where] = True
+    return together
+
+
+def _is_wide(value: float) -> bool:
+    return isinstance(value, int) and value.bit_length() > 63
 
 
 def _seeds(seed: int | Sequence[int | None] | None, n: int) -> list[int | None]:
