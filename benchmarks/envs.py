@@ -232,7 +232,7 @@ def slept(n: int, repeats: int = REPEATS) -> dict[str, Any]:
     """Milliseconds in which ``n`` environments that sleep for 100 ms take a step."""
     found: dict[str, Any] = {"n": n}
     for isolation in ("thread", "process"):
-        envs = make_vec(SLEEP, n, isolation=isolation, time_limit=LIMIT)  # type: ignore[arg-type]
+        envs = make_vec(SLEEP, n, isolation=isolation, time_limit=LIMIT)
         envs.reset(seed=0)
         found[isolation] = []
         for _ in range(repeats):
