@@ -41,7 +41,7 @@ def test_its_questions_are_asked_again_alike_and_its_known_answer_is_right(name:
         for nonsense in ("", "nonsense xyz"):
             env.reset(seed=seed)
             said, reward, over, _, _ = env.step(call("submit", answer=nonsense))
-            assert (over, 0.0 <= reward <= 1.0) == (True, True)
+            assert (over, 0.0 <= float(reward) <= 1.0) == (True, True)
             assert said == ("Right." if reward == 1 else "Partly right." if reward else "Wrong.")
 
 
@@ -71,7 +71,7 @@ def test_a_part_of_the_answer_gets_a_part_of_the_reward_unless_it_is_not_graded(
 
 
 def test_the_expert_uses_the_tools_that_there_are() -> None:
-    steps = {}
+    steps: dict[int, list[str]] = {}
     for tools in (["calculator"], ["gcd", "calculator"], ["python"], []):
         env = make(ID, families=["lcm"], tools=tools)
         env.reset(seed=0)
