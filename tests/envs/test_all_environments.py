@@ -36,6 +36,14 @@ VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
         {"map_name": "8x8", "is_slippery": True, "success_rate": 0.8, "discount": 0.99},
         {"size": 6, "p": 0.9},
     ),
+    "agentopd/Mcp-v0": (
+        {
+            "servers": {"warehouse": {"module": "agentopd.envs.mcp_warehouse", "fresh": False}},
+            "tasks": "agentopd.envs.mcp_warehouse:task",
+            "verifier": None,
+            "instructions": "Look it up.",
+        },
+    ),
     "agentopd/Reasoning-v0": ({}, {"families": {"lcm": {}, "chain_sum": {"max_terms": 6}}}),
     "agentopd/Search-v0": ({}, {"hops": 2, "size": 30, "results": 5}),
     "agentopd/Shop-v0": ({}, {"wishes": 4, "products": 60, "distractors": 8}),
@@ -43,7 +51,7 @@ VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
     "agentopd/Sql-v0": ({}, {"tables": 3, "rows": 12, "kinds": ["join", "group"]}),
 }
 """For each environment settings that, taken together, give every one of them."""
-NEEDS = {"agentopd/Reasoning-v0": "reasoning_gym", "agentopd/Search-v0": "bm25s"}
+NEEDS = {"agentopd/Mcp-v0": "mcp", "agentopd/Reasoning-v0": "reasoning_gym", "agentopd/Search-v0": "bm25s"}
 CASES = [(id, kwargs) for id, all_kwargs in VARIED.items() for kwargs in all_kwargs]
 SEEDS = range(2)
 FUZZED = 1_000
