@@ -28,6 +28,7 @@ from agentopd.tooling import call, render_action
 from agentopd.types import ToolCall
 
 VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
+    "agentopd/Bfcl-v0": ({}, {"categories": ["miss_func", "long_context"], "steps": 3, "brief": True, "parallel": False}),
     "agentopd/Calculator-v0": ({}, {"depth": 5, "distractors": 3, "failure_rate": 0.2}),
     "agentopd/Checkout-v0": ({}, {"items": 5, "failure_rate": 0.0}),
     "agentopd/Files-v0": ({}, {"files": 9, "lines": 6, "folders": 3}, {"families": ["move", "rename"]}),
@@ -43,7 +44,7 @@ VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
     "agentopd/Sql-v0": ({}, {"tables": 3, "rows": 12, "kinds": ["join", "group"]}),
 }
 """For each environment settings that, taken together, give every one of them."""
-NEEDS = {"agentopd/Reasoning-v0": "reasoning_gym", "agentopd/Search-v0": "bm25s"}
+NEEDS = {"agentopd/Bfcl-v0": "bfcl_eval", "agentopd/Reasoning-v0": "reasoning_gym", "agentopd/Search-v0": "bm25s"}
 CASES = [(id, kwargs) for id, all_kwargs in VARIED.items() for kwargs in all_kwargs]
 SEEDS = range(2)
 FUZZED = 1_000
