@@ -10,7 +10,6 @@ ENVS: Mapping[str, Mapping[str, Any]] = {
     "agentopd/Checkout-v0": {"entry_point": "agentopd.envs.checkout:Checkout", "max_episode_steps": 10},
     "agentopd/Files-v0": {"entry_point": "agentopd.envs.files:Files", "max_episode_steps": 18},
     "agentopd/FrozenLake-v0": {"entry_point": "agentopd.envs.frozen_lake:FrozenLake", "max_episode_steps": 100},
-    "agentopd/Mcp-v0": {"entry_point": "agentopd.envs.mcp:Mcp", "max_episode_steps": 20},
     "agentopd/Reasoning-v0": {"entry_point": "agentopd.envs.reasoning:Reasoning", "max_episode_steps": 8},
     "agentopd/Search-v0": {"entry_point": "agentopd.envs.search:Search", "max_episode_steps": 12},
     "agentopd/Shop-v0": {"entry_point": "agentopd.envs.shop:Shop", "max_episode_steps": 12},

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ValidationError
 from agentopd.errors import ConfigError, EnvError, ToolError, describe
 from agentopd.tooling.action import brief, from_numpy
 from agentopd.tooling.answer import answer, plain_data
-from agentopd.tooling.schema import Check, checker
 from agentopd.tooling.signature import RECEIVERS, arguments_of, json_schema, summary
 from agentopd.types import ToolCall
 
@@ -40,30 +39,9 @@ class Tool:
     parameters: dict[str, Any]
     """JSON schema of the arguments."""
     function: Callable[..., Any] = field(repr=False)
-    model: type[BaseModel] | None = field(repr=False)
-    """What checks the arguments of a marked function."""
+    model: type[BaseModel] = field(repr=False)
     time_limit: float | None = None
     """Seconds of wall time."""
-    check: Check | None = field(default=None, repr=False)
-    """What checks the arguments where there is no ``model``."""
-
-    @classmethod
-    def described(
-        cls,
-        name: str,
-        description: str,
-        parameters: Mapping[str, Any],
-        function: Callable[..., Any],
-        time_limit: float | None = None,
-    ) -> "Tool":
-        """A tool that another program describes: its arguments are checked by ``parameters``, a JSON schema, and passed by name.
-
-        Raises:
-            ConfigError: ``parameters`` is no JSON schema of an object.
-            DependencyNotInstalled: ``jsonschema`` is missing.
-        """
-        schema = plain_data(parameters)
-        return cls(name, description, schema, function, None, time_limit, checker(name, schema))
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> "Tool":
@@ -73,7 +51,7 @@ class Tool:
             ConfigError: it is not marked, or a method's first parameter stands in what is no method of its class.
         """
         marked = getattr(function, _MARK, None)
-        if not isinstance(marked, Tool) or marked.model is None:
+        if not isinstance(marked, Tool):
             raise ConfigError(f"{getattr(function, '__qualname__', function)!r} is not a tool; mark it with @tool")
         given = {info.alias for info in marked.model.model_fields.values()}
         for name in RECEIVERS:
@@ -124,8 +102,6 @@ class Tool:
             _log.warning(said, place, exc_info=crash)
 
     def _checked(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        if self.model is None:
-            return self.check(arguments) if self.check else dict(arguments)
         try:
             checked = self.model.model_validate_json(json.dumps(arguments, default=from_numpy), strict=True)
         except ValidationError as error:
