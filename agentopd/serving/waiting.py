@@ -23,6 +23,8 @@ SAID = 300
 """Characters of an answer that a message repeats."""
 AWAY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Statuses of a server that may answer later."""
+NOT_ADMITTED = frozenset({401, 403})
+"""Statuses of a server that does not know who asks."""
 _SECRET = re.compile(r"^(\w+://)?[^/]*@|\?")
 """What of an address may hold a key: a name before the host, or a query."""
 _NAME = re.compile("[A-Z_][A-Z0-9_]*")
@@ -151,9 +153,16 @@ class Waiting:
         if answer.status_code in AWAY:
             raise AwayError(f"answered {answer.status_code}: {said}", _asked_to_wait(answer))
         if not answer.is_success:
-            raise RefusedError(
-                f"{self.who}: {self.url}{path} refused with {answer.status_code}: {said}", answer.status_code
-            )
+            told = f"{self.who}: {self.url}{path} refused with {answer.status_code}: {said}"
+            raise RefusedError(told + self._admitted(answer.status_code), answer.status_code)
+
+    def _admitted(self, status: int) -> str:
+        """How to be let in, where that is what the server refused."""
+        if status not in NOT_ADMITTED:
+            return ""
+        if self.key_env is None:
+            return "; set key_env to the name of an environment variable that holds the server's key"
+        return f"; look at the key that the environment variable {self.key_env} holds"
 
     def _tell(self, state: RetryCallState) -> None:
         with self._lock:

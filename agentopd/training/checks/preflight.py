@@ -149,7 +149,7 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
     """
     models = {STUDENT: config.student} | {f"teachers.{name}": model for name, model in _local_teachers(config)}
     longest = {key: look_at_model(key, model, tokenizer, config.rollout.max_length) for key, model in models.items()}
-    longest |= {f"teachers.{name}": read for name, read in _examined(config, len(tokenizer))}
+    longest |= {f"teachers.{name}": read for name, read in _examined(config, tokenizer)}
     readers = [Reader(key, read) for key, read in longest.items()]
     for name, choice in used_teachers(config).items():
         if traits_of(choice).own_tokenizer:
@@ -168,16 +168,16 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
     return readers
 
 
-def _examined(config: Config, ids: int) -> Iterator[tuple[str, int]]:
+def _examined(config: Config, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, int]]:
     """How many tokens teachers read that are no model in this process, held against ``rollout.max_length``; all kinds are examined."""
     for name, choice in used_teachers(config).items():
-        longest = examined(name, choice, ids, config.temperature)
+        longest = examined(name, choice, tokenizer, config.temperature)
         if longest is not None:
             check_length(f"teachers.{name}", longest, config.rollout.max_length)
             yield name, longest
 
 
-def examined(name: str, choice: Choice, ids: int, temperature: float) -> int | None:
+def examined(name: str, choice: Choice, tokenizer: PreTrainedTokenizerBase, temperature: float) -> int | None:
     """Looks at the teacher ``name`` as its kind says that one is looked at; how many tokens it reads, where that is known.
 
     Raises:
@@ -188,7 +188,7 @@ def examined(name: str, choice: Choice, ids: int, temperature: float) -> int | N
     if examine is None:
         return None
     with under(f"teachers.{name}"):
-        return examine(Examined(name, choice.settings, ids, temperature))
+        return examine(Examined(name, choice.settings, len(tokenizer), temperature, tokenizer))
 
 
 def check_teacher(config: Config, name: str, choice: Choice, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -205,7 +205,7 @@ def check_teacher(config: Config, name: str, choice: Choice, tokenizer: PreTrain
         check_other(name, choice, tokenizer)
     elif model is not None:
         look_at_model(f"teachers.{name}", model, tokenizer)
-    examined(name, choice, len(tokenizer), config.temperature)
+    examined(name, choice, tokenizer, config.temperature)
 
 
 def look_at_model(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_length: int = 0) -> int | None:
