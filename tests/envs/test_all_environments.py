@@ -28,7 +28,10 @@ from agentopd.tooling import call, render_action
 from agentopd.types import ToolCall
 
 VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
-    "agentopd/Bfcl-v0": ({}, {"categories": ["miss_func", "long_context"], "steps": 3, "brief": True, "parallel": False}),
+    "agentopd/Bfcl-v0": (
+        {},
+        {"categories": ["miss_func", "long_context"], "steps": 3, "brief": True, "parallel": False},
+    ),
     "agentopd/Calculator-v0": ({}, {"depth": 5, "distractors": 3, "failure_rate": 0.2}),
     "agentopd/Checkout-v0": ({}, {"items": 5, "failure_rate": 0.0}),
     "agentopd/Files-v0": ({}, {"files": 9, "lines": 6, "folders": 3}, {"families": ["move", "rename"]}),
