@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -45,6 +46,15 @@ VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
 """For each environment settings that, taken together, give every one of them."""
 NEEDS = {"agentopd/Reasoning-v0": "reasoning_gym", "agentopd/Search-v0": "bm25s"}
 CASES = [(id, kwargs) for id, all_kwargs in VARIED.items() for kwargs in all_kwargs]
+TEXTS = ("", "..", "a", "0", "/etc/passwd", "x' OR 1=1 --", "\u202e\u0000", "9" * 400, "SELECT 1", "[]", "nan", "-1")
+ODD: Mapping[str, tuple[Any, ...]] = {
+    "integer": (0, -1, 7, 10**30),
+    "number": (0.5, -1e308, 3),
+    "boolean": (True, False),
+    "array": ([], ["a"], [[]]),
+    "object": ({}, {"a": 1}),
+}
+"""What an argument of a type may be given; texts for all other types."""
 SEEDS = range(2)
 FUZZED = 1_000
 RESETS = 20
@@ -91,28 +101,7 @@ def _odd_call(env: gymnasium.Env[str, str], rng: np.random.Generator) -> ToolCal
 
 def _odd(schema: Mapping[str, Any], rng: np.random.Generator) -> Any:
     """A value, of the right type mostly, seldom a sensible one."""
-    texts = (
-        "",
-        "..",
-        "a",
-        "0",
-        "/etc/passwd",
-        "x' OR 1=1 --",
-        "\u202e\u0000",
-        "9" * 400,
-        "SELECT 1",
-        "[]",
-        "nan",
-        "-1",
-    )
-    values: dict[str, tuple[Any, ...]] = {
-        "integer": (0, -1, 7, 10**30),
-        "number": (0.5, -1e308, 3),
-        "boolean": (True, False),
-        "array": ([], ["a"], [[]]),
-        "object": ({}, {"a": 1}),
-    }
-    choices = schema.get("enum") or values.get(str(schema.get("type")), texts)
+    choices = schema.get("enum") or ODD.get(str(schema.get("type")), TEXTS)
     if rng.random() < 0.1:
         choices = (None, 1, "a", [], {})
     return choices[int(rng.integers(len(choices)))]
@@ -175,13 +164,20 @@ def test_a_thousand_actions_break_nothing(id: str, kwargs: dict[str, Any]) -> No
     env.close()
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux lists what a process holds in /proc")
 @cases
-def test_closing_frees_everything(id: str, kwargs: dict[str, Any]) -> None:
+def test_closing_frees_everything(
+    id: str, kwargs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # other tests run beside this one
     _played(id, kwargs)  # what is loaded once, and kept on purpose, is there now
-    before = _held()
+    files, children, threads = _open_files(), _children(), set(threading.enumerate())
     for _ in range(RESETS):
         _played(id, kwargs)
-    assert _held() == before
+    assert _open_files() <= files
+    assert _children() <= children
+    assert set(threading.enumerate()) <= threads
+    assert not list(tmp_path.iterdir())
 
 
 def _played(id: str, kwargs: Mapping[str, Any]) -> None:
@@ -193,14 +189,12 @@ def _played(id: str, kwargs: Mapping[str, Any]) -> None:
     env.close()
 
 
-def _held() -> tuple[int, int, int, list[str]]:
-    """Open files, threads, children of this process, and what lies in the directory for temporary files that is ours."""
+def _open_files() -> int:
     gc.collect()
-    children = sum(len(_read(f"/proc/self/task/{task}/children").split()) for task in os.listdir("/proc/self/task"))
-    scratch = sorted(name for name in os.listdir(tempfile.gettempdir()) if name.startswith("agentopd"))
-    return len(os.listdir("/proc/self/fd")), threading.active_count(), children, scratch
+    return len(os.listdir("/proc/self/fd"))
 
 
-def _read(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.read()
+def _children() -> set[str]:
+    """The processes that this one started and that live."""
+    tasks = Path("/proc/self/task").iterdir()
+    return {child for task in tasks for child in (task / "children").read_text("ascii").split()}
