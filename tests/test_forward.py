@@ -39,7 +39,7 @@ def assert_alike(values: Values, reference: Values, tolerance: float) -> None:
     [
         ("llama", torch.float32, 1e-5),
         ("llama", torch.float64, 1e-10),
-        ("qwen3", torch.float32, 1e-5),
+        ("qwen3", torch.float32, 3e-5),  # processors sum in other orders, which its norms of queries and keys magnify
         ("qwen3", torch.float64, 1e-10),
         ("gemma3", torch.float32, 1e-5),
         ("gemma3", torch.float64, 1e-5),  # its norms sum the gradients of their weights in float32 whatever the dtype
