@@ -286,7 +286,7 @@ def make_vec(
     time_limit: float = 30.0,
     autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     **kwargs: Any,
-) -> VectorEnv[Texts, Texts, Any]:
+) -> LaneVectorEnv | SyncVectorEnv[Texts, Texts]:
     """``n`` copies of :func:`agentopd.make` as one Gymnasium vector environment; observations and actions are tuples of text.
 
     Args:

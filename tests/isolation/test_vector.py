@@ -68,13 +68,13 @@ def test_one_that_breaks_is_told_and_the_others_go_on(isolation: Any, action: st
     envs.reset(seed=0)
     clean.reset(seed=0)
     with pytest.raises(LaneError, match=message) as caught:
-        envs.step(["go", action, "go"])
+        envs.step(("go", action, "go"))
     expected = clean.step(("go", "go", "go"))
     observations, _, terminated, truncated, _ = caught.value.given
     assert list(caught.value.failures) == [1]
     assert (observations[0], observations[1], observations[2]) == (expected[0][0], "", expected[0][2])
     assert (terminated.any(), truncated.tolist()) == (False, [False, True, False])
-    observations, *_ = envs.step(["go", "go", "go"])
+    observations, *_ = envs.step(("go", "go", "go"))
     assert observations[::2] == clean.step(("go", "go", "go"))[0][::2]
     assert observations[1] != expected[0][1]
     float(observations[1])  # it was reset
@@ -85,7 +85,7 @@ def test_all_step_at_the_same_time() -> None:
     envs: Any = make_vec(ODD, 40, time_limit=10.0)
     envs.reset(seed=0)
     begin = time.monotonic()
-    envs.step(["sleep"] * 40)
+    envs.step(("sleep",) * 40)
     assert time.monotonic() - begin < 4.0
     envs.close()
 

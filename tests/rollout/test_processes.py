@@ -155,7 +155,7 @@ def test_checks_before_a_run_survive_it_too() -> None:
 
 
 def test_what_only_this_process_knows_is_refused() -> None:
-    gymnasium.register("tests/Here-v0", entry_point=lambda **_: Frail())
+    gymnasium.register("tests/Here-v0", entry_point=lambda **kwargs: Frail(**kwargs))
     with pytest.raises(
         ConfigError, match=r'code of this process alone .*"module:tests/Here-v0", or say isolation=thread'
     ):
