@@ -18,6 +18,7 @@ ENVS: Mapping[str, Mapping[str, Any]] = {
     "agentopd/Shop-v0": {"entry_point": "agentopd.envs.shop:Shop", "max_episode_steps": 12},
     "agentopd/Sokoban-v0": {"entry_point": "agentopd.envs.sokoban:Sokoban", "max_episode_steps": 100},
     "agentopd/Sql-v0": {"entry_point": "agentopd.envs.sql:Sql", "max_episode_steps": 12},
+    "agentopd/TextWorld-v0": {"entry_point": "agentopd.envs.text_world:TextWorld", "max_episode_steps": 50},
 }
 
 for _id, _registration in ENVS.items():

@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -63,6 +64,17 @@ VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
     "agentopd/Shop-v0": ({}, {"wishes": 4, "products": 60, "distractors": 8}),
     "agentopd/Sokoban-v0": ({}, {"size": 6, "boxes": 1, "walls": 1, "pushes": 4}),
     "agentopd/Sql-v0": ({}, {"tables": 3, "rows": 12, "kinds": ["join", "group"]}),
+    "agentopd/TextWorld-v0": (
+        {
+            "rooms": 2,
+            "objects": 3,
+            "quest_length": 2,
+            "games": 2,
+            "admissible": False,
+            "progress": 0.1,
+            "cache": str(Path(tempfile.gettempdir()) / "agentopd-games-of-tests"),
+        },
+    ),
 }
 """For each environment settings that, taken together, give every one of them."""
 NEEDS = {
@@ -70,6 +82,7 @@ NEEDS = {
     "agentopd/Mcp-v0": "mcp",
     "agentopd/Reasoning-v0": "reasoning_gym",
     "agentopd/Search-v0": "bm25s",
+    "agentopd/TextWorld-v0": "textworld",
 }
 CASES = [(id, kwargs) for id, all_kwargs in VARIED.items() for kwargs in all_kwargs]
 SEEDS = range(2)
