@@ -151,9 +151,8 @@ def test_a_server_that_goes_away_ends_it_and_the_same_command_goes_on(
         "--teacher",
         served(server),
     ]
-    server.away_after = (
-        len(server.asked) + 4 + 2
-    )  # before and as it is made it says twice who it is, and of two episodes more
+    # before and as it is made it says twice who it is; of the two episodes of the first step more, and then once more who it is
+    server.away_after = len(server.asked) + 4 + 2 + 1
     line = fails(capsys, *argv)
     assert "answered 503" in line
     assert line.endswith("what was said so far is kept, and the same command goes on with the rest")

@@ -26,10 +26,10 @@ def test_a_server_of_another_tokenizer_is_refused_before_anything_is_fitted(tmp_
             match=rf"^teachers\.teacher\.url={server.url}: its model 'tiny' has another tokenizer than the student.*cross_tokenizer",
         ):
             check(taught_by(server.url), tmp_path / "run")
+        assert not server.questions
         [found, *_] = [one for one in examine(taught_by(server.url))[0] if one.status == "fail"]
         assert "has another tokenizer than the student" in found.found
         assert found.remedy.startswith("serve a model that shares the student's tokenizer")
-        assert not server.questions
 
 
 @pytest.mark.parametrize("tells", [True, False])
