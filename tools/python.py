@@ -10,7 +10,7 @@ from typing import Any
 from gymnasium.error import DependencyNotInstalled
 
 from agentopd.errors import ConfigError, ToolError
-from agentopd.tooling import brief, tool
+from agentopd.tooling import brief, cut, tool
 
 try:
     from pydantic_monty import (
@@ -52,7 +52,7 @@ class Python:
     memory: int = 64 * 2**20
     """Bytes of variables."""
     output: int = 2_000
-    """Characters that are told of what a call printed and of its value; what is left out of the middle is said."""
+    """Characters that are told of what a call printed and of its value; they are cut in the middle, which is said."""
     keeps: bool = True
     """Whether variables live on between calls."""
     _state: bytes | None = field(default=None, init=False, repr=False)
@@ -67,7 +67,7 @@ class Python:
         """Forgets all variables, as at the start of an episode."""
         self._state = None
 
-    @tool
+    @tool(max_characters=None)
     def python(self, code: str) -> str:
         """Run Python code. Print what you want to see; the value of a last expression is shown too.
 
@@ -115,11 +115,7 @@ class Python:
         return brief(error.display("type-msg") if isinstance(error, MontyRuntimeError) else str(error), 500)
 
     def _told(self, printed: str, last: str) -> str:
-        text = printed + last
-        if len(text) <= self.output:
-            return text.rstrip("\n")
-        half = self.output // 2
-        return f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}".rstrip("\n")
+        return cut(printed + last, self.output, tail=self.output // 2).rstrip("\n")
 
 
 _lock = threading.Lock()

@@ -14,6 +14,7 @@ from typing import Any
 from agentopd.errors import ConfigError, ToolError
 from agentopd.tooling import tool
 from agentopd.tooling.action import brief
+from agentopd.tooling.cutting import cut, cut_mark
 
 _NAMES = """
 abs avg ceil ceiling char coalesce count dense_rank exp first_value floor format glob group_concat hex ifnull iif instr lag last_value
@@ -116,7 +117,7 @@ class Sqlite:
                 return ", ".join(columns)
         raise ToolError(f"no such table: {brief(table, 40)}; tables: {self.list_tables()}")
 
-    @tool
+    @tool(max_characters=None)
     def query(self, sql: str) -> str:
         """Run a SELECT.
 
@@ -145,7 +146,7 @@ class Sqlite:
         lines = [" | ".join(self._cell(name) for name in names)]
         for number, row in enumerate(rows):
             if number == self.limits.rows or sum(map(len, lines)) > self.limits.characters:
-                return "\n".join([*lines, f"(more rows; the first {number} are shown)"])
+                return "\n".join([*lines, cut_mark(number, None, "rows")])
             lines.append(" | ".join(map(self._cell, row)))
         return "\n".join(lines if len(lines) > 1 else [*lines, "(no rows)"])
 
@@ -157,8 +158,7 @@ class Sqlite:
         text = str(value)
         if not text.isprintable() or "|" in text:  # such as an end of line, which would look like the end of the row
             text = json.dumps(text)
-        cut = len(text) - self.limits.cell
-        return text if cut <= 0 else f"{text[: self.limits.cell]}... ({cut} characters more)"
+        return cut(text, self.limits.cell)
 
     def _words(self, error: BaseException) -> str:
         words = brief(str(error) or "out of memory", 200)

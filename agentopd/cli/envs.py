@@ -5,6 +5,10 @@ examples:
 """
 
 import argparse
+from collections.abc import Sequence
+
+MOST_TOOLS = 12
+"""Of which the names are told."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +31,14 @@ def run(arguments: argparse.Namespace) -> int:
             continue
         summary = (type(env.unwrapped).__doc__ or "").partition("\n")[0]
         expert = "yes" if environments.has_expert(env) else "no"
-        rows.append((env_id, summary, ", ".join(environments.tools_of(env).names), expert))
+        rows.append((env_id, summary, few(environments.tools_of(env).names), expert))
         env.close()
     with read_in_part():
         show(("id", "what it is", "tools", "expert"), rows)
     return 0
+
+
+def few(names: Sequence[str]) -> str:
+    """The names of tools, in one cell."""
+    more = len(names) - MOST_TOOLS
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:MOST_TOOLS])} and {more} more"

@@ -62,7 +62,9 @@ class Recorded:
         """As the policy does."""
         generations = self._policy.act(requests)
         for request, generation in zip(requests, generations, strict=True):
-            self.generated.setdefault(request.episode, []).append(tuple(generation.tokens))
+            forced = generation.forced or [False] * len(generation.tokens)
+            chosen = tuple(token for token, one in zip(generation.tokens, forced, strict=True) if not one)
+            self.generated.setdefault(request.episode, []).append(chosen)
         return generations
 
     def release(self, episodes: Sequence[int]) -> None:
@@ -112,7 +114,7 @@ class Patient:
     @property
     def chat(self) -> Chat:
         """How conversations are put to the tokenizer."""
-        return self.once("the chat template", lambda: Chat(self.tokenizer, self.config.template_kwargs))
+        return self.once("the chat template", lambda: self.config.chat(self.tokenizer))
 
     @property
     def device(self) -> torch.device:

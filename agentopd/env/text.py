@@ -1,13 +1,12 @@
 """Environments: text in, text out, Gymnasium unmodified. They know no tokens and no models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Any, Self
 
 import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled, ResetNeeded
-from gymnasium.vector import SyncVectorEnv
 
 from agentopd.env.exchange import Reply, Step, TextSpace, facts_of, family_of, no_call, reply_to, reward_of
 from agentopd.env.registry import resolve
@@ -152,7 +151,7 @@ class TextEnv(gymnasium.Env[str, str]):
         return info
 
 
-def make(id: str, **kwargs: Any) -> gymnasium.Env[str, str]:
+def make(id: str, *, plain: bool = False, **kwargs: Any) -> gymnasium.Env[str, str]:
     """Makes a registered environment as text in, text out.
 
     Shipped environments need no import, ``"module:ns/Name-v0"`` imports ``module`` first (the working directory is on the path),
@@ -161,11 +160,24 @@ def make(id: str, **kwargs: Any) -> gymnasium.Env[str, str]:
 
     Args:
         id: The registered id, version included.
+        plain: Whether an action is plain text, such as ``left``, instead of a call: see
+            :class:`~agentopd.env.plain.PlainText`. For environments with a single tool that takes one text.
         **kwargs: For the environment's constructor; ``max_episode_steps`` as in ``gymnasium.make``.
 
     Raises:
         ConfigError: nothing is registered under ``id``, the arguments do not fit, or it cannot be shown as text.
     """
+    if not isinstance(plain, bool):
+        raise ConfigError(f"environment {id!r}: plain={plain!r} must be true or false")
+    env = _made(id, kwargs)
+    if not plain:
+        return env
+    from agentopd.env.plain import PlainText  # it asks for experts, as is done below
+
+    return PlainText(env)
+
+
+def _made(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env[str, str]:
     spec = resolve(id)
     try:
         env: gymnasium.Env[Any, Any] = gymnasium.make(spec, **kwargs)
@@ -178,11 +190,6 @@ def make(id: str, **kwargs: Any) -> gymnasium.Env[str, str]:
     face = TextFace(env)
     limit = env.spec.max_episode_steps if env.spec else None
     return TurnLimit(face, limit) if limit else face
-
-
-def make_vec(id: str, n: int, **kwargs: Any) -> SyncVectorEnv:
-    """``n`` copies of :func:`make` as one Gymnasium vector environment; observations and actions are tuples of text."""
-    return SyncVectorEnv([partial(make, id, **kwargs)] * n)
 
 
 def tools_of(env: gymnasium.Env[Any, Any]) -> ToolSet:

@@ -63,8 +63,8 @@ class ChatServer:
     ledger: Ledger
     answers: Answers
     _client: "OpenAI" = field(repr=False)
-    _known: str | None = field(init=False, default=None)
-    """The model by the name that the server's answers tell."""
+    known: str | None = field(init=False, default=None)
+    """The model by the name that the server's answers tell; ``None`` before there was one, or where they tell none."""
     _asked: dict[str, "Future[Any]"] = field(init=False, repr=False, default_factory=dict)
     _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
 
@@ -109,7 +109,7 @@ class ChatServer:
                 answer = self.waiting.waited(COMPLETIONS, lambda: self._once(body))
                 self._require_same(answer)
                 self._read(answer)  # or it is not kept
-                self.answers.put(key, answer)
+                self.answers.put(key, _kept(answer))
             else:
                 self._require_same(answer)
             waited.set_result(answer)
@@ -156,7 +156,7 @@ class ChatServer:
         if not isinstance(told, str):
             return
         with self._lock:
-            self._known = known = self._known or told
+            self.known = known = self.known or told
         if told != known:
             raise TeacherError(
                 f"{self.waiting.who}: {self.waiting.url} answered as the model {told!r}, and before as {known!r}; set model to the exact "
@@ -201,6 +201,18 @@ def _client(waiting: Waiting) -> "OpenAI":
     import openai
 
     key = waiting.key or "none"  # or the client would take that of its own environment variable
+    proxied = httpx2.URL(waiting.url).host not in LOOPBACK
+    try:
+        http_client = httpx2.Client(
+            timeout=waiting.patience.timeout,
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+            trust_env=proxied,  # the proxies of this machine
+        )
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise ConfigError(
+            "HTTPS_PROXY=..., HTTP_PROXY or ALL_PROXY: one of these environment variables holds no address of a proxy; set it to one such as "
+            "http://host:8080, or unset it"
+        ) from error
     client = openai.OpenAI(
         api_key=key,
         admin_api_key="",
@@ -208,11 +220,7 @@ def _client(waiting: Waiting) -> "OpenAI":
         timeout=waiting.patience.timeout,
         max_retries=0,
         default_headers={"Authorization": f"Bearer {key}"},
-        http_client=httpx2.Client(
-            timeout=waiting.patience.timeout,
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
-            trust_env=httpx2.URL(waiting.url).host not in LOOPBACK,  # the proxies of this machine
-        ),
+        http_client=http_client,
     )
     client.organization = client.project = None  # those of the environment belong to another server, perhaps
     return client
@@ -292,6 +300,13 @@ def _answer_of(raw: Mapping[str, Any]) -> Answer:
         str(choice.get("finish_reason")),
         None if logprobs is None else tuple(map(_token, logprobs)),
     )
+
+
+def _kept(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What is read of an answer, and no more: some servers repeat what a request's headers held."""
+    choice = answer["choices"][0]
+    kept = {name: choice[name] for name in ("message", "finish_reason", "logprobs") if name in choice}
+    return {"choices": [kept]} | {name: answer[name] for name in ("model", "usage") if name in answer}
 
 
 def _token(said: Mapping[str, Any]) -> Token:

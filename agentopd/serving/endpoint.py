@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 
 from agentopd.errors import ConfigError, TeacherError, describe
-from agentopd.serving.waiting import AwayError, Waiting
+from agentopd.serving.waiting import AwayError, RefusedError, Waiting
 from agentopd.settings.problems import nearest
 
 
@@ -41,6 +41,13 @@ class Endpoint(Waiting):
             TeacherError: It refused, or did not answer for too long; the message names the server.
         """
         return self.waited(path, lambda: self._once("POST", path, body))
+
+    def tried(self, path: str, body: Mapping[str, Any]) -> Any:
+        """What it answers to ``body``, asked once; ``None`` where it does not, for whatever reason."""
+        try:
+            return self._once("POST", path, body)
+        except (AwayError, RefusedError):
+            return None
 
     def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         try:
@@ -79,6 +86,6 @@ def named_model(server: Waiting, model: str | None, models: Mapping[str, int | N
     name = model or next(iter(models))
     if name not in models:
         raise ConfigError(
-            f"model={name!r}: {server.url} does not serve it{nearest(name, models)}; it serves: {', '.join(models)}"
+            f"model={name!r}: {server.url} does not serve it{nearest(name, models)}; name one that it serves: {', '.join(models)}"
         )
     return name

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from agentopd.errors import ConfigError, TeacherError, describe
 from agentopd.serving.chosen import PATH, UnscoredError, answered, question
 from agentopd.serving.endpoint import Endpoint, listed_models, named_model
-from agentopd.serving.waiting import RefusedError
+from agentopd.serving.waiting import NOT_ADMITTED, RefusedError
 from agentopd.types import Floats, Ints, Whose
 
 WHOLE = -1
@@ -78,7 +78,7 @@ class TopK:
 class Scorer:
     """The model of a server, as something that scores tokens; from many threads at once. :meth:`found` makes one.
 
-    After the server has been away it is asked again what it was asked first: a restarted one may hold other weights.
+    A restarted server may hold other weights: after it has been away, and by :meth:`confirm`, it is asked again what it was asked first.
     """
 
     endpoint: Endpoint
@@ -93,14 +93,15 @@ class Scorer:
     """Whose likeliest ids are told: its own; or those that are chosen, which are the student's; or both."""
     size: int = 0
     """How many ids there are, where some are chosen."""
-    _known: TopK = field(init=False)
+    _known: Floats = field(init=False)
+    """What it first said of the tokens of ``probe``."""
     _outages: int = field(init=False)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._outages = self.endpoint.outages
-        self._known = self._probed()
-        off = self._off()
+        self._known = self._probed().taken_N
+        off = self._off(self._probed().taken_N)
         if not off <= SAME:
             raise TeacherError(
                 f"{self.endpoint.who}: {self.endpoint.url} answers the same question differently: log-probabilities of the same tokens differ "
@@ -136,7 +137,7 @@ class Scorer:
         try:
             return cls(endpoint, name, models[name], k, probe, of, size)
         except TeacherError as error:
-            refused = isinstance(error, RefusedError)
+            refused = isinstance(error, RefusedError) and error.status not in NOT_ADMITTED
             if of != "teacher" and (refused or isinstance(error.__cause__, UnscoredError)):
                 raise ConfigError(
                     f"ids={of}: {error}; serve the model with vLLM 0.32 or newer on a GPU, VLLM_USE_V2_MODEL_RUNNER=1 in its environment, with "
@@ -151,7 +152,7 @@ class Scorer:
     @property
     def answer(self) -> tuple[float, ...]:
         """The log-probabilities that it first gave to the tokens of ``probe``, from the second on."""
-        return tuple(self._known.taken_N.tolist())
+        return tuple(self._known.tolist())
 
     @property
     def width(self) -> int:
@@ -167,11 +168,38 @@ class Scorer:
             chosen_N_K: The student's ``k`` likeliest ids there, best first, unless its own are told alone.
 
         Raises:
-            TeacherError: The server refused, was away for too long, came back as another model, or answered what cannot be.
+            TeacherError: The server refused, was away for too long, is another model now, or answered what cannot be.
         """
         found = self._asked(tokens, positions, chosen_N_K)
-        self._require_same()
+        with self._lock:
+            if self.endpoint.outages != self._outages:
+                self._require_same()
         return found
+
+    def read_as(self, tokens: Sequence[int]) -> str | None:
+        """The text of ``tokens`` by the tokenizer of the server; ``None`` where it does not tell."""
+        answer = self.endpoint.tried("/detokenize", {"model": self.model, "tokens": [int(token) for token in tokens]})
+        text = answer.get("prompt") if isinstance(answer, dict) else None
+        return text if isinstance(text, str) else None
+
+    def confirm(self) -> None:
+        """Asks again what the server is known by: it may have been restarted while nobody asked it anything.
+
+        Raises:
+            TeacherError: It is another model now; or as of :meth:`score`.
+        """
+        with self._lock:
+            self._require_same()
+
+    def expect(self, answer: Sequence[float]) -> None:
+        """From now on the server is known by ``answer``, which a scorer of the same probe had.
+
+        Raises:
+            TeacherError: It is another model now.
+        """
+        with self._lock:
+            now, self._known = self._known, np.asarray(answer, np.float32)
+            self._require_known(now)
 
     def _asked(self, tokens: Sequence[int], positions: Sequence[int], chosen_N_K: Ints | None) -> TopK:
         named: dict[str, Any] = {"model": self.model}
@@ -221,22 +249,21 @@ class Scorer:
         return self._asked(self.probe, range(1, len(self.probe)), chosen_N_K)
 
     def _require_same(self) -> None:
-        """Asks again what the server is known by, where it was away since."""
-        with self._lock:
-            outages = self.endpoint.outages
-            if outages == self._outages:
-                return
-            off = self._off()
-            if not off <= SAME:
-                raise TeacherError(
-                    f"{self.endpoint.who}: {self.endpoint.url} was away and came back as another model: log-probabilities of the same "
-                    f"tokens differ by {off:.3g} on average; start the server with the model that it had, or begin a new run"
-                )
-            self._outages = outages
+        outages = self.endpoint.outages
+        self._require_known(self._probed().taken_N)
+        self._outages = outages
 
-    def _off(self) -> float:
-        """By how much its answer to the probe now differs from the first, in nats, on average."""
-        return float(np.abs(self._probed().taken_N - self._known.taken_N).mean())
+    def _require_known(self, now_N: Floats) -> None:
+        off = self._off(now_N)
+        if not off <= SAME:
+            raise TeacherError(
+                f"{self.endpoint.who}: {self.endpoint.url} is another model than before: log-probabilities of the same tokens differ by "
+                f"{off:.3g} on average; start the server with the model that it had, or begin a new run"
+            )
+
+    def _off(self, now_N: Floats) -> float:
+        """By how much an answer to the probe differs from the first, in nats, on average; infinitely where it is of another length."""
+        return float(np.abs(now_N - self._known).mean()) if now_N.shape == self._known.shape else np.inf
 
 
 def _read(

@@ -70,6 +70,14 @@ class Asking(Stateless, Generic[R]):
             _log.warning("%s; this is skipped", reason)
         return found
 
+    def state(self) -> dict[str, Any]:
+        """The model that answered, for a resumed run, in which another may answer no more than in this one."""
+        return {"model": self.server.known}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes that model for the one that answers."""
+        self.server.known = state.get("model")  # not in checkpoints of runs that kept none
+
     def turns(self, trajectory: Trajectory) -> Iterable[int]:
         """The turns that are asked about: those that ``where`` selects."""
         return np.flatnonzero(turns_of(self.where, trajectory)).tolist()

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.errors import ConfigError, under
 from agentopd.objective.floor import FLOOR
@@ -32,12 +32,29 @@ from agentopd.where import Where
 
 PROBE = 32
 """Tokens by which a server is known again, at most."""
+SAMPLE = 'Two pears cost 17.50, so pay them: {"name": "pay", "arguments": {"to": "Zoë", "水": [1, 23]}} 🙂'
+"""Text whose tokens must mean the same to student and server."""
 
 
 def _examine(given: Examined) -> int | None:
     """How many tokens the model of a server reads, which is asked whether it is there."""
     asked = ("url", "model", "top_k", "ids", "timeout", "patience", "key_env")
-    return _longest(_scorer(given.name, given.ids, **{key: given.settings[key] for key in asked}))
+    scorer = _scorer(given.name, given.ids, **{key: given.settings[key] for key in asked})
+    if given.tokenizer is not None:
+        _require_same_tokens(scorer, given.tokenizer)
+    return _longest(scorer)
+
+
+def _require_same_tokens(scorer: Scorer, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ConfigError where the server tells that the student's token ids are other text to its model."""
+    tokens = tokenizer.encode(SAMPLE, add_special_tokens=False)
+    ours, theirs = str(tokenizer.decode(tokens)), scorer.read_as(tokens)
+    if theirs is not None and "".join(ours.split()) != "".join(theirs.split()):  # spaces differ by settings alone
+        raise ConfigError(
+            f"url={scorer.endpoint.url}: its model {scorer.model!r} has another tokenizer than the student: the student's tokens of {ours!r} "
+            f"are {theirs[: len(ours)]!r} to it; serve a model that shares the student's tokenizer, or let one of another family teach in "
+            "this process (kind: cross_tokenizer) or in words (kind: openai)"
+        )
 
 
 def _idle(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -206,7 +223,7 @@ class ServedTeacher(Viewing):
         """The server's log-probabilities at the selected action tokens.
 
         Raises:
-            TeacherError: A view is malformed, it can read none of the episodes, or the server failed for too long.
+            TeacherError: A view is malformed, it can read none of the episodes, the server failed for too long, or is another model now.
         """
         of_each = self.views(trajectories)
         if self.chooser is None:
@@ -215,7 +232,23 @@ class ServedTeacher(Viewing):
         else:
             chosen = self.chooser.ids(trajectories, of_each)
             asked = [self._asked(views, ids) for views, ids in zip(of_each, chosen, strict=True)]
-        return [self._annotation(*pair) for pair in zip(trajectories, asked, strict=True)]
+        said = [self._annotation(*pair) for pair in zip(trajectories, asked, strict=True)]
+        if any(asked):
+            self.scorer.confirm()  # a restart between two requests shows itself in none
+        return said
+
+    def state(self) -> dict[str, Any]:
+        """What the server is known by, for a resumed run."""
+        return {"answer": list(self.scorer.answer)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Holds the server against that.
+
+        Raises:
+            TeacherError: It is another model now.
+        """
+        if "answer" in state:  # not in checkpoints of runs that kept none
+            self.scorer.expect(state["answer"])
 
     def _asked(
         self, views: Sequence[View], chosen: Sequence[Ints | None] | None = None

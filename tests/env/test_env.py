@@ -19,7 +19,6 @@ from agentopd.env import (
     expert_action,
     has_expert,
     make,
-    make_vec,
     registry,
     system_prompt,
     tools_of,
@@ -365,22 +364,6 @@ def test_observations_that_cannot_be_told_are_refused(clean_imports: Path) -> No
     gymnasium.register("me/Pixels-v0", entry_point=lambda **kwargs: Pixels(**kwargs))
     with pytest.raises(ConfigError, match="me/Pixels-v0: an observation of 7056 numbers is too long to read; wrap it"):
         make("me/Pixels-v0")
-
-
-def test_vector_environments() -> None:
-    envs = make_vec("agentopd/Checkout-v0", 3, items=1, failure_rate=0.0)
-    observations, _ = envs.reset(seed=0)
-    assert len(observations) == 3
-    assert all("cost?" in text for text in observations)
-    actions = tuple(env.get_wrapper_attr("expert")() for env in envs.envs)
-    observations, rewards, terminated, truncated, info = envs.step(actions)
-    prices = [env.unwrapped.privileged()["prices"] for env in envs.envs]  # type: ignore[attr-defined]
-    said = [text.removeprefix("it costs ") for text in observations]
-    assert said == [str(next(iter(price.values()))) for price in prices]
-    assert not rewards.any()
-    assert not terminated.any()
-    assert not truncated.any()
-    assert info["messages"][1][0]["name"] == "price"
 
 
 @settings(max_examples=40)

@@ -208,11 +208,12 @@ def test_what_is_refused_is_told(folder: Folder, call: object, said: str) -> Non
 def test_long_answers_are_cut_with_a_marker(tmp_path: Path) -> None:
     folder = empty(tmp_path, shown=10)
     folder.write("a", "0123456789abcdef")
-    assert folder.read("a") == "0123456789\n[cut: 0 to 10 of 16 characters]"
+    assert folder.read("a") == "0123456789… [cut: 10 of 16 characters]"
+    assert folder.read("a", start=3) == "3456789abc… [cut: 13 of 16 characters]"
     assert folder.read("a", start=10) == "abcdef"
     for name in "bcdef":
         folder.write(name, "")
-    assert folder.list_files() == "a\nb\nc\nd\ne\n\n[cut: 0 to 10 of 11 characters]"
+    assert folder.list_files() == "a\nb\nc\nd\ne\n… [cut: 10 of 11 characters]"
 
 
 def test_no_more_files_than_allowed(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from agentopd.rollout.policy import Policy
 from agentopd.rollout.scripted import ScriptedPolicy
 from agentopd.teachers import Teacher, build_teachers
 from agentopd.training.checks.given import Load
+from agentopd.training.checks.preflight import PANELS
 from agentopd.training.checks.roles import used_teachers
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.river import River, Watch
@@ -42,7 +43,7 @@ def build_river(
 
     ``load`` gives teachers the weights that they name; ``untaught`` those that name none, which are else the student as it is now.
     """
-    chat = Chat(tokenizer, config.template_kwargs)
+    chat = config.chat(tokenizer)
     teachers = build_teachers(
         used_teachers(config),
         chat,
@@ -97,8 +98,13 @@ def panel_size(config: Config, tasks: int | None) -> int:
 
 
 def panel_tasks(config: Config, count: int, split: str) -> list[Task]:
-    """The first ``count`` tasks of a split, the same for every run with this ``evaluation.seed``."""
+    """The first ``count`` tasks of a split, the same for every run with this ``evaluation.seed``.
+
+    Raises:
+        ConfigError: A row of an environment's data would be played twice.
+    """
     stream = TaskStream(config.envs, config.evaluation.seed, split)
+    stream.require_once(count, PANELS.get(split, "tasks"))
     return [stream[i] for i in range(count)]
 
 
