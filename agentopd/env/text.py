@@ -1,7 +1,7 @@
 """Environments: text in, text out, Gymnasium unmodified. They know no tokens and no models."""
 
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self
 
 import gymnasium

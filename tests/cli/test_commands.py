@@ -14,7 +14,7 @@ from agentopd import __version__, cli, evaluate, records
 from agentopd.__main__ import main
 from agentopd.cli import source
 from agentopd.cli.envs import few
-from agentopd.envs import ENVS, reasoning
+from agentopd.envs import ENVS
 from agentopd.evaluation import Panel
 from agentopd.models import ModelConfig, load_model
 from agentopd.training.run import whole as running
