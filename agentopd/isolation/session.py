@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from typing import Any, cast
 
 import gymnasium
@@ -93,12 +93,14 @@ class Session:
     @staticmethod
     def packed(observed: Observed) -> dict[str, Any]:
         """As plain data, field by field."""
-        return {one.name: getattr(observed, one.name) for one in fields(observed)}
+        outcomes = tuple(map(astuple, observed.outcomes))
+        return {one.name: getattr(observed, one.name) for one in fields(observed)} | {"outcomes": outcomes}
 
     @staticmethod
     def unpacked(packed: dict[str, Any]) -> Observed:
         """The reverse of :meth:`packed`."""
-        return Observed(**packed)
+        outcomes = tuple(CallOutcome(*one) for one in packed["outcomes"])
+        return Observed(**packed | {"outcomes": outcomes})
 
     @property
     def calls(self) -> int:

@@ -22,7 +22,7 @@ from agentopd.errors import ConfigError, EnvError
 from agentopd.isolation.fleet import close_workers, fleet
 from agentopd.rollout import Assignment, EnvConfig, Rollout, check_first_prompts, collect
 from agentopd.rollout.looking import look_at
-from agentopd.types import Key, Task, Trajectory
+from agentopd.types import Key, Task, Trajectory, timeless
 
 APART = Rollout(
     max_turns=10, time_limit=20.0, max_length=4000, max_new_tokens=100, isolation="process", max_failures=1.0
@@ -64,10 +64,7 @@ def played(
         for i, trouble in enumerate(troubles)
     ]
     trajectories = collect(made, student(*texts), chat(), settings, advice=True)
-    return [
-        replace(one, turns=tuple(replace(t, seconds_env=0.0, seconds_policy=0.0) for t in one.turns))
-        for one in trajectories
-    ]
+    return [replace(one, turns=tuple(map(timeless, one.turns))) for one in trajectories]
 
 
 def test_trajectories_are_those_of_threads() -> None:
