@@ -143,7 +143,8 @@ class Function:
             return run(self.name, {name: value for name, value in arguments.items() if value is not ABSENT})
 
         shown = self.description.partition(PREAMBLE)[2] if brief else self.description
-        return Tool(self.name, shown, dict(self.parameters), called, self.model)
+        # BFCL cuts no answer, and long_context is about long ones
+        return Tool(self.name, shown, dict(self.parameters), called, self.model, max_characters=None)
 
 
 @lru_cache
