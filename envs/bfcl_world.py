@@ -57,7 +57,7 @@ class Simulators:
         try:
             with decimal.localcontext():
                 result = getattr(self.live[kind], name)(**arguments)
-                text = _told(result)
+                text = _ordered(_told(result))
         except Exception as error:  # whatever a call makes a simulator raise is told to the model, as BFCL does
             raise ToolError(_ordered(f"Error during execution: {error}")) from error
         if isinstance(result, Mapping) and "error" in result:
