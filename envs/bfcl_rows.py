@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from agentopd.errors import ConfigError
 from agentopd.settings.problems import nearest
 from agentopd.tooling import Tool
+from agentopd.tooling.syntax import expression_of
 from agentopd.types import ToolCall
 
 CATEGORIES = ("base", "miss_func", "miss_param", "long_context")
@@ -72,7 +73,7 @@ class Row:
         return [[self._call(text) for text in turn] for turn in self.truth]
 
     def _call(self, text: str) -> ToolCall:
-        call = ast.parse(text, mode="eval").body
+        call = expression_of(text)
         assert isinstance(call, ast.Call)
         assert isinstance(call.func, ast.Name)
         name = call.func.id

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from agentopd.chat import react, xml
 from agentopd.chat.arguments import LONGEST_NAME, UNREADABLE, Tools, block_of, properties, value_of
 from agentopd.tooling.action import CLOSE, OPEN, ParsedAction, malformed, parse_action, render_action
+from agentopd.tooling.syntax import expression_of
 from agentopd.types import ToolCall
 
 HERMES = "hermes"
@@ -223,7 +224,7 @@ def _lfm(text: str, tools: Tools) -> str:
 
 def _python(source: str, written: str) -> str:
     try:
-        listed = ast.parse(source.strip(), mode="eval").body
+        listed = expression_of(source.strip())
         if not isinstance(listed, ast.List):
             raise ValueError
         calls = [_python_call(node) for node in listed.elts]
