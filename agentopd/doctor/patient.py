@@ -11,7 +11,7 @@ from agentopd.chat import Chat
 from agentopd.config import Config
 from agentopd.errors import AgentOPDError
 from agentopd.freezing import initial
-from agentopd.models import ModelConfig
+from agentopd.models import ModelConfig, head_of
 from agentopd.rollout import TaskStream, assign, collect
 from agentopd.rollout.policy import Generation, Policy, Request
 from agentopd.rollout.scripted import ScriptedPolicy
@@ -153,6 +153,7 @@ class Patient:
                 lambda: initial(self.student),
                 lambda: self.student,
                 self.device,
+                vocabulary=len(head_of(self.student).weight_V_H),
             )[name]
 
         return self.once(f"teachers.{name}", make)

@@ -12,9 +12,10 @@ import httpx2
 
 from agentopd.errors import ConfigError, TeacherError, describe
 from agentopd.serving.answers import Answers
+from agentopd.serving.deadline import deadline
 from agentopd.serving.endpoint import listed_models, named_model
 from agentopd.serving.ledger import Ledger
-from agentopd.serving.waiting import SAID, AwayError, RefusedError, Waiting
+from agentopd.serving.waiting import SAID, AwayError, RefusedError, Waiting, json_of
 from agentopd.settings.problems import nearest
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class ChatServer:
             raise
         except _LostError as error:
             raise AwayError(str(error)) from error
-        found = _json(answer)
+        found = json_of(answer)
         if (
             isinstance(found, dict) and "choices" not in found and found.get("error")
         ):  # some relays say so with status 200
@@ -166,7 +167,7 @@ class ChatServer:
     def _read(self, answer: Any) -> Answer:
         try:
             return _answer_of(answer)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise self._unusable(f"{describe(error)}; it said {self._brief(answer)}") from error
 
     def _brief(self, answer: Any) -> str:
@@ -207,6 +208,7 @@ def _client(waiting: Waiting) -> "OpenAI":
             timeout=waiting.patience.timeout,
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
             trust_env=proxied,  # the proxies of this machine
+            event_hooks=deadline(waiting.patience.timeout),
         )
     except (httpx2.InvalidURL, ValueError) as error:
         raise ConfigError(
@@ -249,13 +251,6 @@ def _sent(
         raise (_UnsentError if unsent else _LostError)(f"did not answer ({waiting.hidden(describe(cause))})") from error
 
 
-def _json(answer: httpx2.Response) -> Any:
-    try:
-        return answer.json()
-    except ValueError as error:
-        raise AwayError(f"answered what is no JSON ({error})") from error
-
-
 def _model(waiting: Waiting, client: "OpenAI", model: str | None) -> str:
     """The model by its name; one that a server does not list, or that lists none, is taken at its word."""
 
@@ -265,7 +260,7 @@ def _model(waiting: Waiting, client: "OpenAI", model: str | None) -> str:
         except (_UnsentError, _LostError) as error:
             raise AwayError(str(error)) from error
         waiting.require_answered(MODELS, answer)
-        return _json(answer)
+        return json_of(answer)
 
     try:
         listed = listed_models(waiting, MODELS, waiting.waited(MODELS, once))
@@ -305,8 +300,11 @@ def _answer_of(raw: Mapping[str, Any]) -> Answer:
 def _kept(answer: Mapping[str, Any]) -> dict[str, Any]:
     """What is read of an answer, and no more: some servers repeat what a request's headers held."""
     choice = answer["choices"][0]
-    kept = {name: choice[name] for name in ("message", "finish_reason", "logprobs") if name in choice}
-    return {"choices": [kept]} | {name: answer[name] for name in ("model", "usage") if name in answer}
+    message = {name: choice["message"][name] for name in ("content", "tool_calls") if name in choice["message"]}
+    kept = {name: choice[name] for name in ("finish_reason", "logprobs") if name in choice}
+    return {"choices": [{"message": message, **kept}]} | {
+        name: answer[name] for name in ("model", "usage") if name in answer
+    }
 
 
 def _token(said: Mapping[str, Any]) -> Token:

@@ -7,7 +7,8 @@ from typing import Any
 import httpx2
 
 from agentopd.errors import ConfigError, TeacherError, describe
-from agentopd.serving.waiting import AwayError, RefusedError, Waiting
+from agentopd.serving.deadline import deadline
+from agentopd.serving.waiting import AwayError, RefusedError, Waiting, json_of
 from agentopd.settings.problems import nearest
 
 
@@ -27,7 +28,12 @@ class Endpoint(Waiting):
         headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         self._client = httpx2.Client(
-            base_url=self.url, headers=headers, timeout=self.patience.timeout, limits=limits, trust_env=False
+            base_url=self.url,
+            headers=headers,
+            timeout=self.patience.timeout,
+            limits=limits,
+            trust_env=False,
+            event_hooks=deadline(self.patience.timeout),
         )
 
     def get(self, path: str) -> Any:
@@ -52,12 +58,10 @@ class Endpoint(Waiting):
     def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         try:
             answer = self._client.request(method, path, json=body)
-            self.require_answered(path, answer)
-            return answer.json()
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             raise AwayError(f"did not answer ({self.hidden(describe(error))})") from error
-        except ValueError as error:  # half a body
-            raise AwayError(f"answered what is no JSON ({error})") from error
+        self.require_answered(path, answer)
+        return json_of(answer)
 
 
 def listed_models(server: Waiting, path: str, served: Any) -> dict[str, int | None]:

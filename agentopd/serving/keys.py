@@ -9,8 +9,8 @@ import httpx2
 
 from agentopd.errors import ConfigError
 
-_SECRET = re.compile(r"^(\w+://)?[^/]*@|\?")
-"""What of an address may hold a key: a name before the host, or a query."""
+_SECRET = re.compile(r"^\s*(\w+:)?/*[^/]*@|[?#]")
+"""What of an address may hold a key: a name before the host, however many slashes it has, or a query or fragment."""
 _NAME = re.compile("[A-Z_][A-Z0-9_]*")
 HIDDEN = "***"
 """What stands in a message for the key."""
@@ -25,7 +25,7 @@ def require_address(url: str) -> None:
     if _SECRET.search(url):
         raise ConfigError(
             "url=...: an address with a name or a key in it would be written down; give the key by key_env, and the address without what "
-            "stands before an @ or from a ? on"
+            "stands before an @ or from a ? or # on"
         )
     if not url.startswith(("http://", "https://")) or not _is_address(url):
         raise ConfigError(f"url={url!r}: give an address such as http://127.0.0.1:8000")

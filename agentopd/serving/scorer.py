@@ -8,7 +8,7 @@ one's own choosing are asked for as :mod:`agentopd.serving.chosen` says.
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -56,6 +56,31 @@ class TopK:
         surprise_N_K = np.where(np.isneginf(log_N_K), 0.0, log_N_K)
         entropy_N: Floats = -(np.exp(log_N_K) * surprise_N_K).sum(1).astype(np.float32)
         return entropy_N
+
+    def within(self, size: int, whole: bool) -> "TopK":
+        """Of the ids below ``size`` alone, where others are no tokens but rows that fill up a head.
+
+        Their mass is outside; where the ids were the ``whole`` vocabulary those that are left are all, and are normalised again.
+        """
+        beyond_N_K = self.ids_N_K >= size
+        if not beyond_N_K.any():
+            return self
+        order_N_K = np.argsort(beyond_N_K, axis=1, kind="stable")
+        ids_N_K = np.take_along_axis(np.where(beyond_N_K, -1, self.ids_N_K), order_N_K, 1).astype(np.int32)
+        logprob_N_K = np.take_along_axis(np.where(beyond_N_K, -np.inf, self.logprob_N_K), order_N_K, 1)
+        if whole:
+            kept = int((~beyond_N_K).sum(1).max())
+            return replace(self, ids_N_K=ids_N_K[:, :kept], logprob_N_K=logprob_N_K[:, :kept]).tempered(1.0)
+        lost_N = np.logaddexp.reduce(np.where(beyond_N_K, self.logprob_N_K, -np.inf), axis=1)
+        return replace(self, ids_N_K=ids_N_K, logprob_N_K=logprob_N_K, logtail_N=np.logaddexp(self.logtail_N, lost_N))
+
+    def tempered(self, power: float) -> "TopK":
+        """The distributions whose probabilities are proportional to those said, to a power; all of the vocabulary is there."""
+        logprob_N_V = power * self.logprob_N_K.astype(np.float64)
+        whole_N = np.log(np.exp(logprob_N_V).sum(1))
+        logprob_N_V -= whole_N[:, None]
+        taken_N = (power * self.taken_N - whole_N).astype(np.float32)
+        return replace(self, logprob_N_K=logprob_N_V.astype(np.float32), taken_N=taken_N)
 
     @classmethod
     def joined(cls, parts: Sequence[Self], k: int, least: int = 0) -> Self:
@@ -213,7 +238,7 @@ class Scorer:
             if chosen_N_K is None:
                 return _read(answer["choices"][0]["prompt_logprobs"], tokens, positions, self.k)
             return self._read_chosen(answer, tokens, positions, chosen_N_K)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise TeacherError(
                 f"{self.endpoint.who}: {self.endpoint.url} gave no log-probabilities that can be used: {describe(error)}"
             ) from error
@@ -228,7 +253,6 @@ class Scorer:
         """
         logprob_N_K, taken_N = answered(answer, tokens, positions, chosen_N_K)
         _require_logprobs(np.column_stack([logprob_N_K, taken_N]))
-        taken_N = np.maximum(taken_N, LEAST)
         if self.of == "student":
             return _told(chosen_N_K, logprob_N_K, taken_N)
         own = _read(answer["prompt_logprobs"], tokens, positions, self.k)
@@ -290,12 +314,17 @@ def _told(ids_N_K: Ints, logprob_N_K: NDArray[np.floating], taken_N: NDArray[np.
     """What was said, and the mass outside; none where the ids are ``whole``.
 
     Raises:
-        ValueError: The probabilities sum to more than 1.
+        ValueError: The probabilities sum to more than 1, or those of the ``whole`` vocabulary to less.
     """
     mass_N = np.exp(logprob_N_K).sum(1)
     if (mass_N > 1.0 + ROUNDING).any():
         raise ValueError(
             f"probabilities that sum to {mass_N.max():.4g}; start the server without --logprobs-mode raw_logits"
+        )
+    if whole and (mass_N < 1.0 - ROUNDING).any():
+        raise ValueError(
+            f"probabilities of the whole vocabulary that sum to {mass_N.min():.4g}; start the server with --max-logprobs -1, or set top_k to "
+            "how many it gives"
         )
     return TopK(
         ids_N_K,
@@ -303,7 +332,7 @@ def _told(ids_N_K: Ints, logprob_N_K: NDArray[np.floating], taken_N: NDArray[np.
         np.log(np.maximum(1.0 - mass_N, UNHEARD)).astype(np.float32)
         if not whole
         else np.full(len(taken_N), -np.inf, np.float32),
-        taken_N.astype(np.float32),
+        np.maximum(taken_N, LEAST).astype(np.float32),
     )
 
 

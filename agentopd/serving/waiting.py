@@ -5,7 +5,7 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential, wait_random
@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 SAID = 300
 """Characters of an answer that a message repeats."""
-AWAY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""Statuses of a server that may answer later."""
+AWAY = (frozenset({408, 409, 425, 429}) | frozenset(range(500, 600))) - {501, 505}
+"""Statuses of a server that may answer later, or of what stands before it."""
 NOT_ADMITTED = frozenset({401, 403})
 """Statuses of a server that does not know who asks."""
 
@@ -113,16 +113,22 @@ class Waiting:
             AwayError: The server may answer later.
             RefusedError: It never will.
         """
-        said = " ".join(self.hidden(answer.text).split())[:SAID]
+        if answer.is_success:
+            return
+        text = answer.content.decode(errors="replace")  # whatever encoding it claims to be in
+        said = " ".join(self.hidden(text).split())[:SAID]
         if answer.status_code in AWAY:
             raise AwayError(f"answered {answer.status_code}: {said}", _asked_to_wait(answer))
-        if not answer.is_success:
-            told = f"{self.who}: {self.url}{path} refused with {answer.status_code}: {said}"
-            raise RefusedError(told + self._admitted(answer.status_code), answer.status_code)
+        told = f"{self.who}: {self.url}{path} refused with {answer.status_code}: {said}"
+        raise RefusedError(told + self._remedy(answer), answer.status_code)
 
-    def _admitted(self, status: int) -> str:
-        """How to be let in, where that is what the server refused."""
-        if status not in NOT_ADMITTED:
+    def _remedy(self, answer: httpx2.Response) -> str:
+        """Where to ask, or how to be let in, where that is what the server refused."""
+        if answer.has_redirect_location:
+            return (
+                f"; it points to {self.hidden(answer.headers['location'])[:SAID]}: give the address where the server is"
+            )
+        if answer.status_code not in NOT_ADMITTED:
             return ""
         if self.key_env is None:
             return "; set key_env to the name of an environment variable that holds the server's key"
@@ -134,6 +140,18 @@ class Waiting:
         error = state.outcome.exception() if state.outcome is not None else None
         seconds = state.next_action.sleep if state.next_action is not None else 0.0
         _log.warning("%s: %s %s; asked again in %.1f s", self.who, self.url, error, seconds)
+
+
+def json_of(answer: httpx2.Response) -> Any:
+    """What an answer holds.
+
+    Raises:
+        AwayError: It is no JSON, such as half a body.
+    """
+    try:
+        return answer.json()
+    except (ValueError, RecursionError) as error:
+        raise AwayError(f"answered what is no JSON ({error})") from error
 
 
 _backoff = wait_exponential(multiplier=0.5, max=30.0) + wait_random(0.0, 0.5)

@@ -8,7 +8,7 @@ episodes, one forward each. That takes a vLLM server on a GPU, see :mod:`agentop
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
 
@@ -138,6 +138,7 @@ def served(
         power=temperature / context.temperature,
         threads=Threads(in_flight),
         chooser=chooser,
+        vocabulary=context.vocabulary,
     )
 
 
@@ -197,6 +198,8 @@ class ServedTeacher(Viewing):
     threads: Threads
     chooser: Chooser | None = None
     """Who says which ids the server is asked about; ``None`` where that is the server's model."""
+    vocabulary: int | None = None
+    """How many ids the student's head has, where that is known: the server's may be filled up to another size."""
     begun: dict[Key, list[tuple[View, Future[TopK]]]] = field(default_factory=dict)
     """What was asked of episodes that are over."""
 
@@ -261,19 +264,12 @@ class ServedTeacher(Viewing):
 
     def _annotation(self, trajectory: Trajectory, asked: Sequence[tuple[View, Future[TopK]]]) -> Annotation:
         said = TopK.joined([answer.result() for _, answer in asked], self.scorer.width)
+        if self.vocabulary is not None:
+            said = said.within(self.vocabulary, self.scorer.k == WHOLE)
         if self.power != 1.0:
-            said = _tempered(said, self.power)
+            said = said.tempered(self.power)
         block: Block = Sampled()
         if self.scorer.k:
             logprob_N_K, logtail_N = np.maximum(said.logprob_N_K, FLOOR), np.maximum(said.logtail_N, FLOOR)
             block = Sparse(said.ids_N_K, logprob_N_K, logtail_N, self.scorer.of)
         return annotated(self.name, trajectory, [view for view, _ in asked], block, said.taken_N, said.entropy_N)
-
-
-def _tempered(said: TopK, power: float) -> TopK:
-    """The distributions whose probabilities are proportional to those said, to a power; all of the vocabulary is there."""
-    logprob_N_V = power * said.logprob_N_K.astype(np.float64)
-    whole_N = np.log(np.exp(logprob_N_V).sum(1))
-    logprob_N_V -= whole_N[:, None]
-    taken_N = (power * said.taken_N - whole_N).astype(np.float32)
-    return replace(said, logprob_N_K=logprob_N_V.astype(np.float32), taken_N=taken_N)

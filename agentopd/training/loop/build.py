@@ -11,6 +11,7 @@ from agentopd.config import Config, changed
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
 from agentopd.freezing import frozen, initial
+from agentopd.models import head_of
 from agentopd.rollout import EnvConfig, Rollout, TaskStream, TransformersPolicy
 from agentopd.rollout.policy import Policy
 from agentopd.rollout.scripted import ScriptedPolicy
@@ -53,6 +54,7 @@ def build_river(
         lambda: moved(student, device),  # the trainer would later, and what is copied of it would stay behind
         device,
         folder.path if folder else None,
+        vocabulary=len(head_of(student).weight_V_H),
     )
     return River(
         config=config,
