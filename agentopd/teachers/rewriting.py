@@ -1,6 +1,6 @@
 """An episode as another model's tokenizer and chat template write it, turn by turn, beside what the student wrote."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, TypeAlias
@@ -195,7 +195,7 @@ class Aligner:
         return Matched(both[:, 0].copy(), both[:, 1].copy())
 
 
-def _called(chat: Chat, opening: Sequence[Message], action: str, tools: list[dict[str, Any]]) -> list[int]:
+def _called(chat: Chat, opening: Sequence[Message], action: str, tools: Sequence[Mapping[str, Any]]) -> list[int]:
     """A call as ``chat`` writes it, without what closes a thought that the prompt opened, and the newlines behind that."""
     tokens = chat.write(opening, action, tools)
     begin = chat.thought_size(chat.prompt(opening, tools), tokens)

@@ -110,5 +110,5 @@ def chosen(run: Path) -> dict[tuple[str, int, int], int]:
     }
 
 
-def _squashed(text: str) -> str:
-    return "".join(text.split())
+def _squashed(text: object) -> str:
+    return "".join(str(text).split())

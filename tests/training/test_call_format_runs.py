@@ -1,8 +1,7 @@
 """Whole runs in each format of calls, with a thinking budget and without: what is recorded is what was sampled."""
 
-import json
 import signal
-from collections import Counter
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import training_cases as cases
 
 from agentopd import records
 from agentopd.__main__ import main
-from agentopd.config import Config, load_config
+from agentopd.config import Config, dump, load_config
 from agentopd.errors import ConfigError
 from agentopd.training.run.whole import check, train
 
@@ -42,7 +41,7 @@ def _require_a_loss_of_turns(run: Path) -> None:
     """The student's tokens alone are learned from, each turn of an episode as much as any other, each episode as well."""
     coefs, turns = whole.learned(run), whole.chosen(run)
     assert coefs.keys() == turns.keys()
-    by_turn = Counter[tuple[str, int]]()
+    by_turn = defaultdict[tuple[str, int], float](float)
     for place, coef in coefs.items():
         by_turn[place[0], turns[place]] += coef
     for key in {key for key, _ in by_turn}:
@@ -152,6 +151,6 @@ def test_a_template_that_forgets_cannot_keep(tmp_path: Path) -> None:
 def test_a_run_goes_on_in_its_own_format_only(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    (run / "config.yaml").write_text(json.dumps(whole.raw(call_format="react")))
+    (run / "config.yaml").write_text(dump(load_config(whole.raw(call_format="react"))))
     with pytest.raises(ConfigError, match=r"was made with call_format='react', and this configuration has 'xml'"):
         check(load_config(whole.raw(call_format="xml")), run, resume=True)

@@ -14,6 +14,7 @@ import interface_cases as whole
 import pytest
 import thinking_cases
 import training_cases as cases
+from interface_envs import TILL
 
 from agentopd import records
 from agentopd.config import load_config
@@ -40,7 +41,7 @@ def by_experts(isolation: str, **kwargs: Any) -> dict[str, Any]:
         template_kwargs={"opened": ""},
         stages={"cache": cases.stage_cache()},
     )
-    more["env"] = {"id": whole.TILL, "kwargs": kwargs}
+    more["env"] = {"id": TILL, "kwargs": kwargs}
     limits = {"max_new_tokens": 60, "isolation": isolation, "time_limit": 5.0, "max_failures": 0.9}
     more["rollout"] |= limits
     more["train"] |= {"tasks_per_step": 8, "steps": 1}
