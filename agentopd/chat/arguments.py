@@ -1,7 +1,7 @@
 """Arguments that a format writes as text: the tool's schema says which of them are text, and which JSON."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,6 +13,8 @@ Tools: TypeAlias = Sequence[Mapping[str, Any]] | None
 
 LONGEST_NAME = 256
 """Characters of a name in a call: a longer one is text that was left open."""
+DEEPEST = 32
+"""Nesting of arguments up to which templates get calls as data; they walk it recursively, and a model can write any depth."""
 UNREADABLE = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError)
 """What reading and writing values raise that no JSON can hold."""
 _CONSTANTS = {"None": "null", "True": "true", "False": "false"}
@@ -82,3 +84,23 @@ def _kinds(schema: Any) -> Iterator[str]:
     yield from ("string" for value in schema.get("enum", ()) if isinstance(value, str))
     for choice in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
         yield from _kinds(choice)
+
+
+def is_plain(call: ToolCall) -> bool:
+    """Whether templates can be given a call as data: many put names between quotes as they are."""
+    return json.dumps(call.name, ensure_ascii=False) == f'"{call.name}"' and _depth(call.arguments) <= DEEPEST
+
+
+def _depth(value: Any) -> int:
+    """How deeply plain data is nested; a string or number has depth 1."""
+    depth, layer = 0, [value]
+    while layer:
+        depth += 1
+        layer = [inner for item in layer for inner in _inside(item)]
+    return depth
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()

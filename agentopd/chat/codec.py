@@ -8,15 +8,14 @@ and it is appended to the tokens that the model itself produced. How that went i
 - ``forked``: the template rewrites the past (many drop earlier thinking), so a whole new prompt starts a new segment.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from transformers import PreTrainedTokenizerBase
 
-from agentopd.chat.arguments import Tools
+from agentopd.chat.arguments import Tools, is_plain
 from agentopd.chat.budget import MARK_TOKENS, Budget, thought_size
 from agentopd.chat.fallbacks import CALLS, HELLO, OTHER, PROBE, SCHEMAS
 from agentopd.chat.formats import FORMATS, HERMES, openai, read, same, write
@@ -27,8 +26,6 @@ from agentopd.tooling.action import ParsedAction, parse_action, render_action
 from agentopd.types import Message, ToolCall
 
 PastThinking: TypeAlias = Literal["template", "kept", "dropped"]
-DEEPEST = 32
-"""Nesting of arguments up to which templates get calls as data; they walk it recursively, and a model can write any depth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +84,12 @@ class Chat:
 
         Raises:
             ConfigError: The tokenizer has no chat template, it renders no conversation, no special token ends an assistant's turn
-                in it, the format is unknown, or it forgets thinking that is to be kept.
+                in it, the format is unknown, or it forgets thinking that is to be kept, or knows none that could be dropped.
         """
         if call_format is not None and call_format not in FORMATS:
+            there = ", ".join(FORMATS)
             raise ConfigError(
-                f"call_format={call_format!r} is not known; there are: {', '.join(FORMATS)}; leave it out to take the template's own"
+                f"call_format={call_format!r} is not known; there are: {there}; leave it out to take the template's own"
             )
         self.tokenizer = tokenizer
         self.template_kwargs = dict(template_kwargs or {})
@@ -102,6 +100,11 @@ class Chat:
         self._thinking = replace(self._template.thinking, dropped=past_thinking == "dropped")
         self._size = len(tokenizer)
         self._ends = {self._template.id_of(end): end for end in self._template.ends.all}
+        if past_thinking == "dropped" and not self._thinking.close:
+            raise ConfigError(
+                f"past_thinking='dropped': the chat template of {tokenizer.name_or_path!r} knows no thinking, so there is nothing to drop; "
+                "leave past_thinking out"
+            )
         if past_thinking == "kept" and (when := self._forgotten()):
             raise ConfigError(
                 f"past_thinking='kept': the chat template of {tokenizer.name_or_path!r} forgets what was thought {when}; set "
@@ -253,7 +256,8 @@ class Chat:
     def write(self, messages: Sequence[Message], canonical: str, tools: Tools = None, thought: str = "") -> list[int]:
         """The tokens that a model would produce for an action given as text, the end of the turn included.
 
-        They are the template's own rendering of the action if that says the same, else the text itself.
+        They are the template's own rendering of the action if that says the same, else the text itself. A thought that the prompt opens
+        is closed at once where there is none.
 
         Args:
             messages: The conversation before the action.
@@ -266,13 +270,35 @@ class Chat:
         parsed = parse_action(canonical)
         own = self._own(parsed, tools) or canonical
         thinking = self._template.thinking  # of the turn itself, whatever later prompts hold
+        open_ = THOUGHT_CLOSE not in thought and self._opens(messages, tools)
         as_text = [thinking.message(thought, text) for text in dict.fromkeys((own, canonical))]
         for message in (self._message(thought, parsed, own, thinking=thinking), *as_text):
             turn = self._template.turn(messages, message, tools or ())
             tokens = [] if turn is None else self._ended(turn, parsed, message)
-            if tokens and self._says(tokens, parsed, tools):
+            closed = not open_ or THOUGHT_CLOSE in (turn or "")
+            if tokens and closed and self._says(tokens, parsed, tools):
                 return tokens
-        return self._ended(self._template.guard.apply(thought + canonical), parsed, _said(canonical))
+        if open_:
+            return self._without_thought(messages, parsed, own, tools)
+        return self._ended(self._template.guard.apply(thought + own), parsed, _said(own))
+
+    def _opens(self, messages: Sequence[Message], tools: Tools) -> bool:
+        """As :meth:`opens_thought`, of the prompt that ``messages`` are."""
+        if not self._thinking.kept:
+            return False
+        return self._template.render(messages, tools or (), generate=True).rstrip().endswith(THOUGHT_OPEN)
+
+    def _without_thought(self, messages: Sequence[Message], parsed: ParsedAction, own: str, tools: Tools) -> list[int]:
+        """The tokens of an action behind a prompt that opens a thought, where the template does not close it itself.
+
+        They are what it writes with a thought, that one taken out; else the text itself, behind what closes one.
+        """
+        message = self._message(f"{PROBE}\n{THOUGHT_CLOSE}\n\n", parsed, own, thinking=self._template.thinking)
+        turn = self._template.turn(messages, message, tools or ()) or ""
+        tokens = self._ended(turn.removeprefix(PROBE), parsed, message) if turn.startswith(PROBE) else []
+        if tokens and self._says(tokens, parsed, tools):
+            return tokens
+        return [*self._closes_thought, *self._ended(self._template.guard.apply(own), parsed, _said(own))]
 
     def _own(self, parsed: ParsedAction, tools: Tools) -> str | None:
         """An action as text in the call format; ``None`` where that has no text for it."""
@@ -347,7 +373,7 @@ class Chat:
         thinking = thinking or self._thinking
         if not parsed.calls or parsed.problems:
             return thinking.message(thought, written)
-        plain = all(_plain(call) for call in parsed.calls)
+        plain = all(is_plain(call) for call in parsed.calls)
         if not (native and plain and self._template.ways.writes(parsed.calls, parsed.content)):
             return thinking.message(thought, written)
         message = thinking.message(thought, parsed.content)
@@ -362,23 +388,3 @@ def _said(content: str) -> Message:
 def _squashed(text: str) -> str:
     """Without white space, which many templates trim."""
     return "".join(text.split())
-
-
-def _plain(call: ToolCall) -> bool:
-    """Whether templates can be given a call as data: many put names between quotes as they are."""
-    return json.dumps(call.name, ensure_ascii=False) == f'"{call.name}"' and _depth(call.arguments) <= DEEPEST
-
-
-def _depth(value: Any) -> int:
-    """How deeply plain data is nested; a string or number has depth 1."""
-    depth, layer = 0, [value]
-    while layer:
-        depth += 1
-        layer = [inner for item in layer for inner in _inside(item)]
-    return depth
-
-
-def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, Mapping):
-        return value.values()
-    return value if isinstance(value, list | tuple) else ()

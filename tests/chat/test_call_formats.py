@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import template_cases
 from chat_cases import ASK, NAMES, TOOLS, tokenizer_of
 
 from agentopd.chat import Chat
@@ -91,3 +92,19 @@ def test_the_page_s_examples_print_what_it_says(capsys: pytest.CaptureFixture[st
         exec(compile(example, "docs/chat-templates.md", "exec"), {})
         told = re.findall(r"^# (.*)$", example, re.MULTILINE)
         assert capsys.readouterr().out.splitlines() == told
+
+
+@pytest.mark.parametrize("call_format", [None, "react", "xml"])
+@pytest.mark.parametrize("name", ["deepseek_r1_distill", "nemotron_3_nano", "nemotron_3_ultra", "qwen3_5_think"])
+def test_a_thought_that_the_prompt_opens_is_closed_and_the_action_is_in_its_format(
+    name: str, call_format: str | None
+) -> None:
+    known = template_cases.chat_of(name)
+    chat = Chat(known.tokenizer, known.template_kwargs, call_format)
+    assert chat.opens_thought(chat.prompt(ASK, TOOLS))
+    tokens = chat.write(ASK, ACTION, TOOLS)
+    thought, mark, said = str(chat.tokenizer.decode(tokens[: chat.before_end(tokens)])).partition("</think>")
+    assert (thought.strip(), mark) == ("", "</think>")
+    assert chat.read(tokens, TOOLS).calls == parse_action(ACTION).calls
+    native = "<tool_call>\n{" if name.startswith("deepseek") else "<tool_call>\n<function=look_up>"
+    assert (WRITTEN[call_format] if call_format else native) in said

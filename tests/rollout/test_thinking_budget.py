@@ -263,3 +263,5 @@ def test_past_thinking_is_kept_or_dropped_as_it_is_set() -> None:
     ):
         Chat(forgets, past_thinking="kept")
     assert Chat(tokenizer_of(PLAIN), past_thinking="kept").past_thinking == "kept"
+    with pytest.raises(ConfigError, match=r"past_thinking='dropped': the chat template of .* knows no thinking"):
+        Chat(tokenizer_of(PLAIN), past_thinking="dropped")

@@ -1,17 +1,27 @@
 """Runs whose tasks come from rows: interrupted and resumed they play the same, and other rows are refused."""
 
 import json
+import signal
+from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
+import interface_cases
+import killed_runs
 import pytest
 import training_cases as cases
+from interface_envs import PRICES
 
 from agentopd import records
+from agentopd.__main__ import main
 from agentopd.config import Config, load_config
 from agentopd.config.shipped import load_yaml
 from agentopd.errors import ConfigError
+from agentopd.rollout import TaskStream
 from agentopd.rollout.data import opened
+from agentopd.training.loop.build import panel_tasks
 from agentopd.training.run.whole import check, train
+from agentopd.types import Task
 
 
 def config_of(file: Path, **data: object) -> Config:
@@ -74,3 +84,33 @@ def test_what_is_wrong_with_rows_is_told_before_anything_is_made(tmp_path: Path)
     with pytest.raises(ConfigError, match=r"^env\.data\.test=0\.05: .*evaluation\.tasks=4|hold out no row"):
         train(config_of(tmp_path / "rows.jsonl", test=0.05), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_killed_run_of_ones_own_environment_plays_its_rows_in_the_same_order(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [{"items": list(items)} for items in product(PRICES, repeat=3)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    raw = interface_cases.raw(rollout={"max_new_tokens": 12, "max_length": 800, "max_turns": 2})
+    raw["env"]["data"] = {"file": str(file), "test": 0.2, "validation": 0.2}
+    raw["train"] |= {"steps": 3, "save_every": 1, "eval_every": 1}
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert killed_runs.killed(raw, run, killed_runs.after_the_records, 2) == -signal.SIGKILL
+    train(load_config(raw), run, resume=True)
+    train(load_config(raw), whole)
+    assert [options for _, options in asked(run)] == [options for _, options in asked(whole)]
+    assert cases.same_weights(cases.saved(run), cases.saved(whole))
+    config = load_config(run / "config.yaml")
+    played = {split: _items(panel_tasks(config, 1, split)) for split in ("evaluation", "validation")}
+    played["train"] = _items(TaskStream(config.envs, config.seed, "train")[i] for i in range(60))
+    assert {tuple(dict(options)["items"]) for _, options in asked(run)} <= played["train"]  # type: ignore[call-overload]
+    assert sum(map(len, played.values())) == len(set().union(*played.values()))
+    assert main(["eval", str(run)]) == 0
+    assert main(["rollout", str(run), "--episodes", "2", "--output", str(tmp_path / "more")]) == 0
+    assert {tuple(dict(options)["items"]) for _, options in asked(tmp_path / "more")} <= played["train"]  # type: ignore[call-overload]
+    file.write_text(json.dumps({"items": ["fig"]}) + "\n" + file.read_text())
+    for told in (["eval", str(run)], ["train", str(run), "--resume"]):
+        assert main(told) == 2
+
+
+def _items(tasks: Iterable[Task]) -> set[tuple[str, ...]]:
+    return {tuple((task.options or {})["items"]) for task in tasks}
