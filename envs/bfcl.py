@@ -43,7 +43,7 @@ class Bfcl(TextEnv):
     def __init__(
         self, categories: Sequence[str] = ("base",), steps: int = 20, brief: bool = False, parallel: bool = True
     ):
-        if isinstance(categories, str) or not categories:
+        if not categories:
             raise ConfigError(f"categories={categories!r}: give a list of at least one of {', '.join(CATEGORIES)}")
         for name in categories:
             if name not in CATEGORIES:

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import Any
 
 from agentopd.env import TextEnv
+from agentopd.envs.answers import exactly, nearly
 from agentopd.errors import ConfigError, EnvError, ToolError, describe
 from agentopd.settings.kinds import load
 from agentopd.tooling import Tool, ToolSet, brief, call, tool
@@ -61,7 +61,7 @@ class Mcp(TextEnv):
 
     def __init__(
         self,
-        servers: Mapping[str, Mapping[str, Any]],
+        servers: Mapping[str, Any],
         verifier: str | None = None,
         tasks: str | None = None,
         instructions: str = "Answer the question with the tools. Then give the answer.",
@@ -156,8 +156,13 @@ class Mcp(TextEnv):
                 "the task has no question: give one by the options of reset (env.options), or kwargs.tasks, which draws them; got "
                 f"{brief(repr(task), 200)}"
             )
-        if "answer" not in task and self._verify is _is_right:
-            raise EnvError(f"the task {brief(task['question'], 80)!r} has no answer; give it one, or a verifier")
+        known = task.get("answer")
+        known = known if isinstance(known, list) else [known]
+        if self._verify is _is_right and not (known and all(isinstance(one, str | int | float) for one in known)):
+            told = "has no answer" if known == [None] else f"has the answer {brief(repr(task['answer']), 80)}"
+            raise EnvError(
+                f"the task {brief(task['question'], 80)!r} {told}; give a text, a number, a list of such, or a verifier"
+            )
         for step in task.get("calls") or ():
             form = isinstance(step, Mapping) and step.keys() == {"name", "arguments"}
             if not form or not isinstance(step["name"], str) or not isinstance(step["arguments"], Mapping):
@@ -196,16 +201,9 @@ def _loaded(key: str, path: str) -> Callable[..., Any]:
 
 def _is_right(episode: Episode) -> bool:
     right = episode.task["answer"]
-    return any(_plain(episode.answer) == _plain(each) for each in (right if isinstance(right, list) else [right]))
+    known = right if isinstance(right, list) else [right]
+    return exactly(episode.answer, known) or nearly(episode.answer, known)
 
 
 def _first(answer: Any) -> str:
     return str(answer[0] if isinstance(answer, list) else answer)
-
-
-def _plain(answer: Any) -> Any:
-    text = " ".join(str(answer).split()).casefold()
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        return text

@@ -1,10 +1,10 @@
 """Questions: one with a known answer, told by ``reset``, which is how rows of a file or a data set become tasks."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agentopd.env import TextEnv
+from agentopd.envs.answers import exactly, nearly, number
 from agentopd.errors import ConfigError, EnvError, describe
 from agentopd.settings.kinds import load
 from agentopd.settings.problems import nearest, shown
@@ -61,9 +61,9 @@ class Questions(TextEnv):
             self._refuse("question", "a text")
         self.family = str(self._task.get("family", ""))
         self._known = _listed(self._task.get("answer"))
-        if (not self._known and not self._own) or not all(isinstance(one, str | int | float) for one in self._known):
-            self._refuse("answer", "a text, a number, or a list of such")
-        if self._verify == self._numeric and any(_number(one) is None for one in self._known):
+        if (not self._known and not self._own) or not all(map(_answerable, self._known)):
+            self._refuse("answer", "a text, a finite number, or a list of such")
+        if self._verify == self._numeric and any(number(one) is None for one in self._known):
             self._refuse("answer", "a number, which verifier=numeric needs")
         return str(question)
 
@@ -109,34 +109,18 @@ class Questions(TextEnv):
         return verifiers[name]
 
     def _exact(self, answer: str, options: Mapping[str, Any]) -> float:
-        words = [_words(one) for one in self._known if isinstance(one, str)]
-        numbers = [one for one in self._known if not isinstance(one, str)]
-        return float(_words(answer) in words or any(self._same(answer, one) for one in numbers))
+        return float(exactly(answer, self._known))
 
     def _numeric(self, answer: str, options: Mapping[str, Any]) -> float:
-        return float(any(self._same(answer, one) for one in self._known))
-
-    def _same(self, given: str, known: str | float) -> bool:
-        a, b = _number(given), _number(known)
-        return a is not None and b is not None and math.isclose(a, b, rel_tol=self._tolerance)
+        return float(nearly(answer, self._known, self._tolerance))
 
 
 def _listed(answer: Any) -> list[Any]:
     return answer if isinstance(answer, list) else [] if answer is None else [answer]
 
 
-def _words(text: str) -> str:
-    return " ".join(text.split()).casefold()
-
-
-def _number(text: str | float) -> float | None:
-    """Of ``1,234.5``, ``-7``, ``3/4`` or ``$12``; nothing of what is no finite number."""
-    above, line, below = str(text).strip().removeprefix("$").replace(",", "").partition("/")
-    try:
-        value = float(above) / float(below) if line else float(above)
-    except (ValueError, ZeroDivisionError):
-        return None
-    return value if math.isfinite(value) else None
+def _answerable(known: Any) -> bool:
+    return isinstance(known, str | bool) or (isinstance(known, int | float) and number(known) is not None)
 
 
 def _own(path: str) -> Verifier:

@@ -14,6 +14,7 @@ from agentopd.tooling import brief, call, tool
 CACHE = "~/.cache/agentopd/textworld"
 KEPT = 512
 """Compiled games in the cache, of about half a megabyte each."""
+MOST_GAMES = 2**31
 LIMITS = {"rooms": (1, 20), "objects": (1, 40), "quest_length": (1, 20)}
 
 WALKING = (
@@ -59,7 +60,7 @@ class TextWorld(TextEnv):
         games: How many different games are generated, the seed choosing among them; ``None``: a seed is a game of its own. Or
             the user's: paths, patterns and folders of TextWorld's files, of which the seed draws one.
         admissible: Whether the commands that the game understands now are told each turn.
-        progress: What a command adds to the reward that brings the end of the quest nearer; what leads away from it takes as much.
+        progress: What a command adds to the reward that brings the end of the quest nearer, 0 to 1; what leads away takes as much.
         cache: Where compiled games are kept, about 512. Default: ``agentopd/textworld`` in the user's cache folder.
     """
 
@@ -79,11 +80,13 @@ class TextWorld(TextEnv):
             least, most = LIMITS[name]
             if not least <= value <= most:
                 raise ConfigError(f"{name}={value} must be from {least} to {most}")
-        if isinstance(games, int) and games < 1:
-            raise ConfigError(f"games={games} must be at least 1, null, or files")
+        if isinstance(games, int) and not 1 <= games <= MOST_GAMES:
+            raise ConfigError(f"games={games} must be from 1 to {MOST_GAMES}, null, or files")
+        if not 0 <= progress <= 1:
+            raise ConfigError(f"progress={progress} must be from 0 to 1")
         self._settings = (rooms, objects, quest_length)
         self._files = () if games is None or isinstance(games, int) else engine.files_of(games)
-        self._variety = games if isinstance(games, int) else 2**31
+        self._variety = games if isinstance(games, int) else MOST_GAMES
         self.admissible, self.progress = admissible, progress
         folder = os.environ.get("XDG_CACHE_HOME", "")
         self._cache = Path(cache or (f"{folder}/agentopd/textworld" if folder else CACHE)).expanduser()

@@ -29,6 +29,7 @@ Game: TypeAlias = Any
 Played: TypeAlias = tuple[Game, Path]
 """A game and its compiled form, a file for the Z-machine; a file of the same name with ``.json`` lies beside it."""
 
+STORY = "game.z8"
 SUFFIXES = (".z8", ".json")
 IN_USE = 3600.0
 """Seconds since a game was last taken, within which it is not removed."""
@@ -70,14 +71,32 @@ def compiled(game: Game, cache: Path, most: int) -> Path:
     folder = cache / hashlib.sha256(f"{textworld.__version__}\n{source}".encode()).hexdigest()[:24]
     try:
         with _compiling[folder]:
-            if not folder.is_dir():
+            if not is_whole(folder / STORY):
+                shutil.rmtree(folder, ignore_errors=True)  # of a full disk, for instance
                 cache.mkdir(parents=True, exist_ok=True)
                 _compile(game, source, folder)
                 _trim(cache, most)
             os.utime(folder)
     except OSError as error:
         raise EnvError(f"cache={cache}: it cannot be written: {error.strerror}") from error
-    return folder / "game.z8"
+    return folder / STORY
+
+
+def is_whole(file: Path) -> bool:
+    """Whether a story for the Z-machine is there, as long as its header says, and of its checksum."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return False
+    return _is_whole(file, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _is_whole(file: Path, size: int, changed: int) -> bool:
+    story = file.read_bytes()
+    length = 8 * int.from_bytes(story[26:28], "big")
+    checksum = int.from_bytes(story[28:30], "big")
+    return story[:1] == b"\x08" and 64 <= length <= len(story) and sum(story[64:length]) % 2**16 == checksum
 
 
 def _compile(game: Game, source: str, folder: Path) -> None:
@@ -85,7 +104,7 @@ def _compile(game: Game, source: str, folder: Path) -> None:
     aside = Path(tempfile.mkdtemp(prefix="making-", dir=folder.parent))
     try:
         game.save(str(aside / "game.json"))
-        compile_inform7_game(source, str(aside / "game.z8"))
+        compile_inform7_game(source, str(aside / STORY))
         if not folder.is_dir():  # another may have been quicker
             aside.rename(folder)
     except OSError:
@@ -128,6 +147,8 @@ def files_of(games: str | Sequence[str]) -> tuple[Path, ...]:
             raise ConfigError(f"games: nothing is at {pattern!r}; give files, a pattern or a folder of {_forms()}")
         for name in sorted(names):
             found[_playable(Path(name).resolve())] = None
+    if not found:
+        raise ConfigError(f"games={games!r}: name at least one of {_forms()}, or leave games out to generate some")
     return tuple(found)
 
 
@@ -164,8 +185,14 @@ def _read(logic: Path, changed: int) -> Game:
 
 
 def opened(played: Played) -> Any:
-    """A game that is ready to be reset: an interpreter of its own, in this process. ``close`` frees it."""
+    """A game that is ready to be reset: an interpreter of its own, in this process. ``close`` frees it.
+
+    Raises:
+        EnvError: The story is damaged. The interpreter would end the whole process.
+    """
     game, file = played
+    if not is_whole(file):
+        raise EnvError(f"{file} is damaged, or no story for version 8 of the Z-machine; compile the game again")
     infos = textworld.EnvInfos(
         admissible_commands=True, policy_commands=True, intermediate_reward=True, feedback=True, verbs=True
     )

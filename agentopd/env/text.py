@@ -6,9 +6,11 @@ from typing import Any, Self
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.error import DependencyNotInstalled, ResetNeeded
 
 from agentopd.env.exchange import Reply, Step, TextSpace, facts_of, family_of, no_call, reply_to, reward_of
+from agentopd.env.given import check_given, check_wrapping, made_with, parameters_of
 from agentopd.env.registry import resolve
 from agentopd.env.wrappers import TextFace, TurnLimit
 from agentopd.errors import ConfigError, EnvError
@@ -46,7 +48,12 @@ class TextEnv(gymnasium.Env[str, str]):
             raise ConfigError(f"tool {taken[0]} of {cls.__name__}: that name is TextEnv's own; rename the tool")
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Makes the state that ``step`` needs, so that a subclass need not call ``super().__init__``."""
+        """Makes the state that ``step`` needs, so that a subclass need not call ``super().__init__``.
+
+        Raises:
+            ConfigError: the class takes no such argument, or one of another type, as far as its type hints say.
+        """
+        check_given(cls, args, kwargs)
         env = super().__new__(cls)
         env.action_space, env.observation_space = TextSpace(), TextSpace()
         env.options = {}
@@ -180,11 +187,17 @@ def make(id: str, *, plain: bool = False, **kwargs: Any) -> gymnasium.Env[str, s
 def _made(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env[str, str]:
     spec = resolve(id)
     try:
+        check_wrapping(kwargs)
         env: gymnasium.Env[Any, Any] = gymnasium.make(spec, **kwargs)
     except DependencyNotInstalled as error:
         raise ConfigError(f"environment {id!r} needs another package: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"environment {id!r}: {error}") from error
     except TypeError as error:
-        raise ConfigError(f"environment {id!r} cannot be made: {error}") from error
+        reason, creating, _ = str(error).partition(" was raised from the environment creator")
+        creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+        told = f"; {made_with(parameters_of(creator))}" if creating else ""
+        raise ConfigError(f"environment {id!r} cannot be made: {reason}{told}") from error
     if isinstance(env.action_space, TextSpace) and isinstance(env.observation_space, TextSpace):
         return env
     face = TextFace(env)

@@ -194,7 +194,7 @@ def test_tools_are_those_of_the_simulators() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "options", "match"),
     [
-        ({"categories": "base"}, {}, "give a list of at least one of base"),
+        ({"categories": "base"}, {}, r"categories='base' must be a list of texts, such as \[base\]"),
         ({"categories": []}, {}, "give a list"),
         ({"categories": ["mis_func"]}, {}, "'mis_func' is not known .did you mean 'miss_func'"),
         ({"steps": 0}, {}, "steps=0 must be at least 1"),

@@ -90,7 +90,7 @@ def test_what_reset_is_given_is_the_task() -> None:
     assert expert_action(env) == call("write", name="a", text="x")
     assert env.step(expert_action(env))[0] == '{"a": "x"}'
     assert expert_action(env) == call("answer", answer="3.50")
-    for given, reward in [("3.5", 1.0), (" Three  and a HALF", 1.0), ("3.51", 0.0), ("", 0.0), ("x", 0.0)]:
+    for given, reward in [("3.5", 1.0), (" Three  and a HALF", 1.0), ("3.51", 0.0), ("snan", 0.0), ("", 0.0)]:
         env.reset(seed=0, options=options)
         _, paid, over, _, info = env.step(call("answer", answer=given))
         assert (paid, over, info["success"]) == (reward, True, reward == 1.0)

@@ -39,6 +39,8 @@ JUDGED: list[tuple[str, Any, str, float]] = [
     ("exact", "in Bo", "Bo", 0.0),
     ("exact", ["Bo", "Ada"], "ada", 1.0),
     ("exact", 12, "12.0", 1.0),
+    ("exact", True, "true", 1.0),
+    ("exact", 1_000_000, "1000001", 0.0),
     ("exact", "12", "12.0", 0.0),
     ("exact", ["", "x"], "", 1.0),
     ("numeric", "1,234.50", "1234.5", 1.0),
@@ -110,7 +112,7 @@ def test_what_a_tool_remembers_ends_with_the_episode() -> None:
     [
         ({"verifier": "exakt"}, "verifier='exakt' is not known .did you mean 'exact'"),
         ({"verifier": "no_module:f"}, "verifier: cannot import 'no_module:f'"),
-        ({"tools": "python"}, r"tools='python': give a list, such as \[python\]"),
+        ({"tools": "python"}, r"tools='python' must be a list of texts, such as \[python\]"),
         ({"tools": ["calculater"]}, "tools: 'calculater' is not known .did you mean 'calculator'"),
         ({"tools": ["json:dumps"]}, "not a tool; mark it with @tool"),
         ({"success": 0}, "success=0 must be"),
@@ -133,6 +135,7 @@ def test_settings_are_checked(kwargs: dict[str, Any], match: str) -> None:
         ({"question": "?"}, r"options\['answer'\] is None"),
         ({"question": "?", "answer": []}, r"options\['answer'\] is \[\]"),
         ({"question": "?", "answer": "x"}, "which verifier=numeric needs"),
+        ({"question": "?", "answer": float("nan")}, "is nan, and must be a text, a finite number"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], match: str) -> None:

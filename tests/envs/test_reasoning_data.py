@@ -99,7 +99,7 @@ def test_it_keeps_the_contract_with_tools_and_families_of_all_kinds() -> None:
         ({"families": {"gcd": {"weight": 0}}}, r"families\.gcd\.weight=0 must be a number above 0"),
         ({"families": ["soduku"]}, "families: 'soduku' is not known .did you mean 'sudoku'"),
         ({"tools": ["calculatr"]}, "tools: 'calculatr' is not known .did you mean 'calculator'"),
-        ({"tools": "gcd"}, r"tools='gcd': give a list"),
+        ({"tools": "gcd"}, r"tools='gcd' must be a list of texts, such as \[gcd\]"),
         ({"success": 1.5}, "success=1.5 must be"),
     ],
 )

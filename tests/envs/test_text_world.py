@@ -175,3 +175,21 @@ def test_close_frees_the_interpreter() -> None:
     assert libraries() > before
     env.close()
     assert libraries() == before
+
+
+def test_a_damaged_story_is_told_or_made_anew(cache: Path, tmp_path: Path) -> None:
+    """The interpreter would end the process."""
+    env = make(ID, **SMALL)
+    told = env.reset(seed=0)[0]
+    [kept] = [file for file in cache.glob("*/game.z8") if file == env.get_wrapper_attr("_played")[1]]
+    whole = kept.read_bytes()
+    for broken in (b"", whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1])):
+        assert engine.is_whole(kept)
+        kept.write_bytes(broken)
+        assert not engine.is_whole(kept)
+        assert make(ID, **SMALL).reset(seed=0)[0] == told
+    for name in ("game.z8", "game.json"):
+        shutil.copy(kept.with_name(name), tmp_path)
+    (tmp_path / "game.z8").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(EnvError, match=r"game\.z8 is damaged"):
+        make(ID, games=str(tmp_path)).reset(seed=0)
