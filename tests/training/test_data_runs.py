@@ -90,7 +90,7 @@ def test_a_killed_run_of_ones_own_environment_plays_its_rows_in_the_same_order(t
     file = tmp_path / "rows.jsonl"
     rows = [{"items": list(items)} for items in product(PRICES, repeat=3)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    raw = interface_cases.raw(rollout={"max_new_tokens": 12, "max_length": 800, "max_turns": 2})
+    raw = interface_cases.raw(rollout={"max_new_tokens": 40, "max_length": 800, "max_turns": 2})
     raw["env"]["data"] = {"file": str(file), "test": 0.2, "validation": 0.2}
     raw["train"] |= {"steps": 3, "save_every": 1, "eval_every": 1}
     run, whole = tmp_path / "run", tmp_path / "whole"
