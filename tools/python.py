@@ -12,6 +12,7 @@ from gymnasium.error import DependencyNotInstalled
 
 from agentopd.errors import ConfigError, ToolError
 from agentopd.tooling import brief, cut, tool
+from agentopd.tooling.syntax import statements_of
 
 try:
     from pydantic_monty import (
@@ -137,7 +138,7 @@ def _showing(code: str) -> str:
 def _last(code: str) -> ast.stmt | None:
     """The last statement; ``None`` where this Python reads none, whatever Monty makes of it."""
     try:
-        found = ast.parse(code).body
+        found = statements_of(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     return found[-1] if found else None

@@ -12,7 +12,7 @@ from agentopd.errors import ConfigError, EnvError, ToolError
 from agentopd.tooling.action import brief
 from agentopd.tooling.answer import plain_data
 
-MOST = 20_000
+MOST = 10_000
 """Keywords of a schema that are looked at for one call: parts that refer to each other twice may ask for more than there is time."""
 
 Check = Callable[[Mapping[str, Any]], dict[str, Any]]
