@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import ssl
 import tempfile
 import time
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ class Fetch:
     """The tool ``fetch``: ``ToolSet.of(Fetch(["https://docs.python.org/3/"]))``. Nothing is allowed that is not listed.
 
     It connects to the address that a name was resolved to when it was checked, so that the name cannot change in between, and never to
-    one of a private network, unless that address itself is listed. Proxies and credentials of the environment are not used, cookies not
+    one of a private network, unless that number itself is listed with the same port and path. Proxies and credentials of the environment are not used, cookies not
     kept, bodies not decompressed. What the network answers may differ from day to day: an environment with this tool repeats itself
     only out of a ``cache``.
 
@@ -38,9 +39,10 @@ class Fetch:
         max_bytes: That are read of a page.
         shown: Characters of its text that are told; the rest is cut off, which is said.
         cache: A directory in which answers are kept; what stands there is not asked for again.
+        authorities: A PEM file of those whose certificates are trusted, in place of the usual ones.
 
     Raises:
-        ConfigError: An address that is allowed is none, or a limit is not above 0.
+        ConfigError: An address that is allowed is none, a limit is not above 0, or ``authorities`` holds no certificate.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Fetch:
         max_bytes: int = 500_000,
         shown: int = 10_000,
         cache: str | Path | None = None,
+        authorities: str | Path | None = None,
     ):
         for name, limit in {"seconds": seconds, "max_bytes": max_bytes, "shown": shown}.items():
             if not limit > 0:
@@ -66,6 +69,8 @@ class Fetch:
                 raise ConfigError(f"allow={list(allow)}: {each} has a query; give the beginning of a path at most")
         self.seconds, self.max_bytes, self.shown = seconds, max_bytes, shown
         self.cache = None if cache is None else Path(cache)
+        self.authorities = authorities
+        self._trusted()
 
     @tool(max_characters=None)
     def fetch(self, url: str) -> str:
@@ -77,7 +82,9 @@ class Fetch:
         address = self._allowed(url)
         if (known := self._known(address)) is not None:
             return cut(known, self.shown)
-        client = httpx2.Client(headers=HEADERS, trust_env=False, follow_redirects=False, timeout=self.seconds)
+        client = httpx2.Client(
+            headers=HEADERS, trust_env=False, follow_redirects=False, timeout=self.seconds, verify=self._trusted()
+        )
         future: Future[str] = Future()
         Thread(target=settle, args=(future, lambda: self._followed(client, address)), daemon=True).start()
         try:  # the whole in one limit: neither looking up a name nor a server that sends a byte at a time has one
@@ -91,12 +98,24 @@ class Fetch:
         self._keep(address, text)
         return cut(text, self.shown)
 
+    def _trusted(self) -> ssl.SSLContext | bool:
+        """By whom certificates are checked; ``True``: as usual."""
+        try:
+            return True if self.authorities is None else ssl.create_default_context(cafile=self.authorities)
+        except OSError as error:
+            raise ConfigError(
+                f"authorities={str(self.authorities)!r}: {error}; give a PEM file of certificates"
+            ) from error
+
     def _allowed(self, url: str) -> Address:
         address = parsed(url)
-        if not any(each.covers(address) for each in self.allow):
+        if not self._is_allowed(address):
             there = ", ".join(map(str, self.allow)) or "nothing"
             raise ToolError(f"{brief(url, 100)} is not allowed; allowed is: {brief(there, 300)}")
         return address
+
+    def _is_allowed(self, address: Address) -> bool:
+        return any(each.covers(address) for each in self.allow)
 
     def _followed(self, client: httpx2.Client, address: Address) -> str:
         for _ in range(REDIRECTS + 1):
@@ -125,9 +144,8 @@ class Fetch:
 
     def _asked(self, client: httpx2.Client, address: Address) -> httpx2.Response:
         """The beginning of an answer, from the first address of the host that can be reached."""
-        spared = frozenset(each.host for each in self.allow)
         failed: Exception | None = None
-        for number in addresses(address, spared):
+        for number in addresses(address, self._is_allowed):
             request = client.build_request("GET", address.at(number), headers={"Host": address.authority})
             request.extensions["sni_hostname"] = address.host
             try:

@@ -22,6 +22,8 @@ try:
     import mcp_types as types
     from mcp import Client, MCPError, StdioServerParameters, stdio_client
     from mcp.client.streamable_http import streamable_http_client
+
+    from agentopd.tools.mcp_stream import bounded
 except ImportError as error:
     raise DependencyNotInstalled("MCP servers need the package mcp: pip install 'agentopd[mcp]'") from error
 
@@ -153,7 +155,7 @@ class Link:
     async def _keep(self) -> None:
         try:
             async with AsyncExitStack() as stack:
-                client = await stack.enter_async_context(Client(await self._transport(stack)))
+                client = await stack.enter_async_context(Client(bounded(await self._transport(stack))))
                 tools = await _tools(client)
                 self._refused = None  # what does not know the newest protocol refuses the first question
                 self._opened.set_result((client, tools))
@@ -177,7 +179,10 @@ class Link:
                 30.0, read=None
             )  # the limit of a call is kept above, and a stream may be silent for long
             client = httpx2.AsyncClient(
-                headers=dict(address.headers), timeout=timeout, trust_env=False, event_hooks=hooks
+                headers={"Accept-Encoding": "identity"} | dict(address.headers),
+                timeout=timeout,
+                trust_env=False,
+                event_hooks=hooks,
             )
             return streamable_http_client(address.url, http_client=await stack.enter_async_context(client))
         return self._started()
@@ -198,6 +203,10 @@ class Link:
         plain = response.request.method == "POST" and response.status_code >= 400
         if plain and not response.headers.get("content-type", "").startswith("application/json"):
             self._refused = response.status_code
+        if (
+            response.headers.get("content-encoding", "identity") != "identity"
+        ):  # which may be a thousand times as long as it is sent
+            raise httpx2.DecodingError("the answer is compressed, which was not asked for")
 
     def _gone(self, error: Exception) -> EnvError:
         if self.address.command:

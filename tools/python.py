@@ -1,5 +1,6 @@
 """Python for agents, in Monty's sandbox: no files, no network, no modules of the host, and limits of time, memory and output."""
 
+import ast
 import atexit
 import threading
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from gymnasium.error import DependencyNotInstalled
 
 from agentopd.errors import ConfigError, ToolError
 from agentopd.tooling import brief, cut, tool
+from agentopd.tooling.syntax import statements_of
 
 try:
     from pydantic_monty import (
@@ -37,6 +39,8 @@ FIXED: OSPolicy = {
     "random_start": {"seed": 0},
 }
 """What code can find out of its surroundings: a clock that stands, no sleep, and one seed. So the same calls give the same answers."""
+_SHOWN = "(lambda value: None if value is None else f'{{value!r}}')((\n{}\n))"
+"""A value as text, made where it is: one that is small there may have no end as text, or as the key of a dict, and no limit holds here."""
 
 
 @dataclass(eq=False)
@@ -83,9 +87,9 @@ class Python:
             raise ToolError(f"the code took longer than {self.seconds:g} seconds, or broke the interpreter") from error
         except MontyError as error:
             raise ToolError(self._told(printed.output, self._shown(error)), kind="python_error") from error
-        return self._told(printed.output, "" if value is None else repr(value)) or "no output"
+        return self._told(printed.output, value or "") or "no output"
 
-    def _run(self, code: str, printed: Any) -> Any:
+    def _run(self, code: str, printed: Any) -> str | None:
         limits: ResourceLimits = {
             "max_feed_duration_secs": self.seconds,
             "max_memory": self.memory,
@@ -95,7 +99,7 @@ class Python:
             if self._state is not None:
                 session.load_session(self._state)
             try:
-                value = session.feed_run(code, print_callback=printed)
+                value: str | None = session.feed_run(_showing(code), print_callback=printed)
             except MontyRuntimeError as error:
                 # a limit leaves variables half changed
                 if self.keeps and not isinstance(error.exception(), MemoryError | TimeoutError):
@@ -116,6 +120,28 @@ class Python:
 
     def _told(self, printed: str, last: str) -> str:
         return cut(printed + last, self.output, tail=self.output // 2).rstrip("\n")
+
+
+def _showing(code: str) -> str:
+    """``code`` that ends with the text of its last expression, if it ends with one, and else with ``None``: nothing else leaves the sandbox."""
+    code = code.removeprefix("\ufeff")
+    last = _last(code)
+    if not isinstance(last, ast.Expr):
+        return f"{code}\nNone"
+    lines = code.encode().splitlines(keepends=True)
+    begin = sum(map(len, lines[: last.lineno - 1])) + last.col_offset
+    end = sum(map(len, lines[: (last.end_lineno or 0) - 1])) + (last.end_col_offset or 0)
+    whole = b"".join(lines)
+    return whole[:begin].decode() + _SHOWN.format(whole[begin:end].decode())
+
+
+def _last(code: str) -> ast.stmt | None:
+    """The last statement; ``None`` where this Python reads none, whatever Monty makes of it."""
+    try:
+        found = statements_of(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return found[-1] if found else None
 
 
 _lock = threading.Lock()

@@ -95,6 +95,7 @@ class Sqlite:
         self._db = database if isinstance(database, sqlite3.Connection) else _opened(Path(database))
         try:
             self._columns = dict(_columns(self._db))
+            self._hidden = frozenset(_hidden(self._db))
         except sqlite3.Error as error:
             raise ConfigError(f"database={str(database)!r} cannot be read: {error}; give a SQLite database") from error
         self._readable = {*self._columns, "sqlite_master"}
@@ -184,9 +185,14 @@ class Sqlite:
         may = (
             action == sqlite3.SQLITE_SELECT
             or (action == sqlite3.SQLITE_FUNCTION and (two or "").lower() in self._functions)
-            or (action == sqlite3.SQLITE_READ and (not two or (one in self._readable and database == "main")))
+            or (action == sqlite3.SQLITE_READ and two and one in self._readable and database == "main")
+            or (action == sqlite3.SQLITE_READ and not two and self._counts((one or "").lower(), database))
         )
         return sqlite3.SQLITE_OK if may and self._asked <= _QUESTIONS else sqlite3.SQLITE_DENY
+
+    def _counts(self, name: str, database: str | None) -> bool:
+        """Whether rows may be counted of what a query names, as it writes it, without its columns: of tables, and of what it calls so itself."""
+        return database.lower() == "main" if database else name not in self._hidden
 
     def _late(self) -> bool:
         self._steps += _EVERY
@@ -207,6 +213,17 @@ def _columns(db: sqlite3.Connection) -> Iterator[tuple[str, list[str]]]:
     ):
         keys = {row[0]: f" -> {row[1]}.{row[2]}" for row in db.execute(_KEYS, (table,))}
         yield table, [f"{name} {kind}".strip() + keys.get(name, "") for name, kind in db.execute(_FIELDS, (table,))]
+
+
+def _hidden(db: sqlite3.Connection) -> Iterator[str]:
+    """Names, in small letters, by which a query means another database than the main one: a temporary or an attached one."""
+    yield from ("sqlite_temp_master", "sqlite_temp_schema")
+    known = {row[0].lower() for row in db.execute("SELECT name FROM main.sqlite_master")}
+    for _, base, _ in db.execute("PRAGMA database_list").fetchall():
+        if base != "main":
+            quoted = base.replace('"', '""')
+            names = {row[0].lower() for row in db.execute(f'SELECT name FROM "{quoted}".sqlite_master')}
+            yield from names if base == "temp" else names - known
 
 
 _FIELDS = "SELECT name, type FROM pragma_table_info(?)"

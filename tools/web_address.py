@@ -3,8 +3,8 @@
 import ipaddress
 import re
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 from agentopd.errors import ToolError
@@ -82,12 +82,12 @@ def parsed(url: str) -> Address:
     return Address(scheme, _host(host.lower(), shown), number, _path(path or "/", shown), query or "")
 
 
-def addresses(address: Address, spared: frozenset[str]) -> Iterator[Number]:
+def addresses(address: Address, allowed: Callable[[Address], bool]) -> Iterator[Number]:
     """The numbers that a host has, of which none is of a private network.
 
     Args:
         address: Whose host is looked up.
-        spared: Hosts that may be private, if they are numbers.
+        allowed: Says of the same address with a private number in place of the name whether it may be used.
 
     Raises:
         ToolError: It has none, or only private ones.
@@ -97,7 +97,7 @@ def addresses(address: Address, spared: frozenset[str]) -> Iterator[Number]:
     except (OSError, UnicodeError) as error:
         raise ToolError(f"{address.host} is not known") from error
     numbers = dict.fromkeys(ipaddress.ip_address(str(each[4][0]).partition("%")[0]) for each in found)
-    kept = [number for number in numbers if str(number) in spared or is_public(number)]
+    kept = [number for number in numbers if is_public(number) or allowed(replace(address, host=str(number)))]
     if not kept:
         raise ToolError(f"{address.host} is in a private network, which is not allowed")
     yield from kept

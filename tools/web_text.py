@@ -1,8 +1,9 @@
 """What a page says, as plain text."""
 
 import codecs
+import html
 import re
-from html.parser import HTMLParser
+from collections.abc import Iterator
 
 from agentopd.errors import ToolError
 from agentopd.tooling import brief
@@ -46,6 +47,8 @@ _BREAKS = frozenset(
     ]
 )
 _UNSEEN = frozenset({"script", "style", "template", "noscript", "svg"})
+_RAW = frozenset({"script", "style"})
+"""Whose content is no markup."""
 
 
 def readable(body: bytes, kind: str) -> str:
@@ -73,34 +76,57 @@ def _charset(name: str) -> str:
     return known if known in CHARSETS else "utf-8"
 
 
-def _without_tags(html: str) -> str:
-    page = _Page()
-    page.feed(html)
-    page.close()
-    lines = (" ".join(line.split()) for line in "".join(page.parts).split("\n"))
+def _without_tags(page: str) -> str:
+    lines = (" ".join(line.split()) for line in "".join(_seen(page)).split("\n"))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 
 
-class _Page(HTMLParser):
-    """Collects what is seen of a page."""
+_MARKUP = re.compile(
+    r"<(?:(?P<comment>!--)|(?P<other>[!?]|/(?![a-zA-Z]))|(?P<close>/?)(?P<name>[a-zA-Z][^\s/<>]{0,40}))"
+)
+_QUOTED = re.compile(r"(?:[^>\"']++|\"[^\"]*+\"|'[^']*+')*+>")
+"""The rest of a tag, in which quotes may hold ``>``."""
 
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self._unseen: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _UNSEEN:
-            self._unseen.append(tag)
-        elif tag in _BREAKS:
-            self.parts.append("\n")
+def _seen(page: str) -> Iterator[str]:
+    """The pieces of what is seen of a page, in time that grows with its length alone: the standard library's parser may take its square.
 
-    def handle_endtag(self, tag: str) -> None:
-        if self._unseen and tag == self._unseen[-1]:
-            self._unseen.pop()
-        elif tag in _BREAKS:
-            self.parts.append("\n")
+    A comment or a tag that does not end goes to the end of the page. From the first tag on whose quotes do not end, quotes mean nothing.
+    """
+    position, quotes = 0, True
+    hidden: list[str] = []
+    while opened := _MARKUP.search(page, position):
+        if not hidden:
+            yield _words(page[position : opened.start()])
+        if opened["comment"]:
+            position = _behind(page, "-->", opened.start() + 2)
+            continue
+        rest = _QUOTED.match(page, opened.end()) if opened["name"] and quotes else None
+        quotes = quotes and (rest is not None or not opened["name"])
+        position = rest.end() if rest else _behind(page, ">", opened.end())
+        name = (opened["name"] or "").lower()
+        if opened["close"] and hidden and name == hidden[-1]:
+            del hidden[-1]
+        elif name in _UNSEEN and not opened["close"]:
+            hidden.append(name)
+            if name in _RAW:
+                position = _raw_end(page, name, position)
+        elif name in _BREAKS:
+            yield "\n"
+    if not hidden:
+        yield _words(page[position:])
 
-    def handle_data(self, data: str) -> None:
-        if not self._unseen:
-            self.parts.append(data.replace("\n", " "))
+
+def _words(text: str) -> str:
+    return html.unescape(text).replace("\n", " ")
+
+
+def _behind(page: str, mark: str, start: int) -> int:
+    found = page.find(mark, start)
+    return len(page) if found < 0 else found + len(mark)
+
+
+def _raw_end(page: str, name: str, start: int) -> int:
+    """Where an element ends whose content holds no tags."""
+    found = re.compile(f"</{name}", re.IGNORECASE).search(page, start)
+    return found.start() if found else len(page)

@@ -216,7 +216,7 @@ def test_a_name_that_leads_to_a_private_network_needs_the_number_on_the_list(por
     with pytest.raises(ToolError, match="localhost is in a private network"):
         fetched(Fetch([f"http://localhost:{port}"]), url)
     assert server.seen == []
-    assert fetched(Fetch([f"http://localhost:{port}", "http://127.0.0.1"]), url) == "Gr\u00fc\u00dfe"
+    assert fetched(Fetch([f"http://localhost:{port}", f"http://127.0.0.1:{port}/data"]), url) == "Gr\u00fc\u00dfe"
     assert server.seen[0][1]["Host"] == f"localhost:{port}"
 
 
@@ -233,7 +233,7 @@ def test_a_name_is_looked_up_once_and_what_it_was_is_connected_to(
         return real(host, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
-    allow = [f"http://rebinding.example:{port}", "http://127.0.0.1"]
+    allow = [f"http://rebinding.example:{port}", f"http://127.0.0.1:{port}/data"]
     assert fetched(Fetch(allow), f"http://rebinding.example:{port}/data/text") == "Gr\u00fc\u00dfe"
     with pytest.raises(ToolError, match="private network"):
         fetched(Fetch(allow), f"http://rebinding.example:{port}/data/text")
