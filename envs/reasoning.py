@@ -40,7 +40,7 @@ class Reasoning(TextEnv):
 
     def __init__(
         self,
-        families: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
+        families: Sequence[str] | Mapping[str, Any] | None = None,
         tools: Sequence[str] = tuple(OWN),
         success: float = 1.0,
         graded: bool = True,

@@ -121,7 +121,8 @@ def _additional(keyword: Callable[..., Any]) -> Callable[..., Any]:
 def _wrong(message: str) -> Exception:
     from jsonschema import ValidationError
 
-    return ValidationError(message)
+    error: Exception = ValidationError(message)
+    return error
 
 
 def _place(path: str) -> str:

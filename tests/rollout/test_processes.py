@@ -163,10 +163,11 @@ def test_what_only_this_process_knows_is_refused() -> None:
 
 
 MAIN = textwrap.dedent("""
-    import sys, time, gymnasium
+    import signal, sys, time, gymnasium
     import agentopd
     from agentopd.isolation.fleet import fleet
     sys.path.insert(0, {folder!r})
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which what a shell runs in the background lacks
 
     class Mine(agentopd.TextEnv):
         pass
