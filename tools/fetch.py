@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from urllib.parse import urljoin
@@ -69,8 +70,11 @@ class Fetch:
                 raise ConfigError(f"allow={list(allow)}: {each} has a query; give the beginning of a path at most")
         self.seconds, self.max_bytes, self.shown = seconds, max_bytes, shown
         self.cache = None if cache is None else Path(cache)
-        self.authorities = authorities
-        self._trusted()
+        self._authorities = None if authorities is None else str(authorities)
+        try:
+            _trust(self._authorities)
+        except OSError as error:
+            raise ConfigError(f"authorities={str(authorities)!r}: {error}; give a PEM file of certificates") from error
 
     @tool(max_characters=None)
     def fetch(self, url: str) -> str:
@@ -83,7 +87,11 @@ class Fetch:
         if (known := self._known(address)) is not None:
             return cut(known, self.shown)
         client = httpx2.Client(
-            headers=HEADERS, trust_env=False, follow_redirects=False, timeout=self.seconds, verify=self._trusted()
+            headers=HEADERS,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=self.seconds,
+            verify=_trust(self._authorities),
         )
         future: Future[str] = Future()
         Thread(target=settle, args=(future, lambda: self._followed(client, address)), daemon=True).start()
@@ -97,15 +105,6 @@ class Fetch:
             client.close()
         self._keep(address, text)
         return cut(text, self.shown)
-
-    def _trusted(self) -> ssl.SSLContext | bool:
-        """By whom certificates are checked; ``True``: as usual."""
-        try:
-            return True if self.authorities is None else ssl.create_default_context(cafile=self.authorities)
-        except OSError as error:
-            raise ConfigError(
-                f"authorities={str(self.authorities)!r}: {error}; give a PEM file of certificates"
-            ) from error
 
     def _allowed(self, url: str) -> Address:
         address = parsed(url)
@@ -177,3 +176,11 @@ class Fetch:
         assert self.cache is not None
         limits = f"{self.max_bytes} {address}"
         return self.cache / f"{hashlib.sha256(limits.encode()).hexdigest()}.json"
+
+
+@cache
+def _trust(authorities: str | None) -> ssl.SSLContext:
+    """Who may vouch for a server. Made once: reading the usual certificates takes longer than most pages."""
+    if authorities is None:
+        return httpx2.create_ssl_context(trust_env=False)
+    return ssl.create_default_context(cafile=authorities)
