@@ -20,12 +20,12 @@ SHARED = "x = (1,)\nfor i in range(60): x = (x, x)\n"
 """Sixty pairs, of which each holds the one before it twice: 2**60 values to whoever walks through them."""
 _CLASS = "class A:\n    def __init__(self, x): self.x = x\n    def __repr__(self): return "
 PYTHON = calls("python", "python", "code", {
-    "a value without end": (SHARED + "x", "longer than"),
-    "a value without end in a list": ("x = ['a']\nfor i in range(40): x = [x, x]\nx", "longer than"),
-    "a value without end as a key": (SHARED + "{x: 1}", "longer than"),
-    "a value without end in a set": (SHARED + "{x}", "longer than"),
-    "a value without end that is printed": (SHARED + "print(x)", "longer than"),
-    "objects without end": (_CLASS + "f'{self.x!r}'\nx = A(1)\nfor i in range(60): x = A([x, x])\nx", "longer than|Recursion"),
+    "a value without end": (SHARED + "x", "longer than|MemoryError"),
+    "a value without end in a list": ("x = ['a']\nfor i in range(40): x = [x, x]\nx", "longer than|MemoryError"),
+    "a value without end as a key": (SHARED + "{x: 1}", "longer than|MemoryError"),
+    "a value without end in a set": (SHARED + "{x}", "longer than|MemoryError"),
+    "a value without end that is printed": (SHARED + "print(x)", "longer than|MemoryError"),
+    "objects without end": (_CLASS + "f'{self.x!r}'\nx = A(1)\nfor i in range(60): x = A([x, x])\nx", "longer than|Recursion|Memory"),
     "an object whose text takes long": (_CLASS + "[0 for i in range(10 ** 12)]\nA(1)", "longer than|TypeError|Memory"),
     "an object whose text is no text": (_CLASS + "self\nA(1)", "TypeError"),
     "a text of its own": (SHARED + "repr = str = lambda y: x\n[1]", r"^\[1\]$"),

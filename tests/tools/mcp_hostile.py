@@ -58,7 +58,9 @@ def do(how: str, id: Any) -> None:
     elif how == "flooding error":
         answer(id, "y" * 5_000_000, isError=True)
     elif how == "refusal without end":
-        say({"id": id, "error": {"code": -32000, "message": "y" * 5_000_000}})
+        say({"id": id, "error": {"code": -32050, "message": "y" * 5_000_000}})
+    elif how == "says that it is gone":
+        say({"id": id, "error": {"code": -32000, "message": TEXT}})
     elif how == "other id":
         answer(12345)
     elif how == "twice":

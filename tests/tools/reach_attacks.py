@@ -109,6 +109,7 @@ MCP = calls("mcp", "do", "how", {
     "asks for folders": ("asks for folders", "not supported"),
     "asks the user": ("asks the user", "not supported"),
 }) | {
+    "says that it is gone": Attack("mcp", call("do", how="says that it is gone"), "is gone", gone=True),
     "closes": Attack("mcp", call("do", how="closes"), "is gone", gone=True),
     "ends": Attack("mcp", call("do", how="ends"), "is gone", gone=True),
     "a schema that backtracks": Attack("mcp", call("backtracks", how="a" * 60 + "b"), "does not match"),

@@ -128,7 +128,7 @@ def test_all_of_them_in_one_run(tmp_path: Path, here: Server, canary: Server) ->
         assert SECRET not in told, name
         if attack.gone:
             assert episode.failure is not None, name
-            assert (episode.failure.boundary, episode.failure.kind) == ("env", "error"), (name, episode.failure)
+            assert (episode.failure.boundary, episode.failure.kind) == ("env", "raised"), (name, episode.failure)
             continue
         assert episode.failure is None, (name, episode.failure)
         assert len(episode.turns) == 2, name
