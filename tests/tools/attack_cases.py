@@ -86,7 +86,8 @@ def place(root: Path, here: Server, canary: Server) -> Place:
     made = Place(root, here.port, canary.port)
     for folder in (made.inside / "sub", made.outside):
         folder.mkdir(parents=True)
-    (made.outside / "secret.txt").write_text(SECRET)
+    for name in ("secret.txt", "held.txt"):
+        (made.outside / name).write_text(SECRET)
     (made.inside / "a.txt").write_text("figs: 3\n")
     (made.inside / "link").symlink_to(made.outside / "secret.txt")
     (made.inside / "out").symlink_to(made.outside)
@@ -94,7 +95,7 @@ def place(root: Path, here: Server, canary: Server) -> Place:
     (made.inside / "dangling").symlink_to(made.outside / "new.txt")
     (made.inside / "zero").symlink_to("/dev/zero")
     (made.inside / "process").symlink_to("/proc/self")
-    os.link(made.outside / "secret.txt", made.inside / "hard")
+    os.link(made.outside / "held.txt", made.inside / "hard")
     os.mkfifo(made.inside / "pipe")
     with sqlite3.connect(made.outside / "secret.db") as db:
         db.execute("CREATE TABLE hidden AS SELECT ? AS word", (SECRET,))
