@@ -66,7 +66,7 @@ class Mcp(TextEnv):
         tasks: str | None = None,
         instructions: str = "Answer the question with the tools. Then give the answer.",
     ):
-        if not isinstance(servers, Mapping) or not servers:
+        if not servers:
             raise ConfigError(f"servers={servers!r}: give at least one, by name, such as {{notes: {{url: ...}}}}")
         for name, given in servers.items():
             if not isinstance(given, Mapping):

@@ -137,8 +137,6 @@ class Reasoning(TextEnv):
 
 def _chosen(families: Sequence[str] | Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
     """Settings by family."""
-    if isinstance(families, str):
-        raise ConfigError(f"families={families!r}: give a list, such as [{families}]")
     given = FAMILIES if families is None else families
     if not given:
         raise ConfigError("families is empty; give names of data sets of reasoning-gym, such as [chain_sum, lcm]")

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -76,7 +77,8 @@ def compiled(game: Game, cache: Path, most: int) -> Path:
                 cache.mkdir(parents=True, exist_ok=True)
                 _compile(game, source, folder)
                 _trim(cache, most)
-            os.utime(folder)
+            with suppress(OSError):  # a cache that can only be read serves what lies in it
+                os.utime(folder)
     except OSError as error:
         raise EnvError(f"cache={cache}: it cannot be written: {error.strerror}") from error
     return folder / STORY

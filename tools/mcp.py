@@ -1,6 +1,7 @@
 """The tools of an MCP server, for models, by the official client (https://modelcontextprotocol.io)."""
 
 import json
+import shutil
 import sys
 import threading
 import weakref
@@ -76,6 +77,11 @@ class Server(Settings):
             bearer = {"Authorization": f"Bearer {key_of(self.key_env)}"} if self.key_env else {}
             secrets = (*keys.values(), *(value.removeprefix("Bearer ") for value in bearer.values()))
             return Address(url=self.url, headers={**self.headers, **keys, **bearer}, keys=secrets)
+        program, *rest = (self.command or "").split() or [""]
+        if rest and not shutil.which(self.command or ""):
+            raise ConfigError(
+                f"command={self.command!r}: that is no program; give its arguments apart, command: {program}, args: [{', '.join(rest)}]"
+            )
         passed = {name: key_of(name, "pass_env") for name in self.pass_env}
         command = (sys.executable, "-m", self.module) if self.module else (self.command or "",)
         env, secrets = {**self.env, **passed}, tuple(passed.values())

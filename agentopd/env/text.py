@@ -118,6 +118,8 @@ class TextEnv(gymnasium.Env[str, str]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Starts an episode; see ``gymnasium.Env.reset``."""
         super().reset(seed=seed)
+        if not isinstance(options, Mapping | None):
+            raise ConfigError(f"options={brief(repr(options), 80)} must be a mapping of names to values")
         self.options = dict(options or {})
         self._over = self._success = False
         reply = Reply()

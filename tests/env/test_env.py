@@ -374,3 +374,9 @@ def test_any_text_is_answered_and_reproducible(actions: list[str], seed: int) ->
         return [env.reset(seed=seed), *map(env.step, actions)]
 
     assert play() == play()
+
+
+@pytest.mark.parametrize("options", ["abc", [1], 3])
+def test_options_are_a_mapping(door: Door, options: Any) -> None:
+    with pytest.raises(ConfigError, match="must be a mapping of names to values"):
+        door.reset(seed=0, options=options)

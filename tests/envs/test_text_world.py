@@ -193,3 +193,13 @@ def test_a_damaged_story_is_told_or_made_anew(cache: Path, tmp_path: Path) -> No
     (tmp_path / "game.z8").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(EnvError, match=r"game\.z8 is damaged"):
         make(ID, games=str(tmp_path)).reset(seed=0)
+
+
+def test_a_cache_that_can_only_be_read_serves_what_lies_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = make(ID, **SMALL).reset(seed=0)[0]
+
+    def refused(path: Any, *_: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "utime", refused)
+    assert make(ID, **SMALL).reset(seed=0)[0] == told

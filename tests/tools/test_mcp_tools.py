@@ -185,6 +185,7 @@ def test_no_server_outlives_its_program() -> None:
         ({}, "nothing is given: give one of module, command and url"),
         ({"module": "a", "url": "http://x"}, "module and url is given"),
         ({"url": "http://me:pass@x/mcp"}, "an address with a name or a key in it"),
+        ({"command": "python notes.py"}, r"no program; give its arguments apart, command: python, args: \[notes.py\]"),
         ({"url": "ftp://x"}, "give an address such as http"),
         ({"url": "http://x", "args": ["a"]}, "args: not with url"),
         ({"module": "a", "headers": {"a": "b"}}, "headers: not with module"),
