@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from shutil import rmtree
 from threading import Event, Thread
 
 import pytest
@@ -299,13 +300,18 @@ def test_a_race_with_links_never_reads_outside(tmp_path: Path) -> None:
     (folder.root / "real").mkdir()
     (folder.root / "real" / "x").write_text("mine")
     over = Event()
+    real, kept = folder.root / "real", folder.root / "kept"
 
     def swap() -> None:
         while not over.is_set():
-            (folder.root / "real").rename(folder.root / "kept")
-            (folder.root / "real").symlink_to(tmp_path / "outside")
-            (folder.root / "real").unlink()
-            (folder.root / "kept").rename(folder.root / "real")
+            real.rename(kept)
+            with suppress(FileExistsError):  # a write may have made the folder again
+                real.symlink_to(tmp_path / "outside")
+                real.unlink()
+            while kept.exists():
+                rmtree(real, ignore_errors=True)
+                with suppress(OSError):
+                    kept.rename(real)
 
     swapping = Thread(target=swap, daemon=True)
     swapping.start()

@@ -6,9 +6,10 @@ import sys
 import time
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from mcp_cases import by_hand, children, official, over_http, pids
+from mcp_cases import PLACE, by_hand, children, official, over_http, pids
 
 from agentopd.errors import ConfigError, EnvError, ToolError
 from agentopd.tools.mcp import Mcp, Server, close_shared
@@ -171,12 +172,13 @@ def test_a_shared_server_is_one_process_and_starts_again_when_it_ended() -> None
 
 
 def test_no_server_outlives_its_program() -> None:
-    code = f"from agentopd.tools.mcp import Mcp\nm = Mcp(**{by_hand()!r})\nm.begin()\nn = Mcp(**{by_hand(fresh=False)!r})\nn.begin()"
-    code += "\nfrom os import listdir\nprint(*[p for p in listdir('/proc') if p.isdigit() and b'no disk' in open(f'/proc/{p}/cmdline','rb').read()])"
+    marker = f"of-program-{uuid4()}"
+    marked = by_hand() | {"args": [*by_hand()["args"], marker]}
+    code = f"from agentopd.tools.mcp import Mcp\nm = Mcp(**{marked!r})\nm.begin()\nn = Mcp(**{marked!r}, fresh=False)\nn.begin()"
+    code += f"\nimport sys\nsys.path.append({PLACE!r})\nfrom mcp_cases import pids\nprint(len(pids({marker!r})))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stderr == ""
-    assert len(told.stdout.split()) >= 2
-    assert not set(map(int, told.stdout.split())) & pids("no disk")
+    assert (told.stdout.strip(), told.stderr) == ("3", "")  # the two servers and the program itself
+    assert pids(marker) == set()
 
 
 @pytest.mark.parametrize(
