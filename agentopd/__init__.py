@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from agentopd.env import TextEnv as TextEnv
     from agentopd.env import TextSpace as TextSpace
     from agentopd.env import make as make
-    from agentopd.env import make_vec as make_vec
     from agentopd.errors import AgentOPDError as AgentOPDError
     from agentopd.errors import ConfigError as ConfigError
     from agentopd.errors import EnvError as EnvError
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from agentopd.errors import ToolError as ToolError
     from agentopd.errors import TrainingError as TrainingError
     from agentopd.evaluation import Panel as Panel
+    from agentopd.isolation.vector import make_vec as make_vec
     from agentopd.tooling import call as call
     from agentopd.tooling import tool as tool
     from agentopd.training.loop.arguments import AgentOPDConfig as AgentOPDConfig
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "agentopd.env": ("TextEnv", "TextSpace", "make", "make_vec"),
+    "agentopd.env": ("TextEnv", "TextSpace", "make"),
+    "agentopd.isolation.vector": ("make_vec",),
     "agentopd.tooling": ("tool", "call"),
     "agentopd.types": ("Annotation", "Record", "Segment", "Trajectory", "Turn"),
     "agentopd.config": ("Config", "load_config"),

@@ -1,7 +1,5 @@
 """GGUF files: where one lies, and what is asked of transformers to read it."""
 
-import importlib.util
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +7,9 @@ import transformers
 from transformers.utils.import_utils import is_gguf_available
 
 from agentopd.errors import ConfigError, first_line
+from agentopd.installed import INSTALLED, folders_of
 
 SUFFIX = ".gguf"
-_INSTALLED = re.compile(r"(?P<package>[A-Za-z_]\w+(?:\.\w+)*):(?P<file>[^:]+)")
 
 
 def is_gguf(name: str) -> bool:
@@ -45,14 +43,14 @@ def locate(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    installed = _INSTALLED.fullmatch(name)
+    installed = INSTALLED.fullmatch(name)
     if installed is None:
         raise ConfigError(
             f"model={name!r}: there is no such file; give the path of a {SUFFIX} file, or package:file{SUFFIX} for one inside "
             "an installed Python package"
         )
     package, file = installed["package"], installed["file"]
-    folders = _folders(package)
+    folders = folders_of(package)
     if not folders:
         raise ConfigError(
             f"model={name!r}: the Python package {package} is not installed; install it (for instance "
@@ -76,15 +74,6 @@ def damage(name: str) -> str:
     except Exception as error:  # it trusts the file, so damage shows itself as nearly anything
         return first_line(error)
     return ""
-
-
-def _folders(package: str) -> list[Path]:
-    """Where the files of an installed package lie; none where it is not installed."""
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):  # a parent that is missing, or no package
-        return []
-    return [] if spec is None else [Path(folder) for folder in spec.submodule_search_locations or ()]
 
 
 def unpacking() -> dict[str, Any]:

@@ -388,7 +388,9 @@ def _check_folder(name: str, needed: str) -> None:
     if gguf.is_gguf(name):
         return
     if not folder.exists() and (folder.is_absolute() or name.startswith((".", "~"))):
-        raise ConfigError(f"model={name!r}: there is no such folder")
+        raise ConfigError(
+            f"model={name!r}: there is no such folder; give one that is there, or the id of a model on the hub"
+        )
     if folder.is_dir() and not (folder / needed).exists():
         raise ConfigError(
             f"model={name!r}: the folder has no {needed}; give one that save_pretrained of a model and of its tokenizer wrote"

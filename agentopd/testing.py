@@ -71,14 +71,19 @@ def check_text_env(id: str, /, *, time_limit: float = 10.0, **kwargs: Any) -> Re
         EnvError: the first broken rule, and what broke it.
     """
     bench = Bench(id, lambda: make(id, **kwargs), time_limit)
-    return bench.within_time(lambda: _Check(bench).report())
+
+    def check() -> Report:
+        with bench.new() as probe:
+            return _Check(bench, probe).report()
+
+    return bench.within_time(check)
 
 
 class _Check:
     """The rules, one a method."""
 
-    def __init__(self, bench: Bench):
-        self.bench, self.fail, self.probe = bench, bench.fail, bench.new()
+    def __init__(self, bench: Bench, probe: Probe):
+        self.bench, self.fail, self.probe = bench, bench.fail, probe
         self.tools = bench.call("reading the tools", lambda: tools_of(self.probe.env))
         self.has_expert = has_expert(self.probe.env)
         self.limit = self.probe.env.spec.max_episode_steps if self.probe.env.spec else None
@@ -139,7 +144,8 @@ class _Check:
         for seed in PLAYED_SEEDS:
             alone, spoilt = self._play(seed), self._play(seed, spoil=True)
             self._same(seed, alone, spoilt, "info must be fresh data each step; each was emptied after it was read")
-            beside = self._play(seed, beside=self.bench.new())
+            with self.bench.new() as other:
+                beside = self._play(seed, beside=other)
             self._same(seed, alone, beside, "instances must share nothing; one was played beside another")
             if self.has_expert:
                 asked = self._play(seed, asks=2)
@@ -167,9 +173,9 @@ class _Check:
         return rate, sum(turns for turns, _ in episodes) / EXPERT_SEEDS
 
     def gymnasium(self) -> None:
-        env = self.bench.new().env.unwrapped
-        check = partial(check_env, env, skip_render_check=True)
-        self.bench.call("gymnasium's check_env", check, times=GYMNASIUM_CALLS)
+        with self.bench.new() as probe:
+            check = partial(check_env, probe.env.unwrapped, skip_render_check=True)
+            self.bench.call("gymnasium's check_env", check, times=GYMNASIUM_CALLS)
 
     def _no_secret(self, text: str, info: Mapping[str, Any]) -> None:
         for secret in _strings(info.get("privileged")):
@@ -206,7 +212,10 @@ class _Check:
             asks: How often the expert is asked at each state.
             spoil: Whether to empty each ``info`` after it was read.
         """
-        probe = self.bench.new()
+        with self.bench.new() as probe:
+            return self._played(probe, seed, beside, asks, spoil)
+
+    def _played(self, probe: Probe, seed: int, beside: Probe | None, asks: int, spoil: bool) -> list[Found]:
         found, history = probe.reset(seed), []
         script = [*(render_action("", [ToolCall(t.name, _likely(t))]) for t in self.tools), *HOSTILE[2:4]]
         by_turns = self.has_expert and seed % 2

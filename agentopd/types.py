@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict
 
 import numpy as np
@@ -54,6 +54,18 @@ class ToolCall:
 
     name: str
     arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutcome:
+    """What became of one call of a tool. Example: ``CallOutcome("lookup", "tool_timeout", 5.0)``."""
+
+    name: str
+    outcome: str = "ok"
+    """``ok``, or the kind of its error."""
+    seconds: float = 0.0
+    cut: bool = False
+    """Whether the answer was longer than it may be, so that a part of it was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +126,8 @@ class Turn:
     segment: int
     start: int
     stop: int
-    """The action tokens are ``segment.tokens_T[start:stop]``, the end-of-turn token included where one was produced."""
+    """The action is ``segment.tokens_T[start:stop]``, the end-of-turn token included where one was produced. Those of its tokens that closed a
+    thought beyond its budget are ``CONTEXT`` in the segment: no policy produced them."""
     text: str
     """What the model wrote, verbatim."""
     action: str
@@ -137,6 +150,17 @@ class Turn:
     prefilled: int = 0
     """Prompt tokens that the engine processed for this turn."""
     policy_version: int = 0
+    thinking: int = 0
+    """The first of its tokens that are thinking in ``<think>`` marks, these included."""
+    outcomes: tuple[CallOutcome, ...] = ()
+    """What became of the calls that were run, in the order in which they were begun. Of ``calls`` those are missing that came behind the end
+    of the episode; those that a tool made of others are there beside."""
+
+
+def timeless(turn: Turn) -> Turn:
+    """The turn without what clocks measured."""
+    outcomes = tuple(replace(outcome, seconds=0.0) for outcome in turn.outcomes)
+    return replace(turn, seconds_policy=0.0, seconds_env=0.0, outcomes=outcomes)
 
 
 class ArrayEquality:

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.measured import add, arms_parser, kept, measured_run, missing
 
 RESULTS = Path(__file__).parent / "results" / "environments.json"
-ARMS = ("frozen_lake", "sql")
+ARMS = ("frozen_lake", "sql", "textworld")
 SHOWN = ("teacher", "student_before", "student_after")
 
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agentopd.isolation.session import Session
 from agentopd.rollout import TaskStream
-from agentopd.rollout.session import Session
 from agentopd.training.run.traces import SPLIT
 from agentopd.types import Task
 from benchmarks.measured import keep, kept, made_by

@@ -8,6 +8,9 @@ from agentopd.errors import ConfigError, ToolError
 from agentopd.tooling import call, tool
 from agentopd.tools import calculator
 
+DEEPEST = 16
+"""Operations; any result is small enough for the tool."""
+
 _ONE_OPERATION = re.compile(r"\s*-?\d+\s*[-+*]\s*-?\d+\s*")
 _WORDS = {"+": "Add {}.", "-": "Subtract {}.", "*": "Multiply by {}."}
 _DISTRACTORS = (
@@ -26,16 +29,17 @@ class Calculator(TextEnv):
     tool fails.
 
     Args:
-        depth: The number of operations, at least 1.
-        distractors: The number of sentences in between that mean nothing.
+        depth: The number of operations, 1 to 16.
+        distractors: The number of sentences in between that mean nothing, 0 to 40.
         failure_rate: The probability that a calculation is answered "unavailable, try again".
     """
 
     instructions = "Do the operations one at a time with calculate, then submit the result."
 
     def __init__(self, depth: int = 3, distractors: int = 0, failure_rate: float = 0.0):
-        if depth < 1 or distractors < 0:
-            raise ConfigError(f"depth={depth} must be at least 1, distractors={distractors} at least 0")
+        for name, value, least, most in (("depth", depth, 1, DEEPEST), ("distractors", distractors, 0, 40)):
+            if not least <= value <= most:
+                raise ConfigError(f"{name}={value} must be from {least} to {most}")
         if not 0 <= failure_rate < 1:
             raise ConfigError(f"failure_rate={failure_rate} must be at least 0 and below 1")
         self.depth, self.distractors, self.failure_rate = depth, distractors, failure_rate

@@ -41,7 +41,7 @@ class Files(TextEnv):
         for name, value, low, high in checked:
             if not low <= value <= high:
                 raise ConfigError(f"{name}={value} must be from {low} to {high}")
-        if isinstance(families, str) or (families is not None and not families):
+        if families is not None and not families:
             raise ConfigError(f"families={families!r}: give a list of names out of {', '.join(FAMILIES)}")
         self.families = tuple(FAMILIES if families is None else families)
         for family in self.families:

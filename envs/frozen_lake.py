@@ -4,17 +4,15 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 from gymnasium.envs.toy_text.frozen_lake import MAPS, FrozenLakeEnv, generate_random_map
 
 from agentopd.env import TextEnv
 from agentopd.env.faces import FACES
+from agentopd.env.planning import Values, best, values_of
 from agentopd.errors import ConfigError
 from agentopd.tooling import call, tool
 
 Direction: TypeAlias = Literal["left", "down", "right", "up"]
-Values: TypeAlias = npt.NDArray[np.float64]
 
 FACE = FACES["FrozenLakeEnv"]
 TILES = {"S": "ice", "F": "ice", "H": "hole", "G": "goal"}
@@ -24,9 +22,6 @@ OFFSETS = ((0, -1), (1, 0), (0, 1), (-1, 0))
 MAX_SIZE = 10
 MIN_FROZEN = 0.7
 """With less ice a map that can be crossed is long in coming."""
-TIE = 1e-9
-"""Values that are closer are the same: they differ by rounding, and by where the iteration stopped."""
-PRECISION = 1e-13
 
 
 class FrozenLake(TextEnv):
@@ -102,8 +97,7 @@ class FrozenLake(TextEnv):
         return {"policy": self.policy, "value": float(self.values[self.rows[0].index("S")].max())}
 
     def _best(self, state: int) -> list[str]:
-        values_A = self.values[state]
-        return [name for name, value in zip(FACE.actions, values_A, strict=True) if value > values_A.max() - TIE]
+        return [FACE.actions[action] for action in best(self.values[state])]
 
     def _policy(self) -> str:
         def told(state: int, tile: str) -> str:
@@ -131,19 +125,6 @@ def _tile(rows: Sequence[str], row: int, column: int) -> str:
 
 @lru_cache(maxsize=64)
 def _values(rows: tuple[str, ...], is_slippery: bool, success_rate: float, discount: float) -> Values:
-    """The optimal values of the actions in each state, by value iteration: ``Q(s, a) = sum p (r + discount * max Q(s', .))``."""
+    """The optimal values of the actions in each state."""
     table = FrozenLakeEnv(desc=list(rows), is_slippery=is_slippery, success_rate=success_rate).P
-    states, actions = len(table), len(FACE.actions)
-    rewards_SA, onward_SAS = np.zeros((states, actions)), np.zeros((states, actions, states))
-    for state, of_state in table.items():
-        for action, outcomes in of_state.items():
-            for probability, to, reward, over in outcomes:
-                rewards_SA[state, action] += probability * reward
-                onward_SAS[state, action, to] += 0.0 if over else probability
-    values_SA, change = rewards_SA, 1.0
-    while change > PRECISION:
-        newer_SA = rewards_SA + discount * onward_SAS @ values_SA.max(axis=1)
-        change = float(np.abs(newer_SA - values_SA).max())
-        values_SA = newer_SA
-    values_SA.setflags(write=False)
-    return values_SA
+    return values_of(table, discount)

@@ -1,65 +1,93 @@
-"""Questions of reasoning-gym, answered with tools. Their worked steps are known, so there is an expert, and facts for a teacher."""
+"""Questions of reasoning-gym, answered with tools. Of some the worked steps are known; so the expert, and a teacher, can show them."""
 
 import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
-from gymnasium.error import DependencyNotInstalled
-
 from agentopd.env import TextEnv
-from agentopd.errors import ConfigError
+from agentopd.envs.reasoning_data import SIZE, UNANSWERED, Entry, Questions, known_answer, score
+from agentopd.errors import ConfigError, EnvError
 from agentopd.settings.problems import nearest
-from agentopd.tooling import call, tool
+from agentopd.tooling import ToolSet, call, tool
 from agentopd.tools import calculator
+from agentopd.tools.named import TOOLS, Named
 
 Step = tuple[str, dict[str, Any]]
 """A tool and its arguments."""
-Entry = Mapping[str, Any]
-"""A question of reasoning-gym: ``question``, ``answer`` and ``metadata``."""
-
-SIZE = 2**31
-"""Questions of a family, of which an episode draws one: neighbours in reasoning-gym's own order may be alike."""
+OWN: Mapping[str, str] = {"calculator": "calculate", "gcd": "gcd", "count": "count"}
+"""Names of tools that are methods here, which the expert uses."""
 
 
 class Reasoning(TextEnv):
-    """Asks a question of one of the families; the reward is 1 for the right answer, submitted, which ends the episode, else 0.
+    """Asks a question of one of the families; what is submitted is scored by the family's own scorer, which ends the episode.
 
-    It takes two turns or three, one call a turn: what is worked out, then ``submit``.
+    The reward is that score, from 0 to 1: many scorers give a part of it for a part of the answer. Where the worked steps are known,
+    for ``FAMILIES``, the expert takes them first, one call a turn, as far as it has the tools; else it submits the known answer. With
+    ``boxnet`` or ``rush_hour``, which know no answers, there is no expert.
 
     Args:
-        families: Names out of ``FAMILIES``, or names with settings of the dataset in reasoning-gym, such as
-            ``{"chain_sum": {"max_terms": 3}}``. Default: all, with the settings of ``FAMILIES``.
+        families: Names of data sets of reasoning-gym, or names with settings of the data set and a ``weight`` (default 1), such as
+            ``{"chain_sum": {"max_terms": 3, "weight": 2}}``. Default: those of ``FAMILIES``, with the settings there.
+        tools: What can be called beside ``submit``: some of ``calculator``, ``gcd``, ``count``, ``python``, or import paths.
+            Default: the first three.
+        success: The least score that counts as success.
+        graded: Whether the reward is the score; else it is 1 for a score of 1, and 0.
     """
 
     instructions = "Answer the question with the tools, one call at a time. Then submit the answer."
 
-    def __init__(self, families: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None):
-        if isinstance(families, str):
-            raise ConfigError(f"families={families!r}: give a list, such as [{families}]")
-        names = FAMILIES if families is None else families
-        chosen = dict(families) if isinstance(families, Mapping) else {name: {} for name in names}
-        for name in chosen:
-            if name not in FAMILIES:
-                raise ConfigError(
-                    f"families: {name!r} is not known{nearest(name, FAMILIES)}; there are: {', '.join(FAMILIES)}"
-                )
-            if not isinstance(chosen[name], Mapping):
-                raise ConfigError(f"families.{name}={chosen[name]!r}: give settings of its dataset, or {{}} for none")
-        if not chosen:
-            raise ConfigError(f"families is empty; give at least one of {', '.join(FAMILIES)}")
-        self._datasets = [(name, _dataset(name, _frozen(FAMILIES[name][1], given))) for name, given in chosen.items()]
+    def __init__(
+        self,
+        families: Sequence[str] | Mapping[str, Any] | None = None,
+        tools: Sequence[str] = tuple(OWN),
+        success: float = 1.0,
+        graded: bool = True,
+    ):
+        if not 0 < success <= 1:
+            raise ConfigError(f"success={success} must be above 0 and at most 1")
+        chosen = _chosen(families)
+        self._weights = [settings.pop("weight", 1.0) for settings in chosen.values()]
+        for name, weight in zip(chosen, self._weights, strict=True):
+            if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < math.inf:
+                raise ConfigError(f"families.{name}.weight={weight!r} must be a number above 0")
+        planned = {name: FAMILIES[name][1] if name in FAMILIES else {} for name in chosen}
+        self._data = [Questions(name, {**planned[name], **settings}) for name, settings in chosen.items()]
+        self._least, self._graded = success, graded
+        self._use(tools)
+        if UNANSWERED & {*chosen}:
+            setattr(self, "expert", super().expert)  # noqa: B010 - the base class's own is how an environment says that it has none
+
+    def _use(self, names: Sequence[str]) -> None:
+        for name in names if not isinstance(names, str) else ():
+            if ":" not in name and name not in (known := [*OWN, *TOOLS]):
+                there = ", ".join(dict.fromkeys(known))
+                raise ConfigError(f"tools: {name!r} is not known{nearest(name, known)}; there are: {there}")
+        self._named = Named(names if isinstance(names, str) else [name for name in names if name not in OWN])
+        own = {"submit", *(OWN[name] for name in names if name in OWN)}
+        self.extra_tools = self._named.functions
+        self.tools = ToolSet([*(one for one in ToolSet.of(self) if one.name in own), *self.extra_tools])
 
     def start(self) -> str:
         """Draws a family and one of its questions."""
-        self.family, self._dataset = self._datasets[int(self.np_random.integers(len(self._datasets)))]
-        self._entry: Entry = self._dataset[int(self.np_random.integers(SIZE))]
-        plan, _ = FAMILIES[self.family]
-        self._steps = [*plan(self._entry), ("submit", {"answer": str(self._entry["answer"])})]
+        data = self._data[self._drawn()]
+        self.family = data.name
+        self._scorer, self._entry = data.draw(int(self.np_random.integers(SIZE)))
+        self._answer = known_answer(self._entry)
+        plan = FAMILIES[self.family][0](self._entry) if self.family in FAMILIES else []
+        if not all(name in self.tools.names for name, _ in plan):
+            plan = []
+        self._steps = plan if self._answer is None else [*plan, ("submit", {"answer": self._answer})]
         self._taken: list[Step] = []
+        self._named.reset()
         return str(self._entry["question"]).strip()
+
+    def _drawn(self) -> int:
+        if len(set(self._weights)) == 1:
+            return int(self.np_random.integers(len(self._data)))
+        share = self.np_random.random() * sum(self._weights)
+        return next(i for i in range(len(self._data)) if share < sum(self._weights[: i + 1]))
 
     @tool
     def calculate(self, expression: str) -> str:
@@ -86,21 +114,38 @@ class Reasoning(TextEnv):
     @tool
     def submit(self, answer: str) -> str:
         """Submit the answer."""
-        right = self._dataset.score_answer(answer.strip(), self._entry) == 1.0
-        self.finish(reward=float(right))
-        return "Right." if right else "Wrong."
+        got = score(self._scorer, answer, self._entry)
+        self.finish(reward=got if self._graded else float(got == 1), success=got >= self._least)
+        return "Right." if got == 1 else "Partly right." if got > 0 else "Wrong."
 
     def expert(self) -> str:
         """The first of the worked steps that has not been taken."""
+        if not self._steps:
+            raise EnvError(f"reasoning-gym knows no answer to this question of {self.family}")
         name, arguments = next(step for step in self._steps if step not in self._taken)
         return call(name, **arguments)
 
     def privileged(self) -> dict[str, Any]:
-        """The worked steps, each as the call to write and what it gives, one a line; and the answer."""
+        """The worked steps, each as the call to write and what it gives, one a line; and the answer. Nothing where it is not known."""
+        if not self._steps:
+            return {}
         calls = [json.dumps({"name": name, "arguments": arguments}) for name, arguments in self._steps]
         results = [f" -> {_result(*step)}" for step in self._steps[:-1]]
         lines = [f"{call}{result}" for call, result in zip(calls, [*results, ""], strict=True)]
-        return {"steps": "\n".join(lines), "answer": str(self._entry["answer"])}
+        return {"steps": "\n".join(lines), "answer": self._answer}
+
+
+def _chosen(families: Sequence[str] | Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+    """Settings by family."""
+    given = FAMILIES if families is None else families
+    if not given:
+        raise ConfigError("families is empty; give names of data sets of reasoning-gym, such as [chain_sum, lcm]")
+    if not isinstance(families, Mapping):
+        return {name: {} for name in given}
+    for name, settings in families.items():
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f"families.{name}={settings!r}: give settings of its data set, or {{}} for none")
+    return {name: dict(settings) for name, settings in families.items()}
 
 
 def _result(name: str, arguments: Mapping[str, Any]) -> str:
@@ -158,22 +203,3 @@ FAMILIES: Mapping[str, tuple[Callable[[Entry], list[Step]], Mapping[str, Any]]] 
     "simple_equations": (_simple_equations, {"max_terms": 3}),
 }
 """What works each family's questions out, up to the answer, and the settings of its dataset."""
-
-
-def _frozen(*settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Settings, the later ones over the earlier, as a key of a cache."""
-    merged = {name: value for each in settings for name, value in each.items()}
-    return tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in merged.items())
-
-
-@lru_cache(maxsize=64)
-def _dataset(name: str, settings: tuple[tuple[str, Any], ...]) -> Any:
-    """The dataset, which reads its texts once and makes each question when it is asked for."""
-    try:
-        import reasoning_gym
-    except ImportError as error:
-        raise DependencyNotInstalled("reasoning-gym is not installed; run pip install reasoning-gym") from error
-    try:
-        return reasoning_gym.create_dataset(name, seed=0, size=SIZE, **dict(settings))
-    except (TypeError, AssertionError) as error:
-        raise ConfigError(f"families.{name}: reasoning-gym refuses {dict(settings)}: {error}") from error

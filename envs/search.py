@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from agentopd.env import TextEnv
+from agentopd.envs.answers import words
 from agentopd.envs.search_world import LINKS, VALUES, World
 from agentopd.errors import ConfigError
 from agentopd.tooling import ToolSet, call, tool
@@ -85,4 +86,4 @@ class Search(TextEnv):
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold().removeprefix("the ").removesuffix(".")
+    return words(text).removeprefix("the ").removesuffix(".")

@@ -2,10 +2,10 @@
 
 import sqlite3
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from agentopd.env import TextEnv
+from agentopd.envs.answers import exactly
 from agentopd.envs.sql_tables import DOMAINS, Table
 from agentopd.errors import ConfigError
 from agentopd.settings.problems import nearest
@@ -39,7 +39,7 @@ class Sql(TextEnv):
             raise ConfigError(f"tables={tables} must be from 1 to {len(DOMAINS[0])}")
         if not 6 <= rows <= MOST_ROWS:
             raise ConfigError(f"rows={rows} must be from 6 to {MOST_ROWS}")
-        if isinstance(kinds, str) or (kinds is not None and not kinds):
+        if kinds is not None and not kinds:
             raise ConfigError(f"kinds={kinds!r}: give a list of at least one of {', '.join(KINDS)}")
         for kind in kinds or ():
             if kind not in KINDS:
@@ -90,7 +90,7 @@ class Sql(TextEnv):
     @tool
     def answer(self, value: float | str) -> str:
         """Answer the question with a number or a name."""
-        right = _same(value, self._answer)
+        right = exactly(str(value), [self._answer])
         self.finish(reward=float(right))
         return "Right." if right else "Wrong."
 
@@ -104,8 +104,8 @@ class Sql(TextEnv):
         return call("query", sql=self._query)
 
     def privileged(self) -> dict[str, Any]:
-        """The query and the answer."""
-        return {"query": self._query, "answer": self._answer}
+        """The query and the answer, as texts both: values of one type are what Gymnasium's vector environments can put together."""
+        return {"query": self._query, "answer": str(self._answer)}
 
     def close(self) -> None:
         """Frees the database."""
@@ -201,13 +201,3 @@ class Sql(TextEnv):
         only = "LIMIT 1" if list(sums.values()).count(max(sums.values())) == 1 else "LIMIT 0"  # a tie has no answer
         query = f"SELECT {second.name}.name {rest} GROUP BY {second.name}.id ORDER BY sum({first.name}.{column}) DESC {only}"
         return f"Which {second.one} has the highest total {column} of {first.name}?", query
-
-
-def _same(given: float | str, answer: int | str) -> bool:
-    text = str(given).strip()
-    if isinstance(answer, str):
-        return text.casefold() == answer.casefold()
-    try:
-        return Decimal(text) == answer
-    except InvalidOperation:
-        return False

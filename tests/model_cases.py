@@ -18,6 +18,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from agentopd.models import head_of
+
 SIZES = {
     "vocab_size": 50,
     "hidden_size": 16,
@@ -56,3 +58,11 @@ def model_of(architecture: str, dtype: torch.dtype = torch.float64, **more: Any)
 def sequences() -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
     return [torch.randint(3, 50, (length,), generator=generator) for length in (5, 1, 7)]
+
+
+def widened(model: PreTrainedModel, rows: int) -> PreTrainedModel:
+    """With ``rows`` more, which are likely: nothing of them may reach a student."""
+    model.resize_token_embeddings(model.config.vocab_size + rows, mean_resizing=False)
+    with torch.no_grad():
+        head_of(model).weight_V_H[-rows:] = 1.0
+    return model

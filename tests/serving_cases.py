@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass
@@ -38,8 +38,16 @@ class Served:
     """The number of requests after which it answers 503."""
     most: int = 1 << 30
     """Ids that it scores at most, of a token."""
+    tokenizer: PreTrainedTokenizerBase | None = None
+    """What it says that tokens mean; without one it does not."""
     scores: int | str | None = None
     """How it takes the question about chosen ids: the status that it refuses it with; ``ignores``; or answers."""
+
+    @property
+    def questions(self) -> list[dict[str, Any]]:
+        """What was asked beside who it is, which is asked with the first ids."""
+        tokens = [one.get("prompt", one.get("token_ids", [])) for one in self.asked]
+        return [one for one, ids in zip(self.asked, tokens, strict=True) if ids != [*range(len(ids))]]
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -92,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answered(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
-        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+        for name, value in ({"Content_Length": str(len(body))} | headers).items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(body)
@@ -104,6 +112,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         served = self.server.served
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/detokenize":
+            return self.read_as(served.tokenizer, asked["tokens"])
         served.asked.append(asked)
         served.authorized.append(self.headers.get("Authorization"))
         fault = served.faults.popleft() if served.faults else None
@@ -117,6 +127,10 @@ class Handler(BaseHTTPRequestHandler):
             self.generated(asked, fault)
         else:
             self.scored(asked, fault)
+
+    def read_as(self, tokenizer: PreTrainedTokenizerBase | None, tokens: list[int]) -> None:
+        text = None if tokenizer is None else tokenizer.decode(tokens)
+        self.answered(404 if text is None else 200, json.dumps({"prompt": text}).encode())
 
     def generated(self, asked: dict[str, Any], fault: str | None) -> None:
         served, tokens, given = self.server.served, asked["token_ids"], asked["sampling_params"]

@@ -18,7 +18,19 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from agentopd.evaluation import Panel, Rate
 from agentopd.records import RecordWriter
-from agentopd.types import Failure, Key, Message, Outcome, Record, Segment, Task, ToolCall, Trajectory, Turn
+from agentopd.types import (
+    CallOutcome,
+    Failure,
+    Key,
+    Message,
+    Outcome,
+    Record,
+    Segment,
+    Task,
+    ToolCall,
+    Trajectory,
+    Turn,
+)
 from agentopd.viewer import write_report
 from agentopd.viewer.charts import STUDENT
 from agentopd.viewer.depths import Stretch, depth_figures
@@ -58,6 +70,7 @@ def _record(step: int, index: int, success: bool, failure: Failure | None = None
         reward=1.0,
         errors=() if success else ("unknown_tool",),
         advice=EVIL,
+        outcomes=(CallOutcome("add", "ok" if success else f"no {EVIL}", 0.25, cut=True),),
     )
     outcome = Outcome(float(success), success, "failed" if failure else "terminated")
     key, task = Key(EVIL, step, index), Task("toy/Sum-v0", index)
@@ -268,6 +281,8 @@ def test_the_page_shows_two_successes_and_two_failures_of_the_first_and_the_last
     assert "→ add(x=2)" in page.text
     assert "tool · add" in page.text
     assert "reward 1" in page.text
+    assert page.text.count("add ok, 0.25 s, answer cut") == 4
+    assert page.text.count(f"add no {EVIL}, 0.25 s, answer cut") == 4
 
 
 def test_tokens_are_shaded_by_the_signal(run: Path) -> None:

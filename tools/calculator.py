@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from agentopd.errors import ToolError
 from agentopd.tooling import tool
+from agentopd.tooling.syntax import expression_of
 
 Value: TypeAlias = int | float
 
@@ -43,10 +44,10 @@ def calculate(expression: str) -> str:
     if not _ARITHMETIC.fullmatch(expression):
         raise ToolError(_ONLY)
     try:
-        tree = ast.parse(expression.strip(), mode="eval")
+        tree = expression_of(expression.strip())
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ToolError("not an expression") from error
-    value = _value(tree.body)
+    value = _value(tree)
     return str(int(value)) if value == int(value) else f"{value:.10g}"
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from agentopd.errors import ConfigError, EnvError, ToolError
-from agentopd.tooling import tool
+from agentopd.tooling import cut, tool
 from agentopd.tools.confined import NO_FILE, below, inner, kind_of, parts_of, put, read, refused, told_of
 
 
@@ -56,7 +56,7 @@ class Folder:
         self.seen: set[str] = set()
         """Paths that were listed or read. That of the root is empty."""
 
-    @tool
+    @tool(max_characters=None)
     def list_files(self, path: str = "") -> str:
         """List all files in a folder and below.
 
@@ -72,9 +72,9 @@ class Folder:
             lines.append(f"({closed} that cannot be opened)")
         if len(found) == self.max_entries:
             lines.append(f"(no more than {self.max_entries} are listed)")
-        return self._cut("\n".join(lines) or "There are no files.")
+        return cut("\n".join(lines) or "There are no files.", self.shown)
 
-    @tool
+    @tool(max_characters=None)
     def read(self, path: str, start: int = 0) -> str:
         """Read a file.
 
@@ -88,7 +88,7 @@ class Folder:
             return "The file is empty."
         if not 0 <= start < len(text):
             raise refused(path, f"start={start}, and it has {len(text)} characters")
-        return self._cut(text, start)
+        return cut(text, self.shown, start=start)
 
     @tool
     def write(self, path: str, text: str) -> None:
@@ -209,11 +209,3 @@ class Folder:
     def _require_room(self) -> None:
         if len(self.entries()) >= self.max_entries:
             raise ToolError(f"there are {self.max_entries} files and folders, and no more fit; delete some")
-
-    def _cut(self, text: str, start: int = 0) -> str:
-        end = start + self.shown
-        return (
-            text[start:]
-            if end >= len(text)
-            else f"{text[start:end]}\n[cut: {start} to {end} of {len(text)} characters]"
-        )

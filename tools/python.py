@@ -1,5 +1,6 @@
 """Python for agents, in Monty's sandbox: no files, no network, no modules of the host, and limits of time, memory and output."""
 
+import ast
 import atexit
 import threading
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from typing import Any
 from gymnasium.error import DependencyNotInstalled
 
 from agentopd.errors import ConfigError, ToolError
-from agentopd.tooling import brief, tool
+from agentopd.tooling import brief, cut, tool
+from agentopd.tooling.syntax import statements_of
 
 try:
     from pydantic_monty import (
@@ -37,6 +39,8 @@ FIXED: OSPolicy = {
     "random_start": {"seed": 0},
 }
 """What code can find out of its surroundings: a clock that stands, no sleep, and one seed. So the same calls give the same answers."""
+_SHOWN = "(lambda value: None if value is None else f'{{value!r}}')((\n{}\n))"
+"""A value as text, made where it is: one that is small there may have no end as text, or as the key of a dict, and no limit holds here."""
 
 
 @dataclass(eq=False)
@@ -52,7 +56,7 @@ class Python:
     memory: int = 64 * 2**20
     """Bytes of variables."""
     output: int = 2_000
-    """Characters that are told of what a call printed and of its value; what is left out of the middle is said."""
+    """Characters that are told of what a call printed and of its value; they are cut in the middle, which is said."""
     keeps: bool = True
     """Whether variables live on between calls."""
     _state: bytes | None = field(default=None, init=False, repr=False)
@@ -67,7 +71,7 @@ class Python:
         """Forgets all variables, as at the start of an episode."""
         self._state = None
 
-    @tool
+    @tool(max_characters=None)
     def python(self, code: str) -> str:
         """Run Python code. Print what you want to see; the value of a last expression is shown too.
 
@@ -83,9 +87,9 @@ class Python:
             raise ToolError(f"the code took longer than {self.seconds:g} seconds, or broke the interpreter") from error
         except MontyError as error:
             raise ToolError(self._told(printed.output, self._shown(error)), kind="python_error") from error
-        return self._told(printed.output, "" if value is None else repr(value)) or "no output"
+        return self._told(printed.output, value or "") or "no output"
 
-    def _run(self, code: str, printed: Any) -> Any:
+    def _run(self, code: str, printed: Any) -> str | None:
         limits: ResourceLimits = {
             "max_feed_duration_secs": self.seconds,
             "max_memory": self.memory,
@@ -95,7 +99,7 @@ class Python:
             if self._state is not None:
                 session.load_session(self._state)
             try:
-                value = session.feed_run(code, print_callback=printed)
+                value: str | None = session.feed_run(_showing(code), print_callback=printed)
             except MontyRuntimeError as error:
                 # a limit leaves variables half changed
                 if self.keeps and not isinstance(error.exception(), MemoryError | TimeoutError):
@@ -115,11 +119,29 @@ class Python:
         return brief(error.display("type-msg") if isinstance(error, MontyRuntimeError) else str(error), 500)
 
     def _told(self, printed: str, last: str) -> str:
-        text = printed + last
-        if len(text) <= self.output:
-            return text.rstrip("\n")
-        half = self.output // 2
-        return f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}".rstrip("\n")
+        return cut(printed + last, self.output, tail=self.output // 2).rstrip("\n")
+
+
+def _showing(code: str) -> str:
+    """``code`` that ends with the text of its last expression, if it ends with one, and else with ``None``: nothing else leaves the sandbox."""
+    code = code.removeprefix("\ufeff")
+    last = _last(code)
+    if not isinstance(last, ast.Expr):
+        return f"{code}\nNone"
+    lines = code.encode().splitlines(keepends=True)
+    begin = sum(map(len, lines[: last.lineno - 1])) + last.col_offset
+    end = sum(map(len, lines[: (last.end_lineno or 0) - 1])) + (last.end_col_offset or 0)
+    whole = b"".join(lines)
+    return whole[:begin].decode() + _SHOWN.format(whole[begin:end].decode())
+
+
+def _last(code: str) -> ast.stmt | None:
+    """The last statement; ``None`` where this Python reads none, whatever Monty makes of it."""
+    try:
+        found = statements_of(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return found[-1] if found else None
 
 
 _lock = threading.Lock()

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
 from agentopd.errors import ConfigError, ToolError
-from agentopd.tooling import brief, tool
+from agentopd.tooling import brief, cut, tool
 
 MAX_QUERY = 200
 DECIMALS = 4
@@ -73,7 +73,7 @@ class Library:
         self.asked.add(query)
         return "\n".join(f"{title}: {self._snippet(self.pages[title], words)}" for title in titles) or "Nothing found."
 
-    @tool
+    @tool(max_characters=None)
     def open(self, title: str) -> str:
         """Open a page.
 
@@ -85,10 +85,7 @@ class Library:
         if there is None:
             raise ToolError(f"no page is called {brief(repr(title), 60)}; search for it")
         self.opened.add(there)
-        text = self.pages[there]
-        return (
-            text if len(text) <= self.shown else f"{text[: self.shown]}\n[cut: {self.shown} of {len(text)} characters]"
-        )
+        return cut(self.pages[there], self.shown)
 
     def _ranked(self, words: list[str]) -> list[str]:
         if not words:

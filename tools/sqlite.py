@@ -14,6 +14,7 @@ from typing import Any
 from agentopd.errors import ConfigError, ToolError
 from agentopd.tooling import tool
 from agentopd.tooling.action import brief
+from agentopd.tooling.cutting import cut, cut_mark
 
 _NAMES = """
 abs avg ceil ceiling char coalesce count dense_rank exp first_value floor format glob group_concat hex ifnull iif instr lag last_value
@@ -94,6 +95,7 @@ class Sqlite:
         self._db = database if isinstance(database, sqlite3.Connection) else _opened(Path(database))
         try:
             self._columns = dict(_columns(self._db))
+            self._hidden = frozenset(_hidden(self._db))
         except sqlite3.Error as error:
             raise ConfigError(f"database={str(database)!r} cannot be read: {error}; give a SQLite database") from error
         self._readable = {*self._columns, "sqlite_master"}
@@ -116,7 +118,7 @@ class Sqlite:
                 return ", ".join(columns)
         raise ToolError(f"no such table: {brief(table, 40)}; tables: {self.list_tables()}")
 
-    @tool
+    @tool(max_characters=None)
     def query(self, sql: str) -> str:
         """Run a SELECT.
 
@@ -145,7 +147,7 @@ class Sqlite:
         lines = [" | ".join(self._cell(name) for name in names)]
         for number, row in enumerate(rows):
             if number == self.limits.rows or sum(map(len, lines)) > self.limits.characters:
-                return "\n".join([*lines, f"(more rows; the first {number} are shown)"])
+                return "\n".join([*lines, cut_mark(number, None, "rows")])
             lines.append(" | ".join(map(self._cell, row)))
         return "\n".join(lines if len(lines) > 1 else [*lines, "(no rows)"])
 
@@ -157,8 +159,7 @@ class Sqlite:
         text = str(value)
         if not text.isprintable() or "|" in text:  # such as an end of line, which would look like the end of the row
             text = json.dumps(text)
-        cut = len(text) - self.limits.cell
-        return text if cut <= 0 else f"{text[: self.limits.cell]}... ({cut} characters more)"
+        return cut(text, self.limits.cell)
 
     def _words(self, error: BaseException) -> str:
         words = brief(str(error) or "out of memory", 200)
@@ -184,9 +185,14 @@ class Sqlite:
         may = (
             action == sqlite3.SQLITE_SELECT
             or (action == sqlite3.SQLITE_FUNCTION and (two or "").lower() in self._functions)
-            or (action == sqlite3.SQLITE_READ and (not two or (one in self._readable and database == "main")))
+            or (action == sqlite3.SQLITE_READ and two and one in self._readable and database == "main")
+            or (action == sqlite3.SQLITE_READ and not two and self._counts((one or "").lower(), database))
         )
         return sqlite3.SQLITE_OK if may and self._asked <= _QUESTIONS else sqlite3.SQLITE_DENY
+
+    def _counts(self, name: str, database: str | None) -> bool:
+        """Whether rows may be counted of what a query names, as it writes it, without its columns: of tables, and of what it calls so itself."""
+        return database.lower() == "main" if database else name not in self._hidden
 
     def _late(self) -> bool:
         self._steps += _EVERY
@@ -207,6 +213,17 @@ def _columns(db: sqlite3.Connection) -> Iterator[tuple[str, list[str]]]:
     ):
         keys = {row[0]: f" -> {row[1]}.{row[2]}" for row in db.execute(_KEYS, (table,))}
         yield table, [f"{name} {kind}".strip() + keys.get(name, "") for name, kind in db.execute(_FIELDS, (table,))]
+
+
+def _hidden(db: sqlite3.Connection) -> Iterator[str]:
+    """Names, in small letters, by which a query means another database than the main one: a temporary or an attached one."""
+    yield from ("sqlite_temp_master", "sqlite_temp_schema")
+    known = {row[0].lower() for row in db.execute("SELECT name FROM main.sqlite_master")}
+    for _, base, _ in db.execute("PRAGMA database_list").fetchall():
+        if base != "main":
+            quoted = base.replace('"', '""')
+            names = {row[0].lower() for row in db.execute(f'SELECT name FROM "{quoted}".sqlite_master')}
+            yield from names if base == "temp" else names - known
 
 
 _FIELDS = "SELECT name, type FROM pragma_table_info(?)"

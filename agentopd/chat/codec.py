@@ -8,24 +8,24 @@ and it is appended to the tokens that the model itself produced. How that went i
 - ``forked``: the template rewrites the past (many drop earlier thinking), so a whole new prompt starts a new segment.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from transformers import PreTrainedTokenizerBase
 
-from agentopd.chat.fallbacks import CALLS, HELLO, OTHER, SCHEMAS
-from agentopd.chat.formats import FORMATS, HERMES, Tools, openai
+from agentopd.chat.arguments import Tools, is_plain
+from agentopd.chat.budget import MARK_TOKENS, Budget, thought_size
+from agentopd.chat.fallbacks import CALLS, HELLO, OTHER, PROBE, SCHEMAS
+from agentopd.chat.formats import FORMATS, HERMES, openai, read, same, write
 from agentopd.chat.template import Template
-from agentopd.chat.thinking import THOUGHT_CLOSE, THOUGHT_OPEN
+from agentopd.chat.thinking import THOUGHT_CLOSE, THOUGHT_OPEN, Thinking
 from agentopd.errors import ConfigError
 from agentopd.tooling.action import ParsedAction, parse_action, render_action
 from agentopd.types import Message, ToolCall
 
-DEEPEST = 32
-"""Nesting of arguments up to which templates get calls as data; they walk it recursively, and a model can write any depth."""
+PastThinking: TypeAlias = Literal["template", "kept", "dropped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Action:
     text: str
     """Decoded verbatim, without the final end of turn."""
     canonical: str
-    """What the environment reads: canonical action text without thinking, or, where a call is malformed, what was written."""
+    """What the environment reads: canonical action text without thinking. A malformed call is what was written, or says what is wrong."""
     calls: tuple[ToolCall, ...]
     content: str
     """The text beside the calls, without thinking."""
@@ -71,6 +71,7 @@ class Chat:
         tokenizer: PreTrainedTokenizerBase,
         template_kwargs: Mapping[str, Any] | None = None,
         call_format: str | None = None,
+        past_thinking: PastThinking = "template",
     ) -> None:
         """Tries the template on small conversations.
 
@@ -78,21 +79,88 @@ class Chat:
             tokenizer: A fast one with a chat template.
             template_kwargs: What the template reads, such as ``enable_thinking``.
             call_format: A key of ``FORMATS``; by default the one that the template writes, or else Hermes.
+            past_thinking: Whether later prompts hold what was thought in ``<think>`` marks: as the template has it, ``kept`` (one that
+                forgets it is refused), or ``dropped``.
 
         Raises:
             ConfigError: The tokenizer has no chat template, it renders no conversation, no special token ends an assistant's turn
-                in it, or the format is unknown.
+                in it, the format is unknown, or it forgets thinking that is to be kept, or knows none that could be dropped.
         """
         if call_format is not None and call_format not in FORMATS:
+            there = ", ".join(FORMATS)
             raise ConfigError(
-                f"call_format={call_format!r} is not known; there are: {', '.join(FORMATS)}; leave it out to take the template's own"
+                f"call_format={call_format!r} is not known; there are: {there}; leave it out to take the template's own"
             )
         self.tokenizer = tokenizer
         self.template_kwargs = dict(template_kwargs or {})
         self._template = Template(tokenizer, self.template_kwargs, call_format)
-        self._thinking = self._template.thinking
+        self.call_format = call_format
+        """The one that was set by hand."""
+        self.past_thinking = past_thinking
+        self._thinking = replace(self._template.thinking, dropped=past_thinking == "dropped")
         self._size = len(tokenizer)
         self._ends = {self._template.id_of(end): end for end in self._template.ends.all}
+        if past_thinking == "dropped" and not self._thinking.close:
+            raise ConfigError(
+                f"past_thinking='dropped': the chat template of {tokenizer.name_or_path!r} knows no thinking, so there is nothing to drop; "
+                "leave past_thinking out"
+            )
+        if past_thinking == "kept" and (when := self._forgotten()):
+            raise ConfigError(
+                f"past_thinking='kept': the chat template of {tokenizer.name_or_path!r} forgets what was thought {when}; set "
+                "tokenizer.chat_template to one that keeps it (TRL ships some as *_training), template_kwargs to what makes it keep it, or "
+                "past_thinking: template"
+            )
+
+    def _forgotten(self) -> str | None:
+        """When a turn that thinks starts a new segment, if it does."""
+        if not self._thinking.close:
+            return None
+        opened = "" if self.opens_thought(self.prompt([HELLO])) else f"{THOUGHT_OPEN}\n"
+        written = (
+            f"{opened}{PROBE}\n{THOUGHT_CLOSE}\n\n{OTHER}"
+            if self._thinking.kept
+            else PROBE + self._thinking.close + OTHER
+        )
+        action = self.read(self._ended(written, ParsedAction(OTHER), _said(OTHER)))
+        answers: list[Message] = [{"role": "tool", "name": OTHER, "content": OTHER}, HELLO]
+        for answer, when in zip(answers, ("once a tool answers", "once a user speaks"), strict=True):
+            if self.extend([HELLO], action, [answer]).drift == "forked":
+                return when
+        return None
+
+    def opens_thought(self, prompt: Sequence[int]) -> bool:
+        """Whether a prompt ends with the mark that opens thinking."""
+        return self._thinking.kept and self._text(prompt[-MARK_TOKENS:]).rstrip().endswith(THOUGHT_OPEN)
+
+    def budget(self, prompt: Sequence[int], tokens: int) -> Budget:
+        """What the turn behind a prompt may think: so many ``tokens``, then the thought is closed as the template closes one.
+
+        Raises:
+            ConfigError: The template knows no thinking in ``<think>`` marks.
+        """
+        return Budget(tokens, self._closes_thought, self.opens_thought(prompt), self._text)
+
+    @cached_property
+    def _closes_thought(self) -> tuple[int, ...]:
+        if not self._thinking.kept:
+            marks = f"marks thinking with {self._thinking.close!r}" if self._thinking.close else "knows no thinking"
+            raise ConfigError(
+                f"rollout.thinking_budget: the chat template of {self.tokenizer.name_or_path!r} {marks}, and only thinking in {THOUGHT_OPEN} marks "
+                "can be given a budget; leave rollout.thinking_budget out"
+            )
+        opened = "" if self.opens_thought(self.prompt([HELLO])) else f"{THOUGHT_OPEN}\n"
+        message = self._template.thinking.message(f"{opened}{PROBE}\n{THOUGHT_CLOSE}\n\n", OTHER)
+        written = (self._template.turn([HELLO], message, ()) or "").partition(PROBE)[2].partition(OTHER)[0]
+        return tuple(self._template.encode_after(written if THOUGHT_CLOSE in written else f"\n{THOUGHT_CLOSE}\n\n"))
+
+    def thought_size(self, prompt: Sequence[int], tokens: Sequence[int]) -> int:
+        """How many tokens of the turn behind a prompt are thinking in ``<think>`` marks, these included."""
+        return thought_size(tokens, self.opens_thought(prompt), self._text) if self._thinking.kept else 0
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        known = [int(i) for i in tokens if 0 <= i < self._size]
+        return str(self.tokenizer.decode(known, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     @property
     def end_of_turn(self) -> int:
@@ -161,7 +229,8 @@ class Chat:
 
     def message(self, canonical: str) -> Message:
         """The assistant message of an action given as text, its calls as the template takes them."""
-        return self._message("", parse_action(canonical), canonical)
+        parsed = parse_action(canonical)
+        return self._message("", parsed, self._own(parsed, None) or canonical)
 
     def read(self, tokens: Sequence[int], tools: Tools = None) -> Action:
         """What a policy's tokens say. Never raises; ids that the tokenizer does not have are left out of the text.
@@ -172,12 +241,10 @@ class Chat:
         """
         end = int(tokens[-1]) if len(tokens) and tokens[-1] in self._ends else None
         stopped = end is not None
-        known = [int(i) for i in (tokens[:-1] if stopped else tokens) if 0 <= i < self._size]
-        text = str(self.tokenizer.decode(known, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        text = self._text(tokens[:-1] if stopped else tokens)
         thought, said = self._thinking.split(text)
         said = said.removesuffix(self._template.ends.closing)
-        written = FORMATS[self._template.ways.call_format](said, tools)
-        parsed = parse_action(written)
+        written, parsed = read(self._template.ways.call_format, said, tools)
         if parsed.problems:
             message = self._thinking.message(thought, said)
             return Action(text, written, parsed.calls, parsed.content, stopped, message, thought, end)
@@ -189,7 +256,8 @@ class Chat:
     def write(self, messages: Sequence[Message], canonical: str, tools: Tools = None, thought: str = "") -> list[int]:
         """The tokens that a model would produce for an action given as text, the end of the turn included.
 
-        They are the template's own rendering of the action if that says the same, else the text itself.
+        They are the template's own rendering of the action if that says the same, else the text itself. A thought that the prompt opens
+        is closed at once where there is none.
 
         Args:
             messages: The conversation before the action.
@@ -200,12 +268,47 @@ class Chat:
         if not self._thinking.close:
             canonical, thought = thought + canonical, ""
         parsed = parse_action(canonical)
-        for message in (self._message(thought, parsed, canonical), self._thinking.message(thought, canonical)):
+        own = self._own(parsed, tools) or canonical
+        thinking = self._template.thinking  # of the turn itself, whatever later prompts hold
+        open_ = THOUGHT_CLOSE not in thought and self._opens(messages, tools)
+        as_text = [thinking.message(thought, text) for text in dict.fromkeys((own, canonical))]
+        for message in (self._message(thought, parsed, own, thinking=thinking), *as_text):
             turn = self._template.turn(messages, message, tools or ())
             tokens = [] if turn is None else self._ended(turn, parsed, message)
-            if tokens and _same(self.read(tokens, tools), parsed):
+            closed = not open_ or THOUGHT_CLOSE in (turn or "")
+            if tokens and closed and self._says(tokens, parsed, tools):
                 return tokens
-        return self._ended(self._template.guard.apply(thought + canonical), parsed, _said(canonical))
+        if open_:
+            return self._without_thought(messages, parsed, own, tools)
+        return self._ended(self._template.guard.apply(thought + own), parsed, _said(own))
+
+    def _opens(self, messages: Sequence[Message], tools: Tools) -> bool:
+        """As :meth:`opens_thought`, of the prompt that ``messages`` are."""
+        if not self._thinking.kept:
+            return False
+        return self._template.render(messages, tools or (), generate=True).rstrip().endswith(THOUGHT_OPEN)
+
+    def _without_thought(self, messages: Sequence[Message], parsed: ParsedAction, own: str, tools: Tools) -> list[int]:
+        """The tokens of an action behind a prompt that opens a thought, where the template does not close it itself.
+
+        They are what it writes with a thought, that one taken out; else the text itself, behind what closes one.
+        """
+        message = self._message(f"{PROBE}\n{THOUGHT_CLOSE}\n\n", parsed, own, thinking=self._template.thinking)
+        turn = self._template.turn(messages, message, tools or ()) or ""
+        tokens = self._ended(turn.removeprefix(PROBE), parsed, message) if turn.startswith(PROBE) else []
+        if tokens and self._says(tokens, parsed, tools):
+            return tokens
+        return [*self._closes_thought, *self._ended(self._template.guard.apply(own), parsed, _said(own))]
+
+    def _own(self, parsed: ParsedAction, tools: Tools) -> str | None:
+        """An action as text in the call format; ``None`` where that has no text for it."""
+        return None if parsed.problems else write(self._template.ways.call_format, parsed, tools)
+
+    def _says(self, tokens: Sequence[int], parsed: ParsedAction, tools: Tools) -> bool:
+        """Whether tokens say what was to be written; of what holds a malformed call the calls alone are compared."""
+        action = self.read(tokens, tools)
+        found = ParsedAction(action.content, action.calls)
+        return found.calls == parsed.calls if parsed.problems else same(found, parsed)
 
     def _ended(self, turn: str, parsed: ParsedAction, message: Message) -> list[int]:
         """The tokens of a turn, with the end that the template, or the message that will follow, gives it."""
@@ -260,17 +363,20 @@ class Chat:
         thought = _squashed(action.thought)
         return not shown.startswith(thought) or (not thought and shown.startswith((THOUGHT_OPEN, THOUGHT_CLOSE)))
 
-    def _message(self, thought: str, parsed: ParsedAction, written: str, native: bool = True) -> Message:
+    def _message(
+        self, thought: str, parsed: ParsedAction, written: str, native: bool = True, thinking: Thinking | None = None
+    ) -> Message:
         """The assistant message, its calls in the form that the template writes, else what was ``written`` as the content.
 
         The latter where the calls are not in that form (``native``), or it cannot hold them.
         """
+        thinking = thinking or self._thinking
         if not parsed.calls or parsed.problems:
-            return self._thinking.message(thought, written if parsed.problems else parsed.content)
-        plain = all(_plain(call) for call in parsed.calls)
+            return thinking.message(thought, written)
+        plain = all(is_plain(call) for call in parsed.calls)
         if not (native and plain and self._template.ways.writes(parsed.calls, parsed.content)):
-            return self._thinking.message(thought, written)
-        message = self._thinking.message(thought, parsed.content)
+            return thinking.message(thought, written)
+        message = thinking.message(thought, parsed.content)
         message["tool_calls"] = [openai(call) for call in parsed.calls]
         return message
 
@@ -282,30 +388,3 @@ def _said(content: str) -> Message:
 def _squashed(text: str) -> str:
     """Without white space, which many templates trim."""
     return "".join(text.split())
-
-
-def _same(action: Action, parsed: ParsedAction) -> bool:
-    """Whether an action says what was to be written; one that holds a malformed call is not compared further."""
-    if action.calls != parsed.calls:
-        return False
-    return bool(parsed.problems) or parsed.content.strip() in action.content  # some templates write more before it
-
-
-def _plain(call: ToolCall) -> bool:
-    """Whether templates can be given a call as data: many put names between quotes as they are."""
-    return json.dumps(call.name, ensure_ascii=False) == f'"{call.name}"' and _depth(call.arguments) <= DEEPEST
-
-
-def _depth(value: Any) -> int:
-    """How deeply plain data is nested; a string or number has depth 1."""
-    depth, layer = 0, [value]
-    while layer:
-        depth += 1
-        layer = [inner for item in layer for inner in _inside(item)]
-    return depth
-
-
-def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, Mapping):
-        return value.values()
-    return value if isinstance(value, list | tuple) else ()

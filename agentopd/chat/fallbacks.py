@@ -13,17 +13,6 @@ from agentopd.types import Message, ToolCall
 PROBE, OTHER = "Kestrel", "Merlin"
 """Words that no template contains."""
 
-TOOLS = """You can call these tools, each described by a JSON schema:
-{schemas}
-To call one, write
-<tool_call>
-{{"name": "...", "arguments": {{...}}}}
-</tool_call>"""
-"""Told in the system message where the template's own way to show tools and calls cannot be used."""
-
-ANSWER = "<tool_response>\n{content}\n</tool_response>"
-"""A tool's answer where it has to be a user message."""
-
 _PARAMETERS = {
     "type": "object",
     "properties": {"x": {"type": "integer", "description": "A number."}, "y": {"type": "string"}},
@@ -62,7 +51,7 @@ class Ways:
     content: bool = False
     """It writes what is said beside a call."""
     tools: bool = False
-    """It shows tools; else the system message describes them, and calls are Hermes blocks."""
+    """It shows tools; else the system message describes them, and calls are text in the content."""
     observations: bool = True
     """It takes tools' answers in the role ``tool``; else they are user messages."""
 
@@ -75,9 +64,10 @@ class Ways:
     ) -> tuple[Sequence[Any], Sequence[Mapping[str, Any]]]:
         """The messages and tools that the template is given."""
         if tools and not self.tools:
-            messages, tools = _told(messages, tools), ()
+            messages, tools = _told(messages, tools, FORMATS[self.call_format].teaches), ()
         if not self.observations:
-            messages = [_answer(message) if message["role"] == "tool" else message for message in messages]
+            form = FORMATS[self.call_format].answer
+            messages = [_answer(message, form) if message["role"] == "tool" else message for message in messages]
         if not self.system and messages and messages[0]["role"] == "system":
             messages = _opened(messages)
         if self.merged:
@@ -117,8 +107,8 @@ def find_ways(render: Try, call_format: str | None) -> Ways | None:
     twice: list[Message] = [HELLO, _said(OTHER), HELLO, {"role": "user", "content": PROBE}]
     ways = replace(ways, merged=not _shows(render, ways, twice))
     ways = _with_calls(render, ways, [call_format] if call_format else list(FORMATS))
-    ways = replace(ways, observations=_takes_answers(render, ways))
-    return ways
+    as_tool = not FORMATS[ways.call_format].answers_users and _takes_answers(render, ways)
+    return replace(ways, observations=as_tool)
 
 
 def _with_calls(render: Try, ways: Ways, formats: Sequence[str]) -> Ways:
@@ -135,7 +125,10 @@ def _writes(render: Try, ways: Ways, call_format: str, calls: Sequence[ToolCall]
     hello: Message = {"role": "user", "content": "Salute"}
     end = (render(*ways.adapt([hello, _said(PROBE)], ())) or "").rpartition(PROBE)[2]
     text = (render(*ways.adapt([hello, called(calls, content)], ())) or "").removesuffix(end)
-    parsed = parse(call_format, text.rpartition("Salute")[2], SCHEMAS)
+    written = text.rpartition("Salute")[2]
+    if FORMATS[call_format].write and parse(HERMES, written).calls:
+        return False  # what it reads is the form that every format reads, and it has text of its own
+    parsed = parse(call_format, written, SCHEMAS)
     return parsed.calls == tuple(calls) and content in parsed.content
 
 
@@ -168,9 +161,9 @@ def called(calls: Sequence[ToolCall], content: str = "") -> Message:
     return {"role": "assistant", "content": content, "tool_calls": [openai(call) for call in calls]}
 
 
-def _told(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Message]:
+def _told(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], teaches: str) -> list[Message]:
     """The conversation with the tools described at the end of its system message."""
-    described = TOOLS.format(
+    described = teaches.format(
         schemas="\n".join(json.dumps(tool.get("function", tool), ensure_ascii=False) for tool in tools)
     )
     told = bool(messages) and messages[0]["role"] == "system"
@@ -178,8 +171,8 @@ def _told(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> li
     return [{"role": "system", "content": content}, *messages[told:]]
 
 
-def _answer(message: Message) -> Message:
-    return {"role": "user", "content": ANSWER.format(content=message["content"])}
+def _answer(message: Message, form: str) -> Message:
+    return {"role": "user", "content": form.format(content=message["content"])}
 
 
 def _opened(messages: Sequence[Message]) -> list[Message]:

@@ -1,6 +1,6 @@
-"""How models write tool calls. Each format's function rewrites its calls as canonical blocks; what it cannot read stays as it is.
+"""How models write tool calls. Each format's reader rewrites its calls as canonical blocks; what it cannot read stays as it is.
 
-Every format also reads canonical (Hermes) blocks: a turn that a template cannot write natively is written with them.
+Every format also reads canonical (Hermes) blocks: a turn that neither the template nor the format can write is written with them.
 """
 
 import ast
@@ -8,18 +8,43 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-from agentopd.tooling.action import CLOSE, OPEN, ParsedAction, parse_action, render_action
+from agentopd.chat import react, xml
+from agentopd.chat.arguments import LONGEST_NAME, UNREADABLE, Tools, block_of, properties, value_of
+from agentopd.tooling.action import CLOSE, OPEN, ParsedAction, malformed, parse_action, render_action
+from agentopd.tooling.syntax import expression_of
 from agentopd.types import ToolCall
-
-Tools: TypeAlias = Sequence[Mapping[str, Any]] | None
-"""Tool schemas, as chat templates take them: ``ToolSet.schemas``."""
 
 HERMES = "hermes"
 
-_UNREADABLE = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError)
-_CONSTANTS = {"None": "null", "True": "true", "False": "false"}
+TEACHES = """You can call these tools, each described by a JSON schema:
+{schemas}
+To call one, write
+<tool_call>
+{{"name": "...", "arguments": {{...}}}}
+</tool_call>"""
+ANSWER = "<tool_response>\n{content}\n</tool_response>"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One way to write calls."""
+
+    read: Callable[[str, Tools], str]
+    """Gives a model's text with its calls as canonical blocks. Never raises."""
+    form: str
+    """What a call looks like, for the message on a malformed one."""
+    is_json: bool = False
+    """Whether what is wrong with JSON is what is wrong with a call."""
+    write: Callable[[ParsedAction, Tools], str] | None = None
+    """Writes an action as text; ``None`` where only templates do, so that without one calls are Hermes blocks."""
+    teaches: str = TEACHES
+    """Told in the system message where the template does not show tools and calls this way."""
+    answer: str = ANSWER
+    """A tool's answer where it is a user message."""
+    answers_users: bool = False
+    """Whether a tool's answer is one always, also where a template takes the role ``tool``."""
 
 
 def parse(name: str, text: str, tools: Tools = None) -> ParsedAction:
@@ -30,7 +55,45 @@ def parse(name: str, text: str, tools: Tools = None) -> ParsedAction:
         text: What the model wrote, without thinking.
         tools: Their schemas say which arguments are text, where a format leaves it open whether ``17`` is a number.
     """
-    return parse_action(FORMATS[name](text, tools))
+    return read(name, text, tools)[1]
+
+
+def read(name: str, text: str, tools: Tools = None) -> tuple[str, ParsedAction]:
+    """The canonical text of what a model wrote in the format ``name``, and what it says. Never raises.
+
+    Where a call is malformed the text tells so in words of that format. In Hermes it is what was written: that form is canonical.
+    """
+    format = FORMATS[name]
+    written = format.read(text, tools)
+    parsed = parse_action(written)
+    if not parsed.problems or name == HERMES:
+        return written, parsed
+    told = [malformed(f"{_reason(format, problem)}; expected {format.form}") for problem in parsed.problems]
+    rest = render_action(parsed.content, parsed.calls)
+    canonical = "\n".join([*([rest] if rest else []), *told])
+    return canonical, parse_action(canonical)
+
+
+def _reason(format: Format, problem: str) -> str:
+    """What is wrong, without what canonical blocks must be."""
+    if problem.startswith("expected ") or (not format.is_json and "JSON" in problem and format.write is None):
+        return "this is no call"
+    return problem
+
+
+def write(name: str, said: ParsedAction, tools: Tools = None) -> str | None:
+    """An action as text in the format ``name``; ``None`` where it has no such text, or it would be read as something else."""
+    format = FORMATS[name]
+    try:
+        text = format.write(said, tools) if format.write else None
+    except UNREADABLE:
+        return None
+    return text if text is not None and same(parse(name, text, tools), said) else None
+
+
+def same(found: ParsedAction, wanted: ParsedAction) -> bool:
+    """Whether what was read says what was to be written: some templates write more before it."""
+    return not found.problems and found.calls == wanted.calls and wanted.content.strip() in found.content
 
 
 def openai(call: ToolCall) -> dict[str, Any]:
@@ -40,9 +103,6 @@ def openai(call: ToolCall) -> dict[str, Any]:
 
 def _hermes(text: str, tools: Tools) -> str:
     return text
-
-
-LONGEST_NAME = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,40 +173,9 @@ def _tagged(piece: Piece, written: str, argument: Brackets, tools: Tools) -> str
     name = piece.name.strip()
     if argument.replaced(piece.body, lambda *_: "").strip():
         return written
-    schemas = _properties(name, tools)
-    arguments = {one.name: _value(one.body, schemas.get(one.name)) for one in argument.pieces(piece.body)}
+    schemas = properties(name, tools)
+    arguments = {one.name: value_of(one.body, schemas.get(one.name)) for one in argument.pieces(piece.body)}
     return _block([ToolCall(name, arguments)], written)
-
-
-def _properties(name: str, tools: Tools) -> Mapping[str, Any]:
-    for tool in tools or ():
-        function = tool.get("function", tool)
-        if function.get("name") == name:
-            found = function.get("parameters", {}).get("properties", {})
-            return found if isinstance(found, Mapping) else {}
-    return {}
-
-
-def _value(text: str, schema: Any) -> Any:
-    """The argument that a piece of text stands for: itself where the schema wants text, else the JSON in it, if it is JSON."""
-    kinds = set(_kinds(schema))
-    if "string" in kinds and not (kinds - {"string"} and text.strip() in ("null", "None")):
-        return text
-    try:
-        value = json.loads(_CONSTANTS.get(text.strip(), text))
-    except (ValueError, RecursionError):
-        return text
-    return text if isinstance(value, str) else value
-
-
-def _kinds(schema: Any) -> Iterator[str]:
-    if not isinstance(schema, Mapping):
-        return
-    kind = schema.get("type", ())
-    yield from [kind] if isinstance(kind, str) else kind
-    yield from ("string" for value in schema.get("enum", ()) if isinstance(value, str))
-    for choice in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
-        yield from _kinds(choice)
 
 
 _LLAMA = re.compile(r'\{\s*"(?:name|type|parameters)"\s*:')
@@ -195,11 +224,11 @@ def _lfm(text: str, tools: Tools) -> str:
 
 def _python(source: str, written: str) -> str:
     try:
-        listed = ast.parse(source.strip(), mode="eval").body
+        listed = expression_of(source.strip())
         if not isinstance(listed, ast.List):
             raise ValueError
         calls = [_python_call(node) for node in listed.elts]
-    except _UNREADABLE:
+    except UNREADABLE:
         return f"\n{OPEN}{source.replace(OPEN, '').replace(CLOSE, '')}{CLOSE}"
     return _block(calls, written)
 
@@ -226,17 +255,21 @@ class _Constants(ast.NodeTransformer):
 
 def _block(calls: Sequence[ToolCall], written: str) -> str:
     """Canonical blocks on lines of their own; ``written`` if no JSON can hold the calls."""
-    try:
-        return "\n" + render_action("", calls)
-    except _UNREADABLE:
-        return written
+    block = block_of(calls)
+    return written if block is None else f"\n{block}"
 
 
-FORMATS: Mapping[str, Callable[[str, Tools], str]] = {
-    HERMES: _hermes,
-    "qwen-coder": _qwen_coder,
-    "glm": _glm,
-    "llama": _llama,
-    "lfm": _lfm,
+FORMATS: Mapping[str, Format] = {
+    HERMES: Format(_hermes, '<tool_call>{"name": ..., "arguments": {...}}</tool_call>', is_json=True),
+    "qwen-coder": Format(
+        _qwen_coder, "<tool_call><function=NAME><parameter=ARGUMENT>VALUE</parameter></function></tool_call>"
+    ),
+    "glm": Format(_glm, "<tool_call>NAME<arg_key>ARGUMENT</arg_key><arg_value>VALUE</arg_value></tool_call>"),
+    "llama": Format(_llama, '{"name": ..., "parameters": {...}}', is_json=True),
+    "lfm": Format(_lfm, "<|tool_call_start|>[NAME(ARGUMENT=VALUE)]<|tool_call_end|>"),
+    "xml": Format(xml.read, xml.FORM, write=xml.write, teaches=xml.TEACHES),
+    "react": Format(
+        react.read, react.FORM, write=react.write, teaches=react.TEACHES, answer=react.ANSWER, answers_users=True
+    ),
 }
 """By name; the first whose calls a template writes is its format, so Hermes, which all read, comes first."""

@@ -8,6 +8,8 @@ from agentopd.tooling.action import OPEN
 from agentopd.types import Message
 
 THOUGHT_OPEN, THOUGHT_CLOSE = "<think>", "</think>"
+CALLS = (OPEN, "<invoke ")
+"""What opens a call."""
 CHANNEL_CLOSE = "<channel|>"
 """Gemma's."""
 
@@ -24,13 +26,18 @@ class Thinking:
     apart: bool = False
     """Whether the template takes it as ``reasoning_content`` only."""
 
+    dropped: bool = False
+    """Whether messages leave it out."""
+
     @property
     def kept(self) -> bool:
-        """Whether messages hold it; templates with other marks than ``<think>`` are given the answer alone."""
+        """Whether its marks are ``<think>``; templates with others are given the answer alone."""
         return self.close == THOUGHT_CLOSE
 
     def message(self, thought: str, content: str) -> Message:
         """An assistant's message."""
+        if self.dropped:
+            thought = ""
         if self.apart and thought:
             inner = thought.strip().removesuffix(self.close).strip().removeprefix(THOUGHT_OPEN).strip()
             return {"role": "assistant", "content": content, "reasoning_content": inner}
@@ -41,7 +48,8 @@ class Thinking:
         if not self.close:
             return "", text.removeprefix(self.lead)
         thought, mark, said = text.partition(self.close)
-        opened = not self.kept or text.lstrip().startswith(THOUGHT_OPEN) or OPEN not in thought
+        called = any(opens in thought for opens in CALLS)  # the mark then stands in an argument
+        opened = not self.kept or text.lstrip().startswith(THOUGHT_OPEN) or not called
         if not mark or not opened:
             return "", text
         said = said.lstrip("\n")

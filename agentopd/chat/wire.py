@@ -52,9 +52,9 @@ def from_wire(content: str, calls: Sequence[tuple[str, str]]) -> str | None:
         return None
     try:
         made = [*parsed.calls, *(ToolCall(name, _arguments(text)) for name, text in calls)]
-        written = render_action(parsed.content, made)
+        written = well_formed(render_action(parsed.content, made))
         return written if written.strip() else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -12,7 +12,9 @@ An empty line shows what may be typed, such as: price pears. The word quit ends 
 import argparse
 from collections.abc import Sequence
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from agentopd.errors import ConfigError
 
 if TYPE_CHECKING:
     from agentopd.env.playing import Act
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("env", help="its id; module:id imports the module first")
-    parser.add_argument("kwargs", nargs="*", metavar="name=value", help="what the environment is made with")
+    parser.add_argument("overrides", nargs="*", metavar="name=value", help="what the environment is made with")
     parser.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=1, help="how many, by consecutive seeds (default: %(default)s)")
     who = parser.add_mutually_exclusive_group()
@@ -34,30 +36,46 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plays; returns 1 where an episode was left or did not succeed."""
     from agentopd import env as environments
-    from agentopd.config.loading import split
+    from agentopd.cli.table import read_in_part
     from agentopd.env.playing import person, play
 
-    env = environments.make(arguments.env, **dict(split(text) for text in arguments.kwargs))
-    tools = environments.tools_of(env)
-
-    def expert(_: "Sequence[Message]") -> str:
-        return environments.expert_action(env)
-
+    for name, least in (("seed", 0), ("episodes", 1)):
+        if getattr(arguments, name) < least:
+            raise ConfigError(f"--{name} {getattr(arguments, name)}: it must be at least {least}")
+    env = environments.make(arguments.env, **_made_with(arguments.overrides))
+    successes: list[bool] = []
     try:
+        if arguments.expert and not environments.has_expert(env):
+            raise ConfigError(f"--expert: {arguments.env} has none; leave it out to play yourself, or watch a --model")
+        tools = environments.tools_of(env)
         act = (
-            expert
+            (lambda _: environments.expert_action(env))
             if arguments.expert
             else _model(arguments.model, tools)
             if arguments.model
             else person(tools, input, print)
         )
-        successes = [play(env, arguments.seed + n, act, print) for n in range(arguments.episodes)]
+        with read_in_part():
+            for n in range(arguments.episodes):
+                successes.append(play(env, arguments.seed + n, act, print))
     except EOFError:
         print("left before the end")
         return 1
     finally:
         env.close()
-    return 0 if all(successes) else 1
+    return 0 if all(successes) and len(successes) == arguments.episodes else 1
+
+
+def _made_with(texts: "Sequence[str]") -> "dict[str, Any]":
+    from agentopd.config.shipped import parse
+
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"{text!r} says nothing of the environment; write name=value, such as items=3")
+        found[name] = parse(value, name)
+    return found
 
 
 def _model(name: str, tools: "ToolSet") -> "Act":

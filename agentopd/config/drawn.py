@@ -13,6 +13,8 @@ With p the student's own distribution at the rollout's temperature, and mu that 
 ``acted``     Log mu(y) is the log p(y) of the student that acted, present or past, of a weight.
 ``ratio``     mu(y) is known, and above 0 wherever p is: without that p / mu corrects nothing.
 
+Tokens that closed a thought at ``rollout.thinking_budget`` were drawn by nobody: they are context, and no row of any term.
+
 An analytic divergence, the target ``taken`` and the pairs of ``pair_logit`` say nothing of who drew. Of a part of one's own no more is
 known than that a score function's reward is read. What holds of tokens that are drawn otherwise than from p:
 

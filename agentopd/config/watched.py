@@ -27,7 +27,7 @@ ROLLOUT = (
     "seconds/env", "solved_within",
 )  # fmt: skip
 """What :func:`~agentopd.rollout.rollout_metrics` tells, ``solved_within`` where somebody succeeded."""
-COUNTED = re.compile(r"rollout/(drift|errors|stop|failures|acted)/.+")
+COUNTED = re.compile(r"rollout/(drift|errors|stop|failures|acted|tools)/.+")
 """What it tells of kinds that are met, some of them an environment's own."""
 TURN = re.compile(r"/\d+\+?$")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+import agentopd.serving.scorer as scorer
 from agentopd.chat.tokenizer import special_ids
 from agentopd.doctor.check import Check, failed
 from agentopd.doctor.patient import Patient, UnavailableError
@@ -27,6 +28,8 @@ from agentopd.where import Where
 TEACHERS, TWICE, ITSELF, TEMPERATURE = "teachers", "same answer twice", "teacher = student", "temperature"
 SAME = 1e-3
 """Nats by which two answers may differ."""
+ROUNDED = scorer.SAME
+"""Nats by which they may on average, where the model reads in half precision."""
 NOTHING = 1e-3
 """The share of the loss and gradient of the tokens taken, below which those of a divergence are rounding; half precision rounds more."""
 COARSE = 5e-2
@@ -77,6 +80,14 @@ def repeated(key: str, first: Sequence[Annotation], second: Sequence[Annotation]
             f"look at {key}.where, and at what it can read",
         )
     off = max((_apart(*pair) for pair in zip(first, second, strict=True)), default=0.0)
+    if off > SAME and _is_rounding(first, second):
+        return Check(
+            TWICE,
+            "warn",
+            f"{key} answers the same question differently by up to {off:.3g} nats, though hardly on average, as a model does in half "
+            "precision beside other requests",
+            "nothing need be done where it reads in half precision; else set its temperature or sampling to 0, or switch off dropout",
+        )
     if off > SAME:
         how = "in what it teaches" if np.isinf(off) else f"by up to {off:.3g}"
         return Check(
@@ -86,6 +97,18 @@ def repeated(key: str, first: Sequence[Annotation], second: Sequence[Annotation]
             "set its temperature or sampling to 0, switch off dropout, or serve it without changes of precision between batches",
         )
     return Check(TWICE, "pass", f"{key}: the same to {off:.1g}")
+
+
+def _is_rounding(first: Sequence[Annotation], second: Sequence[Annotation]) -> bool:
+    """Whether they differ in log-probabilities and entropies alone, and hardly on average."""
+    if np.isinf(max(map(_apart, first, second))):
+        return False
+    for name, most in (("reward_S", 0.0), ("taken_logprob_N", ROUNDED), ("entropy_N", ROUNDED)):
+        one, other = (np.concatenate([getattr(said, name) for said in some]) for some in (first, second))
+        off = np.abs(one - other)[~np.isnan(one)]
+        if len(off) and not off.mean() <= most:
+            return False
+    return True
 
 
 def _apart(one: Annotation, other: Annotation) -> float:

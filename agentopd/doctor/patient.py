@@ -11,7 +11,7 @@ from agentopd.chat import Chat
 from agentopd.config import Config
 from agentopd.errors import AgentOPDError
 from agentopd.freezing import initial
-from agentopd.models import ModelConfig
+from agentopd.models import ModelConfig, head_of
 from agentopd.rollout import TaskStream, assign, collect
 from agentopd.rollout.policy import Generation, Policy, Request
 from agentopd.rollout.scripted import ScriptedPolicy
@@ -62,7 +62,9 @@ class Recorded:
         """As the policy does."""
         generations = self._policy.act(requests)
         for request, generation in zip(requests, generations, strict=True):
-            self.generated.setdefault(request.episode, []).append(tuple(generation.tokens))
+            forced = generation.forced or [False] * len(generation.tokens)
+            chosen = tuple(token for token, one in zip(generation.tokens, forced, strict=True) if not one)
+            self.generated.setdefault(request.episode, []).append(chosen)
         return generations
 
     def release(self, episodes: Sequence[int]) -> None:
@@ -112,7 +114,7 @@ class Patient:
     @property
     def chat(self) -> Chat:
         """How conversations are put to the tokenizer."""
-        return self.once("the chat template", lambda: Chat(self.tokenizer, self.config.template_kwargs))
+        return self.once("the chat template", lambda: self.config.chat(self.tokenizer))
 
     @property
     def device(self) -> torch.device:
@@ -151,6 +153,7 @@ class Patient:
                 lambda: initial(self.student),
                 lambda: self.student,
                 self.device,
+                vocabulary=len(head_of(self.student).weight_V_H),
             )[name]
 
         return self.once(f"teachers.{name}", make)

@@ -14,6 +14,7 @@ from agentopd.training.checks.preflight import (
     check_models,
     check_prompts,
     check_teachers,
+    with_data,
 )
 from agentopd.training.checks.trial import try_own_parts
 from agentopd.training.loop.arguments import arguments
@@ -21,7 +22,7 @@ from agentopd.training.loop.arguments import arguments
 
 def settings(patient: Patient) -> Iterator[Check]:
     """Arguments of the trainer, who acts and who teaches, parts of one's own on made-up rows."""
-    config = patient.config
+    config = with_data(patient.config)
     arguments(config, Path(tempfile.gettempdir()))
     check_acting(config)
     check_experts(config)

@@ -66,15 +66,10 @@ class Reply:
 
     def run(self, calls: Iterable[ToolCall], tools: ToolSet, over: Callable[[], bool]) -> None:
         """Runs calls until the episode is ``over``; each answer, or what was wrong, becomes a tool message."""
-        for call in calls:
-            if over():
-                return
-            try:
-                content = tools.call(call)
-            except ToolError as error:
-                content = str(error)
-                self.errors.append(error.kind)
-            self.messages.append({"role": "tool", "name": call.name, "content": well_formed(content)})
+        for call, told in tools.call_all(calls, over):
+            if isinstance(told, ToolError):
+                self.errors.append(told.kind)
+            self.messages.append({"role": "tool", "name": call.name, "content": well_formed(str(told))})
 
     def complain(self, problems: tuple[str, ...]) -> None:
         """Tells of malformed blocks in one user message; each counts as an error."""

@@ -1,13 +1,15 @@
 """How ordinary Gymnasium environments look as text: a generic description of observations, and faces for the toy-text games."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from agentopd.env import grids
+from agentopd.env.planning import Planner
 from agentopd.errors import ConfigError
 
 Describe: TypeAlias = Callable[[gymnasium.Env[Any, Any], Any], str]
@@ -15,6 +17,25 @@ Describe: TypeAlias = Callable[[gymnasium.Env[Any, Any], Any], str]
 
 MAX_NUMBERS = 64
 """The longest array that is told number by number."""
+
+
+class Expert(Protocol):
+    """Who knows the best action of an environment behind a text face, whatever was done before. Actions are counted from 0."""
+
+    def start(self) -> None:
+        """An episode has begun."""
+
+    def took(self, action: int) -> None:
+        """The environment was stepped."""
+
+    def __call__(self) -> int:
+        """The best action now. It changes nothing."""
+        ...
+
+
+def planner_of(env: gymnasium.Env[Any, Any]) -> Expert | None:
+    """An expert that plans on the environment's table of transitions, where it has one."""
+    return Planner(env) if Planner.fits(env) else None
 
 
 @dataclass(frozen=True)
@@ -27,6 +48,7 @@ class Face:
     describe: Describe
     success: Callable[[float], bool] = lambda total: total > 0
     """Whether an episode that terminated with this total reward was a success."""
+    expert: Callable[[gymnasium.Env[Any, Any]], Expert | None] = planner_of
 
 
 def actions_of(env: gymnasium.Env[Any, Any]) -> spaces.Discrete:
@@ -42,12 +64,12 @@ def actions_of(env: gymnasium.Env[Any, Any]) -> spaces.Discrete:
 
 def face_of(env: gymnasium.Env[Any, Any]) -> Face:
     """The face of an environment: its own where it is known, else numbers for actions and observations."""
-    known = FACES.get(type(env.unwrapped).__name__)
-    if known:
-        return known
     space = actions_of(env)
+    known = next((FACES[cls.__name__] for cls in type(env.unwrapped).__mro__ if cls.__name__ in FACES), None)
+    if known:
+        return replace(known, actions=known.actions[: int(space.n)])
     actions = tuple(str(int(space.start) + index) for index in range(int(space.n)))
-    return Face("Choose one action a turn to get a high total reward.", actions, _generic)
+    return Face("Choose one action a turn to get a high total reward.", actions, generic)
 
 
 def tellable(env: gymnasium.Env[Any, Any]) -> None:
@@ -76,7 +98,8 @@ def tell(space: spaces.Space[Any], value: Any) -> str:
     )
 
 
-def _generic(env: gymnasium.Env[Any, Any], observation: Any) -> str:
+def generic(env: gymnasium.Env[Any, Any], observation: Any) -> str:
+    """An observation as its numbers: how environments are told that no face is known of."""
     return tell(env.observation_space, observation)
 
 
@@ -153,5 +176,6 @@ FACES: Mapping[str, Face] = {
         ("stick", "hit"),
         _blackjack,
     ),
+    "MiniGridEnv": Face(grids.INSTRUCTIONS, grids.ACTIONS, grids.describe, expert=grids.expert_of),
 }
-"""Faces by the name of the environment's class, which its registered ids share."""
+"""Faces by the name of the environment's class, or of one that it derives from."""

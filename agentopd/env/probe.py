@@ -6,10 +6,11 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, NoReturn, Self, TypeAlias, TypeVar
 
 import gymnasium
 import numpy as np
@@ -49,7 +50,7 @@ class Bench:
         raise EnvError(f"{self.id}: {rule}; {found}")
 
     def new(self) -> "Probe":
-        """A fresh instance. A ``ConfigError`` (unknown id, wrong arguments) passes."""
+        """A fresh instance, to be closed by ``with``. A ``ConfigError`` (unknown id, wrong arguments) passes."""
         return Probe(self, self.call("making it", self._make, passes=ConfigError))
 
     def call(self, what: str, work: Callable[[], T], passes: type[Exception] | tuple[()] = (), times: int = 1) -> T:
@@ -87,6 +88,14 @@ class Probe:
     def __init__(self, bench: Bench, env: Env):
         self.bench, self.env = bench, env
         self.seed = self.turn = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Closes the environment. What that raises matters where nothing else was wrong."""
+        with nullcontext() if kind is None else suppress(Exception):
+            self.bench.call("close()", self.env.close)
 
     @property
     def where(self) -> str:

@@ -19,8 +19,8 @@ GROUP = "agentopd.envs"
 
 PROVIDERS: Mapping[str, str] = {
     "ALE/": 'pip install "gymnasium[atari]", then id "ale_py:ALE/..."',
-    "BabyAI-": 'pip install minigrid, then id "minigrid:BabyAI-..."',
-    "MiniGrid-": 'pip install minigrid, then id "minigrid:MiniGrid-..."',
+    "BabyAI-": 'pip install "agentopd[minigrid]", then id "minigrid:BabyAI-..."',
+    "MiniGrid-": 'pip install "agentopd[minigrid]", then id "minigrid:MiniGrid-..."',
 }
 """What to install for well-known ids, by how they begin."""
 

@@ -1,15 +1,16 @@
 """Environments: text in, text out, Gymnasium unmodified. They know no tokens and no models."""
 
-from collections.abc import Callable
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, Self
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.error import DependencyNotInstalled, ResetNeeded
-from gymnasium.vector import SyncVectorEnv
 
 from agentopd.env.exchange import Reply, Step, TextSpace, facts_of, family_of, no_call, reply_to, reward_of
+from agentopd.env.given import check_given, check_wrapping, made_with, parameters_of
 from agentopd.env.registry import resolve
 from agentopd.env.wrappers import TextFace, TurnLimit
 from agentopd.errors import ConfigError, EnvError
@@ -47,7 +48,12 @@ class TextEnv(gymnasium.Env[str, str]):
             raise ConfigError(f"tool {taken[0]} of {cls.__name__}: that name is TextEnv's own; rename the tool")
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Makes the state that ``step`` needs, so that a subclass need not call ``super().__init__``."""
+        """Makes the state that ``step`` needs, so that a subclass need not call ``super().__init__``.
+
+        Raises:
+            ConfigError: the class takes no such argument, or one of another type, as far as its type hints say.
+        """
+        check_given(cls, args, kwargs)
         env = super().__new__(cls)
         env.action_space, env.observation_space = TextSpace(), TextSpace()
         env.options = {}
@@ -112,6 +118,8 @@ class TextEnv(gymnasium.Env[str, str]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Starts an episode; see ``gymnasium.Env.reset``."""
         super().reset(seed=seed)
+        if not isinstance(options, Mapping | None):
+            raise ConfigError(f"options={brief(repr(options), 80)} must be a mapping of names to values")
         self.options = dict(options or {})
         self._over = self._success = False
         reply = Reply()
@@ -152,7 +160,7 @@ class TextEnv(gymnasium.Env[str, str]):
         return info
 
 
-def make(id: str, **kwargs: Any) -> gymnasium.Env[str, str]:
+def make(id: str, *, plain: bool = False, **kwargs: Any) -> gymnasium.Env[str, str]:
     """Makes a registered environment as text in, text out.
 
     Shipped environments need no import, ``"module:ns/Name-v0"`` imports ``module`` first (the working directory is on the path),
@@ -161,28 +169,42 @@ def make(id: str, **kwargs: Any) -> gymnasium.Env[str, str]:
 
     Args:
         id: The registered id, version included.
+        plain: Whether an action is plain text, such as ``left``, instead of a call: see
+            :class:`~agentopd.env.plain.PlainText`. For environments with a single tool that takes one text.
         **kwargs: For the environment's constructor; ``max_episode_steps`` as in ``gymnasium.make``.
 
     Raises:
         ConfigError: nothing is registered under ``id``, the arguments do not fit, or it cannot be shown as text.
     """
+    if not isinstance(plain, bool):
+        raise ConfigError(f"environment {id!r}: plain={plain!r} must be true or false")
+    env = _made(id, kwargs)
+    if not plain:
+        return env
+    from agentopd.env.plain import PlainText  # it asks for experts, as is done below
+
+    return PlainText(env)
+
+
+def _made(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env[str, str]:
     spec = resolve(id)
     try:
+        check_wrapping(kwargs)
         env: gymnasium.Env[Any, Any] = gymnasium.make(spec, **kwargs)
     except DependencyNotInstalled as error:
         raise ConfigError(f"environment {id!r} needs another package: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"environment {id!r}: {error}") from error
     except TypeError as error:
-        raise ConfigError(f"environment {id!r} cannot be made: {error}") from error
+        reason, creating, _ = str(error).partition(" was raised from the environment creator")
+        creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+        told = f"; {made_with(parameters_of(creator))}" if creating else ""
+        raise ConfigError(f"environment {id!r} cannot be made: {reason}{told}") from error
     if isinstance(env.action_space, TextSpace) and isinstance(env.observation_space, TextSpace):
         return env
     face = TextFace(env)
     limit = env.spec.max_episode_steps if env.spec else None
     return TurnLimit(face, limit) if limit else face
-
-
-def make_vec(id: str, n: int, **kwargs: Any) -> SyncVectorEnv:
-    """``n`` copies of :func:`make` as one Gymnasium vector environment; observations and actions are tuples of text."""
-    return SyncVectorEnv([partial(make, id, **kwargs)] * n)
 
 
 def tools_of(env: gymnasium.Env[Any, Any]) -> ToolSet:

@@ -10,9 +10,9 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 
 from agentopd.env.exchange import Reply, Step, TextSpace, no_call, reply_to, reward_of
-from agentopd.env.faces import Describe, actions_of, face_of, tellable
+from agentopd.env.faces import Describe, actions_of, face_of, generic, tellable
 from agentopd.errors import ConfigError, EnvError, ToolError, describe
-from agentopd.tooling import Tool, ToolSet, parse_action, render_action, tool
+from agentopd.tooling import Tool, ToolSet, call, parse_action, render_action, tool
 
 
 class ToolUse(gymnasium.Wrapper[str, str, str, str]):
@@ -115,9 +115,13 @@ class TextFace(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         self._actions = tuple(actions) if actions is not None else face.actions
         if len(set(self._actions)) != space.n:
             raise ConfigError(f"actions={self._actions}: {space.n} different names are needed")
-        if describe is None:
+        if describe is None and face.describe is generic:
             tellable(env)
         self._describe = describe or face.describe
+        self._expert = None if env.has_wrapper_attr("expert") else face.expert(env)
+        if self._expert:
+            self.expert = self._advise
+            """Where the environment has none of its own, and one is known."""
         self._success = success or face.success
         self.action_space = TextSpace()
         self.observation_space = TextSpace()
@@ -130,6 +134,8 @@ class TextFace(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         observation, below = self.env.reset(seed=seed, options=options)
         self._over = self._terminated = self._truncated = False
         self._total = self._reward = 0.0
+        if self._expert:
+            self._expert.start()
         reply = Reply()
         reply.say(self._describe(self.env, observation))
         family = below.get("family")
@@ -159,9 +165,12 @@ class TextFace(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         if action not in self._actions:
             raise ToolError(f"no action {action[:20]!r}; actions: {', '.join(self._actions)}", kind="invalid_action")
         inner: gymnasium.Env[Any, Any] = self.env
+        chosen = self._actions.index(action)
         try:
-            observation, reward, terminated, truncated, _ = inner.step(self._first + self._actions.index(action))
+            observation, reward, terminated, truncated, _ = inner.step(self._first + chosen)
             self._terminated, self._truncated = bool(terminated), bool(truncated)
+            if self._expert:
+                self._expert.took(chosen)
             text = self._describe(inner, observation)
         except (Exception, SystemExit) as error:  # what a tool raises is blamed on the call, and this is not its fault
             raise EnvError(f"{inner}: step({action!r}) raised {describe(error)}") from error
@@ -172,6 +181,10 @@ class TextFace(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
 
     def _respond(self, text: str) -> str:
         raise no_call(self.tools)
+
+    def _advise(self) -> str:
+        assert self._expert
+        return call("act", action=self._actions[self._expert()])
 
 
 def _choosing(act: Tool, actions: Sequence[str]) -> Tool:

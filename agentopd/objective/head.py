@@ -5,7 +5,9 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
+
+from agentopd.objective.floor import FLOOR
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +33,22 @@ class Head:
         """Logits of what was projected: its scale and soft-cap."""
         scaled_N_V = projected_N_V if self.scale == 1.0 else projected_N_V * self.scale
         return scaled_N_V if self.softcap is None else self.softcap * torch.tanh(scaled_N_V / self.softcap)
+
+    def fitted(self, size: int) -> Self:
+        """The head over the first ``size`` ids: those beyond are cut off, and those that it lacks have no probability.
+
+        Models of one tokenizer fill their heads up to different sizes. A soft-cap would give what is lacking a probability, so such a head
+        stays as narrow as it is.
+        """
+        lacking, bias_V = size - len(self.weight_V_H), self.bias_V
+        if lacking <= 0:
+            return replace(self, weight_V_H=self.weight_V_H[:size], bias_V=None if bias_V is None else bias_V[:size])
+        if self.softcap is not None:
+            return self
+        nothing = max(FLOOR, torch.finfo(self.weight_V_H.dtype).min / 4)
+        kept_V = self.weight_V_H.new_zeros(len(self.weight_V_H)) if bias_V is None else bias_V
+        weight_V_H = pad(self.weight_V_H, (0, 0, 0, lacking))
+        return replace(self, weight_V_H=weight_V_H, bias_V=pad(kept_V, (0, lacking), value=nothing))
 
     def slope(self, logits_N_V: Tensor) -> float | Tensor:
         """The derivative of logits in what was projected: scale * (1 - (logits / softcap)^2)."""

@@ -9,6 +9,7 @@ from agentopd.records.schema import ADDED, ADDED_INSIDE, FIELDS
 from agentopd.types import (
     Annotation,
     Block,
+    CallOutcome,
     Failure,
     Key,
     Outcome,
@@ -86,8 +87,13 @@ def _turn(row: dict[str, Any]) -> Turn:
         "calls": calls,
         "observations": tuple(map(from_json, row["observations"])),
         "errors": tuple(row["errors"]),
+        "outcomes": tuple(map(_outcome, row.get("outcomes", ADDED_INSIDE["outcomes"]))),
     }
     return Turn(**row | changed)
+
+
+def _outcome(row: dict[str, Any]) -> CallOutcome:
+    return CallOutcome(unescape(row["name"]), unescape(row["outcome"]), row["seconds"], row["cut"])
 
 
 def _annotation(row: dict[str, Any]) -> Annotation:

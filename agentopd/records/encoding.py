@@ -120,6 +120,10 @@ def _turn(turn: Turn, where: str) -> dict[str, Any]:
             for call in turn.calls
         ],
         "observations": [to_json(message, f"{where}: observations") for message in turn.observations],
+        "outcomes": [
+            {"name": escape(one.name), "outcome": escape(one.outcome), "seconds": one.seconds, "cut": one.cut}
+            for one in turn.outcomes
+        ],
     }
 
 

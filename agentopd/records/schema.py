@@ -6,6 +6,7 @@ tool schemas and arguments, messages) are JSON text; text that a model or an env
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 
@@ -54,6 +55,8 @@ TURN = pa.struct(
         "seconds_env": pa.float64(),
         "prefilled": pa.int64(),
         "policy_version": pa.int64(),
+        "thinking": pa.int32(),
+        "outcomes": pa.list_(pa.struct({"name": _TEXT, "outcome": _TEXT, "seconds": pa.float64(), "cut": pa.bool_()})),
     }
 )
 
@@ -113,7 +116,7 @@ PLAIN: Mapping[str, pa.DataType] = {
 ADDED: Mapping[str, str] = {"family": ""}
 """Columns that a file of this version may lack, since they came later, and what stands for them then."""
 
-ADDED_INSIDE: Mapping[str, str] = {"of": "teacher"}
+ADDED_INSIDE: Mapping[str, Any] = {"of": "teacher", "thinking": 0, "outcomes": ()}
 """Nested fields of which the same holds."""
 
 SCHEMA = pa.schema(

@@ -4,17 +4,17 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from agentopd.acting import Mixing
 from agentopd.chat import Chat, Hint
 from agentopd.errors import ConfigError, EnvError, PolicyError, describe
+from agentopd.isolation.hosts import host
+from agentopd.isolation.lane import Host, Lane
+from agentopd.isolation.session import Session
 from agentopd.rollout.episode import Episode
-from agentopd.rollout.isolation import Isolated
 from agentopd.rollout.joint import joint
 from agentopd.rollout.policy import Assignment, Generation, Policy, Request, Rollout
 from agentopd.rollout.scripted import ScriptedPolicy
-from agentopd.rollout.session import Observed, Session
 from agentopd.settings.problems import nearest
 from agentopd.types import EXPERT, Failure, Trajectory
 
@@ -28,17 +28,17 @@ class Slot:
 
     episode: Episode
     session: Session
-    time_limit: float
-    thread: Isolated[Observed] = field(init=False)
+    host: Host
+    lane: Lane = field(init=False)
 
     def __post_init__(self) -> None:
         """Starts the environment."""
-        self.thread = Isolated(self.time_limit)
-        self.thread.submit("reset", self.session.reset, self.session.calls)
+        self.lane = self.host.lane(self.session)
+        self.lane.submit("reset", calls=self.session.calls)
 
     def advance(self) -> None:
         """Waits for the environment and tells the episode."""
-        observed = self.thread.result()
+        observed = self.lane.result()
         if isinstance(observed, Failure):
             self.episode.fail(observed)
         elif not self.episode.begun:
@@ -52,15 +52,15 @@ class Slot:
 
     def close(self) -> None:
         """Lets the environment go, without waiting for it."""
-        self.thread.close(self.session.close)
+        self.lane.close()
 
     def _begin_again(self) -> None:
         """Brings a new environment to where the episode now stands."""
         self.close()
-        self.session, self.thread = self.session.fresh(), Isolated(self.time_limit)
+        self.session = self.session.fresh()
+        self.lane = self.host.lane(self.session)
         turns = tuple(self.episode.turns)
-        replay = partial(self.session.replay, self.episode.opening, turns)
-        self.thread.submit("giving its actions again", replay, 1 + len(turns))
+        self.lane.submit("replay", tuple(self.episode.opening), turns, calls=1 + len(turns))
 
 
 def collect(
@@ -110,6 +110,7 @@ class _Collection:
         self._advice = advice
         self._on_done = on_done
         self._hints = hints
+        self._host = host(settings.isolation, settings.time_limit)
         self._living: list[Slot] = []
         self._done: dict[int, Trajectory] = {}
 
@@ -146,7 +147,7 @@ class _Collection:
             if actor in assignment.actors and hint.shown_in(assignment.task.env_id)
         }
         episode = Episode(number, assignment, self._chat, self._settings, shown)
-        return Slot(episode, session, self._settings.time_limit)
+        return Slot(episode, session, self._host)
 
     def _retire(self) -> None:
         """Turns episodes that are over into trajectories."""
@@ -188,7 +189,7 @@ class _Collection:
             seconds = (time.perf_counter() - begin) / len(slots)
             for slot, generation in zip(slots, generations, strict=True):
                 action = slot.episode.take(generation, policy.version, seconds)
-                slot.thread.submit("step", partial(slot.session.step, action))
+                slot.lane.submit("step", action)
 
 
 def too_many_failures(failed: int, begun: int, allowed: float, last: bool = False) -> str | None:

@@ -73,7 +73,7 @@ class TransformersPolicy:
         rows = self.rows([request for request in requests if request.script is None])
         if rows:
             generate([(self, rows)], lambda rows_P_B, logits_P_B_V: self._take(rows_P_B[0], logits_P_B_V[0]))
-        played = {row.request.episode: _generation(row) for row in rows}
+        played = {row.request.episode: row.generation for row in rows}
         return [played[r.episode] if r.script is None else _scripted(r.script) for r in requests]
 
     def release(self, episodes: Sequence[int]) -> None:
@@ -214,10 +214,6 @@ def _check(requests: Sequence[Request]) -> None:
             raise PolicyError(
                 f"episode {request.episode}: a context of {len(request.tokens)} tokens and max_new_tokens={request.max_new_tokens}; both must be positive"
             )
-
-
-def _generation(row: Row) -> Generation:
-    return Generation(row.tokens, row.logprobs, prefilled=row.prefilled)
 
 
 def _scripted(script: Sequence[int]) -> Generation:

@@ -14,9 +14,9 @@ from agentopd.chat import Action, Chat, Extension, Hint
 from agentopd.chat.conversation import without_oldest
 from agentopd.chat.hint import MissingFactsError
 from agentopd.errors import ConfigError
+from agentopd.isolation.session import Observed
 from agentopd.rollout.policy import Assignment, Generation, Request, Rollout
 from agentopd.rollout.segments import SegmentBuilder
-from agentopd.rollout.session import Observed
 from agentopd.types import EXPERT, Failure, Message, Outcome, Stop, Trajectory, Turn
 
 TOO_LONG, UNTOLD = "too_long", "untold"
@@ -151,7 +151,10 @@ class Episode:
     def request(self) -> Request:
         """What the policy of ``actor`` is asked for next."""
         guide = None if self.guide is None else self._context(self.guide)
-        return Request(self.number, self._context(self.actor), self._seed(), self._room(), self._script, guide)
+        context, thinks = self._context(self.actor), self._settings.thinking_budget
+        limited = thinks is not None and self._script is None
+        budget = self._chat.budget(context, thinks) if limited and thinks is not None else None
+        return Request(self.number, context, self._seed(), self._room(), self._script, guide, budget)
 
     def _seed(self, *which: int) -> int:
         """Of the next turn; of something else in it, by number."""
@@ -192,8 +195,9 @@ class Episode:
     def take(self, generation: Generation, policy_version: int, seconds: float) -> str:
         """Appends what the policy wrote; returns the canonical action for the environment."""
         action = self._chat.read(generation.tokens, self._tools)
+        thinking = self._chat.thought_size(self._segments[-1].tokens, generation.tokens)
         start, stop = self._segments[-1].add_action(
-            generation.tokens, generation.logprobs, len(self._turns), self._wrote(generation)
+            generation.tokens, generation.logprobs, len(self._turns), self._wrote(generation), generation.forced
         )
         turn = Turn(
             index=len(self._turns),
@@ -210,6 +214,7 @@ class Episode:
             seconds_policy=seconds,
             prefilled=generation.prefilled,
             policy_version=policy_version,
+            thinking=thinking,
         )
         self._pending = Pending(action, turn)
         return action.canonical
@@ -265,6 +270,7 @@ class Episode:
             truncated=observed.truncated,
             errors=turn.errors + observed.errors,
             seconds_env=observed.seconds,
+            outcomes=observed.outcomes,
         )
 
     def _reason_to_stop(self, observed: Observed) -> Stop | None:

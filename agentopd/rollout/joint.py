@@ -61,7 +61,7 @@ class Joint:
         rows = self._actor.rows(requests)
         self._guided = {request.episode: [] for request in requests}
         generate([(self._actor, rows), (self._guide, self._guide.rows(asked))], self._take)
-        return [Generation(r.tokens, r.logprobs, r.prefilled, self._guided[r.request.episode]) for r in rows]
+        return [replace(row.generation, guided=self._guided[row.request.episode]) for row in rows]
 
     def release(self, episodes: Sequence[int]) -> None:
         """These episodes are over, for both."""

@@ -1,43 +1,40 @@
-"""A look at an environment that is not played: constructors and ``close`` are a user's own code, and may hang or raise."""
+"""A look at an environment that is not played: constructors and ``close`` are a user's own code, and may hang, raise or crash."""
 
-import copy
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import gymnasium
 
-from agentopd import env as environments
 from agentopd.errors import AgentOPDError, EnvError
-from agentopd.rollout.isolation import Isolated
+from agentopd.isolation.hosts import host
+from agentopd.isolation.lane import Isolation
+from agentopd.isolation.looked import Looked
 from agentopd.rollout.tasks import EnvConfig
 from agentopd.types import Failure
 
 Seen = TypeVar("Seen")
-Env = gymnasium.Env[Any, Any]
 
 
-def look_at(settings: EnvConfig, look: Callable[[Env], Seen], time_limit: float) -> Seen:
+def look_at(
+    settings: EnvConfig,
+    look: Callable[[gymnasium.Env[Any, Any]], Seen],
+    time_limit: float,
+    isolation: Isolation = "thread",
+) -> Seen:
     """What ``look`` finds in a new environment, which is closed without waiting for it.
 
+    In a process of its own ``look`` is a function of a module that imports no torch, or it takes long, and finds plain data.
+
     Raises:
-        ConfigError: It is not registered, or refuses its arguments.
+        ConfigError: It is not registered, or refuses its arguments, or cannot be made in a process of its own.
         EnvError: It cannot be made, or not within ``time_limit`` seconds.
     """
-    made: list[Env] = []
-
-    def make() -> Seen | AgentOPDError:
-        try:
-            made.append(environments.make(settings.id, **copy.deepcopy(settings.kwargs)))
-        except AgentOPDError as error:  # already says what is wrong
-            return error
-        return look(made[0])
-
-    thread: Isolated[Seen | AgentOPDError] = Isolated(time_limit)
-    thread.submit("making it", make)
-    seen = thread.result()
-    thread.close(lambda: made[0].close() if made else None)
+    lane = host(isolation, time_limit).lane(Looked(settings.id, settings.kwargs, look))
+    lane.submit("look")
+    seen = lane.result()
+    lane.close()
     if isinstance(seen, AgentOPDError):
         raise seen
     if isinstance(seen, Failure):
         raise EnvError(f"{settings.id} cannot be made: {seen.message}")
-    return seen
+    return cast(Seen, seen)

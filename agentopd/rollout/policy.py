@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from transformers import PreTrainedModel
 
 from agentopd.acting import WHOLE, Acting
+from agentopd.chat.budget import Budget
+from agentopd.isolation.lane import Isolation
 from agentopd.settings.base import Settings
 from agentopd.types import Key, Task
 
@@ -27,6 +29,8 @@ class Request:
     """Tokens to play instead of generating."""
     guide: tuple[int, ...] | None = None
     """The whole context as the model reads it that takes part in every token, where one does."""
+    budget: Budget | None = None
+    """How long the turn may think, where that is limited; scripts are played as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Generation:
     """Prompt tokens that were processed for this turn; those found in a cache are not."""
     guided: list[bool] | None = None
     """Which tokens the guide wrote, where there is one."""
+    forced: list[bool] | None = None
+    """Which tokens nobody chose, since a thought was closed; ``None`` for none."""
 
 
 class Policy(Protocol):
@@ -88,6 +94,8 @@ class Rollout(Settings):
     """Keeps this many most probable tokens; 0 keeps all."""
     max_new_tokens: int = Field(128, ge=1)
     """Of one turn; a turn that reaches it is cut."""
+    thinking_budget: int | None = Field(None, ge=0)
+    """Tokens that a turn may think, of ``max_new_tokens``; then the thought is closed by tokens that count as context."""
     max_length: int = Field(2048, ge=2)
     """Of one segment: prompt and ``max_new_tokens`` must fit."""
     max_turns: int = Field(16, ge=1)
@@ -96,12 +104,23 @@ class Rollout(Settings):
     """Action tokens of one episode, whoever wrote them; a model is cut there, and the episode stops with ``token_limit``."""
     time_limit: float = Field(30.0, gt=0.0)
     """Seconds for one ``reset`` or ``step`` of an environment."""
+    isolation: Isolation = "thread"
+    """Where environments live: each in a thread, or each in a process, which is killed and replaced where it hangs or dies."""
     concurrency: int = Field(64, ge=1)
     """Episodes that live at the same time."""
     on_overflow: Literal["truncate", "drop_oldest"] = "truncate"
     """When a context no longer fits: end the episode, or drop its oldest turns and fork a segment."""
     max_failures: float = Field(0.2, ge=0.0, le=1.0)
     """The share of episodes that may fail; beyond it the run stops. A single failed episode never stops it."""
+
+    @model_validator(mode="after")
+    def _room_to_answer(self) -> "Rollout":
+        if self.thinking_budget is not None and self.thinking_budget >= self.max_new_tokens:
+            raise ValueError(
+                f"thinking_budget={self.thinking_budget} leaves no room for an answer in max_new_tokens={self.max_new_tokens}; make it smaller, "
+                "or leave it out"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)

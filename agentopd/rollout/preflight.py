@@ -6,9 +6,10 @@ from typing import Any
 
 from agentopd.chat import Chat, Hint
 from agentopd.errors import ConfigError, EnvError
-from agentopd.rollout.isolation import Isolated
+from agentopd.isolation.hosts import host
+from agentopd.isolation.lane import Host
+from agentopd.isolation.session import Observed, Session
 from agentopd.rollout.policy import Rollout
-from agentopd.rollout.session import Observed, Session
 from agentopd.types import Failure, Task
 
 
@@ -69,7 +70,8 @@ def check_first_prompts(
         ConfigError: ``max_length`` is too small, or too large for a reader; or a hint names a fact that the environment does not tell.
         EnvError: None of the tasks can be started.
     """
-    started = [(task, _start(task, settings.time_limit)) for task in tasks]
+    lanes = host(settings.isolation, settings.time_limit)
+    started = [(task, _start(task, lanes)) for task in tasks]
     failed = [(task, found) for task, found in started if isinstance(found, Failure)]
     if started and len(failed) == len(started):
         task, failure = failed[0]
@@ -184,10 +186,9 @@ def _require_own(hint: Hint, facts: Mapping[str, Any]) -> None:
         )
 
 
-def _start(task: Task, time_limit: float) -> Observed | Failure:
-    session = Session(task, advice=False, needs_expert=False)
-    thread: Isolated[Observed] = Isolated(time_limit)
-    thread.submit("reset", session.reset)
-    found = thread.result()
-    thread.close(session.close)
+def _start(task: Task, lanes: Host) -> Observed | Failure:
+    lane = lanes.lane(Session(task, advice=False, needs_expert=False))
+    lane.submit("reset")
+    found: Observed | Failure = lane.result()
+    lane.close()
     return found

@@ -22,11 +22,22 @@ class SegmentBuilder:
         self._add(tokens, [0.0] * len(tokens), CONTEXT, [CONTEXT] * len(tokens))
 
     def add_action(
-        self, tokens: Sequence[int], logprobs: Sequence[float], turn: int, actors: Sequence[int]
+        self,
+        tokens: Sequence[int],
+        logprobs: Sequence[float],
+        turn: int,
+        actors: Sequence[int],
+        forced: Sequence[bool] | None = None,
     ) -> tuple[int, int]:
-        """Tokens of a turn with their behaviour log-probabilities and actors; where they now stand, as start and stop."""
+        """Tokens of a turn with their behaviour log-probabilities and actors; where they now stand, as start and stop.
+
+        Those that were ``forced`` are context: no policy produced them.
+        """
         start = len(self.tokens)
         self._add(tokens, logprobs, turn, actors)
+        for at, one in enumerate(forced or (), start):
+            if one:
+                self._turn[at], self._actor[at], self._logprob[at] = CONTEXT, CONTEXT, 0.0
         return start, len(self.tokens)
 
     def take_back(self, start: int) -> None:

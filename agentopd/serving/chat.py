@@ -12,9 +12,10 @@ import httpx2
 
 from agentopd.errors import ConfigError, TeacherError, describe
 from agentopd.serving.answers import Answers
+from agentopd.serving.deadline import deadline
 from agentopd.serving.endpoint import listed_models, named_model
 from agentopd.serving.ledger import Ledger
-from agentopd.serving.waiting import SAID, AwayError, RefusedError, Waiting
+from agentopd.serving.waiting import SAID, AwayError, RefusedError, Waiting, json_of
 from agentopd.settings.problems import nearest
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class ChatServer:
     ledger: Ledger
     answers: Answers
     _client: "OpenAI" = field(repr=False)
-    _known: str | None = field(init=False, default=None)
-    """The model by the name that the server's answers tell."""
+    known: str | None = field(init=False, default=None)
+    """The model by the name that the server's answers tell; ``None`` before there was one, or where they tell none."""
     _asked: dict[str, "Future[Any]"] = field(init=False, repr=False, default_factory=dict)
     _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
 
@@ -109,7 +110,7 @@ class ChatServer:
                 answer = self.waiting.waited(COMPLETIONS, lambda: self._once(body))
                 self._require_same(answer)
                 self._read(answer)  # or it is not kept
-                self.answers.put(key, answer)
+                self.answers.put(key, _kept(answer))
             else:
                 self._require_same(answer)
             waited.set_result(answer)
@@ -132,7 +133,7 @@ class ChatServer:
             raise
         except _LostError as error:
             raise AwayError(str(error)) from error
-        found = _json(answer)
+        found = json_of(answer)
         if (
             isinstance(found, dict) and "choices" not in found and found.get("error")
         ):  # some relays say so with status 200
@@ -156,7 +157,7 @@ class ChatServer:
         if not isinstance(told, str):
             return
         with self._lock:
-            self._known = known = self._known or told
+            self.known = known = self.known or told
         if told != known:
             raise TeacherError(
                 f"{self.waiting.who}: {self.waiting.url} answered as the model {told!r}, and before as {known!r}; set model to the exact "
@@ -166,7 +167,7 @@ class ChatServer:
     def _read(self, answer: Any) -> Answer:
         try:
             return _answer_of(answer)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise self._unusable(f"{describe(error)}; it said {self._brief(answer)}") from error
 
     def _brief(self, answer: Any) -> str:
@@ -201,6 +202,19 @@ def _client(waiting: Waiting) -> "OpenAI":
     import openai
 
     key = waiting.key or "none"  # or the client would take that of its own environment variable
+    proxied = httpx2.URL(waiting.url).host not in LOOPBACK
+    try:
+        http_client = httpx2.Client(
+            timeout=waiting.patience.timeout,
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+            trust_env=proxied,  # the proxies of this machine
+            event_hooks=deadline(waiting.patience.timeout),
+        )
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise ConfigError(
+            "HTTPS_PROXY=..., HTTP_PROXY or ALL_PROXY: one of these environment variables holds no address of a proxy; set it to one such as "
+            "http://host:8080, or unset it"
+        ) from error
     client = openai.OpenAI(
         api_key=key,
         admin_api_key="",
@@ -208,11 +222,7 @@ def _client(waiting: Waiting) -> "OpenAI":
         timeout=waiting.patience.timeout,
         max_retries=0,
         default_headers={"Authorization": f"Bearer {key}"},
-        http_client=httpx2.Client(
-            timeout=waiting.patience.timeout,
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
-            trust_env=httpx2.URL(waiting.url).host not in LOOPBACK,  # the proxies of this machine
-        ),
+        http_client=http_client,
     )
     client.organization = client.project = None  # those of the environment belong to another server, perhaps
     return client
@@ -241,13 +251,6 @@ def _sent(
         raise (_UnsentError if unsent else _LostError)(f"did not answer ({waiting.hidden(describe(cause))})") from error
 
 
-def _json(answer: httpx2.Response) -> Any:
-    try:
-        return answer.json()
-    except ValueError as error:
-        raise AwayError(f"answered what is no JSON ({error})") from error
-
-
 def _model(waiting: Waiting, client: "OpenAI", model: str | None) -> str:
     """The model by its name; one that a server does not list, or that lists none, is taken at its word."""
 
@@ -257,7 +260,7 @@ def _model(waiting: Waiting, client: "OpenAI", model: str | None) -> str:
         except (_UnsentError, _LostError) as error:
             raise AwayError(str(error)) from error
         waiting.require_answered(MODELS, answer)
-        return _json(answer)
+        return json_of(answer)
 
     try:
         listed = listed_models(waiting, MODELS, waiting.waited(MODELS, once))
@@ -292,6 +295,16 @@ def _answer_of(raw: Mapping[str, Any]) -> Answer:
         str(choice.get("finish_reason")),
         None if logprobs is None else tuple(map(_token, logprobs)),
     )
+
+
+def _kept(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What is read of an answer, and no more: some servers repeat what a request's headers held."""
+    choice = answer["choices"][0]
+    message = {name: choice["message"][name] for name in ("content", "tool_calls") if name in choice["message"]}
+    kept = {name: choice[name] for name in ("finish_reason", "logprobs") if name in choice}
+    return {"choices": [{"message": message, **kept}]} | {
+        name: answer[name] for name in ("model", "usage") if name in answer
+    }
 
 
 def _token(said: Mapping[str, Any]) -> Token:

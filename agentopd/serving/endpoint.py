@@ -7,7 +7,8 @@ from typing import Any
 import httpx2
 
 from agentopd.errors import ConfigError, TeacherError, describe
-from agentopd.serving.waiting import AwayError, Waiting
+from agentopd.serving.deadline import deadline
+from agentopd.serving.waiting import AwayError, RefusedError, Waiting, json_of
 from agentopd.settings.problems import nearest
 
 
@@ -27,7 +28,12 @@ class Endpoint(Waiting):
         headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         self._client = httpx2.Client(
-            base_url=self.url, headers=headers, timeout=self.patience.timeout, limits=limits, trust_env=False
+            base_url=self.url,
+            headers=headers,
+            timeout=self.patience.timeout,
+            limits=limits,
+            trust_env=False,
+            event_hooks=deadline(self.patience.timeout),
         )
 
     def get(self, path: str) -> Any:
@@ -42,15 +48,20 @@ class Endpoint(Waiting):
         """
         return self.waited(path, lambda: self._once("POST", path, body))
 
+    def tried(self, path: str, body: Mapping[str, Any]) -> Any:
+        """What it answers to ``body``, asked once; ``None`` where it does not, for whatever reason."""
+        try:
+            return self._once("POST", path, body)
+        except (AwayError, RefusedError):
+            return None
+
     def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         try:
             answer = self._client.request(method, path, json=body)
-            self.require_answered(path, answer)
-            return answer.json()
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             raise AwayError(f"did not answer ({self.hidden(describe(error))})") from error
-        except ValueError as error:  # half a body
-            raise AwayError(f"answered what is no JSON ({error})") from error
+        self.require_answered(path, answer)
+        return json_of(answer)
 
 
 def listed_models(server: Waiting, path: str, served: Any) -> dict[str, int | None]:
@@ -79,6 +90,6 @@ def named_model(server: Waiting, model: str | None, models: Mapping[str, int | N
     name = model or next(iter(models))
     if name not in models:
         raise ConfigError(
-            f"model={name!r}: {server.url} does not serve it{nearest(name, models)}; it serves: {', '.join(models)}"
+            f"model={name!r}: {server.url} does not serve it{nearest(name, models)}; name one that it serves: {', '.join(models)}"
         )
     return name

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from agentopd.errors import TeacherError
+from agentopd.errors import TeacherError, describe
 from agentopd.settings.base import Settings
 
 SPENDING = "spending.jsonl"
@@ -146,9 +146,14 @@ class Ledger:
             return
         told = {name: value for name, value in asdict(news).items() if value}
         if told:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:  # one write, which a kill leaves whole or absent
-                file.write(json.dumps(self._signed | told) + "\n")
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with self._path.open("a", encoding="utf-8") as file:  # one write, which a kill leaves whole or absent
+                    file.write(json.dumps(self._signed | told) + "\n")
+            except OSError as error:
+                raise TeacherError(
+                    f"{self._path} cannot be written: {describe(error)}; make room, or make it writable: nothing is asked that is not written down"
+                ) from error
 
     def _kept(self) -> Iterator[Spent]:
         if self._path is None or not self._path.exists():

@@ -8,7 +8,7 @@ one's own choosing are asked for as :mod:`agentopd.serving.chosen` says.
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from agentopd.errors import ConfigError, TeacherError, describe
 from agentopd.serving.chosen import PATH, UnscoredError, answered, question
 from agentopd.serving.endpoint import Endpoint, listed_models, named_model
-from agentopd.serving.waiting import RefusedError
+from agentopd.serving.waiting import NOT_ADMITTED, RefusedError
 from agentopd.types import Floats, Ints, Whose
 
 WHOLE = -1
@@ -57,6 +57,31 @@ class TopK:
         entropy_N: Floats = -(np.exp(log_N_K) * surprise_N_K).sum(1).astype(np.float32)
         return entropy_N
 
+    def within(self, size: int, whole: bool) -> "TopK":
+        """Of the ids below ``size`` alone, where others are no tokens but rows that fill up a head.
+
+        Their mass is outside; where the ids were the ``whole`` vocabulary those that are left are all, and are normalised again.
+        """
+        beyond_N_K = self.ids_N_K >= size
+        if not beyond_N_K.any():
+            return self
+        order_N_K = np.argsort(beyond_N_K, axis=1, kind="stable")
+        ids_N_K = np.take_along_axis(np.where(beyond_N_K, -1, self.ids_N_K), order_N_K, 1).astype(np.int32)
+        logprob_N_K = np.take_along_axis(np.where(beyond_N_K, -np.inf, self.logprob_N_K), order_N_K, 1)
+        if whole:
+            kept = int((~beyond_N_K).sum(1).max())
+            return replace(self, ids_N_K=ids_N_K[:, :kept], logprob_N_K=logprob_N_K[:, :kept]).tempered(1.0)
+        lost_N = np.logaddexp.reduce(np.where(beyond_N_K, self.logprob_N_K, -np.inf), axis=1)
+        return replace(self, ids_N_K=ids_N_K, logprob_N_K=logprob_N_K, logtail_N=np.logaddexp(self.logtail_N, lost_N))
+
+    def tempered(self, power: float) -> "TopK":
+        """The distributions whose probabilities are proportional to those said, to a power; all of the vocabulary is there."""
+        logprob_N_V = power * self.logprob_N_K.astype(np.float64)
+        whole_N = np.log(np.exp(logprob_N_V).sum(1))
+        logprob_N_V -= whole_N[:, None]
+        taken_N = (power * self.taken_N - whole_N).astype(np.float32)
+        return replace(self, logprob_N_K=logprob_N_V.astype(np.float32), taken_N=taken_N)
+
     @classmethod
     def joined(cls, parts: Sequence[Self], k: int, least: int = 0) -> Self:
         """The rows of ``parts``, one behind the other, padded to the widest, or to ``least``; ``k`` ids wide where there are none."""
@@ -78,7 +103,7 @@ class TopK:
 class Scorer:
     """The model of a server, as something that scores tokens; from many threads at once. :meth:`found` makes one.
 
-    After the server has been away it is asked again what it was asked first: a restarted one may hold other weights.
+    A restarted server may hold other weights: after it has been away, and by :meth:`confirm`, it is asked again what it was asked first.
     """
 
     endpoint: Endpoint
@@ -93,14 +118,15 @@ class Scorer:
     """Whose likeliest ids are told: its own; or those that are chosen, which are the student's; or both."""
     size: int = 0
     """How many ids there are, where some are chosen."""
-    _known: TopK = field(init=False)
+    _known: Floats = field(init=False)
+    """What it first said of the tokens of ``probe``."""
     _outages: int = field(init=False)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._outages = self.endpoint.outages
-        self._known = self._probed()
-        off = self._off()
+        self._known = self._probed().taken_N
+        off = self._off(self._probed().taken_N)
         if not off <= SAME:
             raise TeacherError(
                 f"{self.endpoint.who}: {self.endpoint.url} answers the same question differently: log-probabilities of the same tokens differ "
@@ -136,7 +162,7 @@ class Scorer:
         try:
             return cls(endpoint, name, models[name], k, probe, of, size)
         except TeacherError as error:
-            refused = isinstance(error, RefusedError)
+            refused = isinstance(error, RefusedError) and error.status not in NOT_ADMITTED
             if of != "teacher" and (refused or isinstance(error.__cause__, UnscoredError)):
                 raise ConfigError(
                     f"ids={of}: {error}; serve the model with vLLM 0.32 or newer on a GPU, VLLM_USE_V2_MODEL_RUNNER=1 in its environment, with "
@@ -151,7 +177,7 @@ class Scorer:
     @property
     def answer(self) -> tuple[float, ...]:
         """The log-probabilities that it first gave to the tokens of ``probe``, from the second on."""
-        return tuple(self._known.taken_N.tolist())
+        return tuple(self._known.tolist())
 
     @property
     def width(self) -> int:
@@ -167,11 +193,38 @@ class Scorer:
             chosen_N_K: The student's ``k`` likeliest ids there, best first, unless its own are told alone.
 
         Raises:
-            TeacherError: The server refused, was away for too long, came back as another model, or answered what cannot be.
+            TeacherError: The server refused, was away for too long, is another model now, or answered what cannot be.
         """
         found = self._asked(tokens, positions, chosen_N_K)
-        self._require_same()
+        with self._lock:
+            if self.endpoint.outages != self._outages:
+                self._require_same()
         return found
+
+    def read_as(self, tokens: Sequence[int]) -> str | None:
+        """The text of ``tokens`` by the tokenizer of the server; ``None`` where it does not tell."""
+        answer = self.endpoint.tried("/detokenize", {"model": self.model, "tokens": [int(token) for token in tokens]})
+        text = answer.get("prompt") if isinstance(answer, dict) else None
+        return text if isinstance(text, str) else None
+
+    def confirm(self) -> None:
+        """Asks again what the server is known by: it may have been restarted while nobody asked it anything.
+
+        Raises:
+            TeacherError: It is another model now; or as of :meth:`score`.
+        """
+        with self._lock:
+            self._require_same()
+
+    def expect(self, answer: Sequence[float]) -> None:
+        """From now on the server is known by ``answer``, which a scorer of the same probe had.
+
+        Raises:
+            TeacherError: It is another model now.
+        """
+        with self._lock:
+            now, self._known = self._known, np.asarray(answer, np.float32)
+            self._require_known(now)
 
     def _asked(self, tokens: Sequence[int], positions: Sequence[int], chosen_N_K: Ints | None) -> TopK:
         named: dict[str, Any] = {"model": self.model}
@@ -185,7 +238,7 @@ class Scorer:
             if chosen_N_K is None:
                 return _read(answer["choices"][0]["prompt_logprobs"], tokens, positions, self.k)
             return self._read_chosen(answer, tokens, positions, chosen_N_K)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise TeacherError(
                 f"{self.endpoint.who}: {self.endpoint.url} gave no log-probabilities that can be used: {describe(error)}"
             ) from error
@@ -200,7 +253,6 @@ class Scorer:
         """
         logprob_N_K, taken_N = answered(answer, tokens, positions, chosen_N_K)
         _require_logprobs(np.column_stack([logprob_N_K, taken_N]))
-        taken_N = np.maximum(taken_N, LEAST)
         if self.of == "student":
             return _told(chosen_N_K, logprob_N_K, taken_N)
         own = _read(answer["prompt_logprobs"], tokens, positions, self.k)
@@ -221,22 +273,21 @@ class Scorer:
         return self._asked(self.probe, range(1, len(self.probe)), chosen_N_K)
 
     def _require_same(self) -> None:
-        """Asks again what the server is known by, where it was away since."""
-        with self._lock:
-            outages = self.endpoint.outages
-            if outages == self._outages:
-                return
-            off = self._off()
-            if not off <= SAME:
-                raise TeacherError(
-                    f"{self.endpoint.who}: {self.endpoint.url} was away and came back as another model: log-probabilities of the same "
-                    f"tokens differ by {off:.3g} on average; start the server with the model that it had, or begin a new run"
-                )
-            self._outages = outages
+        outages = self.endpoint.outages
+        self._require_known(self._probed().taken_N)
+        self._outages = outages
 
-    def _off(self) -> float:
-        """By how much its answer to the probe now differs from the first, in nats, on average."""
-        return float(np.abs(self._probed().taken_N - self._known.taken_N).mean())
+    def _require_known(self, now_N: Floats) -> None:
+        off = self._off(now_N)
+        if not off <= SAME:
+            raise TeacherError(
+                f"{self.endpoint.who}: {self.endpoint.url} is another model than before: log-probabilities of the same tokens differ by "
+                f"{off:.3g} on average; start the server with the model that it had, or begin a new run"
+            )
+
+    def _off(self, now_N: Floats) -> float:
+        """By how much an answer to the probe differs from the first, in nats, on average; infinitely where it is of another length."""
+        return float(np.abs(now_N - self._known).mean()) if now_N.shape == self._known.shape else np.inf
 
 
 def _read(
@@ -263,12 +314,17 @@ def _told(ids_N_K: Ints, logprob_N_K: NDArray[np.floating], taken_N: NDArray[np.
     """What was said, and the mass outside; none where the ids are ``whole``.
 
     Raises:
-        ValueError: The probabilities sum to more than 1.
+        ValueError: The probabilities sum to more than 1, or those of the ``whole`` vocabulary to less.
     """
     mass_N = np.exp(logprob_N_K).sum(1)
     if (mass_N > 1.0 + ROUNDING).any():
         raise ValueError(
             f"probabilities that sum to {mass_N.max():.4g}; start the server without --logprobs-mode raw_logits"
+        )
+    if whole and (mass_N < 1.0 - ROUNDING).any():
+        raise ValueError(
+            f"probabilities of the whole vocabulary that sum to {mass_N.min():.4g}; start the server with --max-logprobs -1, or set top_k to "
+            "how many it gives"
         )
     return TopK(
         ids_N_K,
@@ -276,7 +332,7 @@ def _told(ids_N_K: Ints, logprob_N_K: NDArray[np.floating], taken_N: NDArray[np.
         np.log(np.maximum(1.0 - mass_N, UNHEARD)).astype(np.float32)
         if not whole
         else np.full(len(taken_N), -np.inf, np.float32),
-        taken_N.astype(np.float32),
+        np.maximum(taken_N, LEAST).astype(np.float32),
     )
 
 

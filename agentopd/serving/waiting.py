@@ -1,33 +1,27 @@
 """A server that may be away: what is asked of it again, for how long, and what is said of it."""
 
-import json
 import logging
 import math
-import os
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 import httpx2
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential, wait_random
 
-from agentopd.errors import ConfigError, TeacherError
+from agentopd.errors import TeacherError
+from agentopd.serving.keys import hidden, key_of, require_address
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SAID = 300
 """Characters of an answer that a message repeats."""
-AWAY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""Statuses of a server that may answer later."""
-_SECRET = re.compile(r"^(\w+://)?[^/]*@|\?")
-"""What of an address may hold a key: a name before the host, or a query."""
-_NAME = re.compile("[A-Z_][A-Z0-9_]*")
-HIDDEN = "***"
-"""What stands in a message for the key."""
+AWAY = (frozenset({408, 409, 425, 429}) | frozenset(range(500, 600))) - {501, 505}
+"""Statuses of a server that may answer later, or of what stands before it."""
+NOT_ADMITTED = frozenset({401, 403})
+"""Statuses of a server that does not know who asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +74,8 @@ class Waiting:
         Raises:
             ConfigError: The address is none, or the variable of the key is not set.
         """
-        if _SECRET.search(self.url):
-            raise ConfigError(
-                "url=...: an address with a name or a key in it would be written down; give the key by key_env, and the address without what "
-                "stands before an @ or from a ? on"
-            )
-        if not self.url.startswith(("http://", "https://")) or not _is_address(self.url):
-            raise ConfigError(f"url={self.url!r}: give an address such as http://127.0.0.1:8000")
-        self._key = None if self.key_env is None else os.environ.get(self.key_env)
-        if self.key_env is not None and not self._key:
-            if not _NAME.fullmatch(self.key_env):  # which may be the key itself
-                raise ConfigError(
-                    "key_env=...: this is no environment variable that is set; set one to the server's key, and give its name, not the key"
-                )
-            raise ConfigError(
-                f"key_env={self.key_env}: this environment variable is not set; set it to the server's key"
-            )
-        if self._key is not None and not (self._key.isascii() and self._key.isprintable() and " " not in self._key):
-            raise ConfigError(
-                f"key_env={self.key_env}: this environment variable holds more than a key, such as a space or the end of a line; set it to "
-                "the key alone"
-            )
+        require_address(self.url)
+        self._key = None if self.key_env is None else key_of(self.key_env)
 
     @property
     def key(self) -> str | None:
@@ -109,16 +84,7 @@ class Waiting:
 
     def hidden(self, text: str) -> str:
         """``text`` without the key, which some servers repeat."""
-        for written in self._written():
-            text = text.replace(written, HIDDEN)
-        return text
-
-    def _written(self) -> list[str]:
-        """The key as it is, and as JSON and addresses write it."""
-        if self._key is None:
-            return []
-        escaped = json.dumps(self._key)[1:-1]
-        return [self._key, escaped, escaped.replace("/", "\\/"), quote(self._key, safe="")]
+        return hidden(text, self._key)
 
     def waited(self, path: str, once: Callable[[], T]) -> T:
         """What ``once`` gives, which asks at ``path`` and raises AwayError where the server does not answer.
@@ -147,13 +113,26 @@ class Waiting:
             AwayError: The server may answer later.
             RefusedError: It never will.
         """
-        said = " ".join(self.hidden(answer.text).split())[:SAID]
+        if answer.is_success:
+            return
+        text = answer.content.decode(errors="replace")  # whatever encoding it claims to be in
+        said = " ".join(self.hidden(text).split())[:SAID]
         if answer.status_code in AWAY:
             raise AwayError(f"answered {answer.status_code}: {said}", _asked_to_wait(answer))
-        if not answer.is_success:
-            raise RefusedError(
-                f"{self.who}: {self.url}{path} refused with {answer.status_code}: {said}", answer.status_code
+        told = f"{self.who}: {self.url}{path} refused with {answer.status_code}: {said}"
+        raise RefusedError(told + self._remedy(answer), answer.status_code)
+
+    def _remedy(self, answer: httpx2.Response) -> str:
+        """Where to ask, or how to be let in, where that is what the server refused."""
+        if answer.has_redirect_location:
+            return (
+                f"; it points to {self.hidden(answer.headers['location'])[:SAID]}: give the address where the server is"
             )
+        if answer.status_code not in NOT_ADMITTED:
+            return ""
+        if self.key_env is None:
+            return "; set key_env to the name of an environment variable that holds the server's key"
+        return f"; look at the key that the environment variable {self.key_env} holds"
 
     def _tell(self, state: RetryCallState) -> None:
         with self._lock:
@@ -163,11 +142,16 @@ class Waiting:
         _log.warning("%s: %s %s; asked again in %.1f s", self.who, self.url, error, seconds)
 
 
-def _is_address(url: str) -> bool:
+def json_of(answer: httpx2.Response) -> Any:
+    """What an answer holds.
+
+    Raises:
+        AwayError: It is no JSON, such as half a body.
+    """
     try:
-        return bool(httpx2.URL(url).host)
-    except httpx2.InvalidURL:
-        return False
+        return answer.json()
+    except (ValueError, RecursionError) as error:
+        raise AwayError(f"answered what is no JSON ({error})") from error
 
 
 _backoff = wait_exponential(multiplier=0.5, max=30.0) + wait_random(0.0, 0.5)

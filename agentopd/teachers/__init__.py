@@ -82,6 +82,7 @@ def build_teachers(
     device: torch.device = CPU,
     folder: Path | None = None,
     answers: Path | None = None,
+    vocabulary: int | None = None,
 ) -> dict[str, Teacher]:
     """Makes the teachers of a run.
 
@@ -95,6 +96,7 @@ def build_teachers(
         device: The run's.
         folder: Where they may keep what a resumed run shall find again.
         answers: The folder of answers that were paid for; by default ``folder``.
+        vocabulary: How many ids the student's head has.
 
     Raises:
         ConfigError: A teacher's settings do not go together, or one of them is a schedule; or one reads others that it cannot.
@@ -105,7 +107,9 @@ def build_teachers(
 
     def make(name: str) -> Teacher:
         if name not in made:  # one that reads others makes them, and those read none
-            context = TeacherContext(name, chat, load, temperature, initial, student, make, device, folder, answers)
+            context = TeacherContext(
+                name, chat, load, temperature, initial, student, make, device, folder, answers, vocabulary
+            )
             made[name] = _build(choices[name], context)
         return made[name]
 

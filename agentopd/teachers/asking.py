@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from agentopd.chat.conversation import conversation
 from agentopd.serving import Answer, ChatServer, RefusedError, Threads
 from agentopd.teachers.base import Stateless, turns_of
 from agentopd.tooling.action import render_action
+from agentopd.tooling.answer import well_formed
 from agentopd.types import Annotation, Key, Message, ToolCall, Trajectory
 
 _log = logging.getLogger(__name__)
@@ -70,13 +71,22 @@ class Asking(Stateless, Generic[R]):
             _log.warning("%s; this is skipped", reason)
         return found
 
+    def state(self) -> dict[str, Any]:
+        """The model that answered, for a resumed run, in which another may answer no more than in this one."""
+        return {"model": self.server.known}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes that model for the one that answers."""
+        self.server.known = state.get("model")  # not in checkpoints of runs that kept none
+
     def turns(self, trajectory: Trajectory) -> Iterable[int]:
         """The turns that are asked about: those that ``where`` selects."""
         return np.flatnonzero(turns_of(self.where, trajectory)).tolist()
 
     def said(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> Answer:
         """What the model answers to a conversation."""
-        return self.server.ask({"messages": list(messages), **self.body, **more})
+        answer = self.server.ask({"messages": list(messages), **self.body, **more})
+        return replace(answer, content=well_formed(answer.content))  # some cut an emoji in two
 
     def asked_twice(self, text: str, read: Callable[[Answer], T | None], again: str) -> T | None:
         """What ``read`` makes of the answer to ``text``, or else of the answer to ``again`` behind it; ``None`` where both are nothing."""

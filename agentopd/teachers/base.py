@@ -55,6 +55,8 @@ class TeacherContext:
     """Where it may keep what a resumed run shall find again, such as what was spent."""
     answers: Path | None = None
     """The folder of answers that were paid for, where they are kept for others too; by default ``folder``."""
+    vocabulary: int | None = None
+    """How many ids the student's head has, its tokenizer's and perhaps rows that fill it up; ``None`` where that is not known."""
 
 
 class Teacher(Protocol):

@@ -39,6 +39,7 @@ def cross_tokenizer(
     model: str,
     tokenizer: str | None = None,
     template_kwargs: dict[str, Any] = {},  # noqa: B006 - settings are never changed
+    call_format: str | None = None,
     dtype: Dtype = "float32",
     attention: str = "sdpa",
     where: Where = EVERYWHERE,
@@ -62,6 +63,7 @@ def cross_tokenizer(
         model: A hub id or a folder.
         tokenizer: Another place for its tokenizer and chat template; by default they lie with the model.
         template_kwargs: Settings that its chat template reads.
+        call_format: How it writes calls; by default as its template does, or else in Hermes blocks.
         dtype: The type of its weights.
         attention: The attention implementation, by its name in transformers.
         where: The turns and tokens that it teaches; a span of which a token is left out is.
@@ -73,7 +75,7 @@ def cross_tokenizer(
         ConfigError: There is no such tokenizer, its tokens do not say which bytes they are, or the model knows fewer.
     """
     with under(f"teachers.{context.name}"):
-        chat = Chat(own_tokenizer(model, tokenizer), template_kwargs)
+        chat = Chat(own_tokenizer(model, tokenizer), template_kwargs, call_format)
         aligner = Aligner(
             context.chat, chat, TokenBytes(context.chat.tokenizer), TokenBytes(chat.tokenizer), end_of_turn, forms
         )

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from transformers import PreTrainedModel
 
 from agentopd.chat import Chat
-from agentopd.types import Key, Trajectory
+from agentopd.types import Key, Trajectory, timeless
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +84,16 @@ def of_model(model: PreTrainedModel) -> str | None:
 
 
 def of_chat(chat: Chat) -> str:
-    """The digest of how conversations are written: the tokenizer's ids, and its chat template with its settings."""
-    tokenizer = chat.tokenizer
-    return digest(tokenizer.get_vocab(), str(tokenizer.chat_template), chat.template_kwargs)
+    """The digest of how conversations are written: the tokenizer's ids, its chat template with its settings, and what was set by hand."""
+    tokenizer, by_hand = chat.tokenizer, [chat.call_format, chat.past_thinking]
+    by_hand = by_hand if by_hand != [None, "template"] else []
+    return digest(tokenizer.get_vocab(), str(tokenizer.chat_template), chat.template_kwargs, *by_hand)
 
 
 def read_of(trajectory: Trajectory) -> str:
     """The digest of all that a teacher may read of an episode: tokens, turns, messages, tools, facts, advice, rewards.
 
-    Not its name, the code that played it, or what a clock or an engine measured.
+    Not its name, the code that played it, or what a clock or an engine measured or was counted of its tokens.
     """
-    turns = tuple(
-        replace(turn, seconds_policy=0.0, seconds_env=0.0, prefilled=0, policy_version=0) for turn in trajectory.turns
-    )
+    turns = tuple(replace(timeless(turn), prefilled=0, policy_version=0, thinking=0) for turn in trajectory.turns)
     return digest(replace(trajectory, key=Key("", 0, 0), origin=None, versions={}, turns=turns))

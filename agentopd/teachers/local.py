@@ -89,7 +89,7 @@ def reader(
         where=where,
         model=None if hint is not None and hint.hindsight else loaded,
         reads=loaded,
-        heads={context.name: head},
+        heads={context.name: head if context.vocabulary is None else head.fitted(context.vocabulary)},
         temperature=context.temperature,
         max_tokens=max_tokens,
         longest=positions_of(loaded.config),

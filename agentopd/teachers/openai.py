@@ -27,7 +27,7 @@ from agentopd.where import Where
 
 OURS = ("model", "messages", "tools", "stream", "n", "logprobs", "top_logprobs")
 """What a request says that ``options`` must leave alone."""
-BESIDE = ("api_key", "default_headers", "extra_body", "extra_headers", "extra_query", "headers")
+BESIDE = ("api_key", "authorization", "default_headers", "extra_body", "extra_headers", "extra_query", "headers")
 """What OpenAI's client is told beside a request, where keys may stand; as an option it would be sent as a part of the request."""
 METRICS: Mapping[str, tuple[str, ...]] = {"correction": ("unmapped",), "score": ("spread",), "preference": ()}
 """What each question tells beside what was spent and skipped."""
@@ -173,14 +173,14 @@ def _require_apt(
     prices: Prices | None,
     cap: Cap | None,
 ) -> None:
-    taken = [name for name in OURS if name in options]
-    if taken:
-        raise ConfigError(f"options={dict(options)}: {taken[0]} is said by the teacher itself; leave it out")
-    beside = [name for name in BESIDE if name in options]
+    beside = [name for name in options if str(name).lower() in BESIDE]
     if beside:
         raise ConfigError(
             f"options=...: they are what a request itself says, and are written down; leave {beside[0]} out, and give the key by key_env"
         )
+    taken = [name for name in OURS if name in options]
+    if taken:
+        raise ConfigError(f"options={dict(options)}: {taken[0]} is said by the teacher itself; leave it out")
     try:
         json.dumps(dict(options), allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -22,7 +22,8 @@ from agentopd.teachers.grouping import Normalised, Score
 from agentopd.teachers.identity import Identity, digest, of_chat, of_model
 from agentopd.teachers.rewards import Rewarding
 from agentopd.teachers.traits import Examined, Traits
-from agentopd.types import Bools, Message, Trajectory
+from agentopd.tooling.action import parse_action
+from agentopd.types import Bools, Message, Trajectory, Turn
 from agentopd.where import Where
 
 _log = logging.getLogger(__name__)
@@ -217,9 +218,14 @@ class RewardModel(Rewarding):
             )
         messages: list[Message] = list(trajectory.opening)
         for earlier in trajectory.turns[:turn]:
-            messages += [self.chat.message(earlier.action), *earlier.observations]
-        messages.append(self.chat.message(trajectory.turns[turn].action))
+            messages += [self._said(earlier), *earlier.observations]
+        messages.append(self._said(trajectory.turns[turn]))
         return self.chat.whole(messages, trajectory.tools)
+
+    def _said(self, turn: Turn) -> Message:
+        """An action, as it stands where a call is malformed: its canonical text may only tell what is wrong."""
+        malformed = bool(parse_action(turn.action).problems)
+        return {"role": "assistant", "content": turn.text} if malformed else self.chat.message(turn.action)
 
     def _read(self, readings: Sequence[_Reading]) -> list[Reals]:
         """The scores of each reading."""

@@ -1,9 +1,9 @@
 """An episode as another model's tokenizer and chat template write it, turn by turn, beside what the student wrote."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -166,7 +166,7 @@ class Aligner:
         name = tools[0]["function"]["name"]
         if name not in self.calls:
             chats = self.student, self.other
-            sides = [chat.write(trajectory.opening, call(name), tools) for chat in chats]
+            sides = [_called(chat, trajectory.opening, call(name), tools) for chat in chats]
             ours, theirs = self._cuts(*(t[: c.before_end(t)] for c, t in zip(chats, sides, strict=True)))
             at, their_at = (next(n for n, piece in enumerate(cut.pieces) if piece) for cut in (ours, theirs))
             first = sides[0][at], sides[1][their_at]
@@ -193,6 +193,15 @@ class Aligner:
                 pairs[end] = other
         both = np.array(sorted(pairs.items()), dtype=np.int32).reshape(-1, 2)
         return Matched(both[:, 0].copy(), both[:, 1].copy())
+
+
+def _called(chat: Chat, opening: Sequence[Message], action: str, tools: Sequence[Mapping[str, Any]]) -> list[int]:
+    """A call as ``chat`` writes it, without what closes a thought that the prompt opened, and the newlines behind that."""
+    tokens = chat.write(opening, action, tools)
+    begin = chat.thought_size(chat.prompt(opening, tools), tokens)
+    while begin and not str(chat.tokenizer.decode(tokens[begin])).strip():
+        begin += 1
+    return tokens[begin:]
 
 
 def _ends(ours: tuple[int, int], theirs: tuple[int, int]) -> list[Pair]:

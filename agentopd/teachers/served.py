@@ -8,13 +8,13 @@ episodes, one forward each. That takes a vLLM server on a GPU, see :mod:`agentop
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.errors import ConfigError, under
 from agentopd.objective.floor import FLOOR
@@ -32,12 +32,29 @@ from agentopd.where import Where
 
 PROBE = 32
 """Tokens by which a server is known again, at most."""
+SAMPLE = 'Two pears cost 17.50, so pay them: {"name": "pay", "arguments": {"to": "Zoë", "水": [1, 23]}} 🙂'
+"""Text whose tokens must mean the same to student and server."""
 
 
 def _examine(given: Examined) -> int | None:
     """How many tokens the model of a server reads, which is asked whether it is there."""
     asked = ("url", "model", "top_k", "ids", "timeout", "patience", "key_env")
-    return _longest(_scorer(given.name, given.ids, **{key: given.settings[key] for key in asked}))
+    scorer = _scorer(given.name, given.ids, **{key: given.settings[key] for key in asked})
+    if given.tokenizer is not None:
+        _require_same_tokens(scorer, given.tokenizer)
+    return _longest(scorer)
+
+
+def _require_same_tokens(scorer: Scorer, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ConfigError where the server tells that the student's token ids are other text to its model."""
+    tokens = tokenizer.encode(SAMPLE, add_special_tokens=False)
+    ours, theirs = str(tokenizer.decode(tokens)), scorer.read_as(tokens)
+    if theirs is not None and "".join(ours.split()) != "".join(theirs.split()):  # spaces differ by settings alone
+        raise ConfigError(
+            f"url={scorer.endpoint.url}: its model {scorer.model!r} has another tokenizer than the student: the student's tokens of {ours!r} "
+            f"are {theirs[: len(ours)]!r} to it; serve a model that shares the student's tokenizer, or let one of another family teach in "
+            "this process (kind: cross_tokenizer) or in words (kind: openai)"
+        )
 
 
 def _idle(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -121,6 +138,7 @@ def served(
         power=temperature / context.temperature,
         threads=Threads(in_flight),
         chooser=chooser,
+        vocabulary=context.vocabulary,
     )
 
 
@@ -180,6 +198,8 @@ class ServedTeacher(Viewing):
     threads: Threads
     chooser: Chooser | None = None
     """Who says which ids the server is asked about; ``None`` where that is the server's model."""
+    vocabulary: int | None = None
+    """How many ids the student's head has, where that is known: the server's may be filled up to another size."""
     begun: dict[Key, list[tuple[View, Future[TopK]]]] = field(default_factory=dict)
     """What was asked of episodes that are over."""
 
@@ -206,7 +226,7 @@ class ServedTeacher(Viewing):
         """The server's log-probabilities at the selected action tokens.
 
         Raises:
-            TeacherError: A view is malformed, it can read none of the episodes, or the server failed for too long.
+            TeacherError: A view is malformed, it can read none of the episodes, the server failed for too long, or is another model now.
         """
         of_each = self.views(trajectories)
         if self.chooser is None:
@@ -215,7 +235,23 @@ class ServedTeacher(Viewing):
         else:
             chosen = self.chooser.ids(trajectories, of_each)
             asked = [self._asked(views, ids) for views, ids in zip(of_each, chosen, strict=True)]
-        return [self._annotation(*pair) for pair in zip(trajectories, asked, strict=True)]
+        said = [self._annotation(*pair) for pair in zip(trajectories, asked, strict=True)]
+        if any(asked):
+            self.scorer.confirm()  # a restart between two requests shows itself in none
+        return said
+
+    def state(self) -> dict[str, Any]:
+        """What the server is known by, for a resumed run."""
+        return {"answer": list(self.scorer.answer)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Holds the server against that.
+
+        Raises:
+            TeacherError: It is another model now.
+        """
+        if "answer" in state:  # not in checkpoints of runs that kept none
+            self.scorer.expect(state["answer"])
 
     def _asked(
         self, views: Sequence[View], chosen: Sequence[Ints | None] | None = None
@@ -228,19 +264,12 @@ class ServedTeacher(Viewing):
 
     def _annotation(self, trajectory: Trajectory, asked: Sequence[tuple[View, Future[TopK]]]) -> Annotation:
         said = TopK.joined([answer.result() for _, answer in asked], self.scorer.width)
+        if self.vocabulary is not None:
+            said = said.within(self.vocabulary, self.scorer.k == WHOLE)
         if self.power != 1.0:
-            said = _tempered(said, self.power)
+            said = said.tempered(self.power)
         block: Block = Sampled()
         if self.scorer.k:
             logprob_N_K, logtail_N = np.maximum(said.logprob_N_K, FLOOR), np.maximum(said.logtail_N, FLOOR)
             block = Sparse(said.ids_N_K, logprob_N_K, logtail_N, self.scorer.of)
         return annotated(self.name, trajectory, [view for view, _ in asked], block, said.taken_N, said.entropy_N)
-
-
-def _tempered(said: TopK, power: float) -> TopK:
-    """The distributions whose probabilities are proportional to those said, to a power; all of the vocabulary is there."""
-    logprob_N_V = power * said.logprob_N_K.astype(np.float64)
-    whole_N = np.log(np.exp(logprob_N_V).sum(1))
-    logprob_N_V -= whole_N[:, None]
-    taken_N = (power * said.taken_N - whole_N).astype(np.float32)
-    return replace(said, logprob_N_K=logprob_N_V.astype(np.float32), taken_N=taken_N)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, TypeVar
 
+from transformers import PreTrainedTokenizerBase
+
 from agentopd.errors import ConfigError
 from agentopd.settings.choice import Choice, plain
 from agentopd.settings.problems import nearest
@@ -24,6 +26,8 @@ class Examined:
     """How many token ids the student's tokenizer makes."""
     temperature: float
     """At which student and teacher are compared."""
+    tokenizer: PreTrainedTokenizerBase | None = None
+    """The student's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ from agentopd.types import ToolCall
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _FORM = '{"name": ..., "arguments": {...}}'
+MALFORMED = "malformed"
+"""The only key of a block that tells what was wrong with a call."""
+LONGEST_REASON = 400
 _SPACE = re.compile(r"\s*")
 
 
@@ -25,8 +28,7 @@ _SPACE = re.compile(r"\s*")
 class ParsedAction:
     """What an action says.
 
-    ``problems`` holds one line for each thing in it that was meant as a call but is none. It never quotes the markers, which may be
-    special tokens: the line becomes an observation.
+    ``problems`` holds one line for each thing in it that was meant as a call but is none: it becomes an observation.
     """
 
     content: str
@@ -56,7 +58,8 @@ def parse_action(text: str) -> ParsedAction:
     """Reads an action. Never raises.
 
     White space around the JSON and between blocks is free. Text outside the blocks is content. A block that is not JSON of the
-    form ``{"name": str, "arguments": object}``, is not closed, or closes without opening, is a problem and no content.
+    form ``{"name": str, "arguments": object}``, is not closed, or closes without opening, is a problem and no content. One of the form
+    ``{"malformed": str}`` is the problem that it tells: see :func:`malformed`.
     """
     outside: list[str] = []
     calls: list[ToolCall] = []
@@ -73,6 +76,15 @@ def parse_action(text: str) -> ParsedAction:
     if any(CLOSE in piece for piece in outside):
         problems.append("a block is closed that was not opened")
     return ParsedAction(_content(outside), tuple(calls), tuple(problems))
+
+
+def malformed(reason: str) -> str:
+    """The canonical text of a call that is none, for a reader of another format, which knows better than this one what is wrong.
+
+    :func:`parse_action` gives ``reason`` as a problem, on one line and cut to ``LONGEST_REASON`` characters.
+    """
+    text = json.dumps({MALFORMED: reason}, ensure_ascii=False).replace("<", "\\u003c")
+    return f"{OPEN}\n{text}\n{CLOSE}"
 
 
 def brief(text: str, limit: int) -> str:
@@ -112,6 +124,8 @@ def _read_block(text: str, start: int) -> tuple[ToolCall | str, int]:
 
 
 def _call_of(value: Any) -> ToolCall | str:
+    if isinstance(value, dict) and value.keys() == {MALFORMED} and isinstance(value[MALFORMED], str):
+        return brief(value[MALFORMED], LONGEST_REASON)
     if not isinstance(value, dict) or value.keys() != {"name", "arguments"}:
         return f"expected {_FORM}"
     if not isinstance(value["name"], str) or not isinstance(value["arguments"], dict):

@@ -7,7 +7,7 @@ from html import escape
 from statistics import fmean
 from typing import Any
 
-from agentopd.types import Message, ToolCall, Trajectory, Turn
+from agentopd.types import CallOutcome, Message, ToolCall, Trajectory, Turn
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -75,6 +75,7 @@ def _turn(trajectory: Trajectory, turn: Turn, decode: Decode | None, shading: Sh
 
 def _tags(turn: Turn) -> str:
     tags = [f'<span class="bad">{escape(kind)}</span>' for kind in turn.errors]
+    tags += [f"<span>{escape(_outcome(outcome))}</span>" for outcome in turn.outcomes]
     tags += ['<span class="bad">cut at the limit</span>'] if turn.finish == "length" else []
     tags += [f"<span>reward {turn.reward:g}</span>"] if turn.reward else []
     tags += [f"<span>context {turn.drift}</span>"] if turn.drift in ("realigned", "forked") else []
@@ -85,6 +86,10 @@ def _tags(turn: Turn) -> str:
 def _call(call: ToolCall) -> str:
     arguments = ", ".join(f"{name}={json.dumps(value, default=str)}" for name, value in call.arguments.items())
     return f"{call.name}({arguments})"
+
+
+def _outcome(call: CallOutcome) -> str:
+    return f"{call.name} {call.outcome}, {call.seconds:.2g} s{', answer cut' if call.cut else ''}"
 
 
 def _message(message: Message) -> str:

@@ -93,6 +93,8 @@ def test_an_action_survives_the_wire(content: str, calls: list[ToolCall]) -> Non
         ("", (("price", '{"n": NaN}'),), None),
         ("<tool_call>{", (), None),
         ("half \ud83d", (), "half \ufffd"),
+        ("", (("price", '{"item": "\\ud83d"}'),), render_action("", [ToolCall("price", {"item": "\ufffd"})])),
+        ("", (("price", '{"item": ' + "[" * 100_000),), None),
     ],
 )
 def test_what_comes_back_is_canonical_or_nothing(content: str, calls: Any, action: str | None) -> None:

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from agentopd import __version__, cli, evaluate, records
 from agentopd.__main__ import main
 from agentopd.cli import source
-from agentopd.envs import ENVS, reasoning
+from agentopd.cli.envs import few
+from agentopd.envs import ENVS
 from agentopd.evaluation import Panel
 from agentopd.models import ModelConfig, load_model
 from agentopd.training.run import whole as running
@@ -195,14 +196,20 @@ def test_envs_lists_what_is_shipped(capsys: pytest.CaptureFixture[str]) -> None:
     head, *lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert head == ["id", "what it is", "tools", "expert"]
     assert [fields[0] for fields in lines] == list(ENVS)
-    assert lines[1][2:] == ["price, calculate, submit", "yes"]
+    assert {fields[0]: fields[2:] for fields in lines}["agentopd/Checkout-v0"] == ["price, calculate, submit", "yes"]
+
+
+def test_the_tools_of_an_environment_with_many_are_told_in_part() -> None:
+    names = [f"t{number}" for number in range(14)]
+    assert few(names[:13]) == ", ".join(names[:13])
+    assert few(names) == f"{', '.join(names[:12])} and 2 more"
 
 
 def test_envs_says_what_an_environment_still_needs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    reasoning._dataset.cache_clear()
+    monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
     assert main(["envs"]) == 0
     assert "pip install reasoning-gym" in capsys.readouterr().out
 

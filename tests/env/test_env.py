@@ -19,7 +19,6 @@ from agentopd.env import (
     expert_action,
     has_expert,
     make,
-    make_vec,
     registry,
     system_prompt,
     tools_of,
@@ -367,22 +366,6 @@ def test_observations_that_cannot_be_told_are_refused(clean_imports: Path) -> No
         make("me/Pixels-v0")
 
 
-def test_vector_environments() -> None:
-    envs = make_vec("agentopd/Checkout-v0", 3, items=1, failure_rate=0.0)
-    observations, _ = envs.reset(seed=0)
-    assert len(observations) == 3
-    assert all("cost?" in text for text in observations)
-    actions = tuple(env.get_wrapper_attr("expert")() for env in envs.envs)
-    observations, rewards, terminated, truncated, info = envs.step(actions)
-    prices = [env.unwrapped.privileged()["prices"] for env in envs.envs]  # type: ignore[attr-defined]
-    said = [text.removeprefix("it costs ") for text in observations]
-    assert said == [str(next(iter(price.values()))) for price in prices]
-    assert not rewards.any()
-    assert not terminated.any()
-    assert not truncated.any()
-    assert info["messages"][1][0]["name"] == "price"
-
-
 @settings(max_examples=40)
 @given(st.lists(st.text(max_size=60), max_size=4), st.integers(0, 2**32 - 1))
 def test_any_text_is_answered_and_reproducible(actions: list[str], seed: int) -> None:
@@ -391,3 +374,9 @@ def test_any_text_is_answered_and_reproducible(actions: list[str], seed: int) ->
         return [env.reset(seed=seed), *map(env.step, actions)]
 
     assert play() == play()
+
+
+@pytest.mark.parametrize("options", ["abc", [1], 3])
+def test_options_are_a_mapping(door: Door, options: Any) -> None:
+    with pytest.raises(ConfigError, match="must be a mapping of names to values"):
+        door.reset(seed=0, options=options)

@@ -7,7 +7,10 @@ from typing import Any
 
 import gymnasium
 import pytest
+import yaml
 
+from agentopd.config import load_config
+from agentopd.config.shipped import find, load_yaml
 from agentopd.env import TextEnv
 from agentopd.env.exchange import no_call
 from agentopd.errors import ToolError
@@ -15,7 +18,7 @@ from agentopd.tooling import CRASH, ToolSet
 from agentopd.types import ToolCall
 
 PAGE = (Path(__file__).parents[2] / "docs" / "environments.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+SNIPPETS, SETTINGS = (re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL) for kind in ("python", "yaml"))
 
 
 @pytest.fixture
@@ -28,10 +31,15 @@ def reader() -> Iterator[dict[str, Any]]:
 
 
 def test_every_snippet_runs(reader: dict[str, Any]) -> None:
-    assert len(SNIPPETS) == PAGE.count("```") / 2  # none in a fence of another kind
+    assert len(SNIPPETS) + len(SETTINGS) == PAGE.count("```") / 2  # none in a fence of another kind
     for snippet in SNIPPETS:
         line = PAGE[: PAGE.index(snippet)].count("\n")
         exec(compile("\n" * line + snippet, "environments.md", "exec"), reader)
+
+
+def test_the_settings_are_settings() -> None:
+    for text in SETTINGS:
+        assert load_config({**load_yaml(find("quickstart")), **yaml.safe_load(text)}).envs[0].id in PAGE
 
 
 def test_the_page_names_what_there_is() -> None:

@@ -1,5 +1,7 @@
 """Playing in a terminal: what a person's line means, and what is told."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,6 +147,36 @@ def test_the_verb_lets_people_and_experts_act(
     assert main(["play", "agentopd/Checkout-v0"]) == 1
     assert capsys.readouterr().out.endswith("submit: total: missing\nleft before the end\n")
     assert main(["play", "agentopd/Nothing-v0"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["agentopd/Checkout-v0", "--expert", "--seed", "-1"], "--seed -1: it must be at least 0"),
+        (["agentopd/Checkout-v0", "--expert", "--episodes", "0"], "--episodes 0: it must be at least 1"),
+        (["agentopd/Checkout-v0", "foo", "--expert"], "'foo' says nothing of the environment; write name=value"),
+        (["Blackjack-v1", "--expert"], "--expert: Blackjack-v1 has none"),
+    ],
+)
+def test_what_cannot_be_played_is_told_before(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["play", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"agentopd: ConfigError: {told}")
+
+
+def test_settings_may_follow_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["play", "agentopd/Checkout-v0", "--expert", "items=1", "--seed", "4", "failure_rate=0"]) == 0
+    assert capsys.readouterr().out.count("\n> ") == 3
+
+
+def test_who_watches_may_stop_watching() -> None:
+    command = f"{sys.executable} -m agentopd play agentopd/Checkout-v0 --expert --episodes 500 | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("system: Look up each price")
+    assert done.stderr == ""
 
 
 def test_the_verb_shows_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -381,6 +381,19 @@ def test_a_system_message_of_each_episode_is_allowed(register: Callable[[type[Te
     assert check_text_env(register(Varied)).expert_rate == 1.0
 
 
+def test_what_the_check_makes_it_closes(register: Callable[[type[TextEnv]], str]) -> None:
+    class Held(Good):
+        def __init__(self) -> None:
+            held.append(self)
+
+        def close(self) -> None:
+            held[:] = [each for each in held if each is not self]
+
+    held: list[Held] = []
+    check_text_env(register(Held))
+    assert not held
+
+
 def test_an_unknown_id_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="no environment"):
         check_text_env("tests/Nowhere-v0")

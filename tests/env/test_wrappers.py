@@ -15,7 +15,7 @@ from agentopd.env import TextEnv, expert_action, has_expert, make, system_prompt
 from agentopd.env.faces import face_of, tell
 from agentopd.env.wrappers import TextFace, ToolUse, TurnLimit
 from agentopd.errors import ConfigError, EnvError
-from agentopd.rollout.session import Session
+from agentopd.isolation.session import Session
 from agentopd.testing import check_text_env
 from agentopd.tooling import call, render_action, tool
 from agentopd.tools.calculator import calculate

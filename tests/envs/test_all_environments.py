@@ -24,11 +24,13 @@ from gymnasium.envs.registration import load_env_creator
 
 from agentopd.env import expert_action, make, tools_of
 from agentopd.envs import ENVS
+from agentopd.envs.mcp import Episode
 from agentopd.testing import HOSTILE
 from agentopd.tooling import call, render_action
 from agentopd.types import ToolCall
 
 VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
+    "agentopd/Bfcl-v0": ({}, {"categories": ["miss_func", "miss_param"], "steps": 8, "brief": True, "parallel": False}),
     "agentopd/Calculator-v0": ({}, {"depth": 5, "distractors": 3, "failure_rate": 0.2}),
     "agentopd/Checkout-v0": ({}, {"items": 5, "failure_rate": 0.0}),
     "agentopd/Files-v0": ({}, {"files": 9, "lines": 6, "folders": 3}, {"families": ["move", "rename"]}),
@@ -37,14 +39,51 @@ VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
         {"map_name": "8x8", "is_slippery": True, "success_rate": 0.8, "discount": 0.99},
         {"size": 6, "p": 0.9},
     ),
-    "agentopd/Reasoning-v0": ({}, {"families": {"lcm": {}, "chain_sum": {"max_terms": 6}}}),
+    "agentopd/Mcp-v0": (
+        {
+            "servers": {"warehouse": {"module": "agentopd.envs.mcp_warehouse", "fresh": False}},
+            "tasks": "agentopd.envs.mcp_warehouse:task",
+            "verifier": "tests.envs.test_all_environments:verifier",
+            "instructions": "Answer.",
+        },
+    ),
+    "agentopd/Questions-v0": (
+        {},
+        {"tools": ["calculator"], "verifier": "numeric", "tolerance": 0.01, "success": 0.5, "instructions": "Answer."},
+    ),
+    "agentopd/Reasoning-v0": (
+        {},
+        {
+            "families": {"lcm": {}, "chain_sum": {"max_terms": 6}},
+            "tools": ["python"],
+            "success": 0.5,
+            "graded": False,
+        },
+    ),
     "agentopd/Search-v0": ({}, {"hops": 2, "size": 30, "results": 5}),
     "agentopd/Shop-v0": ({}, {"wishes": 4, "products": 60, "distractors": 8}),
     "agentopd/Sokoban-v0": ({}, {"size": 6, "boxes": 1, "walls": 1, "pushes": 4}),
     "agentopd/Sql-v0": ({}, {"tables": 3, "rows": 12, "kinds": ["join", "group"]}),
+    "agentopd/TextWorld-v0": (
+        {
+            "rooms": 2,
+            "objects": 3,
+            "quest_length": 2,
+            "games": 2,
+            "admissible": False,
+            "progress": 0.1,
+            "cache": str(Path(tempfile.gettempdir()) / "agentopd-games-of-tests"),
+        },
+    ),
 }
 """For each environment settings that, taken together, give every one of them."""
-NEEDS = {"agentopd/Reasoning-v0": "reasoning_gym", "agentopd/Search-v0": "bm25s"}
+NEEDS = {
+    "agentopd/Bfcl-v0": "bfcl_eval",
+    "agentopd/Mcp-v0": "mcp",
+    "agentopd/Reasoning-v0": "reasoning_gym",
+    "agentopd/Search-v0": "bm25s",
+    "agentopd/TextWorld-v0": "textworld",
+}
 CASES = [(id, kwargs) for id, all_kwargs in VARIED.items() for kwargs in all_kwargs]
 TEXTS = ("", "..", "a", "0", "/etc/passwd", "x' OR 1=1 --", "\u202e\u0000", "9" * 400, "SELECT 1", "[]", "nan", "-1")
 ODD: Mapping[str, tuple[Any, ...]] = {
@@ -68,6 +107,11 @@ def test_every_environment_and_setting_is_varied_here() -> None:
         entry = str(ENVS[id]["entry_point"])
         if NEEDS.get(id) is None or _installed(NEEDS[id]):
             assert inspect.signature(load_env_creator(entry)).parameters.keys() == set().union(*all_kwargs), id
+
+
+def verifier(episode: Episode) -> bool:
+    """Of ``Mcp-v0``."""
+    return bool(episode.answer == episode.task["answer"])
 
 
 def _installed(module: str) -> bool:
@@ -96,7 +140,9 @@ def wild(env: gymnasium.Env[str, str], rng: np.random.Generator) -> str:
 def _odd_call(env: gymnasium.Env[str, str], rng: np.random.Generator) -> ToolCall:
     tools = tools_of(env)
     tool = tools[int(rng.integers(len(tools)))]
-    return ToolCall(tool.name, {name: _odd(schema, rng) for name, schema in tool.parameters["properties"].items()})
+    return ToolCall(
+        tool.name, {name: _odd(schema, rng) for name, schema in tool.parameters.get("properties", {}).items()}
+    )
 
 
 def _odd(schema: Mapping[str, Any], rng: np.random.Generator) -> Any:
@@ -184,8 +230,8 @@ def _played(id: str, kwargs: Mapping[str, Any]) -> None:
     env = _made(id, kwargs)
     for seed in range(2):
         env.reset(seed=seed)
-        env.step(expert_action(env))
         env.step(call("no_such_tool"))
+        env.step(expert_action(env))
     env.close()
 
 

@@ -287,7 +287,7 @@ def test_an_error_tells_no_absolute_path() -> None:
         ({"lines": 0}, "lines=0 must be from 1 to 8"),
         ({"folders": 4}, "folders=4 must be from 0 to 3"),
         ({"families": []}, r"families=\[\]: give a list"),
-        ({"families": "sum"}, "families='sum': give a list"),
+        ({"families": "sum"}, r"families='sum' must be a list of texts or null, such as \[sum\]"),
         ({"families": ["summ"]}, "families: 'summ' is not known.*sum"),
     ],
 )

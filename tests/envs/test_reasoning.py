@@ -74,9 +74,9 @@ def test_settings_of_a_family_reach_its_dataset() -> None:
     [
         (["chain_sums"], "'chain_sums' is not known.*chain_sum"),
         ([], "families is empty"),
-        ("lcm", r"families='lcm': give a list, such as \[lcm\]"),
-        ({"lcm": None}, "families.lcm=None: give settings of its dataset, or {} for none"),
-        ({"lcm": {"max_valeu": 3}}, "families.lcm: reasoning-gym refuses"),
+        ("lcm", r"families='lcm' must be a list .*, such as \[lcm\]"),
+        ({"lcm": None}, "families.lcm=None: give settings of its data set, or {} for none"),
+        ({"lcm": {"max_valeu": 3}}, r"families\.lcm\.max_valeu: reasoning-gym refuses it"),
         ({"lcm": {"min_value": 0}}, "families.lcm: reasoning-gym refuses"),
     ],
 )

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as nps
 from agentopd.types import (
     Annotation,
     Block,
+    CallOutcome,
     Failure,
     Key,
     Message,
@@ -91,6 +92,7 @@ def turns() -> st.SearchStrategy[Turn]:
         seconds_env=REAL,
         prefilled=small,
         policy_version=small,
+        outcomes=st.lists(st.builds(CallOutcome, TEXT, TEXT, REAL, st.booleans()), max_size=2).map(tuple),
     )
 
 

@@ -19,7 +19,7 @@ from agentopd.errors import RecordError
 from agentopd.records.encoding import to_table
 from agentopd.records.plain import escape, from_json, to_json, unescape
 from agentopd.records.schema import SCHEMA
-from agentopd.types import Dense, Key, Record, Sparse, ToolCall
+from agentopd.types import CallOutcome, Dense, Key, Record, Sparse, ToolCall
 
 LOOP: list[object] = []
 LOOP.append(LOOP)
@@ -121,17 +121,32 @@ def without(kind: pa.DataType, name: str) -> pa.DataType:
     return kind
 
 
+def beside_an_older_file(path: Path, record: Record, later: Record, lacking: str) -> records.Records:
+    """What reads two records, the first from a file that lacks a nested field."""
+    older = pa.schema([pa.field(f.name, without(f.type, lacking)) for f in SCHEMA], metadata=SCHEMA.metadata)
+    table = pa.Table.from_pylist(to_table([record]).to_pylist(), schema=older)
+    records.RecordWriter(path).write(1, [later])
+    pq.write_table(table, path / "records" / "step-000000.parquet", write_page_checksum=True)
+    return records.open(path)
+
+
 def test_a_sparse_block_of_before_it_was_said_whose_ids_it_holds_is_the_teachers(tmp_path: Path) -> None:
     said = Sparse(np.zeros((2, 3), np.int32), np.zeros((2, 3), np.float32), np.zeros(2, np.float32))
     plain = [cases.plain_record(step, 0) for step in (0, 1)]
     record, later = (replace(one, annotations=(replace(one.annotations[0], block=said),)) for one in plain)
-    older = pa.schema([pa.field(f.name, without(f.type, "of")) for f in SCHEMA], metadata=SCHEMA.metadata)
-    table = pa.Table.from_pylist(to_table([record]).to_pylist(), schema=older)
-    records.RecordWriter(tmp_path).write(1, [later])
-    pq.write_table(table, tmp_path / "records" / "step-000000.parquet", write_page_checksum=True)
-    opened = records.open(tmp_path)
+    opened = beside_an_older_file(tmp_path, record, later, "of")
     assert list(opened) == [record, later]
     assert len(opened.table(["key", "annotations"])) == 2
+
+
+def test_a_turn_of_before_calls_were_recorded_has_no_outcomes(tmp_path: Path) -> None:
+    record, plain = (cases.plain_record(step, 0) for step in (0, 1))
+    turn = replace(plain.trajectory.turns[0], outcomes=(CallOutcome("add", "tool_error", 0.5, True),))
+    later = replace(plain, trajectory=replace(plain.trajectory, turns=(turn,)))
+    opened = beside_an_older_file(tmp_path, record, later, "outcomes")
+    assert list(opened) == [record, later]
+    assert opened["run/0/0/0"].trajectory.turns[0].outcomes == ()
+    assert len(opened.table(["key", "turn_S"])) == 2
 
 
 def test_what_is_not_plain_data_is_refused_by_name(tmp_path: Path) -> None:

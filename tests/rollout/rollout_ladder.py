@@ -24,7 +24,7 @@ class Ladder(TextEnv):
     climbed = 0
     """On all ladders ever, by those that forget which one they stand on."""
 
-    def __init__(self, trouble: str = "", wordy: bool = False, kind: str = "") -> None:
+    def __init__(self, trouble: str = "", wordy: bool = False, kind: Any = "") -> None:
         super().__init__()
         self.trouble, self.wordy, self.family = trouble, wordy, kind
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 import agentopd.env as environments
 from agentopd.chat import Chat, Extension
+from agentopd.config.watched import is_measured
 from agentopd.errors import ConfigError, EnvError
 from agentopd.rollout import (
     Generation,
@@ -23,7 +24,7 @@ from agentopd.rollout import (
     rollout_metrics,
 )
 from agentopd.tooling import call
-from agentopd.types import CONTEXT, Key, Task, Trajectory
+from agentopd.types import CONTEXT, CallOutcome, Key, Task, Trajectory
 
 # Tokens.
 
@@ -305,6 +306,22 @@ def test_metrics_by_hand() -> None:
     assert metrics["truncated"] == 0.5
     assert metrics["failures"] == metrics["cut"] == 0.0
     assert metrics["parsed"] == 1.0
+    assert metrics["tools/climb/calls"] == len(won[0].turns) / 2
+
+
+def test_metrics_of_tools_by_hand() -> None:
+    taken = play(CLIMB, call("jump"), call("dance"))
+    assert [(one.name, one.outcome) for turn in taken.turns for one in turn.outcomes] == [
+        ("climb", "ok"), ("jump", "tool_crash"), ("dance", "unknown_tool"),
+    ]  # fmt: skip
+    calls = CallOutcome("climb", "ok", 0.5), CallOutcome("climb", "tool_error", 1.5), CallOutcome("nap", "ok", 2.0)
+    turns = (replace(taken.turns[0], outcomes=calls), *taken.turns[1:])
+    metrics = rollout_metrics([replace(taken, turns=turns), replace(taken, turns=())])
+    assert {name: value for name, value in metrics.items() if name.startswith("tools/") and "/jump/" not in name} == {
+        "tools/climb/calls": 1.0, "tools/climb/errors": 0.5, "tools/climb/seconds": 1.0,
+        "tools/nap/calls": 0.5, "tools/nap/errors": 0.0, "tools/nap/seconds": 2.0,
+    }  # fmt: skip
+    assert all(is_measured(f"rollout/{name}", []) for name in metrics if name.startswith("tools/"))
 
 
 def test_what_is_cut_off_and_what_parses_by_hand() -> None:

@@ -11,9 +11,9 @@ from rollout_ladder import CLIMB, LADDER, ROOMY, assignments, chat, play, studen
 
 from agentopd.env import TextSpace
 from agentopd.errors import ConfigError, EnvError, PolicyError
+from agentopd.isolation.session import Session
 from agentopd.rollout import Assignment, Request, Rollout, ScriptedPolicy, collect, rollout_metrics
 from agentopd.rollout.collect import too_many_failures
-from agentopd.rollout.session import Session
 from agentopd.tooling import call
 from agentopd.types import Failure, Task
 

@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentopd.env import TextEnv
+from agentopd.env.splits import SEEDS_PER_SPLIT, split_of
 from agentopd.errors import ConfigError
+from agentopd.isolation.session import Session
 from agentopd.rollout.assignments import assign
 from agentopd.rollout.looking import look_at
-from agentopd.rollout.session import Session
-from agentopd.rollout.tasks import SEEDS_PER_SPLIT, EnvConfig, TaskStream
+from agentopd.rollout.tasks import EnvConfig, TaskStream
 
 ENVS = [
     EnvConfig(id="a/A-v0", weight=3.0, kwargs={"size": 2}, options={"level": 1}, tags=("easy",)),
@@ -42,6 +43,7 @@ def test_splits_have_disjoint_seeds(index: int, seed: int) -> None:
         task = TaskStream(ENVS, seed, split)[index]
         assert task.split == split
         assert task.seed // SEEDS_PER_SPLIT == place
+        assert split_of(task.seed) == split
         assert task.seed < 2**31  # environments may keep a seed in a signed 32-bit number
 
 

@@ -44,7 +44,9 @@ def test_it_asks_exactly_what_it_is_given(server: Talking) -> None:
     assert of(server, model=None).model == "tiny"
 
 
-@pytest.mark.parametrize("fault", [429, 500, 503, 529, "half", "hang", {"error": {"code": 502, "message": "upstream"}}])
+@pytest.mark.parametrize(
+    "fault", [429, 500, 503, 520, 524, 529, "half", "hang", {"error": {"code": 502, "message": "upstream"}}]
+)
 def test_a_server_that_comes_back_is_waited_for(server: Talking, fault: Any, caplog: pytest.LogCaptureFixture) -> None:
     one = of(server)
     server.faults.extend([fault, fault])
@@ -104,6 +106,33 @@ def test_another_model_behind_the_same_name_is_found_out(server: Talking) -> Non
         TeacherError, match="answered as the model 'tiny-2', and before as 'tiny-1'; set model to the exact"
     ):
         one.ask(body())
+
+
+def test_what_a_server_repeats_of_a_request_is_not_kept(
+    server: Talking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("A_KEY", "s3cret")
+    one = of(server, path=tmp_path / "a.sqlite", key_env="A_KEY")
+    told = said("to you") | {"headers": {"authorization": "Bearer s3cret"}}
+    told["choices"][0]["message"]["sent"] = "s3cret"
+    server.faults.append(told)
+    answer = one.ask(body())
+    one.answers.put("end", {})
+    assert all(b"s3cret" not in file.read_bytes() for file in tmp_path.iterdir())
+    assert of(server, path=tmp_path / "a.sqlite").ask(body()) == answer
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("proxy", ["127.0.0.1:9:pr0xyPASS", "nowhere://me:pr0xyPASS@here"])
+def test_a_proxy_without_an_address_is_told_and_its_password_is_not(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(ConfigError, match=r"^HTTPS_PROXY=\.\.\., .* holds no address of a proxy") as told:
+        ChatServer.of(
+            Waiting("teacher", "https://here.invalid/v1", Patience(1.0, 0.1)), None, Ledger("judge"), Answers()
+        )
+    assert "pr0xyPASS" not in str(told.value)
 
 
 def test_the_same_is_sent_once_at_the_same_time_and_never_again(server: Talking, tmp_path: Path) -> None:

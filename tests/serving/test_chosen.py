@@ -121,5 +121,5 @@ def test_a_restarted_server_is_known_by_its_scores() -> None:
         asked = scorer(server, 2, "union")
         server.model = tiny(20.0)
         server.faults.append(503)
-        with pytest.raises(TeacherError, match="came back as another model"):
+        with pytest.raises(TeacherError, match="is another model than before"):
             asked.score(TOKENS, [3], CHOSEN[:1])

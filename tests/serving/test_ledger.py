@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agentopd.errors import TeacherError
 from agentopd.serving import Cap, Ledger, Prices, Spent, SpentError
 
 
@@ -59,3 +60,10 @@ def test_no_request_begins_past_the_cap(cap: Cap, said: str, tmp_path: Path) -> 
         with pytest.raises(SpentError, match=said):
             one.begin()
     assert ledger.spent.requests == 2
+
+
+def test_what_cannot_be_written_down_is_not_asked(tmp_path: Path) -> None:
+    (tmp_path / "spending").write_text("")
+    ledger = Ledger("judge", "m", tmp_path / "spending" / "spending.jsonl")
+    with pytest.raises(TeacherError, match=r"spending\.jsonl cannot be written: .*; make room, or make it writable"):
+        ledger.begin()

@@ -24,7 +24,11 @@ OTHERS = {
     "forgetful": Chat(foreign(FORGETFUL)),
     "sentencepiece": Chat(foreign(HERMES, 1200, sentencepiece=True)),
     "closed": Chat(foreign(CLOSED)),
+    "react": Chat(foreign(HERMES), call_format="react"),
+    "xml": Chat(foreign(GLM), call_format="xml"),
 }
+BEGINS = {"react": "A", "xml": "<"}
+"""What the others' first token of a call is, where it is no mark of Hermes or GLM."""
 
 
 def text_of(template: str, tokens: Sequence[int]) -> str:
@@ -151,14 +155,16 @@ def test_what_could_come_is_the_next_form_and_behind_the_last_another_call() -> 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_words_could_have_been_a_call(name: str) -> None:
+    """In ReAct the first of them stands in a form of its own, behind ``Final Answer:``."""
     trajectory = played(STUDENT, ["Done."])
     [theirs] = rewritten(trajectory, OTHERS[name], STUDENT).turns
     beside = aligner_of(OTHERS[name], end_of_turn=True).beside(trajectory, trajectory.turns[0], theirs)
     sides = (STUDENT, OTHERS[name])
     told = {
-        tuple(chat.tokenizer.decode([i]) for chat, i in zip(sides, coming, strict=True)) for coming in beside.coming
+        tuple(chat.tokenizer.decode([i]) for chat, i in zip(sides, coming, strict=True))
+        for coming in beside.coming[name == "react" :]
     }
-    assert told == {('<tool_call>{"name": "', "<")}
+    assert told == {('<tool_call>{"name": "', BEGINS.get(name, "<"))}
     assert len(beside.coming) == len(beside.pairs)
     [same] = rewritten(trajectory, STUDENT, STUDENT).turns
     alone = aligner_of(STUDENT, end_of_turn=True).beside(trajectory, trajectory.turns[0], same)
@@ -175,6 +181,37 @@ def test_invariant_8_the_teacher_reads_its_own_template_and_the_tools() -> None:
         "<s>bot\n<tool_call>price\n<arg_key>item</arg_key>\n<arg_value>a pear</arg_value>\n<arg_key>count</arg_key>\n<arg_value>1</arg_value>\n"
         "<arg_key>x</arg_key>\n<arg_value>1</arg_value>\n</tool_call></s><s>tool\n17</s><s>bot\nDone.</s>"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("react", 'Thought: So.\nAction: price\nAction Input: {"item": "a pear", "count": 1, "x": 1}'),
+        (
+            "xml",
+            'So.\n<invoke name="price">\n<parameter name="item">a pear</parameter>\n<parameter name="count">1</parameter>\n'
+            '<parameter name="x">1</parameter>\n</invoke>',
+        ),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_names_and_values_are_aligned_with_calls_as_text(name: str, text: str, turned: bool) -> None:
+    """Whether the teacher writes calls as text, or the student does."""
+    student, other = (OTHERS[name], STUDENT) if turned else (STUDENT, OTHERS[name])
+    trajectory = played(student, [render_action("So.", [CALL]), "Done."])
+    first = trajectory.turns[0]
+    assert first.calls == (CALL,)
+    again = rewritten(trajectory, other, student)
+    assert (first.text if turned else text_of(HERMES, again.turns[0].tokens).removesuffix("</s>")) == text
+    aligner = Aligner(student, other, TokenBytes(student.tokenizer), TokenBytes(other.tokenizer))
+    beside = aligner.beside(trajectory, first, again.turns[0])
+    pieces = aligner.ours.pieces(trajectory.segments[0].tokens_T[first.start : first.stop].tolist())
+    same = b"|".join(
+        b"".join(piece or b"" for piece in pieces[slice(*pair.ours)]) for pair in beside.pairs if pair.same
+    )
+    assert all(word in same.replace(b"|", b"") for word in (b"o.", b"rice", b"item", b"a pear", b"count"))
+    assert any(not pair.same for pair in beside.pairs)
+    assert beside.share > 0.15
 
 
 def test_a_template_that_rewrites_the_past_gives_a_view_a_turn() -> None:

@@ -17,7 +17,7 @@ from agentopd.teachers.identity import Identity, digest, of_model, read_of
 from agentopd.teachers.local import LocalTeacher, local
 from agentopd.teachers.rewards import reward
 from agentopd.teachers.views import own_view
-from agentopd.types import Key, Message, Task, Trajectory, Turn, View
+from agentopd.types import CallOutcome, Key, Message, Task, Trajectory, Turn, View
 from agentopd.where import Where
 
 EPISODE = episode("...00..1", seed=1, rewards=[0.0, 1.0])
@@ -84,8 +84,9 @@ def test_all_that_may_be_read_of_an_episode_counts_and_its_name_does_not() -> No
 TURN: dict[str, Any] = {
     "index": 9, "actor": "expert", "segment": 9, "start": 9, "stop": 9, "text": "!", "action": "!", "calls": ((),), "observations": (MESSAGE,),
     "reward": 9.0, "terminated": True, "truncated": True, "finish": "length", "drift": "forked", "errors": ("no_call",), "advice": "!",
+    "outcomes": (CallOutcome("no_call"),),
 }  # fmt: skip
-CLOCK: dict[str, Any] = {"seconds_policy": 9.0, "seconds_env": 9.0, "prefilled": 9, "policy_version": 9}
+CLOCK: dict[str, Any] = {"seconds_policy": 9.0, "seconds_env": 9.0, "prefilled": 9, "policy_version": 9, "thinking": 9}
 
 
 def test_all_that_may_be_read_of_a_turn_counts_and_what_a_clock_says_does_not() -> None:
@@ -96,6 +97,8 @@ def test_all_that_may_be_read_of_a_turn_counts_and_what_a_clock_says_does_not() 
     for name, value in TURN.items():
         assert with_turn(**{name: value}) != with_turn(), name
     assert {field.name for field in fields(Turn)} == {*TURN, *CLOCK}
+    one = CallOutcome("tell", seconds=1.0)
+    assert with_turn(outcomes=(one,)) == with_turn(outcomes=(replace(one, seconds=2.0),))
 
 
 def own_view_of_mine(trajectory: Trajectory, segment: int) -> list[View]:

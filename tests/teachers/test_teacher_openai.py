@@ -149,6 +149,18 @@ def test_a_run_that_goes_on_pays_for_nothing_twice(serve: Serve, tmp_path: Path)
     assert len(server.asked) == count
 
 
+def test_a_resumed_run_is_answered_by_the_model_that_answered_before(serve: Serve) -> None:
+    server = serve(lambda _: said("17"))
+    first = made(server)
+    assert first.state() == {"model": None}
+    first.annotate(played())
+    again = made(server)
+    again.restore(json.loads(json.dumps(first.state())))
+    server.reply = lambda _: said("17") | {"model": "tiny-2"}
+    with pytest.raises(TeacherError, match="answered as the model 'tiny-2', and before as 'tiny-1'"):
+        again.annotate(played(seed=4, episodes=1))
+
+
 def made(server: Talking, folder: Path | None = None, **settings: Any) -> Any:
     """As a configuration makes it, its settings checked."""
     choice = OneOf("teacher", TEACHERS).validate({"kind": "openai", "url": server.base, **settings})
@@ -273,6 +285,11 @@ def test_its_traits_are_those_of_its_question(
         ({"options": {"x": float("nan")}}, r"^teachers\.judge\.options=\{'x': nan\}: .*; give what JSON can hold"),
         ({"url": "https://me:s3cret@here/v1"}, r"^teachers\.judge\.url=\.\.\.: an address with a name or a key in it"),
         ({"url": "https://here/v1?api_key=s3cret"}, r"^teachers\.judge\.url=\.\.\.: an address with a name or a key in it"),
+        ({"url": "https:/me:s3cret@here/v1"}, r"^teachers\.judge\.url=\.\.\.: an address with a name or a key in it"),
+        ({"url": " https:///me:s3cret@here/v1"}, r"^teachers\.judge\.url=\.\.\.: an address with a name or a key in it"),
+        ({"url": "https://here/v1#s3cret"}, r"^teachers\.judge\.url=\.\.\.: an address with a name or a key in it"),
+        ({"options": {"headers": "s3cret", "n": 2}}, r"^teachers\.judge\.options=\.\.\.: .* leave headers out, and give the key"),
+        ({"options": {"Authorization": "s3cret"}}, r"^teachers\.judge\.options=\.\.\.: .* leave Authorization out, and give the key"),
         ({"url": "me:s3cret@here/v1"}, r"^teachers\.judge\.url=\.\.\.: an address with a name or a key in it"),
         ({"key_env": "sk-s3cret"}, r"^teachers\.judge\.key_env=\.\.\.: this is no environment variable .* not the key$"),
         ({"key_env": "gsk_s3cret"}, r"^teachers\.judge\.key_env=\.\.\.: this is no environment variable .* not the key$"),
@@ -362,5 +379,5 @@ def test_calls_may_stand_in_blocks(serve: Serve) -> None:
 def test_it_is_a_teacher(serve: Serve) -> None:
     teacher: Teacher = of(serve(lambda _: said("7")))
     assert teacher.model is None
-    assert teacher.state() == {}
+    assert teacher.state() == {"model": None}
     assert context().folder is None

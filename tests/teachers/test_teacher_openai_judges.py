@@ -24,6 +24,14 @@ def asks(server: Talking, turn: int = 0) -> str:
 # Scores.
 
 
+def test_an_answer_that_was_cut_in_an_emoji_is_asked_for_again(serve: Serve) -> None:
+    """As half a surrogate, which no request can hold."""
+    server = serve(lambda asked: said("\ud83d 7", finish="length" if len(asked["messages"]) == 1 else "stop"))
+    (record,) = annotate({"judge": of(server, ask="score", of="episode")}, played(episodes=1))
+    assert record.annotations[0].reward_S[-1] == pytest.approx(0.7)
+    assert server.asked[-1]["messages"][1]["content"] == "\ufffd 7"
+
+
 @pytest.mark.parametrize(
     ("content", "score"),
     [("7", 7), (" 7.\n", 7), ("**8**", 8), ("10/10", 10), ("Score: 3", 3), ("7 out of 10", 7), ("7.5", 7.5), ("0", 0),
@@ -41,6 +49,10 @@ def test_a_number_is_a_score(content: str, score: float) -> None:
         "11",
         "-3",
         "\u22123",
+        "\u20133",
+        "\u20143",
+        "10%",
+        "8 %",
         "7 or 8",
         "8/100",
         "1. fine\n2.",

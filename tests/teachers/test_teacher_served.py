@@ -1,3 +1,4 @@
+import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -86,20 +87,18 @@ def test_a_few_ids_at_another_temperature_are_refused(server: Served) -> None:
 
 def test_where_saves_requests_and_rows(server: Served) -> None:
     teacher = teacher_of(server, where=Where(min_turn=2))
-    before = len(server.asked)
     said = teacher.annotate(EPISODES)
-    assert len(server.asked) == before + 1
+    assert len(server.questions) == 1
     assert said[1].segment_N.tolist() == [1, 1]
     assert said[1].skip_S.tolist() == [True, True, False]
 
 
 def test_episodes_are_sent_when_they_are_over_and_once(server: Served) -> None:
     teacher = teacher_of(server)
-    before = len(server.asked)
     for trajectory in EPISODES[:2]:
         teacher.begin(trajectory)
     said = teacher.annotate(EPISODES)
-    assert len(server.asked) == before + 4  # a view a segment, none of the failed episode
+    assert len(server.questions) == 4  # a view a segment, none of the failed episode
     assert not teacher.begun
     assert said == teacher_of(server).annotate(EPISODES)
 
@@ -108,6 +107,22 @@ def test_many_are_in_flight_and_never_more_than_allowed(server: Served) -> None:
     many = [episode("..0000.1", seed=seed) for seed in range(20)]
     teacher_of(server, in_flight=4).annotate(many)
     assert 2 <= server.most_at_once <= 4
+
+
+@pytest.mark.parametrize(
+    ("status", "settings", "remedy"),
+    [
+        (401, {}, "; set key_env to the name of an environment variable that holds the server's key$"),
+        (403, {"key_env": "A_KEY"}, "; look at the key that the environment variable A_KEY holds$"),
+    ],
+)
+def test_a_server_that_does_not_know_who_asks_is_told_from_one_that_gives_fewer_ids(
+    status: int, settings: dict[str, Any], remedy: str, server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", "s3cret")
+    server.faults.append(status)
+    with pytest.raises(TeacherError, match=rf"refused with {status}: .*as told.*{remedy}"):
+        teacher_of(server, **settings)
 
 
 @pytest.mark.parametrize("fault", [429, 500, 503, "half", "hang"])
@@ -166,8 +181,27 @@ def test_a_restarted_server_with_other_weights_is_found_out(server: Served) -> N
     teacher = teacher_of(server)
     server.model = tiny_llama(1)
     server.faults.append(503)
-    with pytest.raises(TeacherError, match="came back as another model"):
+    with pytest.raises(TeacherError, match="is another model than before"):
+        teacher.scorer.score([1, 2, 3], [2])
+
+
+def test_one_that_was_restarted_while_nobody_asked_is_found_out_too(server: Served) -> None:
+    teacher = teacher_of(server)
+    teacher.annotate(EPISODES)
+    server.model = tiny_llama(1)
+    with pytest.raises(TeacherError, match=r"teacher 'teacher': http://127.* is another model than before.* differ by"):
         teacher.annotate(EPISODES)
+
+
+def test_a_resumed_run_asks_the_model_that_it_asked_before(server: Served) -> None:
+    state = teacher_of(server).state()
+    teacher_of(server).restore(json.loads(json.dumps(state)))
+    teacher_of(server).restore({})  # of a checkpoint that kept nothing
+    server.model = tiny_llama(1)
+    with pytest.raises(TeacherError, match=r"is another model than before.* or begin a new run"):
+        teacher_of(server).restore(state)
+    with pytest.raises(TeacherError, match="differ by inf"):
+        teacher_of(server).restore({"answer": state["answer"][1:]})
 
 
 def test_a_server_that_answers_differently_the_second_time_is_refused_before_anything_is_learned(

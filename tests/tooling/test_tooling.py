@@ -220,10 +220,6 @@ def variadic(*items: str) -> None:
     """Doc."""
 
 
-async def later(item: str) -> None:
-    """Doc."""
-
-
 def yielding(item: str) -> Iterator[str]:
     """Doc."""
     yield item
@@ -258,8 +254,7 @@ def unreadable(item: "Missing") -> None:  # type: ignore[name-defined] # noqa: F
         (only_args, "only_args: no docstring"),
         (wrong_docs, "describes 'thing'"),
         (variadic, "by name"),
-        (later, "later: it is async; write a plain function"),
-        (streaming, "streaming: it is async"),
+        (streaming, "streaming: it yields; return one answer"),
         (yielding, "yielding: it yields; return one answer"),
         (calling, r"calling: a type hint cannot be checked \(.*Callable.*\); models give JSON"),
         (arrays, r"arrays: a type hint cannot be checked \(.*ndarray.*\); models give JSON"),

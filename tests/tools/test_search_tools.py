@@ -64,7 +64,7 @@ def test_results_have_titles_and_snippets() -> None:
         library.open("Iron")
     library.fill({"Iron": "x" * 5000})
     assert (library.asked, library.opened) == (set(), set())
-    assert library.open("iron") == "x" * 4000 + "\n[cut: 4000 of 5000 characters]"
+    assert library.open("iron") == "x" * 4000 + "… [cut: 4000 of 5000 characters]"
 
 
 def test_pages_that_score_the_same_keep_their_order() -> None:

@@ -82,11 +82,11 @@ def test_printf_makes_nothing_that_is_too_wide(db: Sqlite, call: str) -> None:
 
 def test_what_is_cut_is_marked(path: Path) -> None:
     db = Sqlite(path, Limits(rows=2, cell=3, characters=100))
-    assert db.query("SELECT n FROM numbers") == "n\n0\n1\n(more rows; the first 2 are shown)"
+    assert db.query("SELECT n FROM numbers") == "n\n0\n1\n… [cut: 2 of more rows]"
     assert db.query("SELECT n FROM numbers LIMIT 2") == "n\n0\n1"
-    assert db.query("SELECT 'abcde' AS a") == "a\nabc... (2 characters more)"
+    assert db.query("SELECT 'abcde' AS a") == "a\nabc… [cut: 3 of 5 characters]"
     short = Sqlite(path, Limits(rows=1000, characters=10))
-    assert short.query("SELECT n + 1000 FROM numbers").endswith("1000\n(more rows; the first 1 are shown)")
+    assert short.query("SELECT n + 1000 FROM numbers").endswith("1000\n… [cut: 1 of more rows]")
 
 
 BOMB = "WITH a0 AS (SELECT 1)" + "".join(f", a{i + 1} AS (SELECT 1 FROM {', '.join(9 * [f'a{i}'])})" for i in range(40))

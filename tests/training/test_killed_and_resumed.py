@@ -99,7 +99,7 @@ def test_a_finished_run_whose_student_was_deleted_says_how_to_make_it_again(
         train(config, run, resume=True)
     shutil.rmtree(run / "student")
     with pytest.raises(
-        TrainingError, match=r"there is no such folder; restore student/.*, or delete runs/run/panels\.json"
+        TrainingError, match=r"there is no such folder; .*; restore student/.*, or delete runs/run/panels\.json"
     ):
         train(config, run, resume=True)
     (run / "panels.json").unlink()

@@ -48,14 +48,25 @@ def test_of_the_students_likeliest_tokens_too(tmp_path: Path, of: str, lora: tup
         torch.testing.assert_close(cases.weights(there.student)[name], value, rtol=0, atol=1e-3)
 
 
+def test_a_run_is_not_resumed_beside_another_model(tmp_path: Path) -> None:
+    with serving(cases.model(1), longest=1024) as server:
+        one = taught_by(server.url, tmp_path / "run", "train.save_every=1")
+        one.train()
+        server.model = cases.model(2)
+        with pytest.raises(TeacherError, match=rf"^teacher 'teacher': {server.url} is another model than before"):
+            taught_by(server.url, tmp_path / "again", "train.save_every=1").train(
+                resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1")
+            )
+
+
 def test_a_server_that_goes_away_stops_the_run_which_goes_on_when_it_is_back(tmp_path: Path) -> None:
     with serving(cases.model(1), longest=1024) as server:
         teacher = f"teachers.teacher={{kind: served, url: '{server.url}', top_k: 8, patience: 0.3}}"
         config = cases.tiny(teacher, "objective.support={kind: top_k, k: 8}", save_every=1)
         train(config, tmp_path / "whole" / "run")
-        own, steps = len([one for one in server.asked if len(one["prompt"]) <= 32]), 2  # own: who it is
+        steps, own = 2, len(server.asked) - len(server.questions)  # own: who it is, and after each step once more
         server.away_after = (
-            len(server.asked) + own + (len(server.asked) - own) // steps + 1
+            len(server.asked) + own - 1 + len(server.questions) // steps + 1
         )  # of the second step one episode
         with pytest.raises(TeacherError, match=rf"teacher 'teacher': {server.url}/v1/completions answered 503"):
             train(config, tmp_path / "cut" / "run")

@@ -20,7 +20,7 @@ from agentopd.training.loop.arguments import AgentOPDConfig, arguments
 from agentopd.training.loop.trainer import AgentOPDTrainer
 from agentopd.training.run.stages import tokenizer_of
 from agentopd.training.show.display import say
-from agentopd.types import Record
+from agentopd.types import Record, timeless
 
 TINY: dict[str, Any] = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 24, "max_positions": 1024}
 
@@ -97,7 +97,7 @@ def kept(run: Path) -> list[Record]:
 
 
 def _timeless(record: Record) -> Record:
-    turns = tuple(replace(turn, seconds_policy=0.0, seconds_env=0.0) for turn in record.trajectory.turns)
+    turns = tuple(map(timeless, record.trajectory.turns))
     return replace(record, trajectory=replace(record.trajectory, turns=turns))
 
 

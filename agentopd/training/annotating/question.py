@@ -31,7 +31,8 @@ from agentopd.types import Trajectory
 NOTE = "annotated.yaml"
 """The file in a folder of annotated records that says what was asked; the configuration stands in it, too."""
 DECIDES = (
-    *("teachers", "teacher", "student", "env", "envs", "seed", "template_kwargs", "rollout", "stages"),
+    *("teachers", "teacher", "student", "env", "envs", "seed", "template_kwargs"),
+    *("call_format", "past_thinking", "rollout", "stages"),
     *("train.lora", "train.layout", "train.max_tokens"),
 )
 """The keys that decide what teachers say; those of ``train`` where a stage fits weights."""

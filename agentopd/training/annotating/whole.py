@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from agentopd import records
-from agentopd.chat import Chat
 from agentopd.config.asked import grouped_by
 from agentopd.config.shipped import load_yaml, parse, write
 from agentopd.errors import ConfigError, TeacherError
@@ -60,7 +59,7 @@ def annotate(
     _require_ours(asked, target)
     _require_groups(asked, wanted)
     tokenizer = tokenizer_for(asked)
-    chat = Chat(tokenizer, asked.config.template_kwargs)
+    chat = asked.config.chat(tokenizer)
     for step in wanted[:1]:
         require_written(chat, next(iter(source.step(step))).trajectory)
     kept = Path(cache or asked.config.stages.cache).expanduser()

@@ -18,6 +18,7 @@ from agentopd.objective.contract import is_own
 from agentopd.rollout import TaskStream
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.preflight import Reader, check_first_prompts, too_short
+from agentopd.rollout.tasks import pinned
 from agentopd.settings.choice import Choice
 from agentopd.teachers import Examined, is_language_model, traits_of
 from agentopd.teachers.cross_tokenizer import own_tokenizer
@@ -32,6 +33,26 @@ from agentopd.training.checks.roles import (
     used_teachers,
 )
 from agentopd.types import EXPERT, STUDENT
+
+PANELS = {"evaluation": "evaluation.tasks", "validation": "evaluation.during"}
+"""The splits that panels play, and the settings that say how many of their tasks."""
+
+
+def with_data(config: Config) -> Config:
+    """``config`` with the fingerprint of all rows that tasks come from, so that a run goes on only with those it began with.
+
+    Raises:
+        ConfigError: A row is wrong, or the rows are others than a fingerprint says; or a panel would play a row twice.
+    """
+    if all(env.data is None for env in config.envs):
+        return config
+    config = config.model_copy(update={"envs": pinned(config.envs)})
+    counts = {"evaluation": config.evaluation.tasks, "validation": config.evaluation.during}
+    for split, count in counts.items():
+        if split == "evaluation" or config.train.eval_every:
+            TaskStream(config.envs, config.evaluation.seed, split).require_once(count, PANELS[split])
+    TaskStream(config.envs, config.seed, "train")
+    return config
 
 
 def check_experts(config: Config) -> None:
@@ -79,8 +100,8 @@ def without_experts(config: Config) -> list[str]:
         ConfigError: One is not registered, or refuses its arguments.
         EnvError: One cannot be made.
     """
-    limit = config.rollout.time_limit
-    return [settings.id for settings in config.envs if not look_at(settings, environments.has_expert, limit)]
+    limit, isolation = config.rollout.time_limit, config.rollout.isolation
+    return [one.id for one in config.envs if not look_at(one, environments.has_expert, limit, isolation)]
 
 
 def check_teachers(config: Config) -> None:
@@ -130,7 +151,9 @@ def check_prompts(
         ConfigError: A first prompt leaves no room for a turn; or a hint names what the environment does not tell, or is too long.
         EnvError: An environment can never be started.
     """
-    chat, hints = Chat(tokenizer, config.template_kwargs), hints_of(config) if taught else {}
+    chat, hints = config.chat(tokenizer), hints_of(config) if taught else {}
+    if config.rollout.thinking_budget is not None:
+        chat.budget((), config.rollout.thinking_budget)  # refuses a template without thinking
     for env in config.envs:
         stream = TaskStream([env], config.seed, "train")
         acting = {name: hint for name, hint in hints.items() if hint.shown_in(env.id)}
@@ -149,7 +172,7 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
     """
     models = {STUDENT: config.student} | {f"teachers.{name}": model for name, model in _local_teachers(config)}
     longest = {key: look_at_model(key, model, tokenizer, config.rollout.max_length) for key, model in models.items()}
-    longest |= {f"teachers.{name}": read for name, read in _examined(config, len(tokenizer))}
+    longest |= {f"teachers.{name}": read for name, read in _examined(config, tokenizer)}
     readers = [Reader(key, read) for key, read in longest.items()]
     for name, choice in used_teachers(config).items():
         if traits_of(choice).own_tokenizer:
@@ -168,16 +191,16 @@ def check_models(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Rea
     return readers
 
 
-def _examined(config: Config, ids: int) -> Iterator[tuple[str, int]]:
+def _examined(config: Config, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, int]]:
     """How many tokens teachers read that are no model in this process, held against ``rollout.max_length``; all kinds are examined."""
     for name, choice in used_teachers(config).items():
-        longest = examined(name, choice, ids, config.temperature)
+        longest = examined(name, choice, tokenizer, config.temperature)
         if longest is not None:
             check_length(f"teachers.{name}", longest, config.rollout.max_length)
             yield name, longest
 
 
-def examined(name: str, choice: Choice, ids: int, temperature: float) -> int | None:
+def examined(name: str, choice: Choice, tokenizer: PreTrainedTokenizerBase, temperature: float) -> int | None:
     """Looks at the teacher ``name`` as its kind says that one is looked at; how many tokens it reads, where that is known.
 
     Raises:
@@ -188,7 +211,7 @@ def examined(name: str, choice: Choice, ids: int, temperature: float) -> int | N
     if examine is None:
         return None
     with under(f"teachers.{name}"):
-        return examine(Examined(name, choice.settings, ids, temperature))
+        return examine(Examined(name, choice.settings, len(tokenizer), temperature, tokenizer))
 
 
 def check_teacher(config: Config, name: str, choice: Choice, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -205,7 +228,7 @@ def check_teacher(config: Config, name: str, choice: Choice, tokenizer: PreTrain
         check_other(name, choice, tokenizer)
     elif model is not None:
         look_at_model(f"teachers.{name}", model, tokenizer)
-    examined(name, choice, len(tokenizer), config.temperature)
+    examined(name, choice, tokenizer, config.temperature)
 
 
 def look_at_model(key: str, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_length: int = 0) -> int | None:
@@ -237,7 +260,7 @@ def check_other(name: str, choice: Choice, student: PreTrainedTokenizerBase) -> 
     assert model is not None
     with under(f"teachers.{name}"):
         tokenizer = own_tokenizer(str(model.model), choice.settings.get("tokenizer"))
-        chat = Chat(tokenizer, choice.settings.get("template_kwargs"))
+        chat = Chat(tokenizer, choice.settings.get("template_kwargs"), choice.settings.get("call_format"))
         for one in (student, tokenizer):
             TokenBytes(one)
         outline = outline_of(model, tokenizer)

@@ -11,11 +11,13 @@ from agentopd.config import Config, changed
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
 from agentopd.freezing import frozen, initial
+from agentopd.models import head_of
 from agentopd.rollout import EnvConfig, Rollout, TaskStream, TransformersPolicy
 from agentopd.rollout.policy import Policy
 from agentopd.rollout.scripted import ScriptedPolicy
 from agentopd.teachers import Teacher, build_teachers
 from agentopd.training.checks.given import Load
+from agentopd.training.checks.preflight import PANELS
 from agentopd.training.checks.roles import used_teachers
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.river import River, Watch
@@ -42,7 +44,7 @@ def build_river(
 
     ``load`` gives teachers the weights that they name; ``untaught`` those that name none, which are else the student as it is now.
     """
-    chat = Chat(tokenizer, config.template_kwargs)
+    chat = config.chat(tokenizer)
     teachers = build_teachers(
         used_teachers(config),
         chat,
@@ -52,6 +54,7 @@ def build_river(
         lambda: moved(student, device),  # the trainer would later, and what is copied of it would stay behind
         device,
         folder.path if folder else None,
+        vocabulary=len(head_of(student).weight_V_H),
     )
     return River(
         config=config,
@@ -97,8 +100,13 @@ def panel_size(config: Config, tasks: int | None) -> int:
 
 
 def panel_tasks(config: Config, count: int, split: str) -> list[Task]:
-    """The first ``count`` tasks of a split, the same for every run with this ``evaluation.seed``."""
+    """The first ``count`` tasks of a split, the same for every run with this ``evaluation.seed``.
+
+    Raises:
+        ConfigError: A row of an environment's data would be played twice.
+    """
     stream = TaskStream(config.envs, config.evaluation.seed, split)
+    stream.require_once(count, PANELS.get(split, "tasks"))
     return [stream[i] for i in range(count)]
 
 

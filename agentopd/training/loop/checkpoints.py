@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 
 from agentopd.adapters import is_wrapped
 from agentopd.config import Config
-from agentopd.errors import ConfigError, TrainingError, describe
+from agentopd.errors import ConfigError, TeacherError, TrainingError, describe
 from agentopd.teachers import traits_of
 from agentopd.training.loop.arguments import decisive
 
@@ -66,7 +66,7 @@ def loading(checkpoint: Path, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError):  # says nothing against the file
+    except (MemoryError, torch.OutOfMemoryError, TeacherError):  # says nothing against the file
         raise
     except Exception as error:  # damage shows itself as nearly anything
         reason = describe(error).partition("\n")[0].rstrip(": ")
@@ -208,5 +208,8 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, 
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for place, (before, now) in enumerate(zip(old, new, strict=True)):
+            yield from differences(before, now, f"{path}.{place}")
     elif old != new:
         yield path, old, new

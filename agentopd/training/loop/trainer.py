@@ -39,6 +39,7 @@ from agentopd.training.checks.given import (
     teachers_given,
     tokenizer_given,
 )
+from agentopd.training.checks.preflight import with_data
 from agentopd.training.loop.arguments import AgentOPDConfig, settled
 from agentopd.training.loop.build import build_panel, build_river, panel_size, with_env
 from agentopd.training.loop.checkpoints import (
@@ -103,7 +104,7 @@ class AgentOPDTrainer(Trainer):
         Raises:
             ConfigError: ``args.agentopd`` is missing, or what is given does not fit together. The message names what.
         """
-        self.config: Config = with_env(settled(args), env_given(env))
+        self.config: Config = with_data(with_env(settled(args), env_given(env)))
         tokenizer = tokenizer_given(processing_class, model)
         plain = student_given(model, self.config)
         taught = teachers_given(teacher_model, load, plain, tokenizer)

@@ -2,13 +2,22 @@
 
 import ast
 import hashlib
+import sys
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import gymnasium
 
 OURS = {"envs", "tools"}
 """What of agentopd itself counts as code of environments; the rest goes by its version."""
+
+
+def code_of(env: gymnasium.Env[Any, Any]) -> dict[str, str]:
+    """The digests of the module in which the class of an environment, without its wrappers, stands."""
+    return digests(sys.modules[type(env.unwrapped).__module__])
 
 
 def digests(module: ModuleType) -> dict[str, str]:

@@ -1,28 +1,28 @@
 """The stages before training, each cached by the content of what decides it: a tokenizer, a fitted teacher, a cold start."""
 
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from agentopd.chat import Chat, Hint
+from agentopd.chat import Hint
 from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.config import Config, Fit, Stages, Train
 from agentopd.config.shipped import load_recipe
 from agentopd.errors import ConfigError, under
 from agentopd.models import ModelConfig, load_model, load_tokenizer, new_model, positions_of
 from agentopd.objective.spec import Objective
+from agentopd.rollout import EnvConfig
 from agentopd.rollout.looking import look_at
+from agentopd.rollout.tasks import pinned
 from agentopd.training.checks.roles import stage_hint
 from agentopd.training.loop.arguments import arguments
 from agentopd.training.loop.trainer import AgentOPDTrainer
 from agentopd.training.run.cache import cached, place
 from agentopd.training.run.callbacks import Progress
-from agentopd.training.run.code import digests
+from agentopd.training.run.code import code_of
 from agentopd.training.run.hinted import partly_hinted
 from agentopd.training.run.traces import Say, corpus, traces
 from agentopd.types import STUDENT, Trajectory
@@ -115,7 +115,7 @@ def fit(
 
     With ``train.lora`` an adapter is trained, and merged into the weights.
     """
-    chat = Chat(tokenizer, config.template_kwargs)
+    chat = config.chat(tokenizer)
     played = traces(config, stage.episodes, chat, what, say)
     if stage.privileged:
         name, hint = stage_hint(config)
@@ -160,6 +160,7 @@ EPISODE = {"max_new_tokens", "max_length", "max_turns", "on_overflow", "temperat
 def _decides_fit(config: Config, stage: Fit, tokenizer: PreTrainedTokenizerBase) -> list[Any]:
     """What decides the outcome of :func:`fit`, beside the weights it starts from; micro-batches by rounding alone."""
     tokens = [tokenizer.get_vocab(), tokenizer.chat_template, config.template_kwargs]
+    tokens += [one for one in (config.call_format, config.past_thinking) if one not in (None, "template")]
     batches = [config.train.max_tokens, config.train.layout]
     lora = config.train.lora
     adapter = [] if lora is None else [lora.model_dump(), version("peft")]
@@ -177,10 +178,10 @@ def _told(hint: Hint) -> list[Any]:
 
 
 def _envs(config: Config) -> list[Any]:
-    """The environments as settings and as code: one that is edited gets stages of its own."""
-    limit = config.rollout.time_limit
-    return [[env.model_dump(mode="json"), look_at(env, _code, limit)] for env in config.envs]
+    """The environments as settings, as code and as data: one that is edited gets stages of its own."""
+    limit, isolation = config.rollout.time_limit, config.rollout.isolation
+    return [[_plain(env), look_at(env, code_of, limit, isolation)] for env in pinned(config.envs)]
 
 
-def _code(env: gymnasium.Env[Any, Any]) -> dict[str, str]:
-    return digests(sys.modules[type(env.unwrapped).__module__])
+def _plain(env: EnvConfig) -> dict[str, Any]:
+    return env.model_dump(mode="json", exclude=set() if env.data else {"data"})

@@ -6,16 +6,16 @@ Both come from a split of their own, so that no training task has been seen in a
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from agentopd.chat import Chat
 from agentopd.config import Config
 from agentopd.errors import ConfigError, EnvError
-from agentopd.rollout import Rollout, TaskStream, assign, collect
+from agentopd.isolation.hosts import host
+from agentopd.isolation.lane import Host
+from agentopd.isolation.session import Observed, Session
+from agentopd.rollout import TaskStream, assign, collect
 from agentopd.rollout.collect import too_many_failures
 from agentopd.rollout.episode import TOO_LONG
-from agentopd.rollout.isolation import Isolated
-from agentopd.rollout.session import Observed, Session
 from agentopd.training.show.display import Meter, watch
 from agentopd.types import EXPERT, Failure, Task, Trajectory
 
@@ -37,11 +37,12 @@ def corpus(config: Config, say: Say) -> list[str]:
     stream = TaskStream(config.envs, config.seed, SPLIT)
     begun: list[_Spoken] = []
     living: list[_Spoken] = []
+    lanes = host(config.rollout.isolation, config.rollout.time_limit)
     meter = Meter("tokenizer: episodes", CORPUS_EPISODES)
     try:
         while living or len(begun) < CORPUS_EPISODES:
             while len(begun) < CORPUS_EPISODES and len(living) < config.rollout.concurrency:
-                begun.append(_Spoken(stream[len(begun)], config.rollout))
+                begun.append(_Spoken(stream[len(begun)], config.rollout.max_turns, lanes))
                 living.append(begun[-1])
             living = [episode for episode in living if episode.advance()]
             meter.show(len(begun) - len(living))
@@ -59,18 +60,17 @@ def corpus(config: Config, say: Say) -> list[str]:
 class _Spoken:
     """A living episode as text alone: :func:`collect` needs a tokenizer, and there is none yet."""
 
-    def __init__(self, task: Task, settings: Rollout) -> None:
+    def __init__(self, task: Task, max_turns: int, lanes: Host) -> None:
         self.texts: list[str] = []
         self.failure = ""
         """Where and how it failed."""
-        self._task, self._max_turns, self._turns = task, settings.max_turns, 0
-        self._session = Session(task, advice=True, needs_expert=False)
-        self._thread: Isolated[Observed] = Isolated(settings.time_limit)
-        self._thread.submit("reset", self._session.reset)
+        self._task, self._max_turns, self._turns = task, max_turns, 0
+        self._lane = lanes.lane(Session(task, advice=True, needs_expert=False))
+        self._lane.submit("reset")
 
     def advance(self) -> bool:
         """Waits for the environment, and takes the expert's next action; false once the episode is over."""
-        observed = self._thread.result()
+        observed: Observed | Failure = self._lane.result()
         if isinstance(observed, Failure):
             self.failure = f"{self._task.env_id} with seed {self._task.seed}, turn {self._turns}: {observed.message}"
         else:
@@ -81,7 +81,7 @@ class _Spoken:
             return False
         self._turns += 1
         self._keep(observed.advice)
-        self._thread.submit("step", partial(self._session.step, observed.advice))
+        self._lane.submit("step", observed.advice)
         return True
 
     def _keep(self, *texts: str) -> None:
@@ -89,7 +89,7 @@ class _Spoken:
 
     def close(self) -> None:
         """Lets the environment go, without waiting for it."""
-        self._thread.close(self._session.close)
+        self._lane.close()
 
 
 def _judge_failures(begun: Sequence[_Spoken], allowed: float) -> None:

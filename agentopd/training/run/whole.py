@@ -25,12 +25,13 @@ from agentopd.training.checks.preflight import (
     check_models,
     check_prompts,
     check_teachers,
+    with_data,
     without_experts,
 )
 from agentopd.training.checks.roles import is_student, named_teachers
 from agentopd.training.checks.trial import try_own_parts
 from agentopd.training.loop.arguments import arguments
-from agentopd.training.loop.build import build_panel, build_policy, panel_size
+from agentopd.training.loop.build import build_panel, build_policy, panel_size, panel_tasks
 from agentopd.training.loop.checkpoints import loading
 from agentopd.training.loop.folder import RunFolder, require_free
 from agentopd.training.loop.lock import held
@@ -75,7 +76,7 @@ def train(config: Config, output: str | Path | None = None, resume: bool = False
             is at work in it.
         TrainingError: The loss is not finite, or has no gradient; or the disk is full; or what ``resume`` needs is damaged.
     """
-    config = without_expert(config)
+    config = with_data(without_expert(config))
     folder = RunFolder(output or free_folder(Path("runs"), "run"))
     folder.check(config, resume)
     if AFTER in folder.load_panels():
@@ -109,7 +110,7 @@ def check(config: Config, output: str | Path | None = None, resume: bool = False
     Raises:
         ConfigError: As of :func:`train`.
     """
-    config = without_expert(config)
+    config = with_data(without_expert(config))
     folder = RunFolder(output or free_folder(Path("runs"), "run"))
     folder.check(config, resume)
     _preflight(config, folder, resume)
@@ -289,6 +290,7 @@ def evaluate(config: Config, model: str | Path | None = None, tasks: int | None 
     if model is None and config.student.new is not None:
         raise ConfigError("student.new has no weights to evaluate; train first, then give the run folder")
     count = panel_size(config, tasks)
+    panel_tasks(config, count, "evaluation")  # before anything is loaded
     where = config.student if model is None else _weights_at(config, Path(model))
     changed = config.model_copy(update={"student": where})
     tokenizer = tokenizer_of(changed, say)

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from transformers.utils import logging as library
 
+from agentopd.isolation.fleet import rest
 from agentopd.types import Trajectory
 
 SECONDS_BETWEEN_LINES = 20.0
@@ -79,7 +80,7 @@ def watch(title: str, episodes: int) -> Iterator[Callable[[Trajectory], None]]:
 
 @contextmanager
 def attended() -> Iterator[None]:
-    """Ends the live display whatever happens, and keeps transformers' own bars and warnings out of it meanwhile."""
+    """Ends the live display and idle worker processes whatever happens, and keeps transformers' bars and warnings out meanwhile."""
     verbosity, bars = library.get_verbosity(), library.is_progress_bar_enabled()
     library.set_verbosity_error()  # type: ignore[no-untyped-call]
     library.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -92,3 +93,4 @@ def attended() -> Iterator[None]:
         library.set_verbosity(verbosity)
         if bars:
             library.enable_progress_bar()  # type: ignore[no-untyped-call]
+        rest()

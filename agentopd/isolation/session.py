@@ -1,9 +1,9 @@
-"""One environment as an episode sees it: conversation in, observations out. Everything here runs in the environment's thread."""
+"""One environment as an episode sees it: conversation in, observations out. Everything here runs in its lane: its thread or its process."""
 
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from typing import Any, cast
 
 import gymnasium
@@ -13,7 +13,8 @@ from agentopd.env.exchange import facts_of, family_of, reward_of
 from agentopd.errors import EnvError
 from agentopd.settings.problems import shown
 from agentopd.tooling.answer import well_formed
-from agentopd.types import Message, Task, Turn
+from agentopd.tooling.recording import recording
+from agentopd.types import CallOutcome, Message, Task, Turn
 
 ROLES = ("user", "tool")
 """Who may speak for an environment."""
@@ -32,6 +33,8 @@ class Observed:
     advice: str | None = None
     """The expert's action in the state that is now reached."""
     seconds: float = 0.0
+    outcomes: tuple[CallOutcome, ...] = ()
+    """What became of the calls of tools; only from ``step``."""
     system: str = ""
     """The system message; only from ``reset``, as all that follow."""
     tools: tuple[dict[str, Any], ...] = ()
@@ -81,6 +84,23 @@ class Session:
             expert_actions=foreseen,
             seconds=time.perf_counter() - begin,
         )
+
+    @property
+    def env_id(self) -> str:
+        """Of the task."""
+        return self._task.env_id
+
+    @staticmethod
+    def packed(observed: Observed) -> dict[str, Any]:
+        """As plain data, field by field."""
+        outcomes = tuple(map(astuple, observed.outcomes))
+        return {one.name: getattr(observed, one.name) for one in fields(observed)} | {"outcomes": outcomes}
+
+    @staticmethod
+    def unpacked(packed: dict[str, Any]) -> Observed:
+        """The reverse of :meth:`packed`."""
+        outcomes = tuple(CallOutcome(*one) for one in packed["outcomes"])
+        return Observed(**packed | {"outcomes": outcomes})
 
     @property
     def calls(self) -> int:
@@ -140,7 +160,8 @@ class Session:
         begin = time.perf_counter()
         if self._env is None:
             raise EnvError("step before reset")
-        observation, reward, terminated, truncated, info = self._env.step(action)
+        with recording() as calls:
+            observation, reward, terminated, truncated, info = self._env.step(action)
         over = bool(terminated or truncated)
         success = info.get("success")
         return Observed(
@@ -152,6 +173,7 @@ class Session:
             success=None if success is None else bool(success),
             advice=None if over else self._ask_expert(self._env),
             seconds=time.perf_counter() - begin,
+            outcomes=calls.outcomes,
         )
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 import threading
 import time
 
-from agentopd.rollout.isolation import Isolated
+from agentopd.isolation.threads import Isolated
 from agentopd.types import Failure
 
 

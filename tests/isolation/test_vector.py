@@ -1,0 +1,133 @@
+"""Many environments as one, against Gymnasium's own vector environment."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from vector_envs import ODD
+
+from agentopd import make_vec
+from agentopd.env import expert_action
+from agentopd.errors import ConfigError, EnvError
+from agentopd.isolation.vector import LaneError, LaneVectorEnv, merged
+
+ISOLATIONS = ("thread", "process")
+
+
+def plain(value: Any) -> Any:
+    """Arrays as lists, at any depth."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple | np.ndarray) else value
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_what_comes_back_is_what_gymnasium_gives(isolation: Any, mode: AutoresetMode) -> None:
+    ours: Any = make_vec("agentopd/Calculator-v0", 3, isolation=isolation, autoreset_mode=mode, depth=1)
+    theirs = make_vec("agentopd/Calculator-v0", 3, isolation="none", autoreset_mode=mode, depth=1)
+    assert isinstance(theirs, SyncVectorEnv)
+    assert plain(ours.reset(seed=[5, 3, 9])) == plain(theirs.reset(seed=[5, 3, 9]))
+    for turn in range(6):
+        if mode == AutoresetMode.DISABLED and turn == 2:
+            with pytest.raises(ResetNeeded, match="are over"):
+                ours.step(("",) * 3)
+            masks = [{"reset_mask": np.array([True, True, True])} for _ in range(2)]
+            assert plain(ours.reset(seed=1, options=masks[0])) == plain(theirs.reset(seed=1, options=masks[1]))
+        if mode == AutoresetMode.DISABLED and turn == 4:
+            break
+        actions = theirs.call("expert") if turn != 2 or mode != AutoresetMode.NEXT_STEP else ("",) * 3
+        mine, other = ours.step(actions), theirs.step(actions)
+        assert plain(mine) == plain(other)
+        assert [each.dtype for each in mine[1:4]] == [each.dtype for each in other[1:4]]
+    assert ours.get_attr("depth") == (1, 1, 1)
+    ours.set_attr("depth", [1, 2, 3])
+    assert ours.get_attr("depth") == (1, 2, 3)
+    assert ours.action_space.contains(("a", "b", "c"))
+    ours.close()
+
+
+@pytest.mark.parametrize(
+    ("isolation", "action", "message"),
+    [
+        (
+            "thread",
+            "sleep",
+            r"environment 1 of 3 \(tests/Odd-v0\) did not answer: step took longer than time_limit=0.5 s; it is",
+        ),
+        ("process", "sleep", "step took longer than time_limit=0.5 s; its process was killed"),
+        ("process", "exit", "step: its process died with exit code 4"),
+        ("thread", "raise", "RuntimeError: no"),
+    ],
+)
+def test_one_that_breaks_is_told_and_the_others_go_on(isolation: Any, action: str, message: str) -> None:
+    clean = make_vec(ODD, 3, isolation="none")
+    envs: Any = make_vec(ODD, 3, isolation=isolation, time_limit=0.5)
+    envs.reset(seed=0)
+    clean.reset(seed=0)
+    with pytest.raises(LaneError, match=message) as caught:
+        envs.step(("go", action, "go"))
+    expected = clean.step(("go", "go", "go"))
+    observations, _, terminated, truncated, _ = caught.value.given
+    assert list(caught.value.failures) == [1]
+    assert (observations[0], observations[1], observations[2]) == (expected[0][0], "", expected[0][2])
+    assert (terminated.any(), truncated.tolist()) == (False, [False, True, False])
+    observations, *_ = envs.step(("go", "go", "go"))
+    assert observations[::2] == clean.step(("go", "go", "go"))[0][::2]
+    assert observations[1] != expected[0][1]
+    float(observations[1])  # it was reset
+    envs.close()
+
+
+def test_all_step_at_the_same_time() -> None:
+    envs: Any = make_vec(ODD, 40, time_limit=10.0)
+    envs.reset(seed=0)
+    begin = time.monotonic()
+    envs.step(("sleep",) * 40)
+    assert time.monotonic() - begin < 4.0
+    envs.close()
+
+
+def test_values_of_several_types_stay_what_they_are() -> None:
+    infos = merged({0: {"x": 1, "n": 2}, 2: {"x": 2.5, "n": 3}, 1: {"x": "a"}}, 3)
+    assert infos["x"].tolist() == [1, "a", 2.5]
+    assert (infos["n"].tolist(), infos["n"].dtype, infos["_n"].tolist()) == ([2, 0, 3], np.int64, [True, False, True])
+    assert merged({0: {"big": 2**70}}, 1)["big"][0] == 2**70
+
+
+def test_wrong_arguments_are_told_at_once() -> None:
+    for isolation in ISOLATIONS:
+        with pytest.raises(ConfigError, match="takes no colour='red'"):
+            make_vec(ODD, 2, isolation=isolation, colour="red")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"isolation='fiber': choose thread, process or none"):
+        make_vec(ODD, 2, isolation="fiber")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="n=0 must be at least 1"):
+        make_vec(ODD, 0)
+    envs: Any = make_vec(ODD, 2)
+    assert isinstance(envs, LaneVectorEnv)
+    with pytest.raises(ResetNeeded):
+        envs.step(("a", "b"))
+    with pytest.raises(ConfigError, match="1 seeds for 2 environments"):
+        envs.reset(seed=[1])
+    envs.reset(seed=0)
+    with pytest.raises(ConfigError, match="give 2 texts"):
+        envs.step(("a",))
+    with pytest.raises(ConfigError, match="reset_mask"):
+        envs.reset(options={"reset_mask": [True, False]})
+    with pytest.raises(EnvError, match="nothing_such"):
+        envs.call("nothing_such")
+
+
+def test_privileged_answers_of_sql_are_put_together_by_gymnasium_too() -> None:
+    """Its own vector environments keep values of one type for each key; these are names and numbers."""
+    ours = make_vec("agentopd/Sql-v0", 3)
+    theirs: Any = make_vec("agentopd/Sql-v0", 3, isolation="none")
+    assert plain(ours.reset(seed=5)) == plain(theirs.reset(seed=5))
+    for _ in range(12):
+        actions = tuple(expert_action(env) for env in theirs.envs)
+        assert plain(ours.step(actions)) == plain(theirs.step(actions))
+    ours.close()
+    theirs.close()
