@@ -8,10 +8,13 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
+
+from pydantic import AfterValidator
 
 from agentopd.chat import react, xml
 from agentopd.chat.arguments import LONGEST_NAME, UNREADABLE, Tools, block_of, properties, value_of
+from agentopd.settings.problems import nearest
 from agentopd.tooling.action import CLOSE, OPEN, ParsedAction, malformed, parse_action, render_action
 from agentopd.tooling.syntax import expression_of
 from agentopd.types import ToolCall
@@ -273,3 +276,13 @@ FORMATS: Mapping[str, Format] = {
     ),
 }
 """By name; the first whose calls a template writes is its format, so Hermes, which all read, comes first."""
+
+
+def _known(name: str) -> str:
+    if name not in FORMATS:
+        raise ValueError(f"{name!r} is no call format{nearest(name, FORMATS)}; there are: {', '.join(FORMATS)}")
+    return name
+
+
+CallFormat: TypeAlias = Annotated[str, AfterValidator(_known)]
+"""A setting that is a key of :data:`FORMATS`."""

@@ -22,9 +22,11 @@ class Endpoint(Waiting):
         """Opens nothing yet.
 
         Raises:
-            ConfigError: The address is none, or the variable of the key is not set.
+            ConfigError: The address is none, or ends in /v1, or the variable of the key is not set.
         """
         Waiting.__post_init__(self)
+        if self.url.rstrip("/").endswith("/v1"):
+            raise ConfigError(f"url={self.url}: leave /v1 out; the server is asked at /v1/completions, and beside /v1")
         headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         self._client = httpx2.Client(

@@ -12,6 +12,7 @@ from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from agentopd.chat import Chat
+from agentopd.chat.formats import CallFormat
 from agentopd.chat.token_bytes import TokenBytes
 from agentopd.errors import ConfigError, under
 from agentopd.freezing import frozen
@@ -39,7 +40,7 @@ def cross_tokenizer(
     model: str,
     tokenizer: str | None = None,
     template_kwargs: dict[str, Any] = {},  # noqa: B006 - settings are never changed
-    call_format: str | None = None,
+    call_format: CallFormat | None = None,
     dtype: Dtype = "float32",
     attention: str = "sdpa",
     where: Where = EVERYWHERE,

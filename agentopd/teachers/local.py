@@ -93,6 +93,7 @@ def reader(
         temperature=context.temperature,
         max_tokens=max_tokens,
         longest=positions_of(loaded.config),
+        ids=len(loaded.get_input_embeddings().weight),
         shown=own_views if hint is None else partial(hinted_views, chat=context.chat, hint=hint),
         hint=hint,
     )

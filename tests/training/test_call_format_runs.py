@@ -132,7 +132,7 @@ MISTAKES = [
     (thinks(90), r"^rollout: thinking_budget=90 leaves no room .* max_new_tokens=90"),
     (thinks(4), r"^rollout\.thinking_budget: the chat template of .* knows no thinking"),
     ({"past_thinking": "dropped"}, r"^past_thinking='dropped': the chat template of .* knows no thinking"),
-    (taught("raect"), r"^teachers\.teacher\.call_format='raect' is not known; there are: hermes, "),
+    (taught("raect"), r"^teachers\.teacher: teacher 'cross_tokenizer': call_format: 'raect' is no call format \(did you mean 'react'"),
 ]  # fmt: skip
 
 
