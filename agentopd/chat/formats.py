@@ -14,7 +14,6 @@ from pydantic import AfterValidator
 
 from agentopd.chat import react, xml
 from agentopd.chat.arguments import LONGEST_NAME, UNREADABLE, Tools, block_of, properties, value_of
-from agentopd.settings.problems import nearest
 from agentopd.tooling.action import CLOSE, OPEN, ParsedAction, malformed, parse_action, render_action
 from agentopd.tooling.syntax import expression_of
 from agentopd.types import ToolCall
@@ -278,11 +277,12 @@ FORMATS: Mapping[str, Format] = {
 """By name; the first whose calls a template writes is its format, so Hermes, which all read, comes first."""
 
 
-def _known(name: str) -> str:
+def known_format(name: str) -> str:
+    """``name``, which is a key of :data:`FORMATS`; ValueError if not."""
     if name not in FORMATS:
-        raise ValueError(f"{name!r} is no call format{nearest(name, FORMATS)}; there are: {', '.join(FORMATS)}")
+        raise ValueError(f"{name!r} is no call format; there are: {', '.join(FORMATS)}")
     return name
 
 
-CallFormat: TypeAlias = Annotated[str, AfterValidator(_known)]
+CallFormat: TypeAlias = Annotated[str, AfterValidator(known_format)]
 """A setting that is a key of :data:`FORMATS`."""
