@@ -142,6 +142,16 @@ def test_a_turn_for_which_nothing_came_back_is_skipped() -> None:
     assert said.skip_S.tolist() == [False, False, False, True]
 
 
+def test_a_turn_before_which_nothing_was_said_has_no_place_for_it() -> None:
+    """The hint would stand among the student's own words."""
+    [played] = play([0])
+    first, *others = played.turns
+    silent = replace(played, turns=(replace(first, observations=()), *others))
+    said, whole = built(NEXT).annotate([silent, played])
+    assert not whole.skip_S[:3].any()
+    assert said.skip_S[:3].tolist() == [True, True, False]
+
+
 def test_a_sibling_is_another_episode_of_the_task_that_succeeded() -> None:
     first, second, other, failed = play([0, 0, 1, 0])
     batch = [first, won(second), won(other), failed]
