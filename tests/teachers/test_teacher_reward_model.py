@@ -233,7 +233,11 @@ def test_nan_is_no_score(folders: dict[str, Path]) -> None:
             {"activation": "softmax"},
             r"activation=softmax: .* has one label alone, 0 \(LABEL_0\), whose probability is always 1; take sigmoid",
         ),
-        ("few", {}, r"model='.*': it knows 100 token ids, and the tokenizer beside it makes \d+; put the classifier's own"),
+        (
+            "few",
+            {},
+            r"model='.*': it knows 100 token ids, and the tokenizer beside it makes \d+; put the classifier's own",
+        ),
         (
             "tokens",
             {"label": 0},
