@@ -32,7 +32,7 @@ class Endpoint(Waiting):
         self._client = httpx2.Client(
             base_url=self.url,
             headers=headers,
-            timeout=self.patience.timeout,
+            timeout=self.patience.limits,
             limits=limits,
             trust_env=False,
             event_hooks=deadline(self.patience.timeout),
@@ -40,7 +40,7 @@ class Endpoint(Waiting):
 
     def get(self, path: str) -> Any:
         """What it answers, as JSON."""
-        return self.waited(path, lambda: self._once("GET", path, None))
+        return self.waited(path, lambda: self._once("GET", path, None, timeout=self.patience.brief))
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """What it answers to ``body``, as JSON.
@@ -57,9 +57,9 @@ class Endpoint(Waiting):
         except (AwayError, RefusedError):
             return None
 
-    def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+    def _once(self, method: str, path: str, body: Mapping[str, Any] | None, **limit: float) -> Any:
         try:
-            answer = self._client.request(method, path, json=body)
+            answer = self._client.request(method, path, json=body, **limit)
         except httpx2.RequestError as error:
             raise AwayError(f"did not answer ({self.hidden(describe(error))})") from error
         self.require_answered(path, answer)
