@@ -21,7 +21,7 @@ from agentopd.rollout import Assignment, Request, Rollout, ScriptedPolicy, colle
 from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, Teacher, build_teachers
 from agentopd.teachers.hindsight import Hindsight, feedback, transcript
-from agentopd.teachers.hints import Shown, hint_of
+from agentopd.teachers.hints import Shown, hint_of, shows_sibling
 from agentopd.teachers.views import hinted_views, own_view
 from agentopd.tooling import call
 from agentopd.types import Key, Message, Outcome, Record, Task, Trajectory, Turn
@@ -159,6 +159,14 @@ def test_a_sibling_is_another_episode_of_the_task_that_succeeded() -> None:
     assert ["sibling" in one.privileged for one in told] == [True, False, False, True]
     assert told[0].privileged["sibling"] == told[3].privileged["sibling"] == transcript(second)
     assert [one.privileged for one in batch] == [one.privileged for one in play([0, 0, 1, 0])]
+
+
+@pytest.mark.parametrize(
+    ("hint", "shows"),
+    [("{sibling}", True), ("{{{sibling}}}", True), ("{{sibling}} {answer}", False), ("{sibling", False)],
+)
+def test_a_sibling_is_named_as_the_hint_reads_it(hint: str, shows: bool) -> None:
+    assert shows_sibling(hint) == shows == shows_sibling(Shown(text=hint))
 
 
 def test_without_a_sibling_nothing_is_said_and_nothing_is_wrong() -> None:
