@@ -40,7 +40,7 @@ class Endpoint(Waiting):
 
     def get(self, path: str) -> Any:
         """What it answers, as JSON."""
-        return self.waited(path, lambda: self._once("GET", path, None, timeout=self.patience.brief))
+        return self.waited(path, lambda: self._once("GET", path, None, self.patience.brief))
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """What it answers to ``body``, as JSON.
@@ -57,9 +57,10 @@ class Endpoint(Waiting):
         except (AwayError, RefusedError):
             return None
 
-    def _once(self, method: str, path: str, body: Mapping[str, Any] | None, **limit: float) -> Any:
+    def _once(self, method: str, path: str, body: Mapping[str, Any] | None, limit: float | None = None) -> Any:
+        timeout = self.patience.limits if limit is None else limit
         try:
-            answer = self._client.request(method, path, json=body, **limit)
+            answer = self._client.request(method, path, json=body, timeout=timeout)
         except httpx2.RequestError as error:
             raise AwayError(f"did not answer ({self.hidden(describe(error))})") from error
         self.require_answered(path, answer)
