@@ -40,6 +40,8 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         ConfigError: A key or a value is wrong. The message names the path, and the nearest valid key or kind.
     """
     raw = dict(source) if isinstance(source, Mapping) else load_yaml(find(source))
+    if "teacher" in raw and isinstance(raw.get("teachers"), Mapping) and "teacher" in raw["teachers"]:
+        raise ConfigError("give either teacher (the teacher of that name) or teachers.teacher, not both")
     pairs = [split(text) for text in overrides]
     for method in (value for key, value in pairs if key == "method"):
         _tell_left_out(raw, method)

@@ -57,3 +57,16 @@ def test_episodes_that_it_cannot_read_are_counted_one_by_one(
             assert json.loads(capsys.readouterr().out)["teachers"]["big"]["episodes_skipped"] == 2
         assert asked(run, server, tmp_path / "success", where={"success": True}) == 0
         assert "episodes_skipped" not in json.loads(capsys.readouterr().out)["teachers"]["big"]
+
+
+def test_what_asks_a_student_in_training_is_refused_before_any_server_is_asked(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = {"kind": "served", "url": "http://127.0.0.1:9", "patience": 0.5}
+    given = [
+        f"teachers.{name}={json.dumps(away | more)}" for name, more in (("big", {}), ("other", {"ids": "student"}))
+    ]
+    assert main(["annotate", str(run), "--output", str(tmp_path / "out"), "--teacher", *given]) == 2
+    said = capsys.readouterr().err
+    assert "teachers.other.ids=student: it is asked about what a student in training finds likely" in said
+    assert "did not answer" not in said
