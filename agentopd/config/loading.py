@@ -126,6 +126,7 @@ def _with_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
     if "method" in raw:
         objective, teachers = _recipe(raw)
         root["objective"] = _over(objective, raw.get("objective", {}))
+        teachers = {name: one for name, one in teachers.items() if name != "teacher" or "teacher" not in raw}
         if teachers:
             root["teachers"] = _over(teachers, raw.get("teachers", {}))
     return root

@@ -234,6 +234,13 @@ def test_a_teacher_in_both_forms_is_refused() -> None:
         ConfigError, match=r"^give either teacher \(the teacher of that name\) or teachers\.teacher, not both$"
     ):
         load_config(both)
+    recipe = {
+        "teachers": {"teacher": {"kind": "self"}},
+        "terms": [{"target": {"kind": "distribution", "name": "teacher"}}],
+    }
+    assert (
+        load_config(MINIMAL | {"method": recipe}).teachers["teacher"].kind == "local"
+    )  # a file's, before its method's
     assert load_config(MINIMAL, ["teachers.teacher.model=y"]).teachers["teacher"].settings["model"] == "y"
 
 
