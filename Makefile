@@ -1,6 +1,7 @@
 # make quickstart   train a tool-using agent on this machine's CPU and see that it learned
 # make smollm2      train SmolLM2-135M-Instruct, a real language model, likewise; it takes a C compiler and another 100 MB
-# make test         run the tests
+# make test         run the tests, but for the slow ones
+# make test-slow    run those: long fuzz, attacks on tools in full, twenty kills
 # make test-smollm2 run those that need what make smollm2 installs
 # make test-textworld run those that play TextWorld, whose interpreter takes a C compiler
 # make test-vllm    run those that start a vLLM server on this machine's CPU, from a virtual environment of its own
@@ -18,7 +19,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: quickstart smollm2 test test-smollm2 test-textworld test-vllm lint clean
+.PHONY: quickstart smollm2 test test-slow test-smollm2 test-textworld test-vllm lint clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/agentopd train configs/quickstart.yaml
@@ -27,7 +28,10 @@ smollm2: $(VENV)/installed-smollm2
 	$(BIN)/agentopd train configs/smollm2.yaml
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+test-slow: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow
 
 test-smollm2: $(VENV)/installed-smollm2
 	$(BIN)/python -m pytest tests/test_smollm2.py tests/envs/test_reasoning.py tests/envs/test_bfcl.py tests/envs/test_bfcl_world.py

@@ -67,6 +67,11 @@ class Borrowed(nn.Module, ABC):
         dtype: torch.dtype = self._model[0].dtype
         return dtype
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The model's own, where its tokens enter; as many ids as here."""
+        embeddings: nn.Module = self._model[0].get_input_embeddings()
+        return embeddings
+
     def get_output_embeddings(self) -> nn.Module:
         """The model's output head."""
         head: nn.Module = self._model[0].get_output_embeddings()

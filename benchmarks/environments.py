@@ -4,8 +4,8 @@
     python -m benchmarks.environments --table              # what the stored results say
 
 Each arm is a configuration of ``configs/envs``, as it is shipped. The teacher is fitted on the expert's traces, the student's cold start on
-fewer; the panel before is that of the student after its cold start. Each seed has a panel of 200 held-out tasks; nothing was
-chosen by these seeds. Results: ``benchmarks/results/environments.json``, every panel task by task.
+fewer; in TextWorld the expert itself teaches. The panel before is that of the student after its cold start. Each seed has a panel of 200
+held-out tasks; nothing was chosen by these seeds. Results: ``benchmarks/results/environments.json``, every panel task by task.
 """
 
 from collections.abc import Sequence
@@ -40,8 +40,8 @@ def table(results: dict[str, Any]) -> str:
         runs = {key.split("/")[1]: run for key, run in sorted(results.items()) if key.startswith(f"{arm}/")}
         groups = [*((seed, [run]) for seed, run in runs.items()), *([("pooled", list(runs.values()))] if runs else [])]
         for name, members in groups:
-            panels = [[success for run in members for success in run["success"][panel]] for panel in SHOWN]
-            rates = " | ".join(Rate(sum(panel), len(panel)).text() for panel in panels)
+            panels = [[success for run in members for success in run["success"].get(panel, [])] for panel in SHOWN]
+            rates = " | ".join(Rate(sum(panel), len(panel)).text() if panel else "the expert" for panel in panels)
             minutes = sum(run["seconds"] for run in members) / len(members) / 60
             lines.append(
                 f"| {arm} | {name} | {rates} | {paired_difference(panels[1], panels[2]).text()} | {minutes:.0f} |"

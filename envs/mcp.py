@@ -153,7 +153,7 @@ class Mcp(TextEnv):
             task = plain_data(self._draw(self.np_random))
         if not isinstance(task, Mapping) or not isinstance(task.get("question"), str):
             raise EnvError(
-                "the task has no question: give one by the options of reset (env.options), or kwargs.tasks, which draws them; got "
+                "the task has no question: give rows by env.data, one by the options of reset (env.options), or kwargs.tasks, which draws them; got "
                 f"{brief(repr(task), 200)}"
             )
         known = task.get("answer")
@@ -196,7 +196,8 @@ def _loaded(key: str, path: str) -> Callable[..., Any]:
     try:
         return load(path)
     except ValueError as error:
-        raise ConfigError(f"{key}: {error}") from error
+        rows = "; rows of a file are given by env.data: {file: ...}" if key == "tasks" else ""
+        raise ConfigError(f"{key}: {error}{rows}") from error
 
 
 def _is_right(episode: Episode) -> bool:

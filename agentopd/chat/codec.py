@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from agentopd.chat.arguments import Tools, is_plain
 from agentopd.chat.budget import MARK_TOKENS, Budget, thought_size
 from agentopd.chat.fallbacks import CALLS, HELLO, OTHER, PROBE, SCHEMAS
-from agentopd.chat.formats import FORMATS, HERMES, openai, read, same, write
+from agentopd.chat.formats import HERMES, known_format, openai, read, same, write
 from agentopd.chat.template import Template
 from agentopd.chat.thinking import THOUGHT_CLOSE, THOUGHT_OPEN, Thinking
 from agentopd.errors import ConfigError
@@ -86,11 +86,11 @@ class Chat:
             ConfigError: The tokenizer has no chat template, it renders no conversation, no special token ends an assistant's turn
                 in it, the format is unknown, or it forgets thinking that is to be kept, or knows none that could be dropped.
         """
-        if call_format is not None and call_format not in FORMATS:
-            there = ", ".join(FORMATS)
-            raise ConfigError(
-                f"call_format={call_format!r} is not known; there are: {there}; leave it out to take the template's own"
-            )
+        if call_format is not None:
+            try:
+                known_format(call_format)
+            except ValueError as error:
+                raise ConfigError(f"call_format: {error}") from error
         self.tokenizer = tokenizer
         self.template_kwargs = dict(template_kwargs or {})
         self._template = Template(tokenizer, self.template_kwargs, call_format)

@@ -8,7 +8,9 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
+
+from pydantic import AfterValidator
 
 from agentopd.chat import react, xml
 from agentopd.chat.arguments import LONGEST_NAME, UNREADABLE, Tools, block_of, properties, value_of
@@ -273,3 +275,14 @@ FORMATS: Mapping[str, Format] = {
     ),
 }
 """By name; the first whose calls a template writes is its format, so Hermes, which all read, comes first."""
+
+
+def known_format(name: str) -> str:
+    """``name``, which is a key of :data:`FORMATS`; ValueError if not."""
+    if name not in FORMATS:
+        raise ValueError(f"{name!r} is no call format; there are: {', '.join(FORMATS)}")
+    return name
+
+
+CallFormat: TypeAlias = Annotated[str, AfterValidator(known_format)]
+"""A setting that is a key of :data:`FORMATS`."""

@@ -4,7 +4,7 @@ examples:
   agentopd play agentopd/Checkout-v0
   agentopd play agentopd/Checkout-v0 items=3 failure_rate=0 --expert
   agentopd play hidden:me/Hidden-v0 --seed 7
-  agentopd play agentopd/Checkout-v0 --model runs/quickstart-1/student --episodes 3
+  agentopd play agentopd/Checkout-v0 --model runs/quickstart-1 --episodes 3
 
 An empty line shows what may be typed, such as: price pears. The word quit ends it.
 """
@@ -12,11 +12,13 @@ An empty line shows what may be typed, such as: price pears. The word quit ends 
 import argparse
 from collections.abc import Sequence
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentopd.errors import ConfigError
 
 if TYPE_CHECKING:
+    from agentopd.config import Config
     from agentopd.env.playing import Act
     from agentopd.tooling import ToolSet
     from agentopd.types import Message
@@ -30,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=1, help="how many, by consecutive seeds (default: %(default)s)")
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--expert", action="store_true", help="watch the environment's expert")
-    who.add_argument("--model", help="watch a model: a hub id or folder, such as runs/quickstart-1/student")
+    who.add_argument("--model", help="watch a model: a hub id, a folder, or a run's folder")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,17 +81,33 @@ def _made_with(texts: "Sequence[str]") -> "dict[str, Any]":
 
 
 def _model(name: str, tools: "ToolSet") -> "Act":
-    """A model, which samples as a run would."""
+    """A model, which samples as a run would: as its own run, where it was trained in one."""
     from agentopd.chat import Chat
     from agentopd.models import ModelConfig, load_model, load_tokenizer
     from agentopd.rollout import Request, Rollout, TransformersPolicy
 
-    chat, settings, schemas = Chat(load_tokenizer(name)), Rollout(), tools.schemas
+    config, name = _run_of(name)
+    tokenizer = load_tokenizer(name)
+    chat, settings = (config.chat(tokenizer), config.rollout) if config else (Chat(tokenizer), Rollout())
+    schemas, thinks, seeds = tools.schemas, settings.thinking_budget, count()
     policy = TransformersPolicy(load_model(ModelConfig(model=name)), chat.ends_of_turn, settings)
-    seeds = count()
 
     def act(messages: "Sequence[Message]") -> str:
-        request = Request(0, chat.prompt(messages, schemas), next(seeds), settings.max_new_tokens)
+        prompt = chat.prompt(messages, schemas)
+        budget = None if thinks is None else chat.budget(prompt, thinks)
+        request = Request(0, prompt, next(seeds), settings.max_new_tokens, budget=budget)
         return chat.read(policy.act([request])[0].tokens, schemas).canonical
 
     return act
+
+
+def _run_of(name: str) -> "tuple[Config | None, str]":
+    """The configuration of the run that ``name`` or the folder around it is, and its student; else none, and ``name``."""
+    from agentopd.cli import source
+
+    place = Path(name)
+    run = place.parent if place.name == "student" else place
+    if not (run / "config.yaml").exists():
+        return None, name
+    config, student = source.load(str(run), [])
+    return config, str(student)

@@ -40,6 +40,8 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         ConfigError: A key or a value is wrong. The message names the path, and the nearest valid key or kind.
     """
     raw = dict(source) if isinstance(source, Mapping) else load_yaml(find(source))
+    if "teacher" in raw and isinstance(raw.get("teachers"), Mapping) and "teacher" in raw["teachers"]:
+        raise ConfigError("give either teacher (the teacher of that name) or teachers.teacher, not both")
     pairs = [split(text) for text in overrides]
     for method in (value for key, value in pairs if key == "method"):
         _tell_left_out(raw, method)
@@ -124,6 +126,7 @@ def _with_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
     if "method" in raw:
         objective, teachers = _recipe(raw)
         root["objective"] = _over(objective, raw.get("objective", {}))
+        teachers = {name: one for name, one in teachers.items() if name != "teacher" or "teacher" not in raw}
         if teachers:
             root["teachers"] = _over(teachers, raw.get("teachers", {}))
     return root

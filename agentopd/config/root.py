@@ -7,7 +7,7 @@ from pydantic import AfterValidator, field_validator, model_validator
 from transformers import PreTrainedTokenizerBase
 
 from agentopd.chat import Chat, PastThinking
-from agentopd.chat.formats import FORMATS
+from agentopd.chat.formats import CallFormat
 from agentopd.config.asked import require_groups, require_statistics, require_teachers
 from agentopd.config.drawn import require_drawn
 from agentopd.config.sections import Evaluation, RecordSettings, Stages, Train
@@ -30,7 +30,6 @@ from agentopd.rollout.tasks import EnvConfig
 from agentopd.settings.base import Seed, Settings
 from agentopd.settings.choice import Choice
 from agentopd.settings.parts import OneOf
-from agentopd.settings.problems import nearest
 from agentopd.teachers import TEACHERS, require_members, require_numbers, require_read
 from agentopd.types import STUDENT
 
@@ -55,7 +54,7 @@ class Config(Settings):
     teachers: dict[str, Annotated[Choice, OneOf("teacher", TEACHERS), AfterValidator(_takes_context)]] = {}
     template_kwargs: dict[str, Any] = {}
     """Settings that the chat template reads, such as ``enable_thinking``."""
-    call_format: str | None = None
+    call_format: CallFormat | None = None
     """How calls are written, by its name; by default as the chat template writes them, or else in Hermes blocks."""
     past_thinking: PastThinking = "template"
     """Whether later prompts hold what was thought: as the template has it, ``kept`` (a template that does not is refused), or ``dropped``."""
@@ -72,15 +71,6 @@ class Config(Settings):
         if not envs:
             raise ValueError("give at least one environment, such as env: {id: agentopd/Calculator-v0}")
         return envs
-
-    @field_validator("call_format")
-    @classmethod
-    def _known_format(cls, call_format: str | None) -> str | None:
-        if call_format is not None and call_format not in FORMATS:
-            raise ValueError(
-                f"{call_format!r} is no call format{nearest(call_format, FORMATS)}; there are: {', '.join(FORMATS)}"
-            )
-        return call_format
 
     @field_validator("teachers")
     @classmethod

@@ -61,8 +61,26 @@ def find(source: str | Path) -> Path:
     raise ConfigError(f"no configuration at {str(source)!r}; shipped ones are: {', '.join(names)}")
 
 
+class _TwiceError(yaml.YAMLError):
+    """A key stands twice in one mapping."""
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML in which ``1e-3`` is a number, as it is in YAML 1.2; in PyYAML it is text."""
+    """YAML in which ``1e-3`` is a number, as it is in YAML 1.2; in PyYAML it is text. A key that stands twice is refused, of which PyYAML
+    would take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """The mapping as it is written: what ``<<`` brings comes later, and may be written over."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: dict[tuple[str, str], int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in seen:
+                raise _TwiceError(
+                    f"{key.value!r} stands twice in one mapping, in lines {seen[name]} and {line}; leave one of them out"
+                )
+            seen[name] = line
+        return node
 
 
 class _Dumper(yaml.SafeDumper):
@@ -79,12 +97,14 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a file.
 
     Raises:
-        ConfigError: There is no file, or no mapping in it.
+        ConfigError: There is no file, or no mapping in it, or a key stands twice.
     """
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except _TwiceError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except (yaml.YAMLError, ValueError) as error:  # PyYAML lets the errors of bytes and of dates through
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(raw, dict):
@@ -96,10 +116,12 @@ def parse(text: str, key: str) -> Any:
     """What ``text`` means in YAML.
 
     Raises:
-        ConfigError: It means nothing. The message begins with ``key``.
+        ConfigError: It means nothing, or a key stands twice in it. The message begins with ``key``.
     """
     try:
         return yaml.load(text, _Loader)
+    except _TwiceError as error:
+        raise ConfigError(f"{key}: {error}") from None
     except (yaml.YAMLError, ValueError):
         raise ConfigError(f"{key}: {text!r} is not valid YAML; quote it") from None
 

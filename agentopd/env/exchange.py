@@ -100,7 +100,8 @@ def reward_of(given: Any, whose: str) -> float:
         EnvError: it is not a finite number.
     """
     try:
-        number = float(given) if isinstance(given, SupportsFloat) else math.nan
+        # most are one of these two, and to look for the protocol takes longer than all the rest
+        number = float(given) if type(given) in (float, int) or isinstance(given, SupportsFloat) else math.nan
     except (TypeError, ValueError, OverflowError):  # an array, for instance
         number = math.nan
     if not math.isfinite(number):

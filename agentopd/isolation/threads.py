@@ -22,8 +22,10 @@ Result = TypeVar("Result")
 Job: TypeAlias = tuple[int, Callable[[], Any]]
 """The number of a call, and the call."""
 
-LOOK_EVERY = 0.001
+LOOK_AFTER = 0.001
 """Seconds after which it is looked at whether calls go forward."""
+LOOK_LEAST = 0.004
+"""Seconds between two looks where they do: each takes the interpreter from those that work."""
 IDLE = 0.1
 """A process that uses less than this share of a processor waits for something."""
 STUCK = 0.005
@@ -200,16 +202,19 @@ def _watched_crews() -> SimpleQueue[Crew]:
 
 def _watch(crews: SimpleQueue[Crew]) -> None:
     watched: dict[Crew, tuple[int, float]] = {}
+    wait = LOOK_AFTER
     while True:
         if not watched:
-            crew = crews.get()
+            crew, wait = crews.get(), LOOK_AFTER
             watched[crew] = crew.seen
         begin, used = time.monotonic(), time.process_time()
-        time.sleep(LOOK_EVERY)
+        time.sleep(wait)
         idle = time.process_time() - used < IDLE * (time.monotonic() - begin)
         looked = {crew: now for crew, seen in watched.items() if (now := crew.hurry(seen, idle)) is not None}
+        forward = not idle and all(looked[crew][0] != watched[crew][0] for crew in looked)
+        wait = min(2 * wait, LOOK_LEAST) if forward else LOOK_AFTER
         while not crews.empty():
-            crew = crews.get()
+            crew, wait = crews.get(), LOOK_AFTER
             looked[crew] = crew.seen
         watched = looked
 

@@ -233,22 +233,28 @@ def merged(infos: Mapping[int, Infos], n: int) -> Infos:
             by_key.setdefault(key, {})[index] = value
     together: Infos = {}
     for key, values in by_key.items():
-        kinds = set(map(type, values.values()))
         where = list(values)
-        if kinds == {dict}:
+        if set(map(type, values.values())) == {dict}:
             together[key] = merged(values, n)
         else:
-            numbers = len(kinds) == 1 and kinds <= {bool, int, float} and not any(_is_wide(v) for v in values.values())
-            together[key] = np.zeros(n, kinds.pop()) if numbers else np.full(n, None, object)
-            for index, value in values.items():
-                together[key][index] = value
+            together[key] = _column(list(values.values()), where, n)
         of_whom = together[f"_{key}"] = np.zeros(n, np.bool_)
         of_whom[where] = True
     return together
 
 
-def _is_wide(value: float) -> bool:
-    return isinstance(value, int) and value.bit_length() > 63
+def _column(values: Sequence[Any], where: Sequence[int], n: int) -> np.ndarray[Any, np.dtype[Any]]:
+    """``values`` at the places ``where`` of ``n``."""
+    kinds = set(map(type, values))
+    numbers = len(kinds) == 1 and kinds <= {bool, int, float} and not (kinds == {int} and any(map(_is_wide, values)))
+    kind: type = kinds.pop() if numbers else object
+    column = np.zeros(n, kind) if numbers else np.full(n, None, object)
+    column[where] = np.fromiter(values, kind, len(values))
+    return column
+
+
+def _is_wide(value: int) -> bool:
+    return value.bit_length() > 63
 
 
 def _seeds(seed: int | Sequence[int | None] | None, n: int) -> list[int | None]:

@@ -111,7 +111,12 @@ def group_normalised(scored: Scored, return_A: Reals) -> Reals:
 
 def standardised(value: Reals, mean: Reals, deviation: Reals) -> Reals:
     """(x - mean) / (deviation + 1e-6); 0 where the deviation is none."""
-    return np.where(deviation > 1e-8, (value - mean) / (deviation + 1e-6), 0.0)
+    return np.where(_differ(mean, deviation), (value - mean) / (deviation + 1e-6), 0.0)
+
+
+def _differ(mean: Reals, deviation: Reals) -> Bools:
+    """Whether numbers of this mean and deviation are more than one number and its rounding."""
+    return np.asarray(deviation > np.maximum(1e-8, 1e-12 * np.abs(mean)), np.bool_)
 
 
 def _group(scored: Scored) -> tuple[Reals, Reals]:
@@ -145,9 +150,8 @@ def whiten(advantage_A: Reals, learns_A: Bools) -> Reals:
     """Mean 0 and standard deviation 1 over the rows that learn; all zero where they agree."""
     if not learns_A.any():
         return advantage_A
-    centred = advantage_A - advantage_A[learns_A].mean()
-    deviation = centred[learns_A].std()
-    return centred / deviation if deviation > 1e-8 else np.zeros_like(centred)
+    mean, deviation = advantage_A[learns_A].mean(), advantage_A[learns_A].std()
+    return (advantage_A - mean) / deviation if _differ(mean, deviation) else np.zeros_like(advantage_A)
 
 
 def uncoupled(scored: Scored, advantage_A: Reals) -> Reals:

@@ -205,7 +205,7 @@ def _client(waiting: Waiting) -> "OpenAI":
     proxied = httpx2.URL(waiting.url).host not in LOOPBACK
     try:
         http_client = httpx2.Client(
-            timeout=waiting.patience.timeout,
+            timeout=waiting.patience.limits,
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
             trust_env=proxied,  # the proxies of this machine
             event_hooks=deadline(waiting.patience.timeout),
@@ -219,7 +219,7 @@ def _client(waiting: Waiting) -> "OpenAI":
         api_key=key,
         admin_api_key="",
         base_url=waiting.url,
-        timeout=waiting.patience.timeout,
+        timeout=waiting.patience.limits,
         max_retries=0,
         default_headers={"Authorization": f"Bearer {key}"},
         http_client=http_client,
@@ -241,7 +241,7 @@ def _sent(
 
     try:
         if method == "GET":
-            return client.get(path, cast_to=httpx2.Response)
+            return client.get(path, cast_to=httpx2.Response, options={"timeout": waiting.patience.brief})
         return client.post(path, cast_to=httpx2.Response, body=body)
     except APIStatusError as error:
         return error.response

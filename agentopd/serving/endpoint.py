@@ -22,15 +22,17 @@ class Endpoint(Waiting):
         """Opens nothing yet.
 
         Raises:
-            ConfigError: The address is none, or the variable of the key is not set.
+            ConfigError: The address is none, or ends in /v1, or the variable of the key is not set.
         """
         Waiting.__post_init__(self)
+        if self.url.rstrip("/").endswith("/v1"):
+            raise ConfigError(f"url={self.url}: leave /v1 out; the server is asked at /v1/completions, and beside /v1")
         headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         self._client = httpx2.Client(
             base_url=self.url,
             headers=headers,
-            timeout=self.patience.timeout,
+            timeout=self.patience.limits,
             limits=limits,
             trust_env=False,
             event_hooks=deadline(self.patience.timeout),
@@ -38,7 +40,7 @@ class Endpoint(Waiting):
 
     def get(self, path: str) -> Any:
         """What it answers, as JSON."""
-        return self.waited(path, lambda: self._once("GET", path, None))
+        return self.waited(path, lambda: self._once("GET", path, None, self.patience.brief))
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """What it answers to ``body``, as JSON.
@@ -55,9 +57,10 @@ class Endpoint(Waiting):
         except (AwayError, RefusedError):
             return None
 
-    def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+    def _once(self, method: str, path: str, body: Mapping[str, Any] | None, limit: float | None = None) -> Any:
+        timeout = self.patience.limits if limit is None else limit
         try:
-            answer = self._client.request(method, path, json=body)
+            answer = self._client.request(method, path, json=body, timeout=timeout)
         except httpx2.RequestError as error:
             raise AwayError(f"did not answer ({self.hidden(describe(error))})") from error
         self.require_answered(path, answer)

@@ -24,6 +24,10 @@ NOT_ADMITTED = frozenset({401, 403})
 """Statuses of a server that does not know who asks."""
 
 
+BRIEF = 15.0
+"""Seconds until a connection is given up, or a question that takes no model's time, such as which models there are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long a server is waited for."""
@@ -32,6 +36,16 @@ class Patience:
     """Seconds until one request is given up."""
     patience: float
     """Seconds over which a request is tried again, ever less often."""
+
+    @property
+    def brief(self) -> float:
+        """As ``timeout``, :data:`BRIEF` at most."""
+        return min(self.timeout, BRIEF)
+
+    @property
+    def limits(self) -> httpx2.Timeout:
+        """What a client is given."""
+        return httpx2.Timeout(self.timeout, connect=self.brief)
 
 
 class RefusedError(TeacherError):

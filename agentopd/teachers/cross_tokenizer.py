@@ -12,6 +12,7 @@ from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from agentopd.chat import Chat
+from agentopd.chat.formats import CallFormat
 from agentopd.chat.token_bytes import TokenBytes
 from agentopd.errors import ConfigError, under
 from agentopd.freezing import frozen
@@ -39,7 +40,7 @@ def cross_tokenizer(
     model: str,
     tokenizer: str | None = None,
     template_kwargs: dict[str, Any] = {},  # noqa: B006 - settings are never changed
-    call_format: str | None = None,
+    call_format: CallFormat | None = None,
     dtype: Dtype = "float32",
     attention: str = "sdpa",
     where: Where = EVERYWHERE,
@@ -251,15 +252,18 @@ class CrossTokenizer(Stateless):
         if not any(one_T.any() for one_T in selected):
             return None
         again = rewritten(trajectory, self.aligner.other, self.aligner.student)
-        rows, written = _Rows(), 0
+        rows, written, read = _Rows(), 0, list[Beside]()
         for turn, theirs in zip(trajectory.turns, again.turns, strict=True):
             wanted_T = selected[turn.segment][turn.start : turn.stop]
             if wanted_T.any():
                 beside = self.aligner.beside(trajectory, turn, theirs)
-                self.counts.add(beside)
+                read.append(beside)
                 rows.add(turn, theirs, written, beside, wanted_T)
             written += len(theirs.tokens)
-        return self._within(trajectory, rows.places(again))
+        places = self._within(trajectory, rows.places(again))
+        for beside in read:  # not of an episode that is skipped
+            self.counts.add(beside)
+        return places
 
     def _within(self, trajectory: Trajectory, places: _Places) -> _Places:
         length = max((len(view.tokens_T) for view in places.views), default=0)

@@ -1,6 +1,5 @@
 """What a teacher is shown beside what the student sees, as settings say it."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -8,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import PlainValidator, ValidationError
 
 from agentopd.chat import Hint
+from agentopd.chat.blanks import parts_of
 from agentopd.chat.hint import SIBLING
 from agentopd.errors import ConfigError
 from agentopd.settings.base import Settings
@@ -62,7 +62,10 @@ def hint_of(told: str | Shown, envs: tuple[str, ...] = ()) -> Hint:
 def shows_sibling(told: str | Shown) -> bool:
     """Whether a setting names ``{sibling}``; no file is read."""
     text = told if isinstance(told, str) else told.text
-    return re.search(rf"(?<!\{{)\{{{SIBLING}\}}(?!\}})", text) is not None
+    try:
+        return any(name == SIBLING for _, name, _ in parts_of("hint", text))
+    except ConfigError:  # told where the hint is made
+        return False
 
 
 def _content(name: str, path: str) -> str:

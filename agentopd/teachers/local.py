@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -93,9 +93,15 @@ def reader(
         temperature=context.temperature,
         max_tokens=max_tokens,
         longest=positions_of(loaded.config),
+        ids=_ids_of(loaded),
         shown=own_views if hint is None else partial(hinted_views, chat=context.chat, hint=hint),
         hint=hint,
     )
+
+
+def _ids_of(model: PreTrainedModel) -> int:
+    embeddings: Any = model.get_input_embeddings()
+    return len(embeddings.weight)
 
 
 @dataclass(frozen=True, slots=True)

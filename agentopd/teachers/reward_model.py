@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from agentopd.chat import Chat
+from agentopd.chat.conversation import thought_of
 from agentopd.errors import ConfigError, TeacherError, under
 from agentopd.freezing import frozen
 from agentopd.models import Dtype, ModelConfig, load_classifier, load_tokenizer, positions_of
@@ -36,12 +37,13 @@ def _examine(given: Examined) -> None:
     """Looks at the model and its tokenizer, no weights read.
 
     Raises:
-        ConfigError: They cannot be loaded, or have no such label, or no chat template.
+        ConfigError: They cannot be loaded or do not go together, or have no such label, or no chat template.
     """
     settings = given.settings
     config = ModelConfig(**{name: settings[name] for name in ("model", "dtype", "attention")})
-    _label(load_classifier(config, settings["classifies"], weightless=True), settings["label"], settings["model"])
-    _chat_of(settings["model"])
+    classifier = _classifier(config, settings["classifies"], weightless=True)
+    _label(classifier, settings["label"], settings["activation"], settings["model"])
+    _chat_of(classifier, settings["model"])
 
 
 @Traits(corrects=False, distributes=False, statistics=(), metrics=("skipped",), examine=_examine)
@@ -83,11 +85,11 @@ def reward_model(
         max_tokens: The largest number of tokens in one forward, padding included. A longer conversation is read alone.
 
     Raises:
-        ConfigError: The model or its tokenizer cannot be loaded, or has no such label, or no chat template.
+        ConfigError: The model or its tokenizer cannot be loaded or do not go together, or there is no such label, or no chat template.
     """
     with under(f"teachers.{context.name}"):
-        loaded = load_classifier(ModelConfig(model=model, dtype=dtype, attention=attention), classifies)
-        chat, which = _chat_of(model), _label(loaded, label, model)
+        loaded = _classifier(ModelConfig(model=model, dtype=dtype, attention=attention), classifies)
+        chat, which = _chat_of(loaded, model), _label(loaded, label, activation, model)
     nn.Module.to(loaded, context.device)
     return RewardModel(
         name=context.name,
@@ -105,21 +107,47 @@ def reward_model(
     )
 
 
-def _chat_of(model: str) -> Chat:
-    """How the model reads conversations."""
+def _classifier(config: ModelConfig, classifies: Classifies, weightless: bool = False) -> PreTrainedModel:
+    """What :func:`load_classifier` gives, where it was trained as such a one.
+
+    Raises:
+        ConfigError: It cannot be loaded, or classifies tokens where sequences are asked for, whose head would lose its bias.
+    """
+    loaded = load_classifier(config, classifies, weightless)
+    kind = next((name for name in loaded.config.architectures or () if name.endswith("ForTokenClassification")), None)
+    if kind and classifies == "sequences":
+        raise ConfigError(
+            f"model={config.model!r} was trained to classify tokens ({kind}), and is asked about sequences; set classifies: tokens"
+        )
+    return loaded
+
+
+def _chat_of(classifier: PreTrainedModel, model: str) -> Chat:
+    """How the model reads conversations.
+
+    Raises:
+        ConfigError: There is no tokenizer or no chat template, or it makes ids that the model does not know.
+    """
     try:
-        return Chat(load_tokenizer(model))
+        chat = Chat(load_tokenizer(model))
     except ConfigError as error:
         if str(error).startswith("model="):
             raise
         raise ConfigError(f"model={model!r}: {error}") from error
+    embeddings: Any = classifier.get_input_embeddings()
+    known, ids = len(embeddings.weight), len(chat.tokenizer)
+    if known < ids:
+        raise ConfigError(
+            f"model={model!r}: it knows {known} token ids, and the tokenizer beside it makes {ids}; put the classifier's own tokenizer there"
+        )
+    return chat
 
 
-def _label(classifier: PreTrainedModel, label: int | None, model: str) -> int:
+def _label(classifier: PreTrainedModel, label: int | None, activation: Activation, model: str) -> int:
     """The label that is the score.
 
     Raises:
-        ConfigError: There is none of that number, or several and none is chosen.
+        ConfigError: There is none of that number, or several and none is chosen; or its probability is always 1.
     """
     names: Mapping[Any, str] = classifier.config.id2label or {}
     listed = ", ".join(f"{i} ({names[i]})" for i in sorted(names))
@@ -127,6 +155,10 @@ def _label(classifier: PreTrainedModel, label: int | None, model: str) -> int:
         raise ConfigError(f"label=null: the classifier {model!r} has several labels; give one of {listed}")
     if (label or 0) not in names:
         raise ConfigError(f"label={label}: the classifier {model!r} has no such label; give one of {listed}")
+    if activation == "softmax" and len(names) == 1:
+        raise ConfigError(
+            f"activation=softmax: the classifier {model!r} has one label alone, {listed}, whose probability is always 1; take sigmoid, or none"
+        )
     return label or 0
 
 
@@ -223,9 +255,11 @@ class RewardModel(Rewarding):
         return self.chat.whole(messages, trajectory.tools)
 
     def _said(self, turn: Turn) -> Message:
-        """An action, as it stands where a call is malformed: its canonical text may only tell what is wrong."""
-        malformed = bool(parse_action(turn.action).problems)
-        return {"role": "assistant", "content": turn.text} if malformed else self.chat.message(turn.action)
+        """An action, as it stands behind its thinking where a call is malformed: its canonical text may only tell what is wrong."""
+        parsed = parse_action(turn.action)
+        if not parsed.problems:
+            return self.chat.message(turn.action)
+        return {"role": "assistant", "content": turn.text.removeprefix(thought_of(turn.text, parsed))}
 
     def _read(self, readings: Sequence[_Reading]) -> list[Reals]:
         """The scores of each reading."""

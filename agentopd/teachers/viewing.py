@@ -26,6 +26,8 @@ class Viewing(Stateless):
     shown: Callable[[Trajectory, int], Sequence[View]] = own_views
     longest: int | None = None
     """The tokens of a view at most."""
+    ids: int | None = None
+    """How many token ids its model can read, where that is known."""
 
     @cached_property
     def hindsight(self) -> Hindsight | None:
@@ -76,14 +78,18 @@ class Viewing(Stateless):
                 raise TeacherError(f"teacher {self.name!r}, trajectory {trajectory.key}: {wrong}")
             cut = select(view, from_segments(view, selected))
             if len(cut.position_A):
-                self._require_short(cut)
+                self._require_read(cut)
                 yield cut
 
-    def _require_short(self, view: View) -> None:
+    def _require_read(self, view: View) -> None:
         if self.longest is not None and len(view.tokens_T) > self.longest:
             raise UnreadableError(
                 f"its view has {len(view.tokens_T)} tokens, and its model reads at most {self.longest}; lower rollout.max_length, or show "
                 "it less"
+            )
+        if self.ids is not None and (highest := int(view.tokens_T.max())) >= self.ids:
+            raise UnreadableError(
+                f"its view holds the token id {highest}, which is no token but fills up the student's head, and its model has {self.ids} ids"
             )
 
 

@@ -72,7 +72,7 @@ def hinted_views(trajectory: Trajectory, segment: int, *, chat: Chat, hint: Hint
     """The student's own tokens with the hint: behind a segment's prompt, or, where each turn is shown another one, a view a turn.
 
     The hint of a turn stands behind the message that came last before it. The context before that message is the student's own
-    tokens. Turns for whose action nothing came back have no view.
+    tokens. Turns for whose action nothing came back have no view, nor have those before which nobody but the student spoke.
 
     Args:
         trajectory: The episode, with its privileged facts and what hindsight adds to them.
@@ -86,7 +86,8 @@ def hinted_views(trajectory: Trajectory, segment: int, *, chat: Chat, hint: Hint
     """
     if not hint.by_turn:
         return [hinted_view(trajectory, segment, chat=chat, hint=hint)]
-    turns = [turn for turn in trajectory.turns if turn.segment == segment and observed(turn)]
+    before = [True, *(bool(turn.observations) for turn in trajectory.turns)]
+    turns = [turn for turn in trajectory.turns if turn.segment == segment and observed(turn) and before[turn.index]]
     return [_turn_view(trajectory, turn, chat, hint) for turn in turns]
 
 

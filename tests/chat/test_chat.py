@@ -360,7 +360,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
         Chat(with_template("{{ raise_exception('no such thing') }}"))
     with pytest.raises(ConfigError, match=r"cannot render .* it does not show what was said"):
         Chat(with_template("hello<|end|>"))
-    with pytest.raises(ConfigError, match="call_format='yaml' is not known; there are: hermes"):
+    with pytest.raises(ConfigError, match="call_format: 'yaml' is no call format; there are: hermes"):
         Chat(tokenizer_of("ours"), call_format="yaml")
     with pytest.raises(ConfigError, match="refuses a conversation of user, system: roles are"):
         chat_of("ours").prompt(ASK[::-1])

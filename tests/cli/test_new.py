@@ -9,7 +9,10 @@ import pytest
 from agentopd.__main__ import main
 
 
-@pytest.mark.parametrize(("name", "module", "kind"), [("maze", "maze", "Maze"), ("my-shop", "my_shop", "MyShop")])
+@pytest.mark.parametrize(
+    ("name", "module", "kind"),
+    [pytest.param("maze", "maze", "Maze", marks=pytest.mark.slow), ("my-shop", "my_shop", "MyShop")],
+)
 def test_what_is_written_runs(
     name: str, module: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from agentopd.config import Config, build, dump, load_config
 from agentopd.config.overrides import apply
-from agentopd.config.shipped import load_recipe, recipes
+from agentopd.config.shipped import load_recipe, load_yaml, recipes
 from agentopd.errors import ConfigError
 
 MINIMAL: dict[str, Any] = {
@@ -213,6 +213,35 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("a: [1")
     with pytest.raises(ConfigError, match=r"broken\.yaml is not valid YAML"):
         load_config(tmp_path / "broken.yaml")
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    """YAML's own readers take the last, so that a teacher would be lost without a word."""
+    file = tmp_path / "twice.yaml"
+    file.write_text("teachers:\n  judge: {kind: reward}\n  other: {kind: expert}\n  'judge': {kind: expert}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert str(caught.value) == f"{file}: 'judge' stands twice in one mapping, in lines 2 and 4; leave one of them out"
+    with pytest.raises(ConfigError, match=r"^teachers\.judge: 'kind' stands twice in one mapping, in lines 1 and 1; "):
+        load_config("quickstart", ["teachers.judge={kind: reward, kind: expert}"])
+    file.write_text("x: {y: &a {<<: &b {k: 1}, k: 2}}\nz: {<<: [*a, *b], k: 3}\n")
+    assert load_yaml(file) == {"x": {"y": {"k": 2}}, "z": {"k": 3}}
+
+
+def test_a_teacher_in_both_forms_is_refused() -> None:
+    both = MINIMAL | {"teachers": {"teacher": {"kind": "self"}}}
+    with pytest.raises(
+        ConfigError, match=r"^give either teacher \(the teacher of that name\) or teachers\.teacher, not both$"
+    ):
+        load_config(both)
+    recipe = {
+        "teachers": {"teacher": {"kind": "self"}},
+        "terms": [{"target": {"kind": "distribution", "name": "teacher"}}],
+    }
+    assert (
+        load_config(MINIMAL | {"method": recipe}).teachers["teacher"].kind == "local"
+    )  # a file's, before its method's
+    assert load_config(MINIMAL, ["teachers.teacher.model=y"]).teachers["teacher"].settings["model"] == "y"
 
 
 def test_there_is_a_json_schema() -> None:

@@ -179,14 +179,35 @@ def test_who_watches_may_stop_watching() -> None:
     assert done.stderr == ""
 
 
-def test_the_verb_shows_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def saved_model(folder: Path) -> None:
     tokenizer = build_tokenizer(["What do 3 figs cost?"], 300)
-    new_model(NewModel(hidden_size=16, layers=1, heads=2, intermediate_size=16), tokenizer, 0).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    new_model(NewModel(hidden_size=16, layers=1, heads=2, intermediate_size=16), tokenizer, 0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def test_the_verb_shows_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    saved_model(tmp_path)
     assert main(["play", "agentopd/Checkout-v0", "max_episode_steps=2", "--model", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert out.count("\n> ") == 2
     assert out.endswith("cut off by its limit\n")
+
+
+@pytest.mark.parametrize("place", ["", "student"])
+def test_the_student_of_a_run_plays_with_the_settings_of_its_run(
+    place: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    saved_model(tmp_path / "student")
+    settings = "teachers: {teacher: {kind: self}}\nrollout: {max_new_tokens: 1}\nenv: {id: agentopd/Checkout-v0}\n"
+    (tmp_path / "config.yaml").write_text("student: {model: student}\n" + settings)
+    play = ["play", "agentopd/Checkout-v0", "max_episode_steps=8", "--model", str(tmp_path / place)]
+    assert main(play) == 1
+    said = [line[2:] for line in capsys.readouterr().out.splitlines() if line.startswith("> ")]
+    assert len(said) == 8
+    assert max(map(len, said)) <= 13  # the longest token of this vocabulary, a tag, is not longer
+    (tmp_path / "config.yaml").write_text("student: {model: student}\ncall_format: reakt\n" + settings)
+    assert main(play) == 2
+    assert "'reakt' is no call format" in capsys.readouterr().err
 
 
 def test_a_limit_is_told() -> None:

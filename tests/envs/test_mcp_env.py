@@ -137,7 +137,7 @@ def test_a_task_or_verifier_that_is_wrong_is_the_environments_fault(options: Any
         ({"servers": {"a": "b"}}, "servers.a='b': give its settings"),
         ({"servers": {"a": {"ur": "b"}}}, r"servers.a: ur: unknown key \(did you mean 'url'\?\)"),
         ({**NOTES, "verifier": "json:nothing"}, "verifier: cannot import 'json:nothing'"),
-        ({**NOTES, "tasks": "x"}, "tasks: cannot import 'x'"),
+        ({**NOTES, "tasks": "x"}, "tasks: cannot import 'x'.*rows of a file are given by env.data"),
     ],
 )
 def test_settings_are_checked(kwargs: Any, told: str) -> None:

@@ -145,6 +145,13 @@ def test_batch_mean_and_whitening_look_at_the_rows_that_learn() -> None:
     assert advantages(same, REWARD, whitened=True).tolist() == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("settings", [{"baseline": "group_normalised"}, {"whitened": True}])
+def test_large_rewards_that_agree_teach_nothing(settings: dict[str, Any]) -> None:
+    """Their mean is off by a rounding, which is no deviation."""
+    records = [record(episode([1], index=i, reward=1e12 + 0.1)) for i in range(7)]
+    assert advantages(records, REWARD, per_task=7, **settings).tolist() == [0.0] * 7
+
+
 def test_clip_comes_last() -> None:
     records = [record(episode([1], reward=9.0)), record(episode([1], index=1, reward=-1.0))]
     assert advantages(records, REWARD, clip=2.0).tolist() == [2.0, -1.0]

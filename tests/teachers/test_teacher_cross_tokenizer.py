@@ -164,8 +164,11 @@ def test_only_what_is_selected_is_read() -> None:
 
 def test_an_episode_that_is_too_long_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
     long = played(STUDENT, ["word " * 800], 3)
-    said = teacher_of().annotate([*EPISODES, long])
+    teacher, alone = teacher_of(), teacher_of()
+    said = teacher.annotate([*EPISODES, long])
     assert [len(one.index_N) > 0 for one in said] == [True, True, False]
+    alone.annotate(EPISODES)
+    assert teacher.metrics() == alone.metrics()  # nothing of it counts as aligned
     assert "its model reads at most 1024" in caplog.text
     with pytest.raises(Exception, match=r"teacher 'teacher', trajectory run/0/3/0: in its tokens it has \d+"):
         teacher_of().annotate([long])

@@ -23,6 +23,18 @@ def test_a_group_of_episodes_by_hand() -> None:
     assert all(isinstance(score, float) for score in scores)
 
 
+@pytest.mark.parametrize("number", [1e9 + 0.1, 123456789.1, 1e15 / 3, -1e30])
+def test_a_group_whose_large_numbers_agree_has_nothing_above_it(number: float) -> None:
+    """Their mean is off by a rounding, which is no deviation; a difference that is one still counts."""
+    for size in range(1, 12):
+        assert normalised(["a"] * size, [number] * size) == [0.0] * size
+        turns = normalised(["a"] * size, [np.array([NAN, number])] * size)
+        assert np.array(turns)[:, 1].tolist() == [0.0] * size
+    assert normalised(["a", "a"], [number, number * (1 + 1e-9)]) == pytest.approx(
+        [-np.sign(number), np.sign(number)], abs=1e-4
+    )
+
+
 def test_turns_are_compared_at_their_depth() -> None:
     columns = [np.array([1.0, 4.0, 9.0]), np.array([3.0, NAN]), np.array([NAN, 8.0])]
     first, second, third = normalised(["a", "a", "a"], columns)

@@ -21,7 +21,7 @@ from agentopd.rollout import Assignment, Request, Rollout, ScriptedPolicy, colle
 from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, Teacher, build_teachers
 from agentopd.teachers.hindsight import Hindsight, feedback, transcript
-from agentopd.teachers.hints import Shown, hint_of
+from agentopd.teachers.hints import Shown, hint_of, shows_sibling
 from agentopd.teachers.views import hinted_views, own_view
 from agentopd.tooling import call
 from agentopd.types import Key, Message, Outcome, Record, Task, Trajectory, Turn
@@ -142,6 +142,16 @@ def test_a_turn_for_which_nothing_came_back_is_skipped() -> None:
     assert said.skip_S.tolist() == [False, False, False, True]
 
 
+def test_a_turn_before_which_nothing_was_said_has_no_place_for_it() -> None:
+    """The hint would stand among the student's own words."""
+    [played] = play([0])
+    first, *others = played.turns
+    silent = replace(played, turns=(replace(first, observations=()), *others))
+    said, whole = built(NEXT).annotate([silent, played])
+    assert not whole.skip_S[:3].any()
+    assert said.skip_S[:3].tolist() == [True, True, False]
+
+
 def test_a_sibling_is_another_episode_of_the_task_that_succeeded() -> None:
     first, second, other, failed = play([0, 0, 1, 0])
     batch = [first, won(second), won(other), failed]
@@ -149,6 +159,14 @@ def test_a_sibling_is_another_episode_of_the_task_that_succeeded() -> None:
     assert ["sibling" in one.privileged for one in told] == [True, False, False, True]
     assert told[0].privileged["sibling"] == told[3].privileged["sibling"] == transcript(second)
     assert [one.privileged for one in batch] == [one.privileged for one in play([0, 0, 1, 0])]
+
+
+@pytest.mark.parametrize(
+    ("hint", "shows"),
+    [("{sibling}", True), ("{{{sibling}}}", True), ("{{sibling}} {answer}", False), ("{sibling", False)],
+)
+def test_a_sibling_is_named_as_the_hint_reads_it(hint: str, shows: bool) -> None:
+    assert shows_sibling(hint) == shows == shows_sibling(Shown(text=hint))
 
 
 def test_without_a_sibling_nothing_is_said_and_nothing_is_wrong() -> None:

@@ -188,6 +188,17 @@ def test_tools_are_read_and_a_failed_episode_is_not(folders: dict[str, Path]) ->
     assert annotate({"judge": judge}, [failed])[0].annotations[0].skip_S.all()
 
 
+def test_the_thinking_before_a_malformed_call_is_not_read_either(folders: dict[str, Path]) -> None:
+    judge, bad = of(folders["sequences"], of="turn"), 'So: <tool_call>\n{"name": "add", "arg\n</tool_call>'
+    first, *others = played().turns
+
+    def written(text: str) -> Trajectory:
+        return replace(played(), turns=(replace(first, text=text, action=bad), *others))
+
+    thinking = written(f"<think>\nIt is hard.\n</think>\n\n{bad}")
+    assert rewards(judge, thinking) == rewards(judge, written(bad)) != rewards(judge, played())
+
+
 def test_an_episode_without_its_opening_is_refused(folders: dict[str, Path]) -> None:
     with pytest.raises(TeacherError, match=r"^teacher 'judge', trajectory test/0/0/0: it has no opening"):
         rewards(of(folders["sequences"]), replace(played(), opening=()))
@@ -217,6 +228,21 @@ def test_nan_is_no_score(folders: dict[str, Path]) -> None:
         ),
         ("silent", {}, r"model='.*': tokenizer '.*' has no chat template; use an instruction-tuned model"),
         ("nowhere", {}, r"model='.*nowhere': there is no such folder"),
+        (
+            "sequences",
+            {"activation": "softmax"},
+            r"activation=softmax: .* has one label alone, 0 \(LABEL_0\), whose probability is always 1; take sigmoid",
+        ),
+        (
+            "few",
+            {},
+            r"model='.*': it knows 100 token ids, and the tokenizer beside it makes \d+; put the classifier's own",
+        ),
+        (
+            "tokens",
+            {"label": 0},
+            r"model='.*' was trained to classify tokens \(LlamaForTokenClassification\), .*; set classifies: tokens",
+        ),
     ],
 )
 def test_what_is_wrong_is_found_before_anything_is_fitted(
@@ -228,6 +254,11 @@ def test_what_is_wrong_is_found_before_anything_is_fitted(
         mute = build_tokenizer(["a"], 320)
         mute.chat_template = None
         mute.save_pretrained(place)
+    if folder == "few":
+        large = LlamaForSequenceClassification.from_pretrained(folders["sequences"])
+        large.resize_token_embeddings(100)
+        large.save_pretrained(place)
+        build_tokenizer(["a"], 320).save_pretrained(place)
     with pytest.raises(ConfigError, match=rf"^teachers\.judge\.{said}"):
         of(place, **settings)
     choice = OneOf("teacher", TEACHERS).validate({"kind": "reward_model", "model": str(place), **settings})

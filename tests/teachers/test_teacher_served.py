@@ -260,6 +260,8 @@ def test_more_ids_than_the_server_gives_are_refused(server: Served) -> None:
 def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"teachers\.teacher\.url='localhost:8000'"):
         served(context(), url="localhost:8000")
+    with pytest.raises(ConfigError, match=r"teachers\.teacher\.url=http://localhost:8000/v1/?: leave /v1 out"):
+        served(context(), url="http://localhost:8000/v1")
 
 
 def test_episodes_longer_than_it_reads_are_skipped(server: Served, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,5 +1,7 @@
 """Models of one tokenizer whose heads are filled up to different sizes, as those of Qwen2.5 are: 151,936 rows, and 152,064."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -71,3 +73,16 @@ def test_a_narrower_head_gives_the_others_no_probability(dtype: torch.dtype, bia
     assert head.fitted(5).weight_V_H.data_ptr() == head.weight_V_H.data_ptr()
     capped = Head(head.weight_V_H, head.bias_V, softcap=30.0)
     assert len(capped.fitted(8).weight_V_H) == 5
+
+
+def test_an_episode_with_an_id_that_the_narrower_teacher_lacks_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
+    teacher = local(context("teacher", tiny_llama(0)), model="m")
+    plain, odd = episode("..00.11"), episode("..00.11", seed=1)
+    [segment] = odd.segments
+    tokens_T = segment.tokens_T.copy()
+    tokens_T[np.flatnonzero(segment.turn_T >= 0)[-1]] = VOCAB + 3
+    odd = replace(odd, segments=(replace(segment, tokens_T=tokens_T),))
+    read, skipped = teacher.annotate([plain, odd])
+    assert len(read.segment_N)
+    assert skipped.skip_S.all()
+    assert f"holds the token id {VOCAB + 3}" in caplog.text

@@ -125,14 +125,14 @@ def taught(call_format: str) -> dict[str, Any]:
 
 
 MISTAKES = [
-    ({"call_format": "raect"}, r"^call_format: 'raect' is no call format \(did you mean 'react'\?\); there are: hermes"),
+    ({"call_format": "raect"}, r"^call_format: 'raect' is no call format; there are: hermes"),
     ({"call_format": 3}, r"^call_format: Input should be a valid string"),
     ({"past_thinking": "keep"}, r"^past_thinking: Input should be 'template', 'kept' or 'dropped' \(got 'keep'\)"),
     (thinks(-1), r"^rollout\.thinking_budget: Input should be greater than or equal to 0"),
     (thinks(90), r"^rollout: thinking_budget=90 leaves no room .* max_new_tokens=90"),
     (thinks(4), r"^rollout\.thinking_budget: the chat template of .* knows no thinking"),
     ({"past_thinking": "dropped"}, r"^past_thinking='dropped': the chat template of .* knows no thinking"),
-    (taught("raect"), r"^teachers\.teacher\.call_format='raect' is not known; there are: hermes, "),
+    (taught("raect"), r"^teachers\.teacher: teacher 'cross_tokenizer': call_format: 'raect' is no call format; there are: hermes"),
 ]  # fmt: skip
 
 

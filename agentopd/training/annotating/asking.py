@@ -43,15 +43,13 @@ class Asking:
     store: Store
     anew: dict[str, int] = field(init=False)
     """How many episodes each teacher was asked about."""
-    unread: dict[str, str] = field(init=False, default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
     """Why a teacher could not read the last episodes that it could not read, by its name."""
-    skipped: dict[str, int] = field(init=False)
-    """How many episodes each teacher could not read, or was refused."""
     _decides: dict[str, str | None] = field(init=False)
     _begun: set[Key] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
-        self.anew, self.skipped = dict.fromkeys(self.teachers, 0), dict.fromkeys(self.teachers, 0)
+        self.anew = dict.fromkeys(self.teachers, 0)
         self._decides = {name: self._decision(teacher) for name, teacher in self.teachers.items()}
         self._heads = {name: head for teacher in self.teachers.values() for name, head in teacher.heads.items()}
         self._units = together(self.teachers)
@@ -121,29 +119,21 @@ class Asking:
             rows = [i for i, one in enumerate(said) if not unit <= one.keys()]
             if not rows:
                 continue
-            fresh = self._answers(
-                {n: t for n, t in self.teachers.items() if n in unit}, [trajectories[i] for i in rows]
-            )
-            for i, one in zip(rows, fresh, strict=True):
+            teachers, asked = {n: t for n, t in self.teachers.items() if n in unit}, [trajectories[i] for i in rows]
+            fresh = self._answers(teachers, asked)
+            for i, one in zip(rows, fresh or [_nothing(teachers, trajectory) for trajectory in asked], strict=True):
                 said[i].update(one)
-            self.store.put(
-                {
-                    keys[i][name]: one[name]
-                    for i, one in zip(rows, fresh, strict=True)
-                    for name in one
-                    if name in keys[i]
-                }
-            )
+            pairs = zip(rows, fresh or [], strict=False)
+            self.store.put({keys[i][name]: one[name] for i, one in pairs for name in one if name in keys[i]})
             for name in unit:
                 self.anew[name] += len(rows)
 
-    def _answers(self, teachers: Mapping[str, Teacher], trajectories: Sequence[Trajectory]) -> list[Said]:
-        """What ``teachers`` say now, thinned; of episodes none of which one can read, nothing."""
-        nothing = [{name: rowless(name, trajectory) for name in teachers} for trajectory in trajectories]
+    def _answers(self, teachers: Mapping[str, Teacher], trajectories: Sequence[Trajectory]) -> list[Said] | None:
+        """What ``teachers`` say now, thinned; ``None`` of episodes none of which one can read, which nobody is to repeat unasked."""
         unadvised = all(turn.advice is None for trajectory in trajectories for turn in trajectory.turns)
         if unadvised and any(teacher.needs_expert for teacher in teachers.values()):
             self.unread |= dict.fromkeys(teachers, UNADVISED)
-            return nothing
+            return None
         try:
             made = annotate(teachers, trajectories, self.config.rollout.max_new_tokens)
         except (UnreadableError, RefusedError) as error:
@@ -151,9 +141,7 @@ class Asking:
                 raise
             _log.warning("%s; these %d episodes are skipped", error, len(trajectories))
             self.unread |= dict.fromkeys(teachers, str(error))
-            for name in teachers:
-                self.skipped[name] += len(trajectories)
-            return nothing
+            return None
         heads, temperature = self._heads, self.config.temperature
         kept = [thin(one, self.asked.block, self.asked.k, heads, temperature) for one in made]
         return [{one.teacher: one for one in record.annotations} for record in kept]
@@ -161,6 +149,10 @@ class Asking:
     def _goes_on(self, teachers: Mapping[str, Teacher], error: RefusedError) -> bool:
         """Whether others of the episodes may be answered, and a refusal is not kept for good as the teachers' word."""
         return error.status in OF_THIS and all(self._decides[name] is None for name in teachers)
+
+
+def _nothing(teachers: Mapping[str, Teacher], trajectory: Trajectory) -> Said:
+    return {name: rowless(name, trajectory) for name in teachers}
 
 
 def groups(trajectories: Sequence[Trajectory]) -> list[list[int]]:

@@ -108,10 +108,11 @@ def with_teachers(config: Config, given: Sequence[str]) -> Config:
     own, raw["teachers"] = raw["teachers"], {}
     raw["objective"] = {"target": {"kind": "taken"}}  # whatever the run's method was, it names teachers of its own
     for text in given:
-        if "=" in text and not Path(text).is_file():
+        if _sets(text):
             raw = apply(raw, *split(text))
         else:
-            raw["teachers"] = {**raw["teachers"], **_named(text, own, config)}
+            short = {"teacher": raw.pop("teacher")} if "teacher" in raw else {}
+            raw["teachers"] = _together(text, {**raw["teachers"], **short}, _named(text, own, config))
     made = build(raw)
     if not made.teachers:
         raise ConfigError(
@@ -124,7 +125,7 @@ def with_teachers(config: Config, given: Sequence[str]) -> Config:
 def _require_effect(given: Sequence[str]) -> None:
     """Raises ConfigError where a setting decides neither who is asked nor what is said."""
     for text in given:
-        key = text.partition("=")[0] if "=" in text and not Path(text).is_file() else "teachers"
+        key = text.partition("=")[0] if _sets(text) else "teachers"
         if not any(key == known or key.startswith(f"{known}.") for known in DECIDES):
             raise ConfigError(
                 f"--teacher {text}: it changes nothing about who is asked or what is said, as nothing is trained here; leave it out: keys that "
@@ -132,9 +133,36 @@ def _require_effect(given: Sequence[str]) -> None:
             )
 
 
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # longer than a name may be, as a setting with a rubric is
+        return False
+
+
+def _sets(text: str) -> bool:
+    """Whether it is a setting, ``a.b=value``."""
+    return "=" in text and not _is_file(text)
+
+
+def _together(text: str, there: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """The teachers that are ``there``, and ``more`` that ``text`` names.
+
+    Raises:
+        ConfigError: Two of one name are not the same.
+    """
+    for name, teacher in more.items():
+        if name in there and there[name] != teacher:
+            raise ConfigError(
+                f"--teacher {text}: there is a teacher {name!r} already, from what stands before it; give one of them another name, in a "
+                "file with teachers: {NAME: {kind: ...}}, and put settings of it behind it"
+            )
+    return {**there, **more}
+
+
 def _named(text: str, own: Mapping[str, Any], config: Config) -> Mapping[str, Any]:
     """The teachers in a file, or the one of that name with those that it reads."""
-    if not Path(text).is_file():
+    if not _is_file(text):
         if text in own:
             return {name: own[name] for name in (*members_of(config.teachers[text]), text)}
         known = ", ".join(own) or "none"
@@ -192,8 +220,9 @@ def teachers_of(
     """
     config = asked.config
     for name, choice in config.teachers.items():
-        check_teacher(config, name, choice, tokenizer)
         _require_still(name, choice)
+    for name, choice in config.teachers.items():
+        check_teacher(config, name, choice, tokenizer)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def load(wanted: ModelConfig) -> PreTrainedModel:

@@ -1,5 +1,6 @@
 """Annotating recorded trajectories, step by step, into a folder of records of their own."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ from agentopd.config.shipped import load_yaml, parse, write
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.records import Records, RecordWriter
 from agentopd.records.store import Store
+from agentopd.teachers import turns_of
 from agentopd.teachers.identity import of_chat
 from agentopd.training.annotating.asking import Asking
 from agentopd.training.annotating.question import (
@@ -29,6 +31,8 @@ from agentopd.training.show.display import Meter, attended, say
 
 STORE = "annotations.sqlite"
 """The file in ``stages.cache``, or another folder, that holds what teachers said."""
+UNREAD = "unread.json"
+"""The file in a folder of annotated records that says why a teacher could not read episodes, by its name; absent where all could."""
 
 
 @attended()
@@ -67,7 +71,7 @@ def annotate(
     with held(target), _told(target):
         teachers = teachers_of(asked, tokenizer, chat, target, kept)
         write_atomically(target / NOTE, write(asked.plain()))
-        asking = Asking(asked, teachers, of_chat(chat), store)
+        asking = Asking(asked, teachers, of_chat(chat), store, _unread(target))
         _write(asking, wanted, target)
     store.close()
     return _summary(asking, wanted, target)
@@ -76,6 +80,12 @@ def annotate(
 def _beside(folder: Path) -> Path:
     run = folder.parent if folder.name == "records" else folder
     return run.with_name(f"{run.resolve().name}-annotated")
+
+
+def _unread(target: Path) -> dict[str, str]:
+    """What :data:`UNREAD` says of the steps that are done."""
+    file = target / UNREAD
+    return dict(load_yaml(file)) if file.exists() else {}
 
 
 def _require_ours(asked: Question, target: Path) -> None:
@@ -138,6 +148,8 @@ def _write(asking: Asking, steps: Sequence[int], target: Path) -> None:
             was = list(source.step(step))
             said = asking([record.trajectory for record in was], lambda done: meter.show(before + done, _asked(asking)))  # noqa: B023
             before += len(was)
+            if asking.unread:
+                write_atomically(target / UNREAD, json.dumps(asking.unread))
             writer.write(
                 step,
                 [replace(one, annotations=merged(one.annotations, new)) for one, new in zip(was, said, strict=True)],
@@ -161,7 +173,7 @@ def _summary(asking: Asking, steps: Sequence[int], target: Path) -> dict[str, An
     Raises:
         TeacherError: A teacher could read none of the episodes.
     """
-    episodes, turns, taught = 0, 0, dict.fromkeys(asking.teachers, 0)
+    episodes, turns, taught, skipped = 0, 0, dict.fromkeys(asking.teachers, 0), dict.fromkeys(asking.teachers, 0)
     kept = records.open(target)
     for step in steps:
         for record in kept.step(step):
@@ -170,15 +182,16 @@ def _summary(asking: Asking, steps: Sequence[int], target: Path) -> dict[str, An
             for one in record.annotations:
                 if one.teacher in taught:
                     taught[one.teacher] += int((~one.skip_S).sum())
+                    where = asking.teachers[one.teacher].where
+                    skipped[one.teacher] += bool(one.skip_S.all() and turns_of(where, record.trajectory).any())
     for name, why in asking.unread.items():
         if not taught[name]:
             raise TeacherError(why if repr(name) in why else f"teacher {name!r}: {why}")
-    told = {name: _of_teacher(asking, name, count / max(turns, 1)) for name, count in taught.items()}
+    told = {name: _of_teacher(asking, name, count / max(turns, 1), skipped[name]) for name, count in taught.items()}
     return {"records": str(target), "episodes": episodes, "steps": len(steps), "teachers": told}
 
 
-def _of_teacher(asking: Asking, name: str, share: float) -> dict[str, Any]:
+def _of_teacher(asking: Asking, name: str, share: float, skipped: int) -> dict[str, Any]:
     spent = getattr(asking.teachers[name], "spending", str)()
     told = {"asked_anew": asking.anew[name], "turns_taught": round(share, 4)}
-    skipped = asking.skipped[name]
     return told | ({"episodes_skipped": skipped} if skipped else {}) | ({"spent": spent} if spent else {})

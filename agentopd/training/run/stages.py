@@ -153,7 +153,7 @@ def _check_room(played: Sequence[Trajectory], model: PreTrainedModel, key: str, 
         )
 
 
-EPISODE = {"max_new_tokens", "max_length", "max_turns", "on_overflow", "temperature"}
+EPISODE = {"max_new_tokens", "max_length", "max_turns", "max_episode_tokens", "on_overflow", "temperature"}
 """The settings of ``rollout`` that decide an expert's trace, and (the temperature) the loss on it."""
 
 
