@@ -153,8 +153,8 @@ class Mcp(TextEnv):
             task = plain_data(self._draw(self.np_random))
         if not isinstance(task, Mapping) or not isinstance(task.get("question"), str):
             raise EnvError(
-                "the task has no question: give rows by env.data, one by the options of reset (env.options), or kwargs.tasks, which draws them; got "
-                f"{brief(repr(task), 200)}"
+                "the task has no question: give rows by env.data, one by the options of reset (env.options), or kwargs.tasks, which draws "
+                f"them; got {brief(repr(task), 200)}"
             )
         known = task.get("answer")
         known = known if isinstance(known, list) else [known]

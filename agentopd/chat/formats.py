@@ -12,41 +12,15 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 
 from pydantic import AfterValidator
 
-from agentopd.chat import react, xml
 from agentopd.chat.arguments import LONGEST_NAME, UNREADABLE, Tools, block_of, properties, value_of
+from agentopd.chat.form import Format
+from agentopd.chat.react import REACT
+from agentopd.chat.xml import XML
 from agentopd.tooling.action import CLOSE, OPEN, ParsedAction, malformed, parse_action, render_action
 from agentopd.tooling.syntax import expression_of
 from agentopd.types import ToolCall
 
 HERMES = "hermes"
-
-TEACHES = """You can call these tools, each described by a JSON schema:
-{schemas}
-To call one, write
-<tool_call>
-{{"name": "...", "arguments": {{...}}}}
-</tool_call>"""
-ANSWER = "<tool_response>\n{content}\n</tool_response>"
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """One way to write calls."""
-
-    read: Callable[[str, Tools], str]
-    """Gives a model's text with its calls as canonical blocks. Never raises."""
-    form: str
-    """What a call looks like, for the message on a malformed one."""
-    is_json: bool = False
-    """Whether what is wrong with JSON is what is wrong with a call."""
-    write: Callable[[ParsedAction, Tools], str] | None = None
-    """Writes an action as text; ``None`` where only templates do, so that without one calls are Hermes blocks."""
-    teaches: str = TEACHES
-    """Told in the system message where the template does not show tools and calls this way."""
-    answer: str = ANSWER
-    """A tool's answer where it is a user message."""
-    answers_users: bool = False
-    """Whether a tool's answer is one always, also where a template takes the role ``tool``."""
 
 
 def parse(name: str, text: str, tools: Tools = None) -> ParsedAction:
@@ -269,10 +243,8 @@ FORMATS: Mapping[str, Format] = {
     "glm": Format(_glm, "<tool_call>NAME<arg_key>ARGUMENT</arg_key><arg_value>VALUE</arg_value></tool_call>"),
     "llama": Format(_llama, '{"name": ..., "parameters": {...}}', is_json=True),
     "lfm": Format(_lfm, "<|tool_call_start|>[NAME(ARGUMENT=VALUE)]<|tool_call_end|>"),
-    "xml": Format(xml.read, xml.FORM, write=xml.write, teaches=xml.TEACHES),
-    "react": Format(
-        react.read, react.FORM, write=react.write, teaches=react.TEACHES, answer=react.ANSWER, answers_users=True
-    ),
+    "xml": XML,
+    "react": REACT,
 }
 """By name; the first whose calls a template writes is its format, so Hermes, which all read, comes first."""
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentopd.chat.arguments import LONGEST_NAME, UNREADABLE, Tools, block_of, parameters, value_of
+from agentopd.chat.form import Format
 from agentopd.tooling.action import CLOSE, OPEN, ParsedAction, brief, from_numpy, malformed
 from agentopd.types import ToolCall
 
@@ -190,3 +191,6 @@ def _unquoted(text: str) -> str:
     except UNREADABLE:
         return text
     return value if isinstance(value, str) else text
+
+
+REACT = Format(read, FORM, write=write, teaches=TEACHES, answer=ANSWER, answers_users=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentopd.chat.arguments import LONGEST_NAME, Tools, block_of, properties, value_of
+from agentopd.chat.form import Format
 from agentopd.tooling.action import CLOSE, OPEN, ParsedAction, brief, from_numpy, malformed
 from agentopd.types import ToolCall
 
@@ -185,3 +186,6 @@ def _block(call: ToolCall) -> str:
 
 def _shown(tag: str) -> str:
     return brief(tag, 40)
+
+
+XML = Format(read, FORM, write=write, teaches=TEACHES)

@@ -24,8 +24,8 @@ Job: TypeAlias = tuple[int, Callable[[], Any]]
 
 LOOK_AFTER = 0.001
 """Seconds after which it is looked at whether calls go forward."""
-LOOK_LEAST = 0.004
-"""Seconds between two looks where they do: each takes the interpreter from those that work."""
+LOOK_SELDOM = 0.004
+"""Seconds between two looks at most, where they do: each takes the interpreter from those that work."""
 IDLE = 0.1
 """A process that uses less than this share of a processor waits for something."""
 STUCK = 0.005
@@ -212,7 +212,7 @@ def _watch(crews: SimpleQueue[Crew]) -> None:
         idle = time.process_time() - used < IDLE * (time.monotonic() - begin)
         looked = {crew: now for crew, seen in watched.items() if (now := crew.hurry(seen, idle)) is not None}
         forward = not idle and all(looked[crew][0] != watched[crew][0] for crew in looked)
-        wait = min(2 * wait, LOOK_LEAST) if forward else LOOK_AFTER
+        wait = min(2 * wait, LOOK_SELDOM) if forward else LOOK_AFTER
         while not crews.empty():
             crew, wait = crews.get(), LOOK_AFTER
             looked[crew] = crew.seen

@@ -125,9 +125,8 @@ def served(
     with under(f"teachers.{context.name}"):
         _require_comparable(top_k, temperature, context.temperature)
         shown = None if hint is None else hint_of(hint, where.env)
-        known = len(context.chat.tokenizer)
-        scorer = _scorer(context.name, known, url, model, top_k, ids, timeout, patience, key_env)
-        chooser = None if ids == "teacher" else Chooser(_student(context, ids), scorer.k, known, max_tokens)
+        scorer = _scorer(context.name, len(context.chat.tokenizer), url, model, top_k, ids, timeout, patience, key_env)
+        chooser = None if ids == "teacher" else Chooser(_student(context, ids), scorer.k, scorer.size, max_tokens)
     return ServedTeacher(
         name=context.name,
         where=where,

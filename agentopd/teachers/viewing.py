@@ -89,7 +89,8 @@ class Viewing(Stateless):
             )
         if self.ids is not None and (highest := int(view.tokens_T.max())) >= self.ids:
             raise UnreadableError(
-                f"its view holds the token id {highest}, which is no token but fills up the student's head, and its model has {self.ids} ids"
+                f"its view holds the token id {highest}, which is no token but fills up the student's head, and its model has {self.ids} ids; "
+                "choose a teacher with as many as the student's head"
             )
 
 
