@@ -8,7 +8,10 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from agentopd.env import grids
+from agentopd.env.grids import ACTIONS as GRID_ACTIONS
+from agentopd.env.grids import INSTRUCTIONS as GRID_INSTRUCTIONS
+from agentopd.env.grids import describe as describe_grid
+from agentopd.env.grids import expert_of as grid_expert_of
 from agentopd.env.planning import Planner
 from agentopd.errors import ConfigError
 
@@ -176,6 +179,6 @@ FACES: Mapping[str, Face] = {
         ("stick", "hit"),
         _blackjack,
     ),
-    "MiniGridEnv": Face(grids.INSTRUCTIONS, grids.ACTIONS, grids.describe, expert=grids.expert_of),
+    "MiniGridEnv": Face(GRID_INSTRUCTIONS, GRID_ACTIONS, describe_grid, expert=grid_expert_of),
 }
 """Faces by the name of the environment's class, or of one that it derives from."""
