@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx2
 
-PATIENCE = 180.0
+PATIENCE = 400.0
 """Seconds in which a server must be there."""
 
 
