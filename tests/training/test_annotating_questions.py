@@ -1,5 +1,6 @@
 """What `agentopd annotate --teacher` makes of what it is given, before anybody is asked."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,10 @@ def test_a_setting_may_be_longer_than_a_files_name() -> None:
     assert made.teachers["judge"].settings["rubric"] == rubric
     with pytest.raises(ConfigError, match="there is no such file"):
         with_teachers(cases.tiny(), [rubric])
+
+
+@pytest.mark.parametrize("nothing", ["teachers=null", "teachers=judge", "teachers=[]"])
+def test_what_is_no_mapping_of_teachers_is_refused(nothing: str, tmp_path: Path) -> None:
+    for given in ([nothing], [nothing, written(tmp_path, "one.yaml", "kind: reward")]):
+        with pytest.raises(ConfigError, match=rf"^--teacher {re.escape(nothing)}: give teachers by name"):
+            with_teachers(cases.tiny(), given)

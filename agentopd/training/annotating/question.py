@@ -110,6 +110,8 @@ def with_teachers(config: Config, given: Sequence[str]) -> Config:
     for text in given:
         if _sets(text):
             raw = apply(raw, *split(text))
+            if not isinstance(raw["teachers"], Mapping):
+                raise ConfigError(f"--teacher {text}: give teachers by name, such as teachers.judge.kind=reward")
         else:
             short = {"teacher": raw.pop("teacher")} if "teacher" in raw else {}
             raw["teachers"] = _together(text, {**raw["teachers"], **short}, _named(text, own, config))
