@@ -70,15 +70,3 @@ def test_what_asks_a_student_in_training_is_refused_before_any_server_is_asked(
     said = capsys.readouterr().err
     assert "teachers.other.ids=student: it is asked about what a student in training finds likely" in said
     assert "did not answer" not in said
-
-
-def test_a_hint_that_no_episode_can_show_is_refused_before_anybody_is_asked(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with serving(cases.model(1), longest=4096) as server:
-        assert asked(run, server, tmp_path / "out", hint="You know: {no_such_fact}") == 2
-        assert not server.asked
-        said = capsys.readouterr().err
-        assert "teachers.big.hint='You know: {no_such_fact}': the environment tells" in said
-        assert "in each of the 4 episodes here" in said
-        assert asked(run, server, tmp_path / "out", hint="You know: {facts}") == 0

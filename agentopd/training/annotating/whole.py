@@ -1,20 +1,17 @@
 """Annotating recorded trajectories, step by step, into a folder of records of their own."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agentopd import records
-from agentopd.chat import Hint
-from agentopd.chat.hint import MissingFactsError
 from agentopd.config.asked import grouped_by
 from agentopd.config.shipped import load_yaml, parse, write
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.records import Records, RecordWriter
-from agentopd.records.plain import from_json
 from agentopd.records.store import Store
 from agentopd.teachers import turns_of
 from agentopd.teachers.identity import of_chat
@@ -22,12 +19,12 @@ from agentopd.training.annotating.asking import Asking
 from agentopd.training.annotating.question import (
     NOTE,
     Question,
+    require_told,
     require_written,
     teachers_of,
     tokenizer_for,
 )
 from agentopd.training.annotating.signals import merged, renumbered
-from agentopd.training.checks.roles import every_hint
 from agentopd.training.loop.checkpoints import binding, differences
 from agentopd.training.loop.folder import require_free, write_atomically
 from agentopd.training.loop.lock import held
@@ -66,7 +63,7 @@ def annotate(
         raise ConfigError(f"--step: {source.folder} has no records of these steps; those that have some: {there}")
     _require_ours(asked, target)
     _require_groups(asked, wanted)
-    _require_told(asked, wanted)
+    require_told(asked, wanted)
     tokenizer = tokenizer_for(asked)
     chat = asked.config.chat(tokenizer)
     for step in wanted[:1]:
@@ -124,26 +121,6 @@ def _require_groups(asked: Question, steps: Sequence[int]) -> None:
             raise ConfigError(
                 f"teachers.{name}.{setting}: {why}, and no step here has two; choose records of a run with per_task: 2 or more, or {instead}"
             )
-
-
-def _require_told(asked: Question, steps: Sequence[int]) -> None:
-    """Raises ConfigError where a teacher is shown what none of the episodes tells."""
-    hints = every_hint(asked.config)
-    table = asked.records.table(["step", "env", "privileged"]) if hints else None
-    rows = [] if table is None else [row for row in table.to_pylist() if row["step"] in steps]
-    for name, hint in hints.items():
-        found = [_missing(hint, from_json(row["privileged"])) for row in rows if hint.shown_in(row["env"])]
-        if found and all(found):
-            raise ConfigError(f"teachers.{name}.{found[0]}; so it is in each of the {len(found)} episodes here")
-
-
-def _missing(hint: Hint, facts: Mapping[str, Any]) -> str:
-    """What is said of an episode that does not tell what a hint names; empty where it does."""
-    try:
-        hint.filled({**facts, **dict.fromkeys(hint.hindsight, "")})
-    except MissingFactsError as error:
-        return str(error)
-    return ""
 
 
 @contextmanager
