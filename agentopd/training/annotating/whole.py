@@ -19,6 +19,7 @@ from agentopd.training.annotating.asking import Asking
 from agentopd.training.annotating.question import (
     NOTE,
     Question,
+    require_told,
     require_written,
     teachers_of,
     tokenizer_for,
@@ -62,6 +63,7 @@ def annotate(
         raise ConfigError(f"--step: {source.folder} has no records of these steps; those that have some: {there}")
     _require_ours(asked, target)
     _require_groups(asked, wanted)
+    require_told(asked, wanted)
     tokenizer = tokenizer_for(asked)
     chat = asked.config.chat(tokenizer)
     for step in wanted[:1]:
