@@ -72,8 +72,8 @@ def twice(patient: Patient) -> Iterator[Check]:
             teacher.forget()  # or nobody would be asked
     second = [list(one.annotations) for one in annotate(asked, played, limit)]
     for place, (name, teacher) in enumerate(asked.items()):
-        both = ([one[place] for one in some] for some in (first, second))
-        yield repeated(f"teachers.{name}", *both, kept=isinstance(teacher, Asking))
+        one, other = ([said[place] for said in some] for some in (first, second))
+        yield repeated(f"teachers.{name}", one, other, kept=isinstance(teacher, Asking))
 
 
 def repeated(key: str, first: Sequence[Annotation], second: Sequence[Annotation], kept: bool = False) -> Check:
