@@ -104,14 +104,24 @@ def test_wrong_arguments_are_told_at_once() -> None:
             make_vec(ODD, 2, isolation=isolation, colour="red")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"isolation='fiber': choose thread, process or none"):
         make_vec(ODD, 2, isolation="fiber")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="n=0 must be at least 1"):
-        make_vec(ODD, 0)
+    for n in (0, 2.0, "2"):
+        with pytest.raises(ConfigError, match=f"n={n!r} must be a whole number of at least 1"):
+            make_vec(ODD, n)  # type: ignore[arg-type]
+    for time_limit in (0, float("nan"), float("inf"), "3"):
+        with pytest.raises(ConfigError, match=f"time_limit={time_limit!r} seconds, more than 0"):
+            make_vec(ODD, 2, time_limit=time_limit)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="autoreset_mode='later': choose one of NextStep, SameStep, Disabled"):
+        make_vec(ODD, 2, autoreset_mode="later")
     envs: Any = make_vec(ODD, 2)
     assert isinstance(envs, LaneVectorEnv)
     with pytest.raises(ResetNeeded):
         envs.step(("a", "b"))
     with pytest.raises(ConfigError, match="1 seeds for 2 environments"):
         envs.reset(seed=[1])
+    for seed in (1.5, "ab", [1.0, 2]):
+        with pytest.raises(ConfigError, match="give one whole number, or one for each environment"):
+            envs.reset(seed=seed)
+    assert envs.reset(seed=np.int64(7))[0] == envs.reset(seed=7)[0]
     envs.reset(seed=0)
     with pytest.raises(ConfigError, match="give 2 texts"):
         envs.step(("a",))
