@@ -123,7 +123,9 @@ def run(arguments: argparse.Namespace) -> int:
             (folder / file).write_text(page.format(title=name, name=name, module=module), encoding="utf-8")
             print(folder / file)
     except OSError as error:
-        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}; take another name or --folder") from error
+        raise ConfigError(
+            f"{error.filename} cannot be written: {error.strerror}; take another name or --folder"
+        ) from error
     inside = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     print(f"{inside}python -m pytest test_{module}.py")
     print(f"{inside}agentopd play {module}:me/{name}-v0")
@@ -147,5 +149,7 @@ def _names(given: str, folder: Path) -> tuple[str, str]:
         )
     found = find_spec(module)
     if found is not None and found.origin and Path(found.origin).parent not in (Path.cwd(), folder.absolute()):
-        raise ConfigError(f"name={given!r}: {module}.py would hide the module {module} that Python has already; take another name")
+        raise ConfigError(
+            f"name={given!r}: {module}.py would hide the module {module} that Python has already; take another name"
+        )
     return module, name

@@ -145,8 +145,9 @@ class LaneVectorEnv(VectorEnv[Texts, Texts, Any]):
             found = self._lanes[index].result()
             if isinstance(found, Failure):
                 failures[index], found = found, NOTHING
-                self._replace(index)
             answers[index] = answer_of(found)
+        for index in failures:  # once all have answered: it may fail
+            self._replace(index)
         return answers, failures
 
     def _replace(self, index: int) -> None:
@@ -267,9 +268,13 @@ def _seeds(seed: int | Sequence[int | None] | None, n: int) -> list[int | None]:
     try:
         seeds = [None if one is None else operator.index(one) for one in seed]
     except TypeError as error:
-        raise ConfigError(f"seed={brief(repr(seed), 80)}: give one whole number, or one for each environment") from error
+        raise ConfigError(
+            f"seed={brief(repr(seed), 80)}: give one whole number, or one for each environment"
+        ) from error
     if len(seeds) != n:
-        raise ConfigError(f"seed={brief(repr(seed), 80)}: {len(seeds)} seeds for {n} environments; give one number, or one for each")
+        raise ConfigError(
+            f"seed={brief(repr(seed), 80)}: {len(seeds)} seeds for {n} environments; give one number, or one for each"
+        )
     return seeds
 
 
@@ -319,7 +324,9 @@ def make_vec(
     if isolation not in (*HOSTS, "none"):
         raise ConfigError(f"isolation={isolation!r}: choose {', '.join(HOSTS)} or none")
     if not isinstance(n, int) or not isinstance(time_limit, int | float) or n < 1 or not 0 < time_limit < math.inf:
-        raise ConfigError(f"n={n!r} must be a whole number of at least 1, time_limit={time_limit!r} seconds, more than 0")
+        raise ConfigError(
+            f"n={n!r} must be a whole number of at least 1, time_limit={time_limit!r} seconds, more than 0"
+        )
     try:
         mode = AutoresetMode(autoreset_mode)
     except ValueError as error:
