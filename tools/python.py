@@ -2,7 +2,6 @@
 
 import ast
 import atexit
-import os
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -150,25 +149,12 @@ _lock = threading.Lock()
 
 def _pool() -> Monty:
     with _lock:
-        return _started(os.getpid())
+        return _started()
 
 
 @cache
-def _started(process: int) -> Monty:
-    """The workers of a process: as many as there are processors, started when they are needed. One that is forked has its own."""
+def _started() -> Monty:
+    """The workers of this process: as many as there are processors, started when they are needed."""
     pool = Monty(feed_duration_limit_grace=GRACE, max_checkouts_per_worker=1000)
-    atexit.register(_ended, pool, process)
+    atexit.register(pool.__exit__, None, None, None)
     return pool.__enter__()
-
-
-def _ended(pool: Monty, process: int) -> None:
-    if process == os.getpid():
-        pool.__exit__(None, None, None)
-
-
-def _forked() -> None:
-    global _lock
-    _lock = threading.Lock()  # a thread that is not here may hold the other
-
-
-os.register_at_fork(after_in_child=_forked)

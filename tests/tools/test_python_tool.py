@@ -11,7 +11,6 @@ import pytest
 from agentopd import TextEnv
 from agentopd.errors import ConfigError, ToolError
 from agentopd.tooling import ToolSet, call
-from agentopd.tools import python
 from agentopd.tools.python import Python
 
 
@@ -165,18 +164,3 @@ def test_an_environment_lends_it() -> None:
     assert (observation, info["errors"]) == ("ZeroDivisionError: division by zero", ["python_error"])
     env.reset(seed=1)
     assert env.step(call("python", code="x"))[0] == "NameError: name 'x' is not defined"
-
-
-def test_a_forked_process_has_workers_of_its_own() -> None:
-    tool = Python()
-    assert tool.python(code="x = 1\nx") == "1"
-    child = os.fork()
-    if not child:
-        try:
-            found = tool.python(code="x + 1")
-            python._ended(python._started(os.getppid()), os.getppid())  # as when it exits
-            os._exit(0 if found == "2" and python._pool() is not python._started(os.getppid()) else 1)
-        finally:
-            os._exit(2)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert tool.python(code="x + 2") == "3"
