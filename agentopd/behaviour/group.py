@@ -72,7 +72,9 @@ class Group:
         self._add_repeats(trajectory)
         for name, turn, action in references(record):
             if teacher in (None, name):
-                self.against.setdefault(name, Agreement()).add(_counted(turn.calls), _counted(parse_action(action).calls))
+                self.against.setdefault(name, Agreement()).add(
+                    _counted(turn.calls), _counted(parse_action(action).calls)
+                )
         for annotation in record.annotations:
             if teacher in (None, annotation.teacher) and len(annotation.segment_N):
                 self._add_taught(trajectory, annotation)

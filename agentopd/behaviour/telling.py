@@ -131,7 +131,16 @@ def _lines(group: Group) -> Mapping[str, str]:
 
 
 def _agreements(against: Mapping[str, Agreement]) -> Table:
-    head = ("calls against", "turns", "precision", "recall", "with arguments: precision", "recall", "over-calling", "calls too many")
+    head = (
+        "calls against",
+        "turns",
+        "precision",
+        "recall",
+        "with arguments: precision",
+        "recall",
+        "over-calling",
+        "calls too many",
+    )
     rows: list[Sequence[str]] = []
     for name, one in against.items():
         shares = (one.precision, one.recall, one.exact_precision, one.exact_recall, one.over_calling)
@@ -152,7 +161,13 @@ def _teachers(teachers: Mapping[str, Taught]) -> Table:
 def _depths(group: Group) -> Table:
     teachers = sorted({name for depth in group.depths.values() for name in depth.kl})
     terms = sorted({name for depth in group.depths.values() for name in depth.divergence})
-    head = ("turn", "turns", "with a bad action", *(f"KL {name}" for name in teachers), *(f"{n} divergence" for n in terms))
+    head = (
+        "turn",
+        "turns",
+        "with a bad action",
+        *(f"KL {name}" for name in teachers),
+        *(f"{n} divergence" for n in terms),
+    )
     rows: list[Sequence[str]] = []
     for turn in sorted(group.depths):
         one = group.depths[turn]
@@ -168,7 +183,9 @@ def _tools(group: Group) -> Table:
     for name, one in _by_calls(group):
         errors = ", ".join(f"{kind} {count}" for kind, count in one.outcomes.most_common() if kind != "ok") or NOTHING
         ok = _told(Share(one.outcomes["ok"], one.calls))
-        rows.append((name, str(one.calls), ok, errors, *map(_real, (one.seconds.value, one.seconds.most)), str(one.cut)))
+        rows.append(
+            (name, str(one.calls), ok, errors, *map(_real, (one.seconds.value, one.seconds.most)), str(one.cut))
+        )
     return head, rows
 
 

@@ -48,13 +48,21 @@ class Behaviour:
                 "teachers.expert.kind=expert asks one, and so does a teacher of the kind openai"
             )
         if not any(taught.kl.n for taught in group.teachers.values()):
-            told.append("KL to a teacher: no annotation has log-probabilities of tokens that the student drew; see agentopd annotate")
+            told.append(
+                "KL to a teacher: no annotation has log-probabilities of tokens that the student drew; see agentopd annotate"
+            )
         if not self.signals:
-            told.append("divergence by term: no step has signals of a term with a teacher's distribution; a run keeps them with records.signals=true")
+            told.append(
+                "divergence by term: no step has signals of a term with a teacher's distribution; a run keeps them with records.signals=true"
+            )
         if not any(taught.in_top.n for taught in group.teachers.values()):
-            told.append("the token taken among the teacher's likeliest: no annotation holds these (block sparse, ids of teacher or union)")
+            told.append(
+                "the token taken among the teacher's likeliest: no annotation holds these (block sparse, ids of teacher or union)"
+            )
         if not any(taught.overlap.n for taught in group.teachers.values()):
-            told.append("overlap of likeliest tokens: no annotation holds the student's and the teacher's (block sparse, ids: union)")
+            told.append(
+                "overlap of likeliest tokens: no annotation holds the student's and the teacher's (block sparse, ids: union)"
+            )
         if not group.tools:
             told.append("outcomes of tools: no turn has any; files from before they were recorded lack them")
         return told
@@ -88,7 +96,9 @@ def behaviour(
     if not whole.episodes:
         raise RecordError(f"{records.folder}: none of its {len(records)} records is meant; loosen --where")
     if teacher is not None and teacher not in names | {EXPERT}:
-        raise RecordError(f"teacher={teacher!r} annotated none of these records; those who did: {', '.join(sorted(names)) or 'nobody'}")
+        raise RecordError(
+            f"teacher={teacher!r} annotated none of these records; those who did: {', '.join(sorted(names)) or 'nobody'}"
+        )
     return Behaviour(whole, _ordered(groups), by, signalled)
 
 

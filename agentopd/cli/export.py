@@ -24,13 +24,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("openai", "sharegpt", "trl", "sft", "preference"),
         help="whole conversations for OpenAI, LLaMA-Factory (ShareGPT) or TRL; each good turn with what came before; or pairs for DPO",
     )
-    parser.add_argument("--output", help="*.jsonl, *.parquet, or a folder for datasets.load_from_disk (default: RUN-FORMAT.*)")
-    parser.add_argument("--push", metavar="REPO", help="put it on the hub of data sets instead, as whoever is logged in")
+    parser.add_argument(
+        "--output", help="*.jsonl, *.parquet, or a folder for datasets.load_from_disk (default: RUN-FORMAT.*)"
+    )
+    parser.add_argument(
+        "--push", metavar="REPO", help="put it on the hub of data sets instead, as whoever is logged in"
+    )
     parser.add_argument("--public", action="store_true", help="with --push: for everybody to see")
     kept.configure(parser)
     parser.add_argument("--metadata", action="store_true", help="add the key, the task and the outcome of each episode")
     parser.add_argument(
-        "--privileged", action="store_true", help="add to these what was never shown to the student, such as answers and advice"
+        "--privileged",
+        action="store_true",
+        help="add to these what was never shown to the student, such as answers and advice",
     )
     parser.add_argument(
         "--pairs",

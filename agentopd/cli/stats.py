@@ -16,7 +16,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("records", help="a run folder, or a records folder")
     kept.configure(parser)
-    parser.add_argument("--teacher", help="the only teacher to hold calls and tokens against; expert is the environment's (default: all)")
+    parser.add_argument(
+        "--teacher",
+        help="the only teacher to hold calls and tokens against; expert is the environment's (default: all)",
+    )
     parser.add_argument("--by", choices=("step", "env", "family", "version"), help="count in groups too")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(overrides=[])

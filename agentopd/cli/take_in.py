@@ -18,14 +18,21 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("source", help="a .jsonl, .json or .parquet file, a folder of such or of a data set, or hf:REPO[@SPLIT]")
+    parser.add_argument(
+        "source", help="a .jsonl, .json or .parquet file, a folder of such or of a data set, or hf:REPO[@SPLIT]"
+    )
     parser.add_argument("--output", required=True, help="a folder for the records")
     whose = parser.add_mutually_exclusive_group(required=True)
-    whose.add_argument("--model", help="whose tokenizer and chat template write the tokens: a folder or a name on the hub")
+    whose.add_argument(
+        "--model", help="whose tokenizer and chat template write the tokens: a folder or a name on the hub"
+    )
     whose.add_argument("--config", help="a run folder or a configuration instead, with how it writes conversations")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="settings that come after the configuration")
     parser.add_argument(
-        "--format", default="auto", choices=("auto", "openai", "sharegpt", "trl"), help="of the rows (default: %(default)s)"
+        "--format",
+        default="auto",
+        choices=("auto", "openai", "sharegpt", "trl"),
+        help="of the rows (default: %(default)s)",
     )
     parser.add_argument("--env", help="the id of an environment that the conversations are of")
     parser.add_argument("--success", action="store_true", help="episodes whose rows do not tell it succeeded")
@@ -53,7 +60,9 @@ def _chat(model: str | None, config: str | None, overrides: Sequence[str]) -> "C
 
     if config is None:
         if overrides:
-            raise ConfigError(f"{overrides[0]}: settings change a configuration; give --config instead of --model {model}")
+            raise ConfigError(
+                f"{overrides[0]}: settings change a configuration; give --config instead of --model {model}"
+            )
         return Chat(load_tokenizer(str(model)))
     loaded, student = source.load(config, overrides)
     return loaded.chat(load_tokenizer(str(student)) if student else tokenizer_of(loaded, print_aside))

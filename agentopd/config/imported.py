@@ -30,7 +30,9 @@ def require_no_draws(objective: Objective, given: Iterable[Trajectory], said: st
             for actor in selected:
                 one = Drawn("unsampled", actor, f"{said} holds text that was imported, whose tokens nobody drew")
                 if not claim.holds(one):
-                    raise ConfigError(f"{claim.key}: {claim.what}, and {one.said}; {claim.remedies[one.draw]}, or method=sft")
+                    raise ConfigError(
+                        f"{claim.key}: {claim.what}, and {one.said}; {claim.remedies[one.draw]}, or method=sft"
+                    )
 
 
 def _undrawn(trajectory: Trajectory) -> set[str]:

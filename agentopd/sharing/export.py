@@ -1,7 +1,7 @@
 """Records as data sets for other programs."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ class Wish:
     """What is to be exported."""
 
     format: str
-    keep: Filter = Filter()
+    keep: Filter = field(default_factory=Filter)
     metadata: bool = False
     """Whether rows say of which episode they are, and how it ended."""
     privileged: bool = False
@@ -35,7 +35,9 @@ class Wish:
         if self.format not in FORMATS:
             raise RecordError(f"format={self.format!r}: there are {', '.join(FORMATS)}")
         if self.privileged and not self.metadata:
-            raise RecordError("privileged=true adds to the metadata of rows, and metadata=false; set it, or leave privileged out")
+            raise RecordError(
+                "privileged=true adds to the metadata of rows, and metadata=false; set it, or leave privileged out"
+            )
 
     def facts(self, trajectory: Trajectory) -> dict[str, Any] | None:
         """What is added to the rows of an episode."""

@@ -112,7 +112,9 @@ def origin_of(facts: Mapping[str, Any]) -> Key | None:
 
 def _each(values: list[Any], name: str, turns: int) -> list[Any]:
     if len(values) != turns:
-        raise ValueError(f"metadata.{name} has {len(values)} entries for {turns} turns of the assistant; give one for each")
+        raise ValueError(
+            f"metadata.{name} has {len(values)} entries for {turns} turns of the assistant; give one for each"
+        )
     return values
 
 

@@ -46,7 +46,9 @@ def write(rows: Iterable[Row], output: Path, form: Format, metadata: bool = Fals
         else:
             count = _folder(rows, aside, _features(form, metadata))
         if not count:
-            raise RecordError("nothing to export: no record is meant, or none has what this format is made of; loosen --where")
+            raise RecordError(
+                "nothing to export: no record is meant, or none has what this format is made of; loosen --where"
+            )
         aside.rename(output)
     except OSError as error:
         raise RecordError(f"cannot write {output}: {error}; make room or choose another --output") from error
@@ -171,7 +173,9 @@ def _listed(file: Path, text: str) -> Iterator[tuple[Place, Row | ValueError]]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"cannot read {file}: {error}; a .json file is one list of objects, lines of JSON are .jsonl") from None
+        raise RecordError(
+            f"cannot read {file}: {error}; a .json file is one list of objects, lines of JSON are .jsonl"
+        ) from None
     if not isinstance(found, list):
         raise RecordError(f"{file} holds {type(found).__name__}, and a .json file is one list of objects")
     for number, row in enumerate(found):

@@ -9,7 +9,14 @@ from agentopd.sharing.talk import Talk, thinking_apart
 from agentopd.tooling.answer import plain_data
 from agentopd.types import Message
 
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool", "function": "tool"}
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
 SPEAKERS = {
     "system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "function_call": "assistant",
     "observation": "tool", "tool": "tool",
@@ -26,7 +33,9 @@ def read_messages(row: Mapping[str, Any]) -> Talk:
         ValueError: It is no such row; the message says why.
     """
     if "chosen" in row or "rejected" in row:
-        raise ValueError("it is a pair of answers, chosen and rejected, and an episode is one conversation; give rows with messages")
+        raise ValueError(
+            "it is a pair of answers, chosen and rejected, and an episode is one conversation; give rows with messages"
+        )
     if "messages" in row:
         given, prompt = _list_of(row["messages"], "messages"), 0
     elif "prompt" in row and "completion" in row:
@@ -124,7 +133,9 @@ class _Reader:
         """Finds the call that an answer belongs to, by its id, else by the tool's name, else the first that has none."""
         key, name = given.get("tool_call_id"), given.get("name")
         if key and str(key) not in self.ids:
-            raise ValueError(f"an answer has tool_call_id {key!r}, and no call before it has that id; mend it, or leave it out")
+            raise ValueError(
+                f"an answer has tool_call_id {key!r}, and no call before it has that id; mend it, or leave it out"
+            )
         names = self._names()
         fits = [number for number in self.left if name in (None, "", names[number])]
         number = self.ids[str(key)] if key else fits[0] if fits else None

@@ -60,7 +60,9 @@ def test_what_was_imported_is_exported_again(workplace: Path, capsys: pytest.Cap
     rows = [json.loads(line) for line in Path("chats-openai.jsonl").read_text().splitlines()]
     assert [message["content"] for message in rows[0]["messages"]] == ["Cost?", "", "17", "17"]
     assert rows[0] == rows[1]
-    told = ran(capsys, "export", "runs/chats", "--format", "sft", "--where", "turns.least=2", "--output", "sft", "success=true")
+    told = ran(
+        capsys, "export", "runs/chats", "--format", "sft", "--where", "turns.least=2", "--output", "sft", "success=true"
+    )
     assert told["rows"] == 4
     assert (workplace / "sft" / "dataset_info.json").exists()
 
@@ -82,7 +84,10 @@ def test_import_with_the_chat_of_a_configuration(workplace: Path, capsys: pytest
     one, two = (next(iter(records.open(f"runs/{name}"))).trajectory for name in ("chats", "other"))
     assert one.segments == two.segments
     assert two.task.env_id == "mine/Chat-v0"
-    assert Chat(build_tokenizer(["price item pear cost"], 420)).prompt(one.opening) == one.segments[0].tokens_T[: one.turns[0].start].tolist()
+    assert (
+        Chat(build_tokenizer(["price item pear cost"], 420)).prompt(one.opening)
+        == one.segments[0].tokens_T[: one.turns[0].start].tolist()
+    )
 
 
 def test_mistakes_are_one_line(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,10 +102,16 @@ def test_mistakes_are_one_line(workplace: Path, capsys: pytest.CaptureFixture[st
         ([*export, "--public"], "--public: it concerns the hub"),
         (["export", "nowhere", "--format", "openai"], "nowhere does not exist"),
         ([*take, "--model", "model"], "chats.jsonl, line 3: it is not JSON"),
-        ([*take, "--model", "model", "rollout.top_p=1"], "rollout.top_p=1: settings change a configuration; give --config instead"),
+        (
+            [*take, "--model", "model", "rollout.top_p=1"],
+            "rollout.top_p=1: settings change a configuration; give --config instead",
+        ),
         ([*take, "--model", "nowhere/at/all"], "nowhere/at/all"),
         (["stats", "runs/chats", "--where", "env=other"], "none of its 2 records is meant"),
-        (["stats", "runs/chats", "--teacher", "judge"], "teacher='judge' annotated none of these records; those who did: nobody"),
+        (
+            ["stats", "runs/chats", "--teacher", "judge"],
+            "teacher='judge' annotated none of these records; those who did: nobody",
+        ),
     ):
         assert said in failed(capsys, *argv), argv
     assert not (workplace / "runs" / "new" / "records").exists()

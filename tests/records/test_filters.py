@@ -80,12 +80,22 @@ def annotated(name: str, logprobs: list[float], rows: list[int] | None = None, *
 def test_uncertainty_is_the_mean_over_tokens_of_the_episode() -> None:
     segment = replace(RECORD.trajectory.segments[0], source=CORRECTED)
     own = np.array([0, 0, 0, 1], np.int32)  # the last row is of what the teacher wrote itself
-    said = annotated("judge", [0.0] * 4, segment_N=own, segments=(segment,), statistics={"epistemic": np.array([2, 4, 6, 100], np.float32)})
+    said = annotated(
+        "judge",
+        [0.0] * 4,
+        segment_N=own,
+        segments=(segment,),
+        statistics={"epistemic": np.array([2, 4, 6, 100], np.float32)},
+    )
     record = replace(RECORD, annotations=(said,))
-    assert keeps(record, uncertainty={"teacher": "judge", "least": 2.0, "most": 2.0})  # of 1 and 3: nan and 5 are left out
+    assert keeps(
+        record, uncertainty={"teacher": "judge", "least": 2.0, "most": 2.0}
+    )  # of 1 and 3: nan and 5 are left out
     epistemic = {"teacher": "judge", "statistic": "epistemic"}
     assert keeps(record, uncertainty={**epistemic, "least": 4, "most": 4})
-    with pytest.raises(RecordError, match=r"uncertainty.statistic=aleatoric: record run/0/0/0 has of 'judge' only: entropy, epistemic"):
+    with pytest.raises(
+        RecordError, match=r"uncertainty.statistic=aleatoric: record run/0/0/0 has of 'judge' only: entropy, epistemic"
+    ):
         keeps(record, uncertainty={**epistemic, "statistic": "aleatoric", "least": 0})
 
 
@@ -106,7 +116,9 @@ def test_disagreement_is_over_tokens_that_both_read() -> None:
 
 def test_a_teacher_that_said_nothing_is_an_error_only_where_it_is_read() -> None:
     wanted = {"uncertainty": {"teacher": "judge", "least": 0}}
-    with pytest.raises(RecordError, match=r"record run/0/0/0 was annotated by teacher, not by 'judge'; add it: agentopd annotate"):
+    with pytest.raises(
+        RecordError, match=r"record run/0/0/0 was annotated by teacher, not by 'judge'; add it: agentopd annotate"
+    ):
         keeps(**wanted)
     assert not keeps(success=False, **wanted)
     with pytest.raises(RecordError, match="annotated by no teacher"):

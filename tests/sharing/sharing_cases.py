@@ -16,7 +16,10 @@ from agentopd.sharing.reading import read_any
 from agentopd.sharing.taking import trajectory_of
 from agentopd.types import Key, Record, Trajectory
 
-TEXTS = ["assistant user system tool price stock item pear kiwi So be it. What does a pear cost?\n\nthink", '{"item": "pear"}']
+TEXTS = [
+    "assistant user system tool price stock item pear kiwi So be it. What does a pear cost?\n\nthink",
+    '{"item": "pear"}',
+]
 TOOLS: list[dict[str, Any]] = [
     {
         "type": "function",

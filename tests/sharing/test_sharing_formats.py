@@ -25,7 +25,11 @@ LOST = {**WON, "messages": [*WON["messages"][:2], cases.acting("Who knows?")]}
 def episodes() -> list[Trajectory]:
     """Two of one task, a success and a failure, and one of another."""
     won = cases.trajectory(WON, 0, success=True)
-    return [won, cases.trajectory(LOST, 1, success=False), cases.trajectory(cases.CASES["parallel calls"], 2, success=True)]
+    return [
+        won,
+        cases.trajectory(LOST, 1, success=False),
+        cases.trajectory(cases.CASES["parallel calls"], 2, success=True),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,10 @@ def test_sharegpt_as_llama_factory_reads_it() -> None:
     assert row["system"] == "Be brief."
     assert row["conversations"] == [
         {"from": "human", "value": "Cost?"},
-        {"from": "gpt", "value": 'I look.\n<tool_call>\n{"name": "price", "arguments": {"item": "pear"}}\n</tool_call>'},
+        {
+            "from": "gpt",
+            "value": 'I look.\n<tool_call>\n{"name": "price", "arguments": {"item": "pear"}}\n</tool_call>',
+        },
         {"from": "observation", "value": "17"},
         {"from": "gpt", "value": "17"},
     ]
@@ -59,7 +66,15 @@ def test_sharegpt_alternates(name: str) -> None:
 
 
 def test_sharegpt_calls_come_back_as_calls() -> None:
-    row = {"messages": [cases.said("Go."), cases.acting("", cases.call("a", "price", item="<b>"), cases.call("b", "stock"), reasoning_content="Hm."), cases.answer("1", "a"), cases.answer("2", "b"), cases.acting("So.")]}
+    row = {
+        "messages": [
+            cases.said("Go."),
+            cases.acting("", cases.call("a", "price", item="<b>"), cases.call("b", "stock"), reasoning_content="Hm."),
+            cases.answer("1", "a"),
+            cases.answer("2", "b"),
+            cases.acting("So."),
+        ]
+    }
     made = cases.trajectory(row)
     shared = sharegpt_row(talk_of(made))
     call, heard = shared["conversations"][1:3]
@@ -89,7 +104,9 @@ def test_trl_prepares_turns_as_the_tokens_of_their_episodes(run: Path, tmp_path:
 
 def test_trl_prepares_whole_conversations(run: Path, tmp_path: Path) -> None:
     data, tokenizer = loaded(run, "trl", tmp_path), cases.chat().tokenizer
-    args = SFTConfig(output_dir=str(tmp_path / "out"), report_to=[], use_cpu=True, max_length=None, assistant_only_loss=True)
+    args = SFTConfig(
+        output_dir=str(tmp_path / "out"), report_to=[], use_cpu=True, max_length=None, assistant_only_loss=True
+    )
     trainer = SFTTrainer(new_model(SMALL, tokenizer, 0), args, train_dataset=data, processing_class=tokenizer)
     for row, one in zip(trainer.train_dataset, episodes(), strict=True):
         [segment] = one.segments
@@ -164,7 +181,9 @@ def test_a_hub_that_refuses_is_one_error(run: Path, monkeypatch: pytest.MonkeyPa
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(datasets.Dataset, "push_to_hub", push_to_hub)
-    with pytest.raises(RecordError, match="--push me/first: ConnectionError: no route to host; log in by hf auth login"):
+    with pytest.raises(
+        RecordError, match="--push me/first: ConnectionError: no route to host; log in by hf auth login"
+    ):
         push(records.open(run), "me/first", Wish("trl"))
 
 

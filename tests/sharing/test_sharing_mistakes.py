@@ -61,7 +61,9 @@ def test_a_bad_line_is_one_error_with_its_place(row: Any, said: str, tmp_path: P
 
 def test_only_bad_lines_are_an_error_even_if_skipped(tmp_path: Path) -> None:
     file = lines(tmp_path / "chats.jsonl", *(row for row, _ in BAD))
-    with pytest.raises(RecordError, match=rf"no conversation that can be read; {len(BAD)} rows are bad, the first: .*line 1"):
+    with pytest.raises(
+        RecordError, match=rf"no conversation that can be read; {len(BAD)} rows are bad, the first: .*line 1"
+    ):
         take_in(file, tmp_path / "run", Wanted(cases.chat(), skip_bad=True))
 
 
@@ -115,4 +117,10 @@ def test_a_step_for_every_few_hundred(tmp_path: Path, monkeypatch: pytest.Monkey
     take_in(file, tmp_path / "run", Wanted(cases.chat()))
     made = records.open(tmp_path / "run")
     assert made.steps == (0, 1, 2)
-    assert [str(one.trajectory.key) for one in made] == ["run/0/0/0", "run/0/1/0", "run/1/0/0", "run/1/1/0", "run/2/0/0"]
+    assert [str(one.trajectory.key) for one in made] == [
+        "run/0/0/0",
+        "run/0/1/0",
+        "run/1/0/0",
+        "run/1/1/0",
+        "run/2/0/0",
+    ]

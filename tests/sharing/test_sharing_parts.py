@@ -60,7 +60,9 @@ def test_a_success_and_a_failure_part_at_a_turn(tmp_path: Path) -> None:
     look = WON["messages"][2]
     cases.keep(
         tmp_path,
-        cases.trajectory(other(look, cases.answer("17", "a"), cases.acting("20"), cases.said("Wrong.")), 0, success=False),
+        cases.trajectory(
+            other(look, cases.answer("17", "a"), cases.acting("20"), cases.said("Wrong.")), 0, success=False
+        ),
         cases.trajectory(WON, 1, success=True),
         cases.trajectory(other(cases.acting("No.")), 2, success=False),  # one success has one partner
         cases.trajectory(cases.CASES["plain"], 3, success=True),  # another task

@@ -111,9 +111,25 @@ def test_thinking_stands_in_the_tokens_where_the_template_knows_it() -> None:
 
 
 def test_facts_come_back(tmp_path: Path) -> None:
-    facts = {"env": "agentopd/Checkout-v0", "seed": 7, "split": "train", "tags": ["a"], "family": "buy", "success": True, "reward": 2.5}
-    more = {"rewards": [0.5, 2.0], "stop": "turn_limit", "kwargs": {"items": 2}, "options": {"row": 1}, "advice": [None, "wait"]}
-    made = cases.trajectory(cases.CASES["system and calls"], **facts, **more, privileged={"total": 17}, key="first/3/1/0")
+    facts = {
+        "env": "agentopd/Checkout-v0",
+        "seed": 7,
+        "split": "train",
+        "tags": ["a"],
+        "family": "buy",
+        "success": True,
+        "reward": 2.5,
+    }
+    more = {
+        "rewards": [0.5, 2.0],
+        "stop": "turn_limit",
+        "kwargs": {"items": 2},
+        "options": {"row": 1},
+        "advice": [None, "wait"],
+    }
+    made = cases.trajectory(
+        cases.CASES["system and calls"], **facts, **more, privileged={"total": 17}, key="first/3/1/0"
+    )
     cases.keep(tmp_path, made)
     [row] = exported(tmp_path, tmp_path / "out.jsonl", metadata=True, privileged=True)
     again = cases.trajectory(row)
@@ -125,7 +141,12 @@ def test_facts_come_back(tmp_path: Path) -> None:
 
 def test_what_the_student_was_never_shown_is_not_exported(tmp_path: Path) -> None:
     secret = "SECRET-17"
-    facts = {"options": {"answer": secret}, "kwargs": {"answer": secret}, "privileged": {"answer": secret}, "advice": [secret, secret]}
+    facts = {
+        "options": {"answer": secret},
+        "kwargs": {"answer": secret},
+        "privileged": {"answer": secret},
+        "advice": [secret, secret],
+    }
     cases.keep(tmp_path / "run", cases.trajectory(cases.CASES["system and calls"], success=True, **facts))
     for name in ("openai", "sharegpt", "trl", "sft"):
         for metadata in (False, True):
@@ -136,11 +157,24 @@ def test_what_the_student_was_never_shown_is_not_exported(tmp_path: Path) -> Non
     assert secret in (tmp_path / "all.jsonl").read_text()
 
 
-MARKS = st.sampled_from(["<think>", "</think>", "<tool_call>", "</tool_call>", "\n", " ", "{", "<|end|>", "<|im_end|>", "ä"])
+MARKS = st.sampled_from(
+    ["<think>", "</think>", "<tool_call>", "</tool_call>", "\n", " ", "{", "<|end|>", "<|im_end|>", "ä"]
+)
 TEXT = st.lists(MARKS | st.text(st.characters(exclude_categories=["Cs"]), max_size=4), max_size=5).map("".join)
-CALLS = st.lists(st.builds(lambda name, text: cases.call("", name, item=text), st.sampled_from(["price", "stock"]), TEXT), max_size=3)
-TURNS = st.builds(lambda content, calls, reasons: cases.acting(content, *calls, **({"reasoning_content": reasons} if "</think>" not in reasons else {})), TEXT, CALLS, TEXT)
-HEARD = st.builds(cases.said, TEXT) | st.builds(lambda content, name: cases.answer(content, name=name), TEXT, st.sampled_from(["price", "stock", "x"]))
+CALLS = st.lists(
+    st.builds(lambda name, text: cases.call("", name, item=text), st.sampled_from(["price", "stock"]), TEXT), max_size=3
+)
+TURNS = st.builds(
+    lambda content, calls, reasons: cases.acting(
+        content, *calls, **({"reasoning_content": reasons} if "</think>" not in reasons else {})
+    ),
+    TEXT,
+    CALLS,
+    TEXT,
+)
+HEARD = st.builds(cases.said, TEXT) | st.builds(
+    lambda content, name: cases.answer(content, name=name), TEXT, st.sampled_from(["price", "stock", "x"])
+)
 
 
 @settings(max_examples=60)

@@ -23,7 +23,9 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> list[Trajectory]:
     take_in(str(folder / "chats.jsonl"), folder / "again", Wanted(Chat(cases.tokenizer())))
     again = [record.trajectory for record in records.open(folder / "again")]
     for one, two in zip(played, again, strict=True):
-        assert [segment.tokens_T.tolist() for segment in two.segments] == [s.tokens_T.tolist() for s in one.trajectory.segments]
+        assert [segment.tokens_T.tolist() for segment in two.segments] == [
+            s.tokens_T.tolist() for s in one.trajectory.segments
+        ]
         assert two.outcome == one.trajectory.outcome
     return again
 
@@ -41,13 +43,21 @@ def test_imported_episodes_are_learned_from(imported: list[Trajectory], tmp_path
 @pytest.mark.parametrize(
     ("term", "said"),
     [
-        ("support: sampled, divergence: reverse_kl, estimator: {kind: score_function}", "estimator.kind=score_function"),
-        ("target: {kind: taken}, weight: [{kind: importance}]", "it divides by the probability that the token was sampled with"),
+        (
+            "support: sampled, divergence: reverse_kl, estimator: {kind: score_function}",
+            "estimator.kind=score_function",
+        ),
+        (
+            "target: {kind: taken}, weight: [{kind: importance}]",
+            "it divides by the probability that the token was sampled with",
+        ),
     ],
 )
 def test_a_loss_that_needs_draws_refuses_them(term: str, said: str, imported: list[Trajectory], tmp_path: Path) -> None:
     method = "method={sources: {old: {kind: frozen}}, where: {}, " + term + "}"
-    with pytest.raises(ConfigError, match="train_dataset holds text that was imported, whose tokens nobody drew") as refused:
+    with pytest.raises(
+        ConfigError, match="train_dataset holds text that was imported, whose tokens nobody drew"
+    ) as refused:
         cases.trainer(cases.tiny(method), tmp_path, train_dataset=imported)
     assert said in str(refused.value)
 

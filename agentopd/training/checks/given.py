@@ -247,9 +247,7 @@ def check_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, co
     check_length("model", _positions(model), config.rollout.max_length)
 
 
-def episodes_given(
-    given: Iterable[Trajectory | Record], vocabulary: int, objective: Objective
-) -> list[Trajectory]:
+def episodes_given(given: Iterable[Trajectory | Record], vocabulary: int, objective: Objective) -> list[Trajectory]:
     """The trajectories of ``train_dataset``, from which ``objective`` is to learn."""
     found = [one.trajectory if isinstance(one, Record) else one for one in given]
     other = [one for one in found if not isinstance(one, Trajectory)]
