@@ -69,7 +69,7 @@ def outcome_of(facts: Mapping[str, Any], success: bool) -> Outcome:
     if stop not in get_args(Stop):
         raise ValueError(f"metadata.stop={stop!r}; it is one of {', '.join(get_args(Stop))}")
     reward = _fact(facts, "reward", float, 0.0)
-    return Outcome(reward, _fact(facts, "success", bool, success), stop)  # type: ignore[arg-type]
+    return Outcome(reward, _fact(facts, "success", bool, success), stop)
 
 
 def rewards_of(facts: Mapping[str, Any], turns: int) -> list[float]:

@@ -42,9 +42,9 @@ def write(rows: Iterable[Row], output: Path, form: Format, metadata: bool = Fals
         if output.suffix == ".jsonl":
             count = _lines(rows, aside)
         elif output.suffix == ".parquet":
-            count = _parquet(rows, aside, _features(form, metadata))
+            count = _parquet(rows, aside, form, metadata)
         else:
-            count = _folder(rows, aside, _features(form, metadata))
+            count = _folder(rows, aside, form, metadata)
         if not count:
             raise RecordError(
                 "nothing to export: no record is meant, or none has what this format is made of; loosen --where"
@@ -107,7 +107,7 @@ def read(source: str) -> Iterator[tuple[Place, Row | ValueError]]:
         if file.is_dir():
             import datasets
 
-            yield from _numbered(str(file), datasets.load_from_disk(str(file)))
+            yield from _numbered(str(file), _tables(datasets.load_from_disk(str(file))))
         elif file.suffix == ".parquet":
             yield from _rows_of_parquet(file)
         else:
@@ -135,12 +135,38 @@ def _from_hub(repository: str) -> Iterator[tuple[Place, Row | ValueError]]:
         raise RecordError(
             f"{HUB}{repository}: {type(error).__name__}: {error}; check the name and the split ({HUB}NAME@SPLIT), and log in by hf auth login"
         ) from error
-    yield from _numbered(f"{HUB}{repository}", found)
+    yield from _numbered(f"{HUB}{repository}", _tables(found))
 
 
-def _numbered(name: str, rows: Iterable[Any]) -> Iterator[tuple[Place, Row]]:
-    for number, row in enumerate(rows):
-        yield f"{name}, row {number}", _present(row)
+def _tables(found: Any) -> Iterator[Any]:
+    """A data set, whether or not it streams, as Arrow tables."""
+    yield from found.with_format("arrow").iter(batch_size=AT_ONCE)
+
+
+def _numbered(name: str, tables: Iterable[Any]) -> Iterator[tuple[Place, Row]]:
+    number = 0
+    for table in tables:
+        for row in table.to_pylist():
+            yield (
+                f"{name}, row {number}",
+                _present({field.name: _unpacked(row[field.name], field.type) for field in table.schema}),
+            )
+            number += 1
+
+
+def _unpacked(value: Any, kind: Any) -> Any:
+    """A value of Arrow, what is JSON in it parsed."""
+    import pyarrow as pa
+
+    if value is None:
+        return None
+    if isinstance(kind, pa.JsonType):
+        return json.loads(value)
+    if pa.types.is_struct(kind):
+        return {field.name: _unpacked(value[field.name], field.type) for field in kind}
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return [_unpacked(one, kind.value_type) for one in value]
+    return value
 
 
 def _rows_of_parquet(file: Path) -> Iterator[tuple[Place, Row]]:
@@ -149,8 +175,7 @@ def _rows_of_parquet(file: Path) -> Iterator[tuple[Place, Row]]:
 
     try:
         with pq.ParquetFile(file) as parquet:
-            batches = parquet.iter_batches(batch_size=AT_ONCE)
-            yield from _numbered(str(file), (row for batch in batches for row in batch.to_pylist()))
+            yield from _numbered(str(file), parquet.iter_batches(batch_size=AT_ONCE))
     except (pa.ArrowException, OSError) as error:
         raise RecordError(f"cannot read {file}: {error}; it is damaged, or no Parquet file") from error
 
@@ -209,23 +234,25 @@ def _lines(rows: Iterable[Row], file: Path) -> int:
     return count
 
 
-def _parquet(rows: Iterable[Row], file: Path, features: "datasets.Features") -> int:
+def _parquet(rows: Iterable[Row], file: Path, form: Format, metadata: bool) -> int:
     import datasets
     import pyarrow.parquet as pq
 
-    count = 0
+    features, count = _features(form, metadata), 0
     with pq.ParquetWriter(file, features.arrow_schema) as parquet:
         for part in _in_parts(rows):
-            table = datasets.Dataset.from_list([_flat(row) for row in part], features=features).data.table
+            table = datasets.Dataset.from_list(
+                [_flat(row, form, features) for row in part], features=features
+            ).data.table
             parquet.write_table(table.cast(features.arrow_schema))
             count += len(part)
     return count
 
 
-def _folder(rows: Iterable[Row], folder: Path, features: "datasets.Features") -> int:
+def _folder(rows: Iterable[Row], folder: Path, form: Format, metadata: bool) -> int:
     with tempfile.TemporaryDirectory() as cache:
         file = Path(cache) / "rows.parquet"
-        count = _parquet(rows, file, features)
+        count = _parquet(rows, file, form, metadata)
         if count:
             with _quiet():
                 data_set(file, cache).save_to_disk(str(folder))
@@ -252,26 +279,25 @@ def _in_parts(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield part
 
 
-def _flat(row: Row) -> Row:
-    """A row as a data set holds it: a schema of tools is one text, since columns of a data set have one type."""
-    tools = row.get("tools")
-    return row if tools is None or isinstance(tools, str) else {**row, "tools": json.dumps(tools, ensure_ascii=False)}
+def _flat(row: Row, form: Format, columns: Iterable[str]) -> Row:
+    """A row as a data set holds it: a value in every column, and as JSON text what has another shape from row to row."""
+    flat = {name: row.get(name) for name in columns}
+    if form.name != "sharegpt":  # text, so that no other writer of JSON rounds numbers
+        flat |= {name: [_text(message) for message in row[name]] for name in form.lists}
+    return flat | {name: _text(flat[name]) for name in ("tools", "metadata") if name in flat}
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _features(form: Format, metadata: bool) -> "datasets.Features":
+    """The types of a format's columns. A message is JSON: as a struct it would get every key that any other message has."""
     import datasets
     from datasets import Json, Value
 
     text = Value("string")
-    function = {"name": text, "arguments": text if form.name == "openai" else Json()}
-    call: Row = {"type": text, "function": function}
-    message: Row = {"role": text, "content": text, "name": text, "reasoning_content": text}
-    if form.name == "openai":
-        call |= {"id": text}
-        message |= {"tool_call_id": text, "weight": Value("int64")}
-    message |= {"tool_calls": datasets.List(call)}
-    if form.name == "sharegpt":
-        message = {"from": text, "value": text}
+    message = {"from": text, "value": text} if form.name == "sharegpt" else Json()
     columns: Row = {name: datasets.List(message) for name in form.lists} | {"tools": text}
     columns |= {"system": text} if form.name == "sharegpt" else {}
     return datasets.Features(columns | ({"metadata": Json()} if metadata else {}))

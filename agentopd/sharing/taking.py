@@ -4,7 +4,6 @@ Nobody sampled their tokens, so these have no behaviour log-probability: it is `
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -57,7 +56,7 @@ class Taken:
     """Of all segments."""
     longest: int = 0
     """Tokens of the longest segment."""
-    drifts: Counter[str] = field(default_factory=Counter)
+    drifts: dict[str, int] = field(default_factory=dict)
     """How turns were joined: see :mod:`agentopd.chat`."""
     skipped: int = 0
     reasons: list[str] = field(default_factory=list)
@@ -70,7 +69,8 @@ class Taken:
         self.turns += len(trajectory.turns)
         self.tokens += sum(sizes)
         self.longest = max(self.longest, *sizes)
-        self.drifts.update(turn.drift for turn in trajectory.turns)
+        for turn in trajectory.turns:
+            self.drifts[turn.drift] = self.drifts.get(turn.drift, 0) + 1
 
 
 def take_in(source: str, output: str | Path, wanted: Wanted) -> Taken:

@@ -66,7 +66,7 @@ def test_families_tags_and_failures_that_were_told() -> None:
 def annotated(name: str, logprobs: list[float], rows: list[int] | None = None, **more: Any) -> Any:
     n = np.array(rows or [2, 3, 4, 5], np.int32)
     [template] = RECORD.annotations
-    given = {
+    given: dict[str, Any] = {
         "teacher": name,
         "segment_N": np.zeros(len(n), np.int32),
         "index_N": n,
@@ -91,7 +91,7 @@ def test_uncertainty_is_the_mean_over_tokens_of_the_episode() -> None:
     assert keeps(
         record, uncertainty={"teacher": "judge", "least": 2.0, "most": 2.0}
     )  # of 1 and 3: nan and 5 are left out
-    epistemic = {"teacher": "judge", "statistic": "epistemic"}
+    epistemic: dict[str, Any] = {"teacher": "judge", "statistic": "epistemic"}
     assert keeps(record, uncertainty={**epistemic, "least": 4, "most": 4})
     with pytest.raises(
         RecordError, match=r"uncertainty.statistic=aleatoric: record run/0/0/0 has of 'judge' only: entropy, epistemic"
@@ -115,7 +115,7 @@ def test_disagreement_is_over_tokens_that_both_read() -> None:
 
 
 def test_a_teacher_that_said_nothing_is_an_error_only_where_it_is_read() -> None:
-    wanted = {"uncertainty": {"teacher": "judge", "least": 0}}
+    wanted: dict[str, Any] = {"uncertainty": {"teacher": "judge", "least": 0}}
     with pytest.raises(
         RecordError, match=r"record run/0/0/0 was annotated by teacher, not by 'judge'; add it: agentopd annotate"
     ):

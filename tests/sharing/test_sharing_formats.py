@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import sharing_cases as cases
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from agentopd import records
 from agentopd.errors import RecordError
@@ -86,20 +90,21 @@ def test_sharegpt_calls_come_back_as_calls() -> None:
     assert [turn.text for turn in again.turns] == [turn.text for turn in made.turns]
 
 
-def tokens_of(trained: SFTTrainer) -> list[tuple[list[int], list[int]]]:
-    return [(row["input_ids"], row["completion_mask"]) for row in trained.train_dataset]
+def rows_of(trainer: Any) -> list[dict[str, Any]]:
+    """What the trainer made of its data set."""
+    return list(trainer.train_dataset)
 
 
 def test_trl_prepares_turns_as_the_tokens_of_their_episodes(run: Path, tmp_path: Path) -> None:
     data, tokenizer = loaded(run, "sft", tmp_path), cases.chat().tokenizer
     args = SFTConfig(output_dir=str(tmp_path / "out"), report_to=[], use_cpu=True, max_length=None)
     trainer = SFTTrainer(new_model(SMALL, tokenizer, 0), args, train_dataset=data, processing_class=tokenizer)
-    prepared = tokens_of(trainer)
+    prepared = [(row["input_ids"], row["labels"]) for row in rows_of(trainer)]
     good = [(one, turn) for one in (episodes()[0], episodes()[2]) for turn in one.turns]
     assert len(prepared) == len(good) == 4
-    for (ids, mask), (one, turn) in zip(prepared, good, strict=True):
+    for (ids, labels), (one, turn) in zip(prepared, good, strict=True):
         assert ids == one.segments[turn.segment].tokens_T[: turn.stop].tolist()
-        assert mask == [0] * turn.start + [1] * (turn.stop - turn.start)
+        assert labels == [-100] * turn.start + ids[turn.start :]
 
 
 def test_trl_prepares_whole_conversations(run: Path, tmp_path: Path) -> None:
@@ -108,17 +113,18 @@ def test_trl_prepares_whole_conversations(run: Path, tmp_path: Path) -> None:
         output_dir=str(tmp_path / "out"), report_to=[], use_cpu=True, max_length=None, assistant_only_loss=True
     )
     trainer = SFTTrainer(new_model(SMALL, tokenizer, 0), args, train_dataset=data, processing_class=tokenizer)
-    for row, one in zip(trainer.train_dataset, episodes(), strict=True):
+    for row, one in zip(rows_of(trainer), episodes(), strict=True):
         [segment] = one.segments
         assert row["input_ids"] == segment.tokens_T.tolist()
-        assert row["assistant_masks"] == (segment.turn_T >= 0).astype(int).tolist()
+        assert row["labels"] == np.where(segment.turn_T >= 0, segment.tokens_T, -100).tolist()
 
 
 def test_trl_prepares_pairs(run: Path, tmp_path: Path) -> None:
     data, tokenizer = loaded(run, "preference", tmp_path), cases.chat().tokenizer
     args = DPOConfig(output_dir=str(tmp_path / "out"), report_to=[], use_cpu=True, max_length=None)
-    trainer = DPOTrainer(new_model(SMALL, tokenizer, 0), args=args, train_dataset=data, processing_class=tokenizer)
-    [row], (won, lost, _) = list(trainer.train_dataset), episodes()
+    model, reference = (new_model(SMALL, tokenizer, 0) for _ in range(2))
+    trainer = DPOTrainer(model, reference, args=args, train_dataset=data, processing_class=tokenizer)
+    [row], (won, lost, _) = rows_of(trainer), episodes()
     start = won.turns[0].start
     assert row["prompt_ids"] == won.segments[0].tokens_T[:start].tolist()
     assert row["chosen_ids"] == won.segments[0].tokens_T[start:].tolist()

@@ -111,7 +111,7 @@ def test_thinking_stands_in_the_tokens_where_the_template_knows_it() -> None:
 
 
 def test_facts_come_back(tmp_path: Path) -> None:
-    facts = {
+    facts: dict[str, Any] = {
         "env": "agentopd/Checkout-v0",
         "seed": 7,
         "split": "train",
@@ -120,7 +120,7 @@ def test_facts_come_back(tmp_path: Path) -> None:
         "success": True,
         "reward": 2.5,
     }
-    more = {
+    more: dict[str, Any] = {
         "rewards": [0.5, 2.0],
         "stop": "turn_limit",
         "kwargs": {"items": 2},
@@ -141,7 +141,7 @@ def test_facts_come_back(tmp_path: Path) -> None:
 
 def test_what_the_student_was_never_shown_is_not_exported(tmp_path: Path) -> None:
     secret = "SECRET-17"
-    facts = {
+    facts: dict[str, Any] = {
         "options": {"answer": secret},
         "kwargs": {"answer": secret},
         "privileged": {"answer": secret},
@@ -177,7 +177,7 @@ HEARD = st.builds(cases.said, TEXT) | st.builds(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(TURNS, st.lists(HEARD, max_size=3)), min_size=1, max_size=4))
 def test_any_conversation_comes_back(turns: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> None:
     messages = [cases.said("Go."), *(message for turn, heard in turns for message in (turn, *heard))]
