@@ -44,7 +44,7 @@ def test_imported_episodes_are_learned_from(imported: list[Trajectory], tmp_path
     ("term", "said"),
     [
         (
-            "support: sampled, divergence: reverse_kl, estimator: {kind: score_function}",
+            "support: sampled, divergence: reverse_kl, estimator: {kind: score_function, importance: ratio}",
             "estimator.kind=score_function",
         ),
         (
