@@ -304,4 +304,4 @@ def test_memory_does_not_grow_with_the_records(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_nor_with_thousands(tmp_path: Path) -> None:
-    assert peak(tmp_path / "many", 48, 64) < 1.3 * peak(tmp_path / "few", 3, 64)
+    assert peak(tmp_path / "many", 32, 64) < 1.3 * peak(tmp_path / "few", 3, 64)

@@ -44,7 +44,7 @@ def test_imported_episodes_are_learned_from(imported: list[Trajectory], tmp_path
     ("term", "said"),
     [
         (
-            "support: sampled, divergence: reverse_kl, estimator: {kind: score_function, importance: ratio}",
+            "support: sampled, divergence: reverse_kl, estimator: {kind: score_function, logprobs: recomputed}, weight: [{kind: importance}]",
             "estimator.kind=score_function",
         ),
         (
