@@ -37,6 +37,9 @@ Whose: TypeAlias = Literal["teacher", "student", "union"]
 CORRECTED = "corrected"
 """The source of segments that come with an annotation: what a teacher wrote after the fact."""
 
+IMPORTED = "imported"
+"""The actor, and the source, of turns that were text before they were tokens; also a key of ``Trajectory.versions``, by it whose tokenizer."""
+
 
 class Message(TypedDict, total=False):
     """One chat message in the form chat templates read. Example: ``{"role": "tool", "name": "lookup", "content": "17"}``."""
@@ -200,7 +203,8 @@ class Segment(ArrayEquality):
     """Index into ``Trajectory.actors`` of who produced each token, ``CONTEXT`` for the rest."""
     trainable_T: Bools
     logprob_T: Floats
-    """Behaviour log-probability under the distribution that was sampled from; 0 for context."""
+    """Behaviour log-probability under the distribution that was sampled from; 0 for context, ``nan`` where nobody drew the token
+    (text that was imported)."""
     source: str = "fresh"
     """The name, in the method, of the source that the episode is of; ``corrected`` for what a teacher wrote after the fact."""
 

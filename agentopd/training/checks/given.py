@@ -10,9 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.adapters import adapted, is_wrapped
 from agentopd.config import Config, Lora
+from agentopd.config.imported import require_no_draws
 from agentopd.errors import ConfigError
 from agentopd.freezing import share_weights
 from agentopd.models import ModelConfig, config_of, head_of, load_model, load_tokenizer, positions_of
+from agentopd.objective.spec import Objective
 from agentopd.rollout.preflight import Reader
 from agentopd.settings.choice import Choice
 from agentopd.teachers import members_of, traits_of
@@ -245,8 +247,8 @@ def check_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, co
     check_length("model", _positions(model), config.rollout.max_length)
 
 
-def episodes_given(given: Iterable[Trajectory | Record], vocabulary: int) -> list[Trajectory]:
-    """The trajectories of ``train_dataset``."""
+def episodes_given(given: Iterable[Trajectory | Record], vocabulary: int, objective: Objective) -> list[Trajectory]:
+    """The trajectories of ``train_dataset``, from which ``objective`` is to learn."""
     found = [one.trajectory if isinstance(one, Record) else one for one in given]
     other = [one for one in found if not isinstance(one, Trajectory)]
     if other or not found:
@@ -260,4 +262,5 @@ def episodes_given(given: Iterable[Trajectory | Record], vocabulary: int) -> lis
             f"train_dataset holds the token id {largest}, and the tokenizer has {vocabulary} ids; give episodes that were written "
             "with the student's own tokenizer"
         )
+    require_no_draws(objective, found, "train_dataset")
     return found

@@ -112,7 +112,7 @@ class AgentOPDTrainer(Trainer):
         check_student(student, tokenizer, self.config)
         self.student, self.folder, self._watch, self._is_merged = student, folder, watch, False
         untaught = None if teacher_model is None else taught
-        given = None if train_dataset is None else episodes_given(train_dataset, len(tokenizer))
+        given = None if train_dataset is None else episodes_given(train_dataset, len(tokenizer), self.config.objective)
         if folder is None:  # a whole run has checked it
             check_given(self.config, tokenizer, student, teacher_model, load, plays=given is None)
         self.river = build_river(self.config, student, tokenizer, taught, args.device, folder, watch, given, untaught)
