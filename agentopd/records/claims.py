@@ -38,14 +38,14 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def unfinished(path: Path, ending: str) -> Iterator[tuple[Path, IO[bytes]]]:
-    """A new file of one's own beside ``path``, hidden, locked and open for writing; whoever is done gives it its name or deletes it.
+    """A new file of one's own beside ``path``, hidden, locked and open for reading and writing; whoever is done gives it its name or deletes it.
 
     Raises:
         OSError: It cannot be made.
     """
     while True:
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{ending}")
-        with aside.open("xb") as file:
+        with aside.open("x+b") as file:
             if _mine(file, aside):
                 yield aside, file
                 return

@@ -11,18 +11,20 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import agentopd.records.footer as footer
 from agentopd.errors import RecordError
 from agentopd.records.claims import delete_abandoned, place, unfinished
+from agentopd.records.layout import options
 from agentopd.records.schema import ADDED, FORMAT, READABLE, RECORDS, SCHEMA, VERSION, fits
 from agentopd.records.signals import KEYS
 
 _NAME = re.compile(r"step-(\d{6,})(\.signals)?(?:\.superseded-(\d+))?\.parquet")
 _PART = ".part"
-_COMPRESSION = "zstd"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -67,6 +69,7 @@ def write(path: Path, schema: pa.Schema, groups: Iterable[pa.Table]) -> None:
     with writing(path), unfinished(path, _PART) as (aside, file):
         try:
             _write_groups(file, schema, groups)
+            footer.seal(file)
             file.flush()
             os.fsync(file.fileno())
             place(aside, path)
@@ -91,8 +94,8 @@ def writing(path: Path) -> Iterator[None]:
         raise RecordError(f"cannot write {path}: {error}; make room or choose another folder, then resume") from error
 
 
-def _write_groups(file: object, schema: pa.Schema, groups: Iterable[pa.Table]) -> None:
-    with pq.ParquetWriter(file, schema, compression=_COMPRESSION, write_page_checksum=True) as writer:
+def _write_groups(file: IO[bytes], schema: pa.Schema, groups: Iterable[pa.Table]) -> None:
+    with pq.ParquetWriter(file, schema, **options(schema)) as writer:
         for group in groups:
             writer.write_table(group, row_group_size=max(len(group), 1))
 
@@ -133,6 +136,7 @@ def opened(path: Path, form: bytes) -> Iterator[pq.ParquetFile]:
         RecordError: The file is damaged, is not ours, or is of another version.
     """
     with damage(path, lambda: "its footer"):
+        footer.check(path)
         file = pq.ParquetFile(path, page_checksum_verification=True)
     with file:
         with damage(path, lambda: "its footer"):
@@ -154,8 +158,8 @@ def damage(path: Path, part: Callable[[], str]) -> Iterator[None]:
         raise
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:  # damage shows itself anywhere
         raise RecordError(
-            f"cannot read {path}, {part()}: {error}; the file is damaged: restore it from a copy, delete it to go on without this step, or "
-            "open it with skip_damaged=True"
+            f"cannot read {path}, {part()}: {error}; the file is damaged: restore it from a copy, or delete it to go on without "
+            "this step"
         ) from error
 
 

@@ -90,6 +90,6 @@ def _part(file: pq.ParquetFile, group: int) -> str:
     metadata = file.metadata
     first = sum(metadata.row_group(i).num_rows for i in range(group))
     rows = metadata.row_group(group).num_rows
-    columns = [metadata.row_group(group).column(i) for i in range(metadata.num_columns)]
-    begin = min(one.dictionary_page_offset or one.data_page_offset for one in columns)
+    key = metadata.row_group(group).column(0)
+    begin = key.dictionary_page_offset or key.data_page_offset
     return f"row group {group}, which begins at byte {begin} and holds episodes {first} to {first + rows - 1}"

@@ -27,7 +27,7 @@ def _record(step: int, index: int, attempt: int) -> Record:
 
 def _write(folder: Path, first: int, attempt: int, told: Path) -> None:
     """Notes and writes step after step, and says what is done; runs until it is killed."""
-    batches = [[_record(step, i, attempt) for i in range(EACH)] for step in range(first, first + 100)]
+    batches = [[_record(step, i, attempt) for i in range(EACH)] for step in range(first, first + 20)]
     with told.open("ab", buffering=0) as file:
         writer = RecordWriter(folder)
         file.write(b"ready\n")
@@ -39,13 +39,13 @@ def _write(folder: Path, first: int, attempt: int, told: Path) -> None:
             file.write(f"{step}\n".encode())
 
 
-def _killed(folder: Path, first: int, attempt: int, seconds: float) -> list[str]:
-    """What a writer had said to be done when it was killed, ``seconds`` after it began."""
+def _killed(folder: Path, first: int, attempt: int, after: int, seconds: float) -> list[str]:
+    """What a writer had said to be done when it was killed, ``seconds`` after it had done ``after`` things."""
     told = folder / f"told-{attempt}"
     told.touch()
     process = _processes.Process(target=_write, args=(folder, first, attempt, told))
     process.start()
-    while not told.stat().st_size:
+    while told.read_bytes().count(b"\n") <= after:
         time.sleep(0.0005)
     time.sleep(seconds)
     process.kill()
@@ -74,7 +74,8 @@ def _kills(folder: Path, times: int, seed: int) -> int:
     random, all_said = np.random.default_rng(seed), list[str]()
     for attempt in range(times):
         first = len(records.open(folder).steps) if (folder / "records").exists() else 0
-        all_said += _killed(folder, first, attempt, random.uniform(0.0, 0.08))
+        after = int(random.integers(0, 2 * EACH + 2))  # of two steps, each EACH records and the step itself
+        all_said += _killed(folder, first, attempt, after, random.uniform(0.0, 0.004))
         _check(folder, all_said)
     read = records.open(folder, superseded=True)
     return len(read) - len(records.open(folder))

@@ -15,7 +15,7 @@ from agentopd.records.files import StepFile
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["agentopd.records", "record_cases"])
-STEPS, EACH = 12, 8
+STEPS, EACH = 5, 4
 
 
 def _contend(folder: Path, me: int, own: bool, links: bool, won: "multiprocessing.Queue[tuple[int, int, str]]") -> None:

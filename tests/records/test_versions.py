@@ -49,7 +49,11 @@ def held(version: int) -> list[Record]:
     )
     corrected = replace(plain.trajectory.segments[0], source="corrected")
     more = {"statistics": {"epistemic": said.taken_logprob_N}, "corrected_S": ("c",), "segments": (corrected,)}
-    annotations = [said, replace(said, teacher="sparse", block=sparse, **more), replace(said, teacher="span", block=span)]
+    annotations = [
+        said,
+        replace(said, teacher="sparse", block=sparse, **more),
+        replace(said, teacher="span", block=span),
+    ]
     if version >= 4:
         annotations.append(replace(said, teacher="compact", block=compacted(replace(sparse, of="teacher"))))
     return [Record(trajectory, tuple(annotations)), plain_record(0, 1, 6)]
@@ -67,7 +71,7 @@ def test_a_file_of_an_older_version_is_read(version: int, tmp_path: Path) -> Non
 
 
 def test_todays_version_has_a_file() -> None:
-    assert CURRENT == READABLE[-1]
+    assert READABLE[-1] == CURRENT
     assert sorted(path.stem for path in KEPT.iterdir()) == [each.decode() for each in READABLE]
 
 
