@@ -30,8 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--block",
         default="sparse",
-        choices=("sparse", "sampled"),
-        help="what is kept of whole distributions: the k likeliest tokens, or the taken one alone (default: %(default)s)",
+        choices=("sparse", "compact", "sampled"),
+        help="what is kept of whole distributions: the k likeliest tokens, these in fewer bytes, a little off, or the taken one alone "
+        "(default: %(default)s)",
     )
     parser.add_argument("--k", type=int, default=64, help="how many tokens a sparse row keeps (default: %(default)s)")
     parser.add_argument("--cache", help="the folder of what teachers said before (default: stages.cache)")

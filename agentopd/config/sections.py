@@ -117,8 +117,9 @@ class RecordSettings(Settings):
     """What is kept of every step."""
 
     keep: bool = True
-    block: Literal["sampled", "sparse"] = "sampled"
-    """What remains of a teacher's full distributions: the taken token's log-probability, or the ``k`` most likely tokens."""
+    block: Literal["sampled", "sparse", "compact"] = "sampled"
+    """What remains of a teacher's full distributions: the taken token's log-probability, the ``k`` most likely tokens, or these in fewer bytes,
+    each less than 0.05 nats off where its probability is above 1e-4."""
     k: int = Field(32, ge=1)
     signals: bool = True
     """Whether each token's divergence, weight and entropy are kept as well."""

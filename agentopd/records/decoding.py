@@ -4,6 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
+import agentopd.records.compact as compact
 from agentopd.records.plain import from_json, unescape
 from agentopd.records.schema import ADDED, ADDED_INSIDE, FIELDS
 from agentopd.types import (
@@ -44,13 +45,23 @@ def unpack(array: pa.Array) -> list[Any]:
     if pa.types.is_struct(kind):
         names, columns = [field.name for field in kind], [unpack(child) for child in array.flatten()]
         return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-    if not pa.types.is_list(kind) or pa.types.is_string(kind.value_type):
-        return list(array.to_pylist())
-    nested = pa.types.is_struct(kind.value_type)
-    values = unpack(array.values) if nested else array.values.to_numpy(zero_copy_only=False)
-    offsets, valid = array.offsets.to_pylist(), array.is_valid().to_pylist()
+    if not pa.types.is_list(kind):
+        return _plain(array)
+    numbers = pa.types.is_primitive(kind.value_type)
+    offsets, valid = array.offsets.to_numpy().tolist(), array.is_valid().to_numpy(zero_copy_only=False).tolist()
+    first, last = offsets[0], offsets[-1]
+    inner = array.values.slice(first, last - first)
+    values = inner.to_numpy(zero_copy_only=False) if numbers else unpack(inner)
+    ends = zip(offsets, offsets[1:], valid, strict=False)
     # a copy, so that one record does not keep its whole file alive, and so that its arrays can be written to
-    return [values[offsets[i] : offsets[i + 1]].copy() if valid[i] else None for i in range(len(array))]
+    return [values[a - first : b - first].copy() if is_valid else None for a, b, is_valid in ends]
+
+
+def _plain(array: pa.Array) -> list[Any]:
+    """Values of a column of numbers, text or bytes; numpy is much faster at it than Arrow."""
+    if array.null_count and not pa.types.is_string(array.type):
+        return list(array.to_pylist())
+    return list(array.to_numpy(zero_copy_only=False).tolist())
 
 
 def _trajectory(row: dict[str, Any]) -> Trajectory:
@@ -116,5 +127,7 @@ def _block(row: dict[str, Any]) -> Block:
         kept = {**ADDED_INSIDE, **row["sparse"]}
         shape = (len(kept["logtail_N"]), kept["k"])
         return Sparse(kept["ids_N_K"].reshape(shape), kept["logprob_N_K"].reshape(shape), kept["logtail_N"], kept["of"])
+    if row["block"] == "compact":
+        return compact.unpack(row["compact"])
     kept = row["span"]
     return Span(kept["student_P_2"].reshape(-1, 2), kept["teacher_P_2"].reshape(-1, 2), kept["logprob_P"])

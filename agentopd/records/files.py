@@ -1,28 +1,30 @@
 """The files of a records folder: their names, and how they are written and opened.
 
 ``step-000012.parquet`` holds a step's records and ``step-000012.signals.parquet`` its signals. A file that a resumed run does
-not count is called ``step-000012.superseded-1.parquet``. A file is written under a hidden name, synced, and renamed.
+not count is called ``step-000012.superseded-1.parquet``. A file is written under a hidden name of its own, synced, and given its name, which
+no other writer can have given to another.
 """
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import agentopd.records.footer as footer
 from agentopd.errors import RecordError
-from agentopd.records.schema import ADDED, CURRENT, FORMAT, RECORDS, SCHEMA, VERSION, fits
+from agentopd.records.claims import delete_abandoned, place, unfinished
+from agentopd.records.layout import options
+from agentopd.records.schema import ADDED, FORMAT, READABLE, RECORDS, SCHEMA, VERSION, fits
 from agentopd.records.signals import KEYS
 
-ROW_GROUP = 64
-"""Records that are decoded at once."""
-
 _NAME = re.compile(r"step-(\d{6,})(\.signals)?(?:\.superseded-(\d+))?\.parquet")
-_UNFINISHED = ".*.parquet.part"
+_PART = ".part"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,33 +54,69 @@ def listed(folder: Path) -> list[StepFile]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Deletes what a killed writer left."""
-    for path in folder.glob(_UNFINISHED):
-        path.unlink()
+    """Deletes what killed writers left; what another writer is at stays."""
+    for path in folder.glob(f".*.parquet*{_PART}"):
+        delete_abandoned(path)
 
 
-def write(path: Path, table: pa.Table) -> None:
-    """Writes ``table`` so that ``path`` is whole or absent, whenever the process or the machine stops.
+def write(path: Path, schema: pa.Schema, groups: Iterable[pa.Table]) -> None:
+    """Writes ``groups``, each a row group, so that ``path`` is whole or absent, whenever the process or the machine stops.
 
     Raises:
+        FileExistsError: There is such a file.
         RecordError: The file cannot be written, for instance because the disk is full.
     """
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        with aside.open("wb") as file:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True, row_group_size=ROW_GROUP)
+    with writing(path), unfinished(path, _PART) as (aside, file):
+        try:
+            _write_groups(file, schema, groups)
+            footer.seal(file)
             file.flush()
             os.fsync(file.fileno())
-        aside.rename(path)
-        sync(path.parent)
+            place(aside, path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+    sync(path.parent)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A file system that refuses ``path``, as an error of ours; that something has the name is told as it is.
+
+    Raises:
+        RecordError: It refused.
+    """
+    try:
+        yield
+    except FileExistsError:
+        raise
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise RecordError(f"cannot write {path}: {error}; make room or choose another folder, then resume") from error
 
 
+def _write_groups(file: IO[bytes], schema: pa.Schema, groups: Iterable[pa.Table]) -> None:
+    with pq.ParquetWriter(file, schema, **options(schema)) as writer:
+        for group in groups:
+            writer.write_table(group, row_group_size=max(len(group), 1))
+
+
 def supersede(folder: Path, file: StepFile, number: int) -> None:
-    """Renames a file to one that does not count."""
-    (folder / str(file)).rename(folder / str(replace(file, superseded=number)))
+    """Renames a file to one that does not count.
+
+    Raises:
+        RecordError: Another writer does the same at the same time.
+    """
+    source = folder / str(file)
+    before = folder / str(replace(file, superseded=number - 1))
+    if number > 1 and before.exists() and source.samefile(before):
+        source.unlink()  # a kill came between its second name and the end of its first
+        return
+    try:
+        place(source, folder / str(replace(file, superseded=number)))
+    except OSError as error:
+        raise RecordError(
+            f"cannot supersede {source}: {error}; one process at a time can go back to a checkpoint: wait for the other, then repeat it"
+        ) from error
 
 
 def sync(folder: Path) -> None:
@@ -97,15 +135,31 @@ def opened(path: Path, form: bytes) -> Iterator[pq.ParquetFile]:
     Raises:
         RecordError: The file is damaged, is not ours, or is of another version.
     """
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with damage(path, lambda: "its footer"):
+        footer.check(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+    with file:
+        with damage(path, lambda: "its footer"):
             _require_ours(path, file.schema_arrow, form)
+        with damage(path, lambda: "its columns"):
             yield file
+
+
+@contextmanager
+def damage(path: Path, part: Callable[[], str]) -> Iterator[None]:
+    """Whatever reading ``part`` of a file raises, as one error.
+
+    Raises:
+        RecordError: It was not read.
+    """
+    try:
+        yield
     except RecordError:
         raise
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:  # damage shows itself anywhere
         raise RecordError(
-            f"cannot read {path}: {error}; the file is damaged: restore it from a copy, or delete it to go on without this step"
+            f"cannot read {path}, {part()}: {error}; the file is damaged: restore it from a copy, or delete it to go on without "
+            "this step"
         ) from error
 
 
@@ -113,10 +167,11 @@ def _require_ours(path: Path, schema: pa.Schema, form: bytes) -> None:
     metadata = schema.metadata or {}
     if metadata.get(FORMAT) != form:
         raise RecordError(f"{path} is a Parquet file, but holds no agentopd {form.decode()}; move it out of the folder")
-    if metadata.get(VERSION) != CURRENT:
+    if metadata.get(VERSION) not in READABLE:
         found = metadata.get(VERSION, b"?").decode(errors="replace")
+        known = " and ".join(version.decode() for version in READABLE)
         raise RecordError(
-            f"{path} is of version {found}, and this agentopd reads version {CURRENT.decode()}; read it with the agentopd that wrote it"
+            f"{path} is of version {found}, and this agentopd reads versions {known}; read it with the agentopd that wrote it"
         )
     needed = [name for name in SCHEMA.names if name not in ADDED] if form == RECORDS else KEYS
     absent = [name for name in needed if name not in schema.names]

@@ -1,15 +1,16 @@
 """Reads the records of a run."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from numpy.typing import NDArray
 
-import agentopd.records.decoding as decoding
+import agentopd.records.groups as groups
+import agentopd.records.journal as journal
 import agentopd.records.signals as signals
 import agentopd.records.tokens as tokens
 from agentopd.errors import RecordError
@@ -17,13 +18,16 @@ from agentopd.records.files import StepFile, folder_of, listed, opened
 from agentopd.records.schema import ADDED, PLAIN, RECORDS, SCHEMA, SIGNALS
 from agentopd.types import Key, Record
 
+_Read = TypeVar("_Read")
 
-def open(path: str | Path, superseded: bool = False) -> "Records":
+
+def open(path: str | Path, superseded: bool = False, skip_damaged: bool = False) -> "Records":
     """The records that lie in ``path`` now.
 
     Args:
         path: A run folder, or its records folder.
         superseded: Whether to count records that a resumed run has done again.
+        skip_damaged: Whether to leave out what cannot be read, and to say so in ``damaged``, instead of an error.
 
     Raises:
         RecordError: There is no such folder, or it holds no records folder.
@@ -31,7 +35,7 @@ def open(path: str | Path, superseded: bool = False) -> "Records":
     path = Path(path)
     for folder in (folder_of(path), path):
         if folder.is_dir() and (folder.name == "records" or listed(folder)):
-            return Records(folder, superseded)
+            return Records(folder, superseded, skip_damaged)
     raise RecordError(f"{path} {_absence(path)}; give a run folder (with records/ in it) or a records folder")
 
 
@@ -47,8 +51,10 @@ def _absence(path: Path) -> str:
 class Records:
     """The records of a run, in order of step and index. Only a part of one file is in memory at a time."""
 
-    def __init__(self, folder: Path, superseded: bool = False) -> None:
+    def __init__(self, folder: Path, superseded: bool = False, skip_damaged: bool = False) -> None:
         self.folder = folder
+        self._skips = skip_damaged
+        self._damaged: dict[str, None] = {}
         files = [file for file in listed(folder) if superseded or not file.superseded]
         self._records = [file for file in files if not file.signals]
         self._signals = [file for file in files if file.signals]
@@ -63,8 +69,19 @@ class Records:
         """The steps that have signals."""
         return tuple(step for step, _ in groupby(self._signals, key=lambda file: file.step))
 
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """What was left out so far, an error each, which names file and place; nothing without ``skip_damaged``."""
+        return tuple(self._damaged)
+
+    def unfinished(self) -> Iterator[Record]:
+        """Episodes of steps that are not over: what was noted there, by a run that goes on or by one that was killed and not yet resumed."""
+        for path in sorted(self.folder.glob(f".*{journal.ENDING}")):
+            yield from journal.read(path)
+
     def __len__(self) -> int:
-        return sum(self._count(file) for file in self._records)
+        """How many records there are, by what the files say; those of damaged row groups count."""
+        return sum(self._whole(self._count, file) or 0 for file in self._records)
 
     def __iter__(self) -> Iterator[Record]:
         for file in self._records:
@@ -135,7 +152,8 @@ class Records:
                 raise RecordError(
                     f"{name!r} is no column of records; those with one value an episode: {', '.join(PLAIN)}"
                 )
-        parts = [self._columns(file, columns) for file in self._records]
+        found = [self._whole(self._columns, file, columns) for file in self._records]
+        parts = [part for part in found if part is not None]
         kinds = pa.schema([*(SCHEMA.field(name) for name in columns), pa.field("superseded", pa.int64())])
         return pa.concat_tables([kinds.empty_table(), *(part.cast(kinds) for part in parts)])
 
@@ -161,9 +179,29 @@ class Records:
             return int(parquet.metadata.num_rows)
 
     def _read(self, file: StepFile) -> Iterator[Record]:
-        with opened(self.folder / str(file), RECORDS) as parquet:
-            for group in range(parquet.num_row_groups):
-                yield from decoding.to_records(parquet.read_row_group(group))
+        path = self.folder / str(file)
+        if not self._skips:
+            return groups.read(path)
+        return self._readable(path)
+
+    def _readable(self, path: Path) -> Iterator[Record]:
+        try:
+            yield from groups.read(path, self._left_out)
+        except RecordError as error:  # nothing of the file can be read
+            self._left_out(error)
+
+    def _whole(self, read: Callable[..., _Read], *arguments: Any) -> _Read | None:
+        """What ``read`` returns; where that is damaged and is to be left out, ``None``."""
+        try:
+            return read(*arguments)
+        except RecordError as error:
+            if not self._skips:
+                raise
+            self._left_out(error)
+            return None
+
+    def _left_out(self, error: RecordError) -> None:
+        self._damaged[str(error)] = None
 
     def _signals_in(self, file: StepFile) -> dict[str, NDArray[Any]]:
         with opened(self.folder / str(file), SIGNALS) as parquet:
@@ -180,12 +218,9 @@ class Records:
     def _find(self, key: Key) -> tuple[StepFile, Record] | None:
         """The newest record of ``key``, and its file."""
         for file in _newest_first(file for file in self._records if file.step == key.step):
-            with opened(self.folder / str(file), RECORDS) as parquet:
-                for group in range(parquet.num_row_groups):
-                    keys = parquet.read_row_group(group, columns=["key"])["key"].to_pylist()
-                    if str(key) in keys:
-                        row = parquet.read_row_group(group).slice(keys.index(str(key)), 1)
-                        return file, decoding.to_records(row)[0]
+            found = groups.find(self.folder / str(file), key)
+            if found is not None:
+                return file, found
         return None
 
 

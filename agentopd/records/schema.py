@@ -14,7 +14,10 @@ FORMAT = b"agentopd.format"
 RECORDS = b"records"
 SIGNALS = b"signals"
 VERSION = b"agentopd.version"
-CURRENT = b"3"
+CURRENT = b"4"
+"""The version that is written."""
+READABLE = (b"3", b"4")
+"""The versions that are read: 4 has compact blocks, which 3 lacks."""
 
 _TEXT = pa.string()
 _TEXTS = pa.list_(_TEXT)
@@ -65,6 +68,16 @@ BLOCKS: Mapping[str, pa.StructType] = {
     # [N, K] and [P, 2] arrays are kept flat, row by row
     "sparse": pa.struct({"k": pa.int32(), "ids_N_K": _INTS, "logprob_N_K": _FLOATS, "logtail_N": _FLOATS, "of": _TEXT}),
     "span": pa.struct({"student_P_2": _INTS, "teacher_P_2": _INTS, "logprob_P": _FLOATS}),
+    # the bytes of [N, K] numbers, the lowest of all in the first plane: see agentopd.records.compact
+    "compact": pa.struct(
+        {
+            "k": pa.int32(),
+            **{f"step_{i}": pa.binary() for i in range(4)},
+            **{f"level_{i}": pa.binary() for i in range(2)},
+            "shift_N": _FLOATS,
+            "logtail_N": _FLOATS,
+        }
+    ),
 }
 
 ANNOTATION = pa.struct(
@@ -82,6 +95,7 @@ ANNOTATION = pa.struct(
         "block": _TEXT,
         "sparse": BLOCKS["sparse"],
         "span": BLOCKS["span"],
+        "compact": BLOCKS["compact"],
     }
 )
 
@@ -116,7 +130,7 @@ PLAIN: Mapping[str, pa.DataType] = {
 ADDED: Mapping[str, str] = {"family": ""}
 """Columns that a file of this version may lack, since they came later, and what stands for them then."""
 
-ADDED_INSIDE: Mapping[str, Any] = {"of": "teacher", "thinking": 0, "outcomes": ()}
+ADDED_INSIDE: Mapping[str, Any] = {"of": "teacher", "thinking": 0, "outcomes": (), "compact": None}
 """Nested fields of which the same holds."""
 
 SCHEMA = pa.schema(

@@ -3,15 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from agentopd.errors import RecordError
-from agentopd.types import Aligned, Annotation, Block, Dense, Floats, Ints, Mixture, Record, Sampled, Sparse
+from agentopd.records.compact import compacted
+from agentopd.types import Aligned, Annotation, Dense, Floats, Ints, Mixture, Record, Sampled, Sparse
 
 if TYPE_CHECKING:
     import torch
+
+Kept: TypeAlias = Literal["sampled", "sparse", "compact"]
+"""What remains of a whole distribution."""
 
 CHUNK_ROWS = 512
 """Rows whose logits exist at once."""
@@ -27,7 +31,7 @@ class LogitHead(Protocol):
 
 def thin(
     record: Record,
-    block: Literal["sampled", "sparse"] = "sampled",
+    block: Kept = "sampled",
     k: int = 64,
     heads: Mapping[str, LogitHead] | None = None,
     temperature: float = 1.0,
@@ -39,9 +43,10 @@ def thin(
     Args:
         record: A record.
         block: ``sampled`` keeps the log-probability of the taken token alone; ``sparse`` the ``k`` most likely tokens, the most
-            likely first, with the exact log of the mass outside them.
+            likely first, with the exact log of the mass outside them; ``compact`` these in fewer bytes, each less than 0.05 nats off
+            where its probability is above 1e-4: sparse blocks that teachers gave are made so, too.
         k: The most tokens that a sparse row keeps; the vocabulary bounds it.
-        heads: Of the teachers, by the names that their dense blocks use; only ``sparse`` needs them.
+        heads: Of the teachers, by the names that their dense blocks use; ``sampled`` needs none.
         temperature: Divides the logits; the one at which the teacher was asked, so that ``taken_logprob_N`` agrees.
 
     Raises:
@@ -53,13 +58,16 @@ def thin(
     def thinned(annotation: Annotation) -> Annotation:
         if isinstance(annotation.block, Aligned):
             return replace(annotation, block=annotation.block.span)
+        if block == "compact" and isinstance(annotation.block, Sparse):
+            return replace(annotation, block=compacted(annotation.block))
         if not isinstance(annotation.block, Dense | Mixture):
             return annotation
         if block == "sampled":
             return replace(annotation, block=Sampled())
         members = annotation.block.members if isinstance(annotation.block, Mixture) else (annotation.block,)
         named = [(one.hidden_N_H, _head(annotation, one, heads or {})) for one in members]
-        return replace(annotation, block=_sparse(named, k, temperature))
+        sparse = _sparse(named, k, temperature)
+        return replace(annotation, block=sparse if block == "sparse" else compacted(sparse))
 
     return replace(record, annotations=tuple(map(thinned, record.annotations)))
 
@@ -74,7 +82,7 @@ def _head(annotation: Annotation, dense: Dense, heads: Mapping[str, LogitHead]) 
     return heads[name]
 
 
-def _sparse(named: Sequence[tuple["torch.Tensor", LogitHead]], k: int, temperature: float) -> Block:
+def _sparse(named: Sequence[tuple["torch.Tensor", LogitHead]], k: int, temperature: float) -> Sparse:
     """The sparse block of one model, or of a mixture of several, from their hidden states and heads."""
     starts = range(0, max(len(named[0][0]), 1), CHUNK_ROWS)
     rows = [slice(i, i + CHUNK_ROWS) for i in starts]

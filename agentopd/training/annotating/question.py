@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,6 +20,7 @@ from agentopd.freezing import frozen
 from agentopd.models import ModelConfig, load_tokenizer
 from agentopd.records import Records
 from agentopd.records.plain import from_json
+from agentopd.records.thinning import Kept
 from agentopd.settings.choice import Choice
 from agentopd.settings.problems import nearest
 from agentopd.teachers import Teacher, build_teachers, members_of, traits_of
@@ -50,7 +51,7 @@ class Question:
     """Of the run that made the records, with the teachers that are asked now in place of its own."""
     home: Path | None
     """The run folder that the configuration is of, where it is."""
-    block: Literal["sampled", "sparse"]
+    block: Kept
     k: int
 
     def plain(self) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def question(
     source: str | Path,
     given: Sequence[str],
     config: str | Path | None = None,
-    block: Literal["sampled", "sparse"] = "sparse",
+    block: Kept = "sparse",
     k: int = 64,
 ) -> Question:
     """Reads what a person asks for.

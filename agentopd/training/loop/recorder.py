@@ -1,6 +1,7 @@
 """What a step leaves behind: its records, and what the learner saw on each of their tokens."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,30 +32,22 @@ class Recorder:
             self._writer.supersede_after(step - 1)
 
     def draw(self, river: River, step: int) -> Drawn:
-        """Draws a step. Whatever ends that early (a teacher fails, a person interrupts), what was played in it is kept.
+        """Draws a step. Whatever ends that early (a teacher fails, a person interrupts, a kill), what was played in it is kept.
 
-        It is kept as superseded, for the step is drawn again when the run goes on; the error says where.
+        It is kept as superseded, for the step is drawn again when the run goes on; the error says where. After a kill that is done when the
+        run goes on.
         """
+        if self._writer is not None:
+            river.note = partial(self._note, self._writer, step)
         try:
             return river.draw(step)
         except BaseException as error:
-            self._rescue(step, river.played, error)
+            if self._writer is not None:
+                rescue(self._writer, step, river.played, error)
             raise
 
-    def _rescue(self, step: int, played: Sequence[Trajectory], error: BaseException) -> None:
-        if self._writer is None or not played:
-            return
-        records = [Record(trajectory) for trajectory in sorted(played, key=lambda one: one.key)]
-        try:
-            path = self._writer.write_aside(step, records)
-        except RecordError as other:  # what went wrong first is what is told
-            say(f"the {len(records)} episodes that were played in step {step} could not be kept: {other}")
-            return
-        kept = f"the {len(records)} episodes that were played in step {step} are kept, without annotations and not counted, in {path}"
-        if isinstance(error, AgentOPDError):
-            error.args = (f"{error}; {kept}",)
-        else:
-            say(kept)
+    def _note(self, writer: RecordWriter, step: int, trajectory: Trajectory) -> None:
+        writer.note(step, Record(trajectory))
 
     def keep(self, drawn: Drawn, prepared: Prepared, signals: Mapping[str, NDArray[Any]]) -> None:
         """Writes one step."""
@@ -68,6 +61,23 @@ class Recorder:
         self._writer.write(drawn.step, records)
         if settings.signals:
             self._writer.write_signals(drawn.step, signal_columns(prepared, signals))
+
+
+def rescue(writer: RecordWriter, step: int, played: Sequence[Trajectory], error: BaseException) -> None:
+    """Keeps what was played in a step that ``error`` ended, as superseded; the error, or else a sentence, says where."""
+    if not played:
+        return
+    records = [Record(trajectory) for trajectory in sorted(played, key=lambda one: one.key)]
+    try:
+        path = writer.write_aside(step, records)
+    except RecordError as other:  # what went wrong first is what is told
+        say(f"the {len(records)} episodes that were played in step {step} could not be kept: {other}")
+        return
+    kept = f"the {len(records)} episodes that were played in step {step} are kept, without annotations and not counted, in {path}"
+    if isinstance(error, AgentOPDError):
+        error.args = (f"{error}; {kept}",)
+    else:
+        say(kept)
 
 
 def signal_columns(prepared: Prepared, signals: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,14 @@ from agentopd.training.loop.build import build_panel, build_policy, panel_size, 
 from agentopd.training.loop.checkpoints import loading
 from agentopd.training.loop.folder import RunFolder, require_free
 from agentopd.training.loop.lock import held
+from agentopd.training.loop.recorder import rescue
 from agentopd.training.loop.trainer import AgentOPDTrainer
 from agentopd.training.run.callbacks import MetricsFile, Progress
 from agentopd.training.run.interruption import resumable
 from agentopd.training.run.stages import student_of, teacher_of, tokenizer_of
 from agentopd.training.show.display import attended, say, watch
 from agentopd.training.show.gap import doubt_line, gap_lines
-from agentopd.types import EXPERT, STUDENT, Record
+from agentopd.types import EXPERT, STUDENT, Record, Trajectory
 from agentopd.viewer import write_report
 from agentopd.viewer.report import AFTER_PANEL as AFTER
 from agentopd.viewer.report import BEFORE_PANEL as BEFORE
@@ -319,7 +321,22 @@ def play(config: Config, episodes: int, output: Path, actor: str, model: Path | 
         policies[STUDENT] = build_policy(student, chat, config.rollout)
     stream = TaskStream(config.envs, config.seed, "train")
     assignments = assign(stream, range(episodes), "fresh", {actor: 1.0}, 1, output.name, 0, config.seed)
-    with watch("episodes", episodes) as on_done:
-        trajectories = collect(assignments, policies, chat, config.rollout, on_done=on_done)
-    RecordWriter(output / "records").write(0, [Record(trajectory) for trajectory in trajectories])
+    writer = cache(
+        lambda: RecordWriter(output / "records")
+    )  # made with the first episode: until then nothing lies there
+    played: list[Trajectory] = []
+    with watch("episodes", episodes) as seen:
+
+        def on_done(trajectory: Trajectory) -> None:
+            seen(trajectory)
+            played.append(trajectory)
+            writer().note(0, Record(trajectory))
+
+        try:
+            trajectories = collect(assignments, policies, chat, config.rollout, on_done=on_done)
+        except BaseException as error:
+            if played:
+                rescue(writer(), 0, played, error)
+            raise
+    writer().write(0, [Record(trajectory) for trajectory in trajectories])
     return rollout_metrics(trajectories)
