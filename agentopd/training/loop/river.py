@@ -178,6 +178,8 @@ class River:
 
     def _draw_source(self, name: str, source: Source, step: int, count: int, first: int, base: int) -> list[Trajectory]:
         """The source's episodes of ``step``, of ``count`` tasks from the step's ``first`` on, their keys counted from ``base``."""
+        if not count:
+            return []
         if source.kind == "fresh":
             begin = step * self.config.train.tasks_per_step + first
             indices = range(begin, begin + count)
@@ -185,7 +187,7 @@ class River:
             self._played_by[name] = played
             return played
         if source.kind == "replayed":
-            again = self._earlier[name].draw(step, count) if count else []
+            again = self._earlier[name].draw(step, count)
         else:
             again = self._decks[name].draw(self._begin(name, step, count), count)
         if source.plays:
