@@ -18,10 +18,10 @@ from benchmarks.measured import add, arms_parser, kept, made_by, measured_run, m
 
 RESULTS = Path(__file__).parent / "results" / "records_training.json"
 TOP_K = 64
-UPDATES, EARLIER, SHOWN = 100, 60, 400
+UPDATES, EARLIER, SHOWN = 40, 30, 200
 """Updates of every arm and of the earlier run; episodes of the expert."""
 PREFIX = (
-    "acting: {kind: prefix, by: recorded, counted_from: end, turns: {kind: stairs, start: 1.0, end: 30.0, every: 10}}"
+    "acting: {kind: prefix, by: recorded, counted_from: end, turns: {kind: stairs, start: 1.0, end: 30.0, every: 8}}"
 )
 ARMS: Mapping[str, Sequence[str]] = {
     "online": (),
