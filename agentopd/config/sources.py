@@ -37,13 +37,14 @@ def require_students_turns(objective: Objective, most_turns: int) -> None:
 
 def _require_turn(said: str, source: Source, most_turns: int) -> None:
     turns, from_end = source.acting.settings["turns"], source.acting.settings["counted_from"] == "end"
+    followed = source.acting.settings["by"] == RECORDED  # to the turn before its last at most
     numbers = numbers_of(turns)
     limit = min([most_turns, *(numbers_of(source.max_turns) if source.max_turns is not None else [])])
     if numbers and from_end and max(numbers) < 1:
         raise ValueError(
             f"{said}={max(numbers):g}: all but so many turns of the expert's episode leave the student none; set it to 1 or more"
         )
-    if numbers and not from_end and min(numbers) >= limit:
+    if numbers and not (from_end or followed) and min(numbers) >= limit:
         raise ValueError(
             f"{said}={min(numbers):g}: an episode has at most {limit:g} turns, so the student would never act; lower it, or raise "
             "max_turns of the rollout and the source"

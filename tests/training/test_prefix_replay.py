@@ -32,7 +32,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(source: Path, *overrides: str, **acting: Any) -> Config:
     prefix = {"kind": "prefix", "by": "recorded"} | acting
     sampler = {"kind": "recorded", "records": str(source), "acting": prefix}
-    return cases.tiny(f"objective.sampler={json.dumps(sampler)}", *overrides, method="gkd", tasks_per_step=4, steps=8)
+    return cases.tiny(f"objective.sampler={json.dumps(sampler)}", *overrides, tasks_per_step=4, steps=8)
 
 
 def drawn(made: Config, folder: Path, step: int = 0) -> list[Trajectory]:

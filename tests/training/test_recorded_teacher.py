@@ -153,7 +153,7 @@ def test_what_is_missing_is_found_first_with_the_command_that_makes_it(run: Path
         ),
         (
             False,
-            ["rollout.temperature=0.7"],
+            ["method=gkd", "objective.support={kind: top_k, k: 8}", "rollout.temperature=0.7"],
             r"is at the temperature 1, and this run compares at 0\.7; set rollout\.temp",
         ),
     ],

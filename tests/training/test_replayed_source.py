@@ -108,7 +108,7 @@ def test_a_frozen_source_beside_moving_shares_still_deals_each_once(tmp_path: Pa
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["objective.sources.again.of=shown"], r"^objective\.sources\.again\.of=shown: no fresh source is called that; there are: own"),
+        (["objective.sources.again.of=shown"], r"^objective\.sources\.again\.of=shown: no fresh source is called that.*; there are: own"),
         (["records.keep=false"], r"^objective\.sources\.again\.kind=replayed: it draws from the run's own records; set records\.keep: true"),
         (["objective.sources.own.per_task=2"], r"again\.per_task=1: the episodes of own come in groups of 2; set both alike"),
         (["objective.sources.again.max_turns=2"], r"max_turns: the episodes of a replayed source are over, so nobody acts"),
