@@ -3,10 +3,9 @@
     python -m benchmarks.records_training --seeds 20 21 22   # resumable: finished runs are kept; several processes may share the seeds
     python -m benchmarks.records_training --table            # the table from the stored results
 
-An earlier run, by DAgger from the same cold start, leaves its episodes; the quickstart's teacher, which it never heard, reads them once
-(``agentopd annotate``). `offline` learns from these and plays nothing, `prefix` begins recorded episodes of the expert again, backward from
-their end (TCOD's schedule), and `online` plays every episode anew. All learn the forward KL over the teacher's 64 likeliest tokens. Each seed
-has a panel of its own. Seconds are those of a whole run with its two panels, its stages found in the cache; `environment steps` are turns that
+The cold-started student plays some episodes (``agentopd rollout``), and the quickstart's teacher reads them once (``agentopd annotate``).
+`offline` learns from these and plays nothing, `prefix` begins recorded episodes of the expert again, backward from their end, and `online` plays
+every episode anew. All learn the forward KL over the teacher's 64 likeliest tokens. Each seed has a panel of its own. Seconds are those of a whole run with its two panels, its stages found in the cache; `environment steps` are turns that
 an environment answered in training, recorded prefixes included. Results: ``benchmarks/results/records_training.json``.
 """
 
@@ -18,10 +17,10 @@ from benchmarks.measured import add, arms_parser, kept, made_by, measured_run, m
 
 RESULTS = Path(__file__).parent / "results" / "records_training.json"
 TOP_K = 64
-UPDATES, EARLIER, SHOWN = 40, 30, 200
-"""Updates of every arm and of the earlier run; episodes of the expert."""
+UPDATES, EARLIER, SHOWN = 20, 320, 160
+"""Updates of every arm; episodes of the student before it is trained, and of the expert."""
 PREFIX = (
-    "acting: {kind: prefix, by: recorded, counted_from: end, turns: {kind: stairs, start: 1.0, end: 30.0, every: 8}}"
+    "acting: {kind: prefix, by: recorded, counted_from: end, turns: {kind: stairs, start: 1.0, end: 30.0, every: 4}}"
 )
 ARMS: Mapping[str, Sequence[str]] = {
     "online": (),
@@ -51,26 +50,26 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _recorded(folder: Path, seed: int, common: Sequence[str]) -> dict[str, Any]:
-    """Plays the earlier run and the expert, and lets the teacher read the earlier run's episodes; what that cost."""
+    """Plays the student and the expert, and lets the teacher read the student's episodes; what that cost."""
     import agentopd
+    from agentopd.config import dump
     from agentopd.training.annotating.question import question
     from agentopd.training.annotating.whole import annotate
     from agentopd.training.run.whole import play
-    from agentopd.types import EXPERT
+    from agentopd.types import EXPERT, STUDENT
 
-    earlier = agentopd.load_config("quickstart", [*common, f"train.steps={EARLIER}", "method=dagger"])
+    config, file = agentopd.load_config("quickstart", list(common)), folder / f"config-{seed}.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(dump(config), encoding="utf-8")
     watch = stopwatch()
-    agentopd.train(earlier, folder / f"earlier-{seed}")
+    play(config, EARLIER, folder / f"earlier-{seed}", STUDENT)
     told: dict[str, Any] = {"earlier": watch() | {"environment_steps": _played(folder / f"earlier-{seed}")}}
-    asked = question(folder / f"earlier-{seed}", ["teacher"], k=TOP_K)
-    annotate(
-        asked, folder / f"taught-{seed}", steps=range(1)
-    )  # fits the teacher, which the other arms find in the cache
     watch = stopwatch()
-    annotate(asked, folder / f"taught-{seed}")
+    asked = question(folder / f"earlier-{seed}", ["teacher"], file, k=TOP_K)
+    annotate(asked, folder / f"taught-{seed}", cache=folder / f"said-{seed}")
     told["taught"] = watch()
     watch = stopwatch()
-    play(earlier, SHOWN, folder / f"expert-{seed}", EXPERT)
+    play(config, SHOWN, folder / f"expert-{seed}", EXPERT)
     told["expert"] = watch() | {"environment_steps": _played(folder / f"expert-{seed}")}
     return told | made_by()
 
