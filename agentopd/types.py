@@ -31,8 +31,14 @@ STUDENT = "student"
 EXPERT = "expert"
 """The actor whose actions come from the environment itself."""
 
+RECORDED = "recorded"
+"""The actor whose actions come from records: those of an episode that was played before."""
+
 Whose: TypeAlias = Literal["teacher", "student", "union"]
 """Whose likeliest tokens are meant: one's, or those of both."""
+
+TOKENIZER, SAMPLING = "tokenizer", "sampling"
+"""Keys of ``Trajectory.versions``: a fingerprint of the tokenizer's ids, and how tokens were sampled."""
 
 CORRECTED = "corrected"
 """The source of segments that come with an annotation: what a teacher wrote after the fact."""
@@ -239,6 +245,7 @@ class Trajectory(ArrayEquality):
     """Facts for teachers only, from ``info["privileged"]`` of ``reset``."""
     failure: Failure | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the packages that played it; under ``TOKENIZER`` and ``SAMPLING`` what its tokens and their log-probabilities depend on."""
     opening: tuple[Message, ...] = ()
     """The messages before the first action, as the policy was shown them, the system message among them. What followed is in
     ``turns``: ``agentopd.chat.conversation`` puts both together."""

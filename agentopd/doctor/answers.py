@@ -19,7 +19,7 @@ from agentopd.objective.term import Term
 from agentopd.rollout import Rollout
 from agentopd.settings.choice import Choice
 from agentopd.settings.clock import Clock
-from agentopd.teachers import annotate
+from agentopd.teachers import annotate, traits_of
 from agentopd.teachers.asking import Asking
 from agentopd.training.checks.roles import annotators
 from agentopd.training.loop.learner import Learner
@@ -61,6 +61,7 @@ def _told(choice: Choice) -> str:
 def twice(patient: Patient) -> Iterator[Check]:
     """Whether each teacher says the same about the same episodes when it is asked again."""
     asked = annotators(patient.config.objective, patient.teachers)
+    asked = {name: one for name, one in asked.items() if not traits_of(patient.choices[name]).recorded}
     if not asked:
         yield Check(TWICE, "skip", "there is no teacher to ask")
         return

@@ -25,15 +25,13 @@ from agentopd.settings.choice import Choice
 from agentopd.settings.problems import nearest
 from agentopd.teachers import Teacher, build_teachers, members_of, traits_of
 from agentopd.training.checks.preflight import check_teacher
+from agentopd.training.checks.recorded import NOTE
 from agentopd.training.checks.roles import every_hint
 from agentopd.training.loop.build import moved
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.run.stages import student_of, teacher_of, tokenizer_of
 from agentopd.training.show.display import say
-from agentopd.types import Trajectory
 
-NOTE = "annotated.yaml"
-"""The file in a folder of annotated records that says what was asked; the configuration stands in it, too."""
 DECIDES = (
     *("teachers", "teacher", "student", "env", "envs", "seed", "template_kwargs"),
     *("call_format", "past_thinking", "rollout", "stages"),
@@ -213,19 +211,6 @@ def tokenizer_for(asked: Question) -> PreTrainedTokenizerBase:
         if kept is not None:
             return load_tokenizer(str(kept))
     return tokenizer_of(asked.config, say)
-
-
-def require_written(chat: Chat, trajectory: Trajectory) -> None:
-    """Raises ConfigError where the first prompt of ``trajectory`` is not what ``chat`` writes for its opening."""
-    first = next(iter(trajectory.turns), None)
-    if first is None or not trajectory.opening:
-        return
-    written = trajectory.segments[first.segment].tokens_T[: first.start].tolist()
-    if chat.prompt(trajectory.opening, list(trajectory.tools)) != written:
-        raise ConfigError(
-            f"--config: episode {trajectory.key} was written with another tokenizer or chat template than this configuration's, so its "
-            "tokens would mean something else; give the configuration, or the run folder, that it was played with"
-        )
 
 
 def teachers_of(

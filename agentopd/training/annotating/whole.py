@@ -17,7 +17,6 @@ from agentopd.teachers import turns_of
 from agentopd.teachers.identity import of_chat
 from agentopd.training.annotating.asking import Asking
 from agentopd.training.annotating.question import (
-    NOTE,
     Question,
     require_told,
     require_written,
@@ -25,6 +24,7 @@ from agentopd.training.annotating.question import (
     tokenizer_for,
 )
 from agentopd.training.annotating.signals import merged, renumbered
+from agentopd.training.checks.recorded import NOTE, require_written
 from agentopd.training.loop.checkpoints import binding, differences
 from agentopd.training.loop.folder import require_free, write_atomically
 from agentopd.training.loop.lock import held
@@ -67,7 +67,7 @@ def annotate(
     tokenizer = tokenizer_for(asked)
     chat = asked.config.chat(tokenizer)
     for step in wanted[:1]:
-        require_written(chat, next(iter(source.step(step))).trajectory)
+        require_written("--config", chat, next(iter(source.step(step))).trajectory)
     kept = Path(cache or asked.config.stages.cache).expanduser()
     store = Store(kept / STORE)
     with held(target), _told(target):

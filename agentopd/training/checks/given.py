@@ -28,6 +28,7 @@ from agentopd.training.checks.preflight import (
     check_vocabulary,
     peft_config_of,
 )
+from agentopd.training.checks.recorded import check_recorded
 from agentopd.training.checks.roles import hints_of, model_of, names_weights, used_teachers
 from agentopd.training.checks.trial import try_own_parts
 from agentopd.types import Record, Trajectory
@@ -165,7 +166,7 @@ def check_given(
         try_own_parts(config, len(tokenizer))
         hints = hints_of(config).items()
         readers = [Reader(f"teachers.{name}", longest.get(name), "the teacher", name, hint) for name, hint in hints]
-        check_prompts(config, tokenizer, readers=readers)
+        check_recorded(config, check_prompts(config, tokenizer, readers=readers))
 
 
 def _check_teachers(
