@@ -2,13 +2,14 @@
 
 from types import ModuleType
 
-from agentopd.cli import annotate, doctor, envs, evaluate, methods, new, play, rollout, train
+from agentopd.cli import annotate, doctor, envs, evaluate, methods, new, play, replay, rollout, train
 
 VERBS: dict[str, ModuleType] = {
     "train": train,
     "eval": evaluate,
     "rollout": rollout,
     "annotate": annotate,
+    "replay": replay,
     "doctor": doctor,
     "methods": methods,
     "envs": envs,
