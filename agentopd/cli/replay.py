@@ -16,11 +16,12 @@ from agentopd.cli import chosen
 if TYPE_CHECKING:
     from agentopd.records import Records
     from agentopd.replaying import Replay
+    from agentopd.replaying.verdicts import Status
     from agentopd.training.replaying.step import StepReplay
 
 LISTED = 20
 """Episodes that a table lists; JSON holds all."""
-STATUSES = ("same", "differs", "unplayable")
+STATUSES: "tuple[Status, ...]" = ("same", "differs", "unplayable")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

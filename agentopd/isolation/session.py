@@ -58,10 +58,8 @@ class Observed:
         yield "truncated", turn.truncated, self.truncated
         yield "errors", turn.errors, (*own_errors(turn.finish == "stop", turn.text), *self.errors)
         if turn.outcomes:  # records from before calls were recorded have none
-            yield (
-                "outcomes",
-                *([astuple(untimed(one)) for one in outcomes] for outcomes in (turn.outcomes, self.outcomes)),
-            )
+            was, now = ([astuple(untimed(one)) for one in outcomes] for outcomes in (turn.outcomes, self.outcomes))
+            yield "outcomes", was, now
 
 
 class Session:

@@ -74,7 +74,7 @@ def _turn(trajectory: Trajectory, place: int, **changes: Any) -> Trajectory:
 
 
 def _observed(trajectory: Trajectory, text: str) -> Trajectory:
-    message: Message = {**trajectory.turns[1].observations[0], "content": text}  # type: ignore[typeddict-item]
+    message: Message = {**trajectory.turns[1].observations[0], "content": text}
     return _turn(trajectory, 1, observations=(message,))
 
 
@@ -303,7 +303,7 @@ def test_what_the_verb_refuses(
 
 def test_it_is_public_and_reads_any_records(folder: Path) -> None:
     seen: list[Verdict] = []
-    found: Replay = agentopd.replay(folder, steps=range(1, 2), where=Filter(turns={"least": 3}), on_done=seen.append)  # type: ignore[arg-type]
+    found: Replay = agentopd.replay(folder, steps=range(1, 2), where=Filter(turns={"least": 3}), on_done=seen.append)
     assert [str(one.key) for one in found.verdicts] == ["kept/1/0/0", "kept/1/1/0", "kept/1/2/0"]
     assert tuple(seen) == found.verdicts
     assert not found.same

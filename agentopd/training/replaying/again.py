@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +98,9 @@ class Given(Recorder):
 
     def _thin(self, record: Record) -> Record:
         kept = self._config.records
-        block = "sparse" if kept.block == "sparse" else "sampled"  # no other form is exact
+        block: Literal["sampled", "sparse"] = (
+            "sparse" if kept.block == "sparse" else "sampled"
+        )  # no other form is exact
         return thin(record, block, kept.k, self._heads, self._config.temperature)
 
     def keep(self, drawn: Drawn, prepared: Prepared, signals: Mapping[str, NDArray[np.float32]]) -> None:
