@@ -78,13 +78,17 @@ def replay(
 
 
 def _chosen(source: Iterable[Record], steps: range | None, where: Filter | None) -> Iterator[Record]:
-    if steps is not None and isinstance(source, Records):  # other steps are not even read
-        there = [step for step in source.steps if step in steps]
-        source = (record for step in there for record in source.step(step))
-    for record in source:
+    for record in source if steps is None or not isinstance(source, Records) else _of(source, steps):
         in_steps = steps is None or record.trajectory.key.step in steps
         if in_steps and (where is None or where.keeps(record)):
             yield record
+
+
+def _of(source: Records, steps: range) -> Iterator[Record]:
+    """The records of some steps; others are not even read."""
+    for step in source.steps:
+        if step in steps:
+            yield from source.step(step)
 
 
 @dataclass(slots=True, eq=False)

@@ -27,7 +27,9 @@ def _wild(id: str, kwargs: Mapping[str, Any], count: int = 40) -> list[str]:
         _, _, terminated, truncated, _ = env.step(texts[-1])
         over = bool(terminated or truncated)
     env.close()
-    return texts
+    return [
+        text for text in texts if text == text.encode(errors="replace").decode()
+    ]  # no tokenizer writes half surrogates
 
 
 def _replayed(id: str, kwargs: Mapping[str, Any], seeds: Sequence[int], turns: int) -> int:

@@ -31,13 +31,13 @@ KINDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "reward": ({"method": "grpo", "tasks_per_step": 4}, (PAYING,)),
     "a moving average of the student": (
         {},
-        ("teachers.teacher={kind: self, average: 0.5, hint: 'It costs {total}.'}",),
+        ("teachers.teacher={kind: self, average: 0.5, hint: 'It costs {answer}.'}",),
     ),
 }
 
 
 def made(folder: Path, *overrides: str, method: str = "agentopd", **train_: Any) -> Path:
-    """A run of three steps that kept the checkpoint before its last."""
+    """A run that kept the checkpoint before its last step, of three unless it is said otherwise."""
     train(cases.tiny(*overrides, method=method, **({"steps": 3, "save_every": 1} | train_)), folder)
     return folder
 
@@ -56,12 +56,17 @@ def differing(found: StepReplay) -> dict[str, float]:
     return {row.metric: row.difference for row in found.rows if not row.same}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SELDOM = {"kept sparse", "reward"}
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in SELDOM else kind for kind in KINDS]
+)
 def test_a_step_is_what_it_was(kind: str, tmp_path: Path) -> None:
     options, overrides = KINDS[kind]
-    run = made(tmp_path / "run", *overrides, **options)
+    run = made(tmp_path / "run", *overrides, **({"steps": 2} | options))
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    for step in (0, 2):
+    for step in (0, 1):
         found = replay_step(run, step)
         assert found.same, differing(found)
         named = {row.metric for row in found.rows}
