@@ -168,8 +168,17 @@ class Turn:
 
 def timeless(turn: Turn) -> Turn:
     """The turn without what clocks measured."""
-    outcomes = tuple(replace(outcome, seconds=0.0) for outcome in turn.outcomes)
-    return replace(turn, seconds_policy=0.0, seconds_env=0.0, outcomes=outcomes)
+    return replace(turn, seconds_policy=0.0, seconds_env=0.0, outcomes=tuple(map(untimed, turn.outcomes)))
+
+
+def untimed(outcome: CallOutcome) -> CallOutcome:
+    """The outcome without what a clock measured."""
+    return replace(outcome, seconds=0.0)
+
+
+def own_errors(stopped: bool, text: str) -> tuple[str, ...]:
+    """What is wrong with an action whatever its environment says; in ``Turn.errors`` it comes first."""
+    return (() if stopped else ("cut",)) + (() if text.strip() else ("empty",))
 
 
 class ArrayEquality:
@@ -229,6 +238,14 @@ class Outcome:
     total_reward: float
     success: bool
     stop: Stop
+
+
+def success_of(told: bool | None, reward: float, stop: Stop) -> bool:
+    """Whether an episode succeeded, by what its environment ``told`` last; where that said nothing, by a total ``reward`` at its own end.
+
+    A reward on the way is no success: an episode that was cut off says nothing of its own.
+    """
+    return (reward > 0 and stop == "terminated") if told is None else told
 
 
 @dataclass(frozen=True, slots=True, eq=False)

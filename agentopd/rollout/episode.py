@@ -13,12 +13,26 @@ from agentopd.acting import Moment
 from agentopd.chat import Action, Chat, Extension, Hint
 from agentopd.chat.conversation import without_oldest
 from agentopd.chat.hint import MissingFactsError
+from agentopd.env.registry import package_of
 from agentopd.errors import ConfigError
 from agentopd.isolation.session import Observed
 from agentopd.rollout.policy import Assignment, Generation, Request, Rollout
 from agentopd.rollout.repeating import other_answer, other_start, tokens_of_turn
 from agentopd.rollout.segments import SegmentBuilder
-from agentopd.types import EXPERT, RECORDED, SAMPLING, TOKENIZER, Failure, Message, Outcome, Stop, Trajectory, Turn
+from agentopd.types import (
+    EXPERT,
+    RECORDED,
+    SAMPLING,
+    TOKENIZER,
+    Failure,
+    Message,
+    Outcome,
+    Stop,
+    Trajectory,
+    Turn,
+    own_errors,
+    success_of,
+)
 
 TOO_LONG, UNTOLD = "too_long", "untold"
 """Kinds of failures: of an expert whose action no turn can hold; of an environment that does not tell what a hint names."""
@@ -224,7 +238,7 @@ class Episode:
             action=action.canonical,
             calls=tuple(action.calls),
             finish="stop" if action.stopped else "length",
-            errors=(() if action.stopped else ("cut",)) + (() if action.text.strip() else ("empty",)),
+            errors=own_errors(action.stopped, action.text),
             advice=self._advice,
             seconds_policy=seconds,
             prefilled=generation.prefilled,
@@ -350,8 +364,8 @@ class Episode:
         """The episode as it was, once ``stop`` is set."""
         assert self.stop is not None
         reward = sum(turn.reward for turn in self._turns)
-        # a reward on the way is no success: an episode that was cut off says nothing of its own
-        succeeded = (reward > 0 and self.stop == "terminated") if self._success is None else self._success
+        succeeded = success_of(self._success, reward, self.stop)
+        written = {TOKENIZER: self._chat.vocabulary, SAMPLING: self._settings.sampling}
         return Trajectory(
             key=self.assignment.key,
             task=self.assignment.task,
@@ -361,7 +375,7 @@ class Episode:
             outcome=Outcome(reward, succeeded and self._failure is None, self.stop),
             privileged=self._privileged,
             failure=self._failure,
-            versions={**package_versions(), TOKENIZER: self._chat.vocabulary, SAMPLING: self._settings.sampling},
+            versions={**package_versions(), **package_of(self.assignment.task.env_id), **written},
             opening=self._opening,
             tools=self._tools,
             family=self._family,

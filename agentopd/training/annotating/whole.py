@@ -19,7 +19,6 @@ from agentopd.training.annotating.asking import Asking
 from agentopd.training.annotating.question import (
     Question,
     require_told,
-    require_written,
     teachers_of,
     tokenizer_for,
 )
