@@ -123,10 +123,12 @@ def test_wrong_arguments_are_told_at_once() -> None:
         envs.step(("a", "b"))
     with pytest.raises(ConfigError, match="1 seeds for 2 environments"):
         envs.reset(seed=[1])
-    for seed in (1.5, "ab", [1.0, 2]):
+    odd: Any
+    for odd in (1.5, "ab", [1.0, 2]):
         with pytest.raises(ConfigError, match="give one whole number, or one for each environment"):
-            envs.reset(seed=seed)
-    assert envs.reset(seed=np.int64(7))[0] == envs.reset(seed=7)[0]
+            envs.reset(seed=odd)
+    odd = np.int64(7)
+    assert envs.reset(seed=odd)[0] == envs.reset(seed=7)[0]
     envs.reset(seed=0)
     with pytest.raises(ConfigError, match="give 2 texts"):
         envs.step(("a",))
@@ -151,7 +153,7 @@ def test_privileged_answers_of_sql_are_put_together_by_gymnasium_too() -> None:
 def test_several_threads_may_make_processes_at_once() -> None:
     def played(_: int) -> Any:
         envs = make_vec("agentopd/Checkout-v0", 3, isolation="process")
-        first = envs.reset(seed=0)[0], envs.step(["x"] * 3)[0]
+        first = envs.reset(seed=0)[0], envs.step(("x",) * 3)[0]
         envs.close()
         return first
 
