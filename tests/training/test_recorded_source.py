@@ -16,7 +16,7 @@ from agentopd.errors import ConfigError
 from agentopd.records import RecordWriter
 from agentopd.training.checks.recorded import check_recorded
 from agentopd.training.loop.folder import RunFolder
-from agentopd.training.run import whole as running
+from agentopd.training.loop.trainer import AgentOPDTrainer
 from agentopd.training.run.whole import train
 from agentopd.types import Record, Trajectory
 
@@ -110,14 +110,14 @@ def test_a_killed_run_goes_on_as_the_one_that_was_not(
 ) -> None:
     raw = config(run, "train.save_every=1", "train.steps=3", tasks=2)
     train(raw, tmp_path / "whole")
-    keep = running.AgentOPDTrainer.training_step
+    keep = AgentOPDTrainer.training_step
 
     def killed(self: Any, model: Any, inputs: Any, *rest: Any) -> Any:
         if inputs.step == 2:
             raise KeyboardInterrupt
         return keep(self, model, inputs, *rest)
 
-    monkeypatch.setattr(running.AgentOPDTrainer, "training_step", killed)
+    monkeypatch.setattr(AgentOPDTrainer, "training_step", killed)
     with pytest.raises(KeyboardInterrupt):
         train(raw, tmp_path / "killed")
     monkeypatch.undo()

@@ -17,7 +17,7 @@ from agentopd.objective.weights.named import ask
 from agentopd.settings.adaptive import distillm
 from agentopd.settings.choice import at
 from agentopd.settings.clock import Clock
-from agentopd.training.run import whole as running
+from agentopd.training.loop.trainer import AgentOPDTrainer
 from agentopd.training.run.whole import train
 from agentopd.types import Key
 
@@ -70,7 +70,7 @@ def test_a_resumed_run_replays_what_the_uninterrupted_one_does(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = config(own=LINEAR, again=RISING, save_every=2)
-    keep = running.AgentOPDTrainer.training_step
+    keep = AgentOPDTrainer.training_step
 
     def killed(self: Any, model: Any, inputs: Any, *rest: Any) -> Any:
         done = keep(self, model, inputs, *rest)
@@ -78,7 +78,7 @@ def test_a_resumed_run_replays_what_the_uninterrupted_one_does(
             raise KeyboardInterrupt
         return done
 
-    monkeypatch.setattr(running.AgentOPDTrainer, "training_step", killed)
+    monkeypatch.setattr(AgentOPDTrainer, "training_step", killed)
     target = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         train(made, target)
@@ -137,7 +137,7 @@ def test_distillms_three_parts_are_whole_and_its_threshold_remembers() -> None:
     settings: dict[str, Any] = {"metric": "m", "every": 2, "threshold": 0.0, "by": 0.1, "margin": 0.1}
     for step, loss in enumerate(losses):
         clock = Clock(step, 10, {"m": loss}, state=state)
-        parts = {part: distillm(clock, part=part, **settings) for part in ("fresh", "replayed", "shown")}  # type: ignore[arg-type]
+        parts = {part: distillm(clock, part=part, **settings) for part in ("fresh", "replayed", "shown")}
         assert sum(parts.values()) == pytest.approx(1.0)
         phi = 1.0 - parts["shown"]
         assert parts["replayed"] == pytest.approx(phi * step / 10)

@@ -145,7 +145,9 @@ def _require_temperature(key: str, folder: Path, temperature: float) -> None:
 def _too_little(config: Config, name: str, told: set[str]) -> Iterator[str]:
     """Terms that read more of the teacher's distributions than was kept."""
     kept = min((int(one.partition(" ")[2] or 0) for one in told if one != "span"), default=None)
-    for key, term in config.objective.keyed() if kept is not None else ():
+    if kept is None:
+        return
+    for key, term in config.objective.keyed():
         if name not in term.reads.values() or not term.reads_distribution:
             continue
         if kept == 0:
