@@ -16,7 +16,7 @@ from agentopd.config import Config
 from agentopd.errors import ConfigError, EnvError
 from agentopd.records import RecordWriter
 from agentopd.training.checks.recorded import check_recorded
-from agentopd.types import Record, Trajectory
+from agentopd.types import Message, Record, Trajectory
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,12 @@ def test_the_recorded_tokens_come_again_and_the_students_alone_are_trained(shown
                 recorded.observations,
                 recorded.reward,
             )
-    before = cases.weights(trainer.student)
+    weights = cases.weights(trainer.student)
     trainer.train()
     last = list(trainer.river.played)
     students = [int((segment.actor_T == 0).sum()) for one in last for segment in one.segments]
     assert trainer.step_metrics["objective/loss/rows"] == sum(students) > 0
-    assert not cases.same_weights(before, cases.weights(trainer.student))
+    assert not cases.same_weights(weights, cases.weights(trainer.student))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def _tampered(shown: Path, target: Path, change: Any) -> Path:
 
 
 def _other_answer(one: Trajectory) -> Trajectory:
-    said = tuple({**message, "content": "something else"} for message in one.turns[1].observations)
+    said = tuple(Message(role=message["role"], content="something else") for message in one.turns[1].observations)
     return replace(one, turns=(one.turns[0], replace(one.turns[1], observations=said), *one.turns[2:]))
 
 
