@@ -79,6 +79,7 @@ def test_what_a_filter_leaves_is_drawn_and_told(run: Path, tmp_path: Path) -> No
         check(config(run, keep={"turns": {"least": 99}}))
 
 
+@pytest.mark.slow
 def test_an_episode_that_was_learned_from_twice_is_one(run: Path, tmp_path: Path) -> None:
     train(config(run), tmp_path / "second")  # two steps of four draw six episodes
     assert len(records.open(tmp_path / "second")) == 8
@@ -105,6 +106,7 @@ def test_a_resumed_run_draws_the_same_though_the_records_have_grown(run: Path, t
     assert drawn(config(source), tmp_path, 1, folder=RunFolder(tmp_path / "anew")) != before
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_the_one_that_was_not(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
