@@ -240,14 +240,6 @@ class Outcome:
     stop: Stop
 
 
-def success_of(told: bool | None, reward: float, stop: Stop) -> bool:
-    """Whether an episode succeeded, by what its environment ``told`` last; where that said nothing, by a total ``reward`` at its own end.
-
-    A reward on the way is no success: an episode that was cut off says nothing of its own.
-    """
-    return (reward > 0 and stop == "terminated") if told is None else told
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Trajectory(ArrayEquality):
     """One episode, token-exact. No teacher ever changes it."""

@@ -15,7 +15,7 @@ from agentopd.isolation.compared import Compared, Difference, first_difference
 from agentopd.settings.problems import shown
 from agentopd.tooling.answer import well_formed
 from agentopd.tooling.recording import recording
-from agentopd.types import CallOutcome, Message, Task, Turn, own_errors, untimed
+from agentopd.types import CallOutcome, Message, Stop, Task, Turn, own_errors, untimed
 
 ROLES = ("user", "tool")
 """Who may speak for an environment."""
@@ -60,6 +60,14 @@ class Observed:
         if turn.outcomes:  # records from before calls were recorded have none
             was, now = ([astuple(untimed(one)) for one in outcomes] for outcomes in (turn.outcomes, self.outcomes))
             yield "outcomes", was, now
+
+
+def success_of(told: bool | None, reward: float, stop: Stop) -> bool:
+    """Whether an episode succeeded, by what its environment ``told`` last; where that said nothing, by a total ``reward`` at its own end.
+
+    A reward on the way is no success: an episode that was cut off says nothing of its own.
+    """
+    return (reward > 0 and stop == "terminated") if told is None else told
 
 
 class Session:

@@ -6,8 +6,8 @@ from typing import Any
 
 from agentopd.errors import ConfigError, describe
 from agentopd.isolation.compared import Compared, Difference, first_difference
-from agentopd.isolation.session import Observed, Session
-from agentopd.types import Outcome, Trajectory, Turn, success_of
+from agentopd.isolation.session import Observed, Session, success_of
+from agentopd.types import Outcome, Trajectory, Turn
 
 UNDER_WAY = "not over"
 """What is said of an episode that has not ended."""

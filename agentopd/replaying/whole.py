@@ -14,7 +14,7 @@ from agentopd.records.filters import Filter
 from agentopd.replaying.episode import Again, Found
 from agentopd.replaying.reasons import Change, changes, ended, refusal, said_of
 from agentopd.replaying.verdicts import Replay, Verdict
-from agentopd.types import Failure, Record, Trajectory
+from agentopd.types import IMPORTED, Failure, Record, Trajectory
 
 TIME_LIMIT = 30.0
 """Seconds for one call of an environment, as ``rollout.time_limit`` has it."""
@@ -101,7 +101,7 @@ class _Living:
 
     @classmethod
     def begin(cls, recorded: Trajectory, hosts: Host) -> "_Living":
-        if not recorded.task.env_id:
+        if recorded.task.env_id in ("", IMPORTED):
             return cls(recorded, reason="it is text from elsewhere, without an environment: there is nothing to play")
         again = Again(recorded)
         try:

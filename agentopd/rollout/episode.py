@@ -15,7 +15,7 @@ from agentopd.chat.conversation import without_oldest
 from agentopd.chat.hint import MissingFactsError
 from agentopd.env.registry import package_of
 from agentopd.errors import ConfigError
-from agentopd.isolation.session import Observed
+from agentopd.isolation.session import Observed, success_of
 from agentopd.rollout.policy import Assignment, Generation, Request, Rollout
 from agentopd.rollout.repeating import other_answer, other_start, tokens_of_turn
 from agentopd.rollout.segments import SegmentBuilder
@@ -31,7 +31,6 @@ from agentopd.types import (
     Trajectory,
     Turn,
     own_errors,
-    success_of,
 )
 
 TOO_LONG, UNTOLD = "too_long", "untold"

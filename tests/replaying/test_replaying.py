@@ -16,7 +16,7 @@ from agentopd.records import RecordWriter
 from agentopd.records.filters import Filter
 from agentopd.replaying import Replay, Verdict, replay
 from agentopd.tooling import call
-from agentopd.types import Failure, Key, Message, Record, Trajectory
+from agentopd.types import IMPORTED, Failure, Key, Message, Record, Trajectory
 
 COUNTS = [call("count", steps=steps) for steps in (1, 2, 3)]
 WRONG = [*COUNTS, "Hm.", call("count", far=1), "<tool_call>\n{\n</tool_call>", call("run"), ""]
@@ -249,9 +249,10 @@ def test_another_version_of_a_package_is_told_and_blamed_only_where_something_di
 
 
 def test_text_from_elsewhere_has_nothing_to_play() -> None:
-    verdict = one(_of(""))
-    assert (verdict.status, verdict.turns) == ("unplayable", 0)
-    assert "without an environment" in verdict.note
+    for env_id in ("", IMPORTED):
+        verdict = one(_of(env_id))
+        assert (verdict.status, verdict.turns) == ("unplayable", 0)
+        assert "without an environment" in verdict.note
 
 
 @pytest.fixture
@@ -294,7 +295,7 @@ def test_the_verb(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--step", "2-1"], "--step 2-1: give a step"),
         (["--step", "7"], "they mean none of the 6 episodes"),
-        (["--where", "sucess=true"], "--where sucess=true: sucess: unknown key (did you mean 'success'?)"),
+        (["--where", "sucess=true"], "--where sucess: unknown key (did you mean 'success'?)"),
         (["--where", "success"], "'success' is not an override"),
     ],
 )
