@@ -77,11 +77,15 @@ def look(browser: Any, page: Path) -> dict[str, float]:
     tab.wait_for_selector("body[data-ready]")
     found = {"painted": tab.evaluate("performance.getEntriesByName('painted')[0].startTime")}
     tab.wait_for_load_state("load")
-    found["opened"] = after(tab, "document.querySelector('.space .row').click()", "document.querySelector('section.turn')")
+    found["opened"] = after(
+        tab, "document.querySelector('.space .row').click()", "document.querySelector('section.turn')"
+    )
     press = "document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'j', bubbles: true }))"
     turn = "document.querySelector('section.turn')"
     found["next"] = after(tab, f"window.old = {turn}; {press}", f"{turn} && {turn} !== window.old")
-    typed = "const box = document.getElementById('search'); box.value = '3 pears'; box.dispatchEvent(new Event('input'))"
+    typed = (
+        "const box = document.getElementById('search'); box.value = '3 pears'; box.dispatchEvent(new Event('input'))"
+    )
     found["searched"] = after(tab, typed, "document.querySelector('.found').textContent !== ''")
     tab.evaluate("location.hash = ''")
     sort = "window.old = document.querySelector('.space .row'); document.querySelector('.head .f-kl').click()"

@@ -145,7 +145,10 @@ def signals_of(records: Sequence[Record]) -> dict[str, np.ndarray[Any, Any]]:
     index = np.concatenate([np.zeros(0, np.int64), *(at for _, at in parts)])
     rise = np.concatenate([np.zeros(0), *(np.linspace(0.0, 2.0, len(at)) for _, at in parts)])
     taken = np.concatenate(
-        [np.zeros(0, np.int32), *(one.trajectory.segments[0].tokens_T[at] for one, (_, at) in zip(records, parts, strict=True))]
+        [
+            np.zeros(0, np.int32),
+            *(one.trajectory.segments[0].tokens_T[at] for one, (_, at) in zip(records, parts, strict=True)),
+        ]
     )
     return {
         "trajectory": np.array([key for key, at in parts for _ in at], dtype=object),
@@ -198,7 +201,10 @@ def hostile(folder: Path) -> Path:
 def many(folder: Path, count: int, a_step: int = 50) -> Path:
     """A run of ``count`` small episodes."""
     steps = [
-        [record(step, i, success=(step + i) % 3 > 0, question=f"Task {step}-{i}", teachers=("teacher",)) for i in range(a_step)]
+        [
+            record(step, i, success=(step + i) % 3 > 0, question=f"Task {step}-{i}", teachers=("teacher",))
+            for i in range(a_step)
+        ]
         for step in range(count // a_step)
     ]
     return write_run(folder, steps)

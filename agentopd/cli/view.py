@@ -19,12 +19,31 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("records", nargs="+", metavar="RECORDS", help="a run folder, or a records folder; several are shown in one list")
+    parser.add_argument(
+        "records", nargs="+", metavar="RECORDS", help="a run folder, or a records folder; several are shown in one list"
+    )
     parser.add_argument("--output", help="the file to write (default: view.html in the first run's folder)")
-    parser.add_argument("--where", nargs="+", default=[], metavar="a.b=value", help="which episodes, such as success=false or errors.least=1 (default: all)")
-    parser.add_argument("--teacher", action="append", metavar="NAME", help="show what this teacher said alone; may be given again (default: all)")
-    parser.add_argument("--tokenizer", metavar="FOLDER", help="whose tokenizer reads the tokens (default: the run's own)")
-    parser.add_argument("--serve", action="store_true", help="serve the page on this machine instead of writing a file, for folders too large for one")
+    parser.add_argument(
+        "--where",
+        nargs="+",
+        default=[],
+        metavar="a.b=value",
+        help="which episodes, such as success=false or errors.least=1 (default: all)",
+    )
+    parser.add_argument(
+        "--teacher",
+        action="append",
+        metavar="NAME",
+        help="show what this teacher said alone; may be given again (default: all)",
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="FOLDER", help="whose tokenizer reads the tokens (default: the run's own)"
+    )
+    parser.add_argument(
+        "--serve",
+        action="store_true",
+        help="serve the page on this machine instead of writing a file, for folders too large for one",
+    )
     parser.add_argument("--port", type=int, help="of --serve (default: any that is free)")
     parser.set_defaults(overrides=[])  # settings may also follow the options
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agentopd.objective.signals import CURRENT_LOGPROB
+from agentopd.objective.signals import CURRENT_LOGPROB, STUDENT_TOP_IDS, STUDENT_TOP_LOGPROB
 from agentopd.records.signals import KEYS
 from agentopd.types import CONTEXT, Annotation, Record, Sparse
 from agentopd.viewer.shades import (
@@ -15,8 +15,6 @@ from agentopd.viewer.shades import (
     LOG_RATIO,
     TEACHER_ENTROPY,
     TEACHER_LOGPROB,
-    TOP_IDS,
-    TOP_LOGPROBS,
 )
 
 TRAINED, CONTEXTUAL, UNTRAINED = 0, 1, 2
@@ -64,7 +62,9 @@ def tokens_of(record: Record, signals: Columns, teachers: Sequence[str]) -> Toke
     row_of = {place: row for row, place in enumerate(zip(segment_A.tolist(), index_A.tolist(), strict=True))}
 
     def column(name: str) -> NDArray[Any]:
-        parts = [getattr(segment, name)[index_A[segment_A == i]] for i, segment in enumerate(record.trajectory.segments)]
+        parts = [
+            getattr(segment, name)[index_A[segment_A == i]] for i, segment in enumerate(record.trajectory.segments)
+        ]
         found = np.zeros(len(segment_A), parts[0].dtype if parts else np.float32)
         for i, part in enumerate(parts):
             found[segment_A == i] = part
@@ -76,14 +76,14 @@ def tokens_of(record: Record, signals: Columns, teachers: Sequence[str]) -> Toke
     tops: list[Top] = []
     if signals:
         rows = _rows(row_of, signals["segment"], signals["index"])
-        own = [name for name in signals if name not in (*KEYS, "turn", TOP_IDS, TOP_LOGPROBS)]
+        own = [name for name in signals if name not in (*KEYS, "turn", STUDENT_TOP_IDS, STUDENT_TOP_LOGPROB)]
         known |= {
             name: _aligned(signals[name], rows, len(segment_A))
             for name in own
             if signals[name].ndim == 1 and signals[name].dtype.kind in "iufb"
         }
-        if TOP_IDS in signals:
-            tops += _top("student", rows, signals[TOP_IDS], signals[TOP_LOGPROBS], None)
+        if STUDENT_TOP_IDS in signals:
+            tops += _top("student", rows, signals[STUDENT_TOP_IDS], signals[STUDENT_TOP_LOGPROB], None)
     student_A = known.get(CURRENT_LOGPROB, known[BEHAVIOUR_LOGPROB])
     for said in record.annotations:
         if said.teacher in teachers:

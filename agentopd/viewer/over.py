@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -44,22 +45,28 @@ def _losses(metrics: Sequence[Row]) -> list[str]:
     for loss in losses:
         turns = sorted({int(found[2]) for found in names if found[1] == loss})[:DEEPEST]
         marks = {int(found[2]): found[2] + found[3] for found in names if found[1] == loss}
-        cells = [(f"turn {marks[turn]}", [_mean(part, f"depth/{loss}/{marks[turn]}") for part in parts]) for turn in turns]
+        cells = [
+            (f"turn {marks[turn]}", [_mean(part, f"depth/{loss}/{marks[turn]}") for part in parts]) for turn in turns
+        ]
         caption = f"Mean {loss} at each turn of training's episodes, by optimiser steps."
         shown.append(heat([_steps(part[0]["step"], part[-1]["step"]) for part in parts], cells, caption))
     return shown
 
 
 def _success(stored: Records) -> list[str]:
-    columns = stored.table(["step", "turns", "success"])
-    step, turns, success = (columns[name].to_numpy(zero_copy_only=False) for name in ("step", "turns", "success"))
-    steps = np.unique(step)
-    if not len(steps):
+    columns = stored.table(["step", "turns", "success", "failure"])
+    if not len(columns):
         return []
+    step, turns, success = (np.array(columns[name].to_pylist()) for name in ("step", "turns", "success"))
+    success &= np.array(columns["failure"].is_null().to_pylist(), np.bool_)
+    steps = np.unique(step)
     parts = np.array_split(steps, min(STRETCHES, len(steps)))
     lengths = [length for length in np.unique(turns) if length > 0][:DEEPEST]
     cells = [
-        (f"{length} turns" if length > 1 else "1 turn", [_rate(success[(turns == length) & _within(step, part)]) for part in parts])
+        (
+            f"{length} turns" if length > 1 else "1 turn",
+            [_rate(success[(turns == length) & _within(step, part)]) for part in parts],
+        )
         for length in lengths
     ]
     cells.append(("all", [_rate(success[_within(step, part)]) for part in parts]))
@@ -68,7 +75,8 @@ def _success(stored: Records) -> list[str]:
 
 
 def _within(step: NDArray[Any], part: NDArray[Any]) -> NDArray[np.bool_]:
-    return (step >= part[0]) & (step <= part[-1])
+    within: NDArray[np.bool_] = (step >= part[0]) & (step <= part[-1])
+    return within
 
 
 def _rate(success: NDArray[Any]) -> float | None:
@@ -99,7 +107,12 @@ def weights(stored: Records | None) -> str:
         ]
         marks = {i: f"{edges[i]:.2g}" for i in range(0, BINS, 2)}
         chart = charts.bars(escape(name), series, "weight of a token", "share of tokens", share=True, marks=marks)
-        figures.append(figure(chart, f"{name}: how much tokens count, in the first and the last recorded step; the last bar holds all above."))
+        figures.append(
+            figure(
+                chart,
+                f"{name}: how much tokens count, in the first and the last recorded step; the last bar holds all above.",
+            )
+        )
     if names and not figures:
         return missing("Every token weighs the same.")
     return grid(figures) if figures else ""
@@ -148,7 +161,9 @@ def times(metrics: Sequence[Row]) -> str:
     # the clock of a row is the run's: the first row has the stages and the first panel in it
     first, last = steps[0], steps[-1]
     between = float(last["seconds"]) - float(first["seconds"])
-    model, env = (sum(float(row.get(f"rollout/seconds/{what}", 0.0)) for row in steps[1:]) for what in ("policy", "env"))
+    model, env = (
+        sum(float(row.get(f"rollout/seconds/{what}", 0.0)) for row in steps[1:]) for what in ("policy", "env")
+    )
     each = [
         ("stages, first panel and first step", float(first["seconds"]), ""),
         (f"{len(steps) - 1} further steps", between, f"{duration(between / (len(steps) - 1))} a step"),
@@ -178,7 +193,7 @@ def _parts(rows: Sequence[Row]) -> list[Sequence[Row]]:
     """Rows in up to :data:`STRETCHES` parts of about one size."""
     count = min(STRETCHES, len(rows))
     ends = [round(i * len(rows) / count) for i in range(count + 1)] if count else []
-    return [rows[start:stop] for start, stop in zip(ends, ends[1:], strict=False)]
+    return [rows[start:stop] for start, stop in pairwise(ends)]
 
 
 def _mean(rows: Sequence[Row], name: str) -> float | None:
@@ -187,4 +202,4 @@ def _mean(rows: Sequence[Row], name: str) -> float | None:
 
 
 def _steps(first: Any, last: Any) -> str:
-    return f"{first}" if first == last else f"{first}–{last}"
+    return f"{first}" if first == last else f"{first}-{last}"

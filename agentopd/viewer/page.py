@@ -51,12 +51,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def heat(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[float | None]]], caption: str, share: bool = False) -> str:
+def heat(
+    columns: Sequence[str], rows: Sequence[tuple[str, Sequence[float | None]]], caption: str, share: bool = False
+) -> str:
     """Numbers as a table, the larger the deeper its colour; ``share`` has them in per cent."""
-    top = 1.0 if share else max((value for _, values in rows for value in values if value is not None), default=0.0) or 1.0
+    top = (
+        1.0
+        if share
+        else max((value for _, values in rows for value in values if value is not None), default=0.0) or 1.0
+    )
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join(
-        f"<tr><th>{escape(name)}</th>{''.join(_heated(value, top, share) for value in values)}</tr>" for name, values in rows
+        f"<tr><th>{escape(name)}</th>{''.join(_heated(value, top, share) for value in values)}</tr>"
+        for name, values in rows
     )
     inside = f'<table class="heat"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
     return f'<figure><div class="wide">{inside}</div><figcaption>{escape(caption)}</figcaption></figure>'

@@ -119,7 +119,7 @@ def _reward(annotation: Annotation, turn: int) -> float | None:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    return {name: message[name] for name in ("role", "name", "content") if name in message}  # type: ignore[literal-required]
+    return {name: message[name] for name in ("role", "name", "content") if name in message}
 
 
 def _fields(of: Any, names: Sequence[str]) -> Mapping[str, Any]:

@@ -136,6 +136,8 @@ def _facts(run: RunData) -> str:
         facts.append(f"{len(run.records)} episodes recorded in {len(run.records.steps)} steps")
     if run.view:
         facts.append(f'<a href="{VIEW}">all of them, token by token</a>')
+    elif run.records is not None:
+        facts.append("<code>agentopd view</code> of this folder shows all of them, token by token")
     return " · ".join(facts)
 
 

@@ -12,8 +12,6 @@ from agentopd.objective.signals import CURRENT_LOGPROB, LOSSES, STUDENT_ENTROPY,
 
 BEHAVIOUR_LOGPROB = "behaviour_logprob"
 TEACHER_LOGPROB, TEACHER_ENTROPY, LOG_RATIO = "teacher_logprob", "teacher_entropy", "log_ratio"
-TOP_IDS, TOP_LOGPROBS = "student_top/ids", "student_top/logprob"
-"""The student's likeliest tokens [A, K] and their log-probabilities, where signals hold them."""
 
 SHADED = 95
 """The percentile of a signal that has the full colour."""
@@ -92,8 +90,8 @@ def kind_of(name: str) -> tuple[str, str]:
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """Signals in the order in which they are offered."""
-    return sorted(names, key=lambda name: (_ORDER.get(kind_of(name)[0], len(_ORDER)), name))
+    """Signals in the order in which they are offered; those of one kind as they were met."""
+    return sorted(names, key=lambda name: _ORDER.get(kind_of(name)[0], len(_ORDER)))
 
 
 def measure_of_divergence(names: Iterable[str]) -> str:

@@ -105,7 +105,9 @@ def _texts(run: Path, given: str | Path | None) -> Texts | None:
     except ValueError as error:
         raise ConfigError(f"the tokenizer cannot be read: {error}; give another by --tokenizer FOLDER") from error
     if decode is None and given is not None:
-        raise ConfigError(f"--tokenizer {given}: there is no tokenizer.json in it; give the folder of a model or of a run")
+        raise ConfigError(
+            f"--tokenizer {given}: there is no tokenizer.json in it; give the folder of a model or of a run"
+        )
     return None if decode is None else Texts(decode)
 
 

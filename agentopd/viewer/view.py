@@ -50,9 +50,7 @@ def write_view(
     return path
 
 
-def _write_blocks(
-    sources: Sequence[Source], index: Index, blocks: IO[str], say: Callable[[int], object]
-) -> None:
+def _write_blocks(sources: Sequence[Source], index: Index, blocks: IO[str], say: Callable[[int], object]) -> None:
     held: list[str] = []
     number, size = 0, 0
 

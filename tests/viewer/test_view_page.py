@@ -21,6 +21,7 @@ from agentopd.viewer import bundle, view, write_view
 from agentopd.viewer.columns import CONTEXTUAL
 from agentopd.viewer.sources import opened
 
+DOCS = Path(__file__).parents[2] / "docs" / "viewer.md"
 BLOCK = re.compile(r'<script type="application/octet-stream" id="([\w-]+)">([A-Za-z0-9+/=]*)</script>')
 
 
@@ -33,9 +34,7 @@ def data(page: Path) -> dict[str, Any]:
 def trajectories(page: Path) -> list[dict[str, Any]]:
     blocks = data(page)
     columns = blocks["index"]["columns"]
-    return [
-        blocks[f"block-{block}"][place] for block, place in zip(columns["block"], columns["place"], strict=True)
-    ]
+    return [blocks[f"block-{block}"][place] for block, place in zip(columns["block"], columns["place"], strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def test_the_list_has_a_value_of_each_column_for_each_trajectory(run: Path) -> N
     assert columns["error"][6] == "timeout"
     assert columns["version"][:8] == [7] * 7 + [None]
     assert columns["title"][2] == "What do 2 pears cost in step 0?"
-    assert index["measures"] == {"kl": "loss/divergence", "uncertainty": "teacher_entropy/elder"}
+    assert index["measures"] == {"kl": "loss/divergence", "uncertainty": "teacher_entropy/teacher"}
     assert columns["kl"][0] == pytest.approx(1.0)
     assert columns["kl"][7] is None
 
@@ -76,7 +75,7 @@ def test_a_trajectory_has_every_token_with_its_numbers(run: Path) -> None:
     assert ratio == pytest.approx(tokens["teacher_logprob/elder"] - tokens["current_logprob"], abs=1e-3)
     turn = one["turns"][1]
     assert "".join(one["tokens"]["text"][slice(*turn["tokens"])]) == turn["text"] == "add them"
-    assert [flag for flag in one["tokens"]["flag"][slice(*turn["tokens"])]] == [CONTEXTUAL] + [0] * 7
+    assert list(one["tokens"]["flag"][slice(*turn["tokens"])]) == [CONTEXTUAL] + [0] * 7
 
 
 def test_the_likeliest_tokens_stand_in_order_with_the_mass_of_the_rest(run: Path) -> None:
@@ -107,7 +106,7 @@ def test_records_are_chosen(run: Path, tmp_path: Path) -> None:
     one = trajectories(write_view(opened([run], teachers=["elder"]), tmp_path / "one.html"))[0]
     assert set(one["turns"][0]["teachers"]) == {"elder"}
     assert not [name for name in one["signals"] if name.endswith("/teacher")]
-    with pytest.raises(ConfigError, match="--teacher nobody: it annotated nothing in .*elder, teacher"):
+    with pytest.raises(ConfigError, match=r"--teacher nobody: it annotated nothing in .*elder, teacher"):
         opened([run], teachers=["nobody"])
 
 
@@ -164,11 +163,11 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         opened([tmp_path / "alone"], tokenizer=tmp_path)
 
 
-def test_a_page_too_large_for_a_browser_is_refused(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_too_large_for_a_browser_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(view, "LIMIT", 1000)
-    with pytest.raises(RecordError, match="more than a browser opens in one file: add --serve, or choose some by --where"):
+    with pytest.raises(
+        RecordError, match="more than a browser opens in one file: add --serve, or choose some by --where"
+    ):
         write_view(opened([run]), tmp_path / "large.html")
     assert list(tmp_path.iterdir()) == []
 
@@ -178,6 +177,19 @@ def test_the_command_writes_the_page(run: Path, tmp_path: Path, capsys: pytest.C
     assert main(["view", str(run), "--where", "success=false", "turns.least=1", "--output", str(output)]) == 0
     assert capsys.readouterr().out.strip() == str(output)
     assert set(data(output)["index"]["columns"]["outcome"]) == {"no success"}
+
+
+def test_the_commands_of_the_page_of_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("first", "second"):
+        toy(tmp_path / "runs" / name, run=name)
+    blocks = re.findall(r"```bash\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    commands = [line.partition("#")[0].split() for block in blocks for line in block.splitlines()]
+    for command in (one for one in commands if "--serve" not in one):
+        assert command[:2] == ["agentopd", "view"]
+        assert main(command[1:]) == 0, command
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.html")}
+    assert written == {"runs/first/view.html", "failures.html", "both.html"}
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from test_view_page import trajectories
 from view_cases import toy
 
 from agentopd.viewer.serve import Site, server
 from agentopd.viewer.sources import opened
 from agentopd.viewer.view import write_view
-from test_view_page import trajectories
 
 
 @pytest.fixture

@@ -48,10 +48,10 @@ export function call(made, outcome) {
   );
 }
 
-/** What a tool answered. */
-export function result(said) {
-  const head = el("h4", {}, el("span", { class: "arrow", text: "↳ " }), said.name ? shown(said.name) : "tool");
-  return el("article", { class: "card result" }, head, prose(String(said.content ?? "")));
+/** What a tool answered; `after` is the call that it stands under, whose name it need not repeat. */
+export function result(said, after = null) {
+  const name = said.name && said.name !== after ? el("h4", {}, shown(String(said.name))) : null;
+  return el("article", { class: "card result" }, name, el("span", { class: "arrow", "aria-label": "answer", text: "↳" }), prose(String(said.content ?? "")));
 }
 
 /** The schemas of the tools, folded. */

@@ -45,15 +45,16 @@ export function number(value) {
   if (Math.abs(value) >= ENDLESS) return value > 0 ? "∞" : "−∞";
   const size = Math.abs(value);
   const text = size !== 0 && (size < 0.001 || size >= 1e6) ? value.toExponential(1) : String(Number(value.toPrecision(3)));
-  return text.replace("-", "−");
+  return text.replaceAll("-", "−");
 }
 
 /** A probability from its logarithm. */
 export function share(logarithm) {
   const value = 100 * Math.exp(logarithm);
   if (value > 0 && value < 0.1) return "<0.1%";
+  if (value === 0 || value === 100) return `${value}%`;
   if (value > 99.9 && value < 100) return ">99.9%";
-  return `${value >= 10 ? value.toFixed(1) : value.toPrecision(2)}%`;
+  return `${value >= 1 ? value.toFixed(1) : value.toPrecision(1)}%`;
 }
 
 /** `1 turn`, `3 turns`. */

@@ -15,17 +15,26 @@ const FIELDS = [
   { name: "version", label: "policy", column: "version" },
 ];
 
+/** A number of the list: of one column as many decimals as its others. */
+function written(field, value) {
+  if (value === null) return "–";
+  if (field.bar) return value !== 0 && Math.abs(value) < 0.0005 ? "<0.001" : value.toFixed(3).replace("-", "−");
+  if (field.name === "errors" && value === 0) return "·";
+  return Number.isInteger(value) ? value.toLocaleString("en").replace("-", "−") : number(value);
+}
+
 /** The list; `open(row)` is called for a row that is chosen. */
 export class List {
   constructor(index, open, sort) {
     Object.assign(this, { index, open, sort, rows: [], chosen: -1, cursor: -1 });
+    this.several = { in: index.sources.length > 1, env: new Set(index.columns.env).size > 1, family: new Set(index.columns.family).size > 1 };
     this.fields = FIELDS.filter((field) => index.columns[field.column].some((value) => value !== null));
     this.most = Object.fromEntries(this.fields.filter((field) => field.bar).map((field) => [field.name, this.scale(field)]));
     this.head = el("div", { class: "row head", role: "row" });
     this.space = el("div", { class: "space" });
     this.scroller = el("div", { class: "rows", tabindex: "0", role: "listbox", "aria-label": "trajectories" }, this.space);
     this.root = el("div", { class: "list" }, this.head, this.scroller);
-    this.root.style.setProperty("--fields", this.fields.map((field) => (field.bar ? "7.5rem" : "4.6rem")).join(" "));
+    this.root.style.setProperty("--fields", this.fields.map((field) => (field.bar ? "8rem" : "4.4rem")).join(" "));
     this.held = new Map();
     this.scroller.addEventListener("scroll", () => this.draw(), { passive: true });
     new ResizeObserver(() => this.draw()).observe(this.scroller);
@@ -79,15 +88,14 @@ export class List {
     const { columns } = this.index;
     const row = this.rows[at];
     const failed = columns.outcome[row];
-    const sub = [columns.family[row] || columns.env[row], columns.error[row].replaceAll("_", " ")].filter(Boolean);
+    const sub = [this.several.env && columns.env[row], this.several.family && columns.family[row], columns.error[row].split(" ").join(", ").replaceAll("_", " ")].filter(Boolean);
     const cells = this.fields.map((field) => this.cell(field, columns[field.column][row]));
-    const several = this.index.sources.length > 1;
-    const place = several ? { in: columns.from[row] } : {};
+    const place = this.several.in ? { in: columns.from[row] } : {};
     const element = el(
       "a",
       { class: "row", role: "option", href: link({ key: columns.key[row], ...place, turn: "" }), tabindex: "-1", data: { row }, on: { click: (event) => this.click(event, row) } },
       el("span", { class: `dot ${failed.replace(" ", "-")}`, title: failed }),
-      el("span", { class: "name" }, el("span", { class: "title", dir: "auto" }, shown(columns.title[row] || columns.key[row])), el("span", { class: "sub" }, el("code", {}, shown(columns.key[row])), el("span", {}, shown(sub.join(" · "))), several ? el("em", {}, shown(columns.from[row])) : null)),
+      el("span", { class: "name" }, el("span", { class: "title", dir: "auto" }, shown(columns.title[row] || columns.key[row])), el("span", { class: "sub" }, el("code", {}, shown(columns.key[row])), el("span", {}, shown(sub.join(" · "))), this.several.in ? el("em", {}, shown(columns.from[row])) : null)),
       cells,
     );
     element.style.setProperty("top", `${at * HEIGHT}px`);
@@ -102,7 +110,7 @@ export class List {
       bar.style.setProperty("--p", value === null ? "0" : Math.min(Math.abs(value) / this.most[field.name], 1).toFixed(3));
       cell.append(bar);
     }
-    cell.append(el("span", { text: field.name === "errors" && value === 0 ? "·" : field.name === "tokens" ? value.toLocaleString("en") : number(value) }));
+    cell.append(el("span", { class: "value", text: written(field, value) }));
     return cell;
   }
 

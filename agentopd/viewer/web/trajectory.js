@@ -105,8 +105,8 @@ export class Pane {
     const others = answers.filter((said) => said.role !== "tool");
     // a call and its answer stand together where there is one of each
     const paired = told.length === turn.calls.length;
-    const cards = turn.calls.flatMap((made, i) => [call(made, turn.outcomes[i]), paired ? result(told[i]) : null]);
-    if (!paired) cards.push(...told.map(result));
+    const cards = turn.calls.flatMap((made, i) => [call(made, turn.outcomes[i]), paired ? result(told[i], made.name) : null]);
+    if (!paired) cards.push(...told.map((answer) => result(answer)));
     const head = el("h4", {}, el("a", { class: "place", href: `#`, text: `${at + 1}`, title: "link to this turn", on: { click: (event) => this.link(event, at) } }), shown(turn.actor), el("span", { class: "of", text: count(turn.tokens[1] - turn.tokens[0], "token") }), el("span", { class: "of mean" }));
     const text = turn.tokens[1] > turn.tokens[0] ? spans(this.trajectory, turn) : el("div", { class: "prose" }, shown(turn.text));
     const said = el("article", { class: "message acted" }, head, text);
@@ -126,7 +126,7 @@ export class Pane {
     fill(this.bar, menu(index, this.signal, (name) => this.go({ [this.names.signal]: name })));
     if (signal) this.bar.append(legend(signal), el("span", { class: "about-signal", text: signal.about }));
     else this.bar.append(el("span", { class: "about-signal", text: "These records hold no signal to shade by." }));
-    strip(this.strip, signal, one, (turn) => this.go({ [this.names.turn]: String(turn + 1) }));
+    strip(this.strip, index, signal, one, (turn) => this.go({ [this.names.turn]: String(turn + 1) }));
     this.mark();
     shade(this.body, index, one, this.signal);
     one.turns.forEach((turn, at) => {
