@@ -8,7 +8,6 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from agentopd.errors import RecordError
-from agentopd.types import Record
 from agentopd.viewer.bundle import head, tail, text
 from agentopd.viewer.columns import Columns
 from agentopd.viewer.index import Index
@@ -37,17 +36,19 @@ class Site:
         Raises:
             RecordError: A file of the records is damaged.
         """
-        index, self._places = Index(), []  # type: tuple[Index, list[tuple[Source, str]]]
-        for source in sources:
+        index = Index()
+        self._sources = sources
+        self._places: list[tuple[int, str]] = []
+        for number, source in enumerate(sources):
             for record, tokens in source:
                 index.add(record, tokens, source.name, len(index), 0)
-                self._places.append((source, str(record.trajectory.key)))
+                self._places.append((number, str(record.trajectory.key)))
                 if len(index) % 100 == 0:
                     say(len(index))
         self._page = head(title_of(sources), served=True) + tail()
         self._index = text(index.plain(title_of(sources), names_of(sources), notes_on(sources)))
         self._reading = threading.Lock()
-        self._signals = lru_cache(maxsize=STEPS)(lambda place, step: self._places[place][0].signals(step))
+        self._signals = lru_cache(maxsize=STEPS)(lambda number, step: self._sources[number].signals(step))
 
     def answer(self, path: str) -> tuple[str, str] | None:
         """The media type and the text of ``""`` (the page), ``index`` or ``block/N``; ``None`` for anything else."""
@@ -61,14 +62,12 @@ class Site:
         return None
 
     def _trajectory(self, place: int) -> str:
-        source, key = self._places[place]
+        number, key = self._places[place]
+        source = self._sources[number]
         with self._reading:
-            record: Record = source.records[key]
-            signals: Mapping[str, Columns] = self._signals(self._first_of(source), record.trajectory.key.step)
+            record = source.records[key]
+            signals: Mapping[str, Columns] = self._signals(number, record.trajectory.key.step)
             return text([source.payload(record, source.tokens(record, signals))])
-
-    def _first_of(self, source: Source) -> int:
-        return next(i for i, (one, _) in enumerate(self._places) if one is source)
 
 
 class _Server(ThreadingHTTPServer):

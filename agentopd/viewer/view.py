@@ -36,17 +36,22 @@ def write_view(
         OSError: It cannot be written.
     """
     path = Path(output) if output is not None else run_of(sources[0].records) / VIEW
+    if path.is_dir() or not path.parent.is_dir():
+        raise NotADirectoryError(f"{path} is {'a folder' if path.is_dir() else 'in no folder that exists'}")
     index = Index()
     with tempfile.TemporaryFile("w+", encoding="ascii") as blocks:
         _write_blocks(sources, index, blocks, say)
         blocks.seek(0)
         part = path.with_name(f".{path.name}.part")
-        with part.open("w", encoding="utf-8", errors="backslashreplace") as page:
-            page.write(head(title_of(sources), served=False))
-            page.write(block("index", text(index.plain(title_of(sources), names_of(sources), notes_on(sources)))))
-            shutil.copyfileobj(blocks, page)
-            page.write(tail())
-        part.rename(path)
+        try:
+            with part.open("w", encoding="utf-8", errors="backslashreplace") as page:
+                page.write(head(title_of(sources), served=False))
+                page.write(block("index", text(index.plain(title_of(sources), names_of(sources), notes_on(sources)))))
+                shutil.copyfileobj(blocks, page)
+                page.write(tail())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     return path
 
 

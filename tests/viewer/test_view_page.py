@@ -198,7 +198,8 @@ def test_the_commands_of_the_page_of_documentation(tmp_path: Path, monkeypatch: 
         (["--where", "sucess=false"], "--where: sucess: unknown key (did you mean 'success'?)"),
         (["--where", "turns.least=9", "--port", "1"], "--port: there is a port only with --serve"),
         (["--serve", "--output", "x.html"], "--output: with --serve nothing is written"),
-        (["--output", "/nowhere/x.html"], "choose a file in a folder that exists"),
+        (["--output", "/nowhere/x.html"], "/nowhere/x.html is in no folder that exists; choose a file"),
+        (["--output", "."], "--output: . is a folder; choose a file"),
         (["--teacher", "nobody"], "--teacher nobody: it annotated nothing"),
     ],
 )
