@@ -94,7 +94,7 @@ def rows(page: "Page", count: int) -> None:
 def test_the_list_is_searched_filtered_and_sorted(look: Look, page_file: Path) -> None:
     page = look(page_file)
     assert len(keys(page)) == 16
-    page.fill("#search", "step 1")
+    page.fill("#search", '"step 1"')
     rows(page, 6)
     assert page.locator(".found").inner_text() == "6 of 16"
     page.fill("#search", "turns>=1 outcome:no")
