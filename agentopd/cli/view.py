@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from agentopd.cli import chosen
+
 if TYPE_CHECKING:
     from agentopd.records.filters import Filter
     from agentopd.viewer.sources import Source
@@ -23,13 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "records", nargs="+", metavar="RECORDS", help="a run folder, or a records folder; several are shown in one list"
     )
     parser.add_argument("--output", help="the file to write (default: view.html in the first run's folder)")
-    parser.add_argument(
-        "--where",
-        nargs="+",
-        default=[],
-        metavar="a.b=value",
-        help="which episodes, such as success=false or errors.least=1 (default: all)",
-    )
+    chosen.add_where(parser)
     parser.add_argument(
         "--teacher",
         action="append",
@@ -57,32 +53,17 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--port: there is a port only with --serve")
     if arguments.serve and arguments.output is not None:
         raise ConfigError("--output: with --serve nothing is written; give one or the other")
-    where = selection([*arguments.where, *arguments.overrides])
+    where = _chosen([*arguments.where, *arguments.overrides])
     sources = opened(arguments.records, where, arguments.teacher, arguments.tokenizer)
     return _serve(sources, arguments.port or 0) if arguments.serve else _write(sources, arguments.output)
 
 
-def selection(texts: "Sequence[str]") -> "Filter":
-    """The filter that settings ``a.b=value`` stand for; failed episodes are meant too, unless it says otherwise.
-
-    Raises:
-        ConfigError: A setting is wrong.
-    """
-    from pydantic import ValidationError
-
-    from agentopd.config.loading import split
-    from agentopd.config.overrides import apply
-    from agentopd.errors import ConfigError
-    from agentopd.records.filters import Filter
-    from agentopd.settings.problems import explain
-
-    raw: dict[str, object] = {"failed": None}
-    for text in texts:
-        raw = apply(raw, *split(text))
-    try:
-        return Filter.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(f"--where: {explain(error, Filter)}") from None
+def _chosen(texts: "Sequence[str]") -> "Filter":
+    """The filter that settings stand for; episodes that failed are meant too, unless one says otherwise."""
+    every = [] if any(text.startswith("failed=") for text in texts) else ["failed=null"]
+    selected = chosen.where([*texts, *every])
+    assert selected is not None  # there is one setting at least
+    return selected
 
 
 def _write(sources: "Sequence[Source]", output: str | None) -> int:

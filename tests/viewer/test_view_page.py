@@ -195,7 +195,10 @@ def test_the_commands_of_the_page_of_documentation(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--where", "sucess=false"], "--where: sucess: unknown key (did you mean 'success'?)"),
+        (
+            ["--where", "sucess=false"],
+            "--where sucess=false failed=null: sucess: unknown key (did you mean 'success'?)",
+        ),
         (["--where", "turns.least=9", "--port", "1"], "--port: there is a port only with --serve"),
         (["--serve", "--output", "x.html"], "--output: with --serve nothing is written"),
         (["--output", "/nowhere/x.html"], "/nowhere/x.html is in no folder that exists; choose a file"),
