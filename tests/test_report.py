@@ -6,6 +6,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -33,8 +34,8 @@ from agentopd.types import (
 )
 from agentopd.viewer import write_report
 from agentopd.viewer.charts import STUDENT
+from agentopd.viewer.decoding import pieces
 from agentopd.viewer.depths import Stretch, depth_figures
-from agentopd.viewer.transcript import pieces
 
 EVIL = "<script>alert('x')</script>"
 QUESTION = "What do 2 and 3 make, <together>?"
@@ -210,6 +211,59 @@ def test_what_was_seen_by_turn_is_drawn_of_the_first_and_of_the_last_steps(run: 
     for shown in ("actions that parse", "turns cut off", "9+", "one"):
         assert shown in page.text
     assert "episodes cut off" not in page.text
+
+
+def test_what_changed_over_the_run_stands_in_tables(run: Path) -> None:
+    rows = [
+        {
+            "step": step,
+            "seconds": 100.0 + 2 * step,
+            "depth/loss/divergence/1": 1.0 / step,
+            "depth/loss/divergence/9+": 0.5,
+            "rollout/seconds/policy": 0.5,
+            "rollout/seconds/env": 0.25,
+            f"rollout/tools/{EVIL}/calls": 2.0 * step,
+            f"rollout/tools/{EVIL}/errors": 0.125,
+        }
+        for step in range(1, 21)
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = _page(run)
+    text = page.text
+    depths = text.partition("By depth over training")[2].partition("Errors")[0]
+    assert "1-23-45-6" in depths
+    assert "turn 10.750.290.18" in depths  # the means of two steps each
+    assert "turn 9+0.50.5" in depths
+    assert "1 turn50%50%all" in depths
+    assert f"{EVIL}3.0012.5%39.0012.5%" in text
+    times = text.partition("Time")[2]
+    for shown in ("first step102.0 s", "19 further steps38.0 s2.0 s a step", "acting model9.5 s25%", "4.8 s12%"):
+        assert shown in times, shown
+    assert not list(page.named("script"))
+
+
+def test_weights_have_a_histogram_where_they_differ(run: Path) -> None:
+    def weigh(step: int, weights: np.ndarray) -> None:
+        records = [_record(step, 0, True)]
+        RecordWriter(run).write(step, records)
+        signals = _signals(records[0])
+        RecordWriter(run).write_signals(step, signals | {"loss/weight": weights.astype(np.float32)})
+
+    size = len(_signals(_record(0, 0, True))["index"])
+    assert "Weights" not in _page(run).text
+    weigh(9, np.ones(size))
+    assert "Every token weighs the same." in _page(run).text
+    weigh(10, np.linspace(0.0, 2.0, size))
+    assert "loss/weight" in [chart["aria-label"] for chart in _page(run).named("svg")]
+
+
+def test_the_page_leads_into_the_viewer_where_it_lies_beside(run: Path) -> None:
+    assert "agentopd view of this folder" in _page(run).text
+    (run / "view.html").write_text("")
+    links = [attrs["href"] for attrs in _page(run).named("a")]
+    assert links[0] == "view.html"
+    assert f"view.html#key={quote(EVIL)}/0/0/0" in links
+    assert len(links) == 1 + 8
 
 
 def test_curves_by_turn_are_means_over_their_steps() -> None:

@@ -16,6 +16,7 @@ from agentopd.cli import (
     stats,
     take_in,
     train,
+    view,
 )
 
 VERBS: dict[str, ModuleType] = {
@@ -27,6 +28,7 @@ VERBS: dict[str, ModuleType] = {
     "stats": stats,
     "export": export,
     "import": take_in,
+    "view": view,
     "doctor": doctor,
     "methods": methods,
     "envs": envs,

@@ -123,3 +123,5 @@ class RecordSettings(Settings):
     k: int = Field(32, ge=1)
     signals: bool = True
     """Whether each token's divergence, weight and entropy are kept as well."""
+    student_k: int = Field(0, ge=0)
+    """How many of the student's likeliest tokens ``signals`` hold of each token, as it was at the optimiser step."""

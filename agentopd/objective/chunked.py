@@ -291,5 +291,5 @@ class _Columns:
         """Those of one tile."""
         for name, value_N in signal.items():
             if name not in self.held:
-                self.held[name] = value_N.new_empty(self._rows)
+                self.held[name] = value_N.new_empty((self._rows, *value_N.shape[1:]))
             self.held[name][tile] = value_N

@@ -32,7 +32,7 @@ class LossOutput:
 
     loss: Tensor
     signals: Mapping[str, Tensor]
-    """[A] each, detached: of the student, of teachers with dense blocks, and phi of each term, ``nan`` on rows that it leaves out;
+    """[A] each (of the likeliest tokens [A, K]), detached: of the student, of teachers with dense blocks, and phi of each term, ``nan`` on rows that it leaves out;
     named as in ``signals.py``."""
 
 
@@ -43,6 +43,7 @@ def loss(
     batch: Batch,
     temperature: float = 1.0,
     chunk_rows: int = 1024,
+    likeliest: int = 0,
 ) -> LossOutput:
     """The loss of ``batch``, differentiable in the student's hidden states and its head.
 
@@ -53,6 +54,7 @@ def loss(
         batch: On the same device.
         temperature: Student and teachers are compared at this temperature, the one that was sampled at.
         chunk_rows: Rows whose logits exist at once.
+        likeliest: How many of the student's likeliest tokens the signals hold of each row.
 
     Raises:
         ConfigError: A teacher's vocabulary differs from the student's, or its top-k is narrower than a support's; or a part raised,
@@ -76,14 +78,16 @@ def loss(
 
     def open_chunk(rows: slice) -> Evaluate:
         projected = plan.projected(of_chunk[rows.start], teacher_heads)
-        return lambda logits_N_V, tile: _summed(batch, plan.tile(logits_N_V, tile, projected, temperature))
+        return lambda logits_N_V, tile: _summed(batch, plan.tile(logits_N_V, tile, projected, temperature), likeliest)
 
     return LossOutput(*chunked_loss(hidden_A_H, head, open_chunk, chunk_rows, whole))
 
 
-def _summed(batch: Batch, tile: Tile) -> tuple[Tensor, dict[str, Tensor]]:
+def _summed(batch: Batch, tile: Tile, likeliest: int) -> tuple[Tensor, dict[str, Tensor]]:
     """sum(coef * phi) over all terms, and what is seen of the rows of a tile."""
     total, signals = tile.taken_logprob_N.new_zeros(()), tile.signals()
+    if likeliest:
+        signals |= tile.likeliest(likeliest)
     for i, term in enumerate(batch.terms):
         phi_N, coef_N = _phi(term, tile, i), term.coef_A[tile.rows]
         on_N = coef_N != 0

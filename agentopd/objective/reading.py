@@ -18,7 +18,13 @@ from agentopd.objective.distributions import entropy, log_softmax, mixture
 from agentopd.objective.floor import FLOOR
 from agentopd.objective.head import Head
 from agentopd.objective.runs import BatchSpans
-from agentopd.objective.signals import CURRENT_LOGPROB, STUDENT_ENTROPY, teacher_entropy
+from agentopd.objective.signals import (
+    CURRENT_LOGPROB,
+    STUDENT_ENTROPY,
+    STUDENT_TOP_IDS,
+    STUDENT_TOP_LOGPROB,
+    teacher_entropy,
+)
 from agentopd.objective.supports import TeacherRows
 from agentopd.types import Dense
 
@@ -127,6 +133,11 @@ class Tile:
                 column_N = seen.setdefault(teacher_entropy(teaching.name), nothing_N)
                 column_N[teaching.local_N] = entropy(logq_N_V)
         return seen
+
+    def likeliest(self, k: int) -> dict[str, Tensor]:
+        """The ``k`` likeliest tokens of the student [N, k], all where there are fewer, and their log-probabilities; detached."""
+        top_N_K, ids_N_K = self.logp_N_V.detach().topk(min(k, self.logp_N_V.shape[1]), dim=1)
+        return {STUDENT_TOP_IDS: ids_N_K, STUDENT_TOP_LOGPROB: top_N_K}
 
 
 @dataclass(frozen=True, slots=True)

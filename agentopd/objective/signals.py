@@ -11,6 +11,8 @@
 ``current_logprob``       the student's log-probability of the token taken under the weights of the optimiser step, in nats
 ``student_entropy``       of the same distribution, in nats
 ``teacher_entropy/<t>``   of each teacher ``<t>`` that gives full distributions, in nats
+``student_top/ids``       [A, K]: the likeliest tokens of the student's distribution, the likeliest first, where they are asked for
+``student_top/logprob``   [A, K]: their log-probabilities, in nats
 ========================  ============================================================================================
 
 Three log-probabilities of the token taken are the student's. The *behaviour* one is that of the distribution which the token was
@@ -29,6 +31,7 @@ from agentopd.objective.term import Term
 
 CURRENT_LOGPROB = "current_logprob"
 STUDENT_ENTROPY = "student_entropy"
+STUDENT_TOP_IDS, STUDENT_TOP_LOGPROB = "student_top/ids", "student_top/logprob"
 LOSSES = ("divergence", "nll", "surrogate")
 """What the loss of a term may be called."""
 WEIGHT = "weight"

@@ -1,5 +1,6 @@
-"""The page of a run: curves, panels, sample episodes, in one file of HTML."""
+"""What a person looks at: the page of a run, and the viewer of its records, each one file of HTML."""
 
 from agentopd.viewer.report import write_report
+from agentopd.viewer.view import write_view
 
-__all__ = ["write_report"]
+__all__ = ["write_report", "write_view"]

@@ -89,8 +89,15 @@ def lines(
         return _svg(title, figure, axes)
 
 
-def bars(title: str, series: Sequence[Series], x_label: str, y_label: str, share: bool = False) -> str:
-    """Grouped bars over whole numbers as SVG, with error bars where a series has limits."""
+def bars(
+    title: str,
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    share: bool = False,
+    marks: Mapping[int, str] | None = None,
+) -> str:
+    """Grouped bars over whole numbers as SVG, with error bars where a series has limits; ``marks`` are the places that the x axis names."""
     width = 0.8 / max(len(series), 1)
     with matplotlib.rc_context(dict(_STYLE)):
         figure, axes = _frame(x_label, y_label, share)
@@ -99,7 +106,10 @@ def bars(title: str, series: Sequence[Series], x_label: str, y_label: str, share
             axes.bar(places, one.y, width * 0.92, color=one.colour, label=one.label)
             for x, low, high in zip(places, one.low, one.high, strict=False):
                 axes.plot([x, x], [low, high], color=INK, linewidth=1)
-        axes.set_xticks(sorted({x for one in series for x in one.x}))
+        if marks:
+            axes.set_xticks(list(marks), list(marks.values()))
+        else:
+            axes.set_xticks(sorted({x for one in series for x in one.x}))
         return _svg(title, figure, axes)
 
 

@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 from agentopd.objective.signals import LOSSES
 from agentopd.records import Records
 from agentopd.types import Record
+from agentopd.viewer.decoding import Decode
 from agentopd.viewer.page import missing
-from agentopd.viewer.transcript import Decode, Shading, episode
+from agentopd.viewer.shades import SHADED
+from agentopd.viewer.transcript import Shading, episode
 
 SAMPLES = 2
 """Successes shown, and failures shown, of the first recorded step and of the last."""
 
-SHADED = 95
-"""The percentile of a signal that has the full colour."""
 
-
-def samples(stored: Records | None, decode: Decode | None) -> str:
-    """Episodes of the first and of the last recorded step, shaded on one scale, as HTML.
+def samples(stored: Records | None, decode: Decode | None, view: str = "") -> str:
+    """Episodes of the first and of the last recorded step, shaded on one scale, as HTML; ``view`` is the file that shows all.
 
     Raises:
         RecordError: A file is damaged.
@@ -39,7 +38,7 @@ def samples(stored: Records | None, decode: Decode | None) -> str:
         parts.append(f"<h3>Step {step}</h3>" if chosen else missing(f"Step {step} recorded no episode."))
         for i, record in enumerate(chosen):
             shading = _shading(record, signals[step], name, scale)
-            parts.append(episode(record.trajectory, decode, shading, unfold=i == 0))
+            parts.append(episode(record.trajectory, decode, shading, unfold=i == 0, view=view))
     return "".join(parts)
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-_CSS = """
-:root { color-scheme: light dark; --page: #fff; --ink: #1b1f24; --muted: #656d76; --line: #d8dee4; --soft: #f6f8fa;
-  --student: #2563c9; --before: #8c959f; --teacher: #c2620e; --other: #7a8fb8; --good: #1a7f37; --bad: #c0362c; --heat: 214 93 14; --cold: 37 99 201 }
-@media (prefers-color-scheme: dark) { :root { --page: #0f1216; --ink: #e3e7ec; --muted: #98a2ae; --line: #2c333b; --soft: #171b21;
-  --student: #6aa3ff; --before: #7d8792; --teacher: #f0a155; --other: #8fa3cc; --good: #4cc06b; --bad: #ff7a70; --heat: 240 130 60; --cold: 90 150 255 } }
+from agentopd.viewer.bundle import read
+
+_CSS = (
+    read("palette.css")
+    + """
 * { box-sizing: border-box }
 body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.25rem 5rem; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif }
 h1 { font-size: 1.7rem; margin: 0 } h3 { font-size: 1rem; margin: 1.4rem 0 .4rem } h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem } p.facts, figcaption, .missing { color: var(--muted) }
@@ -21,8 +21,11 @@ summary { cursor: pointer } code, pre { font: .84rem/1.5 ui-monospace, monospace
 h4 { margin: 0 0 .2rem; font-size: .78rem; font-weight: 500; color: var(--muted) } .call { font: .84rem/1.5 ui-monospace, monospace; color: var(--muted); margin-top: .3rem }
 .tags span { display: inline-block; font-size: .75rem; color: var(--muted); border: 1px solid var(--line); border-radius: 4px; padding: 0 .4rem; margin: .35rem .35rem 0 0 }
 .good { color: var(--good) } .bad, .tags span.bad { color: var(--bad) } b { font-weight: 600 }
-i { font-style: normal; border-radius: 2px; background: rgb(var(--heat) / calc(var(--d) * .55)) } i.n { background: rgb(var(--cold) / calc(var(--d) * .55)) }
+i { font-style: normal; border-radius: 2px; background: color-mix(in srgb, var(--heat) calc(var(--d) * 55%), transparent) } i.n { background: color-mix(in srgb, var(--cold) calc(var(--d) * 55%), transparent) }
+.heat th { text-align: center; border: 0; padding: .2rem .3rem } .heat td { text-align: center; border: 2px solid var(--page); border-radius: 5px; padding: .3rem .35rem; font-size: .85rem; background: color-mix(in srgb, var(--student) calc(var(--d) * 60%), transparent) }
+.heat tbody th { text-align: right; padding-right: .7rem; white-space: nowrap } a { color: var(--student); text-decoration: none } a:hover { text-decoration: underline } summary a { float: right; font-size: .9rem }
 """
+)
 
 _PAGE = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -46,6 +49,31 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def heat(
+    columns: Sequence[str], rows: Sequence[tuple[str, Sequence[float | None]]], caption: str, share: bool = False
+) -> str:
+    """Numbers as a table, the larger the deeper its colour; ``share`` has them in per cent."""
+    top = (
+        1.0
+        if share
+        else max((value for _, values in rows for value in values if value is not None), default=0.0) or 1.0
+    )
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(
+        f"<tr><th>{escape(name)}</th>{''.join(_heated(value, top, share) for value in values)}</tr>"
+        for name, values in rows
+    )
+    inside = f'<table class="heat"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<figure><div class="wide">{inside}</div><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def _heated(value: float | None, top: float, share: bool) -> str:
+    if value is None:
+        return "<td></td>"
+    shown = f"{100 * value:.0f}%" if share else f"{value:.2g}"
+    return f'<td style="--d:{min(max(value / top, 0.0), 1.0):.2f}">{shown}</td>'
 
 
 def figure(chart: str, caption: str) -> str:

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 
 import agentopd.viewer.charts as charts
+import agentopd.viewer.over as over
 from agentopd import records
 from agentopd.errors import ConfigError, RecordError
 from agentopd.evaluation import Difference, Panel
 from agentopd.objective.signals import LOSSES
 from agentopd.viewer.charts import BEFORE, STUDENT, TEACHER, Series
+from agentopd.viewer.decoding import Decode, tokenizer_of
 from agentopd.viewer.depths import depth_figures
 from agentopd.viewer.episodes import samples
 from agentopd.viewer.page import figure, grid, missing, page, table
-from agentopd.viewer.transcript import Decode
+from agentopd.viewer.view import VIEW
 
 BEFORE_PANEL, AFTER_PANEL = "student_before", "student_after"
 SAMPLED = "_sampled"
@@ -41,6 +43,11 @@ class RunData:
     decode: Decode | None
     problems: Sequence[str]
 
+    @property
+    def view(self) -> str:
+        """The page of all trajectories, where it lies beside; else empty."""
+        return VIEW if (self.path / VIEW).exists() else ""
+
 
 def write_report(run_dir: str | Path) -> Path:
     """Writes ``report.html`` into a run folder from its ``config.yaml``, ``metrics.jsonl``, ``panels.json`` and ``records/``.
@@ -58,8 +65,12 @@ def write_report(run_dir: str | Path) -> Path:
         ("Loss", _losses(run)),
         ("Rollouts", _rollouts(run)),
         ("By turn depth", _depths(run)),
+        ("By depth over training", _guarded(lambda: "".join(over.by_depth(run.metrics, run.records)))),
+        ("Weights", _guarded(lambda: over.weights(run.records))),
         ("Errors", _errors(run)),
-        ("Sample episodes", _guarded(lambda: samples(run.records, run.decode))),
+        ("Tools", over.tools(run.metrics)),
+        ("Time", over.times(run.metrics)),
+        ("Sample episodes", _guarded(lambda: samples(run.records, run.decode, run.view))),
         ("Configuration", _config(run)),
     ]
     body = "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in sections if content)
@@ -89,7 +100,7 @@ def _read(path: Path) -> RunData:
         attempt("metrics.jsonl", lambda file: _read_metrics(file, problems), []),
         attempt("panels.json", _read_panels, {}),
         attempt("records", records.open, None),
-        attempt("tokenizer", lambda file: _find_tokenizer(file.parent), None),
+        attempt("tokenizer", lambda file: tokenizer_of(file.parent), None),
         problems,
     )
 
@@ -112,24 +123,6 @@ def _read_panels(file: Path) -> dict[str, Panel]:
     return {name: Panel.from_dict(panel) for name, panel in json.loads(file.read_text(encoding="utf-8")).items()}
 
 
-def _find_tokenizer(path: Path) -> Decode | None:
-    checkpoints = sorted(path.glob("checkpoints/*/tokenizer.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in [path / "student" / "tokenizer.json", *checkpoints]:
-        if file.exists():
-            return _decoder(file)
-    return None
-
-
-def _decoder(file: Path) -> Decode:
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"{file}: {error}") from error
-    return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False))
-
-
 def _guarded(section: Callable[[], str]) -> str:
     try:
         return section()
@@ -141,6 +134,10 @@ def _facts(run: RunData) -> str:
     facts = [f"{len({row['step'] for row in run.metrics})} logged steps"] if run.metrics else []
     if run.records is not None:
         facts.append(f"{len(run.records)} episodes recorded in {len(run.records.steps)} steps")
+    if run.view:
+        facts.append(f'<a href="{VIEW}">all of them, token by token</a>')
+    elif run.records is not None:
+        facts.append("<code>agentopd view</code> of this folder shows all of them, token by token")
     return " · ".join(facts)
 
 

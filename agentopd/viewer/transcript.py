@@ -1,15 +1,15 @@
 """Episodes as readable conversations in HTML, every token shaded by a signal."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from statistics import fmean
 from typing import Any
+from urllib.parse import quote
 
 from agentopd.types import CallOutcome, Message, ToolCall, Trajectory, Turn
-
-Decode = Callable[[Sequence[int]], str]
+from agentopd.viewer.decoding import Decode, pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,9 @@ class Shading:
     scale: float = 1.0
 
 
-def episode(trajectory: Trajectory, decode: Decode | None, shading: Shading, unfold: bool = False) -> str:
+def episode(
+    trajectory: Trajectory, decode: Decode | None, shading: Shading, unfold: bool = False, view: str = ""
+) -> str:
     """One episode as a ``<details>`` element.
 
     Args:
@@ -29,6 +31,7 @@ def episode(trajectory: Trajectory, decode: Decode | None, shading: Shading, unf
         decode: From token ids to text, special tokens included; without it tokens are not shaded.
         shading: How to shade the tokens of turns.
         unfold: Whether the element is open.
+        view: The file that shows all trajectories, to link to; none without.
     """
     parts = [*map(_message, trajectory.opening), _tools(trajectory.tools)]
     parts += [_turn(trajectory, turn, decode, shading) for turn in trajectory.turns]
@@ -36,7 +39,7 @@ def episode(trajectory: Trajectory, decode: Decode | None, shading: Shading, unf
         failure = trajectory.failure
         parts.append(_block("failure", f"{failure.boundary} failed · {failure.kind}", escape(failure.message)))
     opened = " open" if unfold else ""
-    return f'<details class="episode"{opened}><summary>{_summary(trajectory)}</summary>{"".join(parts)}</details>'
+    return f'<details class="episode"{opened}><summary>{_summary(trajectory)}{_link(trajectory, view)}</summary>{"".join(parts)}</details>'
 
 
 def _summary(trajectory: Trajectory) -> str:
@@ -49,6 +52,10 @@ def _summary(trajectory: Trajectory) -> str:
         outcome.stop.replace("_", " "),
     ]
     return f"{mark} {escape(' · '.join(facts))} <code>{escape(str(trajectory.key))}</code>"
+
+
+def _link(trajectory: Trajectory, view: str) -> str:
+    return f' <a href="{view}#key={quote(str(trajectory.key))}">open</a>' if view else ""
 
 
 def _tools(schemas: Sequence[Mapping[str, Any]]) -> str:
@@ -107,14 +114,3 @@ def _token(text: str, value: float | None, scale: float) -> str:
         return escape(text)
     strength, kind = min(abs(value) / scale, 1.0), " class=n" if value < 0 else ""
     return f'<i{kind} style="--d:{strength:.2f}" title="{value:.3g}">{escape(text)}</i>'
-
-
-def pieces(ids: Sequence[int], decode: Decode) -> list[str]:
-    """The text that each token adds; a character of several tokens stands with the last of them."""
-    texts, done = [], ""
-    for stop in range(1, len(ids) + 1):
-        whole = decode(ids[:stop])
-        unfinished = whole.endswith("\ufffd") and stop < len(ids)
-        texts.append("" if unfinished or not whole.startswith(done) else whole[len(done) :])
-        done = done if unfinished else whole
-    return texts

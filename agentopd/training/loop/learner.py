@@ -69,7 +69,10 @@ class Learner:
         there = batch.to(device)
         hidden_B_T_H = hidden_states(model, there.input_ids_B_T, there.position_ids_B_T)
         hidden_A_H = hidden_B_T_H[there.sample_A, there.position_A]
-        return loss(hidden_A_H, head_of(model), self._heads, there, self._temperature, self._config.train.chunk_rows)
+        kept = self._config.records
+        likeliest = kept.student_k if kept.keep and kept.signals else 0
+        chunk_rows = self._config.train.chunk_rows
+        return loss(hidden_A_H, head_of(model), self._heads, there, self._temperature, chunk_rows, likeliest)
 
     def gather(
         self, size: int, outputs: Sequence[tuple[Tensor, Mapping[str, Tensor]]]
@@ -78,14 +81,17 @@ class Learner:
         columns: dict[str, NDArray[np.float32]] = {}
         for row_A, signals in outputs:
             for name, value_A in signals.items():
-                column = columns.setdefault(name, np.full(size, np.nan, np.float32))
+                shape = (size, *value_A.shape[1:])
+                column = columns.setdefault(name, np.full(shape, np.nan, np.float32))
                 column[row_A.cpu().numpy()] = value_A.float().cpu().numpy()
         return columns
 
     def metrics(self, prepared: Prepared, signals: Signals, batches: Sequence[Batch]) -> dict[str, float]:
         """Means of the signals over the rows that were trained on, the :func:`centres` of divergences, and sizes."""
         means = {
-            f"train/{name}": float(np.nanmean(column)) for name, column in signals.items() if not np.isnan(column).all()
+            f"train/{name}": float(np.nanmean(column))
+            for name, column in signals.items()
+            if column.ndim == 1 and not np.isnan(column).all()
         }
         tokens = float(sum(batch.input_ids_B_T.numel() for batch in batches))
         sizes = {

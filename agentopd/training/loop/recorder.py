@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from agentopd.config import Config
 from agentopd.errors import AgentOPDError, RecordError
 from agentopd.objective import Head, Prepared
+from agentopd.objective.signals import STUDENT_TOP_IDS
 from agentopd.records import RecordWriter, thin
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.river import Drawn, River
@@ -90,4 +91,7 @@ def signal_columns(prepared: Prepared, signals: Mapping[str, NDArray[Any]]) -> d
         "index": rows.index_A.astype(np.int32),
         "turn": rows.turn_A.astype(np.int32),
     }
-    return columns | prepared.signals | dict(signals)
+    columns |= prepared.signals | dict(signals)
+    if STUDENT_TOP_IDS in columns:  # ids of a row that no micro-batch had are -1
+        columns[STUDENT_TOP_IDS] = np.nan_to_num(columns[STUDENT_TOP_IDS], nan=-1).astype(np.int32)
+    return columns
