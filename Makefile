@@ -40,7 +40,7 @@ test-textworld: $(VENV)/installed-textworld
 	$(BIN)/python -m pytest tests/envs/test_text_world.py
 
 test-vllm: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
-	AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py
+	AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/test_vllm.py tests/test_vllm_small.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from agentopd.errors import TrainingError as TrainingError
     from agentopd.evaluation import Panel as Panel
     from agentopd.isolation.vector import make_vec as make_vec
+    from agentopd.replaying.whole import replay as replay
     from agentopd.tooling import call as call
     from agentopd.tooling import tool as tool
     from agentopd.training.loop.arguments import AgentOPDConfig as AgentOPDConfig
     from agentopd.training.loop.trainer import AgentOPDTrainer as AgentOPDTrainer
+    from agentopd.training.replaying.step import replay_step as replay_step
     from agentopd.training.run.whole import Result as Result
     from agentopd.training.run.whole import evaluate as evaluate
     from agentopd.training.run.whole import train as train
@@ -51,6 +53,8 @@ _HOMES = {
     "agentopd.training.loop.trainer": ("AgentOPDTrainer",),
     "agentopd.training.loop.arguments": ("AgentOPDConfig",),
     "agentopd.evaluation": ("Panel",),
+    "agentopd.replaying.whole": ("replay",),
+    "agentopd.training.replaying.step": ("replay_step",),
     "agentopd.errors": (
         "AgentOPDError", "ConfigError", "EnvError", "PolicyError", "RecordError", "TeacherError", "ToolError", "TrainingError",
     ),
@@ -86,6 +90,8 @@ __all__ = [
     "make_vec",
     "objective",
     "records",
+    "replay",
+    "replay_step",
     "testing",
     "tool",
     "train",

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from agentopd.settings.signature import Registry
 from agentopd.tooling.action import parse_action
-from agentopd.types import EXPERT, ToolCall, Turn
+from agentopd.types import EXPERT, RECORDED, ToolCall, Turn
 
 ROUNDING = 1e-9
 """What a schedule's value may lack of a whole number of turns and still count as it."""
@@ -26,8 +26,8 @@ class Moment:
     """Counted from 0."""
     uniform: float
     """Of this turn, in [0, 1), from the episode's seed."""
-    expert_turns: int = 0
-    """The length of the expert's own episode, where it was played first."""
+    shown_turns: int = 0
+    """The length of the episode that is followed: the expert's own, where it was played first, or the recorded one."""
     mended: int | None = None
     """The turn that was taken over, once one was."""
 
@@ -111,19 +111,22 @@ class Beside(Acting):
 
 @dataclass(frozen=True, kw_only=True)
 class Prefix(Beside):
-    """The first turns are acted by ``by``, then the student goes on (TCOD backward-to-forward, arXiv 2604.24005, algorithm 2)."""
+    """The first turns are acted by ``by``, then the student goes on (TCOD backward-to-forward, arXiv 2604.24005, algorithm 2).
+
+    ``by: recorded`` takes them from the episode that a source of kind ``recorded`` starts again: the exact tokens that were written then.
+    """
 
     by: str = EXPERT
     turns: Annotated[float, Field(ge=0.0)] = 1.0
-    """How many, rounded down."""
+    """How many, rounded down; of a recorded episode the last turn is the student's at least."""
     counted_from: Literal["start", "end"] = "start"
-    """``end``: all but ``turns`` of the turns of the expert's own episode, which is played first; the expert's actions there are
-    given again."""
+    """``end``: all but ``turns`` of the turns of the recorded episode, or of the expert's own, which is played first; the expert's actions
+    there are given again."""
 
     @property
     def foresees(self) -> bool:
-        """Where turns are counted from the end."""
-        return self.counted_from == "end"
+        """Where turns are counted from the end of the expert's episode."""
+        return self.counted_from == "end" and self.by != RECORDED
 
     @property
     def needs_expert(self) -> bool:
@@ -133,7 +136,9 @@ class Prefix(Beside):
     def who(self, moment: Moment) -> str | None:
         """``by`` in the first turns."""
         turns = math.floor(self.turns + ROUNDING)
-        length = moment.expert_turns - turns if self.foresees else turns
+        length = moment.shown_turns - turns if self.counted_from == "end" else turns
+        if self.by == RECORDED:
+            length = min(length, moment.shown_turns - 1)
         return self.by if moment.turn < length else None
 
 

@@ -31,11 +31,20 @@ STUDENT = "student"
 EXPERT = "expert"
 """The actor whose actions come from the environment itself."""
 
+RECORDED = "recorded"
+"""The actor whose actions come from records: those of an episode that was played before."""
+
 Whose: TypeAlias = Literal["teacher", "student", "union"]
 """Whose likeliest tokens are meant: one's, or those of both."""
 
+TOKENIZER, SAMPLING = "tokenizer", "sampling"
+"""Keys of ``Trajectory.versions``: a fingerprint of the tokenizer's ids, and how tokens were sampled."""
+
 CORRECTED = "corrected"
 """The source of segments that come with an annotation: what a teacher wrote after the fact."""
+
+IMPORTED = "imported"
+"""The actor, and the source, of turns that were text before they were tokens; also a key of ``Trajectory.versions``, by it whose tokenizer."""
 
 
 class Message(TypedDict, total=False):
@@ -159,8 +168,17 @@ class Turn:
 
 def timeless(turn: Turn) -> Turn:
     """The turn without what clocks measured."""
-    outcomes = tuple(replace(outcome, seconds=0.0) for outcome in turn.outcomes)
-    return replace(turn, seconds_policy=0.0, seconds_env=0.0, outcomes=outcomes)
+    return replace(turn, seconds_policy=0.0, seconds_env=0.0, outcomes=tuple(map(untimed, turn.outcomes)))
+
+
+def untimed(outcome: CallOutcome) -> CallOutcome:
+    """The outcome without what a clock measured."""
+    return replace(outcome, seconds=0.0)
+
+
+def own_errors(stopped: bool, text: str) -> tuple[str, ...]:
+    """What is wrong with an action whatever its environment says; in ``Turn.errors`` it comes first."""
+    return (() if stopped else ("cut",)) + (() if text.strip() else ("empty",))
 
 
 class ArrayEquality:
@@ -200,7 +218,8 @@ class Segment(ArrayEquality):
     """Index into ``Trajectory.actors`` of who produced each token, ``CONTEXT`` for the rest."""
     trainable_T: Bools
     logprob_T: Floats
-    """Behaviour log-probability under the distribution that was sampled from; 0 for context."""
+    """Behaviour log-probability under the distribution that was sampled from; 0 for context, ``nan`` where nobody drew the token
+    (text that was imported)."""
     source: str = "fresh"
     """The name, in the method, of the source that the episode is of; ``corrected`` for what a teacher wrote after the fact."""
 
@@ -221,6 +240,14 @@ class Outcome:
     stop: Stop
 
 
+def success_of(told: bool | None, reward: float, stop: Stop) -> bool:
+    """Whether an episode succeeded, by what its environment ``told`` last; where that said nothing, by a total ``reward`` at its own end.
+
+    A reward on the way is no success: an episode that was cut off says nothing of its own.
+    """
+    return (reward > 0 and stop == "terminated") if told is None else told
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Trajectory(ArrayEquality):
     """One episode, token-exact. No teacher ever changes it."""
@@ -235,6 +262,7 @@ class Trajectory(ArrayEquality):
     """Facts for teachers only, from ``info["privileged"]`` of ``reset``."""
     failure: Failure | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the packages that played it; under ``TOKENIZER`` and ``SAMPLING`` what its tokens and their log-probabilities depend on."""
     opening: tuple[Message, ...] = ()
     """The messages before the first action, as the policy was shown them, the system message among them. What followed is in
     ``turns``: ``agentopd.chat.conversation`` puts both together."""

@@ -33,7 +33,7 @@ from agentopd.models import ModelConfig, load_model, load_tokenizer
 from agentopd.packing import batches, padded
 from agentopd.records import RecordWriter
 from agentopd.rollout import EnvConfig, Rollout, TaskStream, assign, collect
-from agentopd.teachers import Teacher, TeacherContext
+from agentopd.teachers import TeacherContext
 from agentopd.teachers.local import local
 from agentopd.teachers.served import served
 from agentopd.types import EXPERT, Annotation, Record, Trajectory
@@ -98,16 +98,21 @@ def measured_served(episodes: int, missing: Sequence[int]) -> None:
         with vllm_server(os.environ["AGENTOPD_VLLM"], folder, port, folder / "vllm.log", arguments) as url:
             teacher = served(TeacherContext("teacher", chat, refused, 1.0), url=url, top_k=TOP_K, in_flight=IN_FLIGHT)
             sent: list[int] = []
+            said: list[Annotation] = []
+
+            def annotate() -> None:
+                said[:] = teacher.annotate(trajectories)
+
             sides: dict[str, Callable[[], Any]] = {
-                "annotate": lambda: teacher.annotate(trajectories),
+                "annotate": annotate,
                 "direct": lambda: direct(url, trajectories, sent),
             }
             for side in sides.values():
                 side()  # the server's first requests are slower
             for i in missing:
                 sent.clear()
-                found = in_turns(sides, i) | counted(trajectories, teacher.annotate(trajectories))
-                found |= {"bytes_sent": sum(sent), "bytes_kept": stored(teacher, trajectories)}
+                found = in_turns(sides, i) | counted(trajectories, said)
+                found |= {"bytes_sent": sum(sent), "bytes_kept": stored(trajectories, said)}
                 add(RESULTS, f"served/{i}", found)
 
 
@@ -154,9 +159,8 @@ def counted(trajectories: Sequence[Trajectory], said: Sequence[Annotation]) -> d
     }
 
 
-def stored(teacher: Teacher, trajectories: Sequence[Trajectory]) -> int:
+def stored(trajectories: Sequence[Trajectory], said: Sequence[Annotation]) -> int:
     """The bytes by which records with annotations are larger than those without."""
-    said = teacher.annotate(trajectories)
     sizes = []
     for records in (
         [Record(one) for one in trajectories],

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import httpx2
 
-PATIENCE = 180.0
+PATIENCE = 400.0
 """Seconds in which a server must be there."""
 
 
 @contextmanager
-def vllm_server(python: str, model: Path, port: int, log: Path, arguments: Sequence[str] = ()) -> Iterator[str]:
-    """Serves the folder ``model`` on loopback; gives its address."""
+def vllm_server(
+    python: str, model: Path, port: int, log: Path, arguments: Sequence[str] = (), threads: int = 1
+) -> Iterator[str]:
+    """Serves the folder ``model`` on loopback, its worker with so many ``threads``; gives its address."""
     settings = {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": str(threads),
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }

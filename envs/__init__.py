@@ -7,8 +7,8 @@ import gymnasium
 
 ENVS: Mapping[str, Mapping[str, Any]] = {
     "agentopd/Bfcl-v0": {"entry_point": "agentopd.envs.bfcl:Bfcl", "max_episode_steps": 200},
-    "agentopd/Calculator-v0": {"entry_point": "agentopd.envs.calculator:Calculator", "max_episode_steps": 12},
-    "agentopd/Checkout-v0": {"entry_point": "agentopd.envs.checkout:Checkout", "max_episode_steps": 10},
+    "agentopd/Calculator-v0": {"entry_point": "agentopd.envs.calculator:Calculator", "max_episode_steps": 24},
+    "agentopd/Checkout-v0": {"entry_point": "agentopd.envs.checkout:Checkout", "max_episode_steps": 20},
     "agentopd/Files-v0": {"entry_point": "agentopd.envs.files:Files", "max_episode_steps": 18},
     "agentopd/FrozenLake-v0": {"entry_point": "agentopd.envs.frozen_lake:FrozenLake", "max_episode_steps": 100},
     "agentopd/Mcp-v0": {"entry_point": "agentopd.envs.mcp:Mcp", "max_episode_steps": 20},

@@ -20,6 +20,8 @@ OFFSETS = ((0, -1), (1, 0), (0, 1), (-1, 0))
 """Rows and columns that the directions lead on, in the order of Gymnasium's actions."""
 
 MAX_SIZE = 10
+DISCOUNTS = 0.8, 1 - 1e-7
+"""Beyond these a step nearer to a goal that is far changes its value by no more than rounding does, and the expert knows no way."""
 MIN_FROZEN = 0.7
 """With less ice a map that can be crossed is long in coming."""
 
@@ -54,8 +56,8 @@ class FrozenLake(TextEnv):
             raise ConfigError(f"map_name={map_name!r} is not known; there are: {', '.join(MAPS)}, or null to generate")
         if not 2 <= size <= MAX_SIZE or not MIN_FROZEN <= p <= 1:
             raise ConfigError(f"size={size} must be 2 to {MAX_SIZE}, and p={p} must be {MIN_FROZEN} to 1")
-        if not 0 < success_rate <= 1 or not 0 < discount < 1:
-            told = f"success_rate={success_rate} must be above 0 and at most 1, discount={discount} above 0 and below 1"
+        if not 0 < success_rate <= 1 or not DISCOUNTS[0] <= discount <= DISCOUNTS[1]:
+            told = f"success_rate={success_rate} must be above 0 and at most 1, discount={discount} must be {DISCOUNTS[0]} to {DISCOUNTS[1]}"
             raise ConfigError(told)
         self.map_name, self.size, self.p = map_name, size, p
         self.is_slippery, self.success_rate, self.discount = is_slippery, success_rate, discount

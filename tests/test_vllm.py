@@ -1,7 +1,5 @@
 """A real vLLM server beside a local teacher of the same weights: run by ``make test-vllm``, which installs both."""
 
-import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,36 +8,22 @@ import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
+from vllm_cases import MARKS, VLLM, free_port, of_server, played
 
 from agentopd.chat import Chat
 from agentopd.config import load_config
 from agentopd.errors import ConfigError
-from agentopd.models import ModelConfig, NewModel, load_model, load_tokenizer, new_model
-from agentopd.objective import Objective, Rows, cut, prepare
-from agentopd.rollout import EnvConfig, Rollout, TaskStream, assign, collect
-from agentopd.settings.clock import Clock
+from agentopd.models import ModelConfig, load_model, load_tokenizer
+from agentopd.objective import Rows
 from agentopd.teachers import TeacherContext, annotate
 from agentopd.teachers.local import local
 from agentopd.teachers.openai import openai
-from agentopd.teachers.served import ServedTeacher, served
-from agentopd.training.loop.learner import Learner
-from agentopd.training.run.stages import tokenizer_of
-from agentopd.types import CONTEXT, EXPERT, Key, Message, Outcome, Segment, Sparse, Task, Trajectory, Turn, Whose
+from agentopd.teachers.served import served
+from agentopd.types import CONTEXT, Key, Message, Outcome, Segment, Sparse, Task, Trajectory, Turn, Whose
 from benchmarks.vllm_server import vllm_server
 
-VLLM = os.environ.get("AGENTOPD_VLLM", "")
-pytestmark = [
-    pytest.mark.skipif(not VLLM, reason="make test-vllm installs vLLM, and says where in AGENTOPD_VLLM"),
-    pytest.mark.slow,
-]
+pytestmark = MARKS
 EPISODES = 64
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port
 
 
 @pytest.fixture(scope="module")
@@ -65,25 +49,8 @@ def url(smollm2: PreTrainedModel, chat: Chat, tmp_path_factory: pytest.TempPathF
         "--tool-call-parser",
         "hermes",
     ]
-    with vllm_server(VLLM, folder, free_port(), folder / "vllm.log", arguments) as address:
+    with vllm_server(VLLM, folder, free_port(), folder / "vllm.log", arguments, threads=2) as address:
         yield address
-
-
-def played(chat: Chat, episodes: int) -> list[Trajectory]:
-    """Episodes with tool calls, as the environments' expert plays them."""
-    stream = TaskStream([EnvConfig(id="agentopd/Checkout-v0", kwargs={"failure_rate": 0.2})], 3, "train")
-    assignments = assign(stream, range(episodes), "fresh", {EXPERT: 1.0}, 1, "run", 0, 3)
-    trajectories = collect(assignments, {}, chat, Rollout(max_length=1024, max_new_tokens=64))
-    assert all(one.failure is None for one in trajectories)
-    assert sum(bool(turn.calls) for one in trajectories for turn in one.turns) > episodes
-    return trajectories
-
-
-def of_server(url: str, chat: Chat, temperature: float = 1.0, top_k: int = 64) -> ServedTeacher:
-    context = TeacherContext("teacher", chat, lambda _: pytest.fail("it loads nothing"), temperature)
-    made = served(context, url=url, top_k=top_k, in_flight=8)
-    assert isinstance(made, ServedTeacher)
-    return made
 
 
 def test_a_served_teacher_says_what_a_local_one_says(url: str, smollm2: PreTrainedModel, chat: Chat) -> None:
@@ -185,29 +152,3 @@ def test_a_score_by_chat_is_the_mean_of_the_models_own_distribution(
     mean = sum(score * p for score, p in digits) / sum(p for _, p in digits)
     assert said.reward_S[0] == pytest.approx(mean, abs=1e-2)
     assert teacher.metrics()["spread"] > 0
-
-
-def test_losses_and_gradients_agree_on_all_of_a_small_vocabulary(tmp_path: Path) -> None:
-    """At the temperature 0.7, to which vLLM's own log-probabilities are put."""
-    small = Chat(tokenizer_of(load_config("quickstart", [f"stages.cache={tmp_path}/cache"]), lambda _: None))
-    shape = NewModel(hidden_size=128, layers=2, heads=4, intermediate_size=256, max_positions=1024, vocab_size=512)
-    teacher, student = (new_model(shape, small.tokenizer, seed) for seed in (1, 2))
-    teacher.save_pretrained(tmp_path / "teacher")
-    trajectories = played(small, 4)
-    here = local(TeacherContext("teacher", small, lambda _: teacher, 0.7), model="teacher")
-    arguments = ["--max-logprobs", "-1", "--skip-tokenizer-init"]
-    with vllm_server(VLLM, tmp_path / "teacher", free_port(), tmp_path / "vllm.log", arguments) as address:
-        there = of_server(address, small, temperature=0.7, top_k=-1)
-        records = [annotate({"teacher": one}, trajectories) for one in (here, there)]
-    learner = Learner(load_config("quickstart", ["rollout.temperature=0.7"]), here.heads, special=())
-    found = []
-    for some in records:
-        student.zero_grad()
-        [batch] = cut(prepare(Objective.model_validate({"where": {}}), Rows.of(some), Clock(0, 1)), max_tokens=100_000)
-        value = learner.loss(student, batch).loss
-        torch.autograd.backward(value)
-        found.append((value.detach(), [p.grad.clone() for p in student.parameters() if p.grad is not None]))
-    (loss_here, grads_here), (loss_there, grads_there) = found
-    torch.testing.assert_close(loss_there, loss_here, rtol=1e-3, atol=1e-3)
-    for one, other in zip(grads_there, grads_here, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4)

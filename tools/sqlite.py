@@ -71,6 +71,25 @@ _MAX_NAMED = 24
 """Tables that a statement with WITH may name: SQLite copies what WITH defines wherever it is named, 3**8 times for 24 names, and asks no one."""
 
 
+_REPEATED = re.compile(r"%[^%A-Za-z]*\.[^%A-Za-z]*l{0,2}c")
+"""A character that SQLite writes as often as its precision says, a thousand million times for ``%.1000000000c``, and looks at no limit."""
+
+
+class _Printf:
+    """SQLite's own ``printf``, in a database beside, without what has no limit."""
+
+    def __init__(self, longest: int) -> None:
+        self._db = sqlite3.connect(":memory:", check_same_thread=False)
+        self._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, longest)
+
+    def __call__(self, *values: Any) -> Any:
+        form = values[0] if values else ""
+        text = form.decode("latin-1") if isinstance(form, bytes) else str(form)
+        if _REPEATED.search(text):
+            raise ValueError(f"{text!r} repeats a character")
+        return self._db.execute(f"SELECT printf({', '.join('?' * len(values))})", values).fetchone()[0]
+
+
 class Sqlite:
     """Tools over one database. ``extra_tools = (db.list_tables, db.describe, db.query)`` gives them to an environment.
 
@@ -163,6 +182,8 @@ class Sqlite:
 
     def _words(self, error: BaseException) -> str:
         words = brief(str(error) or "out of memory", 200)
+        if words.startswith("user-defined function"):
+            return "printf cannot write that; %c takes no precision here"
         if self._asked > _QUESTIONS:
             return "too many joins or unions; ask for less"
         if words in ("not authorized", "authorization denied") or words.startswith("access to"):
@@ -177,6 +198,9 @@ class Sqlite:
             self._db.setlimit(limit, value)
         self._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self.limits.value)
         self._db.setlimit(sqlite3.SQLITE_LIMIT_COLUMN, max([_COLUMNS, *map(len, self._columns.values())]))
+        printf = _Printf(self.limits.value)
+        for name in ("printf", "format"):
+            self._db.create_function(name, -1, printf, deterministic=True)
         self._db.set_authorizer(self._allowed)
         self._db.set_progress_handler(self._late, _EVERY)
 

@@ -109,7 +109,7 @@ def is_public(number: Number) -> bool:
         if any(number in network for network in _EMBEDDING):
             return False
         inner = number.ipv4_mapped or number.sixtofour or (number.teredo and number.teredo[1])
-        if inner or int(number) < 2**32:
+        if inner or int(number) < 2**32 or number.is_site_local:
             return False  # forms that nobody needs: where they lead is decided elsewhere
     return number.is_global and not (number.is_multicast or number.is_reserved or number.is_unspecified)
 

@@ -21,6 +21,7 @@ from agentopd.chat.fallbacks import CALLS, HELLO, OTHER, PROBE, SCHEMAS
 from agentopd.chat.formats import HERMES, known_format, openai, read, same, write
 from agentopd.chat.template import Template
 from agentopd.chat.thinking import THOUGHT_CLOSE, THOUGHT_OPEN, Thinking
+from agentopd.chat.tokenizer import fingerprint
 from agentopd.errors import ConfigError
 from agentopd.tooling.action import ParsedAction, parse_action, render_action
 from agentopd.types import Message, ToolCall
@@ -189,6 +190,11 @@ class Chat:
         size, closing = len(tokens) - 1, self.closing
         closed = bool(closing) and tuple(tokens[max(size - len(closing), 0) : size]) == closing
         return size - len(closing) if closed else size
+
+    @cached_property
+    def vocabulary(self) -> str:
+        """See :func:`fingerprint`."""
+        return fingerprint(self.tokenizer)
 
     @property
     def falls_back(self) -> bool:

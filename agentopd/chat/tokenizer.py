@@ -1,5 +1,7 @@
 """A tokenizer made for a run: byte-complete, with a chat template that spends few tokens."""
 
+import hashlib
+import json
 from collections.abc import Iterable
 from itertools import chain
 
@@ -85,6 +87,12 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{- "<|assistant|>" -}}{%- endif -%}
 """
 """Only an assistant's turn is closed; the others end where the next begins. Longer conversations continue shorter ones."""
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of a tokenizer's ids: where it is equal, tokens mean the same."""
+    ids = sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
+    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:16]
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -2,13 +2,31 @@
 
 from types import ModuleType
 
-from agentopd.cli import annotate, doctor, envs, evaluate, methods, new, play, rollout, train
+from agentopd.cli import (
+    annotate,
+    doctor,
+    envs,
+    evaluate,
+    export,
+    methods,
+    new,
+    play,
+    replay,
+    rollout,
+    stats,
+    take_in,
+    train,
+)
 
 VERBS: dict[str, ModuleType] = {
     "train": train,
     "eval": evaluate,
     "rollout": rollout,
     "annotate": annotate,
+    "replay": replay,
+    "stats": stats,
+    "export": export,
+    "import": take_in,
     "doctor": doctor,
     "methods": methods,
     "envs": envs,

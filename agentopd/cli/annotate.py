@@ -9,7 +9,8 @@ examples:
 
 import argparse
 import json
-import re
+
+from agentopd.cli import chosen
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", help="what the episodes were played with, where no config.yaml lies beside the records"
     )
-    parser.add_argument("--step", metavar="N[-M]", help="a step, or the first and the last of several (default: all)")
+    chosen.add_step(parser)
     parser.add_argument(
         "--block",
         default="sparse",
@@ -46,18 +47,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     given = [*arguments.teacher, *arguments.overrides]
     asked = question(arguments.records, given, arguments.config, arguments.block, arguments.k)
-    told = annotate(asked, arguments.output, _steps(arguments.step), arguments.cache)
+    told = annotate(asked, arguments.output, chosen.steps(arguments.step), arguments.cache)
     print(json.dumps(told, indent=2))
     return 0
-
-
-def _steps(text: str | None) -> range | None:
-    """The steps that ``N`` or ``N-M`` means."""
-    from agentopd.errors import ConfigError
-
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
-    if found is None or int(found[2] or found[1]) < int(found[1]):
-        raise ConfigError(f"--step {text}: give a step, such as 3, or the first and the last of several, such as 0-9")
-    return range(int(found[1]), int(found[2] or found[1]) + 1)

@@ -9,6 +9,8 @@ examples:
 import argparse
 import keyword
 import re
+import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 ENVIRONMENT = '''\
@@ -109,22 +111,45 @@ def run(arguments: argparse.Namespace) -> int:
     """Writes the two files, and says how to go on."""
     from agentopd.errors import ConfigError
 
-    module = arguments.name.lower().replace("-", "_")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", module) or keyword.iskeyword(module):
-        raise ConfigError(
-            f"name={arguments.name!r}: it becomes a file and a class; take letters, digits and hyphens, a letter first"
-        )
-    name, folder = "".join(part.capitalize() for part in module.split("_")), Path(arguments.folder)
+    folder = Path(arguments.folder)
+    module, name = _names(arguments.name, folder)
     pages = {f"{module}.py": ENVIRONMENT, f"test_{module}.py": TEST}
-    for file in pages:
-        if (folder / file).exists():
-            raise ConfigError(f"{folder / file} is there already; take another name or --folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, page in pages.items():
-        (folder / file).write_text(page.format(title=name, name=name, module=module), encoding="utf-8")
-        print(folder / file)
-    inside = "" if folder == Path() else f"cd {folder} && "
+    try:
+        for file in pages:
+            if (folder / file).is_symlink() or (folder / file).exists():
+                raise ConfigError(f"{folder / file} is there already; take another name or --folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, page in pages.items():
+            (folder / file).write_text(page.format(title=name, name=name, module=module), encoding="utf-8")
+            print(folder / file)
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename} cannot be written: {error.strerror}; take another name or --folder"
+        ) from error
+    inside = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     print(f"{inside}python -m pytest test_{module}.py")
     print(f"{inside}agentopd play {module}:me/{name}-v0")
     print(f"{inside}agentopd train quickstart env.id={module}:me/{name}-v0")
     return 0
+
+
+def _names(given: str, folder: Path) -> tuple[str, str]:
+    """What the module and the class are called.
+
+    Raises:
+        ConfigError: Python takes none of that name, or the module would hide another one.
+    """
+    from agentopd.errors import ConfigError
+
+    module = given.lower().replace("-", "_")
+    name = "".join(part.capitalize() for part in module.split("_"))
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", module) or keyword.iskeyword(module) or keyword.iskeyword(name):
+        raise ConfigError(
+            f"name={given!r}: it becomes a file and a class; take letters, digits and hyphens, a letter first, and no word of Python's own"
+        )
+    found = find_spec(module)
+    if found is not None and found.origin and Path(found.origin).parent not in (Path.cwd(), folder.absolute()):
+        raise ConfigError(
+            f"name={given!r}: {module}.py would hide the module {module} that Python has already; take another name"
+        )
+    return module, name

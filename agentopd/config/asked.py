@@ -186,7 +186,7 @@ def _require_pairs(name: str, chosen: str, objective: Objective, known: Sequence
 
 
 def _plays_both(source: Source, chosen: str) -> bool:
-    """Whether a task of the source may have episodes of both; those of a frozen source may be given from elsewhere."""
+    """Whether a task of the source may have episodes of both; those of a source that plays none may be from elsewhere."""
     shares = (source.actors.get(actor, 0.0) for actor in (STUDENT, chosen))
     both = all(any(numbers_of(share) or [1.0]) for share in shares)  # of one's own schedule nothing is known
-    return source.per_task > 1 and (both or source.kind == "frozen")
+    return source.per_task > 1 and (both or not source.plays)

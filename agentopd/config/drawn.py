@@ -19,11 +19,11 @@ An analytic divergence, the target ``taken`` and the pairs of ``pair_logit`` say
 known than that a score function's reward is read. What holds of tokens that are drawn otherwise than from p:
 
 ``cut``        top-p, top-k, greedy: tokens that were left out are never drawn, so no ratio brings them back. Nothing holds.
-``stale``      By the student as it began: ``acted`` and ``ratio``.
+``stale``      By the student as it began, as it was in earlier steps, or in another run: ``acted`` and ``ratio``.
 ``mixed``      From (1 - alpha) p + alpha q: ``ratio``.
 ``sifted``     Kept or taken back by what they are, which mu does not tell: ``value`` and ``acted``.
 ``other``      By a teacher: ``ratio``.
-``unsampled``  By an expert, or as a correction: nothing. LUFFY's ``shape`` is an objective of its own for such tokens, f(p) for a reward.
+``unsampled``  By an expert, from records as a prefix, or as a correction: nothing. LUFFY's ``shape`` is an objective of its own for such tokens, f(p) for a reward.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,7 +37,7 @@ from agentopd.objective.term import Term
 from agentopd.objective.weights import reads_played
 from agentopd.rollout.policy import Rollout
 from agentopd.settings.choice import Choice
-from agentopd.types import CORRECTED, EXPERT, STUDENT
+from agentopd.types import CORRECTED, EXPERT, RECORDED, STUDENT
 from agentopd.where import Where
 
 Draw: TypeAlias = Literal["cut", "stale", "mixed", "sifted", "other", "unsampled"]
@@ -49,6 +49,12 @@ HOLDS: Mapping[Statement, frozenset[Draw]] = {
     "acted": frozenset({"stale", "sifted"}),
     "ratio": frozenset({"stale", "mixed", "other"}),
 }
+STALE: Mapping[str, str] = {
+    "frozen": "by the student as it began",
+    "recorded": "by the student of the run that recorded them",
+    "replayed": "by the student of earlier steps",
+}
+"""By the kind of a source whose episodes are over: whoever drew the student's tokens in them."""
 WHOLE = "set rollout.top_p: 1, rollout.top_k: 0 and a rollout.temperature above 0"
 IMPORTANCE = "importance"
 
@@ -88,12 +94,37 @@ def require_drawn(objective: Objective, rollout: Rollout) -> None:
     """
     for key, term in objective.keyed():
         _require_one_ratio(key, term)
-        drawn = list(draws(objective, term.where, rollout))
-        coupled = objective.coupling.kind != "none"
-        for claim in claims(key, term, coupled, objective.weighs_distillation(term)):
-            for one in drawn:
-                if not claim.holds(one):
-                    raise ValueError(f"{claim.key}: {claim.what}, and {one.said}; {claim.remedies[one.draw]}")
+        _require(_claims(objective, key, term), list(draws(objective, term.where, rollout)))
+
+
+def require_drawn_by(objective: Objective, source: str, actor: str) -> None:
+    """Holds the statements against tokens that records have of another ``actor`` than the student, drawn from by ``source``.
+
+    Raises:
+        ValueError: As of :func:`require_drawn`.
+    """
+    draw: Draw = "unsampled" if actor in (EXPERT, RECORDED) else "other"
+    drawn = Drawn(draw, actor, f"where selects actions of {actor} in {source!r}, which the student did not draw")
+    for key, term in objective.keyed():
+        if term.where.may_select(source, actor):
+            _require(_claims(objective, key, term), [drawn])
+
+
+def behaved(objective: Objective, source: str) -> str:
+    """The first part of a term over the student's tokens in ``source`` that reads what they were sampled with; empty where none does."""
+    terms = [pair for pair in objective.keyed() if pair[1].where.may_select(source, STUDENT)]
+    return next((claim.key for key, term in terms for claim in _claims(objective, key, term)), "")
+
+
+def _claims(objective: Objective, key: str, term: Term) -> Iterator[Claim]:
+    return claims(key, term, objective.coupling.kind != "none", objective.weighs_distillation(term))
+
+
+def _require(claimed: Iterable[Claim], drawn: Iterable[Drawn]) -> None:
+    for claim in claimed:
+        for one in drawn:
+            if not claim.holds(one):
+                raise ValueError(f"{claim.key}: {claim.what}, and {one.said}; {claim.remedies[one.draw]}")
 
 
 def _require_one_ratio(key: str, term: Term) -> None:
@@ -127,8 +158,9 @@ def draws(objective: Objective, where: Where, rollout: Rollout) -> Iterator[Draw
 def _of_actor(name: str, source: Source, actor: str, rollout: Rollout) -> Iterator[Drawn]:
     acting = source.acting_at_first
     mixed = isinstance(acting.mixing, Blended)
-    if actor == EXPERT:
-        yield Drawn("unsampled", actor, "where selects actions of the expert, which nobody sampled")
+    if actor in (EXPERT, RECORDED):
+        whose = "actions of the expert" if actor == EXPERT else "recorded actions that are given again"
+        yield Drawn("unsampled", actor, f"where selects {whose}, which nobody sampled")
         return
     if actor != STUDENT and mixed:
         return  # all tokens are the student's
@@ -138,8 +170,8 @@ def _of_actor(name: str, source: Source, actor: str, rollout: Rollout) -> Iterat
         yield Drawn("other", actor, f"where selects actions of {actor}, which are drawn from its own distribution")
     elif mixed:
         yield Drawn("mixed", actor, f"tokens of the source {name!r} are drawn from a mixture with {acting.others[0]}")
-    elif source.kind == "frozen":
-        yield Drawn("stale", actor, f"tokens of the frozen source {name!r} are drawn by the student as it began")
+    elif not source.plays:
+        yield Drawn("stale", actor, f"tokens of the {source.kind} source {name!r} are drawn {STALE[source.kind]}")
     if acting.sifts:
         kind = source.acting.kind
         yield Drawn("sifted", actor, f"acting.kind={kind} of the source {name!r} keeps tokens by what they are")

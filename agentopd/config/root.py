@@ -10,6 +10,7 @@ from agentopd.chat import Chat, PastThinking
 from agentopd.chat.formats import CallFormat
 from agentopd.config.asked import require_groups, require_statistics, require_teachers
 from agentopd.config.drawn import require_drawn
+from agentopd.config.recorded import require_earlier, require_recorded
 from agentopd.config.sections import Evaluation, RecordSettings, Stages, Train
 from agentopd.config.shares import apportion
 from agentopd.config.sources import (
@@ -22,16 +23,18 @@ from agentopd.config.sources import (
     require_tasks,
 )
 from agentopd.config.watched import require_measured
+from agentopd.errors import ConfigError
 from agentopd.models import ModelConfig
 from agentopd.objective.advantages import OUTCOME
 from agentopd.objective.spec import Objective
 from agentopd.rollout.policy import Rollout
 from agentopd.rollout.tasks import EnvConfig
 from agentopd.settings.base import Seed, Settings
-from agentopd.settings.choice import Choice
+from agentopd.settings.choice import Choice, at
+from agentopd.settings.clock import Clock
 from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, require_members, require_numbers, require_read
-from agentopd.types import STUDENT
+from agentopd.types import RECORDED, STUDENT
 
 
 def _takes_context(teacher: Choice) -> Choice:
@@ -80,6 +83,10 @@ class Config(Settings):
                 f"no teacher may be called {STUDENT!r}, which names the policy that is trained; choose another name (a teacher that is the "
                 "student as it began is {kind: self})"
             )
+        if RECORDED in teachers:
+            raise ValueError(
+                f"no teacher may be called {RECORDED!r}, which names whoever acted in records; choose another name"
+            )
         if OUTCOME in teachers:
             raise ValueError(
                 f"no teacher may be called {OUTCOME!r}, which names the episodes' own reward; choose another name"
@@ -100,12 +107,14 @@ class Config(Settings):
         require_teachers(self.objective, self.teachers)
         require_statistics(self.objective, self.teachers)
         require_groups(self.objective, self.teachers)
+        require_recorded(self.objective, self.teachers)
         return self
 
     @model_validator(mode="after")
     def _somebody_acts(self) -> "Config":
         require_actors(self.objective, self.teachers)
-        require_tasks(self.objective, self.tasks_by_source)
+        require_tasks(self.objective, self.tasks_at, self.train.steps)
+        require_earlier(self.objective, self.records.keep)
         require_somebody(self.objective, self.train.steps)
         require_students_turns(self.objective, self.rollout.max_turns)
         return self
@@ -131,10 +140,19 @@ class Config(Settings):
         """
         return Chat(tokenizer, self.template_kwargs, self.call_format, self.past_thinking)
 
-    @property
-    def tasks_by_source(self) -> dict[str, int]:
-        """The tasks of each source in a step, the same at every step; they sum to ``train.tasks_per_step``."""
-        shares = {name: source.share for name, source in self.objective.sources.items()}
+    def tasks_at(self, clock: Clock) -> dict[str, int]:
+        """The tasks of each source in the step of ``clock``; they sum to ``train.tasks_per_step``.
+
+        Raises:
+            ConfigError: All shares are 0 then, or a schedule of one's own gives one below.
+        """
+        keys = {name: f"objective.sources.{name}.share" for name in self.objective.sources}
+        shares = {name: float(at(self.objective.sources[name].share, clock, key)) for name, key in keys.items()}
+        for name, share in shares.items():
+            if share < 0 or not any(shares.values()):
+                raise ConfigError(
+                    f"{keys[name]}: {share:g} at step {clock.step}, and the shares are {shares}; none may be below 0, and one is above"
+                )
         return apportion(self.train.tasks_per_step, shares)
 
     @property

@@ -13,7 +13,7 @@ def apportion(total: int, weights: Mapping[str, float]) -> dict[str, int]:
 
     Args:
         total: What is shared, at least 0.
-        weights: By name, at least one, each above 0.
+        weights: By name, none below 0, and one above.
     """
     exact = {name: Fraction(weight) for name, weight in weights.items()}
     whole = sum(exact.values())

@@ -1,6 +1,6 @@
 """Who acts in the sources of a method and what its selections name, held against the rest of a configuration."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from agentopd.config.asked import Teachers
@@ -10,16 +10,22 @@ from agentopd.rollout.tasks import EnvConfig
 from agentopd.settings.choice import Choice, at, numbers_of
 from agentopd.settings.clock import Clock
 from agentopd.settings.problems import nearest
-from agentopd.types import CORRECTED, EXPERT, STUDENT
+from agentopd.types import CORRECTED, EXPERT, RECORDED, STUDENT
 from agentopd.where import Where
 
 
 def require_actors(objective: Objective, teachers: Teachers) -> None:
     """Raises ValueError where an actor is neither the student, nor the expert, nor a teacher."""
-    known = list(dict.fromkeys([STUDENT, EXPERT, *teachers]))
+    known = _actors(objective, teachers)
     for name, source in objective.sources.items():
         for actor in source.who:
             _require_known(f"objective.sources.{name}.{source.setting_of(actor)}: nobody is called", actor, known)
+
+
+def _actors(objective: Objective, teachers: Teachers) -> list[str]:
+    """All who can act."""
+    prefixed = any(RECORDED in source.who for source in objective.sources.values())
+    return list(dict.fromkeys([STUDENT, EXPERT, *([RECORDED] if prefixed else []), *teachers]))
 
 
 def require_students_turns(objective: Objective, most_turns: int) -> None:
@@ -31,13 +37,14 @@ def require_students_turns(objective: Objective, most_turns: int) -> None:
 
 def _require_turn(said: str, source: Source, most_turns: int) -> None:
     turns, from_end = source.acting.settings["turns"], source.acting.settings["counted_from"] == "end"
+    followed = source.acting.settings["by"] == RECORDED  # to the turn before its last at most
     numbers = numbers_of(turns)
     limit = min([most_turns, *(numbers_of(source.max_turns) if source.max_turns is not None else [])])
     if numbers and from_end and max(numbers) < 1:
         raise ValueError(
             f"{said}={max(numbers):g}: all but so many turns of the expert's episode leave the student none; set it to 1 or more"
         )
-    if numbers and not from_end and min(numbers) >= limit:
+    if numbers and not (from_end or followed) and min(numbers) >= limit:
         raise ValueError(
             f"{said}={min(numbers):g}: an episode has at most {limit:g} turns, so the student would never act; lower it, or raise "
             "max_turns of the rollout and the source"
@@ -47,7 +54,7 @@ def _require_turn(said: str, source: Source, most_turns: int) -> None:
 def require_selections(objective: Objective, teachers: Teachers, envs: Sequence[EnvConfig]) -> None:
     """Raises ValueError where the ``where`` of a term or a teacher names what there is not."""
     known = {
-        "actor": [STUDENT, EXPERT, *teachers],
+        "actor": _actors(objective, teachers),
         "source": [*objective.sources, CORRECTED],
         "env": [env.id for env in envs],
         "tag": [tag for env in envs for tag in env.tags],
@@ -62,7 +69,7 @@ def require_selections(objective: Objective, teachers: Teachers, envs: Sequence[
 
 def require_shaped(objective: Objective, teachers: Teachers) -> None:
     """Raises ValueError where a weight is for the tokens of an actor that there is not."""
-    known = [STUDENT, EXPERT, *teachers]
+    known = _actors(objective, teachers)
     for key, term in objective.keyed():
         for place, weight in term.weights_at(key):
             if weight.kind == "shape" and weight.settings["actor"] is not None:
@@ -72,12 +79,12 @@ def require_shaped(objective: Objective, teachers: Teachers) -> None:
 def require_rows(objective: Objective, teachers: Teachers, most_turns: int) -> None:
     """Raises ValueError where a term selects tokens of nobody who acts, or turns that no episode of ``most_turns`` has.
 
-    Who acts in a frozen source is not asked: its episodes may be given from elsewhere.
+    Who acts in a source that plays none is not asked: its episodes may be from elsewhere.
     """
     for place, term in objective.keyed():
         where, key = term.where, f"{place}.where"
         read = {name: one for name, one in objective.sources.items() if not where.source or name in where.source}
-        if _selects_corrections(where, teachers) or any(one.kind == "frozen" for one in read.values()):
+        if _selects_corrections(where, teachers) or not all(one.plays for one in read.values()):
             continue
         acting = {actor for source in read.values() for actor in source.who}
         if where.actor and acting.isdisjoint(where.actor):
@@ -101,15 +108,22 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def require_tasks(objective: Objective, tasks: Mapping[str, int]) -> None:
-    """Raises ValueError where there is no source, or one without a task of a step's ``tasks``."""
-    if not tasks:
+def require_tasks(objective: Objective, tasks: Callable[[Clock], Mapping[str, int]], steps: int) -> None:
+    """Raises ValueError where there is no source, or one without any of the ``tasks`` of a step, or a step without a source.
+
+    A share that is a schedule may come to no task at times.
+    """
+    if not objective.sources:
         raise ValueError("objective.sources: there is none, so nothing would be drawn; give one, such as fresh: {}")
-    for name, count in tasks.items():
-        if count == 0:
+    shares = {name: source.share for name, source in objective.sources.items()}
+    moving = [share for share in shares.values() if isinstance(share, Choice)]
+    for step in range(steps if moving and all(map(numbers_of, moving)) else 1):
+        counts = tasks(Clock(step, steps))
+        idle = [name for name, count in counts.items() if count == 0 and not moving]
+        if idle:
             raise ValueError(
-                f"objective.sources.{name}.share: {objective.sources[name].share:g} comes to none of the "
-                f"train.tasks_per_step={sum(tasks.values())} tasks of a step, shared as {dict(tasks)}; raise either, or leave "
+                f"objective.sources.{idle[0]}.share: {shares[idle[0]]:g} comes to none of the "
+                f"train.tasks_per_step={sum(counts.values())} tasks of a step, shared as {dict(counts)}; raise either, or leave "
                 "the source out"
             )
 

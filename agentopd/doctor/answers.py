@@ -19,7 +19,8 @@ from agentopd.objective.term import Term
 from agentopd.rollout import Rollout
 from agentopd.settings.choice import Choice
 from agentopd.settings.clock import Clock
-from agentopd.teachers import annotate
+from agentopd.teachers import annotate, traits_of
+from agentopd.teachers.asking import Asking
 from agentopd.training.checks.roles import annotators
 from agentopd.training.loop.learner import Learner
 from agentopd.types import Annotation, Record, Trajectory
@@ -60,18 +61,24 @@ def _told(choice: Choice) -> str:
 def twice(patient: Patient) -> Iterator[Check]:
     """Whether each teacher says the same about the same episodes when it is asked again."""
     asked = annotators(patient.config.objective, patient.teachers)
+    asked = {name: one for name, one in asked.items() if not traits_of(patient.choices[name]).recorded}
     if not asked:
         yield Check(TWICE, "skip", "there is no teacher to ask")
         return
     played = patient.intact
     limit = patient.config.rollout.max_new_tokens
-    first, second = ([list(one.annotations) for one in annotate(asked, played, limit)] for _ in range(2))
-    for place, name in enumerate(asked):
-        yield repeated(f"teachers.{name}", [one[place] for one in first], [one[place] for one in second])
+    first = [list(one.annotations) for one in annotate(asked, played, limit)]
+    for teacher in asked.values():
+        if isinstance(teacher, Asking):
+            teacher.forget()  # or nobody would be asked
+    second = [list(one.annotations) for one in annotate(asked, played, limit)]
+    for place, (name, teacher) in enumerate(asked.items()):
+        one, other = ([said[place] for said in some] for some in (first, second))
+        yield repeated(f"teachers.{name}", one, other, kept=isinstance(teacher, Asking))
 
 
-def repeated(key: str, first: Sequence[Annotation], second: Sequence[Annotation]) -> Check:
-    """Two answers of the teacher ``key`` about the same episodes."""
+def repeated(key: str, first: Sequence[Annotation], second: Sequence[Annotation], kept: bool = False) -> Check:
+    """Two answers of the teacher ``key`` about the same episodes; ``kept`` where a run asks each question once and keeps the answer."""
     if all(one.skip_S.all() for one in first):
         return Check(
             TWICE,
@@ -88,8 +95,15 @@ def repeated(key: str, first: Sequence[Annotation], second: Sequence[Annotation]
             "precision beside other requests",
             "nothing need be done where it reads in half precision; else set its temperature or sampling to 0, or switch off dropout",
         )
+    how = "in what it teaches" if np.isinf(off) else f"by up to {off:.3g}"
+    if off > SAME and kept:
+        return Check(
+            TWICE,
+            "warn",
+            f"{key} answers the same question differently, {how}; a run keeps its first answer",
+            f"set {key}.options.temperature: 0 where its model takes that",
+        )
     if off > SAME:
-        how = "in what it teaches" if np.isinf(off) else f"by up to {off:.3g}"
         return Check(
             TWICE,
             "fail",

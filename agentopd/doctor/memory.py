@@ -58,9 +58,7 @@ def estimate(config: Config, student: PreTrainedModel, teachers: Mapping[str, Pr
     """Bytes by what they are for; of activations and caches only the order of magnitude. Models are without weights."""
     train, rollout = config.train, config.rollout
     weights, size, trained = _bytes(student), student.dtype.itemsize, _trained(config, student)
-    of_batch = max(config.tasks_by_source.values(), default=1) * max(
-        s.per_task for s in config.objective.sources.values()
-    )
+    of_batch = train.tasks_per_step * max(s.per_task for s in config.objective.sources.values())
     living = min(rollout.concurrency, max(of_batch, config.evaluation.tasks))
     logits = min(train.chunk_rows * head_of(student).weight_V_H.shape[0], CHUNK)
     return {

@@ -16,6 +16,7 @@ from agentopd.training.checks.preflight import (
     check_teachers,
     with_data,
 )
+from agentopd.training.checks.recorded import check_recorded
 from agentopd.training.checks.trial import try_own_parts
 from agentopd.training.loop.arguments import arguments
 
@@ -41,6 +42,12 @@ def models(patient: Patient) -> Iterator[Check]:
     check_adapter(patient.config, patient.tokenizer)
     there = ", ".join(dict.fromkeys(reader.key for reader in readers))
     yield Check("models", "pass", f"there and whole, with a row for each of {len(patient.tokenizer)} ids: {there}")
+
+
+def recorded(patient: Patient) -> Iterator[Check]:
+    """Whether the records that the method draws from are there, and its recorded teachers spoke of them."""
+    told = check_recorded(patient.config, patient.chat)
+    yield Check("records", "pass", "; ".join(told) or "the method draws from none")
 
 
 def lengths(patient: Patient) -> Iterator[Check]:

@@ -19,6 +19,7 @@ CHECKS: Mapping[str, Callable[[Patient], Iterable[Check]]] = {
     "models": settings.models,
     "memory": memory.memory,
     "tokenizers": tokens.tokenizers,
+    "records": settings.recorded,
     "teachers": answers.teachers,
     "ends of turn": tokens.ends,
     "episodes": settings.episodes,

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, packages_distributions, version
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
@@ -82,3 +82,17 @@ def _hints(module: str, name: str, broken: tuple[str, ...]) -> list[str]:
         ]
         hints.append('; for an environment in a file or package of yours write "module:ns/Name-v0"')
     return hints + [f"; entry point {problem} could not be loaded" for problem in broken]
+
+
+def package_of(id: str) -> dict[str, str]:
+    """The installed package that has an environment, with its version; none of agentopd's and Gymnasium's own, and of files of one's own."""
+    spec = gymnasium.registry.get(id.rpartition(":")[2])
+    entry = None if spec is None else spec.entry_point
+    module = entry if isinstance(entry, str) else getattr(entry, "__module__", "")
+    top = module.partition(":")[0].partition(".")[0]
+    return {} if top in ("", "agentopd", "gymnasium") else {name: version(name) for name in _packages().get(top, ())}
+
+
+@cache
+def _packages() -> Mapping[str, list[str]]:
+    return packages_distributions()

@@ -193,8 +193,11 @@ class Fleet:
 
     @property
     def usable(self) -> bool:
-        """Whether it is this process's own, lives, and was not interrupted."""
-        return self._owner == os.getpid() and not self._asking and self._server.poll() is None
+        """Whether it is this process's own, lives, and was not interrupted. A request that another thread makes is waited for."""
+        if self._owner != os.getpid():
+            return False
+        with self._lock:
+            return not self._asking and self._server.poll() is None
 
     def close(self) -> None:
         """Ends all of them. Those that were forked with this process's memory leave them alone."""

@@ -33,10 +33,19 @@ class ProcessLane:
 
     def submit(self, method: str, *arguments: Any, calls: int = 1) -> None:
         """Sends a call."""
+        left = (
+            self._busy
+        )  # whoever waited for the last call was interrupted, and its answer would be taken for this one's
         self._call, self._calls, self._answer = told(method), calls, None
         self._deadline = time.monotonic() + calls * self._time_limit
         if self._worker is None:
             self._take(Failure("env", "died", f"{self._call}: its process is gone"))
+            return
+        if left:
+            self._end()
+            self._take(
+                Failure("env", "died", f"{self._call}: its process was killed, since nobody waited for the call before")
+            )
             return
         self._busy = True
         message = framed((self._start, method, arguments))
@@ -137,4 +146,8 @@ class Processes(Host):
 
     def lane(self, hosted: Hosted) -> ProcessLane:
         """A worker for it, and nothing else."""
+        if (
+            not self._workers.usable
+        ):  # what workers were forked from was killed; descriptors of those before may be used again
+            self._workers, self._waits = fleet(), selectors.DefaultSelector()
         return ProcessLane(hosted, self._time_limit, self._workers, self._waits)

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any, cast
 
@@ -11,10 +11,11 @@ import gymnasium
 from agentopd import env as environments
 from agentopd.env.exchange import facts_of, family_of, reward_of
 from agentopd.errors import EnvError
+from agentopd.isolation.compared import Compared, Difference, first_difference
 from agentopd.settings.problems import shown
 from agentopd.tooling.answer import well_formed
 from agentopd.tooling.recording import recording
-from agentopd.types import CallOutcome, Message, Task, Turn
+from agentopd.types import CallOutcome, Message, Task, Turn, own_errors, untimed
 
 ROLES = ("user", "tool")
 """Who may speak for an environment."""
@@ -48,6 +49,17 @@ class Observed:
         """What came back, after the system message where there is one."""
         system: list[Message] = [Message(role="system", content=self.system)] if self.system else []
         return [*system, *self.messages]
+
+    def beside(self, turn: Turn) -> Iterator[Compared]:
+        """This answer to the action of ``turn``, beside what it holds."""
+        yield "observations", turn.observations, self.messages
+        yield "reward", turn.reward, self.reward
+        yield "terminated", turn.terminated, self.terminated
+        yield "truncated", turn.truncated, self.truncated
+        yield "errors", turn.errors, (*own_errors(turn.finish == "stop", turn.text), *self.errors)
+        if turn.outcomes:  # records from before calls were recorded have none
+            was, now = ([astuple(untimed(one)) for one in outcomes] for outcomes in (turn.outcomes, self.outcomes))
+            yield "outcomes", was, now
 
 
 class Session:
@@ -118,17 +130,17 @@ class Session:
             EnvError: Something else came back than in those turns.
         """
         observed = self.reset()
-        self._require_same(observed.conversation, opening, 0)
+        self._require_same(first_difference(None, [("opening", opening, observed.conversation)]), 0)
         for n, turn in enumerate(turns, 1):
             observed = self.step(turn.action)
-            self._require_same([*observed.messages, observed.reward], [*turn.observations, turn.reward], n)
+            self._require_same(first_difference(turn.index, observed.beside(turn)), n)
         return observed
 
-    def _require_same(self, now: Sequence[object], then: Sequence[object], actions: int) -> None:
-        if list(now) != list(then):
+    def _require_same(self, difference: Difference | None, actions: int) -> None:
+        if difference is not None:
             raise EnvError(
                 f"{self._task.env_id} with seed {self._task.seed} does not repeat itself: after {actions} actions something else came "
-                "back; a turn can be taken over only where seed and actions decide what an environment answers"
+                f"back ({difference}); a turn can be taken over only where seed and actions decide what an environment answers"
             )
 
     def _made(self) -> gymnasium.Env[Any, Any]:

@@ -1,6 +1,8 @@
 """Many copies of an environment as one Gymnasium vector environment, which steps all of them side by side."""
 
 import copy
+import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -143,8 +145,9 @@ class LaneVectorEnv(VectorEnv[Texts, Texts, Any]):
             found = self._lanes[index].result()
             if isinstance(found, Failure):
                 failures[index], found = found, NOTHING
-                self._replace(index)
             answers[index] = answer_of(found)
+        for index in failures:  # once all have answered: it may fail
+            self._replace(index)
         return answers, failures
 
     def _replace(self, index: int) -> None:
@@ -260,9 +263,18 @@ def _is_wide(value: int) -> bool:
 def _seeds(seed: int | Sequence[int | None] | None, n: int) -> list[int | None]:
     if seed is None:
         return [None] * n
-    seeds: list[int | None] = [seed + index for index in range(n)] if isinstance(seed, int) else list(seed)
+    if isinstance(seed, int | np.integer):
+        return [int(seed) + index for index in range(n)]
+    try:
+        seeds = [None if one is None else operator.index(one) for one in seed]
+    except TypeError as error:
+        raise ConfigError(
+            f"seed={brief(repr(seed), 80)}: give one whole number, or one for each environment"
+        ) from error
     if len(seeds) != n:
-        raise ConfigError(f"seed={seed}: {len(seeds)} seeds for {n} environments; give one number, or one for each")
+        raise ConfigError(
+            f"seed={brief(repr(seed), 80)}: {len(seeds)} seeds for {n} environments; give one number, or one for each"
+        )
     return seeds
 
 
@@ -311,9 +323,15 @@ def make_vec(
     """
     if isolation not in (*HOSTS, "none"):
         raise ConfigError(f"isolation={isolation!r}: choose {', '.join(HOSTS)} or none")
-    if n < 1 or time_limit <= 0:
-        raise ConfigError(f"n={n} must be at least 1, time_limit={time_limit} more than 0")
-    mode = AutoresetMode(autoreset_mode)
+    if not isinstance(n, int) or not isinstance(time_limit, int | float) or n < 1 or not 0 < time_limit < math.inf:
+        raise ConfigError(
+            f"n={n!r} must be a whole number of at least 1, time_limit={time_limit!r} seconds, more than 0"
+        )
+    try:
+        mode = AutoresetMode(autoreset_mode)
+    except ValueError as error:
+        modes = ", ".join(each.value for each in AutoresetMode)
+        raise ConfigError(f"autoreset_mode={autoreset_mode!r}: choose one of {modes}") from error
     if isolation == "none":
         return SyncVectorEnv([partial(environments.make, id, **kwargs)] * n, autoreset_mode=mode)
     return LaneVectorEnv(lambda: Bare(id, copy.deepcopy(kwargs)), n, host(isolation, time_limit), mode)

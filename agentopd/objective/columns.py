@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from agentopd.types import Bools, Record
+from agentopd.types import Bools, Record, Trajectory
 
 Column: TypeAlias = NDArray[np.int64]
 Reals: TypeAlias = NDArray[np.float64]
@@ -44,6 +44,8 @@ class Episodes:
     """An infrastructure failure ended the episode: no term learns from it, and it is in no group."""
     tools_B: tuple[tuple[tuple[str, ...], ...], ...]
     """Names of the tools that each turn called."""
+    staleness_B: Reals
+    """The steps since the episode was played: 0 for one of this step, ``nan`` for one that another run played."""
     segments_B: Column
     """How many segments the record has: the trajectory's own and its annotations'."""
 
@@ -68,8 +70,15 @@ class Episodes:
             np.array([one.outcome.success for one in played], np.bool_),
             np.array([one.failure is not None for one in played], np.bool_),
             tuple(tuple(tuple(call.name for call in turn.calls) for turn in one.turns) for one in played),
+            np.array([_staleness(one) for one in played], np.float64),
             np.array([_segments(record) for record in records], np.int64),
         )
+
+
+def _staleness(one: Trajectory) -> float:
+    if one.origin is None:
+        return 0.0
+    return float(one.key.step - one.origin.step) if one.origin.run == one.key.run else float("nan")
 
 
 def _segments(record: Record) -> int:

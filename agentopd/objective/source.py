@@ -7,18 +7,33 @@ from pydantic import Field, field_validator, model_validator
 
 from agentopd.acting import ACTING, Acting
 from agentopd.errors import ConfigError
+from agentopd.records.filters import Filter
 from agentopd.settings.base import Settings
 from agentopd.settings.choice import Choice, numbers_of
 from agentopd.settings.clock import Clock
 from agentopd.settings.parts import Number, OneOf
-from agentopd.types import EXPERT, STUDENT
+from agentopd.types import EXPERT, RECORDED, STUDENT
+
+CAPS = ("max_turns", "max_new_tokens", "max_episode_tokens")
+"""What bounds an episode."""
 
 
 class Source(Settings):
     """Where trajectories come from."""
 
-    kind: Literal["fresh", "frozen"] = "fresh"
-    """``fresh``: new episodes at every step. ``frozen``: ``episodes`` episodes made once and drawn from again."""
+    kind: Literal["fresh", "frozen", "recorded", "replayed"] = "fresh"
+    """``fresh``: new episodes at every step. ``frozen``: ``episodes`` episodes made once and drawn from again. ``recorded``: the episodes in
+    ``records``, drawn from again; or, with ``acting: {kind: prefix, by: recorded}``, their tasks, begun again. ``replayed``: earlier
+    episodes of the source ``of``."""
+    records: str | None = None
+    """Of ``recorded``: a run folder or a records folder."""
+    keep: Filter | None = None
+    """Of ``recorded``: which records are meant; by default all episodes that did not fail."""
+    of: str | None = None
+    """Of ``replayed``: a fresh source of this method."""
+    capacity: int | None = Field(None, ge=1)
+    """Of ``replayed``: how many of the latest episodes it draws from; until there are so many its tasks are fresh ones of ``of``. By default
+    all that there are."""
     actors: dict[str, Number] = {STUDENT: 1.0}
     """Who acts, each with its share of the episodes."""
     acting: Annotated[Choice, OneOf("acting", ACTING)] = Field("whole", validate_default=True)
@@ -33,9 +48,19 @@ class Source(Settings):
     """Episodes of the same task, for baselines by group."""
     divided: bool = False
     """Whether the episodes of each task are divided among the actors by share, the first to the first actor, instead of drawn."""
-    share: float = Field(1.0, gt=0.0)
+    share: Number = 1.0
     """Share of the batch's tasks, relative to the other sources."""
     episodes: int = Field(512, ge=1)
+
+    @field_validator("share")
+    @classmethod
+    def _takes_part(cls, share: Any) -> Any:
+        numbers = numbers_of(share)
+        if any(number < 0 for number in numbers) or (numbers and not any(numbers)):
+            raise ValueError(
+                f"a share is above 0, or a schedule that is at times, got {min(numbers):g}; leave the source out for none"
+            )
+        return share
 
     @model_validator(mode="after")
     def _somebody_acts(self) -> "Source":
@@ -65,7 +90,7 @@ class Source(Settings):
 
     @model_validator(mode="after")
     def _frozen_once(self) -> "Source":
-        caps = {name: getattr(self, name) for name in ("max_turns", "max_new_tokens", "max_episode_tokens")}
+        caps = {name: getattr(self, name) for name in CAPS}
         moving = {f"actors.{name}": share for name, share in self.actors.items()} | caps
         moving |= {f"acting.{name}": value for name, value in self.acting.settings.items()}
         for name, value in moving.items():
@@ -76,7 +101,7 @@ class Source(Settings):
                 )
         return self
 
-    @field_validator("max_turns", "max_new_tokens", "max_episode_tokens")
+    @field_validator(*CAPS)
     @classmethod
     def _leaves_something(cls, cap: Any) -> Any:
         if cap is not None and (least := min(numbers_of(cap), default=1.0)) < 1:
@@ -106,6 +131,45 @@ class Source(Settings):
                 "max_new_tokens: the expert's actions are played whole, and this cap would cut them; leave it out, or set max_episode_tokens"
             )
         return self
+
+    @model_validator(mode="after")
+    def _comes_from_somewhere(self) -> "Source":
+        for kind, needed, also in (("recorded", "records", ("keep",)), ("replayed", "of", ("capacity",))):
+            given = [name for name in (needed, *also) if getattr(self, name) is not None]
+            if given and self.kind != kind:
+                raise ValueError(
+                    f"{given[0]}: only a source of kind {kind} reads it, and this one is {self.kind}; leave it out"
+                )
+            if self.kind == kind and needed not in given:
+                remedy = "a run folder, such as runs/first" if kind == "recorded" else "the name of a fresh source"
+                raise ValueError(f"kind={kind}: {needed} is missing; give {remedy}")
+        if RECORDED in self.who and (self.kind != "recorded" or self.acting.kind != "prefix"):
+            raise ValueError(
+                "acting.by=recorded: only tasks of a source of kind recorded can be begun again by what was recorded, as a prefix; set kind: "
+                "recorded, records: RUN and acting: {kind: prefix, by: recorded}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nobody_acts_in_what_is_over(self) -> "Source":
+        if self.kind not in ("recorded", "replayed") or RECORDED in self.who:
+            return self
+        defaults = {name: type(self).model_fields[name].default for name in (*CAPS, "actors", "divided")}
+        touched = [name for name, default in defaults.items() if getattr(self, name) != default]
+        touched += ["acting"] if self.acting.kind != "whole" else []
+        if touched:
+            again = (
+                "" if self.kind == "replayed" else ", or begin their tasks again: acting: {kind: prefix, by: recorded}"
+            )
+            raise ValueError(
+                f"{touched[0]}: the episodes of a {self.kind} source are over, so nobody acts in them; leave it out{again}"
+            )
+        return self
+
+    @property
+    def plays(self) -> bool:
+        """Whether its episodes are played at the step that learns from them."""
+        return self.kind == "fresh" or RECORDED in self.who
 
     def acts(self, clock: Clock) -> Acting:
         """Who else acts at ``clock``.

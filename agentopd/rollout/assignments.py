@@ -9,11 +9,11 @@ from agentopd.acting import WHOLE, Acting
 from agentopd.errors import ConfigError
 from agentopd.rollout.policy import Assignment
 from agentopd.rollout.tasks import TaskStream
-from agentopd.types import Key
+from agentopd.types import Key, Task
 
 
 def assign(
-    stream: TaskStream,
+    stream: TaskStream | Sequence[Task],
     indices: Sequence[int],
     source: str,
     actors: Mapping[str, float],

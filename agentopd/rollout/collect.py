@@ -16,7 +16,7 @@ from agentopd.rollout.joint import joint
 from agentopd.rollout.policy import Assignment, Generation, Policy, Request, Rollout
 from agentopd.rollout.scripted import ScriptedPolicy
 from agentopd.settings.problems import nearest
-from agentopd.types import EXPERT, Failure, Trajectory
+from agentopd.types import EXPERT, RECORDED, Failure, Trajectory
 
 ENOUGH_TO_JUDGE = 16
 """Episodes that must have begun before a share of failures says anything."""
@@ -104,7 +104,7 @@ class _Collection:
         on_done: Callable[[Trajectory], None] | None,
         hints: Mapping[str, Hint],
     ) -> None:
-        self._policies: dict[str, Policy] = {EXPERT: ScriptedPolicy(), **policies}
+        self._policies: dict[str, Policy] = {EXPERT: ScriptedPolicy(), RECORDED: ScriptedPolicy(), **policies}
         self._chat = chat
         self._settings = settings
         self._advice = advice

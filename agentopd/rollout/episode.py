@@ -13,14 +13,31 @@ from agentopd.acting import Moment
 from agentopd.chat import Action, Chat, Extension, Hint
 from agentopd.chat.conversation import without_oldest
 from agentopd.chat.hint import MissingFactsError
+from agentopd.env.registry import package_of
 from agentopd.errors import ConfigError
 from agentopd.isolation.session import Observed
 from agentopd.rollout.policy import Assignment, Generation, Request, Rollout
+from agentopd.rollout.repeating import other_answer, other_start, tokens_of_turn
 from agentopd.rollout.segments import SegmentBuilder
-from agentopd.types import EXPERT, Failure, Message, Outcome, Stop, Trajectory, Turn
+from agentopd.types import (
+    EXPERT,
+    RECORDED,
+    SAMPLING,
+    TOKENIZER,
+    Failure,
+    Message,
+    Outcome,
+    Stop,
+    Trajectory,
+    Turn,
+    own_errors,
+    success_of,
+)
 
 TOO_LONG, UNTOLD = "too_long", "untold"
 """Kinds of failures: of an expert whose action no turn can hold; of an environment that does not tell what a hint names."""
+UNREPEATED = "unrepeated"
+"""The kind of failure of an episode in which a recorded one was to be repeated, and something else came back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +96,8 @@ class Episode:
         self._actors = [assignment.actor]
         self._mended: int | None = None
         self._foreseen: tuple[str, ...] = ()
+        self._recorded = assignment.recorded
+        self._shown_turns = 0
         self._written = 0
         self._privileged: Mapping[str, Any] = {}
         self._family = ""
@@ -115,6 +134,7 @@ class Episode:
         self._family = observed.family
         self._advice = observed.advice
         self._foreseen = observed.expert_actions
+        self._shown_turns = len(self._recorded.turns) if self._recorded else len(self._foreseen)
         prompt = self._chat.prompt(self._messages, self._tools)
         try:
             seen = self._seen(self._messages)
@@ -123,7 +143,9 @@ class Episode:
             self.fail(Failure("env", UNTOLD, f"{self.assignment.task.env_id}: {error}"))
             return
         self._begin_segment(prompt, seen)
-        if not self._fits(self._longest(prompt, seen)):
+        if self._recorded is not None and (other := other_start(self._recorded, self._opening, prompt)):
+            self.fail(Failure("env", UNREPEATED, other))
+        elif not self._fits(self._longest(prompt, seen)):
             self.stop = "overflow"
         else:
             self._next()
@@ -169,7 +191,7 @@ class Episode:
     def _next(self) -> None:
         """Decides who acts next, and writes the action where it is the expert."""
         turn = len(self._turns)
-        moment = Moment(turn, (self._seed(1) >> 11) / 2.0**53, len(self._foreseen), self._mended)
+        moment = Moment(turn, (self._seed(1) >> 11) / 2.0**53, self._shown_turns, self._mended)
         actor = self.assignment.acting.who(moment) or self.assignment.actor
         if actor not in self.assignment.actors:
             raise ConfigError(
@@ -178,16 +200,23 @@ class Episode:
             )
         self.actor, self._script = actor, None
         if actor == EXPERT:
-            self._write_script(self._foreseen[turn] if turn < len(self._foreseen) else self._advice)
+            self._play_script("of the expert", self._written_by_expert(turn))
+        elif actor == RECORDED:
+            assert self._recorded is not None  # whoever assigns it gives the episode that is repeated
+            self._play_script(f"in {self._recorded.key}", tokens_of_turn(self._recorded, turn))
 
-    def _write_script(self, action: str | None) -> None:
-        """Writes what the expert does. An action that is longer than a turn may be fails the episode."""
+    def _written_by_expert(self, turn: int) -> tuple[int, ...]:
+        action = self._foreseen[turn] if turn < len(self._foreseen) else self._advice
         assert action is not None  # the session of an episode in which it may act always asks
-        self._script = tuple(self._chat.write(self._messages, action, self._tools))
-        needed, limit = len(self._script), self._settings.max_new_tokens
+        return tuple(self._chat.write(self._messages, action, self._tools))
+
+    def _play_script(self, whose: str, script: tuple[int, ...]) -> None:
+        """Plays these tokens next. An action that is longer than a turn may be fails the episode."""
+        self._script = script
+        needed, limit = len(script), self._settings.max_new_tokens
         if needed > limit:
             message = (
-                f"rollout.max_new_tokens={limit} is too small: an action of the expert of {self.assignment.task.env_id} "
+                f"rollout.max_new_tokens={limit} is too small: an action {whose} of {self.assignment.task.env_id} "
                 f"has {needed} tokens; set it to {needed} or more"
             )
             self.fail(Failure("env", TOO_LONG, message))
@@ -209,7 +238,7 @@ class Episode:
             action=action.canonical,
             calls=tuple(action.calls),
             finish="stop" if action.stopped else "length",
-            errors=(() if action.stopped else ("cut",)) + (() if action.text.strip() else ("empty",)),
+            errors=own_errors(action.stopped, action.text),
             advice=self._advice,
             seconds_policy=seconds,
             prefilled=generation.prefilled,
@@ -243,6 +272,10 @@ class Episode:
         if self._mended is None and self.assignment.acting.mends(turn):
             self._segments[-1].take_back(turn.start)
             self._mended, self.replaying = turn.index, True
+            return
+        if turn.actor == RECORDED and self._recorded is not None and (other := other_answer(self._recorded, turn)):
+            self._turns.append(turn)
+            self.fail(Failure("env", UNREPEATED, other))
             return
         self._success = observed.success
         self._advice = observed.advice
@@ -331,8 +364,8 @@ class Episode:
         """The episode as it was, once ``stop`` is set."""
         assert self.stop is not None
         reward = sum(turn.reward for turn in self._turns)
-        # a reward on the way is no success: an episode that was cut off says nothing of its own
-        succeeded = (reward > 0 and self.stop == "terminated") if self._success is None else self._success
+        succeeded = success_of(self._success, reward, self.stop)
+        written = {TOKENIZER: self._chat.vocabulary, SAMPLING: self._settings.sampling}
         return Trajectory(
             key=self.assignment.key,
             task=self.assignment.task,
@@ -342,7 +375,7 @@ class Episode:
             outcome=Outcome(reward, succeeded and self._failure is None, self.stop),
             privileged=self._privileged,
             failure=self._failure,
-            versions=dict(package_versions()),
+            versions={**package_versions(), **package_of(self.assignment.task.env_id), **written},
             opening=self._opening,
             tools=self._tools,
             family=self._family,

@@ -11,7 +11,7 @@ from agentopd.acting import WHOLE, Acting
 from agentopd.chat.budget import Budget
 from agentopd.isolation.lane import Isolation
 from agentopd.settings.base import Settings
-from agentopd.types import Key, Task
+from agentopd.types import Key, Task, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,11 @@ class Rollout(Settings):
     max_failures: float = Field(0.2, ge=0.0, le=1.0)
     """The share of episodes that may fail; beyond it the run stops. A single failed episode never stops it."""
 
+    @property
+    def sampling(self) -> str:
+        """What the log-probabilities of sampled tokens depend on beside the model."""
+        return f"temperature={self.temperature:g} top_p={self.top_p:g} top_k={self.top_k}"
+
     @model_validator(mode="after")
     def _room_to_answer(self) -> "Rollout":
         if self.thinking_budget is not None and self.thinking_budget >= self.max_new_tokens:
@@ -137,6 +142,8 @@ class Assignment:
     """The name, in the method, of what asked for this episode."""
     acting: Acting = WHOLE
     """Who else acts in it, and when."""
+    recorded: Trajectory | None = None
+    """The episode of this task whose actions the actor ``recorded`` gives again, of one turn at least."""
 
     @property
     def actors(self) -> tuple[str, ...]:

@@ -60,6 +60,13 @@ class Answers:
         except sqlite3.Error as error:
             raise self._broken("written", error) from error
 
+    def forget(self) -> None:
+        """Loses what is kept while the process lives; a file keeps all."""
+        with self._lock:
+            if self._path is None and self._file is not None:
+                self._file.close()
+                self._file = None
+
     def _opened(self) -> sqlite3.Connection:
         if self._file is None:
             if self._path is not None:

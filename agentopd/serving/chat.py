@@ -27,6 +27,10 @@ COMPLETIONS, MODELS = "/chat/completions", "/models"
 NO_LIST = frozenset({404, 405, 501})
 """Statuses of a server that does not list its models."""
 LOST = "\N{REPLACEMENT CHARACTER}".encode()
+IMPOSSIBLE = 1 << 53
+"""Tokens that no answer takes."""
+BROKE_DOWN = ("abort", "error")
+"""How answers end that the server failed to finish."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -45,7 +49,7 @@ class Answer:
 
     content: str
     calls: tuple[tuple[str, str], ...]
-    """The name of each tool called, and its arguments as the model wrote them."""
+    """The name of each tool called, and its arguments as the model wrote them; neither, and no object, where it is no call of a function."""
     finish: str
     """``stop``, ``tool_calls``, or why it broke off, such as ``length`` or ``content_filter``."""
     tokens: tuple[Token, ...] | None
@@ -134,21 +138,22 @@ class ChatServer:
         except _LostError as error:
             raise AwayError(str(error)) from error
         found = json_of(answer)
-        if (
-            isinstance(found, dict) and "choices" not in found and found.get("error")
-        ):  # some relays say so with status 200
+        if isinstance(found, dict) and not found.get("choices") and found.get("error"):  # some relays, with status 200
             self.ledger.refund()
             raise AwayError(f"answered an error: {self._brief(found['error'])}")
-        self._pay(found)
+        failed = _failed(found)
+        self._pay(found, must_tell=not failed)
+        if failed:
+            raise AwayError(f"gave no answer that can be used: it {failed}; it said {self._brief(found)}")
         return found
 
-    def _pay(self, answer: Any) -> None:
+    def _pay(self, answer: Any, must_tell: bool) -> None:
         usage = answer.get("usage") if isinstance(answer, dict) else None
         counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else []
-        known = [count for count in counts if isinstance(count, int) and count >= 0]
+        known = [count for count in counts if isinstance(count, int) and 0 <= count < IMPOSSIBLE]
         if len(known) == 2:
             self.ledger.pay(*known)
-        elif self.ledger.needs_usage:
+        elif must_tell and self.ledger.needs_usage:
             raise self._unusable("it tells no usage, which the cap is on; set cap.requests instead")
 
     def _require_same(self, answer: Any) -> None:
@@ -168,7 +173,7 @@ class ChatServer:
         try:
             return _answer_of(answer)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise self._unusable(f"{describe(error)}; it said {self._brief(answer)}") from error
+            raise self._unusable(f"{self.waiting.hidden(describe(error))}; it said {self._brief(answer)}") from error
 
     def _brief(self, answer: Any) -> str:
         return self.waiting.hidden(json.dumps(answer))[:SAID]
@@ -280,6 +285,20 @@ def _model(waiting: Waiting, client: "OpenAI", model: str | None) -> str:
     return named_model(waiting, model, listed)
 
 
+def _failed(answer: Any) -> str:
+    """Why another time there may be an answer where this one has none, or half of one; empty where that is not so."""
+    if not isinstance(answer, dict) or "choices" not in answer:
+        return ""
+    if not answer["choices"]:
+        return "has no choices"
+    first = answer["choices"][0] if isinstance(answer["choices"], list) else None
+    if not isinstance(first, dict):
+        return ""
+    if first.get("finish_reason") in BROKE_DOWN:
+        return f"ended with {first['finish_reason']!r}"
+    return "has no message" if first.get("message") is None else ""
+
+
 def _answer_of(raw: Mapping[str, Any]) -> Answer:
     choice = raw["choices"][0]
     message = choice["message"]
@@ -291,10 +310,20 @@ def _answer_of(raw: Mapping[str, Any]) -> Answer:
     logprobs = (choice.get("logprobs") or {}).get("content")
     return Answer(
         content,
-        tuple((str(one["function"]["name"]), str(one["function"]["arguments"])) for one in calls),
+        tuple(map(_call, calls)),
         str(choice.get("finish_reason")),
         None if logprobs is None else tuple(map(_token, logprobs)),
     )
+
+
+def _call(said: Any) -> tuple[str, str]:
+    """The name of a call, and its arguments; without a name, and with arguments that are none, where it is no call of a function."""
+    function = said.get("function") if isinstance(said, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        return "", "null"
+    arguments = function.get("arguments")
+    text = arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments)
+    return function["name"], text
 
 
 def _kept(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def require_address(url: str) -> None:
     Raises:
         ConfigError: It is none, or holds more than an address.
     """
-    if _SECRET.search(url):
+    if _SECRET.search(url) or ("@" in url and not _is_address(url)):  # a slash in a password ends the host
         raise ConfigError(
             "url=...: an address with a name or a key in it would be written down; give the key by key_env, and the address without what "
             "stands before an @ or from a ? or # on"

@@ -132,7 +132,7 @@ class Waiting:
         text = answer.content.decode(errors="replace")  # whatever encoding it claims to be in
         said = " ".join(self.hidden(text).split())[:SAID]
         if answer.status_code in AWAY:
-            raise AwayError(f"answered {answer.status_code}: {said}", _asked_to_wait(answer))
+            raise AwayError(f"answered {answer.status_code}: {said}", _asked_to_wait(answer, self.patience.patience))
         told = f"{self.who}: {self.url}{path} refused with {answer.status_code}: {said}"
         raise RefusedError(told + self._remedy(answer), answer.status_code)
 
@@ -178,10 +178,10 @@ def _wait(state: RetryCallState) -> float:
     return _backoff(state) if asked is None else max(asked, 0.1)
 
 
-def _asked_to_wait(answer: httpx2.Response) -> float | None:
-    """The seconds that ``Retry-After`` names, at most a minute; it may name a date, which is not read."""
+def _asked_to_wait(answer: httpx2.Response, patience: float) -> float | None:
+    """The seconds that ``Retry-After`` names, at most a minute and ``patience``; it may name a date, which is not read."""
     try:
         seconds = float(answer.headers.get("retry-after", ""))
     except ValueError:
         return None
-    return min(seconds, 60.0) if math.isfinite(seconds) and seconds >= 0 else None
+    return min(seconds, 60.0, patience) if math.isfinite(seconds) and seconds >= 0 else None

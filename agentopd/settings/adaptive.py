@@ -9,7 +9,7 @@ checkpoints keep them with it.
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import Field
 
@@ -135,6 +135,51 @@ def retire(
         margin: The share of its best value by which it has to be less to count as shrunk.
     """
     return end if clock.state and clock.state["retired"] else start
+
+
+def _next_threshold(
+    state: Any, clock: Clock, *, metric: str, part: str, every: int, threshold: float, by: float, margin: float
+) -> Any:
+    """``phi``, the ``sum`` and ``count`` of what was measured since it was looked at last, and the ``mean`` until then."""
+    before = state or {"phi": threshold, "sum": 0.0, "count": 0, "mean": None}
+    value = measured(clock, metric, seen=before["mean"] is not None or before["count"] > 0)
+    if value is not None:
+        before = before | {"sum": before["sum"] + value, "count": before["count"] + 1}
+    if (clock.step + 1) % every or not before["count"]:
+        return before
+    mean, last = before["sum"] / before["count"], before["mean"]
+    worse = last is not None and mean >= last + margin
+    return {"phi": min(1.0, before["phi"] + by) if worse else before["phi"], "sum": 0.0, "count": 0, "mean": mean}
+
+
+@advanced_by(_next_threshold)
+def distillm(
+    clock: Clock,
+    *,
+    metric: str,
+    part: Literal["fresh", "replayed", "shown"],
+    every: Annotated[int, Field(ge=1)] = 20,
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0,
+    by: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1,
+    margin: Annotated[float, Field(ge=0.0)] = 0.1,
+) -> float:
+    """The share of one of three sources in DistiLLM's adaptive scheduler with off-policy replay (arXiv 2402.03898).
+
+    With t the part of the run that is over: phi (1 - t) of the tasks are fresh, phi t are replayed, the other 1 - phi are shown. Every so many
+    steps phi grows where the mean of ``metric`` over them is higher than over as many before, by ``margin`` or more.
+
+    Args:
+        clock: The step.
+        metric: The loss that is watched, such as ``train/loss/divergence``.
+        part: Whose share is meant; the three have all else alike.
+        every: Steps over which the mean is taken.
+        threshold: phi at first.
+        by: How much it grows, up to 1.
+        margin: By how much more the loss has to be.
+    """
+    phi = float(clock.state["phi"]) if clock.state else threshold
+    over = clock.step / clock.total
+    return {"fresh": phi * (1.0 - over), "replayed": phi * over, "shown": 1.0 - phi}[part]
 
 
 SOLVED_WITHIN = "rollout/solved_within"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from agentopd.settings.adaptive import adaptive_depth, retire, taid
+from agentopd.settings.adaptive import adaptive_depth, distillm, retire, taid
 from agentopd.settings.clock import Clock, progress
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -74,5 +74,6 @@ SCHEDULES: Mapping[str, Callable[..., float]] = {
     "stairs": stairs,
     "taid": taid,
     "retire": retire,
+    "distillm": distillm,
     "adaptive_depth": adaptive_depth,
 }

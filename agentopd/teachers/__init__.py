@@ -21,6 +21,7 @@ from agentopd.teachers import (
     local,
     openai,
     privileged,
+    recorded,
     reward_model,
     rewards,
     served,
@@ -68,6 +69,7 @@ TEACHERS: Registry = {
     "reward_model": reward_model.reward_model,
     "discriminator": discriminator.discriminator,
     "expert": expert.expert,
+    "recorded": recorded.recorded,
 }
 """Functions ``(context: TeacherContext, *, settings...) -> Teacher``, read by ``OneOf("teacher", TEACHERS)``; :class:`Traits` marks them."""
 

@@ -71,6 +71,10 @@ class Asking(Stateless, Generic[R]):
             _log.warning("%s; this is skipped", reason)
         return found
 
+    def forget(self) -> None:
+        """Asks the same questions again, where no folder keeps the answers."""
+        self.server.answers.forget()
+
     def state(self) -> dict[str, Any]:
         """The model that answered, for a resumed run, in which another may answer no more than in this one."""
         return {"model": self.server.known}

@@ -68,6 +68,8 @@ class Traits:
     own_tokenizer: bool = False
     """Its model reads and writes tokens of its own: those of its setting ``tokenizer``, where it has one and that is given, else those that
     lie with ``model``, by a chat template with ``template_kwargs``. So it cannot act, and tells distributions over other tokens."""
+    recorded: bool = False
+    """What it says lies in records: it says nothing of an episode that is not among them."""
     needs_expert: bool = False
     """It asks the environment's expert."""
     members: bool = False

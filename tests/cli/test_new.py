@@ -44,3 +44,19 @@ def test_names_that_are_none(name: str, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["new", "env", name, "--folder", str(tmp_path)]) == 2
     assert f"name={name!r}: it becomes a file and a class" in capsys.readouterr().err
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("name", ["true", "None", "json", "gymnasium", "agentopd"])
+def test_names_that_python_has_already(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "env", name, "--folder", str(tmp_path)]) == 2
+    assert f"name={name!r}: " in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_places_that_cannot_be_written_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "maze.py").symlink_to(tmp_path / "elsewhere.py")
+    for name, folder in (("maze", "file"), ("maze", "file/below"), ("x" * 300, "here"), ("maze", ".")):
+        assert main(["new", "env", name, "--folder", str(tmp_path / folder)]) == 2
+        assert "take another name or --folder" in capsys.readouterr().err
+    assert not (tmp_path / "elsewhere.py").exists()

@@ -106,6 +106,7 @@ def test_no_import_circle() -> None:
         ("loop", {"checks", "show"}),
         ("run", {"checks", "show", "loop"}),
         ("annotating", {"checks", "show", "loop", "run"}),
+        ("replaying", {"checks", "show", "loop", "run"}),
     ],
 )
 def test_the_rooms_of_training_import_only_those_below(room: str, allowed: set[str]) -> None:

@@ -18,7 +18,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def test_the_options_of_annotate_are_those_of_its_page() -> None:
-    page = (DOCS / "records.md").read_text(encoding="utf-8").partition("## Ask teachers afterwards")[2]
+    page = (
+        (DOCS / "records.md")
+        .read_text(encoding="utf-8")
+        .partition("## Ask teachers afterwards")[2]
+        .partition("\n## ")[0]
+    )
     rows = re.findall(r"^\| (`--.*?`) \| (.*?) \|", page, re.MULTILINE)
     named = {option for cell, _ in rows for option in re.findall(r"--[a-z]+", cell)}
     actions = {one.option_strings[-1]: one for one in parser()._actions if one.option_strings}
@@ -27,7 +32,12 @@ def test_the_options_of_annotate_are_those_of_its_page() -> None:
 
 
 def test_the_commands_of_the_page_are_understood() -> None:
-    page = (DOCS / "records.md").read_text(encoding="utf-8").partition("## Ask teachers afterwards")[2]
+    page = (
+        (DOCS / "records.md")
+        .read_text(encoding="utf-8")
+        .partition("## Ask teachers afterwards")[2]
+        .partition("\n## ")[0]
+    )
     commands = re.findall(r"^agentopd annotate (.*?)(?: +#.*)?$", page, re.MULTILINE)
     assert len(commands) == 3
     for command in commands:

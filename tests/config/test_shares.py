@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from agentopd.config import load_config
 from agentopd.config.shares import apportion
 from agentopd.errors import ConfigError
+from agentopd.settings.clock import Clock
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,8 @@ def test_shares_sum_to_the_whole_and_each_is_its_quota_rounded(total: int, weigh
 def _shared(tasks: int, **shares: float) -> dict[str, int]:
     sources = ", ".join(f"{name}: {{share: {share}}}" for name, share in shares.items())
     overrides = [f"objective.sources={{{sources}}}", f"train.tasks_per_step={tasks}"]
-    return load_config("quickstart", ["method=thinking-machines", "objective.where={}", *overrides]).tasks_by_source
+    config = load_config("quickstart", ["method=thinking-machines", "objective.where={}", *overrides])
+    return config.tasks_at(Clock(0, config.train.steps))
 
 
 def test_a_source_without_a_task_is_refused_with_the_configuration() -> None:

@@ -178,7 +178,8 @@ def test_maps_are_generated_from_the_seed_and_those_of_gymnasium_are_as_they_are
         ({"size": 11}, "size=11"),
         ({"p": 0.5}, "p=0.5 must be 0.7 to 1"),
         ({"success_rate": 0.0}, "success_rate=0.0"),
-        ({"discount": 1.0}, "discount=1.0"),
+        ({"discount": 1.0}, "discount=1.0 must be 0.8 to 0.9999999"),
+        ({"discount": 0.1}, "discount=0.1 must be 0.8 to 0.9999999"),
     ],
 )
 def test_settings_are_checked(kwargs: dict[str, Any], match: str) -> None:

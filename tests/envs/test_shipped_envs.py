@@ -26,7 +26,9 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     *((id, {}) for id in HERE),
     ("agentopd/Checkout-v0", {"items": 1, "failure_rate": 0.0}),
     ("agentopd/Checkout-v0", {"items": 5}),
+    ("agentopd/Checkout-v0", {"items": 12, "failure_rate": 0.0}),
     ("agentopd/Calculator-v0", {"depth": 1}),
+    ("agentopd/Calculator-v0", {"depth": 16, "distractors": 40}),
     ("agentopd/Calculator-v0", {"depth": 5, "distractors": 3, "failure_rate": 0.2}),
 ]
 

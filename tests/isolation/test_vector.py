@@ -1,6 +1,10 @@
 """Many environments as one, against Gymnasium's own vector environment."""
 
+import os
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,7 @@ from vector_envs import ODD
 from agentopd import make_vec
 from agentopd.env import expert_action
 from agentopd.errors import ConfigError, EnvError
+from agentopd.isolation.fleet import fleet
 from agentopd.isolation.vector import LaneError, LaneVectorEnv, merged
 
 ISOLATIONS = ("thread", "process")
@@ -104,14 +109,26 @@ def test_wrong_arguments_are_told_at_once() -> None:
             make_vec(ODD, 2, isolation=isolation, colour="red")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"isolation='fiber': choose thread, process or none"):
         make_vec(ODD, 2, isolation="fiber")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="n=0 must be at least 1"):
-        make_vec(ODD, 0)
+    for n in (0, 2.0, "2"):
+        with pytest.raises(ConfigError, match=f"n={n!r} must be a whole number of at least 1"):
+            make_vec(ODD, n)  # type: ignore[arg-type]
+    for time_limit in (0, float("nan"), float("inf"), "3"):
+        with pytest.raises(ConfigError, match=f"time_limit={time_limit!r} seconds, more than 0"):
+            make_vec(ODD, 2, time_limit=time_limit)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="autoreset_mode='later': choose one of NextStep, SameStep, Disabled"):
+        make_vec(ODD, 2, autoreset_mode="later")
     envs: Any = make_vec(ODD, 2)
     assert isinstance(envs, LaneVectorEnv)
     with pytest.raises(ResetNeeded):
         envs.step(("a", "b"))
     with pytest.raises(ConfigError, match="1 seeds for 2 environments"):
         envs.reset(seed=[1])
+    odd: Any
+    for odd in (1.5, "ab", [1.0, 2]):
+        with pytest.raises(ConfigError, match="give one whole number, or one for each environment"):
+            envs.reset(seed=odd)
+    odd = np.int64(7)
+    assert envs.reset(seed=odd)[0] == envs.reset(seed=7)[0]
     envs.reset(seed=0)
     with pytest.raises(ConfigError, match="give 2 texts"):
         envs.step(("a",))
@@ -131,3 +148,40 @@ def test_privileged_answers_of_sql_are_put_together_by_gymnasium_too() -> None:
         assert plain(ours.step(actions)) == plain(theirs.step(actions))
     ours.close()
     theirs.close()
+
+
+def test_several_threads_may_make_processes_at_once() -> None:
+    def played(_: int) -> Any:
+        envs = make_vec("agentopd/Checkout-v0", 3, isolation="process")
+        first = envs.reset(seed=0)[0], envs.step(("x",) * 3)[0]
+        envs.close()
+        return first
+
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(played, range(8)))) == 1
+
+
+def test_environments_outlive_what_their_processes_were_forked_from() -> None:
+    envs: Any = make_vec("agentopd/Checkout-v0", 2, isolation="process")
+    envs.reset(seed=0)
+    workers = fleet()
+    for number in workers.numbers:
+        os.kill(number, signal.SIGKILL)
+    workers._server.wait()
+    for _ in range(2):  # whoever was left ends with the others
+        with suppress(LaneError):
+            envs.step(["x"] * 2)
+    assert envs.step(["x"] * 2)[0] == ("Call a tool: price, calculate, submit.",) * 2
+    envs.close()
+
+
+def test_the_answer_to_a_call_that_nobody_waited_for_is_not_taken_for_anothers() -> None:
+    envs: Any = make_vec("agentopd/Checkout-v0", 2, isolation="process")
+    envs.reset(seed=0)
+    envs._lanes[0].submit("step", "<tool_call>", False)  # and then an interrupt
+    with pytest.raises(LaneError, match="nobody waited for the call before") as caught:
+        envs.step(["x"] * 2)
+    assert caught.value.given[0] == ("", "Call a tool: price, calculate, submit.")
+    envs.step(["x"] * 2)
+    assert envs.step(["x"] * 2)[0] == ("Call a tool: price, calculate, submit.",) * 2
+    envs.close()

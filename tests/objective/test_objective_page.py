@@ -203,7 +203,7 @@ def test_the_samplers_follow_the_schedules_of_their_papers(tmp_path: Path) -> No
         assert math.floor(at(sources["forward"].max_turns, clock, "") + ROUNDING) == depth
         backward, guided = (sources[name].acts(clock) for name in ("backward", "guided"))
         for turn in range(40):
-            assert (backward.who(Moment(turn, 0.0, expert_turns=30)) == "expert") == (turn < 30 - depth)
+            assert (backward.who(Moment(turn, 0.0, shown_turns=30)) == "expert") == (turn < 30 - depth)
         probability = 0.5 * (1 + math.cos(math.pi * min(step / (0.8 * 249), 1)))  # steps count from 0
         assert isinstance(guided, Turns)
         assert guided.probability == pytest.approx(probability)

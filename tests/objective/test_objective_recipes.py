@@ -47,7 +47,7 @@ def test_samplers_follow_the_schedules_of_their_papers(step: int) -> None:
     )
     assert at(forward.max_turns, clock, "") == depth
     acting = backward.acts(clock)
-    assert [acting.who(Moment(turn, 0.0, expert_turns=40)) == "expert" for turn in range(40)] == [
+    assert [acting.who(Moment(turn, 0.0, shown_turns=40)) == "expert" for turn in range(40)] == [
         turn < 40 - depth for turn in range(40)
     ]
     handed, helped = guided.acts(clock), mixed.acts(clock)

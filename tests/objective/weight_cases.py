@@ -64,6 +64,7 @@ def table(episodes: Sequence[Played]) -> Rows:
         success_B=np.array([one.success for one in episodes], np.bool_),
         failed_B=np.array([one.failed for one in episodes], np.bool_),
         tools_B=tuple(((),) * len(one.turns) for one in episodes),
+        staleness_B=np.zeros(count),
         segments_B=np.ones(count, np.int64),
     )
     return Rows(

@@ -86,8 +86,8 @@ def test_what_refuses_is_not_asked_again(server: Talking, status: int) -> None:
 
 @pytest.mark.parametrize(
     "garbage",
-    ["null", "[]", '"text"', "{}", '{"choices": []}', {"choices": [{"message": None}]},
-     {"choices": [{"message": {"content": 3}}]}, {"choices": [{"message": {"tool_calls": [{"function": {}}]}}]},
+    ["null", "[]", '"text"', "{}", {"choices": [3]}, {"choices": [{"message": {"content": 3}}]},
+     {"choices": [{"message": {"tool_calls": 3}}]},
      said("hm", logprobs={"content": [{"token": "hm", "logprob": float("nan")}]})],
 )  # fmt: skip
 def test_an_answer_that_is_none_is_an_error_and_is_not_kept(server: Talking, garbage: Any) -> None:
@@ -96,6 +96,39 @@ def test_an_answer_that_is_none_is_an_error_and_is_not_kept(server: Talking, gar
     with pytest.raises(TeacherError, match=r"^teacher 'judge': http://127.*gave no answer that can be used: "):
         one.ask(body())
     assert one.ask(body()).content == "to you"
+
+
+EMPTY: list[dict[str, Any]] = [
+    {"choices": [], "usage": {}},
+    {"choices": None},
+    {"choices": [], "error": {"code": 502}},
+    {"choices": [{"message": None, "finish_reason": ["?"]}]},
+    said("hal", finish="error"),
+    said("hal", finish="abort"),
+]
+
+
+@pytest.mark.parametrize("empty", EMPTY)
+def test_an_answer_without_a_message_is_asked_for_again(server: Talking, empty: dict[str, Any]) -> None:
+    """Also where a cap is on tokens, which such answers seldom tell."""
+    one = of(server, ledger=Ledger("judge", cap=Cap(tokens=10_000)))
+    server.faults.append(empty)
+    assert one.ask(body()).content == "to you"
+    assert len(server.asked) == 2
+
+
+def test_a_server_that_never_has_a_message_is_told(server: Talking) -> None:
+    server.faults.extend(EMPTY * 9)
+    told = r"^teacher 'judge': http://127.*/v1/chat/completions gave no answer that can be used: .*, over 0\.3 seconds; start"
+    with pytest.raises(TeacherError, match=told):
+        of(server, patience=Patience(5.0, 0.3)).ask(body())
+
+
+def test_what_no_answer_takes_is_no_usage(server: Talking) -> None:
+    server.reply = lambda _: said("7") | {"usage": {"prompt_tokens": 10**400, "completion_tokens": 1}}
+    assert of(server).ask(body()).content == "7"
+    with pytest.raises(TeacherError, match="it tells no usage, which the cap is on"):
+        of(server, ledger=Ledger("judge", cap=Cap(tokens=10))).ask(body("another"))
 
 
 def test_another_model_behind_the_same_name_is_found_out(server: Talking) -> None:

@@ -58,6 +58,13 @@ def test_a_correction_is_the_answer_at_the_students_state(serve: Serve) -> None:
         np.testing.assert_array_equal(segment.tokens_T[: turn.start], own)
 
 
+def calling(call: Any) -> dict[str, Any]:
+    """An answer that calls a tool in a form of its own."""
+    answer = said(finish="tool_calls")
+    answer["choices"][0]["message"]["tool_calls"] = [call]
+    return answer
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -67,6 +74,7 @@ def test_a_correction_is_the_answer_at_the_students_state(serve: Serve) -> None:
         said("cut", finish="length"),
         said("no", finish="content_filter"),
         said(None, ("pay", '{"amount": ')),
+        *map(calling, [{"type": "custom", "custom": {"name": "pay"}}, {"type": "function", "function": None}, "pay"]),
     ],
 )
 def test_an_answer_that_is_no_action_skips_the_turn_and_is_counted(serve: Serve, answer: dict[str, Any]) -> None:
@@ -287,6 +295,7 @@ def test_its_traits_are_those_of_its_question(
         ({"url": "https://here/v1?api_key=s3cret"}, r"^teachers\.judge\.url=\.\.\.: an address with a name or a key in it"),
         ({"url": "https:/me:s3cret@here/v1"}, r"^teachers\.judge\.url=\.\.\.: an address with a name or a key in it"),
         ({"url": " https:///me:s3cret@here/v1"}, r"^teachers\.judge\.url=\.\.\.: an address with a name or a key in it"),
+        ({"url": "https://me:s3c/s3cret@here/v1"}, r"^teachers\.judge\.url=\.\.\.: an address with a name or a key in it"),
         ({"url": "https://here/v1#s3cret"}, r"^teachers\.judge\.url=\.\.\.: an address with a name or a key in it"),
         ({"options": {"headers": "s3cret", "n": 2}}, r"^teachers\.judge\.options=\.\.\.: .* leave headers out, and give the key"),
         ({"options": {"Authorization": "s3cret"}}, r"^teachers\.judge\.options=\.\.\.: .* leave Authorization out, and give the key"),
@@ -374,6 +383,13 @@ def test_calls_may_stand_in_blocks(serve: Serve) -> None:
     text = 'So.\n<tool_call>\n{"name": "submit", "arguments": {"total": 1}}\n</tool_call>'
     given = of(serve(lambda _: said(text)), where=Where(max_turn=0)).annotate(played()[:1])[0]
     assert parse_action(str(given.corrected_S[0])).calls == (ToolCall("submit", {"total": 1}),)
+
+
+@pytest.mark.parametrize(("arguments", "meant"), [({"total": 1}, {"total": 1}), (None, {})])
+def test_arguments_may_be_an_object_or_missing(serve: Serve, arguments: Any, meant: dict[str, Any]) -> None:
+    answer = calling({"function": {"name": "submit", "arguments": arguments}})
+    given = of(serve(lambda _: answer), where=Where(max_turn=0)).annotate(played()[:1])[0]
+    assert parse_action(str(given.corrected_S[0])).calls == (ToolCall("submit", meant),)
 
 
 def test_it_is_a_teacher(serve: Serve) -> None:

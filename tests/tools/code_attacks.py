@@ -78,6 +78,9 @@ SQL = calls("sqlite", "query", "sql", {
     "windows over a cross join": (f"SELECT count(*) OVER (ORDER BY a.n) FROM {_FIVE}", "interrupted"),
     "a pattern that backtracks": (f"SELECT 1 FROM {_FIVE} WHERE printf('%1900d', a.n) GLOB '{'*[0-9 ]' * 25}x'", "interrupted|no rows"),
     "text without end": ("SELECT group_concat(n, printf('%9000d', 1)) FROM numbers", "too big"),
+    "a character repeated": ("SELECT printf('%.*c', 2000000000, 'x')", "printf cannot"),
+    "a character repeated by a form that is made": ("SELECT format('%-.' || n || '999999999' || 'lc', 'x') FROM numbers", "printf cannot"),
+    "a character repeated by bytes": ("SELECT printf(x'252e32303030303030303030' || 'c', 'x'), printf(x'252e3230303030303030303063', 'x')", "printf cannot"),
     "NUL": ("SELECT 1\x00; DELETE FROM towns", "null character"),
 })  # fmt: skip
 

@@ -329,6 +329,7 @@ def test_what_an_entry_covers() -> None:
         "::1",
         "::",
         "fe80::1",
+        "fec0::1",
         "fc00::1",
         "ff02::1",
         "::ffff:8.8.8.8",

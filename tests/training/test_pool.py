@@ -32,7 +32,7 @@ def numbers(drawn: list[Trajectory]) -> list[int]:
 @given(size=st.integers(1, 9), count=st.integers(1, 25), seed=st.integers(0, 2**32))
 def test_no_episode_comes_again_before_all_others_have_come(size: int, count: int, seed: int) -> None:
     pool = Pool("fresh", seed, 1, None, lambda: episodes(size))
-    drawn = [i for step in range(4) for i in numbers(pool.draw(step, count))]
+    drawn = [i for step in range(4) for i in numbers(pool.draw(step * count, count))]
     for start in range(0, len(drawn), size):
         whole = drawn[start : start + size]
         assert max(Counter(whole).values()) == 1
@@ -42,10 +42,10 @@ def test_no_episode_comes_again_before_all_others_have_come(size: int, count: in
 
 def test_a_draw_depends_on_the_step_alone_and_not_on_what_was_drawn_before() -> None:
     before = Pool("fresh", 3, 1, None, lambda: episodes(7))
-    _ = [before.draw(step, 4) for step in range(5)]
+    _ = [before.draw(step * 4, 4) for step in range(5)]
     resumed = Pool("fresh", 3, 1, None, lambda: episodes(7))
-    assert numbers(before.draw(5, 4)) == numbers(resumed.draw(5, 4))
-    assert numbers(before.draw(5, 4)) != numbers(Pool("fresh", 4, 1, None, lambda: episodes(7)).draw(5, 4))
+    assert numbers(before.draw(20, 4)) == numbers(resumed.draw(20, 4))
+    assert numbers(before.draw(20, 4)) != numbers(Pool("fresh", 4, 1, None, lambda: episodes(7)).draw(20, 4))
 
 
 def test_episodes_that_failed_are_left_out_and_one_must_be_left() -> None:
@@ -64,9 +64,9 @@ def test_a_pool_is_played_once_even_over_two_processes(tmp_path: Path) -> None:
         return played
 
     pool = Pool("fresh", 0, 1, tmp_path / "pool", play)
-    first = [pool.draw(step, 2) for step in range(3)]
+    first = [pool.draw(2 * step, 2) for step in range(3)]
     again = Pool("fresh", 0, 1, tmp_path / "pool", lambda: pytest.fail("played again"))
-    assert [again.draw(step, 2) for step in range(3)] == first
+    assert [again.draw(2 * step, 2) for step in range(3)] == first
     assert plays == [1]
 
 

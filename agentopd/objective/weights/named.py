@@ -9,6 +9,7 @@
 ``log_ratio``          log q - log p of the token taken: above 0 where the teacher likes it better than the student does
 ``drift``              the sum of log p - log q over the tokens before this one, at least 0: how far the history left the teacher
 ``depth``              the turn, from 0
+``staleness``          the steps, so the student's versions, since the episode was played; not known of one that another run played
 ``reliability``        how likely the teacher found what was done before this turn, from 0 to 1; see :func:`reliability_of`
 ``coverage``           the teacher's mass on the tokens that its block names: 1 for whole distributions, less for a top-k
 ``best_surprisal``     -log q of the teacher's likeliest token; known of sparse blocks that are sure to name it
@@ -118,11 +119,12 @@ STATISTICS: Mapping[str, Callable[[Evidence], Reals]] = {
     "log_ratio": lambda one: one.teacher.taken_logprob_A - one.logprob_A,
     "drift": drift_of,
     "depth": lambda one: one.rows.turn_A.astype(np.float64),
+    "staleness": lambda one: one.rows.episodes.staleness_B[one.rows.trajectory_A],
     "reliability": reliability_of,
 }
 SIGNED = frozenset({"log_ratio"})
 """Those that may be below 0."""
-OF_STUDENT = frozenset({"student_entropy", "surprisal", "depth"})
+OF_STUDENT = frozenset({"student_entropy", "surprisal", "depth", "staleness"})
 """Those that take no teacher."""
 OF_PLAYED = frozenset({"surprisal", "disagreement", "log_ratio", "drift"})
 """Those of the student's log-probability of the token taken: unless recomputed, of the one that it acted with."""

@@ -9,7 +9,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd import records
-from agentopd.chat import Chat
+from agentopd.chat import Chat, Hint
+from agentopd.chat.hint import MissingFactsError
 from agentopd.config import Config, load_config
 from agentopd.config.loading import build, split
 from agentopd.config.overrides import apply
@@ -18,19 +19,19 @@ from agentopd.errors import ConfigError
 from agentopd.freezing import frozen
 from agentopd.models import ModelConfig, load_tokenizer
 from agentopd.records import Records
+from agentopd.records.plain import from_json
 from agentopd.records.thinning import Kept
 from agentopd.settings.choice import Choice
 from agentopd.settings.problems import nearest
 from agentopd.teachers import Teacher, build_teachers, members_of, traits_of
 from agentopd.training.checks.preflight import check_teacher
+from agentopd.training.checks.recorded import NOTE
+from agentopd.training.checks.roles import every_hint
 from agentopd.training.loop.build import moved
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.run.stages import student_of, teacher_of, tokenizer_of
 from agentopd.training.show.display import say
-from agentopd.types import Trajectory
 
-NOTE = "annotated.yaml"
-"""The file in a folder of annotated records that says what was asked; the configuration stands in it, too."""
 DECIDES = (
     *("teachers", "teacher", "student", "env", "envs", "seed", "template_kwargs"),
     *("call_format", "past_thinking", "rollout", "stages"),
@@ -111,6 +112,8 @@ def with_teachers(config: Config, given: Sequence[str]) -> Config:
     for text in given:
         if _sets(text):
             raw = apply(raw, *split(text))
+            if not isinstance(raw["teachers"], Mapping):
+                raise ConfigError(f"--teacher {text}: give teachers by name, such as teachers.judge.kind=reward")
         else:
             short = {"teacher": raw.pop("teacher")} if "teacher" in raw else {}
             raw["teachers"] = _together(text, {**raw["teachers"], **short}, _named(text, own, config))
@@ -180,6 +183,26 @@ def _named(text: str, own: Mapping[str, Any], config: Config) -> Mapping[str, An
     return teachers
 
 
+def require_told(asked: Question, steps: Sequence[int]) -> None:
+    """Raises ConfigError where a teacher is shown what none of the episodes tells."""
+    hints = every_hint(asked.config)
+    table = asked.records.table(["step", "env", "privileged"]) if hints else None
+    rows = [] if table is None else [row for row in table.to_pylist() if row["step"] in steps]
+    for name, hint in hints.items():
+        found = [_missing(hint, from_json(row["privileged"])) for row in rows if hint.shown_in(row["env"])]
+        if found and all(found):
+            raise ConfigError(f"teachers.{name}.{found[0]}; so it is in each of the {len(found)} episodes here")
+
+
+def _missing(hint: Hint, facts: Mapping[str, Any]) -> str:
+    """What is said of an episode that does not tell what a hint names; empty where it does."""
+    try:
+        hint.filled({**facts, **dict.fromkeys(hint.hindsight, "")})
+    except MissingFactsError as error:
+        return str(error)
+    return ""
+
+
 def tokenizer_for(asked: Question) -> PreTrainedTokenizerBase:
     """The tokenizer that the episodes were written with: that of the run's student, or what the configuration says."""
     if asked.home is not None:
@@ -188,19 +211,6 @@ def tokenizer_for(asked: Question) -> PreTrainedTokenizerBase:
         if kept is not None:
             return load_tokenizer(str(kept))
     return tokenizer_of(asked.config, say)
-
-
-def require_written(chat: Chat, trajectory: Trajectory) -> None:
-    """Raises ConfigError where the first prompt of ``trajectory`` is not what ``chat`` writes for its opening."""
-    first = next(iter(trajectory.turns), None)
-    if first is None or not trajectory.opening:
-        return
-    written = trajectory.segments[first.segment].tokens_T[: first.start].tolist()
-    if chat.prompt(trajectory.opening, list(trajectory.tools)) != written:
-        raise ConfigError(
-            f"--config: episode {trajectory.key} was written with another tokenizer or chat template than this configuration's, so its "
-            "tokens would mean something else; give the configuration, or the run folder, that it was played with"
-        )
 
 
 def teachers_of(

@@ -17,13 +17,13 @@ from agentopd.teachers import turns_of
 from agentopd.teachers.identity import of_chat
 from agentopd.training.annotating.asking import Asking
 from agentopd.training.annotating.question import (
-    NOTE,
     Question,
-    require_written,
+    require_told,
     teachers_of,
     tokenizer_for,
 )
 from agentopd.training.annotating.signals import merged, renumbered
+from agentopd.training.checks.recorded import NOTE, require_written
 from agentopd.training.loop.checkpoints import binding, differences
 from agentopd.training.loop.folder import require_free, write_atomically
 from agentopd.training.loop.lock import held
@@ -62,10 +62,11 @@ def annotate(
         raise ConfigError(f"--step: {source.folder} has no records of these steps; those that have some: {there}")
     _require_ours(asked, target)
     _require_groups(asked, wanted)
+    require_told(asked, wanted)
     tokenizer = tokenizer_for(asked)
     chat = asked.config.chat(tokenizer)
     for step in wanted[:1]:
-        require_written(chat, next(iter(source.step(step))).trajectory)
+        require_written("--config", chat, next(iter(source.step(step))).trajectory)
     kept = Path(cache or asked.config.stages.cache).expanduser()
     store = Store(kept / STORE)
     with held(target), _told(target):

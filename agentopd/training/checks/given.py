@@ -10,9 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.adapters import adapted, is_wrapped
 from agentopd.config import Config, Lora
+from agentopd.config.imported import require_no_draws
 from agentopd.errors import ConfigError
 from agentopd.freezing import share_weights
 from agentopd.models import ModelConfig, config_of, head_of, load_model, load_tokenizer, positions_of
+from agentopd.objective.spec import Objective
 from agentopd.rollout.preflight import Reader
 from agentopd.settings.choice import Choice
 from agentopd.teachers import members_of, traits_of
@@ -26,6 +28,7 @@ from agentopd.training.checks.preflight import (
     check_vocabulary,
     peft_config_of,
 )
+from agentopd.training.checks.recorded import check_recorded
 from agentopd.training.checks.roles import hints_of, model_of, names_weights, used_teachers
 from agentopd.training.checks.trial import try_own_parts
 from agentopd.types import Record, Trajectory
@@ -163,7 +166,7 @@ def check_given(
         try_own_parts(config, len(tokenizer))
         hints = hints_of(config).items()
         readers = [Reader(f"teachers.{name}", longest.get(name), "the teacher", name, hint) for name, hint in hints]
-        check_prompts(config, tokenizer, readers=readers)
+        check_recorded(config, check_prompts(config, tokenizer, readers=readers))
 
 
 def _check_teachers(
@@ -245,8 +248,8 @@ def check_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, co
     check_length("model", _positions(model), config.rollout.max_length)
 
 
-def episodes_given(given: Iterable[Trajectory | Record], vocabulary: int) -> list[Trajectory]:
-    """The trajectories of ``train_dataset``."""
+def episodes_given(given: Iterable[Trajectory | Record], vocabulary: int, objective: Objective) -> list[Trajectory]:
+    """The trajectories of ``train_dataset``, from which ``objective`` is to learn."""
     found = [one.trajectory if isinstance(one, Record) else one for one in given]
     other = [one for one in found if not isinstance(one, Trajectory)]
     if other or not found:
@@ -260,4 +263,5 @@ def episodes_given(given: Iterable[Trajectory | Record], vocabulary: int) -> lis
             f"train_dataset holds the token id {largest}, and the tokenizer has {vocabulary} ids; give episodes that were written "
             "with the student's own tokenizer"
         )
+    require_no_draws(objective, found, "train_dataset")
     return found

@@ -1,6 +1,7 @@
 """Which teachers a method needs: to act, to be its targets, to correct; and the models and hints that they name."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pydantic import ValidationError
 
@@ -8,19 +9,20 @@ from agentopd.chat import Hint
 from agentopd.config import Config
 from agentopd.errors import ConfigError, under
 from agentopd.models import ModelConfig
+from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
 from agentopd.settings.choice import Choice
 from agentopd.settings.problems import explain
 from agentopd.teachers import EVERYWHERE, Combining, Teacher, members_of, traits_of
 from agentopd.teachers.hints import hint_of
-from agentopd.types import EXPERT, STUDENT
+from agentopd.types import EXPERT, RECORDED, STUDENT
 from agentopd.where import Where
 
 
 def named_teachers(objective: Objective) -> set[str]:
     """The teachers that a method names: its targets, and those that act."""
     acting = {actor for source in objective.sources.values() for actor in source.who}
-    return objective.teachers() | (acting - {STUDENT, EXPERT})
+    return objective.teachers() | (acting - {STUDENT, EXPERT, RECORDED})
 
 
 def used_teachers(config: Config) -> dict[str, Choice]:
@@ -28,14 +30,36 @@ def used_teachers(config: Config) -> dict[str, Choice]:
     that may correct.
 
     Raises:
-        ConfigError: The method learns from corrections, and none may correct.
+        ConfigError: The method learns from corrections, and none may correct; or it is not known which records hold a teacher's word.
     """
     named, corrected = named_teachers(config.objective), config.objective.learns_from_corrections
     if corrected and not may_correct(config):
         raise _nobody_corrects()
     used = {n for n, c in config.teachers.items() if n in named or (corrected and traits_of(c).corrects)}
     used |= {member for name in used for member in members_of(config.teachers[name])}
-    return {name: choice for name, choice in config.teachers.items() if name in used}
+    return {name: _placed(config, name, choice) for name, choice in config.teachers.items() if name in used}
+
+
+def _placed(config: Config, name: str, choice: Choice) -> Choice:
+    """A teacher whose word is recorded knows where: by default beside the episodes of the one source that draws them from records.
+
+    Raises:
+        ConfigError: There is no such source, or there are several.
+    """
+    if not traits_of(choice).recorded or choice.settings.get("records") is not None:
+        return choice
+    places = {source.records for source in recorded_sources(config.objective).values()}
+    if len(places) != 1:
+        raise ConfigError(
+            f"teachers.{name}.records=null: the method draws episodes from {len(places)} folders of records, so it is not known which holds "
+            "this teacher's word; give a run folder or a records folder"
+        )
+    return replace(choice, settings={**choice.settings, "records": places.pop()})
+
+
+def recorded_sources(objective: Objective) -> dict[str, Source]:
+    """The sources whose episodes are those of records, by name."""
+    return {name: one for name, one in objective.sources.items() if one.kind == "recorded" and not one.plays}
 
 
 def may_correct(config: Config) -> bool:

@@ -15,6 +15,7 @@ from agentopd.models import head_of
 from agentopd.rollout import EnvConfig, Rollout, TaskStream, TransformersPolicy
 from agentopd.rollout.policy import Policy
 from agentopd.rollout.scripted import ScriptedPolicy
+from agentopd.settings.choice import Choice
 from agentopd.teachers import Teacher, build_teachers
 from agentopd.training.checks.given import Load
 from agentopd.training.checks.preflight import PANELS
@@ -39,14 +40,15 @@ def build_river(
     watch: Watch,
     given: Sequence[Trajectory] | None = None,
     untaught: Load | None = None,
+    makes: Callable[[Config], dict[str, Choice]] = used_teachers,
 ) -> River:
-    """The river of ``config`` around ``student``, with the teachers that the method uses.
+    """The river of ``config`` around ``student``, with the teachers that it ``makes``: by default those that the method uses.
 
     ``load`` gives teachers the weights that they name; ``untaught`` those that name none, which are else the student as it is now.
     """
     chat = config.chat(tokenizer)
     teachers = build_teachers(
-        used_teachers(config),
+        makes(config),
         chat,
         lambda wanted: moved(load(wanted), device),
         config.temperature,

@@ -26,10 +26,11 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 def newest(folder: Path) -> Path | None:
     """The newest complete checkpoint in ``folder``."""
-    return max(_complete(folder), key=step_of, default=None)
+    return max(complete(folder), key=step_of, default=None)
 
 
-def _complete(folder: Path) -> list[Path]:
+def complete(folder: Path) -> list[Path]:
+    """The complete checkpoints in ``folder``."""
     return [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name) and is_complete(path)]
 
 
@@ -78,7 +79,7 @@ def loading(checkpoint: Path, what: str) -> Iterator[None]:
 def _instead(checkpoint: Path) -> str:
     if not _NAME.fullmatch(checkpoint.name):
         return "give another checkpoint"
-    older = [step_of(path) for path in _complete(checkpoint.parent) if step_of(path) < step_of(checkpoint)]
+    older = [step_of(path) for path in complete(checkpoint.parent) if step_of(path) < step_of(checkpoint)]
     after = f"after step {max(older)}" if older else "from the first step"
     return f"move {checkpoint.name} out of {checkpoint.parent} to go on {after}"
 

@@ -42,9 +42,7 @@ class Learner:
         """
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ConfigError("the student has no parameter with requires_grad, so nothing would be trained")
-        dropout = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
-        if getattr(getattr(model, "config", None), "attention_dropout", 0.0):
-            dropout.append("attention_dropout")
+        dropout = dropouts(model)
         if objective.needs_live and dropout:
             raise ConfigError(
                 f"a weight or ratio reads the student's present statistics, and it has dropout ({dropout[0]}); set it to 0"
@@ -101,6 +99,13 @@ class Learner:
             **{f"objective/{name}": value for name, value in prepared.metrics.items()},
             **sizes,
         }
+
+
+def dropouts(model: nn.Module) -> list[str]:
+    """Where a model leaves out at random what it computes, in training."""
+    found = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
+    attends = bool(getattr(getattr(model, "config", None), "attention_dropout", 0.0))
+    return [*found, *(["attention_dropout"] if attends else [])]
 
 
 def centres(rows: Rows, signals: Signals) -> dict[str, float]:

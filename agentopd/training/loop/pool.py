@@ -1,9 +1,10 @@
 """Frozen sources: episodes that are played once and learned from again and again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from agentopd import records as store
 from agentopd.errors import TrainingError
 from agentopd.types import Record, Trajectory
+
+Episode = TypeVar("Episode")
 
 
 @dataclass
@@ -28,23 +31,14 @@ class Pool:
     folder: Path | None
     play: Callable[[], list[Trajectory]]
 
-    def draw(self, step: int, tasks: int) -> list[Trajectory]:
-        """The groups of ``step``, where every step draws as many ``tasks``: a function of step, seed and the pool."""
-        size = len(self.groups)
-        drawn = range(step * tasks, (step + 1) * tasks)
-        return [one for i in drawn for one in self.groups[_shuffled(self.seed, i // size, size)[i % size]]]
+    def draw(self, begin: int, tasks: int) -> list[Trajectory]:
+        """The groups of ``tasks`` draws, where ``begin`` came before: a function of these, the seed and the pool."""
+        return [one for i in dealt(self.seed, len(self.groups), begin, tasks) for one in self.groups[i]]
 
     @cached_property
     def groups(self) -> list[list[Trajectory]]:
         """The episodes by task, in groups of ``per_task``."""
-        by_task: dict[str, list[Trajectory]] = {}
-        for episode in self.episodes:
-            by_task.setdefault(episode.task.id, []).append(episode)
-        return [
-            played[first : first + self.per_task]
-            for played in by_task.values()
-            for first in range(0, len(played), self.per_task)
-        ]
+        return grouped([(episode.task.id, episode) for episode in self.episodes], self.per_task)
 
     @cached_property
     def episodes(self) -> list[Trajectory]:
@@ -71,6 +65,21 @@ class Pool:
         if self.folder is not None:
             store.RecordWriter(self.folder).write(0, [Record(trajectory) for trajectory in intact])
         return intact
+
+
+def grouped(episodes: Sequence[tuple[str, Episode]], per_task: int) -> list[list[Episode]]:
+    """Episodes, each behind the id of its task, in groups of ``per_task`` of the same, or fewer where that is what is left."""
+    by_task: dict[str, list[Episode]] = {}
+    for task, episode in episodes:
+        by_task.setdefault(task, []).append(episode)
+    return [
+        played[first : first + per_task] for played in by_task.values() for first in range(0, len(played), per_task)
+    ]
+
+
+def dealt(seed: int, size: int, begin: int, count: int) -> list[int]:
+    """Which of ``size`` groups are drawn after ``begin`` draws: each once before any comes again, each pass in an order of its own."""
+    return [int(_shuffled(seed, i // size, size)[i % size]) for i in range(begin, begin + count)]
 
 
 @lru_cache(maxsize=8)

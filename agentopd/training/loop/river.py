@@ -25,14 +25,16 @@ from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
 from agentopd.rollout import Rollout, TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
-from agentopd.settings.choice import at, choices_in
+from agentopd.settings.choice import Choice, at, choices_in
 from agentopd.settings.clock import Clock
 from agentopd.settings.states import advanced
 from agentopd.teachers import Teacher, annotate, teaching_metrics
 from agentopd.training.checks.roles import annotators
 from agentopd.training.checks.unused import unused
+from agentopd.training.loop.earlier import Earlier
 from agentopd.training.loop.pool import Pool
-from agentopd.types import EXPERT, STUDENT, Key, Record, Trajectory
+from agentopd.training.loop.recorded import Recorded, sourced
+from agentopd.types import EXPERT, RECORDED, STUDENT, Key, Record, Task, Trajectory
 
 _log = logging.getLogger(__name__)
 
@@ -77,26 +79,30 @@ class River:
     """Takes each fresh episode as it ends, before anybody else: what keeps it through a kill."""
     played: list[Trajectory] = field(init=False, default_factory=list)
     """The fresh episodes that are over of the step that is being drawn, or was drawn last."""
+    _played_by: dict[str, list[Trajectory]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._stream = TaskStream(self.config.envs, self.config.seed, "train")
-        self._tasks = self.config.tasks_by_source
-        ends = accumulate(self._tasks.values(), initial=0)
-        self._first_task = dict(zip(self._tasks, ends, strict=False))  # each source has tasks of its own at every step
         self._annotators = annotators(self.objective, self.teachers)
         self._check_actors()
-        frozen = {name: source for name, source in self.objective.sources.items() if source.kind == "frozen"}
+        frozen = self._of_kind("frozen")
         if self.given is not None and len(frozen) != 1:
             raise ConfigError(
                 f"train_dataset: the method draws from {', '.join(frozen) or 'no frozen source'}, and episodes are given for one; "
                 "give exactly one objective.sources.NAME.kind: frozen"
             )
-        self._pools = {name: self._pool(name, source) for name, source in frozen.items()}
+        self._decks: dict[str, Pool | Recorded] = {name: self._pool(name, source) for name, source in frozen.items()}
+        self._decks |= {name: self._recorded(name, one) for name, one in self._of_kind("recorded").items()}
+        self._earlier = {name: self._replayed(name, one) for name, one in self._of_kind("replayed").items()}
+        self._begun = dict.fromkeys(self.objective.sources, 0)  # tasks that the steps before have drawn
+
+    def _of_kind(self, kind: str) -> dict[str, Source]:
+        return {name: source for name, source in self.objective.sources.items() if source.kind == kind}
 
     def _check_actors(self) -> None:
         for name, source in self.objective.sources.items():
             for actor in source.who:
-                if actor not in self.policies and actor != EXPERT:
+                if actor not in self.policies and actor not in (EXPERT, RECORDED):
                     key = "actors" if actor in source.actors else "acting.by"
                     known = ", ".join([*self.policies, EXPERT])
                     raise ConfigError(
@@ -109,10 +115,23 @@ class River:
         def play() -> list[Trajectory]:
             # keys of their own, which no episode of step 0 has: an `origin` is one of them
             run = f"{self.run}/frozen/{name}"
-            return self._play(name, source, tasks, step=0, run=run) if given is None else _sourced(given, name)
+            return self._play(name, source, self._stream, tasks, 0, run) if given is None else sourced(given, name)
 
         folder = self.folder / "frozen" / name if self.folder else None
         return Pool(name, self.config.seed, source.per_task, folder, play)
+
+    def _recorded(self, name: str, source: Source) -> Recorded:
+        return Recorded(
+            name, self.config.seed, source, self.folder / "recorded" / f"{name}.json" if self.folder else None
+        )
+
+    def _replayed(self, name: str, source: Source) -> Earlier:
+        if self.folder is None:
+            raise ConfigError(
+                f"objective.sources.{name}.kind=replayed: it draws from the run's own records, and without a folder none are kept; give the "
+                "trainer a folder, or run agentopd.train"
+            )
+        return Earlier(name, self.config.seed, source.capacity, self.folder)
 
     @property
     def objective(self) -> Objective:
@@ -130,26 +149,52 @@ class River:
 
     def draw(self, step: int) -> Drawn:
         """Plays and annotates the episodes of one global batch. What that depends on is said at the top of this module."""
-        self.played = []
+        self.played, self._played_by = [], {}
         trajectories: list[Trajectory] = []
         fresh: list[Trajectory] = []
-        for name, source in self.objective.sources.items():
-            played = self._draw_source(name, source, step, len(trajectories))
+        counts = self._tasks_at(step)
+        ends = accumulate(counts.values(), initial=0)  # each source has tasks of its own at every step
+        for (name, source), first in zip(self.objective.sources.items(), ends, strict=False):
+            played = self._draw_source(name, source, step, counts[name], first, len(trajectories))
             trajectories += played
-            fresh += played if source.kind == "fresh" else []
+            fresh += played if source.plays else []
         metrics = {f"rollout/{name}": value for name, value in rollout_metrics(fresh).items()}
         records = annotate(self._annotators, trajectories, self.config.rollout.max_new_tokens)
         for told in unused(self.config, self._annotators, trajectories) if step == 0 else ():
             _log.warning("%s", told)
         return Drawn(step, tuple(records), metrics | teaching_metrics(self._annotators, records))
 
-    def _draw_source(self, name: str, source: Source, step: int, base: int) -> list[Trajectory]:
-        """The source's episodes of ``step``, their keys counted from ``base``."""
-        count = self._tasks[name]
+    def _tasks_at(self, step: int) -> dict[str, int]:
+        """The tasks of each source in ``step``; those of a replayed one that holds too little are fresh ones."""
+        counts = self.config.tasks_at(self.clock(step))
+        for name, earlier in self._earlier.items():
+            if not earlier.ready:
+                counts[str(self.objective.sources[name].of)] += counts[name]
+                counts[name] = 0
+        return counts
+
+    def _begin(self, name: str, step: int, count: int) -> int:
+        """How many tasks the source has drawn before ``step``: of shares that never move, a function of the step."""
+        moving = any(isinstance(source.share, Choice) for source in self.objective.sources.values())
+        return self._begun[name] if moving else step * count
+
+    def _draw_source(self, name: str, source: Source, step: int, count: int, first: int, base: int) -> list[Trajectory]:
+        """The source's episodes of ``step``, of ``count`` tasks from the step's ``first`` on, their keys counted from ``base``."""
+        if not count:
+            return []
         if source.kind == "fresh":
-            begin = step * self.config.train.tasks_per_step + self._first_task[name]
-            return self._play(name, source, range(begin, begin + count), step, self.run, base, self._ended)
-        again = self._pools[name].draw(step, count)
+            begin = step * self.config.train.tasks_per_step + first
+            indices = range(begin, begin + count)
+            played = self._play(name, source, self._stream, indices, step, self.run, base, self._ended)
+            self._played_by[name] = played
+            return played
+        if source.kind == "replayed":
+            again = self._earlier[name].draw(step, count)
+        else:
+            again = self._decks[name].draw(self._begin(name, step, count), count)
+        if source.plays:
+            tasks = [one.task for one in again]
+            return self._play(name, source, tasks, range(len(tasks)), step, self.run, base, self._ended, again)
         return [
             replace(trajectory, key=Key(self.run, step, base + i), origin=trajectory.origin or trajectory.key)
             for i, trajectory in enumerate(again)
@@ -166,22 +211,26 @@ class River:
         self,
         name: str,
         source: Source,
+        stream: TaskStream | Sequence[Task],
         indices: Sequence[int],
         step: int,
         run: str,
         first: int = 0,
         ended: Callable[[Trajectory], None] | None = None,
+        recorded: Sequence[Trajectory] = (),
     ) -> list[Trajectory]:
-        """Plays the tasks ``indices`` under the weights, and the shares and depths of actors, of this moment.
+        """Plays the tasks ``indices`` of a stream under the weights, and the shares and depths of actors, of this moment.
 
-        ``ended`` is told of each episode that is over.
+        ``ended`` is told of each episode that is over; ``recorded`` are those that the tasks were first played in, where they are begun again.
         """
         key, clock = f"objective.sources.{name}", self.clock(step)
         actors = {actor: at(share, clock, f"{key}.actors.{actor}") for actor, share in source.actors.items()}
         seed, acting = self.config.seed, source.acts(clock)
         assignments = assign(
-            self._stream, indices, name, actors, source.per_task, run, step, seed, first, acting, source.divided
+            stream, indices, name, actors, source.per_task, run, step, seed, first, acting, source.divided
         )
+        if recorded:
+            assignments = [replace(one, recorded=recorded[i // source.per_task]) for i, one in enumerate(assignments)]
         settings = capped(self.config.rollout, source, clock, key)
         advice = any(teacher.needs_expert for teacher in self._annotators.values())
         hints = {name: teacher.hint for name, teacher in self.teachers.items() if teacher.hint is not None}
@@ -200,6 +249,10 @@ class River:
         Raises:
             ConfigError: A schedule watches a metric that does not exist.
         """
+        for name, count in self.config.tasks_at(self.clock(step)).items():
+            self._begun[name] += count
+        for name, earlier in self._earlier.items():
+            earlier.note(self._played_by.get(str(self.objective.sources[name].of), ()))
         self.last_metrics = dict(metrics)
         self.schedules = advanced(choices_in(self.config), self.clock(step))
 
@@ -225,12 +278,17 @@ class River:
             "schedules": dict(self.schedules),
             "version": self.policies[STUDENT].version,
             "teachers": teachers,
+            "begun": dict(self._begun),
+            "earlier": {name: earlier.state() for name, earlier in self._earlier.items()},
         }
 
     def restore(self, state: Mapping[str, Any], student: PreTrainedModel) -> None:
         """Continues from :meth:`state`, with the weights of that moment."""
         self.last_metrics = dict(state["last_metrics"])
         self.schedules = dict(state.get("schedules", {}))  # absent where they had none to keep
+        self._begun |= state.get("begun", {})
+        for name, earlier in self._earlier.items():
+            earlier.restore(state["earlier"][name])
         self.policies[STUDENT].update(student, state["version"])
         for name, teacher in self.teachers.items():
             teacher.restore(state["teachers"][name])
@@ -254,11 +312,3 @@ def capped(rollout: Rollout, source: Source, clock: Clock, key: str) -> Rollout:
         limit = getattr(rollout, name)
         caps[name] = cap if limit is None else min(cap, limit)
     return rollout.model_copy(update=caps)
-
-
-def _sourced(trajectories: Sequence[Trajectory], source: str) -> list[Trajectory]:
-    """Episodes from elsewhere, their tokens now of ``source``, by which terms select them."""
-    return [
-        replace(one, segments=tuple(replace(segment, source=source) for segment in one.segments))
-        for one in trajectories
-    ]

@@ -1,7 +1,7 @@
 """The trainer: transformers' Trainer around the river. It is blind to the method: it sees prepared batches and an objective."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,9 @@ IDLE_STEPS = "train/idle_steps"
 class AgentOPDTrainer(Trainer):
     """Trains a student by what its teachers said of its own trajectories."""
 
+    builds = staticmethod(build_river)
+    """What makes the river that it draws from."""
+
     def __init__(
         self,
         model: Named,
@@ -112,10 +115,10 @@ class AgentOPDTrainer(Trainer):
         check_student(student, tokenizer, self.config)
         self.student, self.folder, self._watch, self._is_merged = student, folder, watch, False
         untaught = None if teacher_model is None else taught
-        given = None if train_dataset is None else episodes_given(train_dataset, len(tokenizer))
+        given = None if train_dataset is None else episodes_given(train_dataset, len(tokenizer), self.config.objective)
         if folder is None:  # a whole run has checked it
             check_given(self.config, tokenizer, student, teacher_model, load, plays=given is None)
-        self.river = build_river(self.config, student, tokenizer, taught, args.device, folder, watch, given, untaught)
+        self.river = self.builds(self.config, student, tokenizer, taught, args.device, folder, watch, given, untaught)
         self.learner = Learner(self.config, self.river.teacher_heads, special_ids(tokenizer))
         self.recorder = Recorder(self.config, folder, self.river.teacher_heads)
         self.step_metrics: dict[str, float] = {}
@@ -218,7 +221,7 @@ class AgentOPDTrainer(Trainer):
     ) -> dict[str, float]:
         """Plays a panel of validation tasks, apart from the one that is reported; the metric ``eval_success`` decides which checkpoint is the best."""
         panel = self.play_panel(self.config.evaluation.during, split="validation")
-        metrics = prefixed(f"{metric_key_prefix}_", panel_metrics(panel))
+        metrics = panel_metrics(panel, metric_key_prefix)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -390,11 +393,7 @@ class _TellRiver(TrainerCallback):
         self._trainer.river.weights_changed(kwargs["model"])
 
 
-def panel_metrics(panel: Panel) -> dict[str, float]:
-    """A panel in a few numbers."""
-    return {"success": panel.success.value, "low": panel.success.interval.low, "high": panel.success.interval.high}
-
-
-def prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    """``prefix`` before every name."""
-    return {f"{prefix}{name}": value for name, value in metrics.items()}
+def panel_metrics(panel: Panel, prefix: str) -> dict[str, float]:
+    """A panel in a few numbers, each named ``prefix_...``."""
+    found = {"success": panel.success.value, "low": panel.success.interval.low, "high": panel.success.interval.high}
+    return {f"{prefix}_{name}": value for name, value in found.items()}

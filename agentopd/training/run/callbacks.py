@@ -48,7 +48,7 @@ class MetricsFile(TrainerCallback):
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """One line a log."""
         logs = {
-            _name(key): value
+            metric_name(key): value
             for key, value in (kwargs.get("logs") or {}).items()
             if isinstance(value, int | float) and key != "epoch"  # a run has none
         }
@@ -56,7 +56,7 @@ class MetricsFile(TrainerCallback):
             self._folder.log({"step": state.global_step, "seconds": round(time.monotonic() - self._begin, 3), **logs})
 
 
-def _name(key: str) -> str:
+def metric_name(key: str) -> str:
     """The Trainer's own names, in the form ``group/name``."""
     if key in {"loss", "grad_norm", "learning_rate"}:
         return f"train/{key}"

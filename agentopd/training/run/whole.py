@@ -29,6 +29,7 @@ from agentopd.training.checks.preflight import (
     with_data,
     without_experts,
 )
+from agentopd.training.checks.recorded import check_recorded
 from agentopd.training.checks.roles import is_student, named_teachers
 from agentopd.training.checks.trial import try_own_parts
 from agentopd.training.loop.arguments import arguments
@@ -134,6 +135,8 @@ def _preflight(config: Config, folder: RunFolder, resume: bool) -> PreTrainedTok
     check_adapter(config, tokenizer)
     try_own_parts(config, len(tokenizer))
     chat = check_prompts(config, tokenizer, readers=readers)
+    for told in check_recorded(config, chat):
+        say(told)
     if chat.falls_back:
         say(f"what the chat template does not take is put in another way (docs/chat-templates.md): {chat.describe()}")
     if chat.forks:

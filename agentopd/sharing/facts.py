@@ -1,0 +1,136 @@
+"""What is known of an episode beside its text, as a row of a data set may hold it: its task and how it ended."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from agentopd.sharing.talk import Talk
+from agentopd.tooling.answer import plain_data
+from agentopd.types import IMPORTED, Key, Outcome, Stop, Task, Trajectory
+
+
+def facts_of(trajectory: Trajectory, privileged: bool = False) -> dict[str, Any]:
+    """The facts of an episode.
+
+    Args:
+        trajectory: The episode.
+        privileged: Whether to add what was never shown to the student: what its environment was made and reset with, facts for teachers,
+            and the expert's advice by turn.
+    """
+    task, outcome = trajectory.task, trajectory.outcome
+    facts: dict[str, Any] = {
+        "key": str(trajectory.origin or trajectory.key),
+        "env": task.env_id,
+        "seed": task.seed,
+        "split": task.split,
+        "tags": list(task.tags),
+        "family": trajectory.family,
+        "success": bool(outcome.success),
+        "reward": float(outcome.total_reward),
+        "rewards": [float(turn.reward) for turn in trajectory.turns],
+        "stop": outcome.stop,
+    }
+    if privileged:
+        facts |= {
+            "kwargs": dict(task.kwargs),
+            "options": None if task.options is None else dict(task.options),
+            "privileged": dict(trajectory.privileged),
+            "advice": [turn.advice for turn in trajectory.turns],
+        }
+    checked: dict[str, Any] = plain_data(facts)
+    return checked
+
+
+def task_of(talk: Talk, env: str | None) -> Task:
+    """The task of a conversation; where its facts tell none, one that all conversations with the same opening share.
+
+    Raises:
+        ValueError: A fact is of another type than :func:`facts_of` gives it.
+    """
+    facts = talk.facts
+    return Task(
+        env_id=env or _fact(facts, "env", str, IMPORTED),
+        seed=_fact(facts, "seed", int, _number_of(talk)),
+        kwargs=_fact(facts, "kwargs", dict, {}),
+        options=_fact(facts, "options", dict, None),
+        split=_fact(facts, "split", str, "train"),
+        tags=tuple(_fact(facts, "tags", list, [])),
+    )
+
+
+def outcome_of(facts: Mapping[str, Any], success: bool) -> Outcome:
+    """How an episode ended; ``success`` where its facts do not tell.
+
+    Raises:
+        ValueError: As of :func:`task_of`.
+    """
+    stop = _fact(facts, "stop", str, "terminated")
+    if stop not in get_args(Stop):
+        raise ValueError(f"metadata.stop={stop!r}; it is one of {', '.join(get_args(Stop))}")
+    reward = _fact(facts, "reward", float, 0.0)
+    return Outcome(reward, _fact(facts, "success", bool, success), stop)
+
+
+def rewards_of(facts: Mapping[str, Any], turns: int) -> list[float]:
+    """The reward of each turn; all of it in the last one where the facts tell the sum alone.
+
+    Raises:
+        ValueError: As of :func:`task_of`, or there is not one for each turn.
+    """
+    rewards = _fact(facts, "rewards", list, None)
+    if rewards is None:
+        return [0.0] * (turns - 1) + [_fact(facts, "reward", float, 0.0)]
+    return [float(one) for one in _each(rewards, "rewards", turns)]
+
+
+def advice_of(facts: Mapping[str, Any], turns: int) -> list[str | None]:
+    """The expert's advice for each turn, where the facts tell it.
+
+    Raises:
+        ValueError: As of :func:`rewards_of`.
+    """
+    advice = _fact(facts, "advice", list, None)
+    return [None] * turns if advice is None else _each(advice, "advice", turns)
+
+
+def family_of(facts: Mapping[str, Any]) -> str:
+    """The kind of task; empty where none was told."""
+    return str(_fact(facts, "family", str, ""))
+
+
+def privileged_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts for teachers."""
+    return dict(_fact(facts, "privileged", dict, {}))
+
+
+def origin_of(facts: Mapping[str, Any]) -> Key | None:
+    """The key under which the episode was played, where it is known."""
+    key = _fact(facts, "key", str, None)
+    return None if key is None else Key.parse(key)
+
+
+def _each(values: list[Any], name: str, turns: int) -> list[Any]:
+    if len(values) != turns:
+        raise ValueError(
+            f"metadata.{name} has {len(values)} entries for {turns} turns of the assistant; give one for each"
+        )
+    return values
+
+
+def _fact(facts: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+    value = facts.get(name)
+    if value is None:
+        return default
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"metadata.{name} is {value!r:.60}, and it must be {kind.__name__}; mend it or leave it out")
+    return value
+
+
+def _number_of(talk: Talk) -> int:
+    """A number that conversations with the same opening, and the same tools, share."""
+    first = next((at for at in talk.turns if at not in talk.untrained), len(talk.messages))
+    start = json.dumps([talk.messages[:first], talk.tools], sort_keys=True, default=dict)
+    return int.from_bytes(hashlib.sha256(start.encode()).digest()[:8]) >> 1

@@ -1,0 +1,126 @@
+"""Files that cannot be read: one error with the place, or counted and left out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sharing_cases as cases
+
+from agentopd import records
+from agentopd.errors import RecordError
+from agentopd.sharing import Wanted, Wish, export, take_in
+
+GOOD = cases.CASES["plain"]
+BAD: list[tuple[Any, str]] = [
+    ("{", "it is not JSON"),
+    ("[1]", "it is list, and must be an object"),
+    ({"text": "Hi"}, "it has the columns text, and neither messages nor prompt and completion"),
+    ({"messages": "Hi"}, "messages is str, and must be a list"),
+    ({"messages": ["Hi"]}, "a message is str, and must be an object"),
+    ({"messages": [{"role": "robot", "content": ""}]}, "a message has the role 'robot'; it is one of system"),
+    ({"messages": [cases.said([{"type": "image_url"}]), cases.acting("")]}, "only parts of the type text"),
+    ({"messages": [cases.said(3), cases.acting("")]}, "a content is int, and must be text"),
+    ({"messages": [cases.said("Hi")]}, "it has no message of the assistant that is to be learned from"),
+    ({"messages": [cases.acting("Hi")]}, "it begins with a message of the assistant"),
+    ({"messages": [cases.said("Hi"), cases.acting("", {"name": 3})]}, "a call is {'name': 3}"),
+    ({"messages": [cases.said(""), cases.acting("", {"function": {"name": "a", "arguments": "{"}})]}, "the arguments of a: '{' is not JSON"),
+    ({"messages": [cases.said(""), cases.acting("", {"function": {"name": "a", "arguments": "[]"}})]}, r"the arguments of a are \[\]"),
+    ({"messages": [cases.said(""), cases.acting("x"), cases.answer("", "z")]}, "an answer has tool_call_id 'z', and no call before it"),
+    ({"messages": [cases.said(""), cases.acting("x", weight=2)]}, "weight 2; it is 0 or 1"),
+    ({"messages": [cases.said(""), cases.acting("x", reasoning_content="a </think> b")]}, "its thinking holds </think>"),
+    ({**GOOD, "tools": [{"name": 1}]}, "which is no schema of a function with a name"),
+    ({**GOOD, "tools": "["}, "tools: '\\[' is not JSON"),
+    ({**GOOD, "metadata": {"success": "yes"}}, "metadata.success is 'yes', and it must be bool"),
+    ({**GOOD, "metadata": {"stop": "bored"}}, "metadata.stop='bored'; it is one of terminated"),
+    ({**GOOD, "metadata": {"rewards": [1.0, 2.0]}}, "metadata.rewards has 2 entries for 1 turns"),
+    ({**GOOD, "metadata": {"key": "here"}}, "'here' is no key"),
+    ({"chosen": [], "rejected": []}, "it is a pair of answers"),
+    ({"conversations": [{"from": "alien", "value": ""}]}, "a message is from 'alien'; it is one of system, human"),
+    ({"conversations": [{"value": ""}]}, "each is an object with from and value"),
+    ({"conversations": [{"from": "human", "value": ""}, {"from": "function_call", "value": "x"}]}, "a function_call: 'x' is not JSON"),
+]  # fmt: skip
+
+
+def lines(file: Path, *rows: Any) -> str:
+    text = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    file.write_text("\n".join(text) + "\n")
+    return str(file)
+
+
+@pytest.mark.parametrize(("row", "said"), BAD)
+def test_a_bad_line_is_one_error_with_its_place(row: Any, said: str, tmp_path: Path) -> None:
+    file = lines(tmp_path / "chats.jsonl", GOOD, row, GOOD)
+    with pytest.raises(RecordError, match=rf"^{file}, line 2: .*{said}.*\(--skip-bad leaves such rows out\)$"):
+        take_in(file, tmp_path / "run", Wanted(cases.chat()))
+    assert not (tmp_path / "run" / "records").exists()
+    told = take_in(file, tmp_path / "run", Wanted(cases.chat(), skip_bad=True))
+    assert (told.episodes, told.skipped) == (2, 1)
+    assert said.replace("\\", "") in told.reasons[0]
+
+
+def test_only_bad_lines_are_an_error_even_if_skipped(tmp_path: Path) -> None:
+    file = lines(tmp_path / "chats.jsonl", *(row for row, _ in BAD))
+    with pytest.raises(
+        RecordError, match=rf"no conversation that can be read; {len(BAD)} rows are bad, the first: .*line 1"
+    ):
+        take_in(file, tmp_path / "run", Wanted(cases.chat(), skip_bad=True))
+
+
+def test_sources_that_are_none(tmp_path: Path) -> None:
+    wanted = Wanted(cases.chat())
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "one.json").write_text('{"messages": []}')
+    (tmp_path / "latin.jsonl").write_bytes(b'{"messages": "\xe9"}\n')
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 and then nothing")
+    for source, said in (
+        ("nowhere.jsonl", "nowhere.jsonl does not exist; give a file, a folder or hf:REPOSITORY"),
+        ("empty", "holds no .jsonl, .json or .parquet file"),
+        ("one.json", "a .json file is one list of objects"),
+        ("latin.jsonl", "it is not UTF-8"),
+        ("torn.parquet", "it is damaged, or no Parquet file"),
+    ):
+        with pytest.raises(RecordError, match=said):
+            take_in(str(tmp_path / source), tmp_path / "run", wanted)
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    file = lines(tmp_path / "chats.jsonl", GOOD)
+    take_in(file, tmp_path / "run", Wanted(cases.chat()))
+    with pytest.raises(RecordError, match="has records already"):
+        take_in(file, tmp_path / "run", Wanted(cases.chat()))
+    with pytest.raises(RecordError, match="exists already"):
+        export(records.open(tmp_path / "run"), file, Wish("openai"))
+    assert json.loads(Path(file).read_text()) == GOOD
+
+
+def test_nothing_to_export_leaves_nothing(tmp_path: Path) -> None:
+    cases.keep(tmp_path / "run", cases.trajectory(GOOD, success=False))
+    for place in ("out.jsonl", "out.parquet", "out"):
+        with pytest.raises(RecordError, match="nothing to export"):
+            export(records.open(tmp_path / "run"), tmp_path / place, Wish("sft"))
+    assert [one.name for one in tmp_path.iterdir()] == ["run"]
+
+
+def test_wishes_that_do_not_fit_together() -> None:
+    with pytest.raises(RecordError, match=r"format='csv': there are openai, sharegpt"):
+        Wish("csv")
+    with pytest.raises(RecordError, match="privileged=true adds to the metadata"):
+        Wish("openai", privileged=True)
+    with pytest.raises(RecordError, match=r"format='csv': there are auto, openai"):
+        Wanted(cases.chat(), "csv")
+
+
+def test_a_step_for_every_few_hundred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentopd.sharing.taking.A_STEP", 2)
+    file = lines(tmp_path / "chats.jsonl", *[GOOD] * 5)
+    take_in(file, tmp_path / "run", Wanted(cases.chat()))
+    made = records.open(tmp_path / "run")
+    assert made.steps == (0, 1, 2)
+    assert [str(one.trajectory.key) for one in made] == [
+        "run/0/0/0",
+        "run/0/1/0",
+        "run/1/0/0",
+        "run/1/1/0",
+        "run/2/0/0",
+    ]

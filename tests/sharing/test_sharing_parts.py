@@ -1,0 +1,116 @@
+"""Turns to imitate, and pairs of better and worse."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sharing_cases as cases
+
+from agentopd import records
+from agentopd.errors import RecordError
+from agentopd.sharing import Exported, Wish, export
+from agentopd.teachers.corrections import corrections
+from agentopd.tooling import call
+from agentopd.types import Record, Trajectory
+
+WON = cases.CASES["system and calls"]
+
+
+def rows(folder: Path, name: str, **wish: Any) -> tuple[list[dict[str, Any]], Exported]:
+    file = folder / f"{name}.jsonl"
+    file.unlink(missing_ok=True)
+    told = export(records.open(folder), file, Wish(name, **wish))
+    return [json.loads(line) for line in file.read_text().splitlines()], told
+
+
+def test_a_turn_stands_behind_all_that_came_before(tmp_path: Path) -> None:
+    won = cases.trajectory(WON, success=True)
+    cases.keep(tmp_path, won, cases.trajectory(WON, 1, success=False))
+    (first, second), told = rows(tmp_path, "sft")
+    assert [one["role"] for one in first["prompt"]] == ["system", "user"]
+    assert first["completion"] == [second["prompt"][2]]
+    assert first["completion"][0]["tool_calls"][0]["function"] == {"name": "price", "arguments": {"item": "pear"}}
+    assert second["completion"] == [{"role": "assistant", "content": "17"}]
+    assert json.loads(first["tools"]) == cases.TOOLS
+    assert (told.rows, told.episodes) == (2, 2)
+
+
+def test_a_bad_turn_is_no_example(tmp_path: Path) -> None:
+    won = cases.trajectory(WON, success=True)
+    bad = replace(won.turns[0], errors=("bad_arguments",))
+    cases.keep(tmp_path, replace(won, turns=(bad, won.turns[1])))
+    [row], _ = rows(tmp_path, "sft")
+    assert row["completion"][0]["content"] == "17"
+
+
+def test_nothing_is_learned_from_what_has_no_weight(tmp_path: Path) -> None:
+    cases.keep(tmp_path, cases.trajectory(cases.CASES["what is not learned"], success=True))
+    [row], _ = rows(tmp_path, "sft")
+    assert row["completion"][0]["content"] == "One."
+
+
+def other(*messages: dict[str, Any]) -> dict[str, Any]:
+    return {**WON, "messages": [*WON["messages"][:2], *messages]}
+
+
+def test_a_success_and_a_failure_part_at_a_turn(tmp_path: Path) -> None:
+    look = WON["messages"][2]
+    cases.keep(
+        tmp_path,
+        cases.trajectory(
+            other(look, cases.answer("17", "a"), cases.acting("20"), cases.said("Wrong.")), 0, success=False
+        ),
+        cases.trajectory(WON, 1, success=True),
+        cases.trajectory(other(cases.acting("No.")), 2, success=False),  # one success has one partner
+        cases.trajectory(cases.CASES["plain"], 3, success=True),  # another task
+    )
+    [row], told = rows(tmp_path, "preference", metadata=True)
+    assert [one["role"] for one in row["prompt"]] == ["system", "user", "assistant", "tool"]
+    assert row["chosen"] == [{"role": "assistant", "content": "17"}]
+    assert row["rejected"] == [{"role": "assistant", "content": "20"}]
+    assert row["metadata"]["key"] == "made/0/1/0"
+    assert told.unpaired == 0
+
+
+def test_what_the_environment_parts_is_no_pair(tmp_path: Path) -> None:
+    look = WON["messages"][2]
+    cases.keep(
+        tmp_path,
+        cases.trajectory(other(look, cases.answer("18", "a"), cases.acting("17")), 0, success=False),
+        cases.trajectory(WON, 1, success=True),
+        corrected(cases.trajectory(cases.CASES["plain"], 2), "Better."),
+    )
+    made, told = rows(tmp_path, "preference")
+    assert [row["chosen"][0]["content"] for row in made] == ["Better."]
+    assert told.unpaired == 1
+    with pytest.raises(RecordError, match="nothing to export"):
+        rows(tmp_path, "preference", pairs="episodes")
+
+
+def corrected(trajectory: Trajectory, *better: str | None, teacher: str = "judge") -> Record:
+    return Record(trajectory, (corrections(teacher, cases.chat(), trajectory, better),))
+
+
+def test_a_correction_is_better_than_the_turn(tmp_path: Path) -> None:
+    better = call("stock", item="pear")
+    one = corrected(cases.trajectory(WON), better, "17")  # the second says what the student said
+    two = corrected(cases.trajectory(WON, 1), None, "19", teacher="expert")
+    cases.keep(tmp_path, one, two)
+    (first, second), _ = rows(tmp_path, "preference", pairs="corrections")
+    assert first["chosen"][0]["tool_calls"][0]["function"] == {"name": "stock", "arguments": {"item": "pear"}}
+    assert first["rejected"][0]["content"] == "I look."
+    assert len(first["prompt"]) == 2
+    assert (second["chosen"][0]["content"], second["rejected"][0]["content"]) == ("19", "17")
+    [row], _ = rows(tmp_path, "preference", pairs="corrections", teacher="expert")
+    assert row == second
+
+
+def test_a_skipped_turn_is_no_pair(tmp_path: Path) -> None:
+    record = corrected(cases.trajectory(WON), "Better.", "Best.")
+    [said] = record.annotations
+    cases.keep(tmp_path, replace(record, annotations=(replace(said, skip_S=np.array([True, False])),)))
+    [row], _ = rows(tmp_path, "preference")
+    assert row["chosen"][0]["content"] == "Best."

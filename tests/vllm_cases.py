@@ -1,0 +1,42 @@
+"""What tests of a real vLLM server share: episodes that are asked about, and who asks."""
+
+import os
+import socket
+
+import pytest
+
+from agentopd.chat import Chat
+from agentopd.rollout import EnvConfig, Rollout, TaskStream, assign, collect
+from agentopd.teachers import TeacherContext
+from agentopd.teachers.served import ServedTeacher, served
+from agentopd.types import EXPERT, Trajectory
+
+VLLM = os.environ.get("AGENTOPD_VLLM", "")
+MARKS = [
+    pytest.mark.skipif(not VLLM, reason="make test-vllm installs vLLM, and says where in AGENTOPD_VLLM"),
+    pytest.mark.slow,
+]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+    return port
+
+
+def played(chat: Chat, episodes: int) -> list[Trajectory]:
+    """Episodes with tool calls, as the environments' expert plays them."""
+    stream = TaskStream([EnvConfig(id="agentopd/Checkout-v0", kwargs={"failure_rate": 0.2})], 3, "train")
+    assignments = assign(stream, range(episodes), "fresh", {EXPERT: 1.0}, 1, "run", 0, 3)
+    trajectories = collect(assignments, {}, chat, Rollout(max_length=1024, max_new_tokens=64))
+    assert all(one.failure is None for one in trajectories)
+    assert sum(bool(turn.calls) for one in trajectories for turn in one.turns) > episodes
+    return trajectories
+
+
+def of_server(url: str, chat: Chat, temperature: float = 1.0, top_k: int = 64) -> ServedTeacher:
+    context = TeacherContext("teacher", chat, lambda _: pytest.fail("it loads nothing"), temperature)
+    made = served(context, url=url, top_k=top_k, in_flight=8)
+    assert isinstance(made, ServedTeacher)
+    return made
