@@ -312,6 +312,8 @@ class Compact(Sparse):
 
     shift_N: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     """What a row's log-probabilities were lowered by afterwards, so that its mass stayed what it was."""
+    fine_N: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """Rows that would have been too far off with steps as wide as elsewhere, and have steps half as wide."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

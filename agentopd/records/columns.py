@@ -43,11 +43,6 @@ def struct(kind: pa.StructType, columns: dict[str, pa.Array], absent: Sequence[b
     return pa.StructArray.from_arrays([columns[field.name] for field in kind], fields=list(kind), mask=mask)
 
 
-def values(objects: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """One plain value each."""
-    return pa.array(objects, kind)
-
-
 def _offsets(lengths: Iterable[int], count: int) -> pa.Array:
     offsets = np.zeros(count + 1, np.int64)
     np.cumsum(np.fromiter(lengths, np.int64, count), out=offsets[1:])

@@ -2,23 +2,28 @@
 
 A row's ids stand in ascending order, each as its distance from the one before it, and a log-probability is one of a few hundred levels. Both are
 numbers of few values; cut into planes of their low, middle and high bytes, which Parquet compresses one by one, a token with 128 ids takes
-less than 300 bytes with a vocabulary of 152,000. Level ``i`` stands for ``-x**2``, where ``x`` grows by 1/128 a level as long as the probability is
-above 8.5e-5, and by 1/32 below: fine where probability is, since an error there counts by it. A row is then shifted, so that its mass is what it was.
-Both together leave an id with a probability above 1e-4 off by less than 0.05 nats, whatever the distribution, for k up to 512.
+less than 300 bytes with a vocabulary of 152,000 and logits as models have them. Level ``i`` stands for ``-x**2``, where ``x`` grows by 1/64 a level as long as the probability is
+above 8.5e-5, and by 1/16 below: fine where probability is, since an error there counts by it. A row is then shifted, so that its mass is what it was;
+the few rows that are then too far off have steps half as wide.
+Both together leave an id with a probability above 1e-4 off by less than 0.05 nats, whatever the distribution, for k up to 256.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agentopd.errors import RecordError
-from agentopd.types import Compact, Floats, Ints, Sparse
+from agentopd.types import Bools, Compact, Floats, Ints, Sparse
 
-_FINE, _COARSE = 128, 32
-_EDGE = 392
-"""The level from which on steps are coarse."""
+Reals: TypeAlias = NDArray[np.float64]
+
+_WIDE, _NARROW = 64, 128
+"""Levels for 1 of ``x`` above the edge, of most rows and of those that need more; below it a quarter of them."""
+_EDGE = 3.0625
+"""The ``x`` from which on steps are coarse."""
+_BOUND, _MATTERS = 0.0495, np.log(1e-4)
 _NEVER = 65535
 """The level of a probability of zero."""
 
@@ -38,20 +43,31 @@ def compacted(block: Sparse) -> Sparse:
         raise RecordError(
             "a compact block takes log-probabilities, and one is nan or above 0; keep the block as it is (sparse), or mend the teacher"
         )
-    level_N_K = _levels(given_N_K)
     kept_N_K = block.ids_N_K >= 0
-    shift_N = (_mass(_values(level_N_K), kept_N_K) - _mass(given_N_K, kept_N_K)).astype(np.float32)
-    return _ordered(block.ids_N_K, level_N_K, shift_N, block.logtail_N)
+    wide, narrow = (_quantised(given_N_K, kept_N_K, scale) for scale in (_WIDE, _NARROW))
+    matters_N_K = kept_N_K & (given_N_K > _MATTERS)
+    now_N_K = _values(wide[0], _scale(np.zeros(len(given_N_K), np.bool_))) - wide[1][:, None]
+    off_N_K = np.abs(np.where(matters_N_K, now_N_K, 0.0) - np.where(matters_N_K, given_N_K, 0.0))
+    fine_N = (off_N_K > _BOUND).any(-1)
+    level_N_K = np.where(fine_N[:, None], narrow[0], wide[0])
+    return _ordered(block.ids_N_K, level_N_K, np.where(fine_N, narrow[1], wide[1]), fine_N, block.logtail_N)
+
+
+def _quantised(given_N_K: Reals, kept_N_K: Bools, scale: int) -> tuple[NDArray[np.int64], Floats]:
+    """Levels, and what keeps the mass of each row."""
+    level_N_K = _levels(given_N_K, np.full((len(given_N_K), 1), scale))
+    values_N_K = _values(level_N_K, np.full((len(given_N_K), 1), scale))
+    return level_N_K, (_mass(values_N_K, kept_N_K) - _mass(given_N_K, kept_N_K)).astype(np.float32)
 
 
 def pack(block: Compact) -> dict[str, Any]:
-    """The fields of a compact block in a file.
+    """The fields of a compact block in a file, but for those that are its own arrays.
 
     Raises:
         RecordError: The block is none that :func:`compacted` made.
     """
-    level_N_K = _levels(block.logprob_N_K.astype(np.float64) + block.shift_N[:, None])
-    again = _ordered(block.ids_N_K, level_N_K, block.shift_N, block.logtail_N)
+    level_N_K = _levels(block.logprob_N_K.astype(np.float64) + block.shift_N[:, None], _scale(block.fine_N))
+    again = _ordered(block.ids_N_K, level_N_K, block.shift_N, block.fine_N, block.logtail_N)
     if again != block:
         raise RecordError("a compact block was changed; write a Sparse with the changed arrays instead")
     order = np.argsort(block.ids_N_K, axis=-1, kind="stable")
@@ -60,38 +76,45 @@ def pack(block: Compact) -> dict[str, Any]:
     level_N_K = np.take_along_axis(level_N_K, order, -1)
     planes = {f"step_{i}": _plane(step_N_K, i) for i in range(4)}
     planes |= {f"level_{i}": _plane(level_N_K, i) for i in range(2)}
-    return {"k": ids_N_K.shape[1], **planes, "shift_N": block.shift_N, "logtail_N": block.logtail_N}
+    return {"k": ids_N_K.shape[1], **planes}
 
 
 def unpack(fields: Mapping[str, Any]) -> Compact:
     """The block of which :func:`pack` made ``fields``."""
     shape = (len(fields["logtail_N"]), fields["k"])
     ids_N_K = (_read(fields, "step", 4, shape).cumsum(-1) - 1).astype(np.int32)
-    return _ordered(ids_N_K, _read(fields, "level", 2, shape), fields["shift_N"], fields["logtail_N"])
+    level_N_K = _read(fields, "level", 2, shape)
+    return _ordered(ids_N_K, level_N_K, fields["shift_N"], fields["fine_N"], fields["logtail_N"])
 
 
-def _ordered(ids_N_K: Ints, level_N_K: NDArray[np.int64], shift_N: Floats, logtail_N: Floats) -> Compact:
+def _ordered(ids_N_K: Ints, level_N_K: NDArray[np.int64], shift_N: Floats, fine_N: Bools, logtail_N: Floats) -> Compact:
     """The block: the lowest level first, of equal ones the lowest id, padding last."""
     order = np.lexsort((ids_N_K, level_N_K, ids_N_K < 0), axis=-1)
-    logprob_N_K = np.take_along_axis(_values(level_N_K) - shift_N[:, None], order, -1).astype(np.float32)
-    return Compact(np.take_along_axis(ids_N_K, order, -1), logprob_N_K, logtail_N, "teacher", shift_N)
+    logprob_N_K = np.take_along_axis(_values(level_N_K, _scale(fine_N)) - shift_N[:, None], order, -1)
+    ids_N_K = np.take_along_axis(ids_N_K, order, -1)
+    return Compact(ids_N_K, logprob_N_K.astype(np.float32), logtail_N, "teacher", shift_N, fine_N)
 
 
-def _levels(logprob_N_K: NDArray[np.float64]) -> NDArray[np.int64]:
+def _scale(fine_N: Bools) -> NDArray[np.int64]:
+    return np.where(fine_N, _NARROW, _WIDE)[:, None]
+
+
+def _levels(logprob_N_K: Reals, scale_N_1: NDArray[np.int64]) -> NDArray[np.int64]:
     x_N_K = np.sqrt(np.maximum(-logprob_N_K, 0.0))
-    fine = np.rint(x_N_K * _FINE)
-    coarse = _EDGE + np.rint((x_N_K - _EDGE / _FINE) * _COARSE)
-    # what is below the last level is kept as that, -4e6 nats, and a probability of zero as such
-    level = np.minimum(np.where(fine <= _EDGE, fine, coarse), _NEVER - 1)
+    fine = np.rint(x_N_K * scale_N_1)
+    coarse = np.rint(_EDGE * scale_N_1 + (x_N_K - _EDGE) * scale_N_1 / 4)
+    # what is below the last level is kept as that, millions of nats, and a probability of zero as such
+    level = np.minimum(np.where(fine <= _EDGE * scale_N_1, fine, coarse), _NEVER - 1)
     return np.where(np.isneginf(logprob_N_K), _NEVER, level).astype(np.int64)
 
 
-def _values(level_N_K: NDArray[np.int64]) -> NDArray[np.float64]:
-    x_N_K = np.where(level_N_K <= _EDGE, level_N_K / _FINE, _EDGE / _FINE + (level_N_K - _EDGE) / _COARSE)
+def _values(level_N_K: NDArray[np.int64], scale_N_1: NDArray[np.int64]) -> Reals:
+    x_N_K = level_N_K / scale_N_1
+    x_N_K = np.where(x_N_K <= _EDGE, x_N_K, _EDGE + (x_N_K - _EDGE) * 4)
     return np.where(level_N_K == _NEVER, -np.inf, -(x_N_K**2))
 
 
-def _mass(logprob_N_K: NDArray[np.float64], kept_N_K: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _mass(logprob_N_K: Reals, kept_N_K: Bools) -> Reals:
     """The log of the mass of a row; 0 of one that has none."""
     mass_N = np.exp(np.where(kept_N_K, logprob_N_K, -np.inf)).sum(-1)
     return np.log(np.where(mass_N > 0, mass_N, 1.0))

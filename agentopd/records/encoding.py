@@ -272,11 +272,8 @@ def _spans(blocks: Sequence[Span], names: Names) -> dict[str, pa.Array]:
 
 def _compacts(blocks: Sequence[Compact], names: Names) -> dict[str, pa.Array]:
     packed = _transposed([compact.pack(block) for block in blocks])
-    lists = _arrays(blocks, BLOCKS["compact"], names)
-    return {
-        field.name: lists.get(field.name, None) or pa.array(packed[field.name], field.type)
-        for field in BLOCKS["compact"]
-    }
+    bytes_ = {name: pa.array(column, BLOCKS["compact"].field(name).type) for name, column in packed.items()}
+    return {**bytes_, **_arrays(blocks, BLOCKS["compact"], names)}
 
 
 def _arrays(owners: Sequence[Any], kind: pa.StructType, names: Names) -> dict[str, pa.ListArray]:

@@ -1,6 +1,7 @@
 """The row groups of a record file: episodes that are written, read and decoded together."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,7 +58,7 @@ def read(path: Path, left_out: Callable[[RecordError], None] | None = None) -> I
     with opened(path, RECORDS) as file:
         for group in range(file.num_row_groups):
             try:
-                with damage(path, lambda group=group: _part(file, group)):
+                with damage(path, partial(_part, file, group)):
                     table = file.read_row_group(group)
                     records = decoding.to_records(table.slice(0, DECODED))
             except RecordError as error:

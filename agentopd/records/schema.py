@@ -75,6 +75,7 @@ BLOCKS: Mapping[str, pa.StructType] = {
             **{f"step_{i}": pa.binary() for i in range(4)},
             **{f"level_{i}": pa.binary() for i in range(2)},
             "shift_N": _FLOATS,
+            "fine_N": _BOOLS,
             "logtail_N": _FLOATS,
         }
     ),
