@@ -16,14 +16,14 @@ def add_step(parser: argparse.ArgumentParser, more: str = "") -> None:
     )
 
 
-def add_where(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--where``."""
+def add_where(parser: argparse.ArgumentParser, default: str = "all") -> None:
+    """Adds ``--where``; ``default`` is what is meant without it."""
     parser.add_argument(
         "--where",
         nargs="+",
         default=[],
         metavar="a.b=value",
-        help="only these episodes, such as success=false env=agentopd/Sql-v0 turns.least=3 (default: all)",
+        help=f"only these episodes, such as success=false env=agentopd/Sql-v0 turns.least=3 (default: {default})",
     )
 
 

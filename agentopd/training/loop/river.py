@@ -75,7 +75,7 @@ class River:
     """Of the last step; empty before the first. Schedules may read them."""
     schedules: Mapping[str, Any] = field(init=False, default_factory=dict)
     """What schedules with a memory remember, by their content."""
-    note: Callable[[Trajectory], None] = field(init=False, default=lambda _: None)
+    note: Callable[[Trajectory], None] = field(init=False, default_factory=lambda: lambda _: None)
     """Takes each fresh episode as it ends, before anybody else: what keeps it through a kill."""
     played: list[Trajectory] = field(init=False, default_factory=list)
     """The fresh episodes that are over of the step that is being drawn, or was drawn last."""
