@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from agentopd.cli import kept
+from agentopd.cli import chosen
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--push", metavar="REPO", help="put it on the hub of data sets instead, as whoever is logged in"
     )
     parser.add_argument("--public", action="store_true", help="with --push: for everybody to see")
-    kept.configure(parser)
+    chosen.add_where(parser, "all that did not fail")
     parser.add_argument("--metadata", action="store_true", help="add the key, the task and the outcome of each episode")
     parser.add_argument(
         "--privileged",
@@ -52,17 +52,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Writes, and prints what and where."""
     from agentopd import records
     from agentopd.errors import ConfigError
+    from agentopd.records.filters import Filter
     from agentopd.sharing import Wish, export, push
     from agentopd.sharing.formats import FORMATS
 
-    arguments.where = [*arguments.where, *arguments.overrides]
+    texts = [*arguments.where, *arguments.overrides]
     if arguments.push and arguments.output:
         raise ConfigError(f"--push {arguments.push}: it goes to the hub, and --output says a file; give one of them")
     if arguments.public and not arguments.push:
         raise ConfigError("--public: it concerns the hub; give --push REPO, or leave it out")
     wish = Wish(
         arguments.format,
-        kept.keep(arguments),
+        chosen.where(texts) or Filter(),
         arguments.metadata or arguments.privileged,
         arguments.privileged,
         arguments.pairs,

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentopd.cli import chosen, kept
+from agentopd.cli import chosen
 
 if TYPE_CHECKING:
     from agentopd.records import Records
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("records", help="a run folder, or a records folder")
     chosen.add_step(parser, "; of a run also learned from again, where a checkpoint was made before it")
-    kept.configure(parser)
+    chosen.add_where(parser)
     parser.add_argument(
         "--isolation",
         choices=("thread", "process"),
@@ -74,7 +74,7 @@ def _play(opened: "Records", arguments: argparse.Namespace) -> "Replay":
     from agentopd.training.loop.folder import RunFolder
     from agentopd.training.show.display import Meter
 
-    where = kept.keep(arguments) if arguments.where else None  # without it, failed ones too
+    where = chosen.where([*arguments.where, *arguments.overrides])
     steps = chosen.steps(arguments.step)
     file = RunFolder(opened.folder.parent).config
     own: dict[str, Any] = (

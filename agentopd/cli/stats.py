@@ -9,13 +9,13 @@ examples:
 import argparse
 import json
 
-from agentopd.cli import kept
+from agentopd.cli import chosen
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("records", help="a run folder, or a records folder")
-    kept.configure(parser)
+    chosen.add_where(parser, "all that did not fail")
     parser.add_argument(
         "--teacher",
         help="the only teacher to hold calls and tokens against; expert is the environment's (default: all)",
@@ -31,9 +31,10 @@ def run(arguments: argparse.Namespace) -> int:
     from agentopd.behaviour import behaviour
     from agentopd.behaviour.telling import tables, to_dict
     from agentopd.cli.table import read_in_part, show
+    from agentopd.records.filters import Filter
 
-    arguments.where = [*arguments.where, *arguments.overrides]
-    found = behaviour(records.open(arguments.records), kept.keep(arguments), arguments.teacher, arguments.by)
+    texts = [*arguments.where, *arguments.overrides]
+    found = behaviour(records.open(arguments.records), chosen.where(texts) or Filter(), arguments.teacher, arguments.by)
     if arguments.json:
         print(json.dumps(to_dict(found), indent=2))
         return 0

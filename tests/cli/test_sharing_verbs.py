@@ -94,8 +94,14 @@ def test_mistakes_are_one_line(workplace: Path, capsys: pytest.CaptureFixture[st
     export = ["export", "runs/chats", "--format", "openai"]
     take = ["import", "chats.jsonl", "--output", "runs/new"]
     for argv, said in (
-        ([*export, "--where", "sucess=true"], "ConfigError: --where sucess: unknown key (did you mean 'success'?)"),
-        ([*export, "--where", "reward.least=2", "reward.most=1"], "--where reward: least 2 is above most 1"),
+        (
+            [*export, "--where", "sucess=true"],
+            "ConfigError: --where sucess=true: sucess: unknown key (did you mean 'success'?)",
+        ),
+        (
+            [*export, "--where", "reward.least=2", "reward.most=1"],
+            "--where reward.least=2 reward.most=1: reward: least 2 is above most 1",
+        ),
         ([*export, "--where", "success=false"], "RecordError: nothing to export"),
         ([*export, "--output", "chats.jsonl"], "chats.jsonl exists already"),
         ([*export, "--push", "me/x", "--output", "y"], "--push me/x: it goes to the hub, and --output says a file"),
