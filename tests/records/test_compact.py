@@ -71,8 +71,8 @@ def test_no_probability_above_one_in_ten_thousand_is_off_by_a_twentieth_of_a_nat
     assert isinstance(kept, Compact)
     assert _off(exact, kept).max(initial=0.0) < 0.05
     np.testing.assert_array_equal(kept.logtail_N, exact.logtail_N)
-    mass = [np.exp(block.logprob_N_K.astype(np.float64)).sum(-1) for block in (exact, kept)]
-    np.testing.assert_allclose(*mass, rtol=1e-5)
+    was, now = (np.exp(block.logprob_N_K.astype(np.float64)).sum(-1) for block in (exact, kept))
+    np.testing.assert_allclose(was, now, rtol=1e-5)
     assert _through(kept) == kept
     assert compacted(kept) is kept
 
@@ -151,9 +151,8 @@ def test_real_logits_stay_within_all_bounds() -> None:
     exact = _sparse(logits.numpy(), 128)
     assert _off(exact, compacted(exact)).max() < 0.05
     assert _bytes_per_token(exact, 64) < 300
-    _assert_losses_agree(
-        (1.3 * logits).float()[:96], Sparse(*(a[:96] for a in (exact.ids_N_K, exact.logprob_N_K, exact.logtail_N)))
-    )
+    few = Sparse(exact.ids_N_K[:96], exact.logprob_N_K[:96], exact.logtail_N[:96])
+    _assert_losses_agree((1.3 * logits).float()[:96], few)
 
 
 def test_padding_and_what_is_impossible_come_back() -> None:

@@ -6,6 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def _dies_at_a_sync(folder: Path) -> None:
     """Is killed when the file of the third step is synced, and has no name yet."""
     syncs, sync = 0, os.fsync
 
-    def stop_at_the_fifth(handle: int) -> None:  # each step syncs its file, then its folder
+    def stop_at_the_fifth(handle: Any) -> None:  # each step syncs its file, then its folder
         nonlocal syncs
         syncs += 1
         if syncs == 5:

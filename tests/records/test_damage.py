@@ -46,7 +46,7 @@ def _inside(path: Path, group: int) -> int:
     columns = pq.ParquetFile(path).metadata.row_group(group)
     held = [columns.column(i) for i in range(columns.num_columns)]
     (tokens,) = (one for one in held if one.path_in_schema == "segments.list.element.tokens_T.list.element")
-    return int(tokens.data_page_offset) + tokens.total_compressed_size - 3
+    return int(tokens.data_page_offset) + int(tokens.total_compressed_size) - 3
 
 
 def test_a_damaged_row_group_is_named_with_its_place(filled: Path) -> None:
@@ -74,7 +74,7 @@ def test_what_is_damaged_can_be_left_out_and_is_listed(filled: Path) -> None:
     assert opened.damaged == ()
     for _ in range(2):
         assert list(opened) == wanted
-        (damage,) = opened.damaged
+        [damage] = list(opened.damaged)
         assert "row group 1" in damage
         assert "episodes 2 to 3" in damage
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from record_cases import plain_record
 
@@ -70,13 +71,13 @@ def test_a_key_reads_the_row_group_that_holds_it_alone(tmp_path: Path, monkeypat
     written = [plain_record(0, i) for i in range(1000)]
     RecordWriter(tmp_path).write(0, written)
     read: list[Any] = []
-    whole = groups.pq.ParquetFile.read_row_group
+    whole = pq.ParquetFile.read_row_group
 
     def counted(self: Any, group: int, *more: Any, **named: Any) -> Any:
         read.append((group, named.get("columns")))
         return whole(self, group, *more, **named)
 
-    monkeypatch.setattr(groups.pq.ParquetFile, "read_row_group", counted)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
     assert records.open(tmp_path)["run/0/777/0"] == written[777]
     assert read == [(15, ["key"]), (15, None)]
 
@@ -85,7 +86,8 @@ def test_an_episode_of_64_thousand_tokens_with_two_segments_and_sparse_annotatio
     tokens, k, random = 2**16, 4, np.random.default_rng(0)
     plain = plain_record(0, 0, tokens)
     (first,) = plain.trajectory.segments
-    second = Segment(*(array[: tokens // 2] for array in _arrays(first)), source="fresh")
+    halves: Any = [array[: tokens // 2] for array in _arrays(first)]
+    second = Segment(*halves, source="fresh")
     n = len(plain.annotations[0].index_N)
     block = Sparse(
         random.integers(0, 150_000, (n, k)).astype(np.int32),

@@ -26,8 +26,8 @@ def held(version: int) -> list[Record]:
     (said,), (turn,), n = plain.annotations, plain.trajectory.turns, 4
     ids, logprob, tail = np.arange(2 * n).reshape(n, 2).astype(np.int32), np.full((n, 2), -1.5), np.full(n, -0.75)
     sparse = Sparse(ids, logprob.astype(np.float32), tail.astype(np.float32), "student")
-    pairs = [[0, 2], [2, 4]], [[0, 1], [1, 4]]
-    span = Span(*(np.array(each, np.int32) for each in pairs), np.array([-0.5, -2.0], np.float32))
+    own, other = np.array([[0, 2], [2, 4]], np.int32), np.array([[0, 1], [1, 4]], np.int32)
+    span = Span(own, other, np.array([-0.5, -2.0], np.float32))
     trajectory = replace(
         plain.trajectory,
         turns=(
@@ -48,10 +48,10 @@ def held(version: int) -> list[Record]:
         versions={"agentopd": "0.1.0"},
     )
     corrected = replace(plain.trajectory.segments[0], source="corrected")
-    more = {"statistics": {"epistemic": said.taken_logprob_N}, "corrected_S": ("c",), "segments": (corrected,)}
+    unsure = {"epistemic": said.taken_logprob_N}
     annotations = [
         said,
-        replace(said, teacher="sparse", block=sparse, **more),
+        replace(said, teacher="sparse", block=sparse, statistics=unsure, corrected_S=("c",), segments=(corrected,)),
         replace(said, teacher="span", block=span),
     ]
     if version >= 4:
