@@ -107,7 +107,7 @@ def _dies_at_a_sync(folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         sync(handle)
 
-    os.fsync = stop_at_the_fifth
+    os.fsync = stop_at_the_fifth  # type: ignore[assignment]
     writer = RecordWriter(folder)
     for step in range(3):
         writer.write(step, [_record(step, i, 0) for i in range(EACH)])

@@ -71,10 +71,10 @@ def test_what_is_damaged_can_be_left_out_and_is_listed(filled: Path) -> None:
     _flipped(path, _inside(path, 1))
     opened = records.open(filled, skip_damaged=True)
     wanted = [*_step(0), *_step(1)[:2], *_step(1)[4:], *_step(2)]
-    assert opened.damaged == ()
+    assert not opened.damaged
     for _ in range(2):
         assert list(opened) == wanted
-        [damage] = list(opened.damaged)
+        (damage,) = opened.damaged
         assert "row group 1" in damage
         assert "episodes 2 to 3" in damage
 

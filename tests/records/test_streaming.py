@@ -87,7 +87,7 @@ def test_an_episode_of_64_thousand_tokens_with_two_segments_and_sparse_annotatio
     plain = plain_record(0, 0, tokens)
     (first,) = plain.trajectory.segments
     halves: Any = [array[: tokens // 2] for array in _arrays(first)]
-    second = Segment(*halves, source="fresh")
+    second = Segment(*halves)
     n = len(plain.annotations[0].index_N)
     block = Sparse(
         random.integers(0, 150_000, (n, k)).astype(np.int32),
