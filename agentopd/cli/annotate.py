@@ -10,7 +10,7 @@ examples:
 import argparse
 import json
 
-from agentopd.cli import chosen
+import agentopd.cli.chosen as chosen
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

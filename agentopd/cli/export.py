@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from agentopd.cli import chosen
+import agentopd.cli.chosen as chosen
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentopd.cli import chosen
+import agentopd.cli.chosen as chosen
 
 if TYPE_CHECKING:
     from agentopd.records import Records

@@ -9,7 +9,7 @@ examples:
 import argparse
 import json
 
-from agentopd.cli import chosen
+import agentopd.cli.chosen as chosen
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

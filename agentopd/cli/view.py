@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from agentopd.cli import chosen
+import agentopd.cli.chosen as chosen
 
 if TYPE_CHECKING:
     from agentopd.records.filters import Filter

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import agentopd.sharing.files as files
 from agentopd import records as store
 from agentopd.errors import RecordError
 from agentopd.records.filters import Filter
-from agentopd.sharing import files
 from agentopd.sharing.facts import facts_of
 from agentopd.sharing.formats import FORMATS, Row
 from agentopd.sharing.parts import Pairs, Tasks, correction_rows, paired, turn_rows

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import agentopd.sharing.facts as facts
+import agentopd.sharing.files as files
 from agentopd import records as store
 from agentopd.chat import Chat
 from agentopd.errors import ConfigError, RecordError
 from agentopd.records.files import folder_of
 from agentopd.rollout.episode import package_versions
 from agentopd.rollout.segments import SegmentBuilder
-from agentopd.sharing import facts, files
 from agentopd.sharing.reading import READERS
 from agentopd.sharing.talk import Talk, written
 from agentopd.tooling.action import parse_action
