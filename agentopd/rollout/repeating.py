@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+from agentopd.isolation.compared import first_difference
 from agentopd.types import Message, Trajectory, Turn
 
+REPEATED = ("action", "observations", "reward", "terminated", "truncated")
+"""What of a turn must be what it was."""
 REMEDY = "only where task and actions decide what an environment answers can a recorded episode be begun again"
 
 
@@ -15,8 +18,9 @@ def tokens_of_turn(recorded: Trajectory, turn: int) -> tuple[int, ...]:
 
 def other_start(recorded: Trajectory, opening: Sequence[Message], prompt: Sequence[int]) -> str | None:
     """What is different where an episode does not begin as ``recorded`` did; ``None`` where it does."""
-    if list(opening) != list(recorded.opening):
-        return f"{_said(recorded)}: at the start something else came back; {REMEDY}"
+    found = first_difference(None, [("opening", recorded.opening, opening)])
+    if found is not None:
+        return f"{_said(recorded)}: {found}; {REMEDY}"
     first = recorded.turns[0]
     if recorded.segments[first.segment].tokens_T[: first.start].tolist() != list(prompt):
         return (
@@ -29,11 +33,8 @@ def other_start(recorded: Trajectory, opening: Sequence[Message], prompt: Sequen
 def other_answer(recorded: Trajectory, turn: Turn) -> str | None:
     """What is different where something else came back after ``turn`` than in ``recorded``; ``None`` where the same did."""
     then = recorded.turns[turn.index]
-    for field in ("action", "observations", "reward", "terminated", "truncated"):
-        now, before = getattr(turn, field), getattr(then, field)
-        if now != before:
-            return f"{_said(recorded)}: at turn {turn.index} {field} is {now!r:.200}, and was {before!r:.200}; {REMEDY}"
-    return None
+    found = first_difference(turn.index, [(name, getattr(then, name), getattr(turn, name)) for name in REPEATED])
+    return None if found is None else f"{_said(recorded)}: {found}; {REMEDY}"
 
 
 def _said(recorded: Trajectory) -> str:

@@ -113,8 +113,8 @@ def _other_answer(one: Trajectory) -> Trajectory:
     ("change", "said"),
     [
         (_other_answer, r"agentopd/Checkout-v0 with seed \d+ does not repeat episode expert/0/\d/0: at turn 1 observations is .*, and was"),
-        (lambda one: replace(one, turns=(replace(one.turns[0], reward=2.0), *one.turns[1:])), r"at turn 0 reward is 0\.0, and was 2\.0"),
-        (lambda one: replace(one, task=replace(one.task, seed=one.task.seed + 1)), "at the start something else came back"),
+        (lambda one: replace(one, turns=(replace(one.turns[0], reward=2.0), *one.turns[1:])), r"turn 0, reward: recorded 2\.0, now 0\.0"),
+        (lambda one: replace(one, task=replace(one.task, seed=one.task.seed + 1)), r"opening\.\d+\.content: recorded"),
     ],
 )  # fmt: skip
 def test_an_environment_that_answers_otherwise_fails_the_episode_by_its_turn(
