@@ -112,7 +112,7 @@ def _other_answer(one: Trajectory) -> Trajectory:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_other_answer, r"agentopd/Checkout-v0 with seed \d+ does not repeat episode expert/0/\d/0: at turn 1 observations is .*, and was"),
+        (_other_answer, r"agentopd/Checkout-v0 with seed \d+ does not repeat episode expert/0/\d/0: turn 1, observations\.0\.content: recorded .something else"),
         (lambda one: replace(one, turns=(replace(one.turns[0], reward=2.0), *one.turns[1:])), r"turn 0, reward: recorded 2\.0, now 0\.0"),
         (lambda one: replace(one, task=replace(one.task, seed=one.task.seed + 1)), r"opening\.\d+\.content: recorded"),
     ],
