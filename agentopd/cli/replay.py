@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("records", help="a run folder, or a records folder")
     chosen.add_step(parser, "; of a run also learned from again, where a checkpoint was made before it")
     chosen.add_where(parser)
+    parser.set_defaults(overrides=[])
     parser.add_argument(
         "--isolation",
         choices=("thread", "process"),
