@@ -10,12 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from tokenizers import Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
+from view_cases import bytes_tokenizer
 
 from agentopd.evaluation import Panel, Rate
 from agentopd.records import RecordWriter
@@ -33,25 +28,14 @@ from agentopd.types import (
     Turn,
 )
 from agentopd.viewer import write_report
-from agentopd.viewer.charts import STUDENT
-from agentopd.viewer.decoding import pieces
-from agentopd.viewer.depths import Stretch, depth_figures
 
 EVIL = "<script>alert('x')</script>"
 QUESTION = "What do 2 and 3 make, <together>?"
 PROMPT, ACTION = "Add 2 and 3 & say so.", "add <2> & 3 → ü"
 
 
-def _bytes_tokenizer() -> Tokenizer:
-    alphabet = sorted(ByteLevel.alphabet())
-    tokenizer = Tokenizer(BPE({letter: i for i, letter in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = ByteLevelDecoder()
-    return tokenizer
-
-
 def _record(step: int, index: int, success: bool, failure: Failure | None = None) -> Record:
-    tokenizer = _bytes_tokenizer()
+    tokenizer = bytes_tokenizer()
     prompt, action = tokenizer.encode(PROMPT).ids, tokenizer.encode(ACTION).ids
     start, stop = len(prompt), len(prompt) + len(action)
     made_T = np.arange(stop) >= start
@@ -106,7 +90,7 @@ def _panel(successes: int, tasks: int = 20, families: tuple[str, ...] = ("",)) -
 def run(tmp_path: Path) -> Path:
     folder = tmp_path / "my-run"
     (folder / "student").mkdir(parents=True)
-    _bytes_tokenizer().save(str(folder / "student" / "tokenizer.json"))
+    bytes_tokenizer().save(str(folder / "student" / "tokenizer.json"))
     (folder / "config.yaml").write_text(f"seed: 0\nnote: {EVIL}\n")
     rows = [
         {"step": s, "train/loss": 1 / s, "train/loss/divergence": 2 / s, "rollout/success": s / 10} for s in range(1, 6)
@@ -266,19 +250,6 @@ def test_the_page_leads_into_the_viewer_where_it_lies_beside(run: Path) -> None:
     assert len(links) == 1 + 8
 
 
-def test_curves_by_turn_are_means_over_their_steps() -> None:
-    rows = [
-        {"step": 1, "depth/tokens/1": 2.0, "depth/tokens/9+": 5.0},
-        {"step": 2, "depth/tokens/1": 4.0, "depth/x/1": 9},
-    ]
-    curve = Stretch(rows, dashed=False).curve("tokens", "", STUDENT)
-    assert curve is not None
-    assert (curve.x, curve.y) == ([1, 9], [3.0, 5.0])
-    assert Stretch(rows, dashed=False).curve("errors", "", STUDENT) is None
-    assert depth_figures([{"step": 1, "rollout/success": 1.0}]) == []
-    assert "in training, step 2." in depth_figures([{"step": 2, "depth/tokens/1": 4.0}])[0]
-
-
 def test_families_have_a_table_where_there_are_several(run: Path) -> None:
     assert "By family" not in _page(run).text
     kinds = ("gcd", EVIL)
@@ -342,7 +313,7 @@ def test_the_page_shows_two_successes_and_two_failures_of_the_first_and_the_last
 def test_tokens_are_shaded_by_the_signal(run: Path) -> None:
     page = _page(run)
     shaded = list(page.named("i"))
-    assert len(shaded) == 2 * len(_bytes_tokenizer().encode(ACTION).ids)
+    assert len(shaded) == 2 * len(bytes_tokenizer().encode(ACTION).ids)
     assert (shaded[0]["title"], shaded[0]["class"]) == ("-0.5", "n")
     assert (shaded[-1]["title"], shaded[-1]["style"]) == ("2", "--d:1.00")
     assert "class" not in shaded[-1]
@@ -414,15 +385,6 @@ def test_without_a_tokenizer_episodes_are_shown_as_text(run: Path) -> None:
 def test_panels_over_other_tasks_are_not_paired(run: Path) -> None:
     (run / "panels.json").write_text(json.dumps({"student_before": _panel(3, 10), "student_after": _panel(4, 12)}))
     assert "other tasks" in _page(run).text
-
-
-@given(st.text(max_size=20))
-def test_pieces_join_to_the_whole(text: str) -> None:
-    tokenizer = _bytes_tokenizer()
-    ids = tokenizer.encode(text).ids
-    found = pieces(ids, lambda some: str(tokenizer.decode(list(some), skip_special_tokens=False)))
-    assert len(found) == len(ids)
-    assert "".join(found) == text
 
 
 def test_half_surrogates_in_records_do_not_stop_the_page(run: Path) -> None:
