@@ -362,8 +362,8 @@ def test_an_empty_folder_gives_a_page_that_says_what_is_missing(tmp_path: Path) 
         ("metrics.jsonl", b'{"step": 1, "train/loss": 2.0}\n{"step": 2, "tr', "1 unreadable lines"),
         ("metrics.jsonl", b'{"step": 1, "train/loss": Infinity}\n\xff\n', "1 unreadable lines"),
         ("config.yaml", b"\xff\xfe\xff", "config.yaml cannot be read"),
-        ("records/step-000004.parquet", b"half", "step-000004.parquet: "),
-        ("records/step-000004.signals.parquet", b"half", "step-000004.signals.parquet: "),
+        ("records/step-000004.parquet", b"half", "step-000004.parquet"),
+        ("records/step-000004.signals.parquet", b"half", "step-000004.signals.parquet"),
         ("student/tokenizer.json", b"{", "cannot be read"),
     ],
 )
@@ -372,6 +372,7 @@ def test_a_damaged_file_is_said_in_a_line(run: Path, name: str, content: bytes, 
     text = _page(run).text
     assert said in text
     assert "By turn depth" in text
+    assert ("delete it to go on without this step" in text) == name.endswith(".parquet")
 
 
 def test_without_a_tokenizer_episodes_are_shown_as_text(run: Path) -> None:
