@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from agentopd.behaviour.group import DIVERGENCE, Group, Signals
 from agentopd.errors import RecordError
+from agentopd.filters import Filter
 from agentopd.records import Records
-from agentopd.records.filters import Filter
 from agentopd.types import EXPERT, Record
 
 By: TypeAlias = Literal["step", "env", "family", "version"]

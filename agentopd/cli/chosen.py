@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agentopd.records.filters import Filter
+    from agentopd.filters import Filter
 
 
 def add_step(parser: argparse.ArgumentParser, more: str = "") -> None:
@@ -54,7 +54,7 @@ def where(texts: Sequence[str]) -> "Filter | None":
     from agentopd.config.loading import split
     from agentopd.config.overrides import apply
     from agentopd.errors import ConfigError
-    from agentopd.records.filters import Filter
+    from agentopd.filters import Filter
     from agentopd.settings.problems import explain
 
     if not texts:

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Writes, and prints what and where."""
     from agentopd import records
     from agentopd.errors import ConfigError
-    from agentopd.records.filters import Filter
+    from agentopd.filters import Filter
     from agentopd.sharing import Wish, export, push
     from agentopd.sharing.formats import FORMATS
 

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from agentopd.behaviour import behaviour
     from agentopd.behaviour.telling import tables, to_dict
     from agentopd.cli.table import read_in_part, show
-    from agentopd.records.filters import Filter
+    from agentopd.filters import Filter
 
     texts = [*arguments.where, *arguments.overrides]
     found = behaviour(records.open(arguments.records), chosen.where(texts) or Filter(), arguments.teacher, arguments.by)

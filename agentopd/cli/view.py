@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import agentopd.cli.chosen as chosen
 
 if TYPE_CHECKING:
-    from agentopd.records.filters import Filter
+    from agentopd.filters import Filter
     from agentopd.viewer.sources import Source
 
 

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from agentopd.acting import ACTING, Acting
 from agentopd.errors import ConfigError
-from agentopd.records.filters import Filter
+from agentopd.filters import Filter
 from agentopd.settings.base import Settings
 from agentopd.settings.choice import Choice, numbers_of
 from agentopd.settings.clock import Clock

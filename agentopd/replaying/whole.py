@@ -7,10 +7,10 @@ from pathlib import Path
 
 from agentopd import records
 from agentopd.errors import ConfigError, EnvError
+from agentopd.filters import Filter
 from agentopd.isolation.hosts import host
 from agentopd.isolation.lane import Host, Isolation, Lane
 from agentopd.records import Records
-from agentopd.records.filters import Filter
 from agentopd.replaying.episode import Again, Found
 from agentopd.replaying.reasons import Change, changes, ended, refusal, said_of
 from agentopd.replaying.verdicts import Replay, Verdict

@@ -8,7 +8,7 @@ from typing import Any
 import agentopd.sharing.files as files
 from agentopd import records as store
 from agentopd.errors import RecordError
-from agentopd.records.filters import Filter
+from agentopd.filters import Filter
 from agentopd.sharing.facts import facts_of
 from agentopd.sharing.formats import FORMATS, Row
 from agentopd.sharing.parts import Pairs, Tasks, correction_rows, paired, turn_rows

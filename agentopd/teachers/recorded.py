@@ -8,8 +8,8 @@ import numpy as np
 
 from agentopd import records as store
 from agentopd.errors import ConfigError, TeacherError
+from agentopd.filters import annotation_of
 from agentopd.records import Records
-from agentopd.records.filters import annotation_of
 from agentopd.teachers.base import Stateless, Teacher, TeacherContext, rowless
 from agentopd.teachers.traits import Traits
 from agentopd.types import Annotation, Record, Trajectory

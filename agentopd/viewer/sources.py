@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agentopd import records
 from agentopd.errors import ConfigError
-from agentopd.records.filters import Filter
+from agentopd.filters import Filter
 from agentopd.types import Record
 from agentopd.viewer.columns import Columns, Tokens, tokens_of
 from agentopd.viewer.decoding import Texts, tokenizer_of

@@ -16,8 +16,8 @@ from agentopd.behaviour.group import Group
 from agentopd.behaviour.telling import tables, to_dict
 from agentopd.errors import RecordError
 from agentopd.evaluation import wilson
+from agentopd.filters import Filter
 from agentopd.records import RecordWriter
-from agentopd.records.filters import Filter
 from agentopd.tooling import call
 from agentopd.tooling.action import parse_action, render_action
 from agentopd.types import (

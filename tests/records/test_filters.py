@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from record_cases import plain_record
 
 from agentopd.errors import RecordError
-from agentopd.records.filters import Filter, annotation_of
+from agentopd.filters import Filter, annotation_of
 from agentopd.types import CORRECTED, Failure, Outcome, Record, Sampled
 
 RECORD = plain_record(0, 0, tokens=6)  # one turn with one bad action, tokens 2 to 5 the student's, reward 1

@@ -12,8 +12,8 @@ from replay_envs import CHANGING, MOOD, UPGRADED
 
 import agentopd
 from agentopd.__main__ import main
+from agentopd.filters import Filter
 from agentopd.records import RecordWriter
-from agentopd.records.filters import Filter
 from agentopd.replaying import Replay, Verdict, replay
 from agentopd.tooling import call
 from agentopd.types import IMPORTED, Failure, Key, Message, Record, Trajectory

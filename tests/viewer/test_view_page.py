@@ -16,7 +16,7 @@ from view_cases import HUGE, SCRIPT, TEMPLATE, TURNED, hostile, record, toy, wri
 import agentopd
 from agentopd.__main__ import main
 from agentopd.errors import ConfigError, RecordError
-from agentopd.records.filters import Filter
+from agentopd.filters import Filter
 from agentopd.viewer import bundle, view, write_view
 from agentopd.viewer.columns import CONTEXTUAL
 from agentopd.viewer.sources import opened

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from agentopd import records as store
-from agentopd.records.filters import Filter
+from agentopd.filters import Filter
 from agentopd.types import SAMPLING, TOKENIZER, Annotation, Key, Record, Sampled, Sparse
 
 UNTOLD = ""
