@@ -52,5 +52,5 @@ def test_the_page_names_every_room() -> None:
 
 
 def test_two_rooms_that_must_not_know_of_each_other() -> None:
-    assert {"models", "env", "chat", "rollout", "teachers"}.isdisjoint(reached("objective"))
+    assert {"models", "env", "chat", "rollout", "teachers", "records"}.isdisjoint(reached("objective"))
     assert {"models", "objective", "rollout"}.isdisjoint(reached("env") | reached("chat"))
