@@ -40,7 +40,7 @@ test-smollm2: $(VENV)/installed-smollm2
 test-textworld: $(VENV)/installed-textworld
 	$(BIN)/python -m pytest tests/envs/test_text_world.py
 
-test-browser: $(VENV)/installed-browser
+test-browser: $(VENV)/installed
 	$(BIN)/python -m pytest tests/browser
 
 test-vllm: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
@@ -67,10 +67,6 @@ $(VENV)/installed-smollm2: $(VENV)/installed
 
 $(VENV)/installed-textworld: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[textworld]"
-	touch $@
-
-$(VENV)/installed-browser: $(VENV)/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[browser]"
 	touch $@
 
 $(VENV)-vllm/installed: constraints-vllm.txt

@@ -1,6 +1,6 @@
 """The viewer with five thousand trajectories in a headless Chromium: how long until the list stands, and what each thing takes after that.
 
-    pip install -e ".[browser]"                       # and a Chromium or Chrome of the system
+    pip install -e ".[dev]"                           # and a Chromium or Chrome of the system
     python -m benchmarks.view --records runs/quickstart-1      # a run of at least 4,800 episodes, such as make quickstart leaves
     python -m benchmarks.view --table                 # the table from the stored result
 
