@@ -26,9 +26,7 @@ BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
 @pytest.fixture(scope="session")
 def browser() -> "Iterator[Browser]":
     """The browser, started once."""
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="Playwright is not installed: pip install 'agentopd[dev]'"
-    )
+    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install 'agentopd[dev]'")
     if BROWSER is None:
         pytest.skip(f"no browser is installed: none of {', '.join(NAMES)} is on the path")
     with api.sync_playwright() as playwright:
