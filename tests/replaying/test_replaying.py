@@ -295,7 +295,7 @@ def test_the_verb(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--step", "2-1"], "--step 2-1: give a step"),
         (["--step", "7"], "they mean none of the 6 episodes"),
-        (["--where", "sucess=true"], "--where sucess: unknown key (did you mean 'success'?)"),
+        (["--where", "sucess=true"], "sucess=true: sucess: unknown key (did you mean 'success'?)"),
         (["--where", "success"], "'success' is not an override"),
     ],
 )
