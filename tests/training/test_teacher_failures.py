@@ -1,6 +1,7 @@
 """A teacher that fails takes nothing with it: what was played is kept, and the run goes on from there."""
 
-from collections.abc import Sequence
+import resource
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Trouble:
     annotating: int | None = None
     """At which call."""
     hearing: int | None = None
-    how: type[BaseException] = RuntimeError
+    how: Callable[[str], BaseException] = RuntimeError
     calls: dict[str, int] = field(default_factory=dict)
 
     def meet(self, what: str, at: int | None) -> None:
@@ -157,8 +158,14 @@ def test_a_run_that_keeps_no_records_keeps_none(tmp_path: Path) -> None:
 
 
 def test_no_room_for_them_hides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    TROUBLE.annotating, TROUBLE.how = 1, TeacherError
-    with room(8_000), pytest.raises(TeacherError) as told:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+
+    def without_room(said: str) -> TeacherError:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return TeacherError(said)
+
+    TROUBLE.annotating, TROUBLE.how = 1, without_room
+    with room(limit), pytest.raises(TeacherError) as told:
         train(config(), tmp_path / "run")
     assert str(told.value).startswith("boom; to go on after step 0")
     assert "the 4 episodes that were played in step 0 could not be kept: cannot write" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from talking_cases import said, talking
 
 from agentopd import records
 from agentopd.config.shipped import load_recipe, recipes
+from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.river import Drawn
 from agentopd.training.loop.trainer import AgentOPDTrainer
 from agentopd.training.run.whole import train
@@ -85,7 +86,8 @@ def test_every_recipe_moves_the_student(method: str, tmp_path: Path) -> None:
     with talking(lambda asked: said(str(len(str(asked)) % 10))) as server:
         for teacher in recipe.get("teachers", {}).values():
             teacher |= {"url": server.base} if teacher["kind"] == "openai" else {}
-        trainer = cases.trainer(cases.tiny(paying, method=recipe, tasks_per_step=4), tmp_path)
+        folder = RunFolder(tmp_path / "run")  # a recipe may draw from the run's own records
+        trainer = cases.trainer(cases.tiny(paying, method=recipe, tasks_per_step=4), tmp_path, folder=folder)
         before = cases.weights(trainer.student)
         result = trainer.train()
     assert trainer.state.global_step == 2
