@@ -25,9 +25,14 @@ def free_port() -> int:
     return port
 
 
-def played(chat: Chat, episodes: int) -> list[Trajectory]:
-    """Episodes with tool calls, as the environments' expert plays them."""
-    stream = TaskStream([EnvConfig(id="agentopd/Checkout-v0", kwargs={"failure_rate": 0.2})], 3, "train")
+CHECKOUT = EnvConfig(id="agentopd/Checkout-v0", kwargs={"failure_rate": 0.2})
+SUMS = EnvConfig(id="agentopd/Calculator-v0", kwargs={"depth": 1})
+"""Its episodes are short: two turns."""
+
+
+def played(chat: Chat, episodes: int, env: EnvConfig = CHECKOUT) -> list[Trajectory]:
+    """Episodes with tool calls, as the environment's expert plays them."""
+    stream = TaskStream([env], 3, "train")
     assignments = assign(stream, range(episodes), "fresh", {EXPERT: 1.0}, 1, "run", 0, 3)
     trajectories = collect(assignments, {}, chat, Rollout(max_length=1024, max_new_tokens=64))
     assert all(one.failure is None for one in trajectories)
