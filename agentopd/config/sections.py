@@ -125,3 +125,11 @@ class RecordSettings(Settings):
     """Whether each token's divergence, weight and entropy are kept as well."""
     student_k: int = Field(0, ge=0)
     """How many of the student's likeliest tokens ``signals`` hold of each token, as it was at the optimiser step."""
+
+    @model_validator(mode="after")
+    def _somebody_keeps_the_students_tokens(self) -> "RecordSettings":
+        if self.student_k and not (self.keep and self.signals):
+            raise ValueError(
+                f"student_k={self.student_k}: signals hold these tokens, and none are kept; set keep: true and signals: true, or leave it out"
+            )
+        return self

@@ -33,9 +33,8 @@ class ProcessLane:
 
     def submit(self, method: str, *arguments: Any, calls: int = 1) -> None:
         """Sends a call."""
-        left = (
-            self._busy
-        )  # whoever waited for the last call was interrupted, and its answer would be taken for this one's
+        # where it is busy, whoever waited for the last call was interrupted, and its answer would be taken for this one's
+        left = self._busy
         self._call, self._calls, self._answer = told(method), calls, None
         self._deadline = time.monotonic() + calls * self._time_limit
         if self._worker is None:
@@ -146,8 +145,7 @@ class Processes(Host):
 
     def lane(self, hosted: Hosted) -> ProcessLane:
         """A worker for it, and nothing else."""
-        if (
-            not self._workers.usable
-        ):  # what workers were forked from was killed; descriptors of those before may be used again
+        if not self._workers.usable:  # what they were forked from was killed
+            # a new selector: descriptors of the workers before may be used again
             self._workers, self._waits = fleet(), selectors.DefaultSelector()
         return ProcessLane(hosted, self._time_limit, self._workers, self._waits)

@@ -69,9 +69,7 @@ class Learner:
         there = batch.to(device)
         hidden_B_T_H = hidden_states(model, there.input_ids_B_T, there.position_ids_B_T)
         hidden_A_H = hidden_B_T_H[there.sample_A, there.position_A]
-        kept = self._config.records
-        likeliest = kept.student_k if kept.keep and kept.signals else 0
-        chunk_rows = self._config.train.chunk_rows
+        chunk_rows, likeliest = self._config.train.chunk_rows, self._config.records.student_k
         return loss(hidden_A_H, head_of(model), self._heads, there, self._temperature, chunk_rows, likeliest)
 
     def gather(
@@ -123,8 +121,10 @@ def centres(rows: Rows, signals: Signals) -> dict[str, float]:
     found = {}
     for name, value_A in signals.items():
         term, _, loss = name.rpartition("/")
+        if loss != "divergence":
+            continue
         kept_A = ~rows.corrected_A & ~np.isnan(value_A)
-        if loss != "divergence" or not kept_A.any():
+        if not kept_A.any():
             continue
         _, reached = np.unique(np.stack([rows.trajectory_A[kept_A], rows.turn_A[kept_A]]), axis=1)
         episodes = np.bincount(reached)
