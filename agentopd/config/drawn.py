@@ -94,7 +94,7 @@ def require_drawn(objective: Objective, rollout: Rollout) -> None:
     """
     for key, term in objective.keyed():
         _require_one_ratio(key, term)
-        _require(_claims(objective, key, term), list(draws(objective, term.where, rollout)))
+        _require(claims_of(objective, key, term), list(draws(objective, term.where, rollout)))
 
 
 def require_drawn_by(objective: Objective, source: str, actor: str) -> None:
@@ -107,16 +107,17 @@ def require_drawn_by(objective: Objective, source: str, actor: str) -> None:
     drawn = Drawn(draw, actor, f"where selects actions of {actor} in {source!r}, which the student did not draw")
     for key, term in objective.keyed():
         if term.where.may_select(source, actor):
-            _require(_claims(objective, key, term), [drawn])
+            _require(claims_of(objective, key, term), [drawn])
 
 
 def behaved(objective: Objective, source: str) -> str:
     """The first part of a term over the student's tokens in ``source`` that reads what they were sampled with; empty where none does."""
     terms = [pair for pair in objective.keyed() if pair[1].where.may_select(source, STUDENT)]
-    return next((claim.key for key, term in terms for claim in _claims(objective, key, term)), "")
+    return next((claim.key for key, term in terms for claim in claims_of(objective, key, term)), "")
 
 
-def _claims(objective: Objective, key: str, term: Term) -> Iterator[Claim]:
+def claims_of(objective: Objective, key: str, term: Term) -> Iterator[Claim]:
+    """The statements of a term, whose key is ``key``, as a part of its objective."""
     return claims(key, term, objective.coupling.kind != "none", objective.weighs_distillation(term))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from agentopd.config.drawn import Drawn, claims
+from agentopd.config.drawn import Drawn, claims_of
 from agentopd.errors import ConfigError
 from agentopd.objective.spec import Objective
 from agentopd.types import Trajectory
@@ -24,9 +24,8 @@ def require_no_draws(objective: Objective, given: Iterable[Trajectory], said: st
     undrawn = sorted({actor for one in given for actor in _undrawn(one)})
     sources = [name for name, source in objective.sources.items() if source.kind == "frozen"]
     for key, term in objective.keyed():
-        coupled = objective.coupling.kind != "none"
         selected = [actor for actor in undrawn if any(term.where.may_select(name, actor) for name in sources)]
-        for claim in claims(key, term, coupled, objective.weighs_distillation(term)):
+        for claim in claims_of(objective, key, term):
             for actor in selected:
                 one = Drawn("unsampled", actor, f"{said} holds text that was imported, whose tokens nobody drew")
                 if not claim.holds(one):
