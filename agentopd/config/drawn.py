@@ -37,7 +37,7 @@ from agentopd.objective.term import Term
 from agentopd.objective.weights import reads_played
 from agentopd.rollout.policy import Rollout
 from agentopd.settings.choice import Choice
-from agentopd.types import CORRECTED, EXPERT, RECORDED, STUDENT
+from agentopd.types import CORRECTED, EXPERT, IMPORTED, RECORDED, STUDENT
 from agentopd.where import Where
 
 Draw: TypeAlias = Literal["cut", "stale", "mixed", "sifted", "other", "unsampled"]
@@ -103,7 +103,7 @@ def require_drawn_by(objective: Objective, source: str, actor: str) -> None:
     Raises:
         ValueError: As of :func:`require_drawn`.
     """
-    draw: Draw = "unsampled" if actor in (EXPERT, RECORDED) else "other"
+    draw: Draw = "unsampled" if actor in (EXPERT, RECORDED, IMPORTED) else "other"
     drawn = Drawn(draw, actor, f"where selects actions of {actor} in {source!r}, which the student did not draw")
     for key, term in objective.keyed():
         if term.where.may_select(source, actor):

@@ -10,7 +10,8 @@ from agentopd import records
 from agentopd.chat import Chat
 from agentopd.errors import ConfigError
 from agentopd.sharing import Wanted, Wish, export, take_in
-from agentopd.types import Trajectory
+from agentopd.training.checks.recorded import check_recorded
+from agentopd.types import Record, Trajectory
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_imported_episodes_are_learned_from(imported: list[Trajectory], tmp_path
     assert not cases.same_weights(before, cases.weights(trainer.student))
 
 
-@pytest.mark.parametrize(
+NEEDS_DRAWS = pytest.mark.parametrize(
     ("term", "said"),
     [
         (
@@ -53,12 +54,26 @@ def test_imported_episodes_are_learned_from(imported: list[Trajectory], tmp_path
         ),
     ],
 )
+
+
+@NEEDS_DRAWS
 def test_a_loss_that_needs_draws_refuses_them(term: str, said: str, imported: list[Trajectory], tmp_path: Path) -> None:
     method = "method={sources: {old: {kind: frozen}}, where: {}, " + term + "}"
     with pytest.raises(
         ConfigError, match="train_dataset holds text that was imported, whose tokens nobody drew"
     ) as refused:
         cases.trainer(cases.tiny(method), tmp_path, train_dataset=imported)
+    assert said in str(refused.value)
+
+
+@NEEDS_DRAWS
+def test_a_loss_that_needs_draws_refuses_records_of_them(
+    term: str, said: str, imported: list[Trajectory], tmp_path: Path
+) -> None:
+    records.RecordWriter(tmp_path).write(0, [Record(one) for one in imported])
+    method = f"method={{sources: {{old: {{kind: recorded, records: {tmp_path}}}}}, where: {{}}, {term}}}"
+    with pytest.raises(ConfigError, match="where selects actions of imported in 'old'") as refused:
+        check_recorded(cases.tiny(method), Chat(cases.tokenizer()))
     assert said in str(refused.value)
 
 
