@@ -17,10 +17,10 @@ from benchmarks.measured import add, arms_parser, kept, made_by, measured_run, m
 
 RESULTS = Path(__file__).parent / "results" / "records_training.json"
 TOP_K = 64
-UPDATES, EARLIER, SHOWN = 20, 320, 160
+UPDATES, EARLIER, SHOWN = 100, 1600, 400
 """Updates of every arm; episodes of the student before it is trained, and of the expert."""
 PREFIX = (
-    "acting: {kind: prefix, by: recorded, counted_from: end, turns: {kind: stairs, start: 1.0, end: 30.0, every: 4}}"
+    "acting: {kind: prefix, by: recorded, counted_from: end, turns: {kind: stairs, start: 1.0, end: 30.0, every: 10}}"
 )
 ARMS: Mapping[str, Sequence[str]] = {
     "online": (),
