@@ -1,7 +1,7 @@
 """Sparse blocks in fewer bytes: what is kept is a little off, and known to be.
 
-A row's ids stand in ascending order, each as its distance from the one before it, and a log-probability is one of a few hundred levels. Both are
-numbers of few values; cut into planes of their low, middle and high bytes, which Parquet compresses one by one, a token with 128 ids takes
+A row's ids stand in ascending order, each as its distance from the one before it, and a log-probability is one of a few hundred levels, kept as
+how far it is above the row's lowest. Both are numbers of few values; cut into planes of their low, middle and high bytes, which Parquet compresses one by one, a token with 128 ids takes
 less than 300 bytes with a vocabulary of 152,000 and logits as models have them. Level ``i`` stands for ``-x**2``, where ``x`` grows by 1/64 a level as long as the probability is
 above 8.5e-5, and by 1/16 below: fine where probability is, since an error there counts by it. A row is then shifted, so that its mass is what it was;
 the few rows that are then too far off have steps half as wide.
@@ -74,8 +74,10 @@ def pack(block: Compact) -> dict[str, Any]:
     ids_N_K = np.take_along_axis(block.ids_N_K, order, -1)
     step_N_K = np.diff(ids_N_K, axis=-1, prepend=np.int32(-1))
     level_N_K = np.take_along_axis(level_N_K, order, -1)
+    base_N = np.where(level_N_K == _NEVER, 0, level_N_K).max(-1, initial=0)
     planes = {f"step_{i}": _plane(step_N_K, i) for i in range(4)}
-    planes |= {f"level_{i}": _plane(level_N_K, i) for i in range(2)}
+    planes |= {f"level_{i}": _plane(_turned(level_N_K, base_N), i) for i in range(2)}
+    planes |= {f"base_{i}": _plane(base_N, i) for i in range(2)}
     return {"k": ids_N_K.shape[1], **planes}
 
 
@@ -83,7 +85,7 @@ def unpack(fields: Mapping[str, Any]) -> Compact:
     """The block of which :func:`pack` made ``fields``."""
     shape = (len(fields["logtail_N"]), fields["k"])
     ids_N_K = (_read(fields, "step", 4, shape).cumsum(-1) - 1).astype(np.int32)
-    level_N_K = _read(fields, "level", 2, shape)
+    level_N_K = _turned(_read(fields, "level", 2, shape), _read(fields, "base", 2, shape[:1]))
     return _ordered(ids_N_K, level_N_K, fields["shift_N"], fields["fine_N"], fields["logtail_N"])
 
 
@@ -120,12 +122,17 @@ def _mass(logprob_N_K: Reals, kept_N_K: Bools) -> Reals:
     return np.log(np.where(mass_N > 0, mass_N, 1.0))
 
 
-def _plane(values_N_K: NDArray[Any], byte: int) -> bytes:
-    return (values_N_K >> (8 * byte) & 0xFF).astype(np.uint8).tobytes()
+def _turned(level_N_K: NDArray[np.int64], base_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Levels as what they are less than a row's highest, and back."""
+    return np.where(level_N_K == _NEVER, _NEVER, base_N[:, None] - level_N_K)
 
 
-def _read(fields: Mapping[str, Any], name: str, planes: int, shape: tuple[int, int]) -> NDArray[np.int64]:
-    values_N_K = np.zeros(shape, np.int64)
+def _plane(values: NDArray[Any], byte: int) -> bytes:
+    return (values >> (8 * byte) & 0xFF).astype(np.uint8).tobytes()
+
+
+def _read(fields: Mapping[str, Any], name: str, planes: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    values = np.zeros(shape, np.int64)
     for byte in range(planes):
-        values_N_K |= np.frombuffer(fields[f"{name}_{byte}"], np.uint8).reshape(shape).astype(np.int64) << 8 * byte
-    return values_N_K
+        values |= np.frombuffer(fields[f"{name}_{byte}"], np.uint8).reshape(shape).astype(np.int64) << 8 * byte
+    return values

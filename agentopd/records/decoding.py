@@ -5,8 +5,8 @@ from typing import Any
 import pyarrow as pa
 
 import agentopd.records.compact as compact
-from agentopd.records.plain import from_json, unescape
-from agentopd.records.schema import ADDED, ADDED_INSIDE, FIELDS
+from agentopd.records.plain import all_from_json, unescape
+from agentopd.records.schema import ADDED, ADDED_INSIDE, FIELDS, JSON
 from agentopd.types import (
     Annotation,
     Block,
@@ -39,19 +39,24 @@ def from_bytes(data: bytes) -> Annotation:
     return _annotation(row)
 
 
-def unpack(array: pa.Array) -> list[Any]:
-    """Structs as dicts, lists of numbers as numpy arrays of their own, the rest as Python values; null is ``None``."""
+def unpack(array: pa.Array, name: str = "") -> list[Any]:
+    """Structs as dicts, lists of numbers as numpy arrays of their own, JSON read, the rest as Python values; null is ``None``.
+
+    Args:
+        array: A column.
+        name: Of the field, which says whether its text is JSON.
+    """
     kind = array.type
     if pa.types.is_struct(kind):
-        names, columns = [field.name for field in kind], [unpack(child) for child in array.flatten()]
+        names, columns = [field.name for field in kind], map(unpack, array.flatten(), [field.name for field in kind])
         return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
     if not pa.types.is_list(kind):
-        return _plain(array)
+        return all_from_json(_plain(array)) if name in JSON else _plain(array)
     numbers = pa.types.is_primitive(kind.value_type)
     offsets, valid = array.offsets.to_numpy().tolist(), array.is_valid().to_numpy(zero_copy_only=False).tolist()
     first, last = offsets[0], offsets[-1]
     inner = array.values.slice(first, last - first)
-    values = inner.to_numpy(zero_copy_only=False) if numbers else unpack(inner)
+    values = inner.to_numpy(zero_copy_only=False) if numbers else unpack(inner, name)
     ends = zip(offsets, offsets[1:], valid, strict=False)
     # a copy, so that one record does not keep its whole file alive, and so that its arrays can be written to
     return [values[a - first : b - first].copy() if is_valid else None for a, b, is_valid in ends]
@@ -65,19 +70,18 @@ def _plain(array: pa.Array) -> list[Any]:
 
 
 def _trajectory(row: dict[str, Any]) -> Trajectory:
-    options = None if row["options"] is None else from_json(row["options"])
     return Trajectory(
         key=Key(row["run"], row["step"], row["index"], row["attempt"]),
-        task=Task(row["env"], row["seed"], from_json(row["kwargs"]), options, row["split"], tuple(row["tags"])),
+        task=Task(row["env"], row["seed"], row["kwargs"], row["options"], row["split"], tuple(row["tags"])),
         actors=tuple(row["actors"]),
         segments=tuple(Segment(**segment) for segment in row["segments"]),
         turns=tuple(map(_turn, row["turn_S"])),
         outcome=Outcome(row["reward"], row["success"], row["stop"]),
-        privileged=from_json(row["privileged"]),
+        privileged=row["privileged"],
         failure=_failure(row),
-        versions=from_json(row["versions"]),
-        opening=tuple(map(from_json, row["opening"])),
-        tools=tuple(map(from_json, row["tools"])),
+        versions=row["versions"],
+        opening=tuple(row["opening"]),
+        tools=tuple(row["tools"]),
         origin=None if row["origin"] is None else Key.parse(row["origin"]),
         family=row["family"],
     )
@@ -90,13 +94,13 @@ def _failure(row: dict[str, Any]) -> Failure | None:
 
 
 def _turn(row: dict[str, Any]) -> Turn:
-    calls = tuple(ToolCall(unescape(call["name"]), from_json(call["arguments"])) for call in row["calls"])
+    calls = tuple(ToolCall(unescape(call["name"]), call["arguments"]) for call in row["calls"])
     changed = {
         "text": unescape(row["text"]),
         "action": unescape(row["action"]),
         "advice": None if row["advice"] is None else unescape(row["advice"]),
         "calls": calls,
-        "observations": tuple(map(from_json, row["observations"])),
+        "observations": tuple(row["observations"]),
         "errors": tuple(row["errors"]),
         "outcomes": tuple(map(_outcome, row.get("outcomes", ADDED_INSIDE["outcomes"]))),
     }

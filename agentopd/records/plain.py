@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentopd.errors import RecordError
@@ -30,6 +30,11 @@ def from_json(text: str) -> Any:
     """The value that :func:`to_json` wrote."""
     # most text holds no tag, and a function called for every mapping takes most of the time
     return json.loads(text, object_hook=_untagged if f'"{_TAG}' in text else None)
+
+
+def all_from_json(texts: Sequence[str | None]) -> list[Any]:
+    """The values that :func:`to_json` wrote, ``None`` for none; many at once are read much faster than one by one."""
+    return list(from_json(f"[{','.join('null' if text is None else text for text in texts)}]"))
 
 
 def _tagged(value: Any, where: str) -> Any:

@@ -68,12 +68,13 @@ BLOCKS: Mapping[str, pa.StructType] = {
     # [N, K] and [P, 2] arrays are kept flat, row by row
     "sparse": pa.struct({"k": pa.int32(), "ids_N_K": _INTS, "logprob_N_K": _FLOATS, "logtail_N": _FLOATS, "of": _TEXT}),
     "span": pa.struct({"student_P_2": _INTS, "teacher_P_2": _INTS, "logprob_P": _FLOATS}),
-    # the bytes of [N, K] numbers, the lowest of all in the first plane: see agentopd.records.compact
+    # the bytes of [N, K] and [N] numbers, the lowest of all in the first plane: see agentopd.records.compact
     "compact": pa.struct(
         {
             "k": pa.int32(),
             **{f"step_{i}": pa.binary() for i in range(4)},
             **{f"level_{i}": pa.binary() for i in range(2)},
+            **{f"base_{i}": pa.binary() for i in range(2)},
             "shift_N": _FLOATS,
             "fine_N": _BOOLS,
             "logtail_N": _FLOATS,
@@ -102,6 +103,9 @@ ANNOTATION = pa.struct(
 
 FIELDS: Mapping[str, str] = {"taken_N": "taken_logprob_N"}
 """Nested fields that ``types.py`` calls otherwise, and what it calls them."""
+
+JSON = frozenset({"kwargs", "options", "privileged", "versions", "opening", "tools", "observations", "arguments"})
+"""Fields, nested ones among them, whose text is JSON."""
 
 PLAIN: Mapping[str, pa.DataType] = {
     "key": _TEXT,

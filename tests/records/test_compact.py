@@ -132,7 +132,7 @@ def _bytes_per_token(block: Sparse, tokens: int) -> float:
     return (sizes[1] - sizes[0]) / len(block.ids_N_K)
 
 
-@pytest.mark.parametrize(("vocab", "scale"), [(SMOLLM, 1.0), (SMOLLM, 3.0), (QWEN, 3.0)])
+@pytest.mark.parametrize(("vocab", "scale"), [(SMOLLM, 1.0), (QWEN, 3.0), (QWEN, 6.0), (QWEN, 12.0)])
 def test_a_token_takes_less_than_300_bytes_at_k_128(vocab: int, scale: float) -> None:
     block = _sparse(_made(0, 128, vocab, scale, 0.3), 128)
     assert _bytes_per_token(block, 64) < 300
