@@ -1,7 +1,7 @@
 """Arrow arrays from many objects at once, column by column."""
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ Names = Callable[[], Iterable[str]]
 """What objects are called in an error, one name each; asked for only then."""
 
 
-def nested(parts: Sequence[Sequence[Any]], build: Callable[[list[Any]], pa.Array]) -> pa.ListArray:
-    """Lists of what ``build`` makes of their joined items."""
-    return pa.ListArray.from_arrays(_offsets(map(len, parts), len(parts)), build(list(chain.from_iterable(parts))))
+def nested(parts: Sequence[Sequence[Any]], kind: pa.DataType, build: Callable[[list[Any]], pa.Array]) -> pa.ListArray:
+    """Lists of what ``build`` makes of their joined items, which are of type ``kind``."""
+    items = list(chain.from_iterable(parts))
+    return pa.ListArray.from_arrays(_offsets(map(len, parts)), build(items) if items else pa.array([], kind))
 
 
 def numbers(arrays: Sequence[NDArray[Any]], kind: pa.DataType, field: str, names: Names) -> pa.ListArray:
@@ -34,7 +35,7 @@ def numbers(arrays: Sequence[NDArray[Any]], kind: pa.DataType, field: str, names
             )
     flat = [array.reshape(-1) for array in arrays]
     joined = np.concatenate(flat) if flat else np.zeros(0, expected)
-    return pa.ListArray.from_arrays(_offsets((len(array) for array in flat), len(flat)), pa.array(joined, kind))
+    return pa.ListArray.from_arrays(_offsets(map(len, flat)), pa.array(joined, kind))
 
 
 def struct(kind: pa.StructType, columns: dict[str, pa.Array], absent: Sequence[bool] | None = None) -> pa.StructArray:
@@ -43,7 +44,5 @@ def struct(kind: pa.StructType, columns: dict[str, pa.Array], absent: Sequence[b
     return pa.StructArray.from_arrays([columns[field.name] for field in kind], fields=list(kind), mask=mask)
 
 
-def _offsets(lengths: Iterable[int], count: int) -> pa.Array:
-    offsets = np.zeros(count + 1, np.int64)
-    np.cumsum(np.fromiter(lengths, np.int64, count), out=offsets[1:])
-    return pa.array(offsets, pa.int32())
+def _offsets(lengths: Iterable[int]) -> pa.Array:
+    return pa.array(list(accumulate(lengths, initial=0)), pa.int32())

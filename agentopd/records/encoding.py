@@ -72,10 +72,13 @@ def _columns(records: Sequence[Record]) -> dict[str, pa.Array]:
     }
     told = _transposed([_plain(one) | _failure(one) for one in all_B]) if all_B else dict.fromkeys(_TOLD, ())
     return {name: pa.array(column, SCHEMA.field(name).type) for name, column in (told | free).items()} | {
-        "segments": nested([one.segments for one in all_B], lambda all_: _segments(all_, _parts(rows, "segment"))),
-        "turn_S": nested([one.turns for one in all_B], lambda all_: _turns(all_, _parts(rows, "turn"))),
+        "segments": nested(
+            [one.segments for one in all_B], SEGMENT, lambda all_: _segments(all_, _parts(rows, "segment"))
+        ),
+        "turn_S": nested([one.turns for one in all_B], TURN, lambda all_: _turns(all_, _parts(rows, "turn"))),
         "annotations": nested(
             [record.annotations for record in records],
+            ANNOTATION,
             lambda all_: _annotations(
                 all_,
                 lambda: [
@@ -143,8 +146,6 @@ def _segments(segments: Sequence[Segment], names: Names) -> pa.StructArray:
 
 
 def _turns(turns: Sequence[Turn], names: Names) -> pa.StructArray:
-    if not turns:
-        return pa.array([], TURN)
     where = list(names())
     told: dict[str, list[Any]] = {field.name: [getattr(turn, field.name) for turn in turns] for field in TURN}
     told["text"] = [escape(turn.text) for turn in turns]
@@ -189,7 +190,9 @@ def _annotations(annotations: Sequence[Annotation], names: Names) -> pa.StructAr
         "teacher": pa.array([annotation.teacher for annotation in annotations], pa.string()),
         **_arrays(annotations, ANNOTATION, names),
         "corrected_S": pa.array(corrected, ANNOTATION.field("corrected_S").type),
-        "segments": nested([annotation.segments for annotation in annotations], lambda all_: _segments(all_, inner)),
+        "segments": nested(
+            [annotation.segments for annotation in annotations], SEGMENT, lambda all_: _segments(all_, inner)
+        ),
         "statistics": _statistics(statistics, names),
         "block": pa.array([_kind(blocks, i, names) for i in range(len(blocks))], pa.string()),
         "sparse": _of_kind(blocks, "sparse", names, _sparse),
@@ -212,7 +215,7 @@ def _statistics(all_: Sequence[Sequence[tuple[str, Any]]], names: Names) -> pa.L
         }
         return struct(kind, columns)
 
-    return nested(all_, build)
+    return nested(all_, kind, build)
 
 
 def _kind(blocks: Sequence[Block], i: int, names: Names) -> str:
