@@ -140,7 +140,7 @@ def opened(path: Path, form: bytes) -> Iterator[pq.ParquetFile]:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     with file:
         with damage(path, lambda: "its footer"):
-            _require_ours(path, file.schema_arrow, form)
+            require_ours(path, file.schema_arrow, form)
         with damage(path, lambda: "its columns"):
             yield file
 
@@ -156,6 +156,10 @@ def damage(path: Path, part: Callable[[], str]) -> Iterator[None]:
         yield
     except RecordError:
         raise
+    except FileNotFoundError as error:
+        raise RecordError(
+            f"{path} is gone since these records were opened, as where a resumed run does its step again; open them once more"
+        ) from error
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:  # damage shows itself anywhere
         raise RecordError(
             f"cannot read {path}, {part()}: {error}; the file is damaged: restore it from a copy, or delete it to go on without "
@@ -163,10 +167,11 @@ def damage(path: Path, part: Callable[[], str]) -> Iterator[None]:
         ) from error
 
 
-def _require_ours(path: Path, schema: pa.Schema, form: bytes) -> None:
+def require_ours(path: Path, schema: pa.Schema, form: bytes) -> None:
+    """Raises RecordError unless what lies at ``path`` has the schema of a file of this form, in a version that is read."""
     metadata = schema.metadata or {}
     if metadata.get(FORMAT) != form:
-        raise RecordError(f"{path} is a Parquet file, but holds no agentopd {form.decode()}; move it out of the folder")
+        raise RecordError(f"{path} holds no agentopd {form.decode()}; move it out of the folder")
     if metadata.get(VERSION) not in READABLE:
         found = metadata.get(VERSION, b"?").decode(errors="replace")
         known = " and ".join(version.decode() for version in READABLE)

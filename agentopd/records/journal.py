@@ -19,8 +19,8 @@ import agentopd.records.decoding as decoding
 import agentopd.records.encoding as encoding
 from agentopd.errors import RecordError
 from agentopd.records.claims import taken, unfinished
-from agentopd.records.files import writing
-from agentopd.records.schema import SCHEMA
+from agentopd.records.files import require_ours, writing
+from agentopd.records.schema import RECORDS, SCHEMA
 from agentopd.types import Record
 
 ENDING = ".journal"
@@ -66,15 +66,20 @@ def abandoned(folder: Path) -> Iterator[tuple[Path, list[Record]]]:
 
 
 def read(path: Path) -> list[Record]:
-    """The records of a journal as far as it is whole."""
+    """The records of a journal as far as it is whole.
+
+    Raises:
+        RecordError: It is of another version, or something else.
+    """
     with path.open("rb") as file:
         frames = _frames(file)
         schema = next(frames, None)
         if schema is None:
             return []
-        # a frame that is whole and yet no record was written by something else, or by another version
-        with suppress(pa.ArrowException, KeyError):
+        # a frame that is whole and yet no record was written by something else
+        with suppress(pa.ArrowException, KeyError, TypeError, ValueError):
             kind = pa.ipc.read_schema(pa.py_buffer(schema))
+            require_ours(path, kind, RECORDS)
             batches = [pa.ipc.read_record_batch(pa.py_buffer(frame), kind) for frame in frames]
             return [record for one in batches for record in decoding.to_records(pa.Table.from_batches([one]))]
     raise RecordError(f"cannot read {path}: it holds something else than episodes; move it out of the folder")

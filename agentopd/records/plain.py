@@ -8,6 +8,8 @@ from typing import Any
 from agentopd.errors import RecordError
 
 _TAG = "!"
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+"""Two halves that JSON would join into one character."""
 _UNSAFE = re.compile("[\0\ud800-\udfff]")
 _ESCAPED = re.compile("\0([0-9a-f]{4})")
 
@@ -15,7 +17,8 @@ _ESCAPED = re.compile("\0([0-9a-f]{4})")
 def to_json(value: Any, where: str) -> str:
     """JSON that :func:`from_json` turns back into an equal value.
 
-    A tuple becomes ``{"!tuple": [...]}``, and a mapping whose keys are not all text ``{"!dict": [[key, value], ...]}``.
+    A tuple becomes ``{"!tuple": [...]}``, a mapping whose keys are not all text ``{"!dict": [[key, value], ...]}``, and text in which two half
+    surrogates would be read back as one character ``{"!text": ...}``, escaped.
 
     Raises:
         RecordError: ``value`` holds something that is not plain data. ``where`` names it in the message.
@@ -38,14 +41,16 @@ def all_from_json(texts: Sequence[str | None]) -> list[Any]:
 
 
 def _tagged(value: Any, where: str) -> Any:
-    if value is None or type(value) in (bool, int, float, str):
+    if type(value) is str:
+        return {_TAG + "text": escape(value)} if _PAIR.search(value) else value
+    if value is None or type(value) in (bool, int, float):
         return value
     if isinstance(value, list):
         return [_tagged(item, where) for item in value]
     if isinstance(value, tuple):
         return {_TAG + "tuple": [_tagged(item, where) for item in value]}
     if isinstance(value, Mapping):
-        if all(isinstance(key, str) and not key.startswith(_TAG) for key in value):
+        if all(isinstance(key, str) and not key.startswith(_TAG) and not _PAIR.search(key) for key in value):
             return {key: _tagged(item, where) for key, item in value.items()}
         return {_TAG + "dict": [[_tagged(key, where), _tagged(item, where)] for key, item in value.items()]}
     raise RecordError(
@@ -57,6 +62,8 @@ def _tagged(value: Any, where: str) -> Any:
 def _untagged(found: dict[str, Any]) -> Any:
     if _TAG + "tuple" in found:
         return tuple(found[_TAG + "tuple"])
+    if _TAG + "text" in found:
+        return unescape(found[_TAG + "text"])
     if _TAG + "dict" in found:
         return dict(found[_TAG + "dict"])
     return found

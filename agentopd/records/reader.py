@@ -1,6 +1,7 @@
 """Reads the records of a run."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, groupby
 from pathlib import Path
@@ -14,7 +15,7 @@ import agentopd.records.journal as journal
 import agentopd.records.signals as signals
 import agentopd.records.tokens as tokens
 from agentopd.errors import RecordError
-from agentopd.records.files import StepFile, folder_of, listed, opened
+from agentopd.records.files import StepFile, listed, opened
 from agentopd.records.schema import ADDED, PLAIN, RECORDS, SCHEMA, SIGNALS
 from agentopd.types import Key, Record
 
@@ -33,7 +34,7 @@ def open(path: str | Path, superseded: bool = False, skip_damaged: bool = False)
         RecordError: There is no such folder, or it holds no records folder.
     """
     path = Path(path)
-    for folder in (folder_of(path), path):
+    for folder in (path / "records", path):  # a run may itself be called records
         if folder.is_dir() and (folder.name == "records" or listed(folder)):
             return Records(folder, superseded, skip_damaged)
     raise RecordError(f"{path} {_absence(path)}; give a run folder (with records/ in it) or a records folder")
@@ -77,7 +78,10 @@ class Records:
     def unfinished(self) -> Iterator[Record]:
         """Episodes of steps that are not over: what was noted there, by a run that goes on or by one that was killed and not yet resumed."""
         for path in sorted(self.folder.glob(f".*{journal.ENDING}")):
-            yield from journal.read(path)
+            records = list[Record]()
+            with suppress(FileNotFoundError):  # its step was written meanwhile
+                records = journal.read(path)
+            yield from records
 
     def __len__(self) -> int:
         """How many records there are, by what the files say; those of damaged row groups count."""

@@ -13,7 +13,7 @@ import agentopd.records.groups as groups
 import agentopd.records.journal as journal
 import agentopd.records.signals as signals
 from agentopd.errors import RecordError
-from agentopd.records.files import StepFile, folder_of, listed, opened, remove_unfinished, supersede, sync, write
+from agentopd.records.files import StepFile, folder_of, listed, opened, remove_unfinished, supersede, sync, write, writing
 from agentopd.records.schema import RECORDS, SCHEMA
 from agentopd.types import Key, Record
 
@@ -30,12 +30,13 @@ class RecordWriter:
             RecordError: The folder cannot be written.
         """
         self.folder = folder_of(path)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._journals: dict[int, journal.Journal] = {}
-        remove_unfinished(self.folder)
-        for left, records in journal.abandoned(self.folder):
-            self._take_over(records)
-            left.unlink()
+        with writing(self.folder):
+            _make(self.folder)
+            remove_unfinished(self.folder)
+            for left, records in journal.abandoned(self.folder):
+                self._take_over(records)
+                left.unlink()
 
     def note(self, step: int, record: Record) -> None:
         """Keeps an episode of a step that is not over: however the process ends before :meth:`write`, the next writer keeps it as superseded.
@@ -134,6 +135,14 @@ class RecordWriter:
             supersede(self.folder, file, number)
         sync(self.folder)
         return sorted({file.step for file in past})
+
+
+def _make(folder: Path) -> None:
+    """Makes the folder of the records, unless it is there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise RecordError(f"cannot make the folder {folder}: a file has that name; choose another one") from error
 
 
 def _write_once(path: Path, rule: str, schema: pa.Schema, tables: Callable[[], Iterable[pa.Table]]) -> None:

@@ -9,6 +9,11 @@ from agentopd.sharing.talk import Talk
 from agentopd.tooling.answer import plain_data
 from agentopd.types import IMPORTED, Key, Outcome, Stop, Task, Trajectory
 
+SEEDS = 2**64
+"""How many seeds there are."""
+WHOLE = 2**53
+"""Up to here every whole number is a real one, too."""
+
 
 def facts_of(trajectory: Trajectory, privileged: bool = False) -> dict[str, Any]:
     """The facts of an episode.
@@ -49,13 +54,16 @@ def task_of(talk: Talk, env: str | None) -> Task:
         ValueError: A fact is of another type than :func:`facts_of` gives it.
     """
     facts = talk.facts
+    seed = _fact(facts, "seed", int, _number_of(talk))
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"metadata.seed is {seed!r:.60}, and it must be 0 or more and below 2**64; mend it or leave it out")
     return Task(
         env_id=env or _fact(facts, "env", str, IMPORTED),
-        seed=_fact(facts, "seed", int, _number_of(talk)),
+        seed=seed,
         kwargs=_fact(facts, "kwargs", dict, {}),
         options=_fact(facts, "options", dict, None),
         split=_fact(facts, "split", str, "train"),
-        tags=tuple(_fact(facts, "tags", list, [])),
+        tags=tuple(_all(facts, "tags", str)),
     )
 
 
@@ -78,10 +86,9 @@ def rewards_of(facts: Mapping[str, Any], turns: int) -> list[float]:
     Raises:
         ValueError: As of :func:`task_of`, or there is not one for each turn.
     """
-    rewards = _fact(facts, "rewards", list, None)
-    if rewards is None:
+    if facts.get("rewards") is None:
         return [0.0] * (turns - 1) + [_fact(facts, "reward", float, 0.0)]
-    return [float(one) for one in _each(rewards, "rewards", turns)]
+    return _each(_all(facts, "rewards", float), "rewards", turns)
 
 
 def advice_of(facts: Mapping[str, Any], turns: int) -> list[str | None]:
@@ -90,8 +97,9 @@ def advice_of(facts: Mapping[str, Any], turns: int) -> list[str | None]:
     Raises:
         ValueError: As of :func:`rewards_of`.
     """
-    advice = _fact(facts, "advice", list, None)
-    return [None] * turns if advice is None else _each(advice, "advice", turns)
+    if facts.get("advice") is None:
+        return [None] * turns
+    return _each(_all(facts, "advice", str, empty=True), "advice", turns)
 
 
 def family_of(facts: Mapping[str, Any]) -> str:
@@ -120,13 +128,20 @@ def _each(values: list[Any], name: str, turns: int) -> list[Any]:
 
 def _fact(facts: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
     value = facts.get(name)
-    if value is None:
-        return default
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
+    return default if value is None else _of_kind(value, kind, name)
+
+
+def _all(facts: Mapping[str, Any], name: str, kind: type, empty: bool = False) -> list[Any]:
+    """The entries of a list, each of one kind, or null too where they may be ``empty``."""
+    entries = enumerate(_fact(facts, name, list, []))
+    return [None if empty and one is None else _of_kind(one, kind, f"{name}[{i}]") for i, one in entries]
+
+
+def _of_kind(value: Any, kind: type, name: str) -> Any:
+    whole = kind is float and type(value) is int and abs(value) < WHOLE
+    if type(value) is not kind and not whole:
         raise ValueError(f"metadata.{name} is {value!r:.60}, and it must be {kind.__name__}; mend it or leave it out")
-    return value
+    return float(value) if whole else value
 
 
 def _number_of(talk: Talk) -> int:

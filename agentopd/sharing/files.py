@@ -183,7 +183,7 @@ def _rows_of_parquet(file: Path) -> Iterator[tuple[Place, Row]]:
 def _rows_of_json(file: Path) -> Iterator[tuple[Place, Row | ValueError]]:
     """JSON lines, or one list of objects."""
     try:
-        with file.open(encoding="utf-8") as lines:
+        with file.open(encoding="utf-8-sig") as lines:  # a mark at the beginning, as Windows writes it, is no text
             if file.suffix == ".json":
                 yield from _listed(file, lines.read())
                 return

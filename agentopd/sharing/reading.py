@@ -163,10 +163,11 @@ class _Reader:
     def talk(self, row: Mapping[str, Any]) -> Talk:
         """What was taken, with what else the row tells."""
         self._in_order()
-        facts = _parsed(row.get("metadata") or {}, "metadata")
-        if not isinstance(facts, Mapping):
-            raise ValueError(f"metadata is {type(facts).__name__}, and must be an object")
-        tools = row.get("tools") or [{"type": "function", "function": one} for one in row.get("functions") or ()]
+        told = _parsed(row.get("metadata") or {}, "metadata")
+        if not isinstance(told, Mapping):
+            raise ValueError(f"metadata is {type(told).__name__}, and must be an object")
+        facts: Mapping[str, Any] = plain_data(dict(told))
+        tools = row.get("tools") or [{"type": "function", "function": one} for one in _list_of(row.get("functions") or [], "functions")]
         schemas = _list_of(_parsed(tools, "tools"), "tools")
         return Talk(tuple(self.messages), tuple(map(_schema, schemas)), frozenset(self.untrained), facts)
 

@@ -4,8 +4,12 @@ Nobody sampled their tokens, so these have no behaviour log-probability: it is `
 """
 
 import math
-from collections.abc import Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -89,20 +93,43 @@ def take_in(source: str, output: str | Path, wanted: Wanted) -> Taken:
     folder = folder_of(output)
     if folder.exists() and any(folder.iterdir()):
         raise RecordError(f"{folder} has records already; choose another --output")
-    told, run, kept = Taken(), Path(output).resolve().name, list[Record]()
-    writer: store.RecordWriter | None = None
-    for trajectory in _trajectories(source, run, wanted, told):
-        told.add(trajectory)
-        kept.append(Record(trajectory))
-        if len(kept) == A_STEP:
-            writer = writer or store.RecordWriter(output)
-            writer.write(kept[0].trajectory.key.step, kept)
-            kept = []
-    if kept:
-        (writer or store.RecordWriter(output)).write(kept[0].trajectory.key.step, kept)
-    if not told.episodes:
-        raise RecordError(f"{source} has no conversation that can be read{_why(told)}")
+    told = Taken()
+    with _whole(folder) as aside:
+        _write(_trajectories(source, Path(output).resolve().name, wanted, told), aside, told)
+        if not told.episodes:
+            raise RecordError(f"{source} has no conversation that can be read{_why(told)}")
     return told
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A records folder beside ``folder``, whose name it gets at the end; nothing is left where something fails on the way."""
+    made = next(above for above in (folder, *folder.parents) if above.exists())
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".import-", dir=folder.parent))
+    except OSError as error:
+        raise RecordError(f"cannot write {folder}: {error}; choose another --output") from error
+    try:
+        yield aside / "records"
+        try:
+            (aside / "records").rename(folder)
+        except OSError as error:
+            raise RecordError(f"cannot write {folder}: {error}; choose another --output") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):  # what was made for it and is empty
+            for above in takewhile(lambda one: one != made, folder.parents):
+                above.rmdir()
+
+
+def _write(trajectories: Iterable[Trajectory], folder: Path, told: Taken) -> None:
+    """Writes episodes, a step for every few hundred."""
+    writer, left = store.RecordWriter(folder), iter(trajectories)
+    while kept := list(islice(left, A_STEP)):
+        for trajectory in kept:
+            told.add(trajectory)
+        writer.write(kept[0].key.step, [Record(trajectory) for trajectory in kept])
 
 
 def _why(told: Taken) -> str:

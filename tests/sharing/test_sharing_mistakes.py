@@ -35,6 +35,13 @@ BAD: list[tuple[Any, str]] = [
     ({**GOOD, "metadata": {"stop": "bored"}}, "metadata.stop='bored'; it is one of terminated"),
     ({**GOOD, "metadata": {"rewards": [1.0, 2.0]}}, "metadata.rewards has 2 entries for 1 turns"),
     ({**GOOD, "metadata": {"key": "here"}}, "'here' is no key"),
+    ({**GOOD, "metadata": {"seed": -1}}, "metadata.seed is -1, and it must be 0 or more and below"),
+    ({**GOOD, "metadata": {"seed": 2**64}}, "metadata.seed is 18446744073709551616, and it must be"),
+    ({**GOOD, "metadata": {"tags": [1]}}, r"metadata.tags\[0\] is 1, and it must be str"),
+    ({**GOOD, "metadata": {"advice": [5]}}, r"metadata.advice\[0\] is 5, and it must be str"),
+    ({**GOOD, "metadata": {"rewards": [None]}}, r"metadata.rewards\[0\] is None, and it must be float"),
+    ({**GOOD, "metadata": {"reward": 10**400}}, "metadata.reward is 1000000000"),
+    ({**GOOD, "functions": 5}, "functions is int, and must be a list"),
     ({"chosen": [], "rejected": []}, "it is a pair of answers"),
     ({"conversations": [{"from": "alien", "value": ""}]}, "a message is from 'alien'; it is one of system, human"),
     ({"conversations": [{"value": ""}]}, "each is an object with from and value"),
@@ -82,6 +89,33 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
     ):
         with pytest.raises(RecordError, match=said):
             take_in(str(tmp_path / source), tmp_path / "run", wanted)
+
+
+def test_a_bad_line_behind_many_good_ones_leaves_nothing_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentopd.sharing.taking.A_STEP", 2)
+    file = lines(tmp_path / "chats.jsonl", *[GOOD] * 5, "{")
+    with pytest.raises(RecordError, match="line 6: it is not JSON"):
+        take_in(file, tmp_path / "runs" / "chats", Wanted(cases.chat()))
+    assert [one.name for one in tmp_path.iterdir()] == ["chats.jsonl"]
+    lines(tmp_path / "chats.jsonl", *[GOOD] * 6)
+    assert take_in(file, tmp_path / "runs" / "chats", Wanted(cases.chat())).episodes == 6
+    assert [one.name for one in (tmp_path / "runs" / "chats").iterdir()] == ["records"]
+
+
+def test_what_windows_puts_before_and_behind_lines_is_no_text(tmp_path: Path) -> None:
+    line = json.dumps(GOOD).encode()
+    (tmp_path / "chats.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\r\n" + line)
+    (tmp_path / "chats.json").write_bytes(b"\xef\xbb\xbf[" + line + b"]")
+    for name, count in (("chats.jsonl", 2), ("chats.json", 1)):
+        told = take_in(str(tmp_path / name), tmp_path / f"run-{count}", Wanted(cases.chat()))
+        assert (told.episodes, told.skipped) == (count, 0)
+
+
+def test_half_surrogates_in_facts_are_replaced(tmp_path: Path) -> None:
+    file = lines(tmp_path / "chats.jsonl", {**GOOD, "metadata": {"split": "\ud800", "tags": ["\udc00"], "family": "a\0"}})
+    take_in(file, tmp_path / "run", Wanted(cases.chat()))
+    [made] = records.open(tmp_path / "run")
+    assert (made.trajectory.task.split, made.trajectory.task.tags, made.trajectory.family) == ("\ufffd", ("\ufffd",), "a\0")
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:

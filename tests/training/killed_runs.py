@@ -13,10 +13,12 @@ from transformers import TrainerState
 
 from agentopd.__main__ import main
 from agentopd.config import load_config
+from agentopd.records import RecordWriter
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.recorder import Recorder
 from agentopd.training.loop.river import Drawn, River
 from agentopd.training.run.whole import train
+from agentopd.types import Record
 
 _processes = multiprocessing.get_context("forkserver")  # torch's threads do not survive a plain fork
 _processes.set_forkserver_preload(["agentopd.training.run.whole"])
@@ -103,3 +105,26 @@ def inside_a_checkpoint(step: int) -> None:
             _die()
 
     TrainerState.save_to_json = save_half_and_die  # type: ignore[method-assign]
+
+
+def killed_playing(argv: list[str], after: int) -> int:
+    """Runs ``agentopd rollout`` in a process that kills itself once it has noted so many episodes; its exit code."""
+    process = _processes.Process(target=_play, args=(argv, after))
+    process.start()
+    process.join(120)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _play(argv: list[str], after: int) -> None:
+    note, noted = RecordWriter.note, 0
+
+    def note_and_die(self: RecordWriter, step: int, record: Record) -> None:
+        nonlocal noted
+        note(self, step, record)
+        noted += 1
+        if noted == after:
+            _die()
+
+    RecordWriter.note = note_and_die  # type: ignore[method-assign]
+    main(["rollout", *argv])

@@ -137,6 +137,27 @@ def test_another_template_is_found_before_anything_begins(shown: Path, tmp_path:
         check_recorded(made, made.chat(cases.tokenizer()))
 
 
+def test_an_environment_that_is_gone_is_found_before_anything_begins(shown: Path, tmp_path: Path) -> None:
+    gone = _tampered(shown, tmp_path / "gone", lambda one: replace(one, task=replace(one.task, env_id="tests/Nowhere-v0")))
+    made = config(gone)
+    with pytest.raises(
+        ConfigError,
+        match=r"^objective\.sources\.fresh\.records=\S+: its episodes of tests/Nowhere-v0 cannot be begun again; of 4 that were tried the first, "
+        r"expert/0/0/0: no environment is registered as .tests/Nowhere-v0.",
+    ):
+        check_recorded(made, made.chat(cases.tokenizer()))
+
+
+def test_an_environment_that_answers_otherwise_is_told_before_anything_begins(shown: Path, tmp_path: Path) -> None:
+    other = _tampered(shown, tmp_path / "other", lambda one: _other_answer(one) if one.key.index else one)
+    made = config(other)
+    told = check_recorded(made, made.chat(cases.tokenizer()))
+    assert "3 of 4 episodes of agentopd/Checkout-v0 that were tried again are not what they were" in told[1]
+    assert "expert/0/1/0: turn 1, observations.0.content: recorded" in told[1]
+    same = config(shown)
+    assert len(check_recorded(same, same.chat(cases.tokenizer()))) == 1
+
+
 def test_groups_go_on_from_the_same_state(shown: Path, tmp_path: Path) -> None:
     made = config(shown, "objective.sampler.per_task=3", "train.tasks_per_step=1", turns=2.0)
     played = drawn(made, tmp_path)

@@ -135,6 +135,20 @@ def test_what_was_tampered_with_is_named(what: str, run: Path) -> None:
     assert what == "a token" or found.keys() == {named}
 
 
+def test_what_is_not_there_is_null_in_json(run: Path) -> None:
+    file = run / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        row.pop("train/student_entropy", None)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = replay_step(run, 2)
+    assert differing(found).keys() == {"train/student_entropy"}
+    told = json.loads(json.dumps(found.plain(), allow_nan=False))
+    [row] = [row for row in told["rows"] if not row["same"]]
+    assert (row["metric"], row["recorded"], row["difference"]) == ("train/student_entropy", None, None)
+    assert row["recomputed"] > 0.0
+
+
 def test_the_verb_plays_the_step_and_learns_from_it_again(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", str(run), "--step", "2"]) == 0
     out = capfd.readouterr().out

@@ -24,6 +24,8 @@ class Entry:
     """Under which it was played: another where the record is of a later step that learned from it."""
     task: str
     """The id of its task; episodes that share it form a group."""
+    env: str
+    """The id of its environment."""
 
 
 @dataclass(slots=True)
@@ -45,7 +47,7 @@ class Found:
     def take(self, record: Record) -> None:
         """Adds a record that is meant."""
         one = record.trajectory
-        entry = Entry(one.key, one.origin or one.key, one.task.id)
+        entry = Entry(one.key, one.origin or one.key, one.task.id, one.task.env_id)
         self.entries.append(entry)
         self.longest = max(self.longest, *map(len, one.segments))
         self.actors |= {

@@ -10,14 +10,17 @@ from agentopd.config.drawn import behaved, require_drawn_by
 from agentopd.config.shipped import load_yaml
 from agentopd.errors import ConfigError, RecordError
 from agentopd.objective.source import Source
+from agentopd.replaying import replay
 from agentopd.settings.choice import numbers_of
 from agentopd.teachers import traits_of
 from agentopd.training.checks.looking import UNTOLD, Found, look
 from agentopd.training.checks.roles import recorded_sources, used_teachers
-from agentopd.types import STUDENT, Trajectory
+from agentopd.types import STUDENT, Key, Trajectory
 
 NOTE = "annotated.yaml"
 """The file in a folder of annotated records that says what was asked; the configuration stands in it, too."""
+TRIED = 4
+"""Episodes of each environment that are begun again before a run that begins with them."""
 
 
 def check_recorded(config: Config, chat: Chat) -> list[str]:
@@ -25,7 +28,7 @@ def check_recorded(config: Config, chat: Chat) -> list[str]:
 
     Raises:
         ConfigError: They are not there, of another tokenizer, longer or otherwise sampled than the run allows; or nothing is left of
-            them; or a teacher said nothing of some.
+            them; or they cannot be begun again where that is meant; or a teacher said nothing of some.
     """
     told = []
     for name, source in config.objective.sources.items():
@@ -35,7 +38,9 @@ def check_recorded(config: Config, chat: Chat) -> list[str]:
             told.append(
                 f"the source {name!r} draws from {len(found.entries)} of the {found.total} records in {found.folder}"
             )
-            if not source.plays:
+            if source.plays:
+                told += _tried(config, f"objective.sources.{name}.records={source.records}", found)
+            else:
                 _require_drawn(config, name, found)
     for name, choice in used_teachers(config).items():
         if traits_of(choice).recorded:
@@ -83,6 +88,32 @@ def require_written(key: str, chat: Chat, trajectory: Trajectory) -> None:
             f"{key}: episode {trajectory.key} was written with another tokenizer or chat template than this configuration's, so its "
             "tokens would mean something else; give the configuration, or the run folder, that it was played with"
         )
+
+
+def _tried(config: Config, key: str, found: Found) -> Iterator[str]:
+    """Begins a few episodes of each environment again; what is to be told of those that are not repeated.
+
+    Raises:
+        ConfigError: Of an environment none can be played at all.
+    """
+    opened, by_env = store.open(found.folder), dict[str, list[Key]]()
+    for entry in found.entries:
+        by_env.setdefault(entry.env, []).append(entry.key)
+    for env, keys in by_env.items():
+        some = [opened[one] for one in keys[:TRIED]]
+        rollout = config.rollout
+        verdicts = replay(some, isolation=rollout.isolation, time_limit=rollout.time_limit).verdicts
+        if all(verdict.status == "unplayable" for verdict in verdicts):
+            raise ConfigError(
+                f"{key}: its episodes of {env} cannot be begun again; of {len(verdicts)} that were tried the first, {verdicts[0].key}: "
+                f"{verdicts[0].note}"
+            )
+        other = [verdict for verdict in verdicts if verdict.status != "same"]
+        if other:
+            yield (
+                f"{len(other)} of {len(verdicts)} episodes of {env} that were tried again are not what they were, and an episode whose prefix is "
+                f"not fails; the first, {other[0].key}: {other[0].told}"
+            )
 
 
 def _require_drawn(config: Config, name: str, found: Found) -> None:

@@ -63,7 +63,7 @@ class Pool:
                 f"objective.sources.{self.name}: all {len(played)} episodes failed, so there is nothing to draw from"
             )
         if self.folder is not None:
-            store.RecordWriter(self.folder).write(0, [Record(trajectory) for trajectory in intact])
+            store.RecordWriter(self.folder / "records").write(0, [Record(trajectory) for trajectory in intact])
         return intact
 
 

@@ -1,5 +1,6 @@
 """A checkpointed step, computed again from its records: its loss, coefficients, weights and gradient norm."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -46,13 +47,17 @@ class StepReplay:
         return [row for row in self.rows if row.metric in FIRST or row.metric.endswith(shown) or not row.same]
 
     def plain(self) -> dict[str, Any]:
-        """As plain data."""
+        """As plain data; what is not finite, or not there, is ``None``."""
         return {
             "step": self.step,
             "same": self.same,
-            "rows": [asdict(row) for row in self.rows],
+            "rows": [{name: _finite(value) for name, value in asdict(row).items()} for row in self.rows],
             "notes": list(self.notes),
         }
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def is_run(path: str | Path) -> bool:

@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.adapters import is_wrapped
+from agentopd.chat import Chat
 from agentopd.config import Config
 from agentopd.config.shipped import load_recipe
 from agentopd.errors import ConfigError, TrainingError, describe
 from agentopd.evaluation import Panel
 from agentopd.models import ModelConfig, load_model, load_tokenizer
 from agentopd.objective.spec import Objective
-from agentopd.records import RecordWriter
-from agentopd.rollout import TaskStream, assign, collect, rollout_metrics
+from agentopd.rollout import Assignment, Rollout, TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
 from agentopd.teachers import Spending, members_of, traits_of
 from agentopd.training.checks.preflight import (
@@ -35,12 +34,13 @@ from agentopd.training.checks.trial import try_own_parts
 from agentopd.training.loop.arguments import arguments
 from agentopd.training.loop.build import build_panel, build_policy, panel_size, panel_tasks
 from agentopd.training.loop.checkpoints import loading
-from agentopd.training.loop.folder import RunFolder, require_free
+from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.lock import held
 from agentopd.training.loop.recorder import rescue
 from agentopd.training.loop.trainer import AgentOPDTrainer
 from agentopd.training.run.callbacks import MetricsFile, Progress
 from agentopd.training.run.interruption import resumable
+from agentopd.training.run.kept import STEP, Kept
 from agentopd.training.run.stages import student_of, teacher_of, tokenizer_of
 from agentopd.training.show.display import attended, say, watch
 from agentopd.training.show.gap import doubt_line, gap_lines
@@ -306,8 +306,12 @@ def evaluate(config: Config, model: str | Path | None = None, tasks: int | None 
 
 @attended()
 def play(config: Config, episodes: int, output: Path, actor: str, model: Path | None = None) -> dict[str, float]:
-    """Plays ``episodes`` training tasks as ``student`` or ``expert`` and writes them to ``output``; returns what they looked like."""
-    require_free(output, goes_on="")
+    """Plays ``episodes`` training tasks as ``student`` or ``expert`` and writes them to ``output``; returns what they looked like.
+
+    Where a call that asked the same did not end, what it played is kept, and the rest is played.
+    """
+    kept = Kept(output, config, episodes=episodes, actor=actor, model=None if model is None else str(model.absolute()))
+    kept.check()
     if episodes < 1:
         raise ConfigError(f"episodes={episodes}: play at least 1")
     if actor == EXPERT and (lacking := without_experts(config)):
@@ -323,23 +327,35 @@ def play(config: Config, episodes: int, output: Path, actor: str, model: Path | 
         student = load_model(where) if where.new is None else student_of(config, tokenizer, say)
         policies[STUDENT] = build_policy(student, chat, config.rollout)
     stream = TaskStream(config.envs, config.seed, "train")
-    assignments = assign(stream, range(episodes), "fresh", {actor: 1.0}, 1, output.name, 0, config.seed)
-    writer = cache(
-        lambda: RecordWriter(output / "records")
-    )  # made with the first episode: until then nothing lies there
-    played: list[Trajectory] = []
-    with watch("episodes", episodes) as seen:
+    assignments = assign(stream, range(episodes), "fresh", {actor: 1.0}, 1, output.name, STEP, config.seed)
+    try:
+        trajectories = _played(kept, assignments, policies, chat, config.rollout)
+        kept.writer.write(STEP, [Record(trajectory) for trajectory in trajectories])
+    finally:
+        kept.close()
+    return rollout_metrics(trajectories)
+
+
+def _played(
+    kept: Kept, assignments: Sequence[Assignment], policies: Mapping[str, Policy], chat: Chat, settings: Rollout
+) -> list[Trajectory]:
+    """An episode for each assignment: the one that is kept, or else one that is played."""
+    done = kept.earlier(assignments)
+    if done:
+        say(f"{len(done)} of the {len(assignments)} episodes were played before, and are kept")
+    left, played = [one for one in assignments if one.key not in done], list[Trajectory]()
+    with watch("episodes", len(left)) as seen:
 
         def on_done(trajectory: Trajectory) -> None:
             seen(trajectory)
             played.append(trajectory)
-            writer().note(0, Record(trajectory))
+            kept.writer.note(STEP, Record(trajectory))
 
         try:
-            trajectories = collect(assignments, policies, chat, config.rollout, on_done=on_done)
+            done |= {one.key: one for one in collect(left, policies, chat, settings, on_done=on_done)}
         except BaseException as error:
             if played:
-                rescue(writer(), 0, played, error)
+                rescue(kept.writer, STEP, played, error)
+                say("the same command goes on with the rest")
             raise
-    writer().write(0, [Record(trajectory) for trajectory in trajectories])
-    return rollout_metrics(trajectories)
+    return [done[one.key] for one in assignments]
