@@ -43,7 +43,9 @@ def _size(record: Record) -> int:
     """How many numbers a record holds, about; four characters of text take as much as one."""
     one = record.trajectory
     said = [message for heard in (one.opening, *(turn.observations for turn in one.turns)) for message in heard]
-    text = sum(len(message["content"]) for message in said) + sum(len(turn.text) + len(turn.action) for turn in one.turns)
+    text = sum(len(message["content"]) for message in said) + sum(
+        len(turn.text) + len(turn.action) for turn in one.turns
+    )
     size = 5 * sum(map(len, one.segments)) + text // 4
     for annotation in record.annotations:
         size += 4 * len(annotation.index_N)

@@ -86,8 +86,16 @@ def read(path: Path) -> list[Record]:
 
 
 def _append(file: IO[bytes], content: pa.Buffer) -> None:
-    file.write(_FRAME.pack(content.size, zlib.crc32(content)) + content.to_pybytes())
-    file.flush()
+    """Adds a frame; where the file system refuses a part of it nothing is added, or what comes later would stand behind a torn one."""
+    left = memoryview(_FRAME.pack(content.size, zlib.crc32(content)) + content.to_pybytes())
+    handle, end = file.fileno(), os.fstat(file.fileno()).st_size
+    os.lseek(handle, end, os.SEEK_SET)
+    try:
+        while left:
+            left = left[os.write(handle, left) :]
+    except OSError:
+        os.ftruncate(handle, end)
+        raise
 
 
 def _frames(file: IO[bytes]) -> Iterator[bytes]:

@@ -13,7 +13,17 @@ import agentopd.records.groups as groups
 import agentopd.records.journal as journal
 import agentopd.records.signals as signals
 from agentopd.errors import RecordError
-from agentopd.records.files import StepFile, folder_of, listed, opened, remove_unfinished, supersede, sync, write, writing
+from agentopd.records.files import (
+    StepFile,
+    folder_of,
+    listed,
+    opened,
+    remove_unfinished,
+    supersede,
+    sync,
+    write,
+    writing,
+)
 from agentopd.records.schema import RECORDS, SCHEMA
 from agentopd.types import Key, Record
 

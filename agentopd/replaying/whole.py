@@ -51,8 +51,11 @@ def replay(
 
     Raises:
         RecordError: There are no records, or they cannot be read.
-        ConfigError: This system has no such isolation.
+        ConfigError: This system has no such isolation, or ``time_limit`` or ``concurrency`` is not above 0.
     """
+    for name, value in (("time_limit", time_limit), ("concurrency", concurrency)):
+        if not value > 0:  # nan neither
+            raise ConfigError(f"{name}={value}: give a number above 0")
     opened = records.open(source) if isinstance(source, str | Path) else source
     hosts, living = host(isolation, time_limit), deque[_Living]()
     verdicts, changed = list[Verdict](), Counter[Change]()

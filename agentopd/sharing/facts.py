@@ -56,7 +56,9 @@ def task_of(talk: Talk, env: str | None) -> Task:
     facts = talk.facts
     seed = _fact(facts, "seed", int, _number_of(talk))
     if not 0 <= seed < SEEDS:
-        raise ValueError(f"metadata.seed is {seed!r:.60}, and it must be 0 or more and below 2**64; mend it or leave it out")
+        raise ValueError(
+            f"metadata.seed is {seed!r:.60}, and it must be 0 or more and below 2**64; mend it or leave it out"
+        )
     return Task(
         env_id=env or _fact(facts, "env", str, IMPORTED),
         seed=seed,

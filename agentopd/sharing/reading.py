@@ -89,8 +89,8 @@ class _Reader:
 
     messages: list[Message] = field(default_factory=list)
     untrained: set[int] = field(default_factory=set)
-    ids: dict[str, int] = field(default_factory=dict)
-    """Of the calls of the last assistant's message: which of them it is."""
+    ids: dict[str, list[int]] = field(default_factory=dict)
+    """Of the calls of the last assistant's message: which of them have it."""
     left: list[int] = field(default_factory=list)
     """Those of them that have no answer yet."""
     numbers: dict[int, int] = field(default_factory=dict)
@@ -126,7 +126,10 @@ class _Reader:
             raise ValueError(f"a message has weight {given['weight']!r}; it is 0 or 1")
         if not learned or given.get("weight") == 0:
             self.untrained.add(len(self.messages))
-        self.ids = {str(call["id"]): number for number, call in enumerate(calls) if call.get("id")}
+        self.ids = {}
+        for number, call in enumerate(calls):
+            if call.get("id"):
+                self.ids.setdefault(str(call["id"]), []).append(number)
         self.left, self.numbers = list(range(len(calls))), {}
 
     def _answer(self, message: Message, given: Mapping[str, Any]) -> None:
@@ -136,9 +139,9 @@ class _Reader:
             raise ValueError(
                 f"an answer has tool_call_id {key!r}, and no call before it has that id; mend it, or leave it out"
             )
-        names = self._names()
-        fits = [number for number in self.left if name in (None, "", names[number])]
-        number = self.ids[str(key)] if key else fits[0] if fits else None
+        names, numbers = self._names(), self.ids[str(key)] if key else self.left
+        fits = [number for number in self.left if number in numbers and (key or name in (None, "", names[number]))]
+        number = fits[0] if fits else self.ids[str(key)][-1] if key else None
         if number is not None:
             message["name"] = names[number]
             self.left = [other for other in self.left if other != number]
@@ -167,7 +170,9 @@ class _Reader:
         if not isinstance(told, Mapping):
             raise ValueError(f"metadata is {type(told).__name__}, and must be an object")
         facts: Mapping[str, Any] = plain_data(dict(told))
-        tools = row.get("tools") or [{"type": "function", "function": one} for one in _list_of(row.get("functions") or [], "functions")]
+        tools = row.get("tools") or [
+            {"type": "function", "function": one} for one in _list_of(row.get("functions") or [], "functions")
+        ]
         schemas = _list_of(_parsed(tools, "tools"), "tools")
         return Talk(tuple(self.messages), tuple(map(_schema, schemas)), frozenset(self.untrained), facts)
 

@@ -1,5 +1,7 @@
 """Folders, journals and texts that a store meets seldom."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,11 @@ def test_long_texts_bound_a_row_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups, "NUMBERS_AT_MOST", 1000)
     (turn,) = plain_record(0, 0).trajectory.turns
     long = Message(role="tool", content="x" * 1600)
-    for changes in ({"opening": (long,)}, {"turns": (replace(turn, observations=(long,)),)}, {"turns": (replace(turn, text="x" * 1600),)}):
+    for changes in (
+        {"opening": (long,)},
+        {"turns": (replace(turn, observations=(long,)),)},
+        {"turns": (replace(turn, text="x" * 1600),)},
+    ):
         written = [_with(plain_record(0, i), **changes) for i in range(5)]
         assert [len(table) for table in groups.encoded(written)] == [2, 2, 1]
 
@@ -60,7 +66,9 @@ def _journal_of_tomorrow(folder: Path) -> Path:
     table = encoding.to_table([plain_record(0, 0)])
     turns = table["turn_S"].combine_chunks()
     known = turns.values
-    named = pa.StructArray.from_arrays([*known.flatten(), pa.array([1])], [field.name for field in known.type] + ["mood"])
+    named = pa.StructArray.from_arrays(
+        [*known.flatten(), pa.array([1])], [field.name for field in known.type] + ["mood"]
+    )
     place = table.column_names.index("turn_S")
     table = table.set_column(place, "turn_S", pa.ListArray.from_arrays(turns.offsets, named))
     table = table.replace_schema_metadata({FORMAT: RECORDS, VERSION: b"99"})
@@ -98,5 +106,28 @@ def test_what_a_resumed_run_renamed_is_not_called_damaged(tmp_path: Path) -> Non
     read = iter(records.open(tmp_path))
     next(read)
     writer.supersede_after(0)
-    with pytest.raises(RecordError, match=r"step-000001\.parquet is gone since these records were opened, .*; open them once more"):
+    with pytest.raises(
+        RecordError, match=r"step-000001\.parquet is gone since these records were opened, .*; open them once more"
+    ):
         next(read)
+
+
+def test_what_is_noted_behind_a_full_disk_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = RecordWriter(tmp_path)
+    writer.note(0, plain_record(0, 0))
+    room, put = [100], os.write
+
+    def full(handle: int, content: memoryview) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "no space left")
+        size = put(handle, content[: room[0]])
+        room[0] -= size
+        return size
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(RecordError, match="no space left; make room"):
+            writer.note(0, plain_record(0, 1))
+    assert room == [0]
+    writer.note(0, plain_record(0, 2))
+    assert list(records.open(tmp_path).unfinished()) == [plain_record(0, 0), plain_record(0, 2)]

@@ -198,3 +198,19 @@ def test_many_rows_are_never_in_memory_at_once(tmp_path: Path, monkeypatch: pyte
     cases.keep(tmp_path / "run", *(cases.trajectory(cases.CASES["plain"], index) for index in range(5)))
     assert export(records.open(tmp_path / "run"), tmp_path / "out.parquet", Wish("trl")).rows == 5
     assert len(datasets.Dataset.from_parquet(str(tmp_path / "out.parquet"), cache_dir=str(tmp_path / "cache"))) == 5
+
+
+def test_calls_that_share_an_id_are_answered_in_their_order() -> None:
+    calls = cases.call("a", "price", item="pear"), cases.call("a", "stock", item="kiwi")
+    said = [
+        cases.said("?"),
+        cases.acting("", *calls),
+        cases.answer("17", "a"),
+        cases.answer("2", "a"),
+        cases.acting("So."),
+    ]
+    read = read_any({"messages": said})
+    assert [(one["name"], one["content"]) for one in read.messages if one["role"] == "tool"] == [
+        ("price", "17"),
+        ("stock", "2"),
+    ]

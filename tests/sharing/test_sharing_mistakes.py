@@ -91,7 +91,9 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
             take_in(str(tmp_path / source), tmp_path / "run", wanted)
 
 
-def test_a_bad_line_behind_many_good_ones_leaves_nothing_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_line_behind_many_good_ones_leaves_nothing_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("agentopd.sharing.taking.A_STEP", 2)
     file = lines(tmp_path / "chats.jsonl", *[GOOD] * 5, "{")
     with pytest.raises(RecordError, match="line 6: it is not JSON"):
@@ -112,10 +114,16 @@ def test_what_windows_puts_before_and_behind_lines_is_no_text(tmp_path: Path) ->
 
 
 def test_half_surrogates_in_facts_are_replaced(tmp_path: Path) -> None:
-    file = lines(tmp_path / "chats.jsonl", {**GOOD, "metadata": {"split": "\ud800", "tags": ["\udc00"], "family": "a\0"}})
+    file = lines(
+        tmp_path / "chats.jsonl", {**GOOD, "metadata": {"split": "\ud800", "tags": ["\udc00"], "family": "a\0"}}
+    )
     take_in(file, tmp_path / "run", Wanted(cases.chat()))
     [made] = records.open(tmp_path / "run")
-    assert (made.trajectory.task.split, made.trajectory.task.tags, made.trajectory.family) == ("\ufffd", ("\ufffd",), "a\0")
+    assert (made.trajectory.task.split, made.trajectory.task.tags, made.trajectory.family) == (
+        "\ufffd",
+        ("\ufffd",),
+        "a\0",
+    )
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:

@@ -20,7 +20,15 @@ EPISODES = 6
 @pytest.fixture
 def argv(tmp_path: Path) -> list[str]:
     (tmp_path / "config.yaml").write_text(json.dumps(cases.raw() | {"stages": {"cache": cases.stage_cache()}}))
-    settings = ["rollout.concurrency=2", "--actor", "expert", "--episodes", str(EPISODES), "--output", str(tmp_path / "out")]
+    settings = [
+        "rollout.concurrency=2",
+        "--actor",
+        "expert",
+        "--episodes",
+        str(EPISODES),
+        "--output",
+        str(tmp_path / "out"),
+    ]
     return [str(tmp_path / "config.yaml"), *settings]
 
 
@@ -40,7 +48,9 @@ def test_invariant_10_the_same_command_goes_on(
     assert main(["rollout", *argv[:-1], str(whole_out)]) == 0
     assert killed_runs.killed_playing(argv, after=3) == -signal.SIGKILL
     assert len(list(records.open(out).unfinished())) == 3
-    assert "asked for with episodes=6, and this asks for 7; ask the same" in _fails(capsys, ["7" if one == "6" else one for one in argv])
+    assert "asked for with episodes=6, and this asks for 7; ask the same" in _fails(
+        capsys, ["7" if one == "6" else one for one in argv]
+    )
     collect, left = whole.collect, list[int]()
 
     def counted(assignments: Any, *rest: Any, on_done: Any) -> Any:

@@ -138,7 +138,9 @@ def test_another_template_is_found_before_anything_begins(shown: Path, tmp_path:
 
 
 def test_an_environment_that_is_gone_is_found_before_anything_begins(shown: Path, tmp_path: Path) -> None:
-    gone = _tampered(shown, tmp_path / "gone", lambda one: replace(one, task=replace(one.task, env_id="tests/Nowhere-v0")))
+    gone = _tampered(
+        shown, tmp_path / "gone", lambda one: replace(one, task=replace(one.task, env_id="tests/Nowhere-v0"))
+    )
     made = config(gone)
     with pytest.raises(
         ConfigError,

@@ -71,7 +71,10 @@ class Kept:
         """What is there of ``assignments``; episodes that failed, or whose task has changed since, are played again."""
         if not (self._folder / ASKED).exists():
             return {}
-        tasks, folder = {one.key: one.task for one in assignments}, self.writer.folder  # whoever was killed left to it what he had noted
+        tasks, folder = (
+            {one.key: one.task for one in assignments},
+            self.writer.folder,
+        )  # whoever was killed left to it what he had noted
         there = (record.trajectory for record in records.open(folder, superseded=True))
         return {one.key: one for one in there if one.failure is None and tasks.get(one.key) == one.task}
 
