@@ -186,19 +186,19 @@ class Twin(Borrowed):
 class Thinned(Borrowed):
     """A model without a share of the inputs of each linear layer in its body, those that are left scaled up: one draw of dropout.
 
-    What is left out is drawn once, by the seed and the layer's name, and is the same at every token: each draw is one network, whatever
+    What is left out is drawn once, by a text, such as a seed, and the layer's name, and is the same at every token: each draw is one network, whatever
     is read together with what (Gal and Ghahramani, arXiv 1512.05287, section 4). The output head is whole.
     """
 
     how = "with dropout"
 
-    def __init__(self, model: Any, rate: float, seed: int) -> None:
+    def __init__(self, model: Any, rate: float, drawn_by: str) -> None:
         """Draws what is left out.
 
         Args:
             model: The model, which may be borrowed itself.
             rate: The share of the inputs that are left out, below 1.
-            seed: Another one leaves out others.
+            drawn_by: Another text leaves out others.
 
         Raises:
             ConfigError: The model has no linear layers but its head.
@@ -206,7 +206,7 @@ class Thinned(Borrowed):
         super().__init__(model)
         head = model.get_output_embeddings()
         layers = {n: m for n, m in _whole(model).named_modules() if isinstance(m, nn.Linear) and m is not head}
-        self._kept = [(layer, _kept(layer, rate, f"{seed}/{name}")) for name, layer in layers.items()]
+        self._kept = [(layer, _kept(layer, rate, f"{drawn_by}/{name}")) for name, layer in layers.items()]
         if not layers:
             raise ConfigError(
                 f"dropout={rate:g}: {type(_whole(model)).__name__} has no linear layers to leave inputs out of; choose different members"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -27,6 +28,8 @@ COMPLETIONS, MODELS = "/chat/completions", "/models"
 NO_LIST = frozenset({404, 405, 501})
 """Statuses of a server that does not list its models."""
 LOST = "\N{REPLACEMENT CHARACTER}".encode()
+ROUNDED = 1e-2
+"""By how much probabilities may sum to more than 1 where a server rounds their logarithms."""
 IMPOSSIBLE = 1 << 53
 """Tokens that no answer takes."""
 BROKE_DOWN = ("abort", "error")
@@ -337,7 +340,13 @@ def _kept(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _token(said: Mapping[str, Any]) -> Token:
-    return Token(_bytes(said), _logprob(said), tuple((_bytes(one), _logprob(one)) for one in _top(said)))
+    top = tuple((_bytes(one), _logprob(one)) for one in _top(said))
+    mass = math.fsum(math.exp(logprob) for logprob in dict(top).values())
+    if mass > 1.0 + ROUNDED:
+        raise ValueError(
+            f"probabilities of what might have stood there that sum to {mass:.4g}; set top_logprobs: 0, as the server tells none that are true"
+        )
+    return Token(_bytes(said), _logprob(said), top)
 
 
 def _top(said: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -90,7 +90,7 @@ def _drawn(key: str, member: Teacher, draws: int, dropout: float, seed: int) -> 
     for draw in range(draws):
         name = f"{member.name}#{draw}"
         with under(key):
-            thinned = cast(PreTrainedModel, Thinned(member.reads, dropout, seed + draw))
+            thinned = cast(PreTrainedModel, Thinned(member.reads, dropout, f"{seed}/{draw}"))
         yield replace(member, name=name, reads=thinned, model=None, heads={name: member.heads[member.name]})
 
 

@@ -29,6 +29,8 @@ from agentopd.where import Where
 
 _log = logging.getLogger(__name__)
 
+PROBE = 8
+"""Tokens by which it is found out whether a model looks ahead."""
 Classifies: TypeAlias = Literal["sequences", "tokens"]
 Activation: TypeAlias = Literal["none", "sigmoid", "softmax"]
 
@@ -74,7 +76,7 @@ def reward_model(
             for each selected turn, of the conversation up to it.
         classifies: ``sequences``: it gives logits for a conversation, so each turn takes a reading of its own. ``tokens``: it gives
             logits at each token, as process reward models do, and is read at the last token of each action; one reading gives
-            those of all turns, unless its template rewrites earlier ones.
+            those of all turns, unless its template rewrites earlier ones, or what comes later changes its logits, as it does an encoder's.
         label: Which of its labels the score is, from 0; needed where it has several.
         activation: What the score is of the label's logit: itself, its ``sigmoid``, or its probability among all labels, ``softmax``.
         dtype: The type of its weights.
@@ -91,16 +93,18 @@ def reward_model(
         loaded = _classifier(ModelConfig(model=model, dtype=dtype, attention=attention), classifies)
         chat, which = _chat_of(loaded, model), _label(loaded, label, activation, model)
     nn.Module.to(loaded, context.device)
+    classifier = frozen(loaded)
     return RewardModel(
         name=context.name,
         where=where,
         scale=scale,
         normalised=normalised,
         skips_unsaid=True,
-        classifier=frozen(loaded),
+        classifier=classifier,
         chat=chat,
         of=of,
         classifies=classifies,
+        looks_ahead=classifies == "tokens" and looks_ahead(classifier),
         label=which,
         activation=activation,
         max_tokens=max_tokens,
@@ -162,6 +166,16 @@ def _label(classifier: PreTrainedModel, label: int | None, activation: Activatio
     return label or 0
 
 
+@torch.no_grad()
+def looks_ahead(classifier: PreTrainedModel) -> bool:
+    """Whether what comes later changes its logits, as an encoder's: one reading would tell of a turn how it went on."""
+    embeddings: Any = classifier.get_input_embeddings()
+    ids_T = torch.arange(len(embeddings.weight), device=classifier.device)[-PROBE:]
+    other_T = torch.cat([ids_T[:-1], ids_T[:1]])
+    logits_2_T_L = classifier(input_ids=torch.stack([ids_T, other_T])).logits[:, :-1]
+    return not torch.equal(*logits_2_T_L)
+
+
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """A conversation as the classifier reads it, and where which turns are scored."""
@@ -180,6 +194,8 @@ class RewardModel(Rewarding):
     chat: Chat
     of: Literal["episode", "turn"]
     classifies: Classifies
+    looks_ahead: bool
+    """Whether turns are read one by one although it classifies tokens; see :func:`looks_ahead`."""
     label: int
     activation: Activation
     max_tokens: int
@@ -236,7 +252,7 @@ class RewardModel(Rewarding):
                 "teacher %r, trajectory %s: a conversation has %d tokens, and its model reads at most %d; the turn is skipped",
                 self.name, trajectory.key, max(long), self.longest,
             )  # fmt: skip
-        if self.classifies == "sequences":
+        if self.classifies == "sequences" or self.looks_ahead:
             yield from (_Reading(prefix, [turn], [len(prefix) - 1]) for turn, prefix in short)
         else:
             yield from _joined(short)

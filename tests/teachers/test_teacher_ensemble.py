@@ -24,7 +24,7 @@ from agentopd.objective.head import Head
 from agentopd.records import thin
 from agentopd.settings.parts import OneOf
 from agentopd.teachers import TEACHERS, Combining, Teacher, annotate, build_teachers
-from agentopd.teachers.ensemble import mixed
+from agentopd.teachers.ensemble import Ensemble, mixed
 from agentopd.teachers.local import LocalTeacher
 from agentopd.types import Annotation, Dense, Mixture, Sampled, Trajectory
 
@@ -144,7 +144,7 @@ def thinned(draw: int, trajectory: Trajectory, s: int, t: int, seed: int = 5, ra
     model, head = tiny_llama(0), tiny_llama(0).lm_head
     for name, layer in model.named_modules():
         if isinstance(layer, torch.nn.Linear) and name != "lm_head":
-            layer.weight.data *= dropped(f"{seed + draw}/{name}", layer.in_features, rate)
+            layer.weight.data *= dropped(f"{seed}/{draw}/{name}", layer.in_features, rate)
     assert torch.equal(model.lm_head.weight, head.weight)
     return plain(model, trajectory, s, t, 1.0)
 
@@ -185,6 +185,18 @@ def test_another_seed_leaves_out_others_and_they_learn_and_are_recorded_like_any
     assert [annotation.teacher for annotation in record.annotations] == ["a", "all"]
     kept = thin(record, "sparse", k=4, heads={**one["all"].heads, **one["a"].heads})
     assert kept.annotations[1].statistics.keys() == {"aleatoric", "epistemic"}
+
+
+def test_ensembles_of_other_seeds_have_no_draw_in_common() -> None:
+    """Nor have those whose seeds follow each other, so that several of them tell what depends on the seed."""
+
+    def drawn(seed: int) -> list[Tensor]:
+        made = build({"a": LOCALS["a"], "all": {**DRAWN, "seed": seed}})["all"]
+        assert isinstance(made, Ensemble)
+        return [member.annotate(EPISODES)[0].block.hidden_N_H for member in made.members.values()]  # type: ignore[union-attr]
+
+    first, second = drawn(5), drawn(6)
+    assert not any(torch.equal(one, other) for one in first for other in second)
 
 
 def test_draws_are_of_one_model_that_is_read_here() -> None:

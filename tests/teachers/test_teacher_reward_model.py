@@ -10,6 +10,8 @@ import pytest
 import torch
 from teacher_cases import context, episode
 from transformers import (
+    BertConfig,
+    BertForTokenClassification,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
@@ -146,6 +148,28 @@ def test_a_classifier_of_tokens_is_read_at_the_last_token_of_each_action(
         }[activation]
         np.testing.assert_allclose([scores[0], scores[2]], wanted.numpy(), rtol=1e-4, atol=1e-5)
         assert np.isnan(scores[1])
+
+
+def test_an_encoder_reads_no_turn_beside_what_came_after_it(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.3,
+    )
+    config.num_labels = 2
+    BertForTokenClassification(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    [scores] = rewards(of(tmp_path, of="turn", classifies="tokens", label=1), played())
+    wanted = [
+        float(plain(BertForTokenClassification, tmp_path, plain_ids(tokenizer, played(), turn))[-1, 1])
+        for turn in range(3)
+    ]
+    np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-5)
 
 
 def _watched(judge: Teacher, trajectories: tuple[Trajectory, ...]) -> list[Any]:
