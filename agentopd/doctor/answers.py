@@ -2,24 +2,27 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 import agentopd.serving.scorer as scorer
 from agentopd.chat.tokenizer import special_ids
+from agentopd.config.asked import grouped_by
 from agentopd.doctor.check import Check, failed
 from agentopd.doctor.patient import Patient, UnavailableError
 from agentopd.errors import AgentOPDError, describe
 from agentopd.forward import hidden_states
 from agentopd.models import head_of
 from agentopd.objective import Head, Objective, loss
+from agentopd.objective.contract import is_own
 from agentopd.objective.prepare import IDLE
 from agentopd.objective.term import Term
 from agentopd.rollout import Rollout
 from agentopd.settings.choice import Choice
 from agentopd.settings.clock import Clock
-from agentopd.teachers import annotate, traits_of
+from agentopd.teachers import Teacher, annotate, traits_of
 from agentopd.teachers.asking import Asking
 from agentopd.training.checks.roles import annotators
 from agentopd.training.loop.learner import Learner
@@ -61,7 +64,8 @@ def _told(choice: Choice) -> str:
 def twice(patient: Patient) -> Iterator[Check]:
     """Whether each teacher says the same about the same episodes when it is asked again."""
     asked = annotators(patient.config.objective, patient.teachers)
-    asked = {name: one for name, one in asked.items() if not traits_of(patient.choices[name]).recorded}
+    choices = {name: patient.choices[name] for name in asked}
+    asked = {name: _plain_of(asked[name], one) for name, one in choices.items() if not traits_of(one).recorded}
     if not asked:
         yield Check(TWICE, "skip", "there is no teacher to ask")
         return
@@ -74,18 +78,35 @@ def twice(patient: Patient) -> Iterator[Check]:
     second = [list(one.annotations) for one in annotate(asked, played, limit)]
     for place, (name, teacher) in enumerate(asked.items()):
         one, other = ([said[place] for said in some] for some in (first, second))
-        yield repeated(f"teachers.{name}", one, other, kept=isinstance(teacher, Asking))
+        if all(said.skip_S.all() for said in one):
+            yield silent(f"teachers.{name}", teacher, choices[name], len(one))
+        else:
+            yield repeated(f"teachers.{name}", one, other, kept=isinstance(teacher, Asking))
+
+
+def _plain_of(teacher: Teacher, choice: Choice) -> Teacher:
+    """The teacher with its rewards as it gives them: in a group that agrees they would be 0, whatever they are."""
+    grouped = choice.settings.get("normalised") == "group" and not is_own(choice)
+    return cast(Teacher, replace(cast(Any, teacher), normalised="none")) if grouped else teacher
+
+
+def silent(key: str, teacher: Teacher, choice: Choice, episodes: int) -> Check:
+    """What is to be said of the teacher ``key`` that says nothing of any turn of some episodes."""
+    found, warm_up = f"{key} says nothing of any turn of {episodes} episodes", choice.settings.get("warm_up")
+    unusable = isinstance(teacher, Asking) and teacher.counted["skipped"]
+    if unusable:
+        remedy = f"look at what its model answers; raise max_completion_tokens in {key}.options where that is broken off, or change {key}.prompt"
+        return Check(TWICE, "warn", f"{found}: no answer of its server's could be used", remedy)
+    if traits_of(choice).compares and warm_up:
+        return Check(TWICE, "skip", f"{found}: it gives no rewards through its warm_up={warm_up}")
+    setting, why, _ = grouped_by(choice) or ("", "", "")
+    if why and setting != "normalised=group":
+        return Check(TWICE, "skip", f"{found}, as may be among so few ({why})")
+    return Check(TWICE, "warn", found, f"look at {key}.where, and at what it can read")
 
 
 def repeated(key: str, first: Sequence[Annotation], second: Sequence[Annotation], kept: bool = False) -> Check:
     """Two answers of the teacher ``key`` about the same episodes; ``kept`` where a run asks each question once and keeps the answer."""
-    if all(one.skip_S.all() for one in first):
-        return Check(
-            TWICE,
-            "warn",
-            f"{key} says nothing of any turn of {len(first)} episodes",
-            f"look at {key}.where, and at what it can read",
-        )
     off = max((_apart(*pair) for pair in zip(first, second, strict=True)), default=0.0)
     if off > SAME and _is_rounding(first, second):
         return Check(

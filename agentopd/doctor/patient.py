@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat
 from agentopd.config import Config
+from agentopd.config.asked import grouped_by
 from agentopd.errors import AgentOPDError
 from agentopd.freezing import initial
 from agentopd.models import ModelConfig, head_of
@@ -182,8 +183,9 @@ class Patient:
 
     @property
     def by_student(self) -> list[Played]:
-        """An episode of the student in each environment, of a few turns."""
-        return self.once("the student's episodes", lambda: self._play(STUDENT, TURNS))
+        """An episode of the student in each environment, of a few turns; two of one task where a teacher compares such."""
+        per_task = 2 if any(map(grouped_by, self.config.teachers.values())) else 1
+        return self.once("the student's episodes", lambda: self._play(STUDENT, TURNS, per_task))
 
     @property
     def intact(self) -> list[Trajectory]:
@@ -200,7 +202,7 @@ class Patient:
             return []
         return self.once("the expert's episodes", lambda: self._play(EXPERT, self.config.rollout.max_turns))
 
-    def _play(self, actor: str, turns: int) -> list[Played]:
+    def _play(self, actor: str, turns: int, per_task: int = 1) -> list[Played]:
         config, rollout = self.config, self.config.rollout
         settings = rollout.model_copy(update={"max_turns": min(turns, rollout.max_turns)})
         policy = Recorded(ScriptedPolicy() if actor == EXPERT else build_policy(self.student, self.chat, settings))
@@ -208,7 +210,15 @@ class Patient:
             one
             for place, env in enumerate(config.envs)
             for one in assign(
-                TaskStream([env], config.seed, "train"), [0], "fresh", {actor: 1.0}, 1, "doctor", 0, config.seed, place
+                TaskStream([env], config.seed, "train"),
+                [0],
+                "fresh",
+                {actor: 1.0},
+                per_task,
+                "doctor",
+                0,
+                config.seed,
+                place * per_task,
             )
         ]
         played = collect(assignments, {actor: policy}, self.chat, settings, advice=True)

@@ -1,6 +1,7 @@
 """`agentopd annotate` and `agentopd doctor` with teachers of every kind: paid ones, those with tokens of their own, classifiers."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from agentopd import records
 from agentopd.__main__ import main
-from agentopd.config import load_config
-from agentopd.doctor import examine
+from agentopd.config import Config, load_config
+from agentopd.doctor import Check, examine
 from agentopd.models import NewModel, new_model
 from agentopd.records import RecordWriter
 from agentopd.serving.answers import ANSWERS
@@ -187,3 +188,52 @@ def test_the_doctor_asks_a_paid_teacher_twice(scores: str, status: str) -> None:
         assert found == ({} if status == "pass" else {"same answer twice": status})
         assert server.asked[0] == server.asked[1]
         assert len(server.asked) == 2
+
+
+def judged(**judge: Any) -> Config:
+    """A run that a judge rewards, by tasks of two episodes."""
+    method = {
+        "sampler": {"per_task": 2},
+        "target": {"kind": "reward", "name": "judge"},
+        "support": "sampled",
+        "estimator": {"kind": "score_function"},
+    }
+    return cases.tiny(f"teachers.judge={json.dumps(judge)}", method=method)
+
+
+def twice(config: Config) -> Check:
+    """What the doctor finds of the answers of its one teacher."""
+    [check] = [check for check in examine(config)[0] if check.name == "same answer twice"]
+    return check
+
+
+def test_the_doctor_compares_what_a_judge_said_before_it_is_put_beside_its_group() -> None:
+    """Within a group that agrees all of them are 0, whatever was said."""
+    heard: Counter[str] = Counter()
+
+    def moody(asked: dict[str, Any]) -> dict[str, Any]:
+        question = json.dumps(asked["messages"])
+        heard[question] += 1
+        return said("7" if heard[question] == 1 else "3")
+
+    with talking(moody) as server:
+        found = twice(judged(kind="openai", url=server.base, ask="score", of="episode", normalised="group"))
+    assert set(heard.values()) == {2}
+    assert (found.status, found.remedy) == (
+        "warn",
+        "set teachers.judge.options.temperature: 0 where its model takes that",
+    )
+
+
+def test_the_doctor_lets_two_episodes_of_a_task_be_compared() -> None:
+    with talking(lambda _: said("A")) as server:
+        assert twice(judged(kind="openai", url=server.base, ask="preference")).status == "pass"
+        assert server.asked
+
+
+def test_the_doctor_says_why_a_teacher_said_nothing() -> None:
+    assert twice(cases.tiny(method="gad")).found.endswith("it gives no rewards through its warm_up=20")
+    with talking(lambda _: said("Well done")) as server:
+        found = twice(judged(kind="openai", url=server.base, ask="score"))
+    assert found.status == "warn"
+    assert found.found.endswith(": no answer of its server's could be used")
