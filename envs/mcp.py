@@ -131,6 +131,7 @@ class Mcp(TextEnv):
         for step in self._task["calls"]:
             if (step["name"], step["arguments"]) not in made:
                 return call(step["name"], **step["arguments"])
+            made.remove((step["name"], step["arguments"]))  # the same call may be there twice
         return call("answer", answer=_first(self._task["answer"]))
 
     def privileged(self) -> dict[str, Any]:

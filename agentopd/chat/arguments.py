@@ -1,11 +1,11 @@
 """Arguments that a format writes as text: the tool's schema says which of them are text, and which JSON."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from agentopd.tooling.action import render_action
+from agentopd.tooling.action import depth, render_action
 from agentopd.types import ToolCall
 
 Tools: TypeAlias = Sequence[Mapping[str, Any]] | None
@@ -88,19 +88,4 @@ def _kinds(schema: Any) -> Iterator[str]:
 
 def is_plain(call: ToolCall) -> bool:
     """Whether templates can be given a call as data: many put names between quotes as they are."""
-    return json.dumps(call.name, ensure_ascii=False) == f'"{call.name}"' and _depth(call.arguments) <= DEEPEST
-
-
-def _depth(value: Any) -> int:
-    """How deeply plain data is nested; a string or number has depth 1."""
-    depth, layer = 0, [value]
-    while layer:
-        depth += 1
-        layer = [inner for item in layer for inner in _inside(item)]
-    return depth
-
-
-def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, Mapping):
-        return value.values()
-    return value if isinstance(value, list | tuple) else ()
+    return json.dumps(call.name, ensure_ascii=False) == f'"{call.name}"' and depth(call.arguments) <= DEEPEST

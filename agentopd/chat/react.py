@@ -38,7 +38,7 @@ _LABEL = re.compile(
 )
 _SHORT = re.compile(rf"([^\[\]\n]{{1,{LONGEST_NAME}}})\[(.*)\]", re.DOTALL)
 _NAME = re.compile(rf"[^\s\[\](){{}}]{{1,{LONGEST_NAME}}}")
-_FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
+_FENCE = "```"
 _DECODER = json.JSONDecoder(strict=False)
 MADE_UP = "an Observation is what you are answered with: end your turn behind the Action Input"
 
@@ -160,8 +160,7 @@ class _Reader:
 
     def _arguments(self, name: str, given: str, short: bool) -> tuple[Mapping[str, Any] | str, str]:
         """The arguments in an input, or what is wrong with it; and the text behind them. In brackets braces may be text."""
-        fenced = _FENCE.fullmatch(given)
-        given = fenced[1] if fenced else given
+        given = _unfenced(given)
         if not given:
             return {}, ""
         known = parameters(name, self.tools)
@@ -182,6 +181,13 @@ class _Reader:
         if known is None or sole is None:
             return f"the input of {brief(name, 40)} is no JSON object", ""
         return {sole: value_of(_unquoted(given), known.schemas.get(sole))}, ""
+
+
+def _unfenced(text: str) -> str:
+    """The text in a fence of code."""
+    if len(text) < 2 * len(_FENCE) or not (text.startswith(_FENCE) and text.endswith(_FENCE)):
+        return text
+    return text[len(_FENCE) : -len(_FENCE)].removeprefix("json").strip()
 
 
 def _unquoted(text: str) -> str:

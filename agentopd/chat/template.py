@@ -44,6 +44,25 @@ class Ends:
 
 LATEST = 256
 """Episodes whose tool schemas are kept guarded."""
+SEEN = 64
+"""Characters that are looked at before and behind a text of a schema."""
+_ODD = {PROBE: PROBE, "type": "string", "description": PROBE, "enum": [PROBE], "default": PROBE}
+ODD_SCHEMA: Mapping[str, Any] = {
+    PROBE: PROBE,
+    "type": "function",
+    "function": {
+        PROBE: PROBE,
+        "name": PROBE,
+        "description": PROBE,
+        "parameters": {
+            PROBE: PROBE,
+            "type": "object",
+            "properties": {PROBE: _ODD, OTHER: {"type": "object", PROBE: [PROBE], "properties": {PROBE: _ODD}}},
+            "required": [PROBE],
+        },
+    },
+}
+"""With a word wherever another program's schema may have text of its own."""
 
 
 class Template:
@@ -66,7 +85,7 @@ class Template:
         special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
         self._specials = sorted({*special, *tokenizer.all_special_tokens}, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, self._specials)) or r"(?!)")
-        self.guard = self._guard(self._specials)
+        self.guard = self._schemas = self._guard(self._specials)
         self._latest: dict[int, tuple[object, list[Any]]] = {}
         ways = find_ways(self._try, call_format)
         if ways is None:
@@ -74,20 +93,33 @@ class Template:
         self.ways = ways
         self.ends = self._find_ends()
         self.thinking = find_thinking(self._try, ways, str(tokenizer.chat_template), self._special)
-        self.guard = self._guard([*self._specials, *self._structure()])
+        strings = [*self._specials, *self._structure()]
+        self.guard = self._guard(strings)
+        self._schemas = self._guard(strings, self._around_schemas())
         self._latest.clear()  # guarded for fewer strings
 
-    def _guard(self, strings: Sequence[str]) -> Guard:
+    def _guard(self, strings: Sequence[str], around: Sequence[tuple[str, str]] = ()) -> Guard:
         """Keeps these strings text, and what the tokenizer's normaliser makes of others."""
         normaliser = self.tokenizer.backend_tokenizer.normalizer
         if normaliser is None:
-            return Guard(strings)
+            return Guard(strings, around=around)
         added = self.tokenizer.added_tokens_decoder.values()
         return Guard(
             strings,
             normaliser.normalize_str,
             [token.content for token in added if token.normalized and token.content in strings],
+            around,
         )
+
+    def _around_schemas(self) -> list[tuple[str, str]]:
+        """What the template puts around the texts of tool schemas: some write ``<key>`` for a key."""
+        if not self.ways.tools:
+            return []
+        text = self._try([HELLO], [ODD_SCHEMA]) or ""
+        return [
+            (text[max(one.start() - SEEN, 0) : one.start()], text[one.end() : one.end() + SEEN])
+            for one in re.finditer(PROBE, text)
+        ]
 
     def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generate: bool = False) -> str:
         """The text of a conversation, with the generation prompt if ``generate``.
@@ -165,7 +197,7 @@ class Template:
             return None
         key = id(tools)
         if key not in self._latest or self._latest[key][0] is not tools:
-            self._latest[key] = (tools, self.guard.apply(tools))
+            self._latest[key] = (tools, self._schemas.apply(tools))
             if len(self._latest) > LATEST:
                 del self._latest[next(iter(self._latest))]
         return self._latest[key][1]

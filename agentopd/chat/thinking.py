@@ -26,6 +26,9 @@ class Thinking:
     apart: bool = False
     """Whether the template takes it as ``reasoning_content`` only."""
 
+    opened: bool = False
+    """Whether the generation prompt opens it."""
+
     dropped: bool = False
     """Whether messages leave it out."""
 
@@ -49,7 +52,7 @@ class Thinking:
             return "", text.removeprefix(self.lead)
         thought, mark, said = text.partition(self.close)
         called = any(opens in thought for opens in CALLS)  # the mark then stands in an argument
-        opened = not self.kept or text.lstrip().startswith(THOUGHT_OPEN) or not called
+        opened = self.opened or not self.kept or text.lstrip().startswith(THOUGHT_OPEN) or not called
         if not mark or not opened:
             return "", text
         said = said.lstrip("\n")
@@ -66,9 +69,10 @@ def find_thinking(render: Try, ways: Ways, source: str, special: re.Pattern[str]
         special: Matches a special string.
     """
     marks = [mark for mark in (THOUGHT_CLOSE, CHANNEL_CLOSE) if mark in source]
-    if marks:
-        return Thinking(marks[0], apart=marks[0] == THOUGHT_CLOSE and _wants_apart(render, ways))
     prompt = render(*ways.adapt([HELLO], ()), generate=True) or ""
+    if marks:
+        apart = marks[0] == THOUGHT_CLOSE and _wants_apart(render, ways)
+        return Thinking(marks[0], apart=apart, opened=prompt.rstrip().endswith(THOUGHT_OPEN))
     whole = render(*ways.adapt([HELLO, {"role": "assistant", "content": PROBE}], ())) or ""
     lead = whole[len(prompt) :].partition(PROBE)[0] if whole.startswith(prompt) else ""
     if special.search(lead):

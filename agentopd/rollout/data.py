@@ -102,6 +102,8 @@ class Table:
             ConfigError: There is none, or one is not as it should be; the message says where it stands.
         """
         self._data = data
+        self.names: set[str] = set()
+        """Of all options that rows give."""
         named = {split: held for split, held in data.held.items() if isinstance(held, str)}
         self._rows = {split: data.read(held) for split, held in named.items()} | {TRAIN: data.read()}
         digests = {split: self._digests(rows) for split, rows in self._rows.items()}
@@ -143,6 +145,7 @@ class Table:
             for index, row in enumerate(rows):
                 at = rows.at(index)
                 options = self._data.options(row, at)
+                self.names |= options.keys()
                 _require_alike(options, at, types)
                 yield _digest(options, at)
 

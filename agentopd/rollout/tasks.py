@@ -57,10 +57,17 @@ def pinned(envs: Sequence[EnvConfig]) -> tuple[EnvConfig, ...]:
 def _table(envs: Sequence[EnvConfig], place: int) -> Table:
     data = envs[place].data
     assert data is not None
+    at = "env" if len(envs) == 1 else f"envs.{place}"
     try:
-        return opened(data)
+        table = opened(data)
     except ConfigError as error:
-        raise ConfigError(f"{'env' if len(envs) == 1 else f'envs.{place}'}.data: {error}") from error
+        raise ConfigError(f"{at}.data: {error}") from error
+    for name in envs[place].options or {}:
+        if name in table.names:
+            raise ConfigError(
+                f"{at}.options.{name} is given, and by a column of the rows too; leave it out, or name the columns to take in {at}.data.columns"
+            )
+    return table
 
 
 class TaskStream:

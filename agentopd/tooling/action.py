@@ -10,7 +10,7 @@ Whatever format a model writes in, this is what an environment reads.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,12 @@ _FORM = '{"name": ..., "arguments": {...}}'
 MALFORMED = "malformed"
 """The only key of a block that tells what was wrong with a call."""
 LONGEST_REASON = 400
+DEEPEST = 100
+"""Nesting of a call's arguments. What walks them goes down with them, and a model can write any depth."""
+PIECE = 4096
+"""Characters of a block that are decoded at first."""
+LONGEST_WORD = 16
+"""More characters than the decoder looks ahead: ``-Infinity``, or an escape of two halves."""
 _SPACE = re.compile(r"\s*")
 
 
@@ -47,7 +53,8 @@ def render_action(content: str, calls: Iterable[ToolCall]) -> str:
     Arguments may hold any text: ``<`` is written as ``\\u003c`` inside the JSON, so that no marker can appear there.
 
     Raises:
-        ValueError: ``content`` holds a marker (``<tool_call>`` or ``</tool_call>``), or arguments are not JSON (nan, infinity).
+        ValueError: ``content`` holds a marker (``<tool_call>`` or ``</tool_call>``), or arguments are not JSON (nan, infinity), or nested
+            more than ``DEEPEST`` deep.
     """
     if OPEN in content or CLOSE in content:
         raise ValueError(f"the content of an action cannot hold {OPEN} or {CLOSE}: {brief(repr(content), 80)}")
@@ -58,7 +65,7 @@ def parse_action(text: str) -> ParsedAction:
     """Reads an action. Never raises.
 
     White space around the JSON and between blocks is free. Text outside the blocks is content. A block that is not JSON of the
-    form ``{"name": str, "arguments": object}``, is not closed, or closes without opening, is a problem and no content. One of the form
+    form ``{"name": str, "arguments": object}``, is nested too deep, is not closed, or closes without opening, is a problem and no content. One of the form
     ``{"malformed": str}`` is the problem that it tells: see :func:`malformed`.
     """
     outside: list[str] = []
@@ -111,16 +118,38 @@ def _read_block(text: str, start: int) -> tuple[ToolCall | str, int]:
     resume = close if closed else before
     after_bad = resume + len(CLOSE) if closed else resume
     try:
-        begin = _skip_space(text, start)
-        value, length = _DECODER.raw_decode(text[begin:])  # a slice: an error counts the lines before it
+        value, stop = _value_at(text, _skip_space(text, start))
         found = _call_of(value)
     except (ValueError, RecursionError) as error:
         why = f"invalid JSON ({getattr(error, 'msg', brief(str(error), 80))})"
         return (why if closed else "the block is not closed"), after_bad
-    end = _skip_space(text, begin + length)
+    end = _skip_space(text, stop)
     if text.startswith(CLOSE, end):
         return found, end + len(CLOSE)
     return ("text after the JSON object" if closed else "the block is not closed"), after_bad
+
+
+def _value_at(text: str, begin: int) -> tuple[Any, int]:
+    """The JSON value that stands at ``begin``, and where it ends.
+
+    The decoder is given a piece of the text, since an error counts the lines before it and thousands of blocks may be malformed; and a
+    larger one where it read up to the end of that.
+
+    Raises:
+        ValueError, RecursionError: There is none that can be read.
+    """
+    size = PIECE
+    while begin + size < len(text):
+        try:
+            value, length = _DECODER.raw_decode(text[begin : begin + size])
+            if length < size:
+                return value, begin + length
+        except json.JSONDecodeError as error:
+            if error.pos < size - LONGEST_WORD and not error.msg.startswith("Unterminated"):
+                raise
+        size *= 4
+    value, length = _DECODER.raw_decode(text[begin:])
+    return value, begin + length
 
 
 def _call_of(value: Any) -> ToolCall | str:
@@ -130,6 +159,8 @@ def _call_of(value: Any) -> ToolCall | str:
         return f"expected {_FORM}"
     if not isinstance(value["name"], str) or not isinstance(value["arguments"], dict):
         return f"expected {_FORM}"
+    if depth(value["arguments"]) > DEEPEST:
+        return f"the arguments are nested more than {DEEPEST} deep"
     found = ToolCall(value["name"], value["arguments"])
     _block(
         found
@@ -137,7 +168,24 @@ def _call_of(value: Any) -> ToolCall | str:
     return found
 
 
+def depth(value: Any) -> int:
+    """How deeply plain data is nested; a text or number has depth 1."""
+    found, layer = 0, [value]
+    while layer:
+        found += 1
+        layer = [inner for item in layer for inner in _inside(item)]
+    return found
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
+
+
 def _block(call: ToolCall) -> str:
+    if depth(call.arguments) > DEEPEST:
+        raise ValueError(f"the arguments of {brief(call.name, 40)} are nested more than {DEEPEST} deep")
     body = {"name": call.name, "arguments": dict(call.arguments)}
     text = json.dumps(body, ensure_ascii=False, allow_nan=False, default=from_numpy).replace("<", "\\u003c")
     return f"{OPEN}\n{text}\n{CLOSE}"

@@ -108,3 +108,16 @@ def test_a_thought_that_the_prompt_opens_is_closed_and_the_action_is_in_its_form
     assert chat.read(tokens, TOOLS).calls == parse_action(ACTION).calls
     native = "<tool_call>\n{" if name.startswith("deepseek") else "<tool_call>\n<function=look_up>"
     assert (WRITTEN[call_format] if call_format else native) in said
+
+
+@pytest.mark.parametrize("name", ["deepseek_r1_distill", "nemotron_3_nano", "qwen3_5_think", "qwen3"])
+def test_a_call_inside_a_thought_is_no_call_whoever_opened_the_thought(name: str) -> None:
+    chat = template_cases.chat_of(name)
+    written = chat.tokenizer.decode(chat.write(ASK, ACTION, TOOLS)[:-1]).partition("</think>")
+    native = (written[2] if written[1] else written[0]).lstrip()
+    mark = "" if chat.opens_thought(chat.prompt(ASK, TOOLS)) else "<think>\n"
+    assert (mark == "") == (name != "qwen3")
+    text = f"{mark}I could write {native} here.\n</think>\n\n{native}"
+    action = chat.read(chat.tokenizer.encode(text, add_special_tokens=False), TOOLS)
+    assert action.calls == parse_action(ACTION).calls
+    assert action.thought.startswith(f"{mark}I could write {native} here.")

@@ -231,7 +231,7 @@ def test_read_gives_the_text_verbatim() -> None:
 
 def test_a_deeply_nested_call_is_no_problem() -> None:
     chat = chat_of("ours")
-    text = f'<tool_call>{{"name": "look_up", "arguments": {{"x": {"[" * 480}{"]" * 480}}}}}</tool_call>'
+    text = f'<tool_call>{{"name": "look_up", "arguments": {{"x": {"[" * 90}{"]" * 90}}}}}</tool_call>'
     action = said(chat, text)
     assert len(action.calls) == 1
     assert chat.extend(ASK, action, [{"role": "tool", "content": "no"}], TOOLS).drift == "clean"

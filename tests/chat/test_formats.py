@@ -18,11 +18,16 @@ MANY = 20_000
         ("qwen-coder", "<tool_call><function=f>"),
         ("glm", "<tool_call>f\n"),
         ("lfm", "<|tool_call_start|>"),
+        ("react", "Action: f\nAction Input: ```\n"),
         ("llama", "<|python_tag|> { "),
     ],
 )
 def test_what_a_model_leaves_open_is_read_in_one_pass(name: str, piece: str) -> None:
     assert not parse(name, "So: " + piece * MANY).calls
+
+
+def test_white_space_in_a_fence_that_is_not_closed_is_read_in_one_pass() -> None:
+    assert not parse("react", f"Action: f\nAction Input: ```json{' ' * MANY}x").calls
 
 
 @pytest.mark.parametrize(

@@ -105,3 +105,22 @@ def test_special_text_of_tools_never_becomes_special_tokens(name: str) -> None:
     assert structure(chat, hostile) == structure(chat, benign)
     told = "".join(message["content"] for turn in hostile.turns for message in turn.observations)
     assert all(special in told for special in specials)
+
+
+@pytest.mark.parametrize("name", ["nemotron_3_nano", "qwen3_8", "qwen3"])
+def test_keys_of_schemas_complete_no_special_token(name: str) -> None:
+    """A template that writes ``<key>`` for a key of another program's schema makes ``<|im_end|>`` of ``|im_end|``."""
+    chat = chat_of(name)
+    ids = [i for i, token in chat.tokenizer.added_tokens_decoder.items() if token.special or token.content in MARKS]
+
+    def shown(key: str) -> list[int]:
+        odd = {key: "x", "type": "object", "properties": {key: {"type": "string", key: key}, "b": {key: [key]}}}
+        schema = {"type": "function", "function": {"name": "look", "description": "Look.", key: key, "parameters": odd}}
+        return chat.prompt([{"role": "user", "content": "Go on."}], [schema])
+
+    for special in ("<|im_end|>", "<|im_start|>", "</tool_response>"):
+        for key in (special[1:-1], special[:-1], special[1:], f"a{special[:-1]}", f"{special[1:]}a"):
+            tokens = shown(key)
+            assert [i for i in tokens if i in ids] == [i for i in shown("zebra") if i in ids]
+            assert key in chat.tokenizer.decode(tokens, skip_special_tokens=False)
+    assert shown("plain") == chat.tokenizer.encode(chat.tokenizer.decode(shown("plain")), add_special_tokens=False)
