@@ -206,11 +206,15 @@ def test_what_changed_over_the_run_stands_in_tables(run: Path) -> None:
             "depth/loss/divergence/9+": 0.5,
             "rollout/seconds/policy": 0.5,
             "rollout/seconds/env": 0.25,
+            "seconds/rollout": 0.75,
+            "seconds/teachers": 0.25,
+            "seconds/learner": 0.5,
             f"rollout/tools/{EVIL}/calls": 2.0 * step,
             f"rollout/tools/{EVIL}/errors": 0.125,
         }
         for step in range(1, 21)
     ]
+    (run / "times.json").write_text(json.dumps({"student": 61.5}))
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     page = _page(run)
     text = page.text
@@ -221,7 +225,7 @@ def test_what_changed_over_the_run_stands_in_tables(run: Path) -> None:
     assert "1 turn50%50%all" in depths
     assert f"{EVIL}3.0012.5%39.0012.5%" in text
     times = text.partition("Time")[2]
-    for shown in ("first step102.0 s", "19 further steps38.0 s2.0 s a step", "acting model9.5 s25%", "4.8 s12%"):
+    for shown in ("start61.5 s", "first38.0 s2.0 s a", "rollouts14.2 s38%", "backward9.5 s25%", "checkpoints9.5 s25%"):
         assert shown in times, shown
     assert not list(page.named("script"))
 

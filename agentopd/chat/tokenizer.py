@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from itertools import chain
+from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -99,6 +100,13 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids of a tokenizer's special tokens, those that it has no name for included, in order."""
     added = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
     return sorted(added | set(tokenizer.all_special_ids))
+
+
+def keep_beside(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes ``tokenizer.json`` into a folder of records, by which whoever shows them reads their tokens; a tokenizer in Python alone has none."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.save(str(folder / "tokenizer.json"))
 
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

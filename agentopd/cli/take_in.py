@@ -41,11 +41,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes, and prints what came of it."""
+    from pathlib import Path
+
+    from agentopd.chat.tokenizer import keep_beside
     from agentopd.sharing import Wanted, take_in
 
     chat = _chat(arguments.model, arguments.config, arguments.overrides)
     wanted = Wanted(chat, arguments.format, arguments.env, arguments.success, arguments.skip_bad)
     told = take_in(arguments.source, arguments.output, wanted)
+    keep_beside(wanted.chat.tokenizer, Path(arguments.output))
     print(json.dumps({"output": arguments.output, **asdict(told)}, indent=2))
     return 0
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import agentopd.cli.chosen as chosen
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agentopd.filters import Filter
     from agentopd.viewer.sources import Source
 
@@ -75,20 +77,29 @@ def _write(sources: "Sequence[Source]", output: str | None) -> int:
     except OSError as error:
         raise ConfigError(f"--output: {error}; choose a file in a folder that exists and may be written") from error
     _done()
+    _link_to(path)
     print(path)
     return 0
 
 
+def _link_to(path: "Path") -> None:
+    """Has the report that lies beside a run's page, if one does, written anew: it links to that page then."""
+    from agentopd.viewer import write_report
+    from agentopd.viewer.view import VIEW
+
+    if path.name == VIEW and (path.parent / "report.html").exists() and (path.parent / "config.yaml").exists():
+        write_report(path.parent)
+
+
 def _serve(sources: "Sequence[Source]", port: int) -> int:
     from agentopd.errors import ConfigError
-    from agentopd.viewer.serve import Site, server
+    from agentopd.viewer.serve import server
 
-    site = Site(sources, _progress)
-    _done()
     try:
-        made, address = server(site, port)
+        made, address = server(sources, port, _progress)
     except (OSError, OverflowError) as error:
         raise ConfigError(f"--port {port}: {error}; give another, or leave it out") from error
+    _done()
     print(f"{address}  (Ctrl-C ends it)", flush=True)
     try:
         made.serve_forever()

@@ -4,8 +4,9 @@ import base64
 import gzip
 import hashlib
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from html import escape
 from importlib import resources
@@ -46,8 +47,23 @@ def block(name: str, content: str) -> str:
 
 
 def text(value: Any) -> str:
-    """Plain data as JSON in ASCII; what JSON does not know becomes text."""
-    return json.dumps(value, separators=(",", ":"), default=str)
+    """Plain data as JSON in ASCII; what JSON does not know becomes text: a whole block is lost to a browser by one `NaN`."""
+    try:
+        return _dumped(value)
+    except ValueError:
+        return _dumped(_finite(value))
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {name: _finite(inside) for name, inside in value.items()}
+    return [_finite(inside) for inside in value] if isinstance(value, list | tuple) else value
 
 
 @cache

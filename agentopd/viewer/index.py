@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agentopd.types import Record
 from agentopd.viewer.columns import Tokens
-from agentopd.viewer.payload import rounded, title_of
-from agentopd.viewer.shades import Shade, kind_of, measure_of_divergence, measure_of_uncertainty, ordered
+from agentopd.viewer.payload import exact, rounded, title_of
+from agentopd.viewer.shades import Measure, Shade, kind_of, measure_of_divergence, measure_of_uncertainty, ordered
+from agentopd.viewer.sources import Source, notes_on, where_of
 
 
 @dataclass(slots=True)
@@ -35,27 +37,31 @@ class Index:
         for name, value in {**_plain(record), "from": source, "block": block, "place": place}.items():
             self.columns[name].append(value)
 
-    def plain(self, title: str, sources: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
+    def plain(self, title: str, sources: Sequence[Source]) -> dict[str, Any]:
         """What the page reads."""
-        count = len(self)
-        means = {name: rounded(np.array([of.get(i, np.nan) for i in range(count)])) for name, of in self.means.items()}
+        means = {name: rounded(self._mean(name)) for name in self.means}
         names = [name for name in ordered(self.shades) if name in means]
         terms = {kind_of(name)[1] for name in names if kind_of(name)[0] == "coef"}
-        nothing: list[float | None] = [None] * count
-        kl, uncertainty = measure_of_divergence(names), measure_of_uncertainty(names)
+        measures = {"kl": measure_of_divergence(names), "uncertainty": measure_of_uncertainty(names)}
         return {
             "title": title,
-            "sources": list(sources),
-            "notes": list(notes),
+            "sources": [source.name for source in sources],
+            "notes": notes_on(sources),
+            "where": where_of(sources),
             "signals": [self.shades[name].plain(several=len(terms) > 1) for name in names],
-            "measures": {"kl": kl, "uncertainty": uncertainty},
+            "measures": {name: measure and measure.plain() for name, measure in measures.items()},
             "means": means,
             "columns": {
                 **_required(self.columns),
-                "kl": means.get(kl, nothing),
-                "uncertainty": means.get(uncertainty, nothing),
+                **{name: self._measured(measure) for name, measure in measures.items()},
             },
         }
+
+    def _mean(self, name: str) -> NDArray[np.float64]:
+        return np.array([self.means[name].get(i, np.nan) for i in range(len(self))])
+
+    def _measured(self, measure: Measure | None) -> list[float | None]:
+        return [None] * len(self) if measure is None else rounded(measure.sign * self._mean(measure.signal))
 
 
 def _plain(record: Record) -> dict[str, Any]:
@@ -68,7 +74,7 @@ def _plain(record: Record) -> dict[str, Any]:
         "key": str(one.key),
         "title": title_of(record),
         "outcome": "failed" if one.failure else "success" if one.outcome.success else "no success",
-        "reward": rounded(np.array([one.outcome.total_reward]))[0],
+        "reward": exact(one.outcome.total_reward),
         "turns": len(one.turns),
         "tokens": sum(turn.stop - turn.start for turn in one.turns),
         "errors": len(errors),

@@ -15,6 +15,7 @@ from agentopd.objective.signals import LOSSES, WEIGHT
 from agentopd.records import Records
 from agentopd.viewer.charts import BEFORE, STUDENT, Series
 from agentopd.viewer.page import figure, grid, heat, missing, table
+from agentopd.viewer.times import duration
 
 Row = Mapping[str, Any]
 STRETCHES = 10
@@ -150,43 +151,6 @@ def _of_tool(part: Sequence[Row], name: str) -> list[str]:
         "" if errors is None else f"{100 * errors:.1f}%",
         "" if seconds is None else duration(seconds),
     ]
-
-
-def times(metrics: Sequence[Row]) -> str:
-    """Where the time of a run went, as HTML; empty where it was not logged."""
-    rows = [row for row in metrics if isinstance(row.get("seconds"), int | float)]
-    steps = [row for row in rows if "rollout/seconds/policy" in row]
-    if len(steps) < 2:
-        return ""
-    # the clock of a row is the run's: the first row has the stages and the first panel in it
-    first, last = steps[0], steps[-1]
-    between = float(last["seconds"]) - float(first["seconds"])
-    model, env = (
-        sum(float(row.get(f"rollout/seconds/{what}", 0.0)) for row in steps[1:]) for what in ("policy", "env")
-    )
-    each = [
-        ("stages, first panel and first step", float(first["seconds"]), ""),
-        (f"{len(steps) - 1} further steps", between, f"{duration(between / (len(steps) - 1))} a step"),
-        ("of these the acting model", model, _part(model, between)),
-        ("environments, added up though they run at the same time", env, _part(env, between)),
-        ("panels in the last row and after", float(rows[-1]["seconds"]) - float(last["seconds"]), ""),
-    ]
-    return table(["", "time", ""], [[name, duration(seconds), note] for name, seconds, note in each])
-
-
-def _part(seconds: float, of: float) -> str:
-    return f"{100 * seconds / of:.0f}%" if of > 0 else ""
-
-
-def duration(seconds: float) -> str:
-    """Seconds in a unit that fits."""
-    if seconds >= 3600:
-        return f"{seconds / 3600:.1f} h"
-    if seconds >= 120:
-        return f"{seconds / 60:.1f} min"
-    if seconds >= 1:
-        return f"{seconds:.1f} s"
-    return f"{1000 * seconds:.1f} ms" if seconds >= 0.001 else f"{1e6 * seconds:.0f} µs"
 
 
 def _parts(rows: Sequence[Row]) -> list[Sequence[Row]]:

@@ -1,5 +1,7 @@
 """One trajectory as the page reads it: plain data for JSON, numbers cut to what an eye can tell apart."""
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,9 +25,13 @@ def payload(record: Record, tokens: Tokens, texts: Texts | None, teachers: Seque
     said = [annotation for annotation in record.annotations if annotation.teacher in teachers]
     return {
         "key": str(one.key),
-        "task": {"env": one.task.env_id, "seed": one.task.seed, "split": one.task.split, "tags": one.task.tags},
+        "task": {"env": one.task.env_id, "seed": str(one.task.seed), "split": one.task.split, "tags": one.task.tags},
         "family": one.family,
-        "outcome": {"reward": one.outcome.total_reward, "success": one.outcome.success, "stop": one.outcome.stop},
+        "outcome": {
+            "reward": exact(one.outcome.total_reward),
+            "success": one.outcome.success,
+            "stop": one.outcome.stop,
+        },
         "failure": None if one.failure is None else _fields(one.failure, ("boundary", "kind", "message")),
         "opening": [_message(message) for message in one.opening],
         "tools": one.tools,
@@ -91,14 +97,17 @@ def _top(top: Top) -> dict[str, Any]:
 
 
 def _turn(turn: Turn, span: tuple[int, int], said: Sequence[Annotation]) -> dict[str, Any]:
-    plain = ("actor", "text", "action", "reward", "terminated", "truncated", "finish", "drift", "errors", "advice")
+    plain = ("actor", "text", "action", "terminated", "truncated", "finish", "drift", "errors", "advice")
     return {
         **_fields(turn, plain),
         "tokens": span,
+        "reward": exact(turn.reward),
         "version": turn.policy_version,
-        "seconds": [float(f"{time:.3g}") for time in (turn.seconds_policy, turn.seconds_env)],
-        "calls": [{"name": call.name, "arguments": dict(call.arguments)} for call in turn.calls],
-        "outcomes": [_fields(outcome, ("name", "outcome", "seconds", "cut")) for outcome in turn.outcomes],
+        "seconds": [_short(time) for time in (turn.seconds_policy, turn.seconds_env)],
+        "calls": [{"name": call.name, "arguments": _arguments(call.arguments)} for call in turn.calls],
+        "outcomes": [
+            {**_fields(one, ("name", "outcome", "cut")), "seconds": _short(one.seconds)} for one in turn.outcomes
+        ],
         "observations": [_message(message) for message in turn.observations],
         "teachers": {annotation.teacher: _of_turn(annotation, turn.index) for annotation in said},
     }
@@ -115,11 +124,52 @@ def _of_turn(annotation: Annotation, turn: int) -> dict[str, Any]:
 
 def _reward(annotation: Annotation, turn: int) -> float | None:
     given = float(annotation.reward_S[turn]) if turn < len(annotation.reward_S) else float("nan")
-    return None if given != given else float(f"{given:.{DIGITS}g}")
+    return _short(given, 7)  # float32 has no more
+
+
+def exact(value: float) -> float | None:
+    """A number as it is; ``None`` for ``nan``, and what stands for infinity."""
+    if math.isnan(value):
+        return None
+    return math.copysign(ENDLESS, value) if math.isinf(value) else float(value)
+
+
+def _short(value: float, digits: int = DIGITS) -> float | None:
+    found = exact(value)
+    return None if found is None else float(f"{found:.{digits}g}")
+
+
+def _arguments(given: Any) -> list[tuple[str, str]]:
+    """The arguments of a call as text, which holds numbers that a browser would round."""
+    if isinstance(given, Mapping):
+        return [(str(name), _written(value)) for name, value in given.items()]
+    return [] if given is None else [("", str(given))]
+
+
+def _written(value: Any) -> str:
+    """Text as it stands, other values as JSON; text that would read as one of those stands in quotes."""
+    if isinstance(value, str) and value.strip() and not _reads_as_json(value):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _reads_as_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _message(message: Message) -> dict[str, Any]:
-    return {name: message[name] for name in ("role", "name", "content") if name in message}
+    plain = {name: message[name] for name in ("role", "name", "content", "reasoning_content") if name in message}  # type: ignore[literal-required]
+    calls = [call.get("function", call) for call in message.get("tool_calls", ())]
+    return {
+        **plain,
+        "calls": [
+            {"name": str(call.get("name", "?")), "arguments": _arguments(call.get("arguments"))} for call in calls
+        ],
+    }
 
 
 def _fields(of: Any, names: Sequence[str]) -> Mapping[str, Any]:

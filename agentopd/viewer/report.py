@@ -21,6 +21,7 @@ from agentopd.viewer.decoding import Decode, tokenizer_of
 from agentopd.viewer.depths import depth_figures
 from agentopd.viewer.episodes import samples
 from agentopd.viewer.page import figure, grid, missing, page, table
+from agentopd.viewer.times import TIMES, read_times, times
 from agentopd.viewer.view import VIEW
 
 BEFORE_PANEL, AFTER_PANEL = "student_before", "student_after"
@@ -69,7 +70,7 @@ def write_report(run_dir: str | Path) -> Path:
         ("Weights", _guarded(lambda: over.weights(run.records))),
         ("Errors", _errors(run)),
         ("Tools", over.tools(run.metrics)),
-        ("Time", over.times(run.metrics)),
+        ("Time", times(run.metrics, read_times(run.path / TIMES))),
         ("Sample episodes", _guarded(lambda: samples(run.records, run.decode, run.view))),
         ("Configuration", _config(run)),
     ]

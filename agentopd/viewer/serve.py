@@ -1,18 +1,20 @@
 """The viewer of records too many for one file: a server of this machine alone, which reads each trajectory when it is looked at."""
 
 import secrets
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from agentopd.errors import RecordError
 from agentopd.viewer.bundle import head, tail, text
 from agentopd.viewer.columns import Columns
 from agentopd.viewer.index import Index
-from agentopd.viewer.sources import Source, notes_on
-from agentopd.viewer.view import names_of, title_of
+from agentopd.viewer.sources import Source
+from agentopd.viewer.view import title_of
 
 LOOPBACK = "127.0.0.1"
 HEADERS = {
@@ -46,7 +48,7 @@ class Site:
                 if len(index) % 100 == 0:
                     say(len(index))
         self._page = head(title_of(sources), served=True) + tail()
-        self._index = text(index.plain(title_of(sources), names_of(sources), notes_on(sources)))
+        self._index = text(index.plain(title_of(sources), sources))
         self._reading = threading.Lock()
         self._signals = lru_cache(maxsize=STEPS)(lambda number, step: self._sources[number].signals(step))
 
@@ -73,9 +75,19 @@ class Site:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, site: Site, token: str, port: int) -> None:
-        self.site, self.token = site, token
+    def __init__(self, token: str, port: int) -> None:
+        self.token = token
+        self.site: Site | None = None
         super().__init__((LOOPBACK, port), _Handler)
+
+    def answer(self, path: str) -> tuple[str, str] | None:
+        """What the site answers; nothing before there is one."""
+        return None if self.site is None else self.site.answer(path)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes away before it has its answer is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.FORBIDDEN, "text/plain; charset=utf-8", "Open the address that agentopd printed.")
             return
         try:
-            found = self.server.site.answer(rest)
+            found = self.server.answer(rest)
         except RecordError as error:
             self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", str(error))
             return
@@ -117,15 +129,25 @@ class _Handler(BaseHTTPRequestHandler):
         """Says nothing: what is read is nobody's business."""
 
 
-def server(site: Site, port: int = 0) -> tuple[ThreadingHTTPServer, str]:
-    """A server that is not yet at work, and the address to open.
+def server(
+    sources: Sequence[Source], port: int = 0, say: Callable[[int], object] = lambda count: None
+) -> tuple[ThreadingHTTPServer, str]:
+    """A server that is not yet at work, and the address to open. It has its port before it reads the records, which may take long.
 
     Args:
-        site: What it answers with.
+        sources: Whose records.
         port: Where it listens; 0 is any that is free.
+        say: Is told how many trajectories have been read, now and then.
 
     Raises:
         OSError: The port is taken.
+        OverflowError: There is no such port.
+        RecordError: A file of the records is damaged.
     """
-    made = _Server(site, secrets.token_urlsafe(16), port)
+    made = _Server(secrets.token_urlsafe(16), port)
+    try:
+        made.site = Site(sources, say)
+    except BaseException:
+        made.server_close()
+        raise
     return made, f"http://{LOOPBACK}:{made.server_port}/{made.token}/"

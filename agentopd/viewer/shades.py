@@ -94,14 +94,40 @@ def ordered(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: _ORDER.get(kind_of(name)[0], len(_ORDER)))
 
 
-def measure_of_divergence(names: Iterable[str]) -> str:
-    """The signal whose mean is an episode's divergence; empty without any."""
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A column of the list that is the mean of a signal over an episode's tokens, times ``sign``."""
+
+    signal: str
+    label: str
+    about: str
+    sign: float = 1.0
+
+    def plain(self) -> dict[str, str]:
+        """What the page reads."""
+        return {"label": self.label, "about": self.about}
+
+
+_SHORT = {"divergence": "divergence", "nll": "NLL", "surrogate": "surrogate"}
+
+
+def measure_of_divergence(names: Iterable[str]) -> Measure | None:
+    """How far an episode is from what it was to learn: the first term's loss; else an estimate of the KL by what was sampled."""
     known = ordered(names)
-    return next((name for kind in (*LOSSES, LOG_RATIO) for name in known if kind_of(name)[0] == kind), "")
+    loss = next((name for kind in LOSSES for name in known if kind_of(name)[0] == kind), None)
+    if loss is not None:
+        return Measure(loss, _SHORT.get(kind_of(loss)[0], "loss"), f"{loss}: mean over the episode's tokens, in nats")
+    ratio = next((name for name in known if kind_of(name)[0] == LOG_RATIO), None)
+    if ratio is None:
+        return None
+    of = kind_of(ratio)[1]
+    about = f"log-probability by the student less that by {of}, mean over the sampled tokens: estimates KL(student || {of}) in nats"
+    return Measure(ratio, "KL estimate", about, -1.0)
 
 
-def measure_of_uncertainty(names: Iterable[str]) -> str:
-    """The signal whose mean is an episode's uncertainty; empty without any."""
+def measure_of_uncertainty(names: Iterable[str]) -> Measure | None:
+    """How unsure somebody was in an episode: an ensemble, else a teacher, else the student; ``None`` where nothing says it."""
     known = ordered(names)
     wanted = (*ENSEMBLE, TEACHER_ENTROPY, STUDENT_ENTROPY)
-    return next((name for kind in wanted for name in known if kind_of(name)[0] == kind), "")
+    found = next((name for kind in wanted for name in known if kind_of(name)[0] == kind), None)
+    return None if found is None else Measure(found, "uncertainty", f"{found}: mean over the episode's tokens, in nats")

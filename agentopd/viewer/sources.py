@@ -89,7 +89,8 @@ def run_of(held: records.Records) -> Path:
 
 def notes_on(sources: Sequence[Source]) -> list[str]:
     """What a reader has to know of what is not there."""
-    notes = []
+    wanted = where_of(sources)
+    notes = [f"Only trajectories that fit --where are here: {wanted}."] if wanted else []
     for source in sources:
         who = f"{source.name}: " if len(sources) > 1 else ""
         if source.texts is None:
@@ -97,6 +98,20 @@ def notes_on(sources: Sequence[Source]) -> list[str]:
         if not source.records.signal_steps:
             notes.append(f"{who}No signals were recorded, so tokens have only what sampling and annotations tell.")
     return notes
+
+
+def where_of(sources: Sequence[Source]) -> str:
+    """What was chosen, as the settings of ``--where``; empty where every trajectory is shown."""
+    where = sources[0].where
+    return "" if where == EVERYTHING else " ".join(_settings(where.model_dump(exclude_unset=True, mode="json")))
+
+
+def _settings(given: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{above}{name}.")
+        elif value is not None:
+            yield f"{above}{name}={'true' if value is True else 'false' if value is False else value}"
 
 
 def _texts(run: Path, given: str | Path | None) -> Texts | None:

@@ -1,5 +1,6 @@
 """The viewer of records as one file: the list first, then the trajectories in compressed blocks that the page opens as it needs them."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import IO
 from agentopd.errors import RecordError
 from agentopd.viewer.bundle import block, head, tail, text
 from agentopd.viewer.index import Index
-from agentopd.viewer.sources import Source, notes_on, run_of
+from agentopd.viewer.sources import Source, run_of
 
 BLOCK = 256_000
 """Letters of JSON after which a block of trajectories is full."""
@@ -39,19 +40,21 @@ def write_view(
     if path.is_dir() or not path.parent.is_dir():
         raise NotADirectoryError(f"{path} is {'a folder' if path.is_dir() else 'in no folder that exists'}")
     index = Index()
-    with tempfile.TemporaryFile("w+", encoding="ascii") as blocks:
-        _write_blocks(sources, index, blocks, say)
-        blocks.seek(0)
-        part = path.with_name(f".{path.name}.part")
-        try:
-            with part.open("w", encoding="utf-8", errors="backslashreplace") as page:
-                page.write(head(title_of(sources), served=False))
-                page.write(block("index", text(index.plain(title_of(sources), names_of(sources), notes_on(sources)))))
-                shutil.copyfileobj(blocks, page)
-                page.write(tail())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    part = path.with_name(f".view-{os.getpid()}.part")
+    try:  # the file before the records, which may take long to read
+        with (
+            part.open("w", encoding="utf-8", errors="backslashreplace") as page,
+            tempfile.TemporaryFile("w+", encoding="ascii") as blocks,
+        ):
+            _write_blocks(sources, index, blocks, say)
+            blocks.seek(0)
+            page.write(head(title_of(sources), served=False))
+            page.write(block("index", text(index.plain(title_of(sources), sources))))
+            shutil.copyfileobj(blocks, page)
+            page.write(tail())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 
@@ -86,9 +89,4 @@ def _write_blocks(sources: Sequence[Source], index: Index, blocks: IO[str], say:
 
 def title_of(sources: Sequence[Source]) -> str:
     """What the page is called."""
-    return " and ".join(names_of(sources))
-
-
-def names_of(sources: Sequence[Source]) -> list[str]:
-    """The names of all records."""
-    return [source.name for source in sources]
+    return " and ".join(source.name for source in sources)

@@ -11,7 +11,7 @@ import pytest
 from view_cases import HUGE, SCRIPT, TEMPLATE, hostile, many, record, toy, write_run
 
 from agentopd.viewer import write_view
-from agentopd.viewer.serve import Site, server
+from agentopd.viewer.serve import server
 from agentopd.viewer.sources import opened
 
 if TYPE_CHECKING:
@@ -104,9 +104,9 @@ def test_the_list_is_searched_filtered_and_sorted(look: Look, page_file: Path) -
     assert keys(page) == ["toy/0/6/0", "toy/1/6/0"]
     page.get_by_role("button", name="all").click()
     page.get_by_role("button", name="Filters").click()
-    page.get_by_label("least mean KL").fill("0.5")
+    page.get_by_label("least mean divergence").fill("0.5")
     rows(page, 14)
-    page.get_by_label("least mean KL").fill("")
+    page.get_by_label("least mean divergence").fill("")
     page.get_by_label("environment").select_option("toy/Bank-v0")
     rows(page, 8)
     page.get_by_role("button", name="Clear").click()
@@ -277,7 +277,7 @@ def test_hostile_text_is_inert(look: Look, tmp_path: Path) -> None:
 
 
 def test_the_server_shows_the_same(look: Look, tmp_path: Path) -> None:
-    made, address = server(Site(opened([toy(tmp_path / "run")])))
+    made, address = server(opened([toy(tmp_path / "run")]))
     threading.Thread(target=made.serve_forever, daemon=True).start()
     try:
         page = look(address)

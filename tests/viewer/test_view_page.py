@@ -55,7 +55,8 @@ def test_the_list_has_a_value_of_each_column_for_each_trajectory(run: Path) -> N
     assert columns["error"][6] == "timeout"
     assert columns["version"][:8] == [7] * 7 + [None]
     assert columns["title"][2] == "What do 2 pears cost in step 0?"
-    assert index["measures"] == {"kl": "loss/divergence", "uncertainty": "teacher_entropy/teacher"}
+    assert index["measures"]["kl"]["label"] == "divergence"
+    assert index["measures"]["uncertainty"]["about"].startswith("teacher_entropy/teacher: ")
     assert columns["kl"][0] == pytest.approx(1.0)
     assert columns["kl"][7] is None
 

@@ -11,7 +11,7 @@ import pytest
 from test_view_page import trajectories
 from view_cases import toy
 
-from agentopd.viewer.serve import Site, server
+from agentopd.viewer.serve import server
 from agentopd.viewer.sources import opened
 from agentopd.viewer.view import write_view
 
@@ -23,7 +23,7 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def address(run: Path) -> Iterator[str]:
-    made, address = server(Site(opened([run])))
+    made, address = server(opened([run]))
     thread = threading.Thread(target=made.serve_forever, daemon=True)
     thread.start()
     yield address

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agentopd import records
+from agentopd.chat.tokenizer import keep_beside
 from agentopd.config.asked import grouped_by
 from agentopd.config.shipped import load_yaml, parse, write
 from agentopd.errors import ConfigError, TeacherError
@@ -72,6 +73,7 @@ def annotate(
     with held(target), _told(target):
         teachers = teachers_of(asked, tokenizer, chat, target, kept)
         write_atomically(target / NOTE, write(asked.plain()))
+        keep_beside(tokenizer, target)
         asking = Asking(asked, teachers, of_chat(chat), store, _unread(target))
         _write(asking, wanted, target)
     store.close()

@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from agentopd.errors import ConfigError, TrainingError, describe
 from agentopd.evaluation import Panel
 from agentopd.training.loop.checkpoints import binding, difference, differences, newest, require_named, step_of
 from agentopd.training.loop.lock import LOCK, require_unheld
+from agentopd.viewer.times import TIMES, read_times
 
 
 class RunFolder:
@@ -25,6 +28,7 @@ class RunFolder:
         self.student = self.path / "student"
         self.adapter = self.path / "adapter"
         self.weights = self.path / "weights.json"
+        self.times = self.path / TIMES
         self.records = self.path / "records"
         self.checkpoints = self.path / "checkpoints"
 
@@ -71,7 +75,8 @@ class RunFolder:
 
     def release(self) -> None:
         """Takes :meth:`open` back, before anything was made: the folder is free again."""
-        self.config.unlink(missing_ok=True)
+        for file in (self.config, self.times):
+            file.unlink(missing_ok=True)
 
     def _require_same(self, config: Config) -> None:
         """As the run's file says, which a person may have edited since, and as its last checkpoint says."""
@@ -140,6 +145,18 @@ class RunFolder:
                 f"{self.panels} cannot be read: {describe(error)}; restore it from a copy, or delete it and resume, to have its "
                 "panels played again"
             ) from error
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Adds the seconds that its body takes to those that the run has spent on ``what``, unless a kill ends it."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            known = read_times(self.times)
+            spent = known.get(what, 0.0) + time.monotonic() - begin
+            if self.path.is_dir():
+                write_atomically(self.times, json.dumps(known | {what: round(spent, 3)}, indent=2) + "\n")
 
     def save_weights(self, step: int, best: tuple[int, float] | None) -> None:
         """Writes which weights lie where.

@@ -7,6 +7,7 @@ folder keep all of these, so a resumed run draws what the uninterrupted one woul
 
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -157,16 +158,19 @@ class River:
         trajectories: list[Trajectory] = []
         fresh: list[Trajectory] = []
         counts = self._tasks_at(step)
+        begin = time.monotonic()
         ends = accumulate(counts.values(), initial=0)  # each source has tasks of its own at every step
         for (name, source), first in zip(self.objective.sources.items(), ends, strict=False):
             played = self._draw_source(name, source, step, counts[name], first, len(trajectories))
             trajectories += played
             fresh += played if source.plays else []
         metrics = {f"rollout/{name}": value for name, value in rollout_metrics(fresh).items()}
+        between = time.monotonic()
         records = annotate(self._annotators, trajectories, self.config.rollout.max_new_tokens)
+        spent = {"seconds/rollout": between - begin, "seconds/teachers": time.monotonic() - between}
         for told in unused(self.config, self._annotators, trajectories) if step == 0 else ():
             _log.warning("%s", told)
-        return Drawn(step, tuple(records), metrics | teaching_metrics(self._annotators, records))
+        return Drawn(step, tuple(records), metrics | teaching_metrics(self._annotators, records) | spent)
 
     def _tasks_at(self, step: int) -> dict[str, int]:
         """The tasks of each source in ``step``; those of a replayed one that holds too little are fresh ones."""

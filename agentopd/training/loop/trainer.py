@@ -1,6 +1,7 @@
 """The trainer: transformers' Trainer around the river. It is blind to the method: it sees prepared batches and an objective."""
 
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -160,10 +161,10 @@ class AgentOPDTrainer(Trainer):
                 so far had anything to train.
         """
         drawn: Drawn = inputs
+        begin, total, outputs = time.monotonic(), 0.0, []
         model.train()
         prepared, batches = self.learner.prepare(model, drawn.records, self.river.clock(drawn.step))
         idle_steps = self._idle_steps(prepared, batches, drawn.step)
-        total, outputs = 0.0, []
         for batch in batches:
             with self.compute_loss_context_manager():
                 output = self.learner.loss(model, batch)
@@ -173,9 +174,9 @@ class AgentOPDTrainer(Trainer):
             outputs.append((batch.row_A, output.signals))
         signals = self.learner.gather(len(prepared.rows), outputs)
         seen = self.learner.metrics(prepared, signals, batches)
-        trajectories = [record.trajectory for record in drawn.records]
-        depths = depth_metrics(trajectories, prepared.rows, signals | weights_of(prepared))
-        self.step_metrics = {**drawn.metrics, **seen, **depths, IDLE_STEPS: float(idle_steps)}
+        depths = depth_metrics([one.trajectory for one in drawn.records], prepared.rows, signals | weights_of(prepared))
+        seen |= {IDLE_STEPS: float(idle_steps), "seconds/learner": time.monotonic() - begin}
+        self.step_metrics = {**drawn.metrics, **seen, **depths}
         self.river.learned(drawn.step, {"loss": total, **self.step_metrics})
         self.recorder.keep(drawn, prepared, signals)
         return torch.tensor(total, device=self.args.device)

@@ -1,5 +1,6 @@
 """A whole run: stages, training, panels and the report."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.adapters import is_wrapped
 from agentopd.chat import Chat
+from agentopd.chat.tokenizer import keep_beside
 from agentopd.config import Config
 from agentopd.config.shipped import load_recipe
 from agentopd.errors import ConfigError, TrainingError, describe
@@ -49,6 +51,7 @@ from agentopd.viewer import write_report
 from agentopd.viewer.report import AFTER_PANEL as AFTER
 from agentopd.viewer.report import BEFORE_PANEL as BEFORE
 from agentopd.viewer.report import SAMPLED
+from agentopd.viewer.times import PANELS, STUDENT_STAGE, TEACHER_STAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,8 @@ def _result(folder: RunFolder, student: PreTrainedModel, tokenizer: PreTrainedTo
     """What a finished run made, its report written."""
     try:
         say(f"report: {write_report(folder.path)}")
+        if folder.records.is_dir():
+            say(f"every episode, token by token: agentopd view {shlex.quote(str(folder.path))}")
     except Exception as error:  # the run is whole without it
         say(f"the run is finished and kept, and only its report could not be written: {describe(error)}")
     return Result(folder.path, _last(folder.history()), folder.load_panels(), student, tokenizer)
@@ -215,10 +220,12 @@ def _last(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def build_trainer(config: Config, folder: RunFolder, tokenizer: PreTrainedTokenizerBase) -> AgentOPDTrainer:
     """The trainer of a run: student and teachers after their stages."""
-    student = student_of(config, tokenizer, say)
+    with folder.timed(STUDENT_STAGE):
+        student = student_of(config, tokenizer, say)
 
     def load(wanted: ModelConfig) -> PreTrainedModel:
-        return teacher_of(config, wanted, tokenizer, say)
+        with folder.timed(TEACHER_STAGE):
+            return teacher_of(config, wanted, tokenizer, say)
 
     callbacks = [Progress("training"), MetricsFile(folder)]
     args = arguments(config, folder.checkpoints)
@@ -263,7 +270,8 @@ def _panel(
     kept = folder.load_panels().get(name)
     if kept is not None:
         return kept
-    panel = trainer.play_panel(sampled, actor=actor, sampled=sampled is not None)
+    with folder.timed(PANELS):
+        panel = trainer.play_panel(sampled, actor=actor, sampled=sampled is not None)
     folder.save_panel(name, panel)
     how = "" if sampled is None else ", sampled as in training"
     say(f"{name}: success {panel.success.text()} on {panel.success.n} held-out tasks{how}")
@@ -331,6 +339,7 @@ def play(config: Config, episodes: int, output: Path, actor: str, model: Path | 
     try:
         trajectories = _played(kept, assignments, policies, chat, config.rollout)
         kept.writer.write(STEP, [Record(trajectory) for trajectory in trajectories])
+        keep_beside(tokenizer, output)
     finally:
         kept.close()
     return rollout_metrics(trajectories)

@@ -1,5 +1,5 @@
 // Messages, tool calls and their results, and the notes in the margin.
-import { count, el, fill, number, shown } from "./dom.js";
+import { count, cut, el, fill, number, shown } from "./dom.js";
 
 const LONG = { system: 400, other: 2400 };
 
@@ -13,7 +13,7 @@ export function prose(text, limit = LONG.other) {
     text: `Show all ${text.length.toLocaleString("en")} characters`,
     on: { click: () => fill(block, shown(text)).classList.add("whole") },
   });
-  return fill(block, shown(text.slice(0, limit)), el("span", { class: "cut", text: "…" }), all);
+  return fill(block, shown(cut(text, limit)), el("span", { class: "cut", text: "…" }), all);
 }
 
 /** A message that no policy of these records wrote. */
@@ -21,31 +21,36 @@ export function message(said) {
   if (said.role === "tool") return result(said);
   const content = String(said.content ?? "");
   const name = said.name ? el("span", { class: "of" }, shown(said.name)) : null;
-  const body = content ? prose(content, said.role === "system" ? LONG.system : LONG.other) : el("div", { class: "prose empty", text: "empty" });
-  return el("article", { class: `message ${/^\w+$/.test(said.role) ? said.role : "other"}` }, el("h4", {}, said.role, name), body);
-}
-
-function value(given) {
-  return typeof given === "string" ? given : JSON.stringify(given);
+  const thought = said.reasoning_content ? el("div", { class: "of" }, prose(said.reasoning_content)) : null;
+  const text = content ? prose(content, said.role === "system" ? LONG.system : LONG.other) : null;
+  const nothing = thought || text || said.calls.length ? null : el("div", { class: "prose empty", text: "empty" });
+  return el("article", { class: `message ${/^\w+$/.test(said.role) ? said.role : "other"}` }, el("h4", {}, said.role, name), thought, text, nothing, said.calls.map((made) => call(made)));
 }
 
 /** A call of a tool: its name, its arguments, and what became of it. */
 export function call(made, outcome) {
-  const items = Object.entries(made.arguments || {}).map(([name, given]) => [
-    el("dt", {}, shown(name)),
-    el("dd", { dir: "auto" }, prose(value(given), 800)),
-  ]);
+  const items = made.arguments.map(([name, given]) => [el("dt", {}, shown(name)), el("dd", { dir: "auto" }, prose(given, 800))]);
   const fine = !outcome || outcome.outcome === "ok";
   const told = outcome
     ? el("span", { class: fine ? "outcome good" : "outcome bad" }, fine ? "ok" : shown(outcome.outcome.replaceAll("_", " ")), ` · ${seconds(outcome.seconds)}`)
     : null;
-  const cut = outcome && outcome.cut ? el("span", { class: "outcome", text: "answer cut" }) : null;
+  const short = outcome && outcome.cut ? el("span", { class: "outcome", text: "answer cut" }) : null;
   return el(
     "article",
     { class: fine ? "card call" : "card call wrong" },
-    el("h4", {}, el("span", { class: "name" }, shown(made.name)), told, cut),
+    el("h4", {}, el("span", { class: "name" }, shown(made.name)), told, short),
     items.length ? el("dl", {}, items.flat()) : el("p", { class: "empty", text: "no arguments" }),
   );
+}
+
+/** What became of each call of a turn, by name and order; one that was not run has nothing. */
+export function outcomes(turn) {
+  let next = 0;
+  return turn.calls.map((made) => {
+    const at = turn.outcomes.findIndex((one, i) => i >= next && one.name === made.name);
+    if (at >= 0) next = at + 1;
+    return turn.outcomes[at];
+  });
 }
 
 /** What a tool answered; `after` is the call that it stands under, whose name it need not repeat. */
@@ -69,7 +74,8 @@ export function tools(schemas) {
 
 /** A duration in a unit that fits. */
 export function seconds(time) {
-  if (time >= 1) return `${number(time)} s`;
+  if (time === null) return "–";
+  if (time >= 1 || time === 0) return `${number(time)} s`;
   return time >= 0.001 ? `${number(1000 * time)} ms` : `${Math.round(1e6 * time)} µs`;
 }
 

@@ -4,7 +4,7 @@ import { RANGES } from "./query.js";
 import { change, state } from "./state.js";
 
 const OUTCOMES = ["success", "no success", "failed"];
-const LABELS = { return: "return", turns: "turns", errors: "errors", kl: "mean KL", uncertainty: "uncertainty", version: "policy version" };
+const LABELS = { errors: "bad actions", version: "policy version" };
 const COLUMNS = { return: "reward" };
 
 function distinct(column) {
@@ -56,9 +56,11 @@ export class Filters {
 
   range(name) {
     const write = debounced(() => change({ [name]: least.value || most.value ? `${least.value}..${most.value}` : "" }), 150);
-    const end = (what) => el("input", { type: "number", step: "any", placeholder: what, "aria-label": `${what === "min" ? "least" : "most"} ${LABELS[name]}`, data: { range: name, end: what }, on: { input: write } });
+    const measure = this.index.measures[name];
+    const [label, about] = measure ? [`mean ${measure.label}`, measure.about] : [LABELS[name] || name, null];
+    const end = (what) => el("input", { type: "number", step: "any", placeholder: what, "aria-label": `${what === "min" ? "least" : "most"} ${label}`, data: { range: name, end: what }, on: { input: write } });
     const [least, most] = [end("min"), end("max")];
-    return { name, least, most, label: el("div", { class: "range" }, el("span", { text: LABELS[name] }), least, most) };
+    return { name, least, most, label: el("div", { class: "range" }, el("span", { text: label, title: about }), least, most) };
   }
 
   drawOutcomes(counts) {

@@ -4,8 +4,10 @@ import { NUMBERS, TEXTS } from "./query.js";
 
 /** Keys, what the help says of them, and the action each is for. */
 export const KEYS = [
-  [["j", "↓"], "next trajectory", "next"],
-  [["k", "↑"], "previous trajectory", "previous"],
+  [["j"], "next trajectory", "next"],
+  [["k"], "previous trajectory", "previous"],
+  [["↓"], "down: in the list, or in what is open", "down"],
+  [["↑"], "up", "up"],
   [["Enter"], "open the one under the cursor", "open"],
   [["n"], "next turn", "nextTurn"],
   [["p"], "previous turn", "previousTurn"],
@@ -27,7 +29,7 @@ function typing(target) {
   return target.closest("input, select, textarea, dialog[open]") !== null;
 }
 
-/** Calls `actions[name]()` when its key is pressed. */
+/** Calls `actions[name]()` when its key is pressed; where that says `true` the browser has the key, too. */
 export function listen(actions) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -43,8 +45,7 @@ export function listen(actions) {
     const onLink = key === "Enter" && event.target.closest("a, button, summary");
     const name = ACTIONS.get(key);
     if (!name || onLink) return;
-    event.preventDefault();
-    actions[name]();
+    if (actions[name]() !== true) event.preventDefault(); // true leaves the key to the browser
   });
 }
 

@@ -10,6 +10,7 @@ const FIELDS = [
   { name: "turns", label: "turns", column: "turns" },
   { name: "tokens", label: "tokens", column: "tokens" },
   { name: "errors", label: "errors", column: "errors" },
+  // what these two measure depends on the records, which say it
   { name: "kl", label: "KL", column: "kl", bar: true },
   { name: "uncertainty", label: "uncertainty", column: "uncertainty", bar: true },
   { name: "version", label: "policy", column: "version" },
@@ -20,7 +21,7 @@ function written(field, value) {
   if (value === null) return "–";
   if (field.bar) return value !== 0 && Math.abs(value) < 0.0005 ? "<0.001" : value.toFixed(3).replace("-", "−");
   if (field.name === "errors" && value === 0) return "·";
-  return Number.isInteger(value) ? value.toLocaleString("en").replace("-", "−") : number(value);
+  return number(value);
 }
 
 /** The list; `open(row)` is called for a row that is chosen. */
@@ -28,7 +29,7 @@ export class List {
   constructor(index, open, sort) {
     Object.assign(this, { index, open, sort, rows: [], chosen: -1, cursor: -1 });
     this.several = { in: index.sources.length > 1, env: new Set(index.columns.env).size > 1, family: new Set(index.columns.family).size > 1 };
-    this.fields = FIELDS.filter((field) => index.columns[field.column].some((value) => value !== null));
+    this.fields = FIELDS.filter((field) => index.columns[field.column].some((value) => value !== null)).map((field) => ({ ...field, ...index.measures[field.name] }));
     this.most = Object.fromEntries(this.fields.filter((field) => field.bar).map((field) => [field.name, this.scale(field)]));
     this.head = el("div", { class: "row head", role: "row" });
     this.space = el("div", { class: "space" });
@@ -59,12 +60,12 @@ export class List {
 
   drawHead() {
     const sort = state().sort || "";
-    const one = (name, label, classes) => {
+    const one = (name, label, classes, about) => {
       const on = sort === name || sort === `-${name}`;
       const mark = on ? (sort.startsWith("-") ? " ↓" : " ↑") : "";
-      return el("button", { type: "button", class: classes, "aria-sort": on ? (mark === " ↓" ? "descending" : "ascending") : null, text: label + mark, on: { click: () => this.sort(name) } });
+      return el("button", { type: "button", class: classes, "aria-sort": on ? (mark === " ↓" ? "descending" : "ascending") : null, title: about, text: label + mark, on: { click: () => this.sort(name) } });
     };
-    fill(this.head, el("span"), one("key", "trajectory", "name"), this.fields.map((field) => one(field.name, field.label, `number f-${field.name}`)));
+    fill(this.head, el("span"), one("key", "trajectory", "name"), this.fields.map((field) => one(field.name, field.label, `number f-${field.name}`, field.about)));
   }
 
   draw() {

@@ -4,7 +4,7 @@ import { Filters } from "./filters.js";
 import { help, listen } from "./keys.js";
 import { List } from "./list.js";
 import { selected } from "./query.js";
-import { chosen } from "./signals.js";
+import { chosen, measureTurns } from "./signals.js";
 import { change, link, state, watch } from "./state.js";
 import { loadIndex } from "./store.js";
 import { theme } from "./theme.js";
@@ -13,6 +13,11 @@ import { Pane } from "./trajectory.js";
 const LEFT = { key: "key", in: "in", signal: "signal", turn: "turn" };
 const RIGHT = { key: "with", in: "within", signal: "wsignal", turn: "wturn" };
 
+/** A turn of the address as its place; -1 where it is no number that counts turns. */
+function placeOf(turn) {
+  return /^\d{1,7}$/.test(turn ?? "") ? Number(turn) - 1 : -1;
+}
+
 class Viewer {
   constructor(index) {
     this.index = index;
@@ -20,8 +25,8 @@ class Viewer {
     this.prepare();
     this.filters = new Filters(index);
     this.list = new List(index, (row) => this.open(row), (name) => this.sort(name));
-    this.left = new Pane(index, LEFT, (changes) => change(changes), (pane) => this.actions(pane));
-    this.right = new Pane(index, RIGHT, (changes) => change(changes), (pane) => this.actions(pane));
+    this.left = new Pane(index, LEFT, (changes) => this.go(changes), (pane) => this.actions(pane));
+    this.right = new Pane(index, RIGHT, (changes) => this.go(changes), (pane) => this.actions(pane));
     this.help = help(index);
     this.picking = false;
     this.layout();
@@ -40,6 +45,7 @@ class Viewer {
       this.places.set(columns.key[row], row); // the first of several records wins
       this.places.set(`${columns.key[row]}\n${columns.from[row]}`, row);
     }
+    measureTurns(this.index);
     this.counts = {};
     for (const outcome of columns.outcome) this.counts[outcome] = (this.counts[outcome] || 0) + 1;
   }
@@ -84,21 +90,28 @@ class Viewer {
     document.body.classList.toggle("open", row !== -1);
     document.body.classList.toggle("two", row !== -1 && other !== -1);
     this.pick.hidden = !this.picking;
-    this.show(this.left, row, now.key, now.signal, now.turn);
-    this.show(this.right, row === -1 ? -1 : other, now.with, now.wsignal, now.wturn);
+    const two = row >= 0 && other >= 0;
+    this.show(this.left, LEFT, row, two ? (now.wsignal ?? "") : null);
+    this.show(this.right, RIGHT, row === -1 ? -1 : other, two ? (now.signal ?? "") : null);
     this.list.draw();
     this.list.choose(row);
     document.title = row >= 0 ? `${now.key} · ${this.index.title}` : this.index.title;
   }
 
-  show(pane, row, key, signal, turn) {
+  show(pane, names, row, beside) {
+    const now = state();
     pane.root.hidden = row === -1;
-    if (row >= 0) pane.show(row, signal, turn ? Number(turn) - 1 : -1);
+    if (row >= 0) pane.show(row, now[names.signal], placeOf(now[names.turn]), beside);
     if (row !== -2) return;
     pane.row = -2;
-    pane.trajectory = null;
-    fill(pane.head, el("p", { class: "problem" }, "These records hold no trajectory ", el("code", { text: key }), "."));
-    for (const part of [pane.bar, pane.strip, pane.body]) fill(part);
+    pane.clear("These records hold no trajectory ", el("code", { text: now[names.key] }), this.index.where ? `, or --where left it out: ${this.index.where}.` : ".");
+  }
+
+  /** Changes what a pane shows; of one trajectory shown twice both panes go to a turn. */
+  go(changes) {
+    const turn = changes.turn ?? changes.wturn;
+    const both = turn !== undefined && this.left.row === this.right.row && state().with;
+    change(both ? { turn, wturn: turn } : changes);
   }
 
   /** The buttons of a pane. */
@@ -163,7 +176,7 @@ class Viewer {
 
   copy(button) {
     const address = location.href.split("#")[0] + link({});
-    navigator.clipboard.writeText(address).then(
+    (navigator.clipboard ? navigator.clipboard.writeText(address) : Promise.reject()).then(
       () => (button.textContent = "Copied"),
       () => (button.textContent = "It is in the address bar"),
     );
@@ -177,6 +190,7 @@ class Viewer {
     }
     const { columns, sources } = this.index;
     change({ key: columns.key[row], in: sources.length > 1 ? columns.from[row] : "", turn: "", with: "", within: "", wturn: "", wsignal: "" }, push);
+    this.left.root.focus({ preventScroll: true }); // so that the keys that scroll mean the trajectory
   }
 
   sort(name) {
@@ -196,7 +210,7 @@ class Viewer {
     const pane = this.left;
     if (!pane.trajectory || !state().key) return;
     const last = pane.trajectory.turns.length - 1;
-    change({ turn: String(Math.min(Math.max(pane.turn + by, 0), last) + 1) });
+    this.go({ turn: String(Math.min(Math.max(pane.turn + by, 0), last) + 1) });
   }
 
   signal() {
@@ -212,6 +226,11 @@ class Viewer {
     else if (state().key) this.home();
   }
 
+  /** Whether arrows up and down scroll a trajectory, rather than move in the list. */
+  scrolls() {
+    return Boolean(state().key) && !this.picking;
+  }
+
   keys() {
     const token = (by) => {
       const pane = this.right.root.contains(document.activeElement) ? this.right : this.left;
@@ -220,6 +239,8 @@ class Viewer {
     return {
       next: () => this.move(1),
       previous: () => this.move(-1),
+      down: () => this.scrolls() || this.move(1),
+      up: () => this.scrolls() || this.move(-1),
       open: () => this.open(this.list.current ?? this.list.rows[0]),
       nextTurn: () => this.turn(1),
       previousTurn: () => this.turn(-1),

@@ -8,6 +8,7 @@ export const NUMBERS = {
   tokens: "tokens",
   errors: "errors",
   kl: "kl",
+  divergence: "kl",
   uncertainty: "uncertainty",
   version: "version",
   step: "step",
@@ -32,17 +33,35 @@ export const TEXTS = {
 /** The ranges that the filters of the page have. */
 export const RANGES = ["return", "turns", "errors", "kl", "uncertainty", "version"];
 
-const OPERATION = /^([\w./@-]+?)(>=|<=|!=|>|<|=|:)(.*)$/;
+const OPERATION = /^([^\s<>=!:]+?)(>=|<=|!=|>|<|=|:)(.*)$/;
 
 /** Words, where quotes hold blanks together. */
 function words(text) {
   return [...text.matchAll(/(?:[^\s"]|"[^"]*")+/g)].map((found) => found[0].replaceAll('"', ""));
 }
 
+/** What a table says under a name; names are typed, so one that every object has is none. */
+function entry(table, name) {
+  return Object.hasOwn(table, name) ? table[name] : undefined;
+}
+
 /** The numbers of a field of all trajectories; undefined where there is no such field. */
 export function numbers(index, name) {
-  if (NUMBERS[name]) return index.columns[NUMBERS[name]];
-  return index.means[name];
+  const column = entry(NUMBERS, name);
+  return column ? index.columns[column] : entry(index.means, name);
+}
+
+/** The texts of a field of all trajectories; undefined where there is no such field. */
+function texts(index, name) {
+  const column = entry(TEXTS, name);
+  return column && index.columns[column];
+}
+
+/** The name of a field as these records have it, however it was typed. */
+function meant(index, typed) {
+  const small = typed.toLowerCase();
+  if (numbers(index, typed) || texts(index, typed)) return typed;
+  return Object.keys(index.means).find((name) => name.toLowerCase() === small) || small;
 }
 
 function compared(operation, value, wanted) {
@@ -61,8 +80,8 @@ function condition(index, name, operation, wanted) {
     if (wanted === "" || Number.isNaN(least)) return { problem: `${name} is a number, such as ${name}>1` };
     return { holds: (row) => compared(operation, column[row], least) };
   }
-  if (!TEXTS[name]) return null;
-  const text = index.columns[TEXTS[name]];
+  const text = texts(index, name);
+  if (!text) return null;
   const part = wanted.toLowerCase();
   const wants = operation !== "!=";
   if (!["=", ":", "!="].includes(operation)) return { problem: `${name} is text: write ${name}:${wanted || "…"}` };
@@ -75,7 +94,7 @@ export function parsed(index, text) {
   let problem = "";
   for (const word of words(text)) {
     const found = OPERATION.exec(word);
-    const made = found && condition(index, found[1].toLowerCase(), found[2], found[3]);
+    const made = found && condition(index, meant(index, found[1]), found[2], found[3]);
     if (made && made.problem) problem = made.problem;
     else if (made) conditions.push(made.holds);
     else if (found && found[2] !== ":" && found[2] !== "=") {
@@ -99,7 +118,7 @@ export function range(text) {
 export function selected(index, state) {
   const { conditions, problem } = parsed(index, state.q || "");
   for (const name of ["outcome", "env", "family", "from"]) {
-    if (state[name]) conditions.push((row) => index.columns[TEXTS[name]][row] === state[name]);
+    if (state[name]) conditions.push((row) => texts(index, name)[row] === state[name]);
   }
   for (const name of RANGES) {
     if (!state[name]) continue;
@@ -117,7 +136,7 @@ export function sorted(index, rows, sort) {
   if (!sort) return rows;
   const down = sort.startsWith("-");
   const name = down ? sort.slice(1) : sort;
-  const column = numbers(index, name) || index.columns[TEXTS[name]];
+  const column = numbers(index, name) || texts(index, name);
   if (!column) return rows;
   const order = (a, b) => {
     const one = column[a];

@@ -1,6 +1,14 @@
 // What a signal is called, how a value is coloured, and the scale that says so.
 import { el, fill, number } from "./dom.js";
 
+/** Gives each signal the measure of its means by turn: what the means of all episodes say. */
+export function measureTurns(index) {
+  for (const signal of index.signals) {
+    const known = index.means[signal.name].filter((value) => value !== null).map(Math.abs).sort((a, b) => a - b);
+    signal.turnScale = 1.5 * known[Math.floor(0.95 * (known.length - 1))] || signal.scale;
+  }
+}
+
 /** The description of a signal by name; undefined for one that these records lack. */
 export function described(index, name) {
   return index.signals.find((signal) => signal.name === name);
@@ -9,6 +17,13 @@ export function described(index, name) {
 /** The signal that a state asks for, or the first. */
 export function chosen(index, name) {
   return described(index, name) || index.signals[0];
+}
+
+/** A signal on one scale with `other`, where that is of its kind: then the colours of two panes mean the same. */
+export function onOneScale(signal, other) {
+  if (!signal || !other || signal === other || signal.kin !== other.kin) return signal;
+  const kind = signal.kind === other.kind ? signal.kind : "signed";
+  return { ...signal, kind, scale: Math.max(signal.scale, other.scale), turnScale: Math.max(signal.turnScale, other.turnScale) };
 }
 
 /** How strong a colour is, from 0 to 1, and which: cold for values below 0 of a signal that has both signs. */
@@ -54,7 +69,7 @@ export function legend(signal) {
 
 /** A menu of the signals, grouped. */
 export function menu(index, name, change) {
-  const select = el("select", { class: "signal", "aria-label": "what shades the tokens", on: { change: () => change(select.value) } });
+  const select = el("select", { class: "signal", "aria-label": "what shades the tokens", on: { change: () => (select.blur(), change(select.value)) } }); // keys mean the page again
   const groups = new Map();
   for (const signal of index.signals) {
     if (!groups.has(signal.group)) groups.set(signal.group, []);

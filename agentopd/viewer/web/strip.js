@@ -2,18 +2,10 @@
 import { el, fill, number } from "./dom.js";
 import { colour, mean, tint } from "./signals.js";
 
-// the height of a bar: turns differ less than tokens do, so the means of all episodes are its measure
-function height(index, signal) {
-  if (!signal.turnScale) {
-    const known = index.means[signal.name].filter((value) => value !== null).map(Math.abs).sort((a, b) => a - b);
-    signal.turnScale = 1.5 * known[Math.floor(0.95 * (known.length - 1))] || signal.scale;
-  }
-  return signal.turnScale;
-}
-
 /** Fills `root` with a bar for each turn; `go(turn)` is called by a click. */
-export function strip(root, index, signal, trajectory, go) {
-  const full = signal ? { ...signal, scale: height(index, signal) } : null;
+export function strip(root, signal, trajectory, go) {
+  // turns differ less than tokens do, so they have a measure of their own
+  const full = signal ? { ...signal, scale: signal.turnScale } : null;
   const values = trajectory.turns.map((turn) => (signal ? mean(trajectory.signals[signal.name], turn.tokens) : null));
   const bars = trajectory.turns.map((turn, at) => {
     const bar = el("span", { class: "fill" });

@@ -28,8 +28,7 @@ export function spans(trajectory, turn) {
 }
 
 /** Colours all tokens below `root` by a signal. */
-export function shade(root, index, trajectory, name) {
-  const signal = chosen(index, name);
+export function shade(root, signal, trajectory) {
   if (!signal) return;
   const values = trajectory.signals[signal.name] || [];
   for (const span of root.querySelectorAll(".t")) colour(span, signal, values[span.dataset.i] ?? null);

@@ -1,7 +1,7 @@
 // One trajectory as a conversation: a pane, of which two can stand side by side.
-import { better, call, margin, message, result, seconds, tools } from "./cards.js";
+import { better, call, margin, message, outcomes, result, seconds, tools } from "./cards.js";
 import { count, el, fill, number, shown } from "./dom.js";
-import { chosen, legend, mean, menu } from "./signals.js";
+import { chosen, legend, mean, menu, onOneScale } from "./signals.js";
 import { loadTrajectory } from "./store.js";
 import { strip } from "./strip.js";
 import { hide, shade, spans, tell } from "./tokens.js";
@@ -11,7 +11,7 @@ const OUTCOMES = { success: "good", failed: "bad", "no success": "bad" };
 /** A pane. `names` are the words of the state that it reads: `signal` and `turn`; `go(changes)` changes them. */
 export class Pane {
   constructor(index, names, go, actions) {
-    Object.assign(this, { index, names, go, actions, row: -1, trajectory: null, turn: -1 });
+    Object.assign(this, { index, names, go, actions, row: -1, loaded: -1, trajectory: null, turn: -1 });
     this.head = el("header", { class: "about" });
     this.bar = el("div", { class: "signalbar" });
     this.strip = el("nav", { class: "strip", "aria-label": "turns" });
@@ -30,34 +30,38 @@ export class Pane {
     else hide();
   }
 
-  /** Shows a row of the list by a signal, at a turn. */
-  async show(row, signal, turn) {
-    this.signal = signal;
-    if (row !== this.row) {
-      this.row = row;
-      hide();
-      this.root.classList.add("loading");
-      try {
-        const found = await loadTrajectory(this.index, row);
-        if (row !== this.row) return; // another was asked for meanwhile
-        this.trajectory = found;
-        this.turn = -1;
-        this.shaded = null;
-        this.draw();
-        this.root.scrollTop = 0;
-      } catch (error) {
-        this.trajectory = null;
-        fill(this.head, el("p", { class: "problem", text: `It cannot be shown: ${error.message}` }));
-        fill(this.bar);
-        fill(this.strip);
-        fill(this.body);
-      } finally {
-        this.root.classList.remove("loading");
-      }
+  /** Shows a row of the list by a signal, at a turn; `beside` is the signal of the other pane, where there is one. */
+  async show(row, signal, turn, beside) {
+    Object.assign(this, { signal, beside, wanted: turn });
+    if (row !== this.row) await this.load(row);
+    if (row !== this.row || this.row !== this.loaded) return; // another was asked for meanwhile, or this one is still coming
+    if (this.shaded !== `${signal} ${beside}`) this.recolour();
+    if (this.wanted !== this.turn) this.jump(this.wanted);
+  }
+
+  async load(row) {
+    Object.assign(this, { row, loaded: -1 });
+    hide();
+    this.root.classList.add("loading");
+    try {
+      const found = await loadTrajectory(this.index, row);
+      if (row !== this.row) return;
+      Object.assign(this, { trajectory: found, loaded: row, turn: -1, shaded: null });
+      this.draw();
+      this.root.scrollTop = 0;
+    } catch (error) {
+      if (row === this.row) this.clear("It cannot be shown: ", error.message);
+    } finally {
+      if (row === this.row) this.root.classList.remove("loading");
     }
-    if (!this.trajectory) return;
-    if (this.shaded !== signal) this.recolour();
-    if (turn !== this.turn) this.jump(turn);
+  }
+
+  /** Shows nothing but why. */
+  clear(...why) {
+    Object.assign(this, { trajectory: null, loaded: -1 });
+    this.root.classList.remove("loading");
+    fill(this.head, el("p", { class: "problem" }, ...why));
+    for (const part of [this.bar, this.strip, this.body]) fill(part);
   }
 
   draw() {
@@ -105,7 +109,8 @@ export class Pane {
     const others = answers.filter((said) => said.role !== "tool");
     // a call and its answer stand together where there is one of each
     const paired = told.length === turn.calls.length;
-    const cards = turn.calls.flatMap((made, i) => [call(made, turn.outcomes[i]), paired ? result(told[i], made.name) : null]);
+    const ends = outcomes(turn);
+    const cards = turn.calls.flatMap((made, i) => [call(made, ends[i]), paired ? result(told[i], made.name) : null]);
     if (!paired) cards.push(...told.map((answer) => result(answer)));
     const head = el("h4", {}, el("a", { class: "place", href: `#`, text: `${at + 1}`, title: "link to this turn", on: { click: (event) => this.link(event, at) } }), shown(turn.actor), el("span", { class: "of", text: count(turn.tokens[1] - turn.tokens[0], "token") }), el("span", { class: "of mean" }));
     const text = turn.tokens[1] > turn.tokens[0] ? spans(this.trajectory, turn) : el("div", { class: "prose" }, shown(turn.text));
@@ -121,14 +126,15 @@ export class Pane {
   /** Colours tokens, strip and legend by the signal. */
   recolour() {
     const { index, trajectory: one } = this;
-    const signal = chosen(index, this.signal);
-    this.shaded = this.signal;
+    const asked = chosen(index, this.signal);
+    const signal = this.beside === null ? asked : onOneScale(asked, chosen(index, this.beside));
+    this.shaded = `${this.signal} ${this.beside}`;
     fill(this.bar, menu(index, this.signal, (name) => this.go({ [this.names.signal]: name })));
     if (signal) this.bar.append(legend(signal), el("span", { class: "about-signal", text: signal.about }));
     else this.bar.append(el("span", { class: "about-signal", text: "These records hold no signal to shade by." }));
-    strip(this.strip, index, signal, one, (turn) => this.go({ [this.names.turn]: String(turn + 1) }));
+    strip(this.strip, signal, one, (turn) => this.go({ [this.names.turn]: String(turn + 1) }));
     this.mark();
-    shade(this.body, index, one, this.signal);
+    shade(this.body, signal, one);
     one.turns.forEach((turn, at) => {
       const value = signal ? mean(one.signals[signal.name], turn.tokens) : null;
       this.turns[at].querySelector(".mean").textContent = value === null ? "" : `mean ${number(value)}`;
