@@ -1,7 +1,7 @@
 """How a run changed from its first steps to its last: divergence and success by depth, weights, tools, and where the time went."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
 from statistics import fmean
@@ -26,6 +26,9 @@ BINS = 12
 
 _DEPTH = re.compile(r"depth/(.+)/(\d+)(\+?)")
 _TOOL = re.compile(r"rollout/tools/(.+)/(calls|errors|seconds)")
+_TOOL_HEAD = ("tool", "calls an episode", "ended in an error", "a call took")
+_ERROR = re.compile(r"rollout/errors/(.+)")
+_ERROR_HEAD = ("kind of bad action", "an episode")
 
 
 def by_depth(metrics: Sequence[Row], stored: Records | None) -> list[str]:
@@ -129,28 +132,55 @@ def _shares(values: NDArray[Any], edges: NDArray[Any]) -> list[float]:
 
 
 def tools(metrics: Sequence[Row]) -> str:
-    """A table of the tools that rollouts called, in the first and the last steps, as HTML; empty where none was."""
-    names = sorted({found[1] for row in metrics for name in row if (found := _TOOL.fullmatch(name))})
+    """What became of calls in the first and the last steps, as HTML: by tool, and by kind of bad action; empty where none was made."""
+    return "".join(
+        _table_of(metrics, *one) for one in ((_TOOL, _TOOL_HEAD, _of_tool), (_ERROR, _ERROR_HEAD, _of_error))
+    )
+
+
+def _table_of(
+    metrics: Sequence[Row],
+    form: re.Pattern[str],
+    heads: Sequence[str],
+    cells: Callable[[Sequence[Row], str], list[str]],
+) -> str:
+    """A table with a row for each name of the metrics that ``form`` finds, and cells for the first and the last steps."""
+    rows = [row for row in metrics if any(name.startswith("rollout/") for name in row)]
+    names = sorted({found[1] for row in rows for name in row if (found := form.fullmatch(name))})
     if not names:
         return ""
-    rows = [row for row in metrics if any(map(_TOOL.fullmatch, row))]
     parts = _parts(rows)
     ends = [parts[0], parts[-1]] if len(parts) > 1 else parts
-    head = [""]
+    first, *others = heads
+    head = [first]
     for part in ends:
-        steps = f"steps {_steps(part[0]['step'], part[-1]['step'])}"
-        head += [f"calls an episode, {steps}", "of these errors", "a call took"]
-    body = [[name, *(cell for part in ends for cell in _of_tool(part, f"rollout/tools/{name}"))] for name in names]
-    return table(head, body)
+        steps = f", steps {_steps(part[0]['step'], part[-1]['step'])}"
+        head += [others[0] + steps, *others[1:]]
+    return table(
+        head, [[name.replace("_", " "), *(cell for part in ends for cell in cells(part, name))] for name in names]
+    )
 
 
 def _of_tool(part: Sequence[Row], name: str) -> list[str]:
-    calls, errors, seconds = (_mean(part, f"{name}/{what}") for what in ("calls", "errors", "seconds"))
+    calls = _logged(part, f"rollout/tools/{name}/calls")
+    errors, seconds = (_logged(part, f"rollout/tools/{name}/{what}") for what in ("errors", "seconds"))
+    if not calls.sum():
+        return ["0", "", ""]
+    # each step by how many calls it had
     return [
-        "0" if calls is None else f"{calls:.2f}",
-        "" if errors is None else f"{100 * errors:.1f}%",
-        "" if seconds is None else duration(seconds),
+        f"{calls.mean():.2f}",
+        f"{100 * np.average(errors, weights=calls):.1f}%",
+        duration(float(np.average(seconds, weights=calls))) if seconds.any() else "",
     ]
+
+
+def _logged(part: Sequence[Row], name: str) -> NDArray[np.float64]:
+    """A metric of each row; a step that has nothing to count logs none."""
+    return np.array([float(row.get(name, 0.0)) for row in part])
+
+
+def _of_error(part: Sequence[Row], name: str) -> list[str]:
+    return [f"{_logged(part, f'rollout/errors/{name}').mean():.2f}"]
 
 
 def _parts(rows: Sequence[Row]) -> list[Sequence[Row]]:

@@ -111,7 +111,10 @@ def _settings(given: Mapping[str, Any], above: str = "") -> Iterator[str]:
         if isinstance(value, Mapping):
             yield from _settings(value, f"{above}{name}.")
         elif value is not None:
-            yield f"{above}{name}={'true' if value is True else 'false' if value is False else value}"
+            shown = (
+                str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else value
+            )
+            yield f"{above}{name}={shown}"
 
 
 def _texts(run: Path, given: str | Path | None) -> Texts | None:

@@ -37,8 +37,7 @@ def write_view(
         OSError: It cannot be written.
     """
     path = Path(output) if output is not None else run_of(sources[0].records) / VIEW
-    if path.is_dir() or not path.parent.is_dir():
-        raise NotADirectoryError(f"{path} is {'a folder' if path.is_dir() else 'in no folder that exists'}")
+    _require_place(path)
     index = Index()
     part = path.with_name(f".view-{os.getpid()}.part")
     try:  # the file before the records, which may take long to read
@@ -56,6 +55,14 @@ def write_view(
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def _require_place(path: Path) -> None:
+    """Raises OSError where no file can take the place ``path``: what lies there is replaced, which a device or a pipe must not be."""
+    if not path.parent.is_dir():
+        raise NotADirectoryError(f"{path} is in no folder that exists")
+    if path.exists() and not path.is_file():
+        raise IsADirectoryError(f"{path} is {'a folder' if path.is_dir() else 'no ordinary file'}")
 
 
 def _write_blocks(sources: Sequence[Source], index: Index, blocks: IO[str], say: Callable[[int], object]) -> None:

@@ -322,3 +322,68 @@ def test_five_thousand_trajectories_are_there_at_once(look: Look, tmp_path: Path
     assert time.perf_counter() - begin < 3
     page.keyboard.press("Enter")
     page.wait_for_selector("section.turn")
+
+
+def test_names_that_every_object_has_are_no_fields(look: Look, page_file: Path) -> None:
+    page = look(page_file, "sort=__proto__&signal=constructor&turn=99999999999&kl=zz..")
+    page.fill("#search", "constructor:x")
+    page.wait_for_selector(".space .empty")
+    page.fill("#search", "__proto__>1")
+    page.wait_for_selector(".filters .problem:has-text('there is no field __proto__')")
+    page.fill("#search", "LOG_RATIO/Elder<0 divergence>=0")
+    wait_until(lambda: page.locator(".filters .problem").inner_text() == "")
+    assert page.locator(".space .row").count() == 14
+
+
+def test_what_hides_in_a_text_is_named(look: Look, tmp_path: Path) -> None:
+    text = "a\u2028b\U000e0041c\u206ad\u3164e\ufe0f\ufe0ff\ud800g\u0000h" + "\u200b" * 1000 + "❤\ufe0f 👩\u200d💻"
+    page = look(write_view(opened([write_run(tmp_path / "run", [[record(0, 0, ("look",), (text,))]])])))
+    page.locator(".space .row").first.click()
+    marks = page.locator(".card.result .mark").all_inner_texts()
+    assert marks == ["U+2028", "U+E0041", "U+206A", "U+3164", "U+FE0F", "U+FE0F", "U+D800", "U+0000", "U+200B ×1,000"]
+
+
+def test_two_signals_of_one_kind_have_one_scale(look: Look, page_file: Path) -> None:
+    page = look(page_file, "key=toy/0/1/0&signal=log_ratio/elder")
+    page.wait_for_selector("section.turn")
+    alone = page.locator(".legend").get_attribute("aria-label")
+    page.keyboard.press("c")
+    page.wait_for_selector("body.two .pane:nth-child(2) section.turn")
+    legends = [page.locator(".pane .legend").nth(i).get_attribute("aria-label") for i in range(2)]
+    assert legends[0] == legends[1] == alone  # the elder differs more
+    page.keyboard.press("n")
+    page.wait_for_selector(".pane:nth-child(2) section.turn.here[data-turn='0']")
+    page.locator("select.signal").nth(1).select_option("teacher_entropy/elder")
+    wait_until(lambda: page.locator(".legend").nth(1).get_attribute("aria-label") != legends[0])
+    page.keyboard.press("j")  # the menu has let the keyboard go
+    assert "key=toy/0/2/0" in page.url
+
+
+def test_arrows_move_in_the_list_and_scroll_what_is_open(look: Look, page_file: Path) -> None:
+    page = look(page_file)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("section.turn")
+    assert "key=toy/0/1/0" in page.url
+    page.keyboard.press("ArrowDown")
+    wait_until(lambda: page.locator(".pane").first.evaluate("pane => pane.scrollTop") > 0)
+    assert "key=toy/0/1/0" in page.url
+
+
+def test_a_very_long_turn_is_drawn_as_it_is_asked_for(look: Look, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [[record(0, 0, ("0123456789" * 700,), ("done",))]])
+    page = look(write_view(opened([run])), "key=toy/0/0/0")
+    page.wait_for_selector("section.turn")
+    assert page.locator(".t").count() == 4000
+    page.get_by_role("button", name="Show all 7,000 tokens").click()
+    assert page.locator(".t").count() == 7000
+    assert float(page.locator(".t").last.evaluate("one => one.style.getPropertyValue('--d')")) == 1.0
+
+
+def test_a_narrow_screen_shows_all_of_it(look: Look, page_file: Path) -> None:
+    for place in ("", "key=toy/0/0/0", "key=toy/0/0/0&with=toy/0/1/0"):
+        page = look(page_file, place)
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.wait_for_selector("section.turn" if place else ".space .row")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, place

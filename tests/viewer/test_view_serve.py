@@ -1,7 +1,10 @@
 """The viewer's server: this machine's own, read as it is looked at, and deaf to whoever does not know its address."""
 
 import json
+import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 from test_view_page import trajectories
 from view_cases import toy
 
+from agentopd.__main__ import main
 from agentopd.viewer.serve import server
 from agentopd.viewer.sources import opened
 from agentopd.viewer.view import write_view
@@ -83,3 +87,28 @@ def test_a_damaged_file_is_said(run: Path, address: str) -> None:
     status, text, _ = ask(address, f"{urlsplit(address).path}block/9")
     assert status == 500
     assert "step-000001.parquet" in text
+
+
+def test_a_port_that_is_taken_is_told_before_the_records_are_read(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+    monkeypatch.setattr("agentopd.viewer.serve.Site", lambda *given: read.append(given))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["view", str(run), "--serve", "--port", str(port)]) == 2
+    assert f"--port {port}: " in capsys.readouterr().err
+    assert main(["view", str(run), "--serve", "--port", "70000"]) == 2
+    assert "--port 70000: " in capsys.readouterr().err
+    assert read == []
+
+
+def test_a_browser_that_goes_away_is_no_error(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    place = urlsplit(address)
+    for _ in range(3):
+        with socket.create_connection((place.hostname, place.port)) as gone:
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gone.sendall(f"GET {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n".encode())
+    assert ask(address, place.path)[0] == 200
+    time.sleep(0.2)
+    assert capsys.readouterr().err == ""

@@ -76,7 +76,7 @@ export function number(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (Math.abs(value) >= ENDLESS) return value > 0 ? "∞" : "−∞";
   const size = Math.abs(value);
-  if (Number.isInteger(value) && size < 1e15) return value.toLocaleString("en").replaceAll("-", "−");
+  if (Number.isInteger(value) && size < 1e12) return value.toLocaleString("en").replaceAll("-", "−");
   const exact = size >= 100 ? value.toFixed(1) : String(Number(value.toPrecision(3)));
   const text = size < 0.001 || size >= 1e6 ? value.toExponential(1) : exact;
   return text.replaceAll("-", "−");

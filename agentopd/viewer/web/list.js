@@ -19,6 +19,7 @@ const FIELDS = [
 /** A number of the list: of one column as many decimals as its others. */
 function written(field, value) {
   if (value === null) return "–";
+  if (field.bar && Math.abs(value) >= 1000) return number(value);
   if (field.bar) return value !== 0 && Math.abs(value) < 0.0005 ? "<0.001" : value.toFixed(3).replace("-", "−");
   if (field.name === "errors" && value === 0) return "·";
   return number(value);

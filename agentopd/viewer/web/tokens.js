@@ -1,5 +1,5 @@
 // The tokens of a turn, shaded, and what is told of the one that is pointed at.
-import { el, fill, number, share, shown } from "./dom.js";
+import { count, el, fill, number, share, shown } from "./dom.js";
 import { chosen, colour } from "./signals.js";
 
 const [TRAINED, CONTEXT, UNTRAINED] = [0, 1, 2];
@@ -11,20 +11,34 @@ function named(trajectory, id) {
   return text === undefined ? null : text.replaceAll("\n", "↵").replaceAll("\t", "⇥").replaceAll(" ", "␣");
 }
 
-/** The tokens of a turn as spans, each with its place. */
-export function spans(trajectory, turn) {
-  const { id, text, flag } = trajectory.tokens;
-  const line = el("div", { class: text ? "tokens" : "tokens ids", dir: "ltr" });
-  for (let i = turn.tokens[0]; i < turn.tokens[1]; i++) {
-    const classes = flag[i] === TRAINED ? "t" : "t masked";
-    const span = el("span", { class: classes, tabindex: "-1", data: { i } });
-    if (!text) span.append(String(id[i]));
-    else if (text[i] === "") span.append(el("span", { class: "mark", text: "·" }));
-    else if (/^\s*\n\s*$/.test(text[i])) span.append(el("span", { class: "newline", text: "↵" }), text[i]);
-    else span.append(shown(text[i]));
-    line.append(span);
-  }
+const FOLDED = 4000; // tokens of a turn that are drawn at once
+
+/** The tokens of a turn as spans, each with its place. Of a very long turn the rest is drawn when it is asked for; `drawn(line)` is called then. */
+export function spans(trajectory, turn, drawn) {
+  const [start, stop] = turn.tokens;
+  const line = el("div", { class: trajectory.tokens.text ? "tokens" : "tokens ids", dir: "ltr" });
+  const first = stop - start > 1.5 * FOLDED ? start + FOLDED : stop;
+  for (let i = start; i < first; i++) line.append(token(trajectory, i));
+  if (first === stop) return line;
+  const rest = () => {
+    more.remove();
+    for (let i = first; i < stop; i++) line.append(token(trajectory, i));
+    drawn(line);
+  };
+  const more = el("button", { class: "more", type: "button", text: `Show all ${count(stop - start, "token")}`, on: { click: rest } });
+  line.append(more);
   return line;
+}
+
+function token(trajectory, i) {
+  const { id, text, flag } = trajectory.tokens;
+  const classes = flag[i] === TRAINED ? "t" : "t masked";
+  const span = el("span", { class: classes, tabindex: "-1", data: { i } });
+  if (!text) span.append(String(id[i]));
+  else if (text[i] === "") span.append(el("span", { class: "mark", text: "·" }));
+  else if (/^\s*\n\s*$/.test(text[i])) span.append(el("span", { class: "newline", text: "↵" }), shown(text[i]));
+  else span.append(shown(text[i]));
+  return span;
 }
 
 /** Colours all tokens below `root` by a signal. */

@@ -113,7 +113,7 @@ export class Pane {
     const cards = turn.calls.flatMap((made, i) => [call(made, ends[i]), paired ? result(told[i], made.name) : null]);
     if (!paired) cards.push(...told.map((answer) => result(answer)));
     const head = el("h4", {}, el("a", { class: "place", href: `#`, text: `${at + 1}`, title: "link to this turn", on: { click: (event) => this.link(event, at) } }), shown(turn.actor), el("span", { class: "of", text: count(turn.tokens[1] - turn.tokens[0], "token") }), el("span", { class: "of mean" }));
-    const text = turn.tokens[1] > turn.tokens[0] ? spans(this.trajectory, turn) : el("div", { class: "prose" }, shown(turn.text));
+    const text = turn.tokens[1] > turn.tokens[0] ? spans(this.trajectory, turn, (line) => shade(line, this.asked, this.trajectory)) : el("div", { class: "prose" }, shown(turn.text));
     const said = el("article", { class: "message acted" }, head, text);
     return el("section", { class: "turn", data: { turn: at } }, el("div", { class: "main" }, said, cards, better(turn), others.map(message)), margin(turn));
   }
@@ -134,6 +134,7 @@ export class Pane {
     else this.bar.append(el("span", { class: "about-signal", text: "These records hold no signal to shade by." }));
     strip(this.strip, signal, one, (turn) => this.go({ [this.names.turn]: String(turn + 1) }));
     this.mark();
+    this.asked = signal;
     shade(this.body, signal, one);
     one.turns.forEach((turn, at) => {
       const value = signal ? mean(one.signals[signal.name], turn.tokens) : null;
