@@ -18,6 +18,7 @@ from agentopd.errors import RecordError
 from agentopd.models import NewModel, new_model
 from agentopd.sharing import Wanted, Wish, export, files, push, take_in
 from agentopd.sharing.formats import sharegpt_row
+from agentopd.sharing.reading import read_any
 from agentopd.sharing.talk import talk_of
 from agentopd.types import Trajectory
 
