@@ -111,7 +111,7 @@ def killed_playing(argv: list[str], after: int) -> int:
     """Runs ``agentopd rollout`` in a process that kills itself once it has noted so many episodes; its exit code."""
     process = _processes.Process(target=_play, args=(argv, after))
     process.start()
-    process.join(120)
+    process.join(600)
     assert process.exitcode is not None
     return process.exitcode
 

@@ -100,6 +100,16 @@ def _said_otherwise(record: Record) -> Record:
     return replace(record, annotations=(replace(said, taken_logprob_N=said.taken_logprob_N * np.float32(1.0001)),))
 
 
+def _skipped(record: Record) -> Record:
+    [said] = record.annotations
+    return replace(record, annotations=(replace(said, skip_S=~said.skip_S),))
+
+
+def _rewarded(record: Record) -> Record:
+    [said] = record.annotations
+    return replace(record, annotations=(replace(said, reward_S=np.ones_like(said.reward_S)),))
+
+
 def _line(run: Path, name: str) -> None:
     file = run / "metrics.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
@@ -119,6 +129,8 @@ def _signal(run: Path, name: str) -> None:
 TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
     "a token": (lambda run: _rewritten(run, 2, _another_token), "train/loss"),
     "what the teacher said": (lambda run: _rewritten(run, 2, _said_otherwise), "teacher teacher: log-probabilities"),
+    "what it skipped": (lambda run: _rewritten(run, 2, _skipped), "teacher teacher: skipped turns"),
+    "what it rewarded": (lambda run: _rewritten(run, 2, _rewarded), "teacher teacher: rewards"),
     "the loss": (lambda run: _line(run, "train/loss"), "train/loss"),
     "the gradient norm": (lambda run: _line(run, "train/grad_norm"), "train/grad_norm"),
     "another metric": (lambda run: _line(run, "train/student_entropy"), "train/student_entropy"),

@@ -83,12 +83,15 @@ def _columns(said: Sequence[Annotation]) -> dict[str, NDArray[Any]]:
             "which tokens": np.stack([one.segment_N, one.index_N]).ravel(),
             "log-probabilities": one.taken_logprob_N,
             "entropies": one.entropy_N,
+            "rewards": one.reward_S,
+            "skipped turns": one.skip_S,
             **one.statistics,
         }
         if isinstance(one.block, Sparse):
             own |= {
                 "likeliest tokens": one.block.ids_N_K.ravel(),
                 "their log-probabilities": one.block.logprob_N_K.ravel(),
+                "mass outside them": np.exp(one.block.logtail_N),
             }
         for name, column in own.items():
             parts.setdefault(name, []).append(column)
