@@ -11,6 +11,7 @@ import training_cases as cases
 
 from agentopd import records
 from agentopd.__main__ import main
+from agentopd.rollout import collect
 from agentopd.training.run import whole
 from agentopd.types import timeless
 
@@ -51,9 +52,9 @@ def test_invariant_10_the_same_command_goes_on(
     assert "asked for with episodes=6, and this asks for 7; ask the same" in _fails(
         capsys, ["7" if one == "6" else one for one in argv]
     )
-    collect, left = whole.collect, list[int]()
+    left = list[int]()
 
-    def counted(assignments: Any, *rest: Any, on_done: Any) -> Any:
+    def counted(assignments: Any, policies: Any, chat: Any, settings: Any, on_done: Any) -> Any:
         left.append(len(assignments))
 
         def interrupted(trajectory: Any) -> None:
@@ -61,7 +62,7 @@ def test_invariant_10_the_same_command_goes_on(
             if len(left) == 1:
                 raise KeyboardInterrupt
 
-        return collect(assignments, *rest, on_done=interrupted)
+        return collect(assignments, policies, chat, settings, on_done=interrupted)
 
     monkeypatch.setattr(whole, "collect", counted)
     assert main(["rollout", *argv]) != 0
