@@ -338,8 +338,8 @@ def play(config: Config, episodes: int, output: Path, actor: str, model: Path | 
     assignments = assign(stream, range(episodes), "fresh", {actor: 1.0}, 1, output.name, STEP, config.seed)
     try:
         trajectories = _played(kept, assignments, policies, chat, config.rollout)
+        keep_beside(tokenizer, output)  # before what ends it: then nothing goes on any more
         kept.writer.write(STEP, [Record(trajectory) for trajectory in trajectories])
-        keep_beside(tokenizer, output)
     finally:
         kept.close()
     return rollout_metrics(trajectories)
