@@ -296,7 +296,9 @@ def test_log_probabilities_are_read_as_bytes(server: Talking) -> None:
 def test_log_probabilities_that_are_none_are_refused(server: Talking) -> None:
     """Some servers say 0 of every token where they know nothing."""
     server.faults.append(said("7", logprobs=likely(("7", {"7": 0.0, "8": 0.0, "9": 0.0}))))
-    with pytest.raises(TeacherError, match=r"^teacher 'judge': http://127.* sum to 3; set top_logprobs: 0, as the server"):
+    with pytest.raises(
+        TeacherError, match=r"^teacher 'judge': http://127.* sum to 3; set top_logprobs: 0, as the server"
+    ):
         of(server).ask(body())
     server.faults.append(said("7", logprobs=likely(("7", {"7": -0.69, "8": -0.69}))))  # rounded
     assert of(server).ask(body("again")).tokens is not None
