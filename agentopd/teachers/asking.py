@@ -5,14 +5,14 @@ import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from agentopd.chat.conversation import conversation
-from agentopd.serving import Answer, ChatServer, RefusedError, Threads
+from agentopd.serving import Answer, ChatServer, RefusedError, SpentError, Threads
 from agentopd.teachers.base import Stateless, turns_of
 from agentopd.tooling.action import render_action
 from agentopd.tooling.answer import well_formed
@@ -45,14 +45,20 @@ class Asking(Stateless, Generic[R]):
         """The answers; ``None`` for a question that the server refused for what it holds, such as one that is too long.
 
         Raises:
-            TeacherError: It failed otherwise, or refused all of them. What has not been sent yet is not sent then.
+            TeacherError: It failed otherwise, or refused all of them. What has not been sent yet is not sent then; where the cap is reached
+                what was sent is waited for, since it is paid for.
         """
         try:
             return self._heard(asked)
-        except BaseException:
-            for one in asked:
-                one.cancel()
+        except BaseException as error:
+            begun = [one for one in (*asked, *self.ahead()) if not one.cancel()]
+            if isinstance(error, SpentError):
+                wait(begun)
             raise
+
+    def ahead(self) -> Iterable[Future[R]]:
+        """What was asked of episodes that nobody has asked about yet."""
+        return ()
 
     def _heard(self, asked: Sequence[Future[R]]) -> list[R | None]:
         found: list[R | None] = []
@@ -126,6 +132,10 @@ class AskingByTurn(Asking[R], ABC):
     def begin(self, trajectory: Trajectory) -> None:
         """Asks, without waiting for the answer."""
         self.begun[trajectory.key] = self._asked(trajectory)
+
+    def ahead(self) -> Iterable[Future[R]]:
+        """Those of :attr:`begun`."""
+        return [one for some in self.begun.values() for one in some.values()]
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """What the answers come to.

@@ -1,8 +1,10 @@
 """Teachers behind an API that judge: scores and preferences, over real HTTP."""
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from openai_cases import Serve, of, played
 from talking_cases import Reply, Talking, likely, said
 from teacher_cases import episode
 
+from agentopd.serving import Cap, SpentError
 from agentopd.teachers import annotate, teaching_metrics
 from agentopd.teachers.judging import Score, score_of
 from agentopd.types import Trajectory
@@ -19,6 +22,24 @@ from agentopd.types import Trajectory
 def asks(server: Talking, turn: int = 0) -> str:
     """The text of the last message of a request."""
     return str(server.asked[turn]["messages"][-1]["content"])
+
+
+def slowly(asked: dict[str, Any]) -> dict[str, Any]:
+    time.sleep(0.2)
+    return said("7")
+
+
+def test_what_was_sent_before_the_cap_is_answered_and_kept(serve: Serve, tmp_path: Path) -> None:
+    """Of episodes that it was asked about, and of those that only began."""
+    server, (one, other) = serve(slowly), played(episodes=2)
+    settings: dict[str, Any] = {"ask": "score", "in_flight": 8}
+    judge = of(server, tmp_path, cap=Cap(requests=5), **settings)
+    judge.begin(other)
+    with pytest.raises(SpentError):
+        judge.annotate([one])
+    assert len(server.asked) == 5
+    of(server, tmp_path, **settings).annotate([one, other])
+    assert len(server.asked) == len(one.turns) + len(other.turns)
 
 
 # Scores.
