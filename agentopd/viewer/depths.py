@@ -46,6 +46,11 @@ class Stretch:
         return Series(label, turns, [fmean(values[t]) for t in turns], colour, dashed=self.dashed) if turns else None
 
 
+def unit_of(signal: str) -> str:
+    """What follows the name of a loss: most are in nats, those of estimators have no unit."""
+    return "" if signal.endswith("surrogate") else ", in nats,"
+
+
 def depth_figures(metrics: Sequence[Row]) -> list[str]:
     """Charts by turn of losses, weights, doubts, lengths of actions and bad actions, as HTML; empty where none was logged."""
     rows = [row for row in metrics if any(map(_NAME.fullmatch, row))]

@@ -14,6 +14,7 @@ import agentopd.viewer.charts as charts
 from agentopd.objective.signals import LOSSES, WEIGHT
 from agentopd.records import Records
 from agentopd.viewer.charts import BEFORE, STUDENT, Series
+from agentopd.viewer.depths import unit_of
 from agentopd.viewer.page import figure, grid, heat, missing, table
 from agentopd.viewer.times import duration
 
@@ -52,7 +53,7 @@ def _losses(metrics: Sequence[Row]) -> list[str]:
         cells = [
             (f"turn {marks[turn]}", [_mean(part, f"depth/{loss}/{marks[turn]}") for part in parts]) for turn in turns
         ]
-        caption = f"Mean {loss} at each turn of training's episodes, by optimiser steps."
+        caption = f"Mean {loss}{unit_of(loss)} at each turn of training's episodes, by optimiser steps."
         shown.append(heat([_steps(part[0]["step"], part[-1]["step"]) for part in parts], cells, caption))
     return shown
 
@@ -74,8 +75,9 @@ def _success(stored: Records) -> list[str]:
         for length in lengths
     ]
     cells.append(("all", [_rate(success[_within(step, part)]) for part in parts]))
-    caption = "Success of training's episodes by how many turns they took, by steps; empty where fewer than five took so many."
-    return [heat([_steps(part[0], part[-1]) for part in parts], cells, caption, share=True)]
+    caption = "Success of training's episodes by how many turns they took, by optimiser steps; empty where fewer than five took so many."
+    # records count from 0 what metrics call the first step
+    return [heat([_steps(part[0] + 1, part[-1] + 1) for part in parts], cells, caption, share=True)]
 
 
 def _within(step: NDArray[Any], part: NDArray[Any]) -> NDArray[np.bool_]:
@@ -106,7 +108,7 @@ def weights(stored: Records | None) -> str:
         top = max((float(np.percentile(values, 99)) for values in known.values() if len(values)), default=1.0) or 1.0
         edges = np.linspace(0.0, top, BINS + 1)
         series = [
-            Series(f"step {step}", list(range(BINS)), _shares(values, edges), colour)
+            Series(f"step {step + 1}", list(range(BINS)), _shares(values, edges), colour)
             for (step, values), colour in zip(known.items(), (BEFORE, STUDENT), strict=False)
         ]
         marks = {i: f"{edges[i]:.2g}" for i in range(0, BINS, 2)}

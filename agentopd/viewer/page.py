@@ -11,10 +11,10 @@ _CSS = (
 * { box-sizing: border-box }
 body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.25rem 5rem; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif }
 h1 { font-size: 1.7rem; margin: 0 } h3 { font-size: 1rem; margin: 1.4rem 0 .4rem } h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem } p.facts, figcaption, .missing { color: var(--muted) }
-p { margin: .4rem 0 } .wide { overflow-x: auto } .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1.2rem }
+p { margin: .4rem 0 } .wide { overflow-x: auto } .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(27rem, 100%), 1fr)); gap: 1.2rem }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums } th { color: var(--muted); font-weight: 500; font-size: .85rem }
 th, td { text-align: right; padding: .45rem .8rem; border-bottom: 1px solid var(--line); white-space: nowrap } th:first-child, td:first-child { text-align: left; padding-left: 0 }
-figure { margin: 0 } figcaption { font-size: .85rem } svg { width: 100%; height: auto; max-width: 44rem } svg text { font-family: inherit !important }
+figure { margin: 0; overflow-x: auto; min-width: 0 } figcaption { font-size: .85rem } svg { width: 100%; height: auto; min-width: 27rem; max-width: 44rem } svg text { font-family: inherit !important }
 summary { cursor: pointer } code, pre { font: .84rem/1.5 ui-monospace, monospace } summary code { color: var(--muted) } pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere }
 .episode { border: 1px solid var(--line); border-radius: 8px; padding: .7rem 1rem; margin: .7rem 0 } .tools { margin-top: .7rem; color: var(--muted) }
 .message { margin-top: .7rem; padding: .5rem .8rem; border-left: 3px solid var(--line) } .assistant { border-color: var(--student); background: var(--soft) } .failure { border-color: var(--bad) }
@@ -24,6 +24,7 @@ h4 { margin: 0 0 .2rem; font-size: .78rem; font-weight: 500; color: var(--muted)
 i { font-style: normal; border-radius: 2px; background: color-mix(in srgb, var(--heat) calc(var(--d) * 55%), transparent) } i.n { background: color-mix(in srgb, var(--cold) calc(var(--d) * 55%), transparent) }
 .heat th { text-align: center; border: 0; padding: .2rem .3rem } .heat td { text-align: center; border: 2px solid var(--page); border-radius: 5px; padding: .3rem .35rem; font-size: .85rem; background: color-mix(in srgb, var(--student) calc(var(--d) * 60%), transparent) }
 .heat tbody th { text-align: right; padding-right: .7rem; white-space: nowrap } a { color: var(--student); text-decoration: none } a:hover { text-decoration: underline } summary a { float: right; font-size: .9rem }
+@media (max-width: 40rem) { body { padding: 1.5rem 1rem 3rem } th, td { padding: .4rem .5rem } td:first-child { white-space: normal; min-width: 8rem } .heat td { padding: .3rem .2rem } }
 """
 )
 

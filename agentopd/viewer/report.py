@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from agentopd import records
 from agentopd.errors import ConfigError, RecordError
 from agentopd.evaluation import Difference, Panel
 from agentopd.objective.signals import LOSSES
-from agentopd.viewer.charts import BEFORE, STUDENT, TEACHER, Series
+from agentopd.viewer.charts import BEFORE, OTHER, STUDENT, TEACHER, Series
 from agentopd.viewer.decoding import Decode, tokenizer_of
-from agentopd.viewer.depths import depth_figures
+from agentopd.viewer.depths import depth_figures, unit_of
 from agentopd.viewer.episodes import samples
 from agentopd.viewer.page import figure, grid, missing, page, table
 from agentopd.viewer.times import TIMES, read_times, times
@@ -197,17 +198,19 @@ def _families(run: RunData) -> str:
 
 
 def _learning(run: RunData) -> str:
-    series = [s for s in (_panel_curve(run), _metric(run, "rollout/success", "training episodes", BEFORE)) if s]
+    drawn = (_panel_curve(run), _metric(run, "rollout/success", "training episodes", BEFORE), _validation(run))
+    series = [one for one in drawn if one is not None]
     if not series:
         return missing("Neither panels nor rollout/success were logged.")
     span = sorted({x for one in series for x in one.x})
+    colours = _colours(run)
     for name, panel in _main_panels(run):
         if name not in (BEFORE_PANEL, AFTER_PANEL) and panel.success.n:
             level = [panel.success.value] * 2
-            series.append(Series(name, [span[0], max(span[-1], span[0] + 1)], level, TEACHER, dashed=True))
+            series.append(Series(name, [span[0], max(span[-1], span[0] + 1)], level, colours[name], dashed=True))
     return figure(
         charts.lines("Success by step", series, "optimiser step", "success", share=True),
-        "Success on held-out tasks, with its 95% Wilson band, and of the episodes that were trained on.",
+        "Success on held-out tasks, with its 95% Wilson band, of the episodes that were trained on, and of the validation tasks that were played on the way.",
     )
 
 
@@ -224,6 +227,23 @@ def _panel_curve(run: RunData) -> Series | None:
     return Series("held-out tasks", steps, [r.value for r in rates], STUDENT, low, high) if rates else None
 
 
+def _validation(run: RunData) -> Series | None:
+    """The panels of validation tasks on the way, with their intervals."""
+    found = _metric(run, "panel/success", "validation tasks", OTHER)
+    bounds = [_metric(run, f"panel/{end}", "", OTHER) for end in ("low", "high")]
+    if found is None or not all(bound is not None and bound.x == found.x for bound in bounds):
+        return found
+    low, high = (bound.y for bound in bounds if bound is not None)
+    return replace(found, low=low, high=high)
+
+
+def _colours(run: RunData) -> dict[str, str]:
+    """A colour for each panel: the student's two, and those of its teachers in turn."""
+    own = {BEFORE_PANEL: BEFORE, AFTER_PANEL: STUDENT}
+    others = [name for name, _ in _main_panels(run) if name not in own]
+    return own | dict(zip(others, cycle((TEACHER, OTHER)), strict=False))
+
+
 def _metric(run: RunData, name: str, label: str, colour: str) -> Series | None:
     rows = [row for row in run.metrics if isinstance(row.get(name), int | float) and np.isfinite(row[name])]
     return Series(label, [row["step"] for row in rows], [row[name] for row in rows], colour) if rows else None
@@ -233,12 +253,13 @@ def _losses(run: RunData) -> str:
     logged = sorted({name for row in run.metrics for name in row if name.startswith("train/")})
     terms = [name for name in logged if name.endswith(tuple(f"/{kind}" for kind in LOSSES))]
     wanted = [("train/loss", "loss")] + [(name, f"mean {name.removeprefix('train/')}") for name in terms]
-    found = [(label, _metric(run, name, label, STUDENT)) for name, label in wanted]
+    found = [(name, label, _metric(run, name, label, STUDENT)) for name, label in wanted]
     figures = [
         figure(
-            charts.lines(escape(label), [one], "optimiser step", label), f"{label[0].upper()}{label[1:]}, step by step."
+            charts.lines(escape(label), [one], "optimiser step", label),
+            f"{label[0].upper()}{label[1:]}{'' if name == 'train/loss' else unit_of(name)} step by step.",
         )
-        for label, one in found
+        for name, label, one in found
         if one is not None
     ]
     return grid(figures) if figures else missing("No train/loss was logged.")
@@ -260,10 +281,10 @@ def _rollouts(run: RunData) -> str:
 
 
 def _depths(run: RunData) -> str:
-    colours = {BEFORE_PANEL: BEFORE, AFTER_PANEL: STUDENT}
+    colours = _colours(run)
     success, errors = [], []
     for name, panel in _main_panels(run):
-        depths, colour, label = panel.by_depth(), colours.get(name, TEACHER), name.replace("_", " ")
+        depths, colour, label = panel.by_depth(), colours[name], name.replace("_", " ")
         ended, reached = [d for d in depths if d.episodes.n], [d for d in depths if d.turns]
         rates = [d.episodes for d in ended]
         limits = [r.interval.low for r in rates], [r.interval.high for r in rates]

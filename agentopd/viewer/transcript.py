@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from agentopd.types import CallOutcome, Message, ToolCall, Trajectory, Turn
 from agentopd.viewer.decoding import Decode, pieces
+from agentopd.viewer.times import duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,8 @@ def _call(call: ToolCall) -> str:
 
 
 def _outcome(call: CallOutcome) -> str:
-    return f"{call.name} {call.outcome}, {call.seconds:.2g} s{', answer cut' if call.cut else ''}"
+    took = f"{call.seconds:.2g} s" if call.seconds >= 0.01 else duration(call.seconds)
+    return f"{call.name} {call.outcome}, {took}{', answer cut' if call.cut else ''}"
 
 
 def _message(message: Message) -> str:

@@ -340,7 +340,17 @@ def test_what_hides_in_a_text_is_named(look: Look, tmp_path: Path) -> None:
     page = look(write_view(opened([write_run(tmp_path / "run", [[record(0, 0, ("look",), (text,))]])])))
     page.locator(".space .row").first.click()
     marks = page.locator(".card.result .mark").all_inner_texts()
-    assert marks == ["U+2028", "U+E0041", "U+206A", "U+3164", "U+FE0F", "U+FE0F", "U+D800", "U+0000", "U+200B \N{MULTIPLICATION SIGN}1,000"]
+    assert marks == [
+        "U+2028",
+        "U+E0041",
+        "U+206A",
+        "U+3164",
+        "U+FE0F",
+        "U+FE0F",
+        "U+D800",
+        "U+0000",
+        "U+200B \N{MULTIPLICATION SIGN}1,000",
+    ]
 
 
 def test_two_signals_of_one_kind_have_one_scale(look: Look, page_file: Path) -> None:
