@@ -85,9 +85,10 @@ export function number(value) {
 /** A probability from its logarithm. */
 export function share(logarithm) {
   const value = 100 * Math.exp(logarithm);
-  if (value > 0 && value < 0.1) return "<0.1%";
+  if (value > 0 && value < 0.001) return "<0.001%";
   if (value === 0 || value === 100) return `${value}%`;
-  if (value > 99.9 && value < 100) return ">99.9%";
+  if (value > 99.99 && value < 100) return ">99.99%";
+  if (value > 99) return `${value.toFixed(2)}%`;
   return `${value >= 1 ? value.toFixed(1) : value.toPrecision(1)}%`;
 }
 
