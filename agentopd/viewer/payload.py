@@ -162,7 +162,9 @@ def _reads_as_json(text: str) -> bool:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    plain = {name: message[name] for name in ("role", "name", "content", "reasoning_content") if name in message}  # type: ignore[literal-required]
+    plain: dict[str, Any] = {
+        name: message[name] for name in ("role", "name", "content", "reasoning_content") if name in message
+    }
     calls = [call.get("function", call) for call in message.get("tool_calls", ())]
     return {
         **plain,
