@@ -123,10 +123,11 @@ class Mcp(TextEnv):
 
     def expert(self) -> str:
         """The first of the task's calls that was not made, or else the answer."""
-        if "calls" not in self._task:
-            raise EnvError(
-                f"the task {brief(self._task['question'], 80)!r} has no calls: give it some for an expert to make"
-            )
+        for key in ("calls", "answer"):
+            if self._task.get(key) is None:
+                raise EnvError(
+                    f"the task {brief(self._task['question'], 80)!r} has no {key}: an expert makes its calls and gives its answer"
+                )
         made = [(each.name, each.arguments) for each in self._called if each.error is None]
         for step in self._task["calls"]:
             if (step["name"], step["arguments"]) not in made:
@@ -136,8 +137,8 @@ class Mcp(TextEnv):
 
     def privileged(self) -> dict[str, Any]:
         """The answer, and the steps that lead to it, each as the call to write, one a line, where the task has them."""
-        facts = {"answer": _first(self._task["answer"])} if "answer" in self._task else {}
-        if "calls" in self._task and facts:
+        facts = {"answer": _first(self._task["answer"])} if self._task.get("answer") is not None else {}
+        if self._task.get("calls") is not None and facts:
             steps = [*self._task["calls"], {"name": "answer", "arguments": {"answer": facts["answer"]}}]
             facts["steps"] = "\n".join(json.dumps(step) for step in steps)
         return facts
@@ -164,7 +165,10 @@ class Mcp(TextEnv):
             raise EnvError(
                 f"the task {brief(task['question'], 80)!r} {told}; give a text, a number, a list of such, or a verifier"
             )
-        for step in task.get("calls") or ():
+        calls = task.get("calls")
+        if not isinstance(calls, list | None):
+            raise EnvError(f"calls: {brief(repr(calls), 120)} is no list of {{name: ..., arguments: {{...}}}}")
+        for step in calls or ():
             form = isinstance(step, Mapping) and step.keys() == {"name", "arguments"}
             if not form or not isinstance(step["name"], str) or not isinstance(step["arguments"], Mapping):
                 raise EnvError(

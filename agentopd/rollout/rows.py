@@ -136,16 +136,29 @@ def rows_of_file(name: str) -> Rows:
         if reader == "csv":
             settings = {**settings, "keep_default_na": False, "features": _texts(path, settings["sep"])}
         return Arrow(datasets.load_dataset(reader, data_files=str(path), split="train", **settings), str(path))
+    except ConfigError:
+        raise
     except Exception as error:  # damage shows itself as nearly anything; what is behind an error is the nearest to it
         raise ConfigError(f"{path} cannot be read: {first_line(error.__cause__ or error)}") from None
 
 
 def _texts(path: Path, separator: str) -> Any:
-    """The columns of a CSV file, all as text: a guess at their types would turn 007 into 7."""
+    """The columns of a CSV file, all as text: a guess at their types would turn 007 into 7.
+
+    Raises:
+        ConfigError: Two are called alike, of which one would be lost, or one has no name; or there are no rows.
+    """
     from datasets import Features, Value
 
     with path.open(encoding="utf-8-sig", newline="") as file:
-        names = next(csv.reader(file, delimiter=separator), [])
+        lines = csv.reader(file, delimiter=separator)
+        names = next(lines, [])
+        if not any(lines):
+            raise ConfigError(f"{path} has no rows")
+    for place, name in enumerate(names, start=1):
+        if not name.strip() or names.count(name) > 1:
+            wrong = f"two columns are called {name!r}" if name.strip() else f"column {place} has no name"
+            raise ConfigError(f"{path}: {wrong}; its first line is to name each column once")
     return Features({name: Value("string") for name in names})
 
 

@@ -97,6 +97,22 @@ def test_what_reset_is_given_is_the_task() -> None:
     env.close()
 
 
+def test_an_expert_makes_a_call_as_often_as_the_task_says() -> None:
+    env = make(ID, **NOTES, verifier=f"{__name__}:broken")
+    read = {"name": "read", "arguments": {}}
+    env.reset(seed=0, options={"question": "Twice.", "answer": "x", "calls": [read, WRITE, read]})
+    made = []
+    for _ in range(3):
+        made.append(expert_action(env))
+        env.step(made[-1])
+    assert made == [call("read"), call("write", name="a", text="x"), call("read")]
+    assert expert_action(env) == call("answer", answer="x")
+    env.reset(seed=0, options={"question": "Twice.", "calls": [read], "answer": None})
+    with pytest.raises(EnvError, match=r"the task 'Twice\.' has no answer: an expert"):
+        expert_action(env)
+    env.close()
+
+
 def test_a_verifier_sees_calls_and_server() -> None:
     env = make(ID, **NOTES, verifier=f"{__name__}:kept")
     for calls, reward in [((), 0.5), ((call("write", name="a", text="x"),), 1.0)]:
@@ -114,6 +130,7 @@ def test_a_verifier_sees_calls_and_server() -> None:
         ({}, None, "the task has no question"),
         ({"question": "a"}, None, "has no answer"),
         ({"question": "a", "answer": "b", "calls": ["x"]}, None, "calls: 'x' is none; the form is"),
+        ({"question": "a", "answer": "b", "calls": 7}, None, "calls: 7 is no list of"),
         ({"question": "a"}, "text", "a reward must be a finite number"),
         ({"question": "a"}, "broken", "the verifier raised KeyError: 'gone'"),
     ],

@@ -153,6 +153,29 @@ def test_wrong_settings_are_told(data: dict[str, Any], match: str) -> None:
         load_config("quickstart", [f"env={json.dumps({'id': 'x', 'options': {'level': 1}, 'data': data})}"])
 
 
+def test_an_option_is_given_once(tmp_path: Path) -> None:
+    data = Data(file=written(tmp_path / "rows.jsonl", rows_of(40)))
+    assert TaskStream([EnvConfig(id="x", options={"level": 1}, data=data)], 0, "train")[0].options
+    envs = [EnvConfig(id="x"), EnvConfig(id="x", options={"q": "mine"}, data=data)]
+    with pytest.raises(ConfigError, match=r"^envs\.1\.options\.q is given, and by a column of the rows too; leave it out"):
+        TaskStream(envs, 0, "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("q,a,a\nx,1,2\n", r"two columns are called 'a'; its first line is to name each"),
+        (",q,a\n0,x,1\n", r"column 1 has no name; its first line is to name each"),
+        ("q,a\n\n", r"rows\.csv has no rows$"),
+        ("", r"rows\.csv has no rows$"),
+    ],
+)
+def test_the_first_line_of_a_csv_file_names_each_column_once(tmp_path: Path, text: str, match: str) -> None:
+    (tmp_path / "rows.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=match):
+        opened(Data(file=str(tmp_path / "rows.csv")))
+
+
 def test_no_row_stands_twice_in_a_panel(tmp_path: Path) -> None:
     env = env_of(written(tmp_path / "rows.jsonl", rows_of(100)))
     stream, held = TaskStream([env], 0, "evaluation"), len(asked(env, "evaluation"))
