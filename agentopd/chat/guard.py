@@ -62,11 +62,15 @@ class Guard:
         guarded = self._first.sub(lambda match: match[0] + self.BREAK, text.replace(self.MARK, self.LITERAL))
         parts = [part for piece in self.pieces(guarded) for part in self._apart(piece)]
         apart = self.BREAK.join(part.replace(self.MARK, self.LITERAL) for part in parts)
-        return f"{self.BREAK}{apart}{self.BREAK}" if any(self._completes(apart, *pair) for pair in self._around) else apart
+        return (
+            f"{self.BREAK}{apart}{self.BREAK}" if any(self._completes(apart, *pair) for pair in self._around) else apart
+        )
 
     def _begins_or_ends(self, specials: Sequence[str], left: str, right: str) -> bool:
         """Whether a special string may begin in ``left``, or end in ``right``, and go on in what stands between."""
-        cuts = ((self._normalise(text)[:i], self._normalise(text)[i:]) for text in specials for i in range(1, len(text)))
+        cuts = (
+            (self._normalise(text)[:i], self._normalise(text)[i:]) for text in specials for i in range(1, len(text))
+        )
         left, right = self._normalise(left), self._normalise(right)
         return any(left.endswith(head) or right.startswith(tail) for head, tail in cuts if head and tail)
 

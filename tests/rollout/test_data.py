@@ -157,7 +157,9 @@ def test_an_option_is_given_once(tmp_path: Path) -> None:
     data = Data(file=written(tmp_path / "rows.jsonl", rows_of(40)))
     assert TaskStream([EnvConfig(id="x", options={"level": 1}, data=data)], 0, "train")[0].options
     envs = [EnvConfig(id="x"), EnvConfig(id="x", options={"q": "mine"}, data=data)]
-    with pytest.raises(ConfigError, match=r"^envs\.1\.options\.q is given, and by a column of the rows too; leave it out"):
+    with pytest.raises(
+        ConfigError, match=r"^envs\.1\.options\.q is given, and by a column of the rows too; leave it out"
+    ):
         TaskStream(envs, 0, "train")
 
 
