@@ -47,10 +47,21 @@ class _Bounded:
 
 def _measured(item: Any) -> Any:
     message = getattr(item, "message", None)
-    if not isinstance(message, types.JSONRPCResponse) or _parts(message.result) <= PARTS:
+    if not isinstance(message, types.JSONRPCResponse):
+        return item
+    if _parts(message.result) <= PARTS:
+        _forget_promises(message.result)
         return item
     error = types.ErrorData(code=types.INTERNAL_ERROR, message=f"the answer has more than {PARTS} parts")
     return SessionMessage(types.JSONRPCError(jsonrpc="2.0", id=message.id, error=error))
+
+
+def _forget_promises(result: Any) -> None:
+    """Takes the schemas of answers out of a list of tools. The client would hold each answer against its tool's, on the loop of all
+    servers: a pattern in it may take for ever. A model reads an answer as it is."""
+    for tool in result.get("tools", ()) if isinstance(result, dict) else ():
+        if isinstance(tool, dict):
+            tool.pop("outputSchema", None)
 
 
 def _parts(value: Any) -> int:

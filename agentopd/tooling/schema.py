@@ -1,7 +1,9 @@
 """Arguments that are checked against a JSON schema as it was given, such as that of another program's tool."""
 
+import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from gymnasium.error import DependencyNotInstalled
@@ -14,6 +16,9 @@ from agentopd.tooling.answer import plain_data
 
 MOST = 10_000
 """Keywords of a schema that are looked at for one call: parts that refer to each other twice may ask for more than there is time."""
+
+_left = threading.local()
+"""Of the call that a thread checks: the tool's name, and how many keywords may still be looked at."""
 
 Check = Callable[[Mapping[str, Any]], dict[str, Any]]
 """The arguments as the tool gets them; raises a ToolError of the kind ``bad_arguments`` where they do not fit."""
@@ -40,28 +45,16 @@ def checker(name: str, schema: Mapping[str, Any]) -> Check:
         raise ConfigError(f"tool {name}: its schema must be of an object, not {brief(repr(schema.get('type')), 40)}")
     kind = validators.validator_for(schema, default=Draft202012Validator)
     try:
-        kind.check_schema(schema)
+        _require_sound(kind, json.dumps(schema))
     except SchemaError as error:
         raise ConfigError(f"tool {name}: its schema is none: {brief(error.message, 200)}") from error
-    left = [0]
-
-    def counted(keyword: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
-        def looked_at(*given: Any) -> Iterator[Any]:
-            left[0] -= 1
-            if left[0] < 0:
-                raise ToolError(f"{name}: the schema asks for too much", kind="bad_arguments")
-            yield from keyword(*given) or ()
-
-        return looked_at
-
-    keywords = kind.VALIDATORS | {"pattern": _pattern, "patternProperties": _pattern_properties}
-    keywords["additionalProperties"] = _additional(kind.VALIDATORS["additionalProperties"])
+    except RecursionError as error:
+        raise ConfigError(f"tool {name}: its schema is nested too deep") from error
     # A registry of one's own: the default one would fetch what a `$ref` names from the network.
-    kind = validators.extend(kind, {word: counted(keyword) for word, keyword in keywords.items()})
-    validator = kind(schema, registry=Registry())
+    validator = _counting(kind)(schema, registry=Registry())
 
     def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        left[0] = MOST
+        _left.name, _left.count = name, MOST
         try:
             given: dict[str, Any] = plain_data(arguments)
             errors = sorted(validator.iter_errors(given), key=lambda error: (error.json_path, error.message))
@@ -75,6 +68,32 @@ def checker(name: str, schema: Mapping[str, Any]) -> Check:
         return given
 
     return check
+
+
+@lru_cache(maxsize=4096)
+def _require_sound(kind: Any, schema: str) -> None:
+    """Raises jsonschema's error where ``schema``, JSON, is none. Each episode may ask again, of all tools of a server of its own."""
+    kind.check_schema(json.loads(schema))
+
+
+@cache
+def _counting(kind: Any) -> Any:
+    """The validator of a dialect, with patterns that are matched in linear time, which looks at no more keywords than are left."""
+    from jsonschema import validators
+
+    keywords = kind.VALIDATORS | {"pattern": _pattern, "patternProperties": _pattern_properties}
+    keywords["additionalProperties"] = _additional(kind.VALIDATORS["additionalProperties"])
+    return validators.extend(kind, {word: _counted(keyword) for word, keyword in keywords.items()})
+
+
+def _counted(keyword: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
+    def looked_at(*given: Any) -> Iterator[Any]:
+        _left.count -= 1
+        if _left.count < 0:
+            raise ToolError(f"{_left.name}: the schema asks for too much", kind="bad_arguments")
+        yield from keyword(*given) or ()
+
+    return looked_at
 
 
 @cache

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager
@@ -266,7 +267,7 @@ class ToolSet(Sequence[Tool]):
 
     def __init__(self, tools: Iterable[Tool | Callable[..., Any]] = ()):
         self._tools = tuple(t if isinstance(t, Tool) else Tool.of(t) for t in tools)
-        twice = [name for name in self.names if self.names.count(name) > 1]
+        twice = [name for name, count in Counter(self.names).items() if count > 1]
         if twice:
             raise ConfigError(f"two tools are called {twice[0]!r}; rename one")
 

@@ -108,6 +108,7 @@ MCP = calls("mcp", "do", "how", {
     "asks the model": ("asks the model", "not supported"),
     "asks for folders": ("asks for folders", "not supported"),
     "asks the user": ("asks the user", "not supported"),
+    "breaks a promise": ("breaks a promise", "^fine$"),
 }) | {
     "says that it is gone": Attack("mcp", call("do", how="says that it is gone"), "is gone", gone=True),
     "closes": Attack("mcp", call("do", how="closes"), "is gone", gone=True),
