@@ -85,7 +85,9 @@ def unpack(fields: Mapping[str, Any]) -> Compact:
     """The block of which :func:`pack` made ``fields``."""
     shape = (len(fields["logtail_N"]), fields["k"])
     ids_N_K = (_read(fields, "step", 4, shape).cumsum(-1) - 1).astype(np.int32)
-    level_N_K = _turned(_read(fields, "level", 2, shape), _read(fields, "base", 2, shape[:1]))
+    level_N_K = _read(fields, "level", 2, shape)
+    if fields.get("base_0") is not None:  # files of version 4 have the levels themselves
+        level_N_K = _turned(level_N_K, _read(fields, "base", 2, shape[:1]))
     return _ordered(ids_N_K, level_N_K, fields["shift_N"], fields["fine_N"], fields["logtail_N"])
 
 

@@ -14,10 +14,10 @@ FORMAT = b"agentopd.format"
 RECORDS = b"records"
 SIGNALS = b"signals"
 VERSION = b"agentopd.version"
-CURRENT = b"4"
+CURRENT = b"5"
 """The version that is written."""
-READABLE = (b"3", b"4")
-"""The versions that are read: 4 has compact blocks, which 3 lacks."""
+READABLE = (b"3", b"4", b"5")
+"""The versions that are read: 4 has compact blocks, which 3 lacks, and in 5 their levels are relative to a row's lowest."""
 
 _TEXT = pa.string()
 _TEXTS = pa.list_(_TEXT)
@@ -135,7 +135,14 @@ PLAIN: Mapping[str, pa.DataType] = {
 ADDED: Mapping[str, str] = {"family": ""}
 """Columns that a file of this version may lack, since they came later, and what stands for them then."""
 
-ADDED_INSIDE: Mapping[str, Any] = {"of": "teacher", "thinking": 0, "outcomes": (), "compact": None}
+ADDED_INSIDE: Mapping[str, Any] = {
+    "of": "teacher",
+    "thinking": 0,
+    "outcomes": (),
+    "compact": None,
+    "base_0": None,
+    "base_1": None,
+}
 """Nested fields of which the same holds."""
 
 SCHEMA = pa.schema(

@@ -113,7 +113,7 @@ def test_a_thought_that_the_prompt_opens_is_closed_and_the_action_is_in_its_form
 @pytest.mark.parametrize("name", ["deepseek_r1_distill", "nemotron_3_nano", "qwen3_5_think", "qwen3"])
 def test_a_call_inside_a_thought_is_no_call_whoever_opened_the_thought(name: str) -> None:
     chat = template_cases.chat_of(name)
-    written = chat.tokenizer.decode(chat.write(ASK, ACTION, TOOLS)[:-1]).partition("</think>")
+    written = str(chat.tokenizer.decode(chat.write(ASK, ACTION, TOOLS)[:-1])).partition("</think>")
     native = (written[2] if written[1] else written[0]).lstrip()
     mark = "" if chat.opens_thought(chat.prompt(ASK, TOOLS)) else "<think>\n"
     assert (mark == "") == (name != "qwen3")
