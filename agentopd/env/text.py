@@ -13,7 +13,7 @@ from agentopd.env.exchange import Reply, Step, TextSpace, facts_of, family_of, n
 from agentopd.env.given import check_given, check_wrapping, made_with, parameters_of
 from agentopd.env.registry import resolve
 from agentopd.env.wrappers import TextFace, TurnLimit
-from agentopd.errors import ConfigError, EnvError
+from agentopd.errors import ConfigError, EnvError, describe
 from agentopd.tooling import ToolSet, brief, tool_names
 from agentopd.tooling.answer import well_formed
 
@@ -200,6 +200,17 @@ def _made(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env[str, str]:
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         told = f"; {made_with(parameters_of(creator))}" if creating else ""
         raise ConfigError(f"environment {id!r} cannot be made: {reason}{told}") from error
+    except (
+        LookupError,
+        ValueError,
+        AssertionError,
+    ) as error:  # how environments of others refuse what they are made with
+        if not kwargs:
+            raise
+        given = ", ".join(f"{name}={brief(repr(value), 80)}" for name, value in kwargs.items())
+        raise ConfigError(
+            f"environment {id!r} cannot be made with {given}: {brief(describe(error), 200)}; change or leave them out"
+        ) from error
     if isinstance(env.action_space, TextSpace) and isinstance(env.observation_space, TextSpace):
         return env
     face = TextFace(env)

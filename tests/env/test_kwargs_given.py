@@ -132,3 +132,10 @@ def test_no_setting_of_a_shipped_environment_fails_otherwise(id: str) -> None:
         for value in ODD:
             with suppress(ConfigError):
                 make(id, **{**base, name: value}).close()
+
+
+def test_what_an_environment_of_others_refuses_is_told_in_one_sentence() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^environment 'FrozenLake-v1' cannot be made with map_name='9x9': KeyError: '9x9'; change"
+    ):
+        make("FrozenLake-v1", map_name="9x9")
