@@ -174,7 +174,7 @@ def require_ours(path: Path, schema: pa.Schema, form: bytes) -> None:
         raise RecordError(f"{path} holds no agentopd {form.decode()}; move it out of the folder")
     if metadata.get(VERSION) not in READABLE:
         found = metadata.get(VERSION, b"?").decode(errors="replace")
-        known = " and ".join(version.decode() for version in READABLE)
+        known = ", ".join(version.decode() for version in READABLE)
         raise RecordError(
             f"{path} is of version {found}, and this agentopd reads versions {known}; read it with the agentopd that wrote it"
         )

@@ -261,9 +261,9 @@ def test_a_truncated_file_is_named(tmp_path: Path, keep: int) -> None:
         ({"agentopd.format": "signals", "agentopd.version": "3"}, "holds no agentopd records"),
         (
             {"agentopd.format": "records", "agentopd.version": "1"},
-            "version 1, .*reads versions 3 and 4; read it with the agentopd",
+            "version 1, .*reads versions 3, 4, 5; read it with the agentopd",
         ),
-        ({"agentopd.format": "records", "agentopd.version": "99"}, "version 99.*reads versions 3 and 4"),
+        ({"agentopd.format": "records", "agentopd.version": "99"}, "version 99.*reads versions 3, 4, 5"),
     ],
 )
 def test_a_file_of_another_form_or_version_is_named(tmp_path: Path, metadata: dict[str, str], said: str) -> None:
