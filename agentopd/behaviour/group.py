@@ -134,8 +134,10 @@ class Group:
 def references(record: Record) -> Iterator[tuple[str, Turn, str]]:
     """The turns for which somebody says what to do instead, or as well: who, the turn, and the action as canonical text."""
     turns = record.trajectory.turns
+    told = {said.teacher for said in record.annotations if any(text is not None for text in said.corrected_S)}
     for turn in turns:
-        if turn.advice is not None and turn.actor != EXPERT:
+        # a teacher of that name says what the environment's expert advised
+        if turn.advice is not None and turn.actor != EXPERT and EXPERT not in told:
             yield EXPERT, turn, turn.advice
     for annotation in record.annotations:
         for turn, action, skipped in zip(turns, annotation.corrected_S, annotation.skip_S.tolist(), strict=False):

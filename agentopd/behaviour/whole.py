@@ -44,8 +44,8 @@ class Behaviour:
         group, told = self.whole, list[str]()
         if not group.against:
             told.append(
-                "agreement of tool calls: no turn has a teacher's correction or an expert's advice; agentopd annotate RECORDS --teacher "
-                "teachers.expert.kind=expert asks one, and so does a teacher of the kind openai"
+                "agreement of tool calls: no turn has a teacher's correction or an expert's advice; a run keeps advice where a "
+                "teacher or the sampler reads it (method=dagger), and agentopd annotate RECORDS asks a teacher of the kind openai"
             )
         if not any(taught.kl.n for taught in group.teachers.values()):
             told.append(

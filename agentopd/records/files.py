@@ -5,6 +5,7 @@ not count is called ``step-000012.superseded-1.parquet``. A file is written unde
 no other writer can have given to another.
 """
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,10 @@ from agentopd.records.schema import ADDED, FORMAT, READABLE, RECORDS, SCHEMA, VE
 from agentopd.records.signals import KEYS
 
 _NAME = re.compile(r"step-(\d{6,})(\.signals)?(?:\.superseded-(\d+))?\.parquet")
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
+"""What a system says that lets nobody open a file, whole as it may be."""
+_UNSYNCABLE = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES}
+"""What file systems say that know no folder's own writing."""
 _PART = ".part"
 
 
@@ -107,12 +112,13 @@ def supersede(folder: Path, file: StepFile, number: int) -> None:
         RecordError: Another writer does the same at the same time.
     """
     source = folder / str(file)
-    before = folder / str(replace(file, superseded=number - 1))
-    if number > 1 and before.exists() and source.samefile(before):
-        source.unlink()  # a kill came between its second name and the end of its first
-        return
+    target = folder / str(replace(file, superseded=number))
+    for second in (target, folder / str(replace(file, superseded=number - 1))):
+        if second != source and second.exists() and source.samefile(second):
+            source.unlink()  # a kill came between its second name and the end of its first
+            return
     try:
-        place(source, folder / str(replace(file, superseded=number)))
+        place(source, target)
     except OSError as error:
         raise RecordError(
             f"cannot supersede {source}: {error}; one process at a time can go back to a checkpoint: wait for the other, then repeat it"
@@ -120,10 +126,13 @@ def supersede(folder: Path, file: StepFile, number: int) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Makes renames in ``folder`` last."""
+    """Makes renames in ``folder`` last, where the file system can do that for a folder."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _UNSYNCABLE:
+            raise
     finally:
         os.close(handle)
 
@@ -160,11 +169,16 @@ def damage(path: Path, part: Callable[[], str]) -> Iterator[None]:
         raise RecordError(
             f"{path} is gone since these records were opened, as where a resumed run does its step again; open them once more"
         ) from error
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:  # damage shows itself anywhere
-        raise RecordError(
-            f"cannot read {path}, {part()}: {error}; the file is damaged: restore it from a copy, or delete it to go on without "
-            "this step"
-        ) from error
+    except OSError as error:
+        if error.errno in _CLOSED:
+            raise RecordError(f"cannot open {path}: {error}; allow that, then open it once more") from error
+        raise RecordError(_damaged(path, part(), error)) from error
+    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:  # damage shows itself anywhere
+        raise RecordError(_damaged(path, part(), error)) from error
+
+
+def _damaged(path: Path, part: str, error: Exception) -> str:
+    return f"cannot read {path}, {part}: {error}; the file is damaged: restore it from a copy, or delete it to go on without this step"
 
 
 def require_ours(path: Path, schema: pa.Schema, form: bytes) -> None:

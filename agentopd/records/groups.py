@@ -63,17 +63,22 @@ def read(path: Path, left_out: Callable[[RecordError], None] | None = None) -> I
     with opened(path, RECORDS) as file:
         for group in range(file.num_row_groups):
             try:
-                with damage(path, partial(_part, file, group)):
-                    table = file.read_row_group(group)
-                    records = decoding.to_records(table.slice(0, DECODED))
+                for records in _decoded(path, file, group):
+                    yield from records
             except RecordError as error:
                 if left_out is None:
                     raise
                 left_out(error)
-                continue
-            yield from records
-            for first in range(DECODED, len(table), DECODED):
-                yield from decoding.to_records(table.slice(first, DECODED))
+
+
+def _decoded(path: Path, file: pq.ParquetFile, group: int) -> Iterator[list[Record]]:
+    """The records of a row group, some at a time."""
+    table = None
+    for first in range(0, file.metadata.row_group(group).num_rows, DECODED):
+        with damage(path, partial(_part, file, group)):
+            table = file.read_row_group(group) if table is None else table
+            records = decoding.to_records(table.slice(first, DECODED))
+        yield records
 
 
 def find(path: Path, key: Key) -> Record | None:

@@ -50,25 +50,24 @@ def _absence(path: Path) -> str:
 
 
 class Records:
-    """The records of a run, in order of step and index. Only a part of one file is in memory at a time."""
+    """The records of a run, step by step, as they were written. Only a part of one file is in memory at a time."""
 
     def __init__(self, folder: Path, superseded: bool = False, skip_damaged: bool = False) -> None:
         self.folder = folder
         self._skips = skip_damaged
         self._damaged: dict[str, None] = {}
         files = [file for file in listed(folder) if superseded or not file.superseded]
-        self._records = [file for file in files if not file.signals]
-        self._signals = [file for file in files if file.signals]
+        self._records, self._signals = _by_step(files, signals=False), _by_step(files, signals=True)
 
     @property
     def steps(self) -> tuple[int, ...]:
         """The steps that have records."""
-        return tuple(step for step, _ in groupby(self._records, key=lambda file: file.step))
+        return tuple(self._records)
 
     @property
     def signal_steps(self) -> tuple[int, ...]:
         """The steps that have signals."""
-        return tuple(step for step, _ in groupby(self._signals, key=lambda file: file.step))
+        return tuple(self._signals)
 
     @property
     def damaged(self) -> tuple[str, ...]:
@@ -85,10 +84,10 @@ class Records:
 
     def __len__(self) -> int:
         """How many records there are, by what the files say; those of damaged row groups count."""
-        return sum(self._whole(self._count, file) or 0 for file in self._records)
+        return sum(self._whole(self._count, file) or 0 for file in self._files())
 
     def __iter__(self) -> Iterator[Record]:
-        for file in self._records:
+        for file in self._files():
             yield from self._read(file)
 
     def step(self, step: int) -> Iterator[Record]:
@@ -126,7 +125,9 @@ class Records:
         """
         file, record = self._found(_parsed(key))
         beside = replace(file, signals=True)
-        return tokens.to_columns(record, self._signals_in(beside) if beside in self._signals else {}, tokenizer)
+        return tokens.to_columns(
+            record, self._signals_in(beside) if beside in self._signals.get(beside.step, ()) else {}, tokenizer
+        )
 
     def signals(self, step: int) -> dict[str, NDArray[Any]]:
         """The per-token signals of a step: columns by name, among them ``trajectory``, ``segment`` and ``index``.
@@ -135,7 +136,7 @@ class Records:
             RecordError: The step was not recorded, or its signals were not.
         """
         self._of(step)
-        files = [file for file in self._signals if file.step == step]
+        files = self._signals.get(step)
         if not files:
             some = f"those that have some: {_ranges(self.signal_steps)}"
             none = "none has any; a run keeps them with records.signals=true"
@@ -156,14 +157,18 @@ class Records:
                 raise RecordError(
                     f"{name!r} is no column of records; those with one value an episode: {', '.join(PLAIN)}"
                 )
-        found = [self._whole(self._columns, file, columns) for file in self._records]
+        found = [self._whole(self._columns, file, columns) for file in self._files()]
         parts = [part for part in found if part is not None]
         kinds = pa.schema([*(SCHEMA.field(name) for name in columns), pa.field("superseded", pa.int64())])
         return pa.concat_tables([kinds.empty_table(), *(part.cast(kinds) for part in parts)])
 
+    def _files(self) -> Iterator[StepFile]:
+        """All files of records."""
+        return chain.from_iterable(self._records.values())
+
     def _of(self, step: int) -> list[StepFile]:
         """The record files of a step that has some."""
-        files = [file for file in self._records if file.step == step]
+        files = self._records.get(step)
         if not files:
             raise RecordError(
                 f"step {step} has no records in {self.folder}; those that have some: {_ranges(self.steps)}"
@@ -221,11 +226,16 @@ class Records:
 
     def _find(self, key: Key) -> tuple[StepFile, Record] | None:
         """The newest record of ``key``, and its file."""
-        for file in _newest_first(file for file in self._records if file.step == key.step):
+        for file in _newest_first(self._records.get(key.step, ())):
             found = groups.find(self.folder / str(file), key)
             if found is not None:
                 return file, found
         return None
+
+
+def _by_step(files: Iterable[StepFile], signals: bool) -> dict[int, list[StepFile]]:
+    chosen = (file for file in files if file.signals == signals)
+    return {step: list(some) for step, some in groupby(chosen, key=lambda file: file.step)}
 
 
 def _newest_first(files: Iterable[StepFile]) -> list[StepFile]:

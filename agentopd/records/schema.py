@@ -129,7 +129,7 @@ PLAIN: Mapping[str, pa.DataType] = {
     "errors": pa.int64(),
     "failure": _TEXT,
 }
-"""One value an episode: ``origin`` is null unless the episode was drawn from a frozen source, ``task`` is ``Task.id``, ``source`` that of the first segment, ``turns``, ``tokens`` (of all segments) and
+"""One value an episode: ``origin`` is null unless the episode was played under another key, ``task`` is ``Task.id``, ``source`` that of the first segment, ``turns``, ``tokens`` (of all segments) and
 ``errors`` (bad actions) are counts, ``failure`` is its kind or null."""
 
 ADDED: Mapping[str, str] = {"family": ""}

@@ -69,11 +69,13 @@ def replay(
 
     try:
         for record in _chosen(opened, steps, where):
-            if len(living) == concurrency:
-                finish(living.popleft())
+            if len(living) >= concurrency:
+                finish(living[0])  # it is among those that are closed, should something end this
+                living.popleft()
             living.append(_Living.begin(record.trajectory, hosts))
         while living:
-            finish(living.popleft())
+            finish(living[0])
+            living.popleft()
     finally:
         for one in living:
             one.close()

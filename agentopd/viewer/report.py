@@ -113,7 +113,7 @@ def _read_metrics(file: Path, problems: list[str]) -> list[dict[str, Any]]:
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
-            rows.append({"step": int(row["step"]), **row})
+            rows.append(row | {"step": int(row["step"])})
         except (ValueError, TypeError, KeyError):
             unreadable += 1
     if unreadable:

@@ -119,6 +119,12 @@ def test_the_order_of_arguments_does_not_matter() -> None:
     assert counted(Record(made, (said(made, "judge", (call("a", x=1, y=2),)),))).against["judge"].exact == 1
 
 
+def test_a_teacher_that_says_what_the_expert_advised_counts_once() -> None:
+    made = episode(A, B)
+    advised = replace(made, turns=tuple(replace(turn, advice=A) for turn in made.turns))
+    assert counted(Record(advised, (said(advised, "expert", (A, A)),))).against["expert"].turns == 2
+
+
 def test_advice_is_the_experts_word_and_skipped_or_own_turns_have_none() -> None:
     made = episode(A, B, A)
     turns = (replace(made.turns[0], advice=A), replace(made.turns[1], advice=A), made.turns[2])

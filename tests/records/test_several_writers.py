@@ -5,6 +5,7 @@ import multiprocessing
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from record_cases import plain_record
 
@@ -177,3 +178,17 @@ def test_superseding_that_was_killed_between_two_names_ends_with_one(tmp_path: P
     os.link(folder / "step-000000.parquet", folder / "step-000000.superseded-1.parquet")
     assert writer.supersede_after(-1) == [0]
     assert [path.name for path in folder.iterdir()] == ["step-000000.superseded-1.parquet"]
+
+
+def test_superseding_that_was_killed_at_the_signals_ends_with_both(tmp_path: Path) -> None:
+    writer = RecordWriter(tmp_path)
+    writer.write(0, [plain_record(0, 0)])
+    key = np.array([str(plain_record(0, 0).trajectory.key)])
+    writer.write_signals(0, {"trajectory": key, "segment": np.zeros(1, np.int32), "index": np.zeros(1, np.int32)})
+    folder = tmp_path / "records"
+    os.link(folder / "step-000000.signals.parquet", folder / "step-000000.signals.superseded-1.parquet")
+    assert writer.supersede_after(-1) == [0]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "step-000000.signals.superseded-1.parquet",
+        "step-000000.superseded-1.parquet",
+    ]
