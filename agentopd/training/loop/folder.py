@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ class RunFolder:
         self.times = self.path / TIMES
         self.records = self.path / "records"
         self.checkpoints = self.path / "checkpoints"
+        self._spent = defaultdict[str, float](float)
 
     def check(self, config: Config, resume: bool) -> None:
         """Touches nothing.
@@ -128,6 +130,7 @@ class RunFolder:
         """Adds one panel to those kept."""
         panels = self.load_panels() | {name: panel}
         write_atomically(self.panels, json.dumps({name: panel.to_dict() for name, panel in panels.items()}))
+        self._save_times()
 
     def load_panels(self) -> dict[str, Panel]:
         """All panels by name.
@@ -148,15 +151,19 @@ class RunFolder:
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
-        """Adds the seconds that its body takes to those that the run has spent on ``what``, unless a kill ends it."""
+        """Counts the seconds that its body takes to those that the run has spent on ``what``; the next panel that is saved keeps them."""
         begin = time.monotonic()
         try:
             yield
         finally:
-            known = read_times(self.times)
-            spent = known.get(what, 0.0) + time.monotonic() - begin
-            if self.path.is_dir():
-                write_atomically(self.times, json.dumps(known | {what: round(spent, 3)}, indent=2) + "\n")
+            self._spent[what] += time.monotonic() - begin
+
+    def _save_times(self) -> None:
+        kept = read_times(self.times)
+        for what, seconds in self._spent.items():
+            kept[what] = round(kept.get(what, 0.0) + seconds, 3)
+        self._spent.clear()
+        write_atomically(self.times, json.dumps(kept, indent=2) + "\n")
 
     def save_weights(self, step: int, best: tuple[int, float] | None) -> None:
         """Writes which weights lie where.
