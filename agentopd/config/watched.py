@@ -54,6 +54,7 @@ def known_metrics(objective: Objective, marks: Mapping[str, Traits]) -> Iterator
     seen = (teacher_entropy(name) for name in teachers if name in whole)
     yield from (f"train/{name}" for name in (CURRENT_LOGPROB, STUDENT_ENTROPY, *seen))
     yield from ("train/tokens", "train/micro_batches", "train/rows", "train/idle_steps", "loss")
+    yield from ("seconds/rollout", "seconds/teachers", "seconds/learner")
     yield from (f"rollout/{name}" for name in ROLLOUT)
     yield from (f"depth/{name}" for name in by_turn)
 
