@@ -155,7 +155,10 @@ def _numbered(name: str, tables: Iterable[Any]) -> Iterator[tuple[Place, Row]]:
 
 
 def _unpacked(value: Any, kind: Any) -> Any:
-    """A value of Arrow, what is JSON in it parsed."""
+    """A value of Arrow, what is JSON in it parsed.
+
+    A struct has the keys of all rows: those that a row does not have are null in it, and are left out.
+    """
     import pyarrow as pa
 
     if value is None:
@@ -163,7 +166,7 @@ def _unpacked(value: Any, kind: Any) -> Any:
     if isinstance(kind, pa.JsonType):
         return json.loads(value)
     if pa.types.is_struct(kind):
-        return {field.name: _unpacked(value[field.name], field.type) for field in kind}
+        return {field.name: _unpacked(value[field.name], field.type) for field in kind if value[field.name] is not None}
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return [_unpacked(one, kind.value_type) for one in value]
     return value
