@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from agentopd.sharing.formats import Row, completion_row, preference_row
 from agentopd.sharing.talk import Talk, spoken, talk_of
-from agentopd.types import Key, Message, Record, Trajectory
+from agentopd.types import STUDENT, Key, Message, Record, Trajectory
 
 Pairs: TypeAlias = Literal["episodes", "corrections", "both"]
 """Which pairs are meant: of a success and a failure at one task, or of a turn and a teacher's correction of it."""
@@ -27,7 +27,9 @@ def turn_rows(record: Record, facts: Facts) -> Iterator[Row]:
 
 
 def correction_rows(record: Record, facts: Facts, teacher: str | None = None) -> Iterator[Row]:
-    """A row for each turn that a teacher corrected into something else, the correction chosen.
+    """A row for each turn of the student that a teacher corrected into something else, the correction chosen.
+
+    Both are without thinking: a correction has none, and a pair must not teach that.
 
     Args:
         record: The episode, annotated.
@@ -40,12 +42,18 @@ def correction_rows(record: Record, facts: Facts, teacher: str | None = None) ->
         return
     talk = talk_of(trajectory, facts(trajectory))
     for annotation in said:
-        for at, better, skipped in zip(
-            _acted(trajectory, talk), annotation.corrected_S, annotation.skip_S.tolist(), strict=True
+        for turn, at, better, skipped in zip(
+            trajectory.turns,
+            _acted(trajectory, talk),
+            annotation.corrected_S,
+            annotation.skip_S.tolist(),
+            strict=True,
         ):
-            worse = talk.messages[at]
-            if better is not None and not skipped and (chosen := spoken(better)) != _unthought(worse):
-                yield preference_row(talk, at, [chosen], [worse])
+            if better is None or skipped or turn.actor != STUDENT or at in talk.untrained:
+                continue
+            chosen, rejected = _unthought(spoken(better)), _unthought(talk.messages[at])
+            if chosen != rejected:
+                yield preference_row(talk, at, [chosen], [rejected])
 
 
 @dataclass
@@ -56,7 +64,9 @@ class Tasks:
     failed: dict[str, list[Key]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, trajectory: Trajectory) -> None:
-        """Takes one episode."""
+        """Takes one episode; one that an infrastructure failure ended is neither."""
+        if trajectory.failure is not None or trajectory.outcome.stop == "failed":  # the stop alone is told by imported ones
+            return
         (self.succeeded if trajectory.outcome.success else self.failed)[trajectory.task.id].append(trajectory.key)
 
     def pairs(self) -> Iterator[tuple[Key, Key]]:
@@ -88,7 +98,7 @@ def _acted(trajectory: Trajectory, talk: Talk) -> list[int]:
 
 
 def _unthought(message: Message) -> Message:
-    """The message without its thinking, which a correction has none of."""
+    """The message without its thinking."""
     bare: Message = {**message}
     bare.pop("reasoning_content", None)
     return bare

@@ -11,10 +11,11 @@ import sharing_cases as cases
 
 from agentopd import records
 from agentopd.errors import RecordError
+from agentopd.filters import Filter
 from agentopd.sharing import Exported, Wish, export
 from agentopd.teachers.corrections import corrections
 from agentopd.tooling import call
-from agentopd.types import Record, Trajectory
+from agentopd.types import EXPERT, STUDENT, Failure, Record, Trajectory
 
 WON = cases.CASES["system and calls"]
 
@@ -90,8 +91,10 @@ def test_what_the_environment_parts_is_no_pair(tmp_path: Path) -> None:
         rows(tmp_path, "preference", pairs="episodes")
 
 
-def corrected(trajectory: Trajectory, *better: str | None, teacher: str = "judge") -> Record:
-    return Record(trajectory, (corrections(teacher, cases.chat(), trajectory, better),))
+def corrected(trajectory: Trajectory, *better: str | None, teacher: str = "judge", actor: str = STUDENT) -> Record:
+    """What a teacher says instead of turns that ``actor`` took."""
+    played = replace(trajectory, turns=tuple(replace(turn, actor=actor) for turn in trajectory.turns))
+    return Record(played, (corrections(teacher, cases.chat(), played, better),))
 
 
 def test_a_correction_is_better_than_the_turn(tmp_path: Path) -> None:
@@ -114,3 +117,42 @@ def test_a_skipped_turn_is_no_pair(tmp_path: Path) -> None:
     cases.keep(tmp_path, replace(record, annotations=(replace(said, skip_S=np.array([True, False])),)))
     [row], _ = rows(tmp_path, "preference")
     assert row["chosen"][0]["content"] == "Best."
+
+
+def test_a_pair_teaches_neither_to_think_nor_not_to(tmp_path: Path) -> None:
+    """A correction has no thinking: if the turn kept its own, a trainer would learn not to think."""
+    row = {"messages": [cases.said("Cost?"), cases.acting("18", reasoning_content="Easy.")]}
+    keeps = corrected(cases.trajectory(row), "17")
+    same = corrected(cases.trajectory(row, 1), "18")
+    thinks = corrected(cases.trajectory(row, 2), "<think>\nHard.\n</think>\n\n16")
+    cases.keep(tmp_path, keeps, same, thinks)
+    made, _ = rows(tmp_path, "preference", pairs="corrections")
+    assert [(one["chosen"], one["rejected"]) for one in made] == [
+        ([cases.acting(better)], [cases.acting("18")]) for better in ("17", "16")
+    ]
+
+
+def test_only_what_the_student_did_is_corrected(tmp_path: Path) -> None:
+    untrained = cases.CASES["what is not learned"]
+    cases.keep(
+        tmp_path,
+        corrected(cases.trajectory(WON), "Better.", "Best.", actor=EXPERT),
+        corrected(cases.trajectory(untrained, 1), "Better.", "Best."),  # the second of its turns has weight 0
+    )
+    [row], _ = rows(tmp_path, "preference", pairs="corrections")
+    assert (row["rejected"], row["chosen"]) == ([cases.acting("One.")], [cases.acting("Better.")])
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_an_infrastructure_failure_is_no_worse_way_to_go_on(imported: bool, tmp_path: Path) -> None:
+    lost = cases.trajectory(other(cases.acting("No.")), 1, success=False)
+    failed = replace(
+        lost,
+        outcome=replace(lost.outcome, stop="failed"),
+        failure=None if imported else Failure("env", "crash", "it is gone"),
+    )
+    cases.keep(tmp_path / "failed", cases.trajectory(WON, success=True), failed)
+    with pytest.raises(RecordError, match="nothing to export"):
+        rows(tmp_path / "failed", "preference", keep=Filter(failed=None))
+    cases.keep(tmp_path / "lost", cases.trajectory(WON, success=True), lost)
+    assert len(rows(tmp_path / "lost", "preference", keep=Filter(failed=None))[0]) == 1
