@@ -13,6 +13,11 @@ SEEDS = 2**64
 """How many seeds there are."""
 WHOLE = 2**53
 """Up to here every whole number is a real one, too."""
+MARK = "agentopd"
+"""The fact that tells such facts from the metadata of others: the version of their form."""
+VERSION = 1
+BY_TURN = ("rewards", "advice")
+"""The facts that have an entry for each turn."""
 
 
 def facts_of(trajectory: Trajectory, privileged: bool = False) -> dict[str, Any]:
@@ -25,6 +30,7 @@ def facts_of(trajectory: Trajectory, privileged: bool = False) -> dict[str, Any]
     """
     task, outcome = trajectory.task, trajectory.outcome
     facts: dict[str, Any] = {
+        MARK: VERSION,
         "key": str(trajectory.origin or trajectory.key),
         "env": task.env_id,
         "seed": task.seed,
@@ -45,6 +51,36 @@ def facts_of(trajectory: Trajectory, privileged: bool = False) -> dict[str, Any]
         }
     checked: dict[str, Any] = plain_data(facts)
     return checked
+
+
+def of_turn(facts: Mapping[str, Any], turn: int) -> dict[str, Any]:
+    """The facts of a row that is one turn of an episode: its number, and of what is told by turn its own.
+
+    The task, and how the episode ended, stay those of the episode.
+    """
+    own = {name: [facts[name][turn]] for name in BY_TURN if name in facts}
+    return {**facts, **own, "turn": turn} if facts else {}
+
+
+def told(metadata: Any) -> dict[str, Any]:
+    """The facts in the metadata of a row, which may be JSON text; none where they are not ours.
+
+    Raises:
+        ValueError: They are of a version that is not known.
+    """
+    if isinstance(metadata, str):
+        try:
+            metadata = json.loads(metadata)
+        except (ValueError, RecursionError):
+            return {}
+    if not isinstance(metadata, Mapping) or MARK not in metadata:
+        return {}
+    if metadata[MARK] != VERSION:
+        raise ValueError(
+            f"metadata.{MARK} is {metadata[MARK]!r:.60}, and {VERSION} is the version that can be read; leave metadata out"
+        )
+    facts: dict[str, Any] = plain_data(dict(metadata))
+    return facts
 
 
 def task_of(talk: Talk, env: str | None) -> Task:
@@ -115,9 +151,13 @@ def privileged_of(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def origin_of(facts: Mapping[str, Any]) -> Key | None:
-    """The key under which the episode was played, where it is known."""
-    key = _fact(facts, "key", str, None)
-    return None if key is None else Key.parse(key)
+    """The key under which the episode was played, where it is known; a row that is one turn of it is another episode.
+
+    Raises:
+        ValueError: As of :func:`task_of`, or the key is none.
+    """
+    key, turn = _fact(facts, "key", str, None), _fact(facts, "turn", int, None)
+    return None if key is None or turn is not None else Key.parse(key)
 
 
 def _each(values: list[Any], name: str, turns: int) -> list[Any]:

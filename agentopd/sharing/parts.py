@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
+from agentopd.sharing.facts import of_turn
 from agentopd.sharing.formats import Row, completion_row, preference_row
 from agentopd.sharing.talk import Talk, spoken, talk_of
 from agentopd.types import STUDENT, Key, Message, Record, Trajectory
@@ -21,9 +22,9 @@ def turn_rows(record: Record, facts: Facts) -> Iterator[Row]:
     if not trajectory.outcome.success:
         return
     talk = talk_of(trajectory, facts(trajectory))
-    for turn, at in zip(trajectory.turns, _acted(trajectory, talk), strict=True):
+    for number, (turn, at) in enumerate(zip(trajectory.turns, _acted(trajectory, talk), strict=True)):
         if not turn.errors and at not in talk.untrained:
-            yield completion_row(talk, at)
+            yield completion_row(replace(talk, facts=of_turn(talk.facts, number)), at)
 
 
 def correction_rows(record: Record, facts: Facts, teacher: str | None = None) -> Iterator[Row]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentopd.sharing.facts import told
 from agentopd.sharing.talk import Talk, thinking_apart
 from agentopd.tooling.answer import plain_data
 from agentopd.types import Message
@@ -166,15 +167,11 @@ class _Reader:
     def talk(self, row: Mapping[str, Any]) -> Talk:
         """What was taken, with what else the row tells."""
         self._in_order()
-        told = _parsed(row.get("metadata") or {}, "metadata")
-        if not isinstance(told, Mapping):
-            raise ValueError(f"metadata is {type(told).__name__}, and must be an object")
-        facts: Mapping[str, Any] = plain_data(dict(told))
         tools = row.get("tools") or [
             {"type": "function", "function": one} for one in _list_of(row.get("functions") or [], "functions")
         ]
         schemas = _list_of(_parsed(tools, "tools"), "tools")
-        return Talk(tuple(self.messages), tuple(map(_schema, schemas)), frozenset(self.untrained), facts)
+        return Talk(tuple(self.messages), tuple(map(_schema, schemas)), frozenset(self.untrained), told(row.get("metadata")))
 
 
 def _call(call: Any) -> dict[str, Any]:

@@ -127,7 +127,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 def trajectory(row: dict[str, Any], index: int = 0, thinks: bool = False, **facts: Any) -> Trajectory:
     """The episode of a row."""
-    given = row | ({"metadata": facts} if facts else {})
+    given = row | ({"metadata": {"agentopd": 1} | facts} if facts else {})
     return trajectory_of(read_any(given), Key("made", 0, index), Wanted(chat(thinks)))
 
 

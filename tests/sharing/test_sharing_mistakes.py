@@ -1,9 +1,12 @@
 """Files that cannot be read: one error with the place, or counted and left out."""
 
 import json
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import sharing_cases as cases
 
@@ -12,6 +15,13 @@ from agentopd.errors import RecordError
 from agentopd.sharing import Wanted, Wish, export, take_in
 
 GOOD = cases.CASES["plain"]
+
+
+def marked(**facts: Any) -> dict[str, Any]:
+    """A row with metadata of ours."""
+    return {**GOOD, "metadata": {"agentopd": 1, **facts}}
+
+
 BAD: list[tuple[Any, str]] = [
     ("{", "it is not JSON"),
     ("[1]", "it is list, and must be an object"),
@@ -31,16 +41,18 @@ BAD: list[tuple[Any, str]] = [
     ({"messages": [cases.said(""), cases.acting("x", reasoning_content="a </think> b")]}, "its thinking holds </think>"),
     ({**GOOD, "tools": [{"name": 1}]}, "which is no schema of a function with a name"),
     ({**GOOD, "tools": "["}, "tools: '\\[' is not JSON"),
-    ({**GOOD, "metadata": {"success": "yes"}}, "metadata.success is 'yes', and it must be bool"),
-    ({**GOOD, "metadata": {"stop": "bored"}}, "metadata.stop='bored'; it is one of terminated"),
-    ({**GOOD, "metadata": {"rewards": [1.0, 2.0]}}, "metadata.rewards has 2 entries for 1 turns"),
-    ({**GOOD, "metadata": {"key": "here"}}, "'here' is no key"),
-    ({**GOOD, "metadata": {"seed": -1}}, "metadata.seed is -1, and it must be 0 or more and below"),
-    ({**GOOD, "metadata": {"seed": 2**64}}, "metadata.seed is 18446744073709551616, and it must be"),
-    ({**GOOD, "metadata": {"tags": [1]}}, r"metadata.tags\[0\] is 1, and it must be str"),
-    ({**GOOD, "metadata": {"advice": [5]}}, r"metadata.advice\[0\] is 5, and it must be str"),
-    ({**GOOD, "metadata": {"rewards": [None]}}, r"metadata.rewards\[0\] is None, and it must be float"),
-    ({**GOOD, "metadata": {"reward": 10**400}}, "metadata.reward is 1000000000"),
+    (marked(success="yes"), "metadata.success is 'yes', and it must be bool"),
+    (marked(stop="bored"), "metadata.stop='bored'; it is one of terminated"),
+    (marked(rewards=[1.0, 2.0]), "metadata.rewards has 2 entries for 1 turns"),
+    (marked(key="here"), "'here' is no key"),
+    (marked(seed=-1), "metadata.seed is -1, and it must be 0 or more and below"),
+    (marked(seed=2**64), "metadata.seed is 18446744073709551616, and it must be"),
+    (marked(tags=[1]), r"metadata.tags\[0\] is 1, and it must be str"),
+    (marked(advice=[5]), r"metadata.advice\[0\] is 5, and it must be str"),
+    (marked(rewards=[None]), r"metadata.rewards\[0\] is None, and it must be float"),
+    ({**GOOD, "metadata": '{"agentopd": 2}'}, "metadata.agentopd is 2, and 1 is the version that can be read"),
+    (marked(turn="first"), "metadata.turn is 'first', and it must be int"),
+    (marked(reward=10**400), "metadata.reward is 1000000000"),
     ({**GOOD, "functions": 5}, "functions is int, and must be a list"),
     ({"chosen": [], "rejected": []}, "it is a pair of answers"),
     ({"conversations": [{"from": "alien", "value": ""}]}, "a message is from 'alien'; it is one of system, human"),
@@ -64,6 +76,25 @@ def test_a_bad_line_is_one_error_with_its_place(row: Any, said: str, tmp_path: P
     told = take_in(file, tmp_path / "run", Wanted(cases.chat(), skip_bad=True))
     assert (told.episodes, told.skipped) == (2, 1)
     assert said.replace("\\", "") in told.reasons[0]
+
+
+FOREIGN: list[Any] = [
+    "of the web", "{", "[1]", [1], 5, {"key": 12}, {"seed": "a"}, {"tags": "x"}, '{"success": "yes"}', {"success": True, "seed": 7}, {}, "", None,
+]  # fmt: skip
+
+
+def test_metadata_of_others_is_theirs(tmp_path: Path) -> None:
+    """A column of that name says nothing of an episode unless we wrote it."""
+    file = lines(tmp_path / "chats.jsonl", GOOD, *({**GOOD, "metadata": one} for one in FOREIGN))
+    assert take_in(file, tmp_path / "run", Wanted(cases.chat())).episodes == len(FOREIGN) + 1
+    plain, *others = (record.trajectory for record in records.open(tmp_path / "run"))
+    assert [replace(one, key=plain.key) for one in others] == [plain] * len(FOREIGN)
+
+
+def test_metadata_of_others_in_parquet_may_be_what_json_has_not(tmp_path: Path) -> None:
+    rows = [{**GOOD, "metadata": {"key": b"12", "day": date(2020, 1, 1)}}]
+    datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / "chats.parquet"))
+    assert take_in(str(tmp_path / "chats.parquet"), tmp_path / "run", Wanted(cases.chat())).episodes == 1
 
 
 def test_only_bad_lines_are_an_error_even_if_skipped(tmp_path: Path) -> None:
@@ -114,9 +145,7 @@ def test_what_windows_puts_before_and_behind_lines_is_no_text(tmp_path: Path) ->
 
 
 def test_half_surrogates_in_facts_are_replaced(tmp_path: Path) -> None:
-    file = lines(
-        tmp_path / "chats.jsonl", {**GOOD, "metadata": {"split": "\ud800", "tags": ["\udc00"], "family": "a\0"}}
-    )
+    file = lines(tmp_path / "chats.jsonl", marked(split="\ud800", tags=["\udc00"], family="a\0"))
     take_in(file, tmp_path / "run", Wanted(cases.chat()))
     [made] = records.open(tmp_path / "run")
     assert (made.trajectory.task.split, made.trajectory.task.tags, made.trajectory.family) == (

@@ -12,9 +12,10 @@ import sharing_cases as cases
 from agentopd import records
 from agentopd.errors import RecordError
 from agentopd.filters import Filter
-from agentopd.sharing import Exported, Wish, export
+from agentopd.sharing import Exported, Wanted, Wish, export, take_in
 from agentopd.teachers.corrections import corrections
 from agentopd.tooling import call
+from agentopd.training.checks.looking import look
 from agentopd.types import EXPERT, STUDENT, Failure, Record, Trajectory
 
 WON = cases.CASES["system and calls"]
@@ -37,6 +38,29 @@ def test_a_turn_stands_behind_all_that_came_before(tmp_path: Path) -> None:
     assert second["completion"] == [{"role": "assistant", "content": "17"}]
     assert json.loads(first["tools"]) == cases.TOOLS
     assert (told.rows, told.episodes) == (2, 2)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_each_turn_is_read_as_an_episode_of_its_own(suffix: str, tmp_path: Path) -> None:
+    told: dict[str, Any] = {"rewards": [0.5, 2.0], "reward": 2.5, "advice": ["look", None], "key": "first/3/1/0"}
+    won = cases.trajectory(WON, success=True, env="mine/Shop-v0", seed=7, **told)
+    cases.keep(tmp_path / "run", won)
+    file = tmp_path / f"turns{suffix}"
+    export(records.open(tmp_path / "run"), file, Wish("sft", metadata=True, privileged=True))
+    take_in(str(file), tmp_path / "again", Wanted(cases.chat()))
+    again = [record.trajectory for record in records.open(tmp_path / "again")]
+    assert [[(turn.reward, turn.advice) for turn in one.turns] for one in again] == [[(0.5, "look")], [(2.0, None)]]
+    assert [len(one.opening) for one in again] == [2, 4]
+    assert [(one.outcome, one.task) for one in again] == [(won.outcome, won.task)] * 2
+    assert [entry.played for entry in look(str(tmp_path / "again")).entries] == [one.key for one in again]
+
+
+def test_the_metadata_of_a_turn_says_which_it_is(tmp_path: Path) -> None:
+    won = cases.trajectory(WON, success=True, rewards=[0.5, 2.0])
+    cases.keep(tmp_path, replace(won, turns=(replace(won.turns[0], errors=("bad_arguments",)), won.turns[1])))
+    [row], _ = rows(tmp_path, "sft", metadata=True)
+    assert (row["metadata"]["turn"], row["metadata"]["rewards"]) == (1, [2.0])
+    assert "advice" not in row["metadata"]
 
 
 def test_a_bad_turn_is_no_example(tmp_path: Path) -> None:
