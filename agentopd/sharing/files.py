@@ -2,10 +2,11 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from itertools import islice
+from contextlib import contextmanager, suppress
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,6 +20,8 @@ HUB = "hf:"
 """What the name of a data set on the hub begins with."""
 AT_ONCE = 256
 """Rows that are held in memory."""
+NAMED = 40
+"""Letters of the name of an output that its place aside has, too: names may have 255 bytes."""
 Place: TypeAlias = str
 """Where a row stands, for messages: a file and a line, or a file and a row."""
 
@@ -35,10 +38,9 @@ def write(rows: Iterable[Row], output: Path, form: Format, metadata: bool = Fals
     Raises:
         RecordError: There is something already, there are no rows, or they cannot be written.
     """
-    require_free(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}.part")
-    try:
+    with _unwritable(output):
+        _require_free(output)
+    with whole(output) as aside, _unwritable(output):
         if output.suffix == ".jsonl":
             count = _lines(rows, aside)
         elif output.suffix == ".parquet":
@@ -49,16 +51,45 @@ def write(rows: Iterable[Row], output: Path, form: Format, metadata: bool = Fals
             raise RecordError(
                 "nothing to export: no record is meant, or none has what this format is made of; loosen --where"
             )
-        aside.rename(output)
-    except OSError as error:
-        raise RecordError(f"cannot write {output}: {error}; make room or choose another --output") from error
-    finally:
-        _remove(aside)
+        _require_free(output)  # since then somebody else may have written it
     return count
 
 
-def require_free(output: Path) -> None:
-    """Raises RecordError where something lies at ``output``."""
+@contextmanager
+def whole(output: Path) -> Iterator[Path]:
+    """A place beside ``output``, of nobody else, whose content gets that name at the end; nothing is left where something fails on the way.
+
+    Raises:
+        RecordError: Nothing can be made there, or it cannot get the name.
+    """
+    with _unwritable(output):
+        made = next(above for above in output.parents if above.exists())
+    try:
+        with _unwritable(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f".{output.name[:NAMED]}-", dir=output.parent))
+        try:
+            yield aside / output.name
+            with _unwritable(output):
+                (aside / output.name).rename(output)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        with suppress(OSError):  # what was made for it and is empty
+            for above in takewhile(lambda one: one != made, output.parents):
+                above.rmdir()
+
+
+@contextmanager
+def _unwritable(output: Path) -> Iterator[None]:
+    """Errors of the system are those of writing ``output``."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordError(f"cannot write {output}: {error}; make room or choose another --output") from error
+
+
+def _require_free(output: Path) -> None:
     if output.exists():
         raise RecordError(f"{output} exists already; choose another --output, or remove it")
 
@@ -105,9 +136,7 @@ def read(source: str) -> Iterator[tuple[Place, Row | ValueError]]:
         raise RecordError(f"{path} does not exist; give a file, a folder or {HUB}REPOSITORY")
     for file in _files(path):
         if file.is_dir():
-            import datasets
-
-            yield from _numbered(str(file), _tables(datasets.load_from_disk(str(file))))
+            yield from _rows_of_folder(file)
         elif file.suffix == ".parquet":
             yield from _rows_of_parquet(file)
         else:
@@ -119,6 +148,9 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if (path / "state.json").exists():
         return [path]
+    if (path / "dataset_dict.json").exists():
+        splits = ", ".join(sorted(one.name for one in path.iterdir() if one.is_dir()))
+        raise RecordError(f"{path} holds a data set for each split ({splits}); give the folder of one")
     found = sorted(file for file in path.iterdir() if file.suffix in (".jsonl", ".json", ".parquet"))
     if not found:
         raise RecordError(f"{path} holds no .jsonl, .json or .parquet file and no data set; give the folder that does")
@@ -129,13 +161,26 @@ def _from_hub(repository: str) -> Iterator[tuple[Place, Row | ValueError]]:
     import datasets
 
     name, _, split = repository.partition("@")
-    try:
+    remedy = f"check the network, the name and the split ({HUB}NAME@SPLIT), and log in by hf auth login"
+    with _unreadable(f"{HUB}{repository}", remedy):
         found = datasets.load_dataset(name, split=split or "train", streaming=True)
-    except Exception as error:  # of the hub's client, the network, or the server
-        raise RecordError(
-            f"{HUB}{repository}: {type(error).__name__}: {error}; check the name and the split ({HUB}NAME@SPLIT), and log in by hf auth login"
-        ) from error
-    yield from _numbered(f"{HUB}{repository}", _tables(found))
+        yield from _numbered(f"{HUB}{repository}", _tables(found))
+
+
+def _rows_of_folder(folder: Path) -> Iterator[tuple[Place, Row]]:
+    import datasets
+
+    with _unreadable(str(folder), "it is damaged, or no data set of save_to_disk"):
+        yield from _numbered(str(folder), _tables(datasets.load_from_disk(str(folder))))
+
+
+@contextmanager
+def _unreadable(source: str, remedy: str) -> Iterator[None]:
+    """Whatever goes wrong is an error of reading ``source``: libraries, systems of files, networks and servers have many kinds."""
+    try:
+        yield
+    except Exception as error:
+        raise RecordError(f"cannot read {source}: {type(error).__name__}: {error}; {remedy}") from error
 
 
 def _tables(found: Any) -> Iterator[Any]:
@@ -173,14 +218,10 @@ def _unpacked(value: Any, kind: Any) -> Any:
 
 
 def _rows_of_parquet(file: Path) -> Iterator[tuple[Place, Row]]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(file) as parquet:
-            yield from _numbered(str(file), parquet.iter_batches(batch_size=AT_ONCE))
-    except (pa.ArrowException, OSError) as error:
-        raise RecordError(f"cannot read {file}: {error}; it is damaged, or no Parquet file") from error
+    with _unreadable(str(file), "it is damaged, or no Parquet file"), pq.ParquetFile(file) as parquet:
+        yield from _numbered(str(file), parquet.iter_batches(batch_size=AT_ONCE))
 
 
 def _rows_of_json(file: Path) -> Iterator[tuple[Place, Row | ValueError]]:
@@ -304,12 +345,3 @@ def _features(form: Format, metadata: bool) -> "datasets.Features":
     columns: Row = {name: datasets.List(message) for name in form.lists} | {"tools": text}
     columns |= {"system": text} if form.name == "sharegpt" else {}
     return datasets.Features(columns | ({"metadata": Json()} if metadata else {}))
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        for inside in path.iterdir():
-            inside.unlink()
-        path.rmdir()
-    else:
-        path.unlink(missing_ok=True)

@@ -66,7 +66,9 @@ class Tasks:
 
     def add(self, trajectory: Trajectory) -> None:
         """Takes one episode; one that an infrastructure failure ended is neither."""
-        if trajectory.failure is not None or trajectory.outcome.stop == "failed":  # the stop alone is told by imported ones
+        if (
+            trajectory.failure is not None or trajectory.outcome.stop == "failed"
+        ):  # the stop alone is told by imported ones
             return
         (self.succeeded if trajectory.outcome.success else self.failed)[trajectory.task.id].append(trajectory.key)
 

@@ -171,7 +171,9 @@ class _Reader:
             {"type": "function", "function": one} for one in _list_of(row.get("functions") or [], "functions")
         ]
         schemas = _list_of(_parsed(tools, "tools"), "tools")
-        return Talk(tuple(self.messages), tuple(map(_schema, schemas)), frozenset(self.untrained), told(row.get("metadata")))
+        return Talk(
+            tuple(self.messages), tuple(map(_schema, schemas)), frozenset(self.untrained), told(row.get("metadata"))
+        )
 
 
 def _call(call: Any) -> dict[str, Any]:

@@ -4,12 +4,9 @@ Nobody sampled their tokens, so these have no behaviour log-probability: it is `
 """
 
 import math
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice, takewhile
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -94,33 +91,11 @@ def take_in(source: str, output: str | Path, wanted: Wanted) -> Taken:
     if folder.exists() and any(folder.iterdir()):
         raise RecordError(f"{folder} has records already; choose another --output")
     told = Taken()
-    with _whole(folder) as aside:
+    with files.whole(folder) as aside:
         _write(_trajectories(source, Path(output).resolve().name, wanted, told), aside, told)
         if not told.episodes:
             raise RecordError(f"{source} has no conversation that can be read{_why(told)}")
     return told
-
-
-@contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A records folder beside ``folder``, whose name it gets at the end; nothing is left where something fails on the way."""
-    made = next(above for above in (folder, *folder.parents) if above.exists())
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".import-", dir=folder.parent))
-    except OSError as error:
-        raise RecordError(f"cannot write {folder}: {error}; choose another --output") from error
-    try:
-        yield aside / "records"
-        try:
-            (aside / "records").rename(folder)
-        except OSError as error:
-            raise RecordError(f"cannot write {folder}: {error}; choose another --output") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        with suppress(OSError):  # what was made for it and is empty
-            for above in takewhile(lambda one: one != made, folder.parents):
-                above.rmdir()
 
 
 def _write(trajectories: Iterable[Trajectory], folder: Path, told: Taken) -> None:
