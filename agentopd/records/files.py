@@ -81,7 +81,8 @@ def write(path: Path, schema: pa.Schema, groups: Iterable[pa.Table]) -> None:
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
-    sync(path.parent)
+    with writing(path):
+        sync(path.parent)
 
 
 @contextmanager

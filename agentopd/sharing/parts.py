@@ -66,9 +66,8 @@ class Tasks:
 
     def add(self, trajectory: Trajectory) -> None:
         """Takes one episode; one that an infrastructure failure ended is neither."""
-        if (
-            trajectory.failure is not None or trajectory.outcome.stop == "failed"
-        ):  # the stop alone is told by imported ones
+        # imported ones tell the stop alone
+        if trajectory.failure is not None or trajectory.outcome.stop == "failed":
             return
         (self.succeeded if trajectory.outcome.success else self.failed)[trajectory.task.id].append(trajectory.key)
 

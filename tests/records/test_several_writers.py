@@ -3,6 +3,9 @@
 import errno
 import multiprocessing
 import os
+import resource
+import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +181,37 @@ def test_superseding_that_was_killed_between_two_names_ends_with_one(tmp_path: P
     os.link(folder / "step-000000.parquet", folder / "step-000000.superseded-1.parquet")
     assert writer.supersede_after(-1) == [0]
     assert [path.name for path in folder.iterdir()] == ["step-000000.superseded-1.parquet"]
+
+
+@pytest.mark.parametrize(("number", "refused"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_file_system_that_cannot_sync_a_folder_is_none_that_breaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, refused: bool
+) -> None:
+    whole = os.fsync
+
+    def fsync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+        whole(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(RecordError, match="cannot write") if refused else nullcontext():
+        RecordWriter(tmp_path).write(0, [plain_record(0, 0)])
+    assert len(records.open(tmp_path)) == 1
+
+
+def test_a_process_without_free_handles_is_not_told_of_damage(tmp_path: Path) -> None:
+    RecordWriter(tmp_path).write(0, [plain_record(0, 0)])
+    opened = records.open(tmp_path)
+    next(iter(opened))
+    some, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+    try:
+        with pytest.raises(RecordError, match=r"cannot open .*Too many open files.*, then open it once more$"):
+            list(opened)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (some, most))
+    assert len(list(opened)) == 1
 
 
 def test_superseding_that_was_killed_at_the_signals_ends_with_both(tmp_path: Path) -> None:

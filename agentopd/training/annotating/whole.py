@@ -10,7 +10,7 @@ from typing import Any
 from agentopd import records
 from agentopd.chat.tokenizer import keep_beside
 from agentopd.config.asked import grouped_by
-from agentopd.config.shipped import load_yaml, parse, write
+from agentopd.config.shipped import load_yaml, write
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.records import Records, RecordWriter
 from agentopd.records.store import Store
@@ -25,7 +25,7 @@ from agentopd.training.annotating.question import (
 )
 from agentopd.training.annotating.signals import merged, renumbered
 from agentopd.training.checks.recorded import NOTE, require_written
-from agentopd.training.loop.checkpoints import binding, differences
+from agentopd.training.loop.checkpoints import asked_otherwise
 from agentopd.training.loop.folder import require_free, write_atomically
 from agentopd.training.loop.lock import held
 from agentopd.training.show.display import Meter, attended, say
@@ -97,11 +97,7 @@ def _require_ours(asked: Question, target: Path) -> None:
     if not note.exists():
         require_free(target, goes_on="")
         return
-    was_asked, is_asked = (
-        {**one, "config": binding(one["config"], asked.config)}
-        for one in (load_yaml(note), parse(write(asked.plain()), NOTE))
-    )
-    other = next(differences(was_asked, is_asked), None)
+    other = asked_otherwise(note, asked.plain(), asked.config)
     if other is not None:
         key, was, is_ = other
         raise ConfigError(

@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 
 from agentopd.adapters import is_wrapped
 from agentopd.config import Config
+from agentopd.config.shipped import load_yaml, parse, write
 from agentopd.errors import ConfigError, TeacherError, TrainingError, describe
 from agentopd.teachers import traits_of
 from agentopd.training.loop.arguments import decisive
@@ -202,6 +203,14 @@ def binding(plain: Mapping[str, Any], config: Config) -> dict[str, Any]:
         if isinstance(teachers.get(name), dict):
             teachers[name] = {key: value for key, value in teachers[name].items() if key not in loose}
     return {**plain, "teachers": teachers}
+
+
+def asked_otherwise(note: Path, asked: Mapping[str, Any], config: Config) -> tuple[str, Any, Any] | None:
+    """Where the question that ``note`` keeps differs from ``asked``, which holds the plain ``config``: path, old, new."""
+    was, now = (
+        {**one, "config": binding(one["config"], config)} for one in (load_yaml(note), parse(write(asked), note.name))
+    )
+    return next(differences(was, now), None)
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -1,6 +1,6 @@
 """A folder of episodes that are played and kept: what was asked for, and what a call that did not end has played of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -8,12 +8,12 @@ from typing import Any
 
 from agentopd import records
 from agentopd.config import Config
-from agentopd.config.shipped import load_yaml, parse, write
+from agentopd.config.shipped import write
 from agentopd.errors import ConfigError
 from agentopd.records import RecordWriter
 from agentopd.records.files import StepFile
 from agentopd.rollout import Assignment
-from agentopd.training.loop.checkpoints import binding, differences
+from agentopd.training.loop.checkpoints import asked_otherwise
 from agentopd.training.loop.folder import require_free, write_atomically
 from agentopd.training.loop.lock import held, require_unheld
 from agentopd.types import Key, Trajectory
@@ -44,17 +44,13 @@ class Kept:
         if not note.exists() or (self._folder / "records" / str(StepFile(STEP))).exists():
             require_free(self._folder, goes_on="")
             return
-        was, now = (self._bound(one) for one in (load_yaml(note), parse(write(self._asked), ASKED)))
-        other = next(differences(was, now), None)
+        other = asked_otherwise(note, self._asked, self._config)
         if other is not None:
             key, before, is_ = other
             raise ConfigError(
                 f"output: {self._folder} holds a part of the episodes that were asked for with {key}={before!r}, and this asks for {is_!r}; ask "
                 "the same, to go on with the rest, or choose another folder"
             )
-
-    def _bound(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        return {**asked, "config": binding(asked["config"], self._config)}
 
     @cached_property
     def writer(self) -> RecordWriter:
