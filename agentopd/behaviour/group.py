@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentopd.behaviour.counts import Agreement, Depth, Mean, Share, Taught, Tool
+from agentopd.records.signals import Columns
 from agentopd.tooling.action import parse_action
 from agentopd.types import CONTEXT, EXPERT, STUDENT, Annotation, Record, Sparse, ToolCall, Trajectory, Turn
 
-Signals = Mapping[str, NDArray[Any]]
-"""Columns of one episode's tokens."""
 DIVERGENCE = "/divergence"
 """The end of the names of signals that are the loss of a term with a teacher's distribution."""
 
@@ -50,12 +49,12 @@ class Group:
     """By turn, from 0."""
     tools: dict[str, Tool] = field(default_factory=dict)
 
-    def add(self, record: Record, signals: Signals | None, teacher: str | None) -> None:
+    def add(self, record: Record, signals: Columns, teacher: str | None) -> None:
         """Adds one record.
 
         Args:
             record: It.
-            signals: Of its tokens, where the step has some.
+            signals: Of its tokens; no columns where none were kept.
             teacher: The only one that counts; ``expert`` is the environment's.
         """
         trajectory = record.trajectory
@@ -78,7 +77,7 @@ class Group:
         for annotation in record.annotations:
             if teacher in (None, annotation.teacher) and len(annotation.segment_N):
                 self._add_taught(trajectory, annotation)
-        if signals is not None:
+        if signals:
             self._add_signals(signals)
 
     def depth(self, turn: int) -> Depth:
@@ -119,7 +118,7 @@ class Group:
         if isinstance(annotation.block, Sparse):
             _add_sparse(taught, annotation.block, token_N)
 
-    def _add_signals(self, signals: Signals) -> None:
+    def _add_signals(self, signals: Columns) -> None:
         turn_N = signals["turn"]
         for name in signals:
             if not name.endswith(DIVERGENCE):

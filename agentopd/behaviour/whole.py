@@ -1,13 +1,10 @@
 """Behaviour beside loss: what the student does in its episodes, added up in memory that does not grow with their number."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
-from agentopd.behaviour.group import DIVERGENCE, Group, Signals
+from agentopd.behaviour.group import DIVERGENCE, Group
 from agentopd.errors import RecordError
 from agentopd.filters import Filter
 from agentopd.records import Records
@@ -85,10 +82,10 @@ def behaviour(
     if by is not None and by not in get_args(By):
         raise RecordError(f"by={by!r}: there are {', '.join(get_args(By))}")
     keep, whole, groups, names, signalled = keep or Filter(), Group(), dict[str, Group](), set[str](), False
-    for record, signals in _with_signals(records):
+    for record, signals in records.with_signals():
         if not keep.keeps(record):
             continue
-        signalled |= signals is not None and any(name.endswith(DIVERGENCE) for name in signals)
+        signalled |= any(name.endswith(DIVERGENCE) for name in signals)
         names |= {annotation.teacher for annotation in record.annotations}
         whole.add(record, signals, teacher)
         for name in KEYS[by](record) if by else ():
@@ -106,25 +103,3 @@ def _ordered(groups: Mapping[str, Group]) -> dict[str, Group]:
     """By number where all names are numbers, else by name."""
     numbers = all(name.isdecimal() for name in groups)
     return {name: groups[name] for name in sorted(groups, key=lambda one: (int(one), one) if numbers else (0, one))}
-
-
-def _with_signals(records: Records) -> Iterator[tuple[Record, Signals | None]]:
-    for step in records.steps:
-        find = _by_trajectory(records.signals(step)) if step in records.signal_steps else lambda _: None
-        for record in records.step(step):
-            yield record, find(str(record.trajectory.key))
-
-
-def _by_trajectory(columns: Mapping[str, NDArray[Any]]) -> Callable[[str], Signals | None]:
-    """Finds the rows of a trajectory in the signals of a step."""
-    kept = {name: column for name, column in columns.items() if name == "turn" or name.endswith(DIVERGENCE)}
-    order = np.argsort(columns["trajectory"], kind="stable")
-    keys, first = np.unique(columns["trajectory"][order], return_index=True)
-    ends = [*first[1:].tolist(), len(order)]
-    places = {str(key): order[begin:end] for key, begin, end in zip(keys, first.tolist(), ends, strict=True)}
-
-    def find(key: str) -> Signals | None:
-        rows = places.get(key)
-        return None if rows is None else {name: column[rows] for name, column in kept.items()}
-
-    return find

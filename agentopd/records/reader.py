@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 import agentopd.records.groups as groups
 import agentopd.records.journal as journal
-import agentopd.records.signals as signals
 import agentopd.records.tokens as tokens
 from agentopd.errors import RecordError
 from agentopd.records.files import StepFile, listed, opened
 from agentopd.records.schema import ADDED, PLAIN, RECORDS, SCHEMA, SIGNALS
+from agentopd.records.signals import ByTrajectory, Columns, from_table
 from agentopd.types import Key, Record
 
 _Read = TypeVar("_Read")
@@ -98,6 +98,13 @@ class Records:
         """
         return chain.from_iterable(map(self._read, self._of(step)))
 
+    def with_signals(self) -> Iterator[tuple[Record, Columns]]:
+        """All records, each with its rows of the signals that were written with it; no columns where none were."""
+        for file in self._files():
+            beside = self._beside(file)
+            for record in self._read(file):
+                yield record, beside.of(record.trajectory.key)
+
     def __contains__(self, key: Key | str) -> bool:
         return self._find(_parsed(key)) is not None
 
@@ -124,10 +131,7 @@ class Records:
             RecordError: There is no such record.
         """
         file, record = self._found(_parsed(key))
-        beside = replace(file, signals=True)
-        return tokens.to_columns(
-            record, self._signals_in(beside) if beside in self._signals.get(beside.step, ()) else {}, tokenizer
-        )
+        return tokens.to_columns(record, self._beside(file).of(record.trajectory.key), tokenizer)
 
     def signals(self, step: int) -> dict[str, NDArray[Any]]:
         """The per-token signals of a step: columns by name, among them ``trajectory``, ``segment`` and ``index``.
@@ -214,7 +218,13 @@ class Records:
 
     def _signals_in(self, file: StepFile) -> dict[str, NDArray[Any]]:
         with opened(self.folder / str(file), SIGNALS) as parquet:
-            return signals.from_table(parquet.read())
+            return from_table(parquet.read())
+
+    def _beside(self, file: StepFile) -> ByTrajectory:
+        """The signals that were written with a file of records, by trajectory."""
+        beside = replace(file, signals=True)
+        held = self._whole(self._signals_in, beside) if beside in self._signals.get(file.step, ()) else None
+        return ByTrajectory(held or {})
 
     def _found(self, key: Key) -> tuple[StepFile, Record]:
         files = self._of(key.step)

@@ -9,11 +9,31 @@ from numpy.typing import NDArray
 
 from agentopd.errors import RecordError
 from agentopd.records.schema import CURRENT, FORMAT, SIGNALS, VERSION
+from agentopd.types import Key
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 
 KEYS = ("trajectory", "segment", "index")
 """The columns that say which token a row is about: the trajectory's key as text, the segment, the position inside it."""
+
+
+class ByTrajectory:
+    """The signals of a step, to be had trajectory by trajectory.
+
+    Args:
+        columns: Those of the step; none where it has no signals.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        keys, which = np.unique(columns.get("trajectory", np.array([], np.str_)), return_inverse=True)
+        rows = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1]) if len(keys) else []
+        self._rows = dict(zip(keys.tolist(), rows, strict=True))
+
+    def of(self, key: Key) -> Columns:
+        """The rows of a trajectory, of which there may be none."""
+        rows = self._rows.get(str(key), np.array([], np.int64))
+        return {name: column[rows] for name, column in self._columns.items()}
 
 
 def to_table(step: int, columns: Columns) -> pa.Table:

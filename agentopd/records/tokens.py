@@ -1,6 +1,6 @@
 """The tokens of one trajectory as a table: what the student sampled, and what teachers and the learner said of each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,18 +20,17 @@ class Decoder(Protocol):
 def to_columns(
     record: Record, signals: Mapping[str, NDArray[Any]], tokenizer: Decoder | None
 ) -> dict[str, NDArray[Any]]:
-    """The columns that :meth:`agentopd.records.Records.tokens` describes; ``signals`` are those of the record's step."""
+    """The columns that :meth:`agentopd.records.Records.tokens` describes; ``signals`` are the rows of the record's own."""
     columns = _own_columns(record, tokenizer)
     places = list(zip(columns["segment"].tolist(), columns["index"].tolist(), strict=True))
     row_of = {place: row for row, place in enumerate(places)}
     for said in record.annotations:
-        rows = _rows(row_of, said.segment_N, said.index_N)
-        columns[f"teacher_logprob/{said.teacher}"] = _aligned(said.taken_logprob_N, rows, len(places))
+        rows = rows_of(row_of, said.segment_N, said.index_N)
+        columns[f"teacher_logprob/{said.teacher}"] = aligned(said.taken_logprob_N, rows, len(places))
     if signals:
-        mine = np.flatnonzero(signals["trajectory"] == str(record.trajectory.key))
-        rows = _rows(row_of, signals["segment"][mine], signals["index"][mine])
+        rows = rows_of(row_of, signals["segment"], signals["index"])
         further = [name for name in signals if name not in (*columns, *KEYS)]
-        columns |= {name: _aligned(signals[name][mine], rows, len(places)) for name in further}
+        columns |= {name: aligned(signals[name], rows, len(places)) for name in further}
     return columns
 
 
@@ -55,12 +54,13 @@ def _own_columns(record: Record, tokenizer: Decoder | None) -> dict[str, NDArray
     return columns | {"behaviour_logprob": column("logprob_T", np.float32)}
 
 
-def _rows(row_of: Mapping[tuple[int, int], int], segment: NDArray[Any], index: NDArray[Any]) -> list[int]:
-    """The row of each place, -1 for one in a segment of corrected actions."""
-    return [row_of.get(place, -1) for place in zip(segment.tolist(), index.tolist(), strict=True)]
+def rows_of(row_of: Mapping[tuple[int, int], int], segment: NDArray[Any], index: NDArray[Any]) -> NDArray[Any]:
+    """The row of each place, -1 for one that has none, as one in a segment of corrected actions."""
+    places = zip(segment.tolist(), index.tolist(), strict=True)
+    return np.array([row_of.get(place, -1) for place in places], np.int64)
 
 
-def _aligned(values: NDArray[Any], rows: Sequence[int], count: int) -> NDArray[Any]:
+def aligned(values: NDArray[Any], rows: NDArray[Any], count: int) -> NDArray[Any]:
     """``values`` at their rows of ``count``, ``nan`` at the others; what has no row goes to one behind the last."""
     kind = np.promote_types(values.dtype, np.float16)  # one that has nan
     column = np.full((count + 1, *values.shape[1:]), np.nan, kind)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentopd.objective.signals import CURRENT_LOGPROB, STUDENT_TOP_IDS, STUDENT_TOP_LOGPROB
-from agentopd.records.signals import KEYS
+from agentopd.records.signals import KEYS, Columns
+from agentopd.records.tokens import aligned, rows_of
 from agentopd.types import CONTEXT, Annotation, Record, Sparse
 from agentopd.viewer.shades import (
     BEHAVIOUR_LOGPROB,
@@ -22,8 +23,6 @@ TRAINED, CONTEXTUAL, UNTRAINED = 0, 1, 2
 
 LIKELIEST = 8
 """How many of the likeliest tokens are shown of each distribution."""
-
-Columns = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +73,8 @@ def tokens_of(record: Record, signals: Columns, teachers: Sequence[str]) -> Toke
     flags = np.where(drawn_A, np.where(column("trainable_T"), TRAINED, UNTRAINED), CONTEXTUAL)
     known: dict[str, NDArray[Any]] = {BEHAVIOUR_LOGPROB: np.where(drawn_A, column("logprob_T"), np.nan)}
     tops: list[Top] = []
-    if signals:
-        rows = _rows(row_of, signals["segment"], signals["index"])
+    if signals and len(signals["segment"]):
+        rows = rows_of(row_of, signals["segment"], signals["index"])
         own = [name for name in signals if name not in (*KEYS, "turn", STUDENT_TOP_IDS, STUDENT_TOP_LOGPROB)]
         known |= {
             name: _aligned(signals[name], rows, len(segment_A))
@@ -87,7 +86,7 @@ def tokens_of(record: Record, signals: Columns, teachers: Sequence[str]) -> Toke
     student_A = known.get(CURRENT_LOGPROB, known[BEHAVIOUR_LOGPROB])
     for said in record.annotations:
         if said.teacher in teachers:
-            rows = _rows(row_of, said.segment_N, said.index_N)
+            rows = rows_of(row_of, said.segment_N, said.index_N)
             known |= _said(said, rows, student_A)
             if isinstance(said.block, Sparse):
                 block = said.block
@@ -139,14 +138,5 @@ def _top(
     return [Top(title, rows[here], np.where(np.isfinite(kept), ids, -1), kept, rest)]
 
 
-def _rows(row_of: Mapping[tuple[int, int], int], segment: NDArray[Any], index: NDArray[Any]) -> NDArray[Any]:
-    """The row of each place, -1 for one that is in no turn of the episode."""
-    places = zip(segment.tolist(), index.tolist(), strict=True)
-    return np.array([row_of.get(place, -1) for place in places], np.int64)
-
-
 def _aligned(values: NDArray[Any], rows: NDArray[Any], count: int) -> NDArray[Any]:
-    column = np.full(count, np.nan)
-    here = rows >= 0
-    column[rows[here]] = values[here]
-    return column
+    return aligned(values.astype(np.float64), rows, count)

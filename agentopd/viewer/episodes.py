@@ -1,6 +1,6 @@
 """What the records of a run show: episodes before and after training."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from html import escape
 from itertools import islice
 from typing import Any
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from agentopd.objective.signals import LOSSES
 from agentopd.records import Records
+from agentopd.records.signals import ByTrajectory, Columns
 from agentopd.types import Record
 from agentopd.viewer.decoding import Decode
 from agentopd.viewer.page import missing
@@ -29,15 +30,16 @@ def samples(stored: Records | None, decode: Decode | None, view: str = "") -> st
     if stored is None or not stored.steps:
         return missing("No episode was recorded.")
     steps = sorted({stored.steps[0], stored.steps[-1]})
-    signals = {step: stored.signals(step) if step in stored.signal_steps else {} for step in steps}
+    signals: dict[int, Columns] = {step: stored.signals(step) if step in stored.signal_steps else {} for step in steps}
     name = shading_name(signals[steps[-1]])
     scale = _scale([seen[name] for seen in signals.values() if name in seen])
     parts = [_caption(name, scale, decode is not None)]
     for step in steps:
+        of_step = ByTrajectory(signals[step])
         chosen = [*_chosen(stored.step(step), True), *_chosen(stored.step(step), False)]
         parts.append(f"<h3>Step {step}</h3>" if chosen else missing(f"Step {step} recorded no episode."))
         for i, record in enumerate(chosen):
-            shading = _shading(record, signals[step], name, scale)
+            shading = _shading(of_step.of(record.trajectory.key), name, scale)
             parts.append(episode(record.trajectory, decode, shading, unfold=i == 0, view=view))
     return "".join(parts)
 
@@ -60,10 +62,10 @@ def _scale(columns: list[NDArray[Any]]) -> float:
     return float(np.percentile(known, SHADED)) or float(known.max()) or 1.0 if len(known) else 1.0
 
 
-def _shading(record: Record, signals: Mapping[str, NDArray[Any]], name: str, scale: float) -> Shading:
+def _shading(signals: Columns, name: str, scale: float) -> Shading:
     if name not in signals:
         return Shading("")
-    rows = np.flatnonzero((signals["trajectory"] == str(record.trajectory.key)) & np.isfinite(signals[name]))
+    rows = np.flatnonzero(np.isfinite(signals[name]))
     places = zip(signals["segment"][rows].tolist(), signals["index"][rows].tolist(), strict=True)
     return Shading(name, dict(zip(places, signals[name][rows].tolist(), strict=True)), scale)
 

@@ -3,7 +3,7 @@
 import secrets
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +11,6 @@ from typing import Any
 
 from agentopd.errors import RecordError
 from agentopd.viewer.bundle import head, tail, text
-from agentopd.viewer.columns import Columns
 from agentopd.viewer.index import Index
 from agentopd.viewer.sources import Source
 from agentopd.viewer.view import title_of
@@ -68,7 +67,7 @@ class Site:
         source = self._sources[number]
         with self._reading:
             record = source.records[key]
-            signals: Mapping[str, Columns] = self._signals(number, record.trajectory.key.step)
+            signals = self._signals(number, record.trajectory.key.step).of(record.trajectory.key)
             return text([source.payload(record, source.tokens(record, signals))])
 
 

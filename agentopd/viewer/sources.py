@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from agentopd import records
 from agentopd.errors import ConfigError
 from agentopd.filters import Filter
+from agentopd.records.signals import ByTrajectory, Columns
 from agentopd.types import Record
-from agentopd.viewer.columns import Columns, Tokens, tokens_of
+from agentopd.viewer.columns import Tokens, tokens_of
 from agentopd.viewer.decoding import Texts, tokenizer_of
 from agentopd.viewer.payload import payload
 
@@ -32,19 +30,17 @@ class Source:
 
     def __iter__(self) -> Iterator[tuple[Record, Tokens]]:
         """The records that are meant, with what is known of their tokens."""
-        for step in self.records.steps:
-            signals = self.signals(step)
-            for record in self.records.step(step):
-                if self.where.keeps(record):
-                    yield record, self.tokens(record, signals)
+        for record, signals in self.records.with_signals():
+            if self.where.keeps(record):
+                yield record, self.tokens(record, signals)
 
-    def signals(self, step: int) -> Mapping[str, Columns]:
+    def signals(self, step: int) -> ByTrajectory:
         """The signals of a step by trajectory."""
-        return _by_trajectory(self.records.signals(step)) if step in self.records.signal_steps else {}
+        return ByTrajectory(self.records.signals(step) if step in self.records.signal_steps else {})
 
-    def tokens(self, record: Record, signals: Mapping[str, Columns]) -> Tokens:
-        """What is known of a record's tokens."""
-        return tokens_of(record, signals.get(str(record.trajectory.key), {}), self._heard(record))
+    def tokens(self, record: Record, signals: Columns) -> Tokens:
+        """What is known of a record's tokens; ``signals`` are its own."""
+        return tokens_of(record, signals, self._heard(record))
 
     def payload(self, record: Record, tokens: Tokens) -> dict[str, Any]:
         """A record as the page reads it."""
@@ -147,14 +143,3 @@ def _names(runs: Sequence[Path]) -> list[str]:
         names = ["/".join(run.parts[-2:]) for run in runs]
     twice = [name for name in names if names.count(name) > 1]
     return [f"{name} ({i + 1})" if name in twice else name for i, name in enumerate(names)]
-
-
-def _by_trajectory(signals: Columns) -> dict[str, Columns]:
-    """Rows of signals, sorted apart by trajectory."""
-    keys, which = np.unique(signals["trajectory"], return_inverse=True)
-    order = np.argsort(which, kind="stable")
-    ends = np.cumsum(np.bincount(which, minlength=len(keys)))
-    rows: list[NDArray[Any]] = np.split(order, ends[:-1]) if len(keys) else []
-    return {
-        str(key): {name: column[at] for name, column in signals.items()} for key, at in zip(keys, rows, strict=True)
-    }

@@ -93,7 +93,7 @@ def said(
 def counted(*kept: Record, **signals: Any) -> Group:
     group = Group()
     for record in kept:
-        group.add(record, signals or None, None)
+        group.add(record, signals, None)
     return group
 
 

@@ -144,6 +144,34 @@ def test_superseded_records_are_kept_and_not_counted(tmp_path: Path) -> None:
     ]
 
 
+def test_signals_go_with_the_records_that_they_were_written_with(tmp_path: Path) -> None:
+    writer = RecordWriter(tmp_path)
+    for reward in (1.0, 2.0):
+        writer.write(1, [plain_record(1, i) for i in range(2)])
+        mine = np.array(["run/1/1/0"] * 3)
+        writer.write_signals(1, _signals() | {"trajectory": mine, "divergence": np.full(3, reward, np.float32)})
+        if reward == 1:
+            writer.supersede_after(0)
+    for everything, rewards in ((True, [2.0, 1.0]), (False, [2.0])):
+        told = list(records.open(tmp_path, superseded=everything).with_signals())
+        assert [str(record.trajectory.key) for record, _ in told] == ["run/1/0/0", "run/1/1/0"] * len(rewards)
+        assert [len(columns["index"]) for _, columns in told] == [0, 3] * len(rewards)
+        assert sorted(columns["divergence"].tolist() for _, columns in told[1::2]) == sorted([r] * 3 for r in rewards)
+        assert all(columns["top_ids"].shape == (3, 2) for _, columns in told[1::2])
+    assert records.open(tmp_path).tokens("run/1/1/0")["divergence"][0] == 2.0
+
+
+def test_signals_that_are_damaged_can_be_left_out(tmp_path: Path) -> None:
+    _filled(tmp_path).write_signals(0, _signals())
+    path = tmp_path / "records" / "step-000000.signals.parquet"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(RecordError, match=path.name):
+        list(records.open(tmp_path).with_signals())
+    opened = records.open(tmp_path, skip_damaged=True)
+    assert [columns for _, columns in opened.with_signals()] == [{}] * 6
+    assert path.name in opened.damaged[0]
+
+
 def test_superseding_can_be_cut_short_and_repeated(tmp_path: Path) -> None:
     writer = _filled(tmp_path)
     writer.write_signals(2, _signals())
