@@ -84,10 +84,10 @@ def _write(sources: "Sequence[Source]", output: str | None) -> int:
 
 def _link_to(path: "Path") -> None:
     """Has the report that lies beside a run's page, if one does, written anew: it links to that page then."""
+    from agentopd.run_files import CONFIG, REPORT, VIEW
     from agentopd.viewer import write_report
-    from agentopd.viewer.view import VIEW
 
-    if path.name == VIEW and (path.parent / "report.html").exists() and (path.parent / "config.yaml").exists():
+    if path.name == VIEW and (path.parent / REPORT).exists() and (path.parent / CONFIG).exists():
         write_report(path.parent)
 
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from agentopd.run_files import CHECKPOINTS, STUDENT
+
 Decode = Callable[[Sequence[int]], str]
 """From token ids to text, special tokens included."""
 
@@ -14,8 +16,10 @@ def tokenizer_of(path: Path) -> Decode | None:
     Raises:
         ValueError: It cannot be read.
     """
-    checkpoints = sorted(path.glob("checkpoints/*/tokenizer.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in [path / "student" / "tokenizer.json", *checkpoints, path / "tokenizer.json"]:
+    checkpoints = sorted(
+        path.glob(f"{CHECKPOINTS}/*/tokenizer.json"), key=lambda file: file.stat().st_mtime, reverse=True
+    )
+    for file in [path / STUDENT / "tokenizer.json", *checkpoints, path / "tokenizer.json"]:
         if file.exists():
             return _decoder(file)
     return None

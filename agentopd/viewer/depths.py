@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 SHARE = 10
 """The first and the last of so many equal parts of the steps are shown."""
 
-_NAME = re.compile(r"depth/(.+)/(\d+)(\+?)")
+DEPTH = re.compile(r"depth/(.+)/(\d+)(\+?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Stretch:
         values: dict[int, list[float]] = {}
         for row in self.rows:
             for name, value in row.items():
-                place = _NAME.fullmatch(name)
+                place = DEPTH.fullmatch(name)
                 if place and place[1] == what and isinstance(value, int | float) and np.isfinite(value):
                     values.setdefault(int(place[2]), []).append(value)
         turns = sorted(values)
@@ -53,14 +53,14 @@ def unit_of(signal: str) -> str:
 
 def depth_figures(metrics: Sequence[Row]) -> list[str]:
     """Charts by turn of losses, weights, doubts, lengths of actions and bad actions, as HTML; empty where none was logged."""
-    rows = [row for row in metrics if any(map(_NAME.fullmatch, row))]
+    rows = [row for row in metrics if any(map(DEPTH.fullmatch, row))]
     if not rows:
         return []
     count = max(len(rows) // SHARE, 1)
     parts = [Stretch(rows[:count], True)] if len(rows) > 1 else []
     parts.append(Stretch(rows[-count:], False))
-    logged = list(dict.fromkeys(place[1] for row in rows for name in row if (place := _NAME.fullmatch(name))))
-    marks = {int(place[2]): place[2] + place[3] for row in rows for name in row if (place := _NAME.fullmatch(name))}
+    logged = list(dict.fromkeys(place[1] for row in rows for name in row if (place := DEPTH.fullmatch(name))))
+    marks = {int(place[2]): place[2] + place[3] for row in rows for name in row if (place := DEPTH.fullmatch(name))}
     losses = [name for name in logged if name.endswith(tuple(f"/{loss}" for loss in LOSSES))]
     entropies = {STUDENT_ENTROPY: "student"} | _of_each(logged, teacher_entropy("").rstrip("/"))
     wanted: list[tuple[str, dict[str, str], str, bool]] = [

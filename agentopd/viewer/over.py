@@ -14,7 +14,7 @@ import agentopd.viewer.charts as charts
 from agentopd.objective.signals import LOSSES, WEIGHT
 from agentopd.records import Records
 from agentopd.viewer.charts import BEFORE, STUDENT, Series
-from agentopd.viewer.depths import unit_of
+from agentopd.viewer.depths import DEPTH, unit_of
 from agentopd.viewer.page import figure, grid, heat, missing, table
 from agentopd.viewer.times import duration
 
@@ -25,7 +25,6 @@ DEEPEST = 12
 """Turns, and lengths of episodes, that have a row of their own."""
 BINS = 12
 
-_DEPTH = re.compile(r"depth/(.+)/(\d+)(\+?)")
 _TOOL = re.compile(r"rollout/tools/(.+)/(calls|errors|seconds)")
 _TOOL_HEAD = ("tool", "calls an episode", "ended in an error", "a call took")
 _ERROR = re.compile(r"rollout/errors/(.+)")
@@ -42,8 +41,8 @@ def by_depth(metrics: Sequence[Row], stored: Records | None) -> list[str]:
 
 
 def _losses(metrics: Sequence[Row]) -> list[str]:
-    rows = [row for row in metrics if any(map(_DEPTH.fullmatch, row))]
-    names = [found for row in rows for name in row if (found := _DEPTH.fullmatch(name))]
+    rows = [row for row in metrics if any(map(DEPTH.fullmatch, row))]
+    names = [found for row in rows for name in row if (found := DEPTH.fullmatch(name))]
     losses = dict.fromkeys(found[1] for found in names if found[1].endswith(tuple(f"/{loss}" for loss in LOSSES)))
     parts = _parts(rows)
     shown = []

@@ -17,17 +17,25 @@ from agentopd import records
 from agentopd.errors import ConfigError, RecordError
 from agentopd.evaluation import Difference, Panel
 from agentopd.objective.signals import LOSSES
+from agentopd.run_files import (
+    AFTER_PANEL,
+    BEFORE_PANEL,
+    CONFIG,
+    METRICS,
+    PANELS,
+    RECORDS,
+    REPORT,
+    SAMPLED,
+    TIMES,
+    VIEW,
+    read_times,
+)
 from agentopd.viewer.charts import BEFORE, OTHER, STUDENT, TEACHER, Series
 from agentopd.viewer.decoding import Decode, tokenizer_of
 from agentopd.viewer.depths import depth_figures, unit_of
 from agentopd.viewer.episodes import samples
 from agentopd.viewer.page import figure, grid, missing, page, table
-from agentopd.viewer.times import TIMES, read_times, times
-from agentopd.viewer.view import VIEW
-
-BEFORE_PANEL, AFTER_PANEL = "student_before", "student_after"
-SAMPLED = "_sampled"
-"""Ends the name of a panel whose actions were sampled as in training."""
+from agentopd.viewer.times import times
 
 PAIRS = {AFTER_PANEL: BEFORE_PANEL, AFTER_PANEL + SAMPLED: BEFORE_PANEL + SAMPLED}
 """The panels whose change is shown, and from which."""
@@ -77,7 +85,7 @@ def write_report(run_dir: str | Path) -> Path:
     ]
     body = "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in sections if content)
     problems = "".join(map(missing, run.problems))
-    path = run.path / "report.html"
+    path = run.path / REPORT
     title = run.path.resolve().name
     html = page(title, _guarded(lambda: _facts(run)), problems + body)
     path.write_text(html, encoding="utf-8", errors="backslashreplace")  # records keep half surrogates, UTF-8 has none
@@ -98,10 +106,10 @@ def _read(path: Path) -> RunData:
 
     return RunData(
         path,
-        attempt("config.yaml", lambda file: file.read_text(encoding="utf-8"), ""),
-        attempt("metrics.jsonl", lambda file: _read_metrics(file, problems), []),
-        attempt("panels.json", _read_panels, {}),
-        attempt("records", records.open, None),
+        attempt(CONFIG, lambda file: file.read_text(encoding="utf-8"), ""),
+        attempt(METRICS, lambda file: _read_metrics(file, problems), []),
+        attempt(PANELS, _read_panels, {}),
+        attempt(RECORDS, records.open, None),
         attempt("tokenizer", lambda file: tokenizer_of(file.parent), None),
         problems,
     )

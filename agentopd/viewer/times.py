@@ -1,32 +1,18 @@
 """Where the time of a run went: what its folder keeps of stages and panels, and the clocks of its metrics."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from agentopd.run_files import PANEL_STAGE, STUDENT_STAGE, TEACHER_STAGE
 from agentopd.viewer.page import table
-
-TIMES = "times.json"
-STUDENT_STAGE, TEACHER_STAGE, PANELS = "student", "teachers", "panels"
-"""What :data:`TIMES` has the seconds of."""
 
 _KEPT = {
     STUDENT_STAGE: "student loaded, or made in its cold start",
     TEACHER_STAGE: "teachers loaded, or made in their stage",
-    PANELS: "panels before and after training",
+    PANEL_STAGE: "panels before and after training",
 }
 
 Row = Mapping[str, Any]
-
-
-def read_times(file: Path) -> dict[str, float]:
-    """Seconds by what they were spent on; none where the file is absent or damaged, for nothing but the report depends on it."""
-    try:
-        found = json.loads(file.read_bytes())
-        return {str(name): float(seconds) for name, seconds in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
 
 
 def times(metrics: Sequence[Row], kept: Mapping[str, float]) -> str:
@@ -34,7 +20,7 @@ def times(metrics: Sequence[Row], kept: Mapping[str, float]) -> str:
 
     Args:
         metrics: The rows of the run's metrics, each with the run's clock, ``seconds``.
-        kept: From :func:`read_times`.
+        kept: From :func:`agentopd.run_files.read_times`.
     """
     rows = [[label, duration(kept[name]), ""] for name, label in _KEPT.items() if name in kept]
     rows += _steps([row for row in metrics if isinstance(row.get("seconds"), int | float)])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from agentopd.errors import RecordError
+from agentopd.run_files import VIEW
 from agentopd.viewer.bundle import block, head, tail, text
 from agentopd.viewer.index import Index
 from agentopd.viewer.sources import Source, run_of
@@ -16,7 +17,6 @@ BLOCK = 256_000
 """Letters of JSON after which a block of trajectories is full."""
 LIMIT = 128_000_000
 """Bytes of a page that browsers open without complaint."""
-VIEW = "view.html"
 
 
 def write_view(

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import agentopd.run_files as names
 from agentopd.config import Config, dump
 from agentopd.config.shipped import load_yaml, parse
 from agentopd.errors import ConfigError, TrainingError, describe
 from agentopd.evaluation import Panel
 from agentopd.training.loop.checkpoints import binding, difference, differences, newest, require_named, step_of
 from agentopd.training.loop.lock import LOCK, require_unheld
-from agentopd.viewer.times import TIMES, read_times
 
 
 class RunFolder:
@@ -23,15 +23,15 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.config = self.path / "config.yaml"
-        self.metrics = self.path / "metrics.jsonl"
-        self.panels = self.path / "panels.json"
-        self.student = self.path / "student"
+        self.config = self.path / names.CONFIG
+        self.metrics = self.path / names.METRICS
+        self.panels = self.path / names.PANELS
+        self.student = self.path / names.STUDENT
         self.adapter = self.path / "adapter"
         self.weights = self.path / "weights.json"
-        self.times = self.path / TIMES
-        self.records = self.path / "records"
-        self.checkpoints = self.path / "checkpoints"
+        self.times = self.path / names.TIMES
+        self.records = self.path / names.RECORDS
+        self.checkpoints = self.path / names.CHECKPOINTS
         self._spent = defaultdict[str, float](float)
 
     def check(self, config: Config, resume: bool) -> None:
@@ -159,7 +159,7 @@ class RunFolder:
             self._spent[what] += time.monotonic() - begin
 
     def _save_times(self) -> None:
-        kept = read_times(self.times)
+        kept = names.read_times(self.times)
         for what, seconds in self._spent.items():
             kept[what] = round(kept.get(what, 0.0) + seconds, 3)
         self._spent.clear()

@@ -19,6 +19,7 @@ from agentopd.models import ModelConfig, load_model, load_tokenizer
 from agentopd.objective.spec import Objective
 from agentopd.rollout import Assignment, Rollout, TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
+from agentopd.run_files import AFTER_PANEL, BEFORE_PANEL, PANEL_STAGE, SAMPLED, STUDENT_STAGE, TEACHER_STAGE
 from agentopd.teachers import Spending, members_of, traits_of
 from agentopd.training.checks.preflight import (
     check_acting,
@@ -48,10 +49,6 @@ from agentopd.training.show.display import attended, say, watch
 from agentopd.training.show.gap import doubt_line, gap_lines
 from agentopd.types import EXPERT, STUDENT, Record, Trajectory
 from agentopd.viewer import write_report
-from agentopd.viewer.report import AFTER_PANEL as AFTER
-from agentopd.viewer.report import BEFORE_PANEL as BEFORE
-from agentopd.viewer.report import SAMPLED
-from agentopd.viewer.times import PANELS, STUDENT_STAGE, TEACHER_STAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,7 @@ def train(config: Config, output: str | Path | None = None, resume: bool = False
     config = with_data(without_expert(config))
     folder = RunFolder(output or free_folder(Path("runs"), "run"))
     folder.check(config, resume)
-    if AFTER in folder.load_panels():
+    if AFTER_PANEL in folder.load_panels():
         say(f"{folder.path} is already finished, so nothing is trained")
         return _result(folder, *_finished(config, folder))
     tokenizer = _preflight(config, folder, resume)
@@ -153,8 +150,8 @@ def _preflight(config: Config, folder: RunFolder, resume: bool) -> PreTrainedTok
 def _train(trainer: AgentOPDTrainer, folder: RunFolder, step: int) -> None:
     """Panel, training from ``step`` on, panels. The student's last panel is the last thing to be kept: with it a run is finished."""
     trainer.recorder.resume_at(step)
-    before = _panel(trainer, folder, BEFORE)
-    _sampled(trainer, folder, BEFORE)
+    before = _panel(trainer, folder, BEFORE_PANEL)
+    _sampled(trainer, folder, BEFORE_PANEL)
     for name, teacher in trainer.river.teachers.items():
         if teacher.model is None or is_student(name, trainer.config.teachers[name]):
             continue
@@ -171,8 +168,8 @@ def _train(trainer: AgentOPDTrainer, folder: RunFolder, step: int) -> None:
                 say(f"{name} took {teacher.spending()}, in all")
     _save(trainer, folder)
     folder.save_weights(trainer.weights_of, trainer.best)
-    _sampled(trainer, folder, AFTER)
-    _panel(trainer, folder, AFTER)
+    _sampled(trainer, folder, AFTER_PANEL)
+    _panel(trainer, folder, AFTER_PANEL)
 
 
 def _save(trainer: AgentOPDTrainer, folder: RunFolder) -> None:
@@ -270,7 +267,7 @@ def _panel(
     kept = folder.load_panels().get(name)
     if kept is not None:
         return kept
-    with folder.timed(PANELS):
+    with folder.timed(PANEL_STAGE):
         panel = trainer.play_panel(sampled, actor=actor, sampled=sampled is not None)
     folder.save_panel(name, panel)
     how = "" if sampled is None else ", sampled as in training"

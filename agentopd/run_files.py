@@ -1,0 +1,31 @@
+"""What lies in the folder of a run, by the names that its writers and its readers share."""
+
+import json
+from pathlib import Path
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+PANELS = "panels.json"
+TIMES = "times.json"
+RECORDS = "records"
+STUDENT = "student"
+CHECKPOINTS = "checkpoints"
+REPORT = "report.html"
+VIEW = "view.html"
+
+BEFORE_PANEL, AFTER_PANEL = "student_before", "student_after"
+"""The student's panels in :data:`PANELS`."""
+SAMPLED = "_sampled"
+"""Ends the name of a panel whose actions were sampled as in training."""
+
+STUDENT_STAGE, TEACHER_STAGE, PANEL_STAGE = "student", "teachers", "panels"
+"""What :data:`TIMES` has the seconds of."""
+
+
+def read_times(file: Path) -> dict[str, float]:
+    """Seconds by what they were spent on; none where the file is absent or damaged, for nothing but the report depends on it."""
+    try:
+        found = json.loads(file.read_bytes())
+        return {str(name): float(seconds) for name, seconds in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
