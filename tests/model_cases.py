@@ -1,5 +1,6 @@
 """Small random models of several architectures."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -53,6 +55,26 @@ def model_of(architecture: str, dtype: torch.dtype = torch.float64, **more: Any)
         model: PreTrainedModel = kind(config(**SIZES, **own, **more))
     model.to(dtype).eval()  # type: ignore[arg-type]
     return model
+
+
+def save_small(kind: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, labels: int = 1, seed: int = 0) -> Path:
+    """A folder with a random model of a Llama ``kind``, a classifier for instance, and its tokenizer."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.3,
+    )
+    config.num_labels = labels
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        kind(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def sequences() -> list[Tensor]:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_cases import save_small
 from teacher_cases import context, episode
 from transformers import (
     BertConfig,
     BertForTokenClassification,
-    LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     LlamaForTokenClassification,
@@ -59,21 +59,7 @@ def folders(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPat
     made: dict[str, Path] = {}
     kinds = (("sequences", LlamaForSequenceClassification, 1), ("tokens", LlamaForTokenClassification, 2))
     for name, kind, labels in (*kinds, ("language", LlamaForCausalLM, 1)):
-        torch.manual_seed(len(made))
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=512,
-            pad_token_id=tokenizer.pad_token_id,
-            initializer_range=0.3,
-        )
-        config.num_labels = labels
-        made[name] = tmp_path_factory.mktemp(name)
-        kind(config).save_pretrained(made[name])
-        tokenizer.save_pretrained(made[name])
+        made[name] = save_small(kind, tokenizer, tmp_path_factory.mktemp(name), labels, seed=len(made))
     return made
 
 

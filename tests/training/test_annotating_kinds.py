@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import training_cases as cases
 from foreign_cases import GLM, foreign
+from model_cases import save_small
 from talking_cases import said, talking
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from transformers import LlamaForSequenceClassification
 
 from agentopd import records
 from agentopd.__main__ import main
@@ -110,19 +110,7 @@ def test_one_with_tokens_of_its_own(run: Path, other: str, tmp_path: Path, capsy
 
 
 def test_a_classifier(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tokenizer = cases.tokenizer()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    config.num_labels = 1
-    LlamaForSequenceClassification(config).save_pretrained(tmp_path / "model")  # type: ignore[no-untyped-call]
-    tokenizer.save_pretrained(tmp_path / "model")
+    save_small(LlamaForSequenceClassification, cases.tokenizer(), tmp_path / "model")
     judge = {"kind": "reward_model", "model": str(tmp_path / "model")}
     assert told(capsys, run, tmp_path / "one", **judge)["asked_anew"] == 4
     assert told(capsys, run, tmp_path / "two", **judge)["asked_anew"] == 0

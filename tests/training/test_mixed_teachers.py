@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 import training_cases as cases
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from model_cases import save_small
+from transformers import LlamaForSequenceClassification
 
 from agentopd import records
 from agentopd.config import Config, load_config
@@ -74,21 +75,8 @@ def config(name: str, place: str = "somewhere", *overrides: str, **settings: Any
 @cache
 def classifier() -> str:
     """A folder with a classifier of conversations and its tokenizer."""
-    torch.manual_seed(0)
-    tokenizer, folder = cases.tokenizer(), Path(cases.stage_cache()) / "classifier"
-    made = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        pad_token_id=tokenizer.pad_token_id,
-        initializer_range=0.3,
-    )
-    made.num_labels = 1
-    LlamaForSequenceClassification(made).save_pretrained(folder)  # type: ignore[no-untyped-call]
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    folder = Path(cases.stage_cache()) / "classifier"
+    return str(save_small(LlamaForSequenceClassification, cases.tokenizer(), folder))
 
 
 @pytest.mark.parametrize("name", METHODS)
