@@ -12,6 +12,7 @@ from agentopd.filters import Filter
 from agentopd.sharing.facts import facts_of
 from agentopd.sharing.formats import FORMATS, Row
 from agentopd.sharing.parts import Pairs, Tasks, correction_rows, paired, turn_rows
+from agentopd.sharing.repeats import Repeats
 from agentopd.sharing.talk import talk_of
 from agentopd.types import Trajectory
 
@@ -50,7 +51,9 @@ class Exported:
 
     rows: int = 0
     episodes: int = 0
-    """Records that were meant."""
+    """That were meant, each once."""
+    again: int = 0
+    """Records of episodes that were there already, left out: steps learn from some again."""
     unpaired: int = 0
     """Pairs of a success and a failure that no turn parts: their openings, or the environment's answers, differ before any action does."""
 
@@ -79,12 +82,15 @@ def push(records: store.Records, repository: str, wish: Wish, private: bool = Tr
 
 def rows(records: store.Records, wish: Wish, told: Exported) -> Iterator[Row]:
     """The rows, one by one; ``told`` is counted up on the way."""
-    tasks, whole = Tasks(), FORMATS[wish.format].row
+    tasks, repeats, whole = Tasks(), Repeats(), FORMATS[wish.format].row
     for record in records:
+        trajectory = record.trajectory
         if not wish.keep.keeps(record):
             continue
+        if repeats.is_again(trajectory):
+            told.again += 1
+            continue
         told.episodes += 1
-        trajectory = record.trajectory
         if whole is not None and trajectory.turns:
             yield whole(talk_of(trajectory, wish.facts(trajectory)))
         elif wish.format == "sft":

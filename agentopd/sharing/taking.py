@@ -19,6 +19,7 @@ from agentopd.records.files import folder_of
 from agentopd.rollout.episode import package_versions
 from agentopd.rollout.segments import SegmentBuilder
 from agentopd.sharing.reading import READERS
+from agentopd.sharing.repeats import Repeats
 from agentopd.sharing.talk import Talk, written
 from agentopd.tooling.action import parse_action
 from agentopd.types import IMPORTED, Key, Message, Record, Segment, Trajectory, Turn
@@ -112,13 +113,13 @@ def _why(told: Taken) -> str:
 
 
 def _trajectories(source: str, run: str, wanted: Wanted, told: Taken) -> Iterator[Trajectory]:
-    read, number = READERS[wanted.format], 0
+    read, number, repeats = READERS[wanted.format], 0, Repeats()
     for place, row in files.read(source):
         try:
             if isinstance(row, ValueError):
                 raise row
             key = Key(run, number // A_STEP, number % A_STEP)
-            trajectory = trajectory_of(read(row), key, wanted)
+            trajectory = repeats.own(trajectory_of(read(row), key, wanted))
         except (ValueError, RecursionError, ConfigError) as error:
             reason = f"{place}: {error}"
             if not wanted.skip_bad:

@@ -56,7 +56,7 @@ def failed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 def test_what_was_imported_is_exported_again(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = ran(capsys, "export", "runs/chats", "--format", "openai")
-    assert told == {"output": "chats-openai.jsonl", "rows": 2, "episodes": 2, "unpaired": 0}
+    assert told == {"output": "chats-openai.jsonl", "rows": 2, "episodes": 2, "again": 0, "unpaired": 0}
     rows = [json.loads(line) for line in Path("chats-openai.jsonl").read_text().splitlines()]
     assert [message["content"] for message in rows[0]["messages"]] == ["Cost?", "", "17", "17"]
     assert rows[0] == rows[1]
