@@ -31,9 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return cases.keep(tmp_path / "run", won, *drawn(won, 1, 2), *drawn(lost, 3, 4, 5))
 
 
-@pytest.mark.parametrize(
-    ("name", "rows"), [("openai", 2), ("sharegpt", 2), ("trl", 2), ("sft", 2), ("preference", 1)]
-)
+@pytest.mark.parametrize(("name", "rows"), [("openai", 2), ("sharegpt", 2), ("trl", 2), ("sft", 2), ("preference", 1)])
 def test_an_episode_is_exported_once(name: str, rows: int, folder: Path, tmp_path: Path) -> None:
     told = export(records.open(folder), tmp_path / "out.jsonl", Wish(name))
     assert (told.rows, told.episodes, told.again) == (rows, 2, 4)
