@@ -65,7 +65,7 @@ class Group:
         self.stops[trajectory.outcome.stop] += 1
         tokens = sum(int((segment.turn_T != CONTEXT).sum()) for segment in trajectory.segments)
         self.tokens.add(tokens)
-        self.thinking.add(sum(turn.thinking for turn in trajectory.turns), tokens)
+        self.thinking.add(sum(_thought(trajectory, turn) for turn in trajectory.turns), tokens)
         for turn in trajectory.turns:
             self._add_turn(turn)
         self._add_repeats(trajectory)
@@ -176,3 +176,9 @@ def _add_sparse(taught: Taught, block: Sparse, token_N: NDArray[Any]) -> None:
     taught.in_top.add(int((teachers_N_K == token_N[drawn_N, None]).any(1).sum()), count)
     if block.of == "union":  # of the student's ids those are left out that are the teacher's too
         taught.overlap.add(int((block.ids_N_K[drawn_N, size:] < 0).sum()), count * size)
+
+
+def _thought(trajectory: Trajectory, turn: Turn) -> int:
+    """The tokens of a turn's thought that somebody drew: those that closed one beyond its budget are context."""
+    stretch = slice(turn.start, turn.start + turn.thinking)
+    return int((trajectory.segments[turn.segment].turn_T[stretch] != CONTEXT).sum()) if turn.thinking else 0

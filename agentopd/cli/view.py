@@ -77,6 +77,7 @@ def _write(sources: "Sequence[Source]", output: str | None) -> int:
     except OSError as error:
         raise ConfigError(f"--output: {error}; choose a file in a folder that exists and may be written") from error
     _done()
+    _tell_damage(sources)
     _link_to(path)
     print(path)
     return 0
@@ -100,12 +101,20 @@ def _serve(sources: "Sequence[Source]", port: int) -> int:
     except (OSError, OverflowError) as error:
         raise ConfigError(f"--port {port}: {error}; give another, or leave it out") from error
     _done()
+    _tell_damage(sources)
     print(f"{address}  (Ctrl-C ends it)", flush=True)
     try:
         made.serve_forever()
     finally:
         made.server_close()
     return 0
+
+
+def _tell_damage(sources: "Sequence[Source]") -> None:
+    """Names what is not on the page since it cannot be read."""
+    for source in sources:
+        for damage in source.records.damaged:
+            print(f"left out: {damage}", file=sys.stderr)
 
 
 def _progress(count: int) -> None:

@@ -137,7 +137,7 @@ class Records:
         """The per-token signals of a step: columns by name, among them ``trajectory``, ``segment`` and ``index``.
 
         Raises:
-            RecordError: The step was not recorded, or its signals were not.
+            RecordError: The step was not recorded, or its signals were not, or they are damaged, whatever is left out elsewhere.
         """
         self._of(step)
         files = self._signals.get(step)
@@ -146,6 +146,10 @@ class Records:
             none = "none has any; a run keeps them with records.signals=true"
             raise RecordError(f"step {step} has no signals in {self.folder}; {some if self._signals else none}")
         return self._signals_in(_newest_first(files)[0])
+
+    def signals_if_any(self, step: int) -> dict[str, NDArray[Any]] | None:
+        """As :meth:`signals`; ``None`` where the step has none, or they are damaged and ``skip_damaged`` leaves them out."""
+        return self._whole(self.signals, step) if self._signals.get(step) else None
 
     def table(self, columns: Sequence[str] = tuple(PLAIN)) -> pa.Table:
         """Columns of all records as an Arrow table, without decoding the rest: ``table().to_pandas()`` is a data frame.

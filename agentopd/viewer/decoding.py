@@ -35,6 +35,12 @@ def _decoder(file: Path) -> Decode:
     return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
+UNKNOWN = "\ufffd"
+"""What bytes that are no character are decoded to."""
+PENDING = 16
+"""Tokens after which those before the last character are no longer waited for."""
+
+
 class Texts:
     """What tokens add to a text, and what each is alone; the latter is decoded once."""
 
@@ -51,15 +57,20 @@ class Texts:
 def pieces(ids: Sequence[int], decode: Decode) -> list[str]:
     """The text that each token adds; a character of several tokens stands with the last of them.
 
-    Each is decoded behind those right before it alone, so that long texts take time in proportion.
+    Each is decoded behind those right before it alone, so that long texts take time in proportion; so do those whose bytes are no
+    characters.
     """
     texts: list[str] = []
     first, done, before = 0, 0, ""
     for stop in range(1, len(ids) + 1):
         whole = decode(ids[first:stop])
-        unfinished = whole.endswith("\ufffd") and stop < len(ids)
-        texts.append("" if unfinished or not whole.startswith(before) else whole[len(before) :])
-        if not unfinished:
-            first, done = done, stop
-            before = decode(ids[first:done])
+        open_end = whole.endswith(UNKNOWN) and stop < len(ids)  # more bytes may make a character of it
+        if open_end and stop < done + PENDING:
+            texts.append("")
+            continue
+        held = len(whole) - open_end
+        texts.append(whole[len(before) : held] if whole.startswith(before) else "")
+        first, done = done, stop
+        before = decode(ids[first:done])
+        before = before[: len(before) - open_end]
     return texts

@@ -32,11 +32,7 @@ class Site:
     """What the server answers with. The list is made once; trajectories are read one by one."""
 
     def __init__(self, sources: Sequence[Source], say: Callable[[int], object] = lambda count: None) -> None:
-        """Reads all records once for the list.
-
-        Raises:
-            RecordError: A file of the records is damaged.
-        """
+        """Reads all records once for the list."""
         index = Index()
         self._sources = sources
         self._places: list[tuple[int, str]] = []
@@ -141,7 +137,6 @@ def server(
     Raises:
         OSError: The port is taken.
         OverflowError: There is no such port.
-        RecordError: A file of the records is damaged.
     """
     made = _Server(secrets.token_urlsafe(16), port)
     try:

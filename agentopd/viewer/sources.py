@@ -36,7 +36,7 @@ class Source:
 
     def signals(self, step: int) -> ByTrajectory:
         """The signals of a step by trajectory."""
-        return ByTrajectory(self.records.signals(step) if step in self.records.signal_steps else {})
+        return ByTrajectory(self.records.signals_if_any(step) or {})
 
     def tokens(self, record: Record, signals: Columns) -> Tokens:
         """What is known of a record's tokens; ``signals`` are its own."""
@@ -56,7 +56,7 @@ def opened(
     teachers: Sequence[str] | None = None,
     tokenizer: str | Path | None = None,
 ) -> list[Source]:
-    """The records at ``paths``.
+    """The records at ``paths``. What is damaged is left out, and told once all is read: :func:`notes_on`.
 
     Args:
         paths: Run folders, or records folders.
@@ -68,7 +68,7 @@ def opened(
         ConfigError: There is no tokenizer where one is said to be, or no record that a teacher annotated.
         RecordError: There are no records.
     """
-    found = [records.open(path) for path in paths]
+    found = [records.open(path, skip_damaged=True) for path in paths]
     heard = None if teachers is None else tuple(teachers)
     for path, one in zip(paths, found, strict=True) if heard else ():
         _require_teachers(path, one, heard or ())
@@ -89,6 +89,7 @@ def notes_on(sources: Sequence[Source]) -> list[str]:
     notes = [f"Only trajectories that fit --where are here: {wanted}."] if wanted else []
     for source in sources:
         who = f"{source.name}: " if len(sources) > 1 else ""
+        notes += [f"{who}Left out: {damage}" for damage in source.records.damaged]
         if source.texts is None:
             notes.append(f"{who}No tokenizer lies in the run folder, so tokens are shown as numbers.")
         if not source.records.signal_steps:

@@ -33,7 +33,7 @@ def write_view(
         The path of the page.
 
     Raises:
-        RecordError: The page would be too large for a browser, or a file of the records is damaged.
+        RecordError: The page would be too large for a browser.
         OSError: It cannot be written.
     """
     path = Path(output) if output is not None else run_of(sources[0].records) / VIEW

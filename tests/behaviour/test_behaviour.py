@@ -21,6 +21,7 @@ from agentopd.records import RecordWriter
 from agentopd.tooling import call
 from agentopd.tooling.action import parse_action, render_action
 from agentopd.types import (
+    CONTEXT,
     Annotation,
     Block,
     CallOutcome,
@@ -207,6 +208,14 @@ def test_outcomes_of_tools() -> None:
     assert (tools["a"].seconds.value, tools["a"].seconds.most, tools["a"].cut, tools["b"].calls) == (3.0, 5.0, 1, 1)
 
 
+def closed_for_it(thought: Trajectory) -> Trajectory:
+    """The episode, the first token of its thought drawn by nobody, as a budget that is used up leaves it."""
+    [segment] = thought.segments
+    turn_T = segment.turn_T.copy()
+    turn_T[thought.turns[0].start] = CONTEXT
+    return replace(thought, segments=(replace(segment, turn_T=turn_T),))
+
+
 def test_episodes_and_their_lengths() -> None:
     lost = episode(A, B, index=1, outcome=Outcome(0.0, False, "turn_limit"))
     thought = replace(lost, turns=(replace(lost.turns[0], thinking=1), lost.turns[1]))
@@ -214,6 +223,8 @@ def test_episodes_and_their_lengths() -> None:
     assert (group.episodes, group.success.hits, group.reward.value) == (2, 1, 0.5)
     assert (group.turns.value, group.turns.most, group.tokens.value, group.tokens.most) == (1.5, 2, 3.0, 4)
     assert (group.thinking.hits, group.thinking.n) == (1, 6)
+    cut = closed_for_it(thought)
+    assert [(one.thinking.hits, one.thinking.n) for one in [counted(Record(cut))]] == [(0, 3)]
     assert group.stops == {"terminated": 1, "turn_limit": 1}
     assert group.calls.value == 1.0
 

@@ -123,3 +123,23 @@ def test_a_flipped_byte_never_gives_wrong_records(filled: Path) -> None:
             assert all(one in wanted for one in left)
         path.write_bytes(whole)
     assert found > 100
+
+
+def test_damaged_signals_leave_the_episodes(filled: Path) -> None:
+    key = str(_step(1)[0].trajectory.key)
+    columns = {"trajectory": np.array([key] * 40), "segment": np.zeros(40, int), "index": np.arange(40)}
+    RecordWriter(filled).write_signals(1, columns | {"loss/divergence": np.linspace(0, 1, 40)})
+    path = filled / "records" / "step-000001.signals.parquet"
+    assert "loss/divergence" in records.open(filled).tokens(key)
+    _flipped(path, path.stat().st_size // 4)
+    with pytest.raises(RecordError, match="signals"):
+        records.open(filled).tokens(key)
+    rest = records.open(filled, skip_damaged=True)
+    assert "loss/divergence" not in rest.tokens(key)
+    assert rest.signals_if_any(1) is None
+    assert rest.signals_if_any(0) is None
+    [damage] = rest.damaged
+    assert str(path) in damage
+    assert len(list(rest)) == 3 * EACH
+    with pytest.raises(RecordError, match="signals"):
+        rest.signals(1)

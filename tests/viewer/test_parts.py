@@ -1,5 +1,7 @@
 """What the pages of a run are made of: pieces of text for tokens, curves by turn."""
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 from view_cases import TOKENIZER
@@ -15,6 +17,30 @@ def test_pieces_join_to_the_whole(text: str) -> None:
     found = pieces(ids, lambda some: str(TOKENIZER.decode(list(some), skip_special_tokens=False)))
     assert len(found) == len(ids)
     assert "".join(found) == text
+
+
+def _decode(ids: Sequence[int]) -> str:
+    return str(TOKENIZER.decode(list(ids), skip_special_tokens=False))
+
+
+@given(st.lists(st.integers(0, TOKENIZER.get_vocab_size() - 1), max_size=80))
+def test_pieces_of_bytes_that_are_no_text_join_to_the_whole(ids: list[int]) -> None:
+    found = pieces(ids, _decode)
+    assert len(found) == len(ids)
+    assert "".join(found) == _decode(ids)
+
+
+def test_bytes_that_are_no_text_cost_no_more_than_text() -> None:
+    lead, rest = TOKENIZER.encode("\u00e9").ids
+    asked: list[int] = []
+
+    def decode(ids: Sequence[int]) -> str:
+        asked.append(len(ids))
+        return _decode(ids)
+
+    ids = [lead, rest, *[rest] * 2_000, lead, rest]
+    assert "".join(pieces(ids, decode)) == _decode(ids)
+    assert sum(asked) < 64 * len(ids)
 
 
 def test_curves_by_turn_are_means_over_their_steps() -> None:

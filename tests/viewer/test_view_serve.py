@@ -15,8 +15,8 @@ from test_view_page import trajectories
 from view_cases import toy
 
 from agentopd.__main__ import main
-from agentopd.viewer.serve import server
-from agentopd.viewer.sources import opened
+from agentopd.viewer.serve import Site, server
+from agentopd.viewer.sources import notes_on, opened
 from agentopd.viewer.view import write_view
 
 
@@ -87,6 +87,21 @@ def test_a_damaged_file_is_said(run: Path, address: str) -> None:
     status, text, _ = ask(address, f"{urlsplit(address).path}block/9")
     assert status == 500
     assert "step-000001.parquet" in text
+
+
+def test_one_damaged_file_leaves_the_rest_of_the_page(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = len(trajectories(write_view(opened([run]))))
+    hurt = run / "records" / "step-000001.parquet"
+    hurt.write_bytes(hurt.read_bytes()[:400])
+    signals = run / "records" / "step-000000.signals.parquet"
+    signals.write_bytes(b"half")
+    assert main(["view", str(run)]) == 0
+    assert 0 < len(trajectories(run / "view.html")) < whole
+    told = capsys.readouterr().err.splitlines()
+    assert [line.startswith(f"left out: cannot read {path}") for line, path in zip(told, (signals, hurt), strict=True)]
+    notes = opened([run])
+    Site(notes)
+    assert [note.startswith("Left out: ") for note in notes_on(notes)][:2] == [True, True]
 
 
 def test_a_port_that_is_taken_is_told_before_the_records_are_read(
