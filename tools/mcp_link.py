@@ -86,7 +86,10 @@ class Link:
         """
         if not wait([self._opened], timeout=seconds).done:
             self.stop()
-            raise EnvError(f"{self.who} did not start within start_limit={seconds:g} seconds{self._last_words()}")
+            raise EnvError(
+                f"{self.who} did not start within start_limit={seconds:g} seconds{self._last_words()}; raise it, or, where many start at "
+                "once, let all episodes share one server: fresh: false"
+            )
         if error := self._opened.exception():
             raise EnvError(f"{self.who} did not start: {self._why(error)}{self._last_words()}") from error
         return self._opened.result()[1]

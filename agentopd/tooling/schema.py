@@ -4,18 +4,23 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache
+from itertools import islice
 from typing import Any
 
 from gymnasium.error import DependencyNotInstalled
-from pydantic_core import SchemaError as PatternError
-from pydantic_core import SchemaValidator, core_schema
 
-from agentopd.errors import ConfigError, EnvError, ToolError
+from agentopd.errors import ConfigError, EnvError, ToolError, describe
 from agentopd.tooling.action import brief
 from agentopd.tooling.answer import plain_data
+from agentopd.tooling.keywords import Keyword, bounded
 
 MOST = 10_000
-"""Keywords of a schema that are looked at for one call: parts that refer to each other twice may ask for more than there is time."""
+"""Keywords of a schema that are looked at for one call, and errors that are found: parts that refer to each other twice, or a long list held
+against a long list, may ask for more than there is time."""
+PARTS = 16
+"""Of a list or mapping in a schema, such as the values of ``enum``: so many count as one keyword more."""
+TOLD = 100
+"""Errors of a call, of which the first few by place are told; the rest is not looked for."""
 
 _left = threading.local()
 """Of the call that a thread checks: the tool's name, and how many keywords may still be looked at."""
@@ -43,13 +48,15 @@ def checker(name: str, schema: Mapping[str, Any]) -> Check:
         raise DependencyNotInstalled("jsonschema is not installed; run pip install 'agentopd[mcp]'") from error
     if schema.get("type") != "object":
         raise ConfigError(f"tool {name}: its schema must be of an object, not {brief(repr(schema.get('type')), 40)}")
-    kind = validators.validator_for(schema, default=Draft202012Validator)
     try:
+        kind = validators.validator_for(schema, default=Draft202012Validator)
         _require_sound(kind, json.dumps(schema))
     except SchemaError as error:
         raise ConfigError(f"tool {name}: its schema is none: {brief(error.message, 200)}") from error
     except RecursionError as error:
         raise ConfigError(f"tool {name}: its schema is nested too deep") from error
+    except (ValueError, OverflowError) as error:  # an address, or a pattern, that Python cannot read
+        raise ConfigError(f"tool {name}: its schema is none: {brief(str(error), 200)}") from error
     # A registry of one's own: the default one would fetch what a `$ref` names from the network.
     validator = _counting(kind)(schema, registry=Registry())
 
@@ -57,11 +64,17 @@ def checker(name: str, schema: Mapping[str, Any]) -> Check:
         _left.name, _left.count = name, MOST
         try:
             given: dict[str, Any] = plain_data(arguments)
-            errors = sorted(validator.iter_errors(given), key=lambda error: (error.json_path, error.message))
+            errors = sorted(
+                islice(validator.iter_errors(given), TOLD), key=lambda error: (error.json_path, error.message)
+            )
         except Unresolvable as error:
             raise EnvError(f"tool {name}: its schema refers to {brief(str(error), 80)}, which is not in it") from error
         except RecursionError as error:
             raise ToolError(f"{name}: the arguments are nested too deep", kind="bad_arguments") from error
+        except ToolError:
+            raise
+        except Exception as error:  # a reference may lead to what is no schema, which nobody held against the dialect
+            raise EnvError(f"tool {name}: its schema cannot be used: {brief(describe(error), 120)}") from error
         if errors:
             told = "; ".join(f"{_place(error.json_path)}{brief(error.message, 120)}" for error in errors[:3])
             raise ToolError(f"{name}: {told}", kind="bad_arguments")
@@ -73,75 +86,56 @@ def checker(name: str, schema: Mapping[str, Any]) -> Check:
 @lru_cache(maxsize=4096)
 def _require_sound(kind: Any, schema: str) -> None:
     """Raises jsonschema's error where ``schema``, JSON, is none. Each episode may ask again, of all tools of a server of its own."""
-    kind.check_schema(json.loads(schema))
+    from jsonschema import SchemaError, validators
+
+    over = validators.validator_for(kind.META_SCHEMA, default=kind)
+    found = _bounded(over)(kind.META_SCHEMA, format_checker=over.FORMAT_CHECKER)
+    for error in found.iter_errors(json.loads(schema)):
+        raise SchemaError.create_from(error)
+
+
+@cache
+def _bounded(kind: Any) -> Any:
+    """The validator of a dialect, whose keywords are bounded."""
+    return _remade(kind, bounded(kind.VALIDATORS), _bounded)
 
 
 @cache
 def _counting(kind: Any) -> Any:
-    """The validator of a dialect, with patterns that are matched in linear time, which looks at no more keywords than are left."""
+    """The same, which looks at no more keywords than are left."""
+    return _remade(kind, {word: _counted(keyword) for word, keyword in bounded(kind.VALIDATORS).items()}, _counting)
+
+
+def _remade(kind: Any, keywords: Mapping[str, Keyword], remade: Callable[[Any], Any]) -> Any:
+    """The validator of a dialect with other keywords, inside parts that name a dialect as well: those are ``remade``, too."""
+    import attrs
     from jsonschema import validators
 
-    keywords = kind.VALIDATORS | {"pattern": _pattern, "patternProperties": _pattern_properties}
-    keywords["additionalProperties"] = _additional(kind.VALIDATORS["additionalProperties"])
-    return validators.extend(kind, {word: _counted(keyword) for word, keyword in keywords.items()})
+    made = validators.extend(kind, keywords)
+    kept = [(field.name, field.alias) for field in attrs.fields(made) if field.init]
+
+    def evolve(self: Any, **changes: Any) -> Any:
+        given = {alias: getattr(self, name) for name, alias in kept} | changes
+        return remade(validators.validator_for(given["schema"], default=kind))(**given)
+
+    made.evolve = evolve
+    return made
 
 
-def _counted(keyword: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
-    def looked_at(*given: Any) -> Iterator[Any]:
-        _left.count -= 1
-        if _left.count < 0:
-            raise ToolError(f"{_left.name}: the schema asks for too much", kind="bad_arguments")
-        yield from keyword(*given) or ()
+def _counted(keyword: Keyword) -> Keyword:
+    def looked_at(validator: Any, part: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        _spend(1 + (len(part) if isinstance(part, list | dict) else 0) // PARTS)
+        for error in keyword(validator, part, instance, schema) or ():
+            _spend(1)
+            yield error
 
     return looked_at
 
 
-@cache
-def _matcher(pattern: str) -> SchemaValidator | None:
-    """What finds ``pattern`` in a text; ``None`` where it cannot be found in linear time."""
-    try:
-        return SchemaValidator(core_schema.str_schema(pattern=pattern))
-    except PatternError:
-        return None
-
-
-def _found(pattern: str, text: str) -> bool:
-    matcher = _matcher(pattern)
-    return matcher is None or matcher.isinstance_python(text)
-
-
-def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:
-    if isinstance(instance, str) and not _found(pattern, instance):
-        yield _wrong(f"{brief(repr(instance), 60)} does not match {brief(repr(pattern), 60)}")
-
-
-def _pattern_properties(validator: Any, patterns: Mapping[str, Any], instance: Any, schema: Any) -> Iterator[Any]:
-    for pattern, part in patterns.items() if isinstance(instance, dict) else ():
-        for key, value in instance.items():
-            if _found(pattern, key):
-                yield from validator.descend(value, part, path=key, schema_path=pattern)
-
-
-def _additional(keyword: Callable[..., Any]) -> Callable[..., Any]:
-    """That keyword where no pattern of a name is looked for any more: names that one fits are no additional ones."""
-
-    def additional(validator: Any, part: Any, instance: Any, schema: Mapping[str, Any]) -> Any:
-        patterns = schema.get("patternProperties", {})
-        if isinstance(instance, dict) and patterns:
-            instance = {
-                key: value for key, value in instance.items() if not any(_found(pattern, key) for pattern in patterns)
-            }
-            schema = {word: given for word, given in schema.items() if word != "patternProperties"}
-        return keyword(validator, part, instance, schema)
-
-    return additional
-
-
-def _wrong(message: str) -> Exception:
-    from jsonschema import ValidationError
-
-    error: Exception = ValidationError(message)
-    return error
+def _spend(count: int) -> None:
+    _left.count -= count
+    if _left.count < 0:
+        raise ToolError(f"{_left.name}: the schema asks for too much", kind="bad_arguments")
 
 
 def _place(path: str) -> str:

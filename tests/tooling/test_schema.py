@@ -1,0 +1,131 @@
+"""Arguments against a schema that somebody else wrote, to be read or to do harm."""
+
+import re
+import time
+from typing import Any
+
+import pytest
+from jsonschema import validators
+
+from agentopd.errors import ConfigError, EnvError, ToolError
+from agentopd.tooling.schema import checker
+
+DIALECTS = [f"http://json-schema.org/draft-0{number}/schema#" for number in (3, 4, 6, 7)] + [
+    f"https://json-schema.org/draft/{name}/schema" for name in ("2019-09", "2020-12")
+]
+LONG = "a" * 60 + "!"
+"""Of which ``^(a+)+$`` takes years where a matcher goes back."""
+
+
+def told(part: dict[str, Any], value: Any, **around: Any) -> str:
+    """What is wrong with ``value`` as the argument ``a``; empty where nothing is."""
+    try:
+        checker("t", {"type": "object", "properties": {"a": part}} | around)({"a": value})
+    except ToolError as error:
+        return f"{error.kind} {error}"
+    return ""
+
+
+@pytest.mark.parametrize("inner", DIALECTS)
+@pytest.mark.parametrize("outer", [None, DIALECTS[-1], DIALECTS[1]])
+def test_a_part_that_names_a_dialect_is_bounded_too(inner: str, outer: str | None) -> None:
+    around = {"$schema": outer} if outer else {}
+    assert "does not match" in told({"$schema": inner, "type": "string", "pattern": "^(a+)+$"}, LONG, **around)
+    whole = {"additionalProperties": {"pattern": "^(a+)+$"}, "$schema": inner}
+    assert "does not match" in told({"$ref": "#"}, {"b": LONG}, **whole)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_number_too_large_for_a_float_is_the_models_mistake_or_none(dialect: str) -> None:
+    word = "divisibleBy" if dialect == DIALECTS[0] else "multipleOf"
+    for part, value, right in ((0.5, 10**400, True), (7.5, 10**400, False), (3, 10**400, False), (2, 10**400, True)):
+        assert (told({word: part}, value, **{"$schema": dialect}) == "") is right
+    assert "not a multiple" in told({word: 10**400}, 1.5, **{"$schema": dialect})
+
+
+MULTIPLES = [
+    (0.5, 1.5),
+    (0.1, 0.3),
+    (0.01, 1.1),
+    (3, 9.0),
+    (3, 9.5),
+    (3, 9),
+    (3, 10),
+    (5, 1e308),
+    (1e-300, 1e300),
+]
+
+
+@pytest.mark.parametrize(("part", "value"), [*MULTIPLES, (2, True), (2, "x"), (0.5, -2)])
+def test_multiples_are_those_of_jsonschema(part: float, value: Any) -> None:
+    right = validators.validator_for({})({"multipleOf": part}).is_valid(value)
+    assert (told({"multipleOf": part}, value) == "") is right
+
+
+UNIQUE = [
+    [],
+    [1, 1.0],
+    [1, True],
+    [0, False, "0"],
+    [[1], [True]],
+    [{"a": 1, "b": [2]}, {"b": [2.0], "a": 1}],
+    [{}, []],
+    [None, "None"],
+]
+
+
+@pytest.mark.parametrize("items", UNIQUE)
+def test_items_are_unique_by_the_rules_of_json_schema(items: list[Any]) -> None:
+    right = items is not UNIQUE[1] and items is not UNIQUE[5]
+    assert (told({"uniqueItems": True}, items) == "") is right
+    assert told({"uniqueItems": False}, items) == ""
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "answer"),
+    [
+        ({"uniqueItems": True}, ["x", *range(10_000)], "^$"),
+        ({"uniqueItems": True}, [{"a": n} for n in range(10_000)], "^$"),
+        ({"items": {"enum": [{"k": n} for n in range(3000)]}}, list(range(3000)), "is not one of|asks for too much"),
+        ({"items": {"required": [f"k{n}" for n in range(500)]}}, [{}] * 500, "is a required property"),
+        ({"anyOf": [{"items": {"required": [f"k{n}" for n in range(500)]}}]}, [{}] * 500, "asks for too much"),
+    ],
+)
+def test_long_lists_against_long_lists_take_no_square_of_time(part: Any, value: Any, answer: str) -> None:
+    begin = time.process_time()
+    found = told(part, value)
+    assert time.process_time() - begin < 5
+    assert re.search(answer, found)
+
+
+def test_a_long_list_in_the_schema_itself_takes_no_square_of_time() -> None:
+    begin = time.process_time()
+    assert told({"enum": ["x", *range(5000)]}, 7, **{"$schema": DIALECTS[1]}) == ""
+    assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize("part", [{"type": 5}, {"minLength": "q"}, [1], {"enum": 5}, None, {"$ref": 5}])
+def test_a_reference_to_what_is_no_schema_blames_no_one(part: Any) -> None:
+    with pytest.raises(EnvError, match="tool t: its schema cannot be used"):
+        told({"$ref": "#/x"}, "text", x=part)
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"$schema": "http://[x"}, "Invalid IPv6 URL"),
+        ({"properties": {"a": {"pattern": "a{99999999999999999999}"}}}, "the repetition number is too large"),
+    ],
+)
+def test_a_schema_that_python_cannot_read_is_none(schema: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"tool t: its schema is none: {message}"):
+        checker("t", {"type": "object"} | schema)
+
+
+def test_names_that_nobody_looks_for_are_left_to_the_tool() -> None:
+    part = {
+        "patternProperties": {"^(?!x-)": {"type": "string"}, "^n": {"type": "number"}},
+        "additionalProperties": False,
+    }
+    assert told(part, {"x-size": 5}) == ""
+    assert "not of type 'number'" in told(part, {"n": "5"})
