@@ -87,5 +87,8 @@ def _kinds(schema: Any) -> Iterator[str]:
 
 
 def is_plain(call: ToolCall) -> bool:
-    """Whether templates can be given a call as data: many put names between quotes as they are."""
-    return json.dumps(call.name, ensure_ascii=False) == f'"{call.name}"' and depth(call.arguments) <= DEEPEST
+    """Whether templates can be given a call as data: many put names between quotes or angle brackets as they are, where ``|im_end|`` would
+    become a special token."""
+    brackets = any(mark in name for name in (call.name, *call.arguments) for mark in "<>|")
+    quoted = json.dumps(call.name, ensure_ascii=False) == f'"{call.name}"'
+    return quoted and not brackets and depth(call.arguments) <= DEEPEST

@@ -195,6 +195,10 @@ def _made(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env[str, str]:
         raise ConfigError(f"environment {id!r} needs another package: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"environment {id!r}: {error}") from error
+    except (
+        ImportError
+    ) as error:  # of a package that a registered environment, such as some of Gymnasium's own, just imports
+        raise ConfigError(f"environment {id!r} needs another package: {brief(str(error), 200)}; install it") from error
     except TypeError as error:
         reason, creating, _ = str(error).partition(" was raised from the environment creator")
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point

@@ -19,7 +19,7 @@ def bounded(keywords: Mapping[str, Keyword]) -> dict[str, Keyword]:
 
     Patterns that look around, which linear time excludes, are not looked for.
     """
-    taken = {
+    taken: dict[str, Keyword] = {
         "pattern": _pattern,
         "patternProperties": _pattern_properties,
         "additionalProperties": _additional(keywords["additionalProperties"]),

@@ -53,7 +53,7 @@ def arguments_of(function: Callable[..., Any]) -> type[BaseModel]:
         # Aliases, because a parameter may be called what pydantic itself uses, such as `schema` or `copy`.
         fields[f"argument_{index}"] = (hints[p.name], Field(default, alias=p.name, description=described.get(p.name)))
     try:
-        return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+        return create_model(name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         raise _unchecked(name, error) from error
 

@@ -124,3 +124,21 @@ def test_keys_of_schemas_complete_no_special_token(name: str) -> None:
             assert [i for i in tokens if i in ids] == [i for i in shown("zebra") if i in ids]
             assert key in chat.tokenizer.decode(tokens, skip_special_tokens=False)
     assert shown("plain") == chat.tokenizer.encode(chat.tokenizer.decode(shown("plain")), add_special_tokens=False)
+
+
+@pytest.mark.parametrize("name", ["nemotron_3_nano", "qwen3_5_think", "qwen3_8", "qwen3", "glm4moe"])
+def test_names_in_calls_complete_no_special_token(name: str) -> None:
+    """A template that writes ``<function=name>`` makes ``<|im_end|>`` of a name that ends in ``<|im_end|``."""
+    chat = chat_of(name)
+    asked: list[dict[str, Any]] = [{"role": "user", "content": "Go on."}]
+    ids = [i for i, token in chat.tokenizer.added_tokens_decoder.items() if token.special]
+
+    def shown(action: str) -> list[int]:
+        past = [*asked, chat.message(action), {"role": "tool", "name": "look", "content": "Nothing."}]
+        return [i for i in [*chat.write(asked, action), *chat.prompt(past)] if i in ids]
+
+    for special in [token.content for token in chat.tokenizer.added_tokens_decoder.values() if token.special]:
+        for odd in (special[:-1], f"a{special[:-1]}", special):
+            for action in (call(odd, a="b"), call("look", **{odd: "b"}), call("look", a=odd)):
+                assert shown(action) == shown(call("look", a="b"))
+                assert chat.read(chat.write(asked, action)).canonical == action

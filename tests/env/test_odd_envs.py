@@ -1,11 +1,13 @@
 """Environments that give odd things: rewards, successes, facts and names that are refused or become plain."""
 
+import importlib
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
-from agentopd.env import TextEnv
+from agentopd.env import TextEnv, make
 from agentopd.env.exchange import Reply
 from agentopd.errors import ConfigError, EnvError
 from agentopd.tooling import call, tool
@@ -116,3 +118,18 @@ def test_facts_that_cannot_be_kept_are_refused_by_name(facts: Any, message: str)
 
     with pytest.raises(EnvError, match=message.replace("Door", "Odd")):
         Odd().reset(seed=0)
+
+
+def test_a_package_that_an_environment_only_imports_is_named() -> None:
+    def needy() -> gymnasium.Env[Any, Any]:
+        importlib.import_module("no_such_package")
+        raise AssertionError
+
+    gymnasium.register("tests/Needy-v0", entry_point=needy)
+    try:
+        with pytest.raises(
+            ConfigError, match="'tests/Needy-v0' needs another package: No module named 'no_such_package'; install"
+        ):
+            make("tests/Needy-v0")
+    finally:
+        del gymnasium.registry["tests/Needy-v0"]

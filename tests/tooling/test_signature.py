@@ -4,7 +4,7 @@ from typing import Any, Self
 
 import pytest
 
-from agentopd.errors import ConfigError
+from agentopd.errors import ConfigError, ToolError
 from agentopd.tooling import Tool, ToolSet, tool
 from agentopd.types import ToolCall
 
@@ -44,3 +44,15 @@ def test_self_outside_of_a_method_is_refused() -> None:
         with pytest.raises(ConfigError, match=rf"^tool {name}: 'self' stands for the object only in a method; define"):
             Tool.of(wrong)
     assert Tool.of(lost.__get__(Scale()))(item="fig") == "fig"
+
+
+def test_a_whole_number_too_large_for_a_float_is_no_number_for_a_tool() -> None:
+    @tool
+    def weigh(grams: float) -> str:
+        """Weigh."""
+        return repr(grams)
+
+    for value in (10**400, -(10**400)):
+        with pytest.raises(ToolError, match=r"^weigh: grams: Input should be a finite number"):
+            Tool.of(weigh)(grams=value)
+    assert Tool.of(weigh)(grams=10**300) == "1e+300"
