@@ -14,7 +14,7 @@ from agentopd.env.exchange import Step
 from agentopd.errors import ToolError
 from agentopd.rollout import Assignment, Rollout, collect
 from agentopd.tooling import Tool, call, tool
-from agentopd.types import Key, Task, Trajectory
+from agentopd.types import Key, Message, Task, Trajectory
 
 IMITATOR = "tests/Imitator-v0"
 FAMILIES = (
@@ -130,11 +130,11 @@ def test_keys_of_schemas_complete_no_special_token(name: str) -> None:
 def test_names_in_calls_complete_no_special_token(name: str) -> None:
     """A template that writes ``<function=name>`` makes ``<|im_end|>`` of a name that ends in ``<|im_end|``."""
     chat = chat_of(name)
-    asked: list[dict[str, Any]] = [{"role": "user", "content": "Go on."}]
+    asked: list[Message] = [{"role": "user", "content": "Go on."}]
     ids = [i for i, token in chat.tokenizer.added_tokens_decoder.items() if token.special]
 
     def shown(action: str) -> list[int]:
-        past = [*asked, chat.message(action), {"role": "tool", "name": "look", "content": "Nothing."}]
+        past: list[Message] = [*asked, chat.message(action), {"role": "tool", "name": "look", "content": "Nothing."}]
         return [i for i in [*chat.write(asked, action), *chat.prompt(past)] if i in ids]
 
     for special in [token.content for token in chat.tokenizer.added_tokens_decoder.values() if token.special]:

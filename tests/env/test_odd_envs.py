@@ -121,7 +121,7 @@ def test_facts_that_cannot_be_kept_are_refused_by_name(facts: Any, message: str)
 
 
 def test_a_package_that_an_environment_only_imports_is_named() -> None:
-    def needy() -> gymnasium.Env[Any, Any]:
+    def needy(**_: Any) -> gymnasium.Env[Any, Any]:
         importlib.import_module("no_such_package")
         raise AssertionError
 
