@@ -179,7 +179,8 @@ def load_classifier(
     except ConfigError as error:
         if "lacks weights" not in str(error):
             raise
-        raise ConfigError(f"{error}; a language model is no classifier of {of}") from error
+        found, _, remedy = str(error).rpartition("; ")
+        raise ConfigError(f"{found} (a language model is no classifier of {of}); {remedy}") from error
 
 
 def _read(config: ModelConfig, name: str, auto: Any = AutoModelForCausalLM, **more: Any) -> PreTrainedModel:

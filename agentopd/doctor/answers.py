@@ -285,9 +285,10 @@ def parity(played: Sequence[Trajectory], said: Sequence[Annotation], temperature
     """The log-probabilities with which tokens were sampled beside those that the learner computes of them."""
     off = np.concatenate(
         [
-            np.abs(one.taken_logprob_N - trajectory.segments[s].logprob_T[one.index_N])[one.segment_N == s]
+            np.abs(one.taken_logprob_N[of_s] - segment.logprob_T[one.index_N[of_s]])
             for trajectory, one in zip(played, said, strict=True)
-            for s in range(len(trajectory.segments))
+            for s, segment in enumerate(trajectory.segments)
+            for of_s in [one.segment_N == s]
         ]
         or [np.zeros(0)]
     )

@@ -31,6 +31,8 @@ TURNS = 3
 """Turns of the student in the episodes that are looked at."""
 PATIENCE = 5.0
 """Seconds for which a server is waited for."""
+READ, WRITTEN = 15.0, 40.0
+"""Seconds until a request is given up: of a server that reads alone, and of one that writes its answer."""
 TOKENS = 4096
 """Tokens that are read at once."""
 
@@ -226,7 +228,7 @@ class Patient:
 
 
 def _impatient(choice: Choice) -> Choice:
-    patience = choice.settings.get("patience")
-    if not isinstance(patience, float | int):
-        return choice
-    return replace(choice, settings={**choice.settings, "patience": min(float(patience), PATIENCE)})
+    limits = {"patience": PATIENCE, "timeout": READ if choice.kind == "served" else WRITTEN}
+    given = {name: choice.settings.get(name) for name in limits}
+    lowered = {name: min(float(one), limits[name]) for name, one in given.items() if isinstance(one, float | int)}
+    return replace(choice, settings={**choice.settings, **lowered})

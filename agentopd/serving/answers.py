@@ -4,11 +4,13 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from agentopd.errors import TeacherError, describe
+from agentopd.serving.turns import Turns
 from agentopd.shared_file import opened
 
 ANSWERS = "answers.sqlite"
@@ -26,6 +28,7 @@ class Answers:
         self._path = path
         self._lock = threading.Lock()
         self._file: sqlite3.Connection | None = None
+        self._turns = None if path is None else Turns(path.with_suffix(".lock"))
 
     @staticmethod
     def key(url: str, body: Mapping[str, Any]) -> str:
@@ -59,6 +62,21 @@ class Answers:
                 self._opened().execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", row)
         except sqlite3.Error as error:
             raise self._broken("written", error) from error
+
+    @contextmanager
+    def turn(self, key: str, longest: float) -> Iterator[None]:
+        """Inside, no other process asks for the answer ``key``; one that does is waited for, ``longest`` seconds at most.
+
+        Raises:
+            TeacherError: Nothing can be written beside the file.
+        """
+        with ExitStack() as held:
+            try:
+                if self._turns is not None:
+                    held.enter_context(self._turns.turn(key, longest))
+            except OSError as error:
+                raise self._broken("written", error) from error
+            yield
 
     def forget(self) -> None:
         """Loses what is kept while the process lives; a file keeps all."""

@@ -34,6 +34,9 @@ IMPOSSIBLE = 1 << 53
 """Tokens that no answer takes."""
 BROKE_DOWN = ("abort", "error")
 """How answers end that the server failed to finish."""
+SECRET = 12
+"""Characters from which on a key is no word that an answer may well hold, as ``EMPTY`` is."""
+LOOK = "look at what stands at this address, and at its log"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -114,18 +117,24 @@ class ChatServer:
         try:
             answer = self.answers.get(key)
             if answer is None:
-                answer = self.waiting.waited(COMPLETIONS, lambda: self._once(body))
-                self._require_same(answer)
-                self._read(answer)  # or it is not kept
-                self.answers.put(key, _kept(answer))
-            else:
-                self._require_same(answer)
+                with self.answers.turn(key, self.waiting.patience.longest):
+                    answer = self.answers.get(key) or self._fresh(key, body)
+            self._require_same(answer)
             waited.set_result(answer)
         except BaseException as error:
             waited.set_exception(error)
         finally:
             with self._lock:
                 del self._asked[key]
+
+    def _fresh(self, key: str, body: Mapping[str, Any]) -> Any:
+        answer = self.waiting.waited(COMPLETIONS, lambda: self._once(body))
+        self._require_same(answer)
+        self._read(answer)  # or it is not kept
+        kept = _kept(answer)
+        self._require_no_key(kept)
+        self.answers.put(key, kept)
+        return answer
 
     def _once(self, body: Mapping[str, Any]) -> Any:
         self.ledger.begin()
@@ -172,11 +181,18 @@ class ChatServer:
                 "version, or begin a new run"
             )
 
+    def _require_no_key(self, kept: Mapping[str, Any]) -> None:
+        """Refuses what would put the key into answers and records, such as an error that a relay tells as if its model said it."""
+        said = json.dumps(kept)
+        if len(self.waiting.key or "") >= SECRET and self.waiting.hidden(said) != said:
+            raise self._unusable(f"it repeats the key (it said {self._brief(kept)}); {LOOK}")
+
     def _read(self, answer: Any) -> Answer:
         try:
             return _answer_of(answer)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise self._unusable(f"{self.waiting.hidden(describe(error))}; it said {self._brief(answer)}") from error
+            why, _, remedy = self.waiting.hidden(describe(error)).partition("; ")
+            raise self._unusable(f"{why} (it said {self._brief(answer)}); {remedy or LOOK}") from error
 
     def _brief(self, answer: Any) -> str:
         return self.waiting.hidden(json.dumps(answer))[:SAID]
@@ -366,5 +382,5 @@ def _bytes(said: Mapping[str, Any]) -> bytes:
 def _logprob(said: Mapping[str, Any]) -> float:
     logprob = float(said["logprob"])
     if not logprob <= 1e-3:
-        raise ValueError(f"a log-probability of {logprob}")
+        raise ValueError(f"a log-probability of {logprob}; set top_logprobs: 0, as the server tells none that are true")
     return min(logprob, 0.0)

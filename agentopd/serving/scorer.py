@@ -162,7 +162,7 @@ class Scorer:
         try:
             return cls(endpoint, name, models[name], k, probe, of, size)
         except TeacherError as error:
-            refused = isinstance(error, RefusedError) and error.status not in NOT_ADMITTED
+            refused = isinstance(error, RefusedError) and 400 <= error.status not in NOT_ADMITTED
             if of != "teacher" and (refused or isinstance(error.__cause__, UnscoredError)):
                 raise ConfigError(
                     f"ids={of}: {error}; serve the model with vLLM 0.32 or newer on a GPU, VLLM_USE_V2_MODEL_RUNNER=1 in its environment, with "
@@ -240,7 +240,8 @@ class Scorer:
             return self._read_chosen(answer, tokens, positions, chosen_N_K)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise TeacherError(
-                f"{self.endpoint.who}: {self.endpoint.url} gave no log-probabilities that can be used: {describe(error)}"
+                f"{self.endpoint.who}: {self.endpoint.url} gave no log-probabilities that can be used: "
+                f"{_with_remedy(self.endpoint.hidden(describe(error)))}"
             ) from error
 
     def _read_chosen(
@@ -288,6 +289,11 @@ class Scorer:
     def _off(self, now_N: Floats) -> float:
         """By how much an answer to the probe differs from the first, in nats, on average; infinitely where it is of another length."""
         return float(np.abs(now_N - self._known).mean()) if now_N.shape == self._known.shape else np.inf
+
+
+def _with_remedy(why: str) -> str:
+    """Why an answer cannot be used, and what to do where that does not say it."""
+    return why if "; " in why else f"{why}; look at the server's log: at its version, and at the precision of its model"
 
 
 def _read(

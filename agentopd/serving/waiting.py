@@ -43,6 +43,11 @@ class Patience:
         return min(self.timeout, BRIEF)
 
     @property
+    def longest(self) -> float:
+        """Seconds until a question has its answer, or is given up: its last request may begin when patience ends."""
+        return self.patience + self.timeout
+
+    @property
     def limits(self) -> httpx2.Timeout:
         """What a client is given."""
         return httpx2.Timeout(self.timeout, connect=self.brief)

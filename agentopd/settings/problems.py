@@ -12,6 +12,8 @@ Location: TypeAlias = tuple[str | int, ...]
 
 LONGEST = 120
 """Characters of a value that a message repeats."""
+KEYED = frozenset({"key_env", "url"})
+"""Settings whose value no message repeats that does not know it: it may hold a key."""
 WORDS = {
     "dict_type": "expected a mapping of names to values",
     "model_type": "expected a mapping of settings",
@@ -60,7 +62,9 @@ def _sentence(problem: Any, model: type[BaseModel], more: Any, spelt: Any) -> st
     message = str(problem["msg"]).removeprefix("Value error, ")
     if kind == "value_error":
         return message if not path or message.startswith(f"{path}.") else f"{path}: {message}"
-    return f"{path}: {WORDS.get(kind, message)} (got {shown(problem['input'])})"
+    given = problem["input"]
+    got = f"a {type(given).__name__}" if KEYED.intersection(location) else shown(given)
+    return f"{path}: {WORDS.get(kind, message)} (got {got})"
 
 
 def _fields(model: Any, location: Sequence[str | int]) -> list[str]:

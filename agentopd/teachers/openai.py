@@ -1,7 +1,8 @@
 """A teacher behind any API that speaks as OpenAI's: it answers in words, and is never paid twice for the same answer."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -27,8 +28,10 @@ from agentopd.where import Where
 
 OURS = ("model", "messages", "tools", "stream", "n", "logprobs", "top_logprobs")
 """What a request says that ``options`` must leave alone."""
-BESIDE = ("api_key", "authorization", "default_headers", "extra_body", "extra_headers", "extra_query", "headers")
+BESIDE = ("defaultheaders", "extrabody", "extraheaders", "extraquery", "headers")
 """What OpenAI's client is told beside a request, where keys may stand; as an option it would be sent as a part of the request."""
+KEYS = ("accesstoken", "apikey", "authorization", "secretkey", "subscriptionkey")
+"""How the names of options end that hold keys, at any depth; these and :data:`BESIDE` are spelt without what is no letter."""
 METRICS: Mapping[str, tuple[str, ...]] = {"correction": ("unmapped",), "score": ("spread",), "preference": ()}
 """What each question tells beside what was spent and skipped."""
 
@@ -173,18 +176,20 @@ def _require_apt(
     prices: Prices | None,
     cap: Cap | None,
 ) -> None:
-    beside = [name for name in options if str(name).lower() in BESIDE]
+    beside = [name for name in map(str, options) if _plain(name) in BESIDE]
+    beside += [name for name in _names(options) if _plain(name).endswith(KEYS)]
     if beside:
         raise ConfigError(
             f"options=...: they are what a request itself says, and are written down; leave {beside[0]} out, and give the key by key_env"
         )
     taken = [name for name in OURS if name in options]
     if taken:
-        raise ConfigError(f"options={dict(options)}: {taken[0]} is said by the teacher itself; leave it out")
+        [name, *_] = taken
+        raise ConfigError(f"options=...: {name}={options[name]!r} is said by the teacher itself; leave {name} out")
     try:
         json.dumps(dict(options), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"options={dict(options)}: {error}; give what JSON can hold") from error
+        raise ConfigError(f"options=...: {error}; give what JSON can hold") from error
     if cap is not None and cap.cost is not None and prices is None:
         raise ConfigError(
             f"cap={cap.model_dump(exclude_none=True)}: a cap on the cost needs to know what tokens cost; set prices: {{input: ..., output: "
@@ -195,6 +200,19 @@ def _require_apt(
             f"top_logprobs={top_logprobs}: the server's log-probabilities are at temperature 1, and student and teacher are compared at "
             f"{temperature:g}; set rollout.temperature=1, or leave top_logprobs out"
         )
+
+
+def _plain(name: str) -> str:
+    return re.sub("[^a-z]", "", name.lower())
+
+
+def _names(options: Any) -> Iterator[str]:
+    """The names of all settings, also of those inside others."""
+    if isinstance(options, Mapping):
+        yield from map(str, options)
+        options = list(options.values())
+    for one in options if isinstance(options, list) else ():
+        yield from _names(one)
 
 
 def _prompt(ask: str, of: str, prompt: str | None) -> Blanks:

@@ -93,7 +93,10 @@ def test_what_refuses_is_not_asked_again(server: Talking, status: int) -> None:
 def test_an_answer_that_is_none_is_an_error_and_is_not_kept(server: Talking, garbage: Any) -> None:
     one = of(server)
     server.faults.append(garbage)
-    with pytest.raises(TeacherError, match=r"^teacher 'judge': http://127.*gave no answer that can be used: "):
+    with pytest.raises(
+        TeacherError,
+        match=r"^teacher 'judge': http://127.*gave no answer that can be used: .*; (look at what stands|set top_logprobs: 0)",
+    ):
         one.ask(body())
     assert one.ask(body()).content == "to you"
 
@@ -245,6 +248,29 @@ def test_the_key_is_sent_and_never_told(
     assert "an-org" not in str(server.headers)
 
 
+@pytest.mark.parametrize("key", ["sk-123456/789", "EMPTY"])
+def test_an_answer_that_repeats_the_key_is_not_kept(
+    key: str, server: Talking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A short one is a word like others, and no secret."""
+    monkeypatch.setenv("A_KEY", key)
+    one = of(server, key_env="A_KEY", path=tmp_path / "a.sqlite")
+    server.reply = lambda asked: said(f"Incorrect API key provided: {key}")
+    if key == "EMPTY":
+        assert one.ask(body()).content.endswith("EMPTY")
+        return
+    with pytest.raises(
+        TeacherError, match=r"gave no answer that can be used: it repeats the key \(it said .*: \*\*\*"
+    ) as error:
+        one.ask(body())
+    one.answers.put("end", {})
+    assert key not in str(error.value)
+    assert all(key.encode() not in file.read_bytes() for file in tmp_path.iterdir())
+    server.reply = lambda asked: said("", ("pay", {"to": key}))
+    with pytest.raises(TeacherError, match="it repeats the key"):
+        one.ask(body())
+
+
 @pytest.mark.parametrize("key", ["s3cret\n", "s3cret s3cret", "s3cr\u00e9t"])
 def test_what_is_more_than_a_key_is_refused_and_not_told(
     server: Talking, monkeypatch: pytest.MonkeyPatch, key: str
@@ -297,7 +323,7 @@ def test_log_probabilities_that_are_none_are_refused(server: Talking) -> None:
     """Some servers say 0 of every token where they know nothing."""
     server.faults.append(said("7", logprobs=likely(("7", {"7": 0.0, "8": 0.0, "9": 0.0}))))
     with pytest.raises(
-        TeacherError, match=r"^teacher 'judge': http://127.* sum to 3; set top_logprobs: 0, as the server"
+        TeacherError, match=r"^teacher 'judge': http://127.* sum to 3 .*; set top_logprobs: 0, as the server"
     ):
         of(server).ask(body())
     server.faults.append(said("7", logprobs=likely(("7", {"7": -0.69, "8": -0.69}))))  # rounded

@@ -229,7 +229,7 @@ def test_nan_is_no_score(folders: dict[str, Path]) -> None:
         (
             "language",
             {},
-            r"model='.*' lacks weights .* 'score\.weight'; .*; a language model is no classifier of sequences",
+            r"model='.*' lacks weights .* 'score\.weight' \(a language model is no classifier of sequences\); give the",
         ),
         ("tokens", {"classifies": "tokens"}, r"label=null: .* has several labels; give one of 0 \(LABEL_0\), 1 "),
         (
