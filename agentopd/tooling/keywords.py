@@ -10,12 +10,15 @@ from pydantic_core import SchemaValidator, core_schema
 
 from agentopd.tooling.action import brief
 
+PATTERNS = 64
+"""Different patterns in the schema of one tool."""
+
 Keyword = Callable[[Any, Any, Any, Any], Any]
 """Of validator, the keyword's value, what is checked, and the schema around: gives errors."""
 
 
 def bounded(keywords: Mapping[str, Keyword]) -> dict[str, Keyword]:
-    """The keywords of a dialect, of which none takes more than time that grows with schema times arguments, a pattern's compilation aside.
+    """The keywords of a dialect, of which none takes more than time that grows with schema times arguments, once :func:`compile_patterns` was told of the schema.
 
     Patterns that look around, which linear time excludes, are not looked for.
     """
@@ -27,6 +30,27 @@ def bounded(keywords: Mapping[str, Keyword]) -> dict[str, Keyword]:
         **{name: _multiple_of for name in ("multipleOf", "divisibleBy") if name in keywords},
     }
     return {**keywords, **taken}
+
+
+def compile_patterns(schema: Any) -> int:
+    """Compiles the patterns of a schema, which may take half a second each, so that no call has to; where they are more than
+    :data:`PATTERNS`, none is. Returns how many there are."""
+    found = set(_patterns(schema))
+    for pattern in found if len(found) <= PATTERNS else ():
+        _matcher(pattern)
+    return len(found)
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    left = [schema]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            yield from (part["pattern"],) if isinstance(part.get("pattern"), str) else ()
+            yield from part["patternProperties"] if isinstance(part.get("patternProperties"), dict) else ()
+            left += part.values()
+        elif isinstance(part, list):
+            left += part
 
 
 @cache

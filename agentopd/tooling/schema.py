@@ -12,7 +12,7 @@ from gymnasium.error import DependencyNotInstalled
 from agentopd.errors import ConfigError, EnvError, ToolError, describe
 from agentopd.tooling.action import brief
 from agentopd.tooling.answer import plain_data
-from agentopd.tooling.keywords import Keyword, bounded
+from agentopd.tooling.keywords import PATTERNS, Keyword, bounded, compile_patterns
 
 MOST = 10_000
 """Keywords of a schema that are looked at for one call, and errors that are found: parts that refer to each other twice, or a long list held
@@ -57,6 +57,10 @@ def checker(name: str, schema: Mapping[str, Any]) -> Check:
         raise ConfigError(f"tool {name}: its schema is nested too deep") from error
     except (ValueError, OverflowError) as error:  # an address, or a pattern, that Python cannot read
         raise ConfigError(f"tool {name}: its schema is none: {brief(str(error), 200)}") from error
+    if (count := compile_patterns(schema)) > PATTERNS:
+        raise ConfigError(
+            f"tool {name}: its schema has {count} different patterns; at most {PATTERNS} can be looked for"
+        )
     # A registry of one's own: the default one would fetch what a `$ref` names from the network.
     validator = _counting(kind)(schema, registry=Registry())
 

@@ -8,6 +8,7 @@ import pytest
 from jsonschema import validators
 
 from agentopd.errors import ConfigError, EnvError, ToolError
+from agentopd.tooling.keywords import PATTERNS
 from agentopd.tooling.schema import checker
 
 DIALECTS = [f"http://json-schema.org/draft-0{number}/schema#" for number in (3, 4, 6, 7)] + [
@@ -129,3 +130,22 @@ def test_names_that_nobody_looks_for_are_left_to_the_tool() -> None:
     }
     assert told(part, {"x-size": 5}) == ""
     assert "not of type 'number'" in told(part, {"n": "5"})
+
+
+def test_patterns_are_compiled_before_a_call_and_their_number_is_bounded() -> None:
+    def made(count: int) -> Any:
+        parts = {f"a{i}": {"pattern": f"^x{i}" + r"\w{60}$"} for i in range(count // 2)}
+        inside: dict[str, Any] = {
+            "additionalProperties": {"patternProperties": {f"^n{i}": {} for i in range(count - count // 2)}}
+        }
+        return checker("t", {"type": "object", "properties": parts} | inside)
+
+    begin = time.process_time()
+    check, ready = made(PATTERNS), time.process_time()
+    with pytest.raises(ToolError, match="does not match"):
+        check({f"a{i}": "x" for i in range(PATTERNS // 2)})
+    assert time.process_time() - ready < (ready - begin) / 2
+    with pytest.raises(
+        ConfigError, match=f"tool t: its schema has {PATTERNS + 1} different patterns; at most {PATTERNS}"
+    ):
+        made(PATTERNS + 1)
