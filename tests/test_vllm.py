@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
-from vllm_cases import MARKS, SUMS, VLLM, free_port, of_server, played
+from vllm_cases import DOUBLING, MARKS, VLLM, free_port, of_server, played
 
 from agentopd.chat import Chat
 from agentopd.config import load_config
@@ -54,7 +54,7 @@ def url(smollm2: PreTrainedModel, chat: Chat, tmp_path_factory: pytest.TempPathF
 
 
 def test_a_served_teacher_says_what_a_local_one_says(url: str, smollm2: PreTrainedModel, chat: Chat) -> None:
-    trajectories = played(chat, EPISODES, SUMS)
+    trajectories = played(chat, EPISODES, DOUBLING)
     here = local(TeacherContext("teacher", chat, lambda _: smollm2, 1.0), model="smollm2")
     for own, other in zip(of_server(url, chat).annotate(trajectories), here.annotate(trajectories), strict=True):
         np.testing.assert_array_equal(own.index_N, other.index_N)

@@ -3,12 +3,15 @@
 import os
 import socket
 
+import gymnasium
 import pytest
 
 from agentopd.chat import Chat
+from agentopd.env import TextEnv
 from agentopd.rollout import EnvConfig, Rollout, TaskStream, assign, collect
 from agentopd.teachers import TeacherContext
 from agentopd.teachers.served import ServedTeacher, served
+from agentopd.tooling import call, tool
 from agentopd.types import EXPERT, Trajectory
 
 VLLM = os.environ.get("AGENTOPD_VLLM", "")
@@ -26,8 +29,32 @@ def free_port() -> int:
 
 
 CHECKOUT = EnvConfig(id="agentopd/Checkout-v0", kwargs={"failure_rate": 0.2})
-SUMS = EnvConfig(id="agentopd/Calculator-v0", kwargs={"depth": 1})
-"""Its episodes are short: two turns."""
+
+
+class Doubling(TextEnv):
+    """Episodes as short as two turns with tool calls can be: a server on two cores reads all tokens of many of them."""
+
+    def start(self) -> str:
+        """Draws a number."""
+        self.last = int(self.np_random.integers(10, 10_000))
+        self.goal = 4 * self.last
+        return f"Double {self.last} twice."
+
+    @tool
+    def double(self, x: int) -> str:
+        """Double it."""
+        self.last = 2 * x
+        if self.last == self.goal:
+            self.finish(reward=1.0)
+        return str(self.last)
+
+    def expert(self) -> str:
+        """The number, then what came of it."""
+        return call("double", x=self.last)
+
+
+gymnasium.register("vllm/Doubling-v0", Doubling, max_episode_steps=2)
+DOUBLING = EnvConfig(id="vllm/Doubling-v0")
 
 
 def played(chat: Chat, episodes: int, env: EnvConfig = CHECKOUT) -> list[Trajectory]:
