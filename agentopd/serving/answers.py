@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agentopd.errors import TeacherError, describe
-from agentopd.serving.turns import Turns
+from agentopd.serving.turns import turns_at
 from agentopd.shared_file import opened
 
 ANSWERS = "answers.sqlite"
@@ -28,7 +28,7 @@ class Answers:
         self._path = path
         self._lock = threading.Lock()
         self._file: sqlite3.Connection | None = None
-        self._turns = None if path is None else Turns(path.with_suffix(".lock"))
+        self._turns = None if path is None else turns_at(path.with_suffix(".lock"))
 
     @staticmethod
     def key(url: str, body: Mapping[str, Any]) -> str:
@@ -65,7 +65,7 @@ class Answers:
 
     @contextmanager
     def turn(self, key: str, longest: float) -> Iterator[None]:
-        """Inside, no other process asks for the answer ``key``; one that does is waited for, ``longest`` seconds at most.
+        """Inside, nobody else asks for the answer ``key``, in this process or another; who does is waited for, ``longest`` seconds at most.
 
         Raises:
             TeacherError: Nothing can be written beside the file.
@@ -97,6 +97,6 @@ class Answers:
 
     def _broken(self, how: str, error: Exception) -> TeacherError:
         return TeacherError(
-            f"{self._path} cannot be {how}: {describe(error)}; make room, restore it from a copy, or move it away, after which what it "
+            f"{self._path} cannot be {how}: {describe(error)}; make room, make it and its folder writable, restore it from a copy, or move it away, after which what it "
             "held is asked, and paid for, again"
         )

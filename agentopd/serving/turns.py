@@ -1,7 +1,8 @@
-"""Whose turn it is to ask: what several processes want to know at once, one of them asks."""
+"""Whose turn it is to ask: what several teachers or processes want to know at once, one of them asks."""
 
 import errno
 import logging
+import os
 import sys
 import threading
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+from weakref import WeakValueDictionary
 
 if sys.platform == "win32":
     import msvcrt
@@ -41,7 +43,8 @@ _log = logging.getLogger(__name__)
 class Turns:
     """One byte of a file for each question, locked by the process that asks it; the kernel gives it back however that ends.
 
-    Threads of one process are not kept apart.
+    A process must have one alone for a file, as :func:`turns_at` gives it: the kernel keeps no two of its threads apart, and gives all
+    its locks of a file back where it closes that file once.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,10 +52,13 @@ class Turns:
         self._path = path
         self._file: IO[bytes] | None = None
         self._lock = threading.Lock()
+        self._here: dict[int, bool] = {}
+        """What threads of this process ask, and whether the file is locked there."""
+        self._told = False
 
     @contextmanager
     def turn(self, key: str, longest: float) -> Iterator[None]:
-        """Waits until no other process asks ``key``, a hexadecimal number, for ``longest`` seconds at most: it may have been stopped.
+        """Waits until nobody else asks ``key``, a hexadecimal number, for ``longest`` seconds at most: who does may have been stopped.
 
         Raises:
             OSError: The file cannot be written.
@@ -62,29 +68,59 @@ class Turns:
         try:
             yield
         finally:
-            if mine and self._file is not None:
-                with self._lock:
-                    _give_back(self._file, place)
+            if mine:
+                self._left(place)
 
     def _taken(self, place: int, end: float) -> bool:
-        while True:
-            try:
-                with self._lock:
-                    _take(self._opened(), place)
-                return True
-            except OSError as error:
-                if self._file is None:
-                    raise
-                if error.errno not in HELD:
-                    _log.warning("%s cannot be locked (%s): let one process at a time ask there", self._path, error)
-                    return False
+        while not self._tried(place):
             if time.monotonic() > end:
                 _log.warning("%s: another process has asked the same for long, and is not waited for", self._path)
                 return False
             time.sleep(PAUSE)
+        return True
+
+    def _tried(self, place: int) -> bool:
+        with self._lock:
+            if place in self._here:
+                return False
+            try:
+                _take(self._opened(), place)
+                self._here[place] = True
+            except OSError as error:
+                if self._file is None:
+                    raise
+                if error.errno in HELD:
+                    return False
+                self._here[place] = False
+                self._tell(error)
+            return True
+
+    def _tell(self, error: OSError) -> None:
+        if not self._told:
+            _log.warning("%s cannot be locked (%s): let one process at a time ask there", self._path, error)
+        self._told = True
+
+    def _left(self, place: int) -> None:
+        with self._lock:
+            if self._here.pop(place) and self._file is not None:
+                _give_back(self._file, place)
 
     def _opened(self) -> IO[bytes]:
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("ab")
         return self._file
+
+
+_known: "WeakValueDictionary[Path, Turns]" = WeakValueDictionary()
+_knowing = threading.Lock()
+
+
+def turns_at(path: Path) -> Turns:
+    """The turns of this process at a file, however many ask there."""
+    place = Path(os.path.realpath(path))
+    with _knowing:
+        turns = _known.get(place)
+        if turns is None:
+            turns = _known[place] = Turns(place)
+    return turns

@@ -1,17 +1,19 @@
-"""Several processes that ask the same at once: one asks, the others have its answer."""
+"""Several teachers or processes that ask the same at once: one asks, the others have its answer."""
 
 import itertools
 import logging
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from talking_cases import said, talking
 
 from agentopd.errors import TeacherError
-from agentopd.serving import Answers
+from agentopd.serving import Answers, ChatServer, Ledger, Patience
+from agentopd.serving.waiting import Waiting
 
 ASKS = """
 import sys
@@ -34,6 +36,17 @@ from agentopd.serving import Answers
 with Answers(Path(sys.argv[1])).turn("ab12", 60.0):
     print("held", flush=True)
     sys.stdin.readline()
+"""
+WAITS = """
+import logging, sys
+from pathlib import Path
+from agentopd.serving import Answers
+
+logging.lastResort = None
+logging.getLogger("agentopd.serving.turns").addHandler(type("Told", (logging.Handler,), {"emit": lambda self, record: print("waited")})())
+print("ready", flush=True)
+with Answers(Path(sys.argv[1])).turn("ab12", 0.2):
+    pass
 """
 
 
@@ -63,6 +76,41 @@ def test_two_processes_pay_once_and_hear_the_same(tmp_path: Path) -> None:
     assert heard[0] == heard[1]
     assert len(set(heard[0])) == 4
     assert len(server.asked) == 4
+
+
+def judges(url: str, *paths: Path) -> list[ChatServer]:
+    """Teachers of one process, each with the answers at a path."""
+    waiting = Waiting("teacher 'judge'", url, Patience(20.0, 20.0))
+    return [ChatServer.of(waiting, "tiny", Ledger("judge"), Answers(path)) for path in paths]
+
+
+def test_two_teachers_of_a_run_pay_once_and_hear_the_same(tmp_path: Path) -> None:
+    counted = itertools.count()
+
+    def never_the_same(_: object) -> dict[str, object]:
+        time.sleep(0.2)
+        return said(str(next(counted)))
+
+    (tmp_path / "link").symlink_to(tmp_path)
+    with talking(never_the_same) as server, ThreadPoolExecutor(8) as threads:
+        both = judges(server.base, tmp_path / "a.sqlite", tmp_path / "link" / "a.sqlite")
+        bodies = [{"messages": [{"role": "user", "content": str(i)}]} for i in range(4)]
+        heard = [[threads.submit(one.ask, body) for body in bodies] for one in both]
+        first, second = ([one.result().content for one in some] for some in heard)
+    assert first == second
+    assert len(set(first)) == len(server.asked) == 4
+    assert [one.ledger.spent.requests for one in both] != [4, 4]
+
+
+def test_a_teacher_that_is_gone_gives_back_no_turn_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    mine, gone = Answers(path), Answers(path)
+    with mine.turn("ab12", 0.0):
+        with gone.turn("cd34", 0.0):
+            pass
+        del gone
+        waits = begun(WAITS, str(path))
+        assert waits.communicate()[0] == "waited\n"
 
 
 def test_a_turn_is_waited_for_and_ends_with_its_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
