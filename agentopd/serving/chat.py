@@ -34,8 +34,6 @@ IMPOSSIBLE = 1 << 53
 """Tokens that no answer takes."""
 BROKE_DOWN = ("abort", "error")
 """How answers end that the server failed to finish."""
-SECRET = 12
-"""Characters from which on a key is no word that an answer may well hold, as ``EMPTY`` is."""
 LOOK = "look at what stands at this address, and at its log"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -177,14 +175,13 @@ class ChatServer:
             self.known = known = self.known or told
         if told != known:
             raise TeacherError(
-                f"{self.waiting.who}: {self.waiting.url} answered as the model {told!r}, and before as {known!r}; set model to the exact "
-                "version, or begin a new run"
+                f"{self.waiting.who}: {self.waiting.url} answered as the model {self.waiting.hidden(repr(told))}, and before as "
+                f"{self.waiting.hidden(repr(known))}; set model to the exact version, or begin a new run"
             )
 
     def _require_no_key(self, kept: Mapping[str, Any]) -> None:
         """Refuses what would put the key into answers and records, such as an error that a relay tells as if its model said it."""
-        said = json.dumps(kept)
-        if len(self.waiting.key or "") >= SECRET and self.waiting.hidden(said) != said:
+        if self.waiting.repeats_key(json.dumps(kept)):
             raise self._unusable(f"it repeats the key (it said {self._brief(kept)}); {LOOK}")
 
     def _read(self, answer: Any) -> Answer:

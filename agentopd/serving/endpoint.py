@@ -74,10 +74,15 @@ def listed_models(server: Waiting, path: str, served: Any) -> dict[str, int | No
         TeacherError: ``served``, which stood at ``path``, is no such list.
     """
     try:
-        return {one["id"]: one.get("max_model_len") for one in served["data"]}
-    except (KeyError, TypeError, AttributeError) as error:
+        models = {one["id"]: one.get("max_model_len") for one in served["data"]}
+        for name in models:
+            name.encode()
+            if server.repeats_key(name):
+                raise ValueError("the key is no model")
+        return models
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise TeacherError(
-            f"{server.who}: {server.url}{path} answered {server.hidden(str(served))[:200]}, which is no list of models; give the address of "
+            f"{server.who}: {server.url}{path} answered {server.hidden(ascii(served))[:200]}, which is no list of models; give the address of "
             "a server that speaks OpenAI's API, such as vLLM's"
         ) from error
 

@@ -160,7 +160,7 @@ class Scorer:
         models = listed_models(endpoint, "/v1/models", endpoint.get("/v1/models"))
         name = named_model(endpoint, model, models)
         try:
-            return cls(endpoint, name, models[name], k, probe, of, size)
+            return cls(endpoint, name, _length(endpoint, models[name]), k, probe, of, size)
         except TeacherError as error:
             refused = isinstance(error, RefusedError) and 400 <= error.status not in NOT_ADMITTED
             if of != "teacher" and (refused or isinstance(error.__cause__, UnscoredError)):
@@ -289,6 +289,16 @@ class Scorer:
     def _off(self, now_N: Floats) -> float:
         """By how much an answer to the probe differs from the first, in nats, on average; infinitely where it is of another length."""
         return float(np.abs(now_N - self._known).mean()) if now_N.shape == self._known.shape else np.inf
+
+
+def _length(endpoint: Endpoint, told: Any) -> int | None:
+    """The tokens that a model reads, where a server tells that."""
+    if told is None or (type(told) is int and told > 1):
+        return told
+    raise TeacherError(
+        f"{endpoint.who}: {endpoint.url}/v1/models tells max_model_len={endpoint.hidden(ascii(told))[:50]}, which is no number of tokens; "
+        "give the address of a server that speaks as vLLM's does"
+    )
 
 
 def _with_remedy(why: str) -> str:

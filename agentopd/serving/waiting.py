@@ -20,6 +20,8 @@ SAID = 300
 """Characters of an answer that a message repeats."""
 AWAY = (frozenset({408, 409, 425, 429}) | frozenset(range(500, 600))) - {501, 505}
 """Statuses of a server that may answer later, or of what stands before it."""
+SECRET = 12
+"""Characters from which on a key is no word that an answer may well hold, as ``EMPTY`` is."""
 NOT_ADMITTED = frozenset({401, 403})
 """Statuses of a server that does not know who asks."""
 
@@ -104,6 +106,10 @@ class Waiting:
     def hidden(self, text: str) -> str:
         """``text`` without the key, which some servers repeat."""
         return hidden(text, self._key)
+
+    def repeats_key(self, text: str) -> bool:
+        """Whether ``text``, which a server said, holds the key."""
+        return len(self._key or "") >= SECRET and self.hidden(text) != text
 
     def waited(self, path: str, once: Callable[[], T]) -> T:
         """What ``once`` gives, which asks at ``path`` and raises AwayError where the server does not answer.

@@ -52,8 +52,8 @@ def _require_same_tokens(scorer: Scorer, tokenizer: PreTrainedTokenizerBase) -> 
     if theirs is not None and "".join(ours.split()) != "".join(theirs.split()):  # spaces differ by settings alone
         raise ConfigError(
             f"url={scorer.endpoint.url}: its model {scorer.model!r} has another tokenizer than the student: the student's tokens of {ours!r} "
-            f"are {theirs[: len(ours)]!r} to it; serve a model that shares the student's tokenizer, or let one of another family teach in "
-            "this process (kind: cross_tokenizer) or in words (kind: openai)"
+            f"are {scorer.endpoint.hidden(repr(theirs))[: len(repr(ours))]} to it; serve a model that shares the student's tokenizer, or let one "
+            "of another family teach in this process (kind: cross_tokenizer) or in words (kind: openai)"
         )
 
 
