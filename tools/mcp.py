@@ -4,13 +4,14 @@ import json
 import shutil
 import sys
 import threading
+import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, ValidationError
 
-from agentopd.errors import ConfigError, ToolError
+from agentopd.errors import ConfigError, EnvError, ToolError
 from agentopd.serving.keys import key_of, require_address
 from agentopd.settings.base import Settings
 from agentopd.settings.problems import explain, nearest
@@ -134,7 +135,7 @@ class Mcp:
                     raise ConfigError(
                         f"{self.name}.tools: the server has no tool {name!r}{nearest(name, there)}; it has: {', '.join(there) or 'none'}"
                     )
-            self._tools = ToolSet(self._tool(there[name]) for name in self.server.tools or there)
+            self._tools = ToolSet(self._each([there[name] for name in self.server.tools or there]))
         return self._tools
 
     def begin(self) -> None:
@@ -178,6 +179,16 @@ class Mcp:
                 link = _shared[key] = Link(who, self._address)
             self._link = link
             return link
+
+    def _each(self, given: Sequence[types.Tool]) -> Iterator[Tool]:
+        begin = time.monotonic()
+        for count, tool in enumerate(given):
+            if time.monotonic() - begin > self.server.start_limit:
+                raise EnvError(
+                    f"{self.name}: only {count} of its {len(given)} tools could be looked at within start_limit="
+                    f"{self.server.start_limit:g} seconds; name those you need in {self.name}.tools, or raise it"
+                )
+            yield self._tool(tool)
 
     def _tool(self, given: types.Tool) -> Tool:
         name = given.name

@@ -1,5 +1,7 @@
 """Keywords of JSON Schema whose work ``jsonschema`` leaves without bound, or which it answers with an exception of its own."""
 
+import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from functools import cache
@@ -12,6 +14,14 @@ from agentopd.tooling.action import brief
 
 PATTERNS = 64
 """Different patterns in the schema of one tool."""
+COMPILED = 256
+"""Different patterns in the schemas of all tools that this process has met: each may take twelve megabytes, and stays."""
+UNEVALUATED = ("unevaluatedItems", "unevaluatedProperties")
+"""Keywords that are left out: ``jsonschema`` matches patterns for them by going back, and follows references without end."""
+
+_PARTS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\\\]])*\]", re.DOTALL)
+"""Of a pattern: escapes, and classes of characters."""
+_compiling, _compiled = threading.Lock(), set[str]()
 
 Keyword = Callable[[Any, Any, Any, Any], Any]
 """Of validator, the keyword's value, what is checked, and the schema around: gives errors."""
@@ -20,7 +30,7 @@ Keyword = Callable[[Any, Any, Any, Any], Any]
 def bounded(keywords: Mapping[str, Keyword]) -> dict[str, Keyword]:
     """The keywords of a dialect, of which none takes more than time that grows with schema times arguments, once :func:`compile_patterns` was told of the schema.
 
-    Patterns that look around, which linear time excludes, are not looked for.
+    Patterns that look around, which linear time excludes, are not looked for; nor is what other keywords left unevaluated.
     """
     taken: dict[str, Keyword] = {
         "pattern": _pattern,
@@ -28,17 +38,28 @@ def bounded(keywords: Mapping[str, Keyword]) -> dict[str, Keyword]:
         "additionalProperties": _additional(keywords["additionalProperties"]),
         "uniqueItems": _unique_items,
         **{name: _multiple_of for name in ("multipleOf", "divisibleBy") if name in keywords},
+        **{name: _left_out for name in UNEVALUATED if name in keywords},
     }
     return {**keywords, **taken}
 
 
-def compile_patterns(schema: Any) -> int:
-    """Compiles the patterns of a schema, which may take half a second each, so that no call has to; where they are more than
-    :data:`PATTERNS`, none is. Returns how many there are."""
+def compile_patterns(schema: Any) -> None:
+    """Compiles the patterns of a schema, which may take half a second each, so that no call has to.
+
+    Raises:
+        ValueError: They are more than :data:`PATTERNS`, or this process met more than :data:`COMPILED`; then none is compiled.
+    """
     found = set(_patterns(schema))
-    for pattern in found if len(found) <= PATTERNS else ():
-        _matcher(pattern)
-    return len(found)
+    if len(found) > PATTERNS:
+        raise ValueError(f"{len(found)} different patterns; at most {PATTERNS} can be looked for")
+    with _compiling:
+        if len(new := found - _compiled) + len(_compiled) > COMPILED:
+            raise ValueError(
+                f"{len(new)} patterns beside the {len(_compiled)} of other schemas; a process can look for {COMPILED}"
+            )
+        _compiled.update(new)
+        for pattern in new:
+            _matcher(pattern)
 
 
 def _patterns(schema: Any) -> Iterator[str]:
@@ -55,11 +76,20 @@ def _patterns(schema: Any) -> Iterator[str]:
 
 @cache
 def _matcher(pattern: str) -> SchemaValidator | None:
-    """What finds ``pattern`` in a text; ``None`` where it cannot be found in linear time."""
+    """What finds ``pattern`` in a text; ``None`` where it cannot be found in linear time, or might mean something else there."""
+    if any(_is_doubtful(part[0]) for part in _PARTS.finditer(pattern)):
+        return None
     try:
         return SchemaValidator(core_schema.str_schema(pattern=pattern))
     except PatternError:
         return None
+
+
+def _is_doubtful(part: str) -> bool:
+    """Whether an escape or a class means one thing in JavaScript and another in Rust, whose expressions are linear: of ``\\<`` a word's
+    beginning, of ``[a&&b]`` what both have."""
+    inside = re.sub(r"\\.", "", part[1:], flags=re.DOTALL)
+    return part[1] in "<>" if part[0] == "\\" else re.search(r"\[|&&|--|~~", inside) is not None
 
 
 def _found(pattern: str, text: str) -> bool | None:
@@ -78,6 +108,10 @@ def _pattern_properties(validator: Any, patterns: Mapping[str, Any], instance: A
         for key, value in instance.items():
             if _found(pattern, key):
                 yield from validator.descend(value, part, path=key, schema_path=pattern)
+
+
+def _left_out(validator: Any, part: Any, instance: Any, schema: Any) -> tuple[()]:
+    return ()
 
 
 def _additional(keyword: Keyword) -> Keyword:

@@ -2,7 +2,9 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache, lru_cache
 from itertools import islice
 from typing import Any
@@ -10,20 +12,27 @@ from typing import Any
 from gymnasium.error import DependencyNotInstalled
 
 from agentopd.errors import ConfigError, EnvError, ToolError, describe
-from agentopd.tooling.action import brief
+from agentopd.tooling.action import brief, depth
 from agentopd.tooling.answer import plain_data
-from agentopd.tooling.keywords import PATTERNS, Keyword, bounded, compile_patterns
+from agentopd.tooling.keywords import Keyword, bounded, compile_patterns
 
 MOST = 10_000
 """Keywords of a schema that are looked at for one call, and errors that are found: parts that refer to each other twice, or a long list held
 against a long list, may ask for more than there is time."""
 PARTS = 16
 """Of a list or mapping in a schema, such as the values of ``enum``: so many count as one keyword more."""
+SECONDS = 3.0
+"""Of processor time for one call: what a keyword costs depends on the arguments, too. Far more than a schema takes that is meant well."""
+LONGEST = 200_000
+"""Characters of a schema, which takes some seconds to be held against its dialect."""
+NESTED = 80
+"""Keywords inside each other that are looked at, and half of that levels of a schema: where Python's own limit of recursion strikes inside
+what ``jsonschema`` has compiled, it is no exception that a run outlives."""
 TOLD = 100
 """Errors of a call, of which the first few by place are told; the rest is not looked for."""
 
 _left = threading.local()
-"""Of the call that a thread checks: the tool's name, and how many keywords may still be looked at."""
+"""Of the call that a thread checks: the tool's name, how many keywords may still be looked at, how deep it is in them, and until which time of the thread."""
 
 Check = Callable[[Mapping[str, Any]], dict[str, Any]]
 """The arguments as the tool gets them; raises a ToolError of the kind ``bad_arguments`` where they do not fit."""
@@ -33,16 +42,15 @@ def checker(name: str, schema: Mapping[str, Any]) -> Check:
     """What checks the arguments of the tool ``name`` by ``schema``, in the dialect that it names, or else that of 2020-12.
 
     Nothing is filled in or left out: defaults are the tool's own matter. References lead to places inside the schema only. Patterns are
-    matched in time that grows with the text alone, so that none can hold up a run; those that look around, which that excludes, are left
-    to the tool.
+    matched in time that grows with the text alone, so that none can hold up a run; those that look around, which that excludes, those that
+    cannot be read, and what ``unevaluatedProperties`` and ``unevaluatedItems`` forbid, are left to the tool.
 
     Raises:
-        ConfigError: ``schema`` is none, or not one of an object.
+        ConfigError: ``schema`` is none, or not one of an object, or too large.
         DependencyNotInstalled: ``jsonschema`` is missing.
     """
     try:
         from jsonschema import Draft202012Validator, SchemaError, validators
-        from referencing import Registry
         from referencing.exceptions import Unresolvable
     except ImportError as error:
         raise DependencyNotInstalled("jsonschema is not installed; run pip install 'agentopd[mcp]'") from error
@@ -50,22 +58,26 @@ def checker(name: str, schema: Mapping[str, Any]) -> Check:
         raise ConfigError(f"tool {name}: its schema must be of an object, not {brief(repr(schema.get('type')), 40)}")
     try:
         kind = validators.validator_for(schema, default=Draft202012Validator)
-        _require_sound(kind, json.dumps(schema))
+        if len(text := json.dumps(schema)) > LONGEST:
+            raise ConfigError(f"tool {name}: its schema has {len(text)} characters; at most {LONGEST} can be looked at")
+        if depth(schema) > NESTED // 2:
+            raise RecursionError
+        _require_sound(kind, text)
+        known = _places(schema)
     except SchemaError as error:
         raise ConfigError(f"tool {name}: its schema is none: {brief(error.message, 200)}") from error
     except RecursionError as error:
         raise ConfigError(f"tool {name}: its schema is nested too deep") from error
-    except (ValueError, OverflowError) as error:  # an address, or a pattern, that Python cannot read
+    except ValueError as error:  # an address that Python cannot read
         raise ConfigError(f"tool {name}: its schema is none: {brief(str(error), 200)}") from error
-    if (count := compile_patterns(schema)) > PATTERNS:
-        raise ConfigError(
-            f"tool {name}: its schema has {count} different patterns; at most {PATTERNS} can be looked for"
-        )
-    # A registry of one's own: the default one would fetch what a `$ref` names from the network.
-    validator = _counting(kind)(schema, registry=Registry())
+    try:
+        compile_patterns(schema)
+    except ValueError as error:
+        raise ConfigError(f"tool {name}: its schema has {error}") from error
+    validator = _counting(kind)(schema, _resolver=known)
 
     def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        _left.name, _left.count = name, MOST
+        _left.name, _left.count, _left.depth, _left.until = name, MOST, 0, time.thread_time() + SECONDS
         try:
             given: dict[str, Any] = plain_data(arguments)
             errors = sorted(
@@ -87,13 +99,28 @@ def checker(name: str, schema: Mapping[str, Any]) -> Check:
     return check
 
 
+def _places(schema: Mapping[str, Any]) -> Any:
+    """What finds the places in ``schema`` that references name. The validator's own would fetch others from the network, and look through all for
+    each."""
+    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
+    from referencing import Resource
+    from referencing.jsonschema import DRAFT202012
+
+    root: Any = Resource.from_contents(schema, default_specification=DRAFT202012)
+    address = root.id() or ""
+    places: Any = REGISTRY.with_resource(address, root)
+    with suppress(AttributeError):  # of `extends` in draft 3, which it cannot look through: there only paths are found
+        places = places.crawl()
+    return places.resolver(address)
+
+
 @lru_cache(maxsize=4096)
 def _require_sound(kind: Any, schema: str) -> None:
     """Raises jsonschema's error where ``schema``, JSON, is none. Each episode may ask again, of all tools of a server of its own."""
     from jsonschema import SchemaError, validators
 
     over = validators.validator_for(kind.META_SCHEMA, default=kind)
-    found = _bounded(over)(kind.META_SCHEMA, format_checker=over.FORMAT_CHECKER)
+    found = _bounded(over)(kind.META_SCHEMA)  # without its formats: Python reads not every pattern that others do
     for error in found.iter_errors(json.loads(schema)):
         raise SchemaError.create_from(error)
 
@@ -129,16 +156,22 @@ def _remade(kind: Any, keywords: Mapping[str, Keyword], remade: Callable[[Any], 
 def _counted(keyword: Keyword) -> Keyword:
     def looked_at(validator: Any, part: Any, instance: Any, schema: Any) -> Iterator[Any]:
         _spend(1 + (len(part) if isinstance(part, list | dict) else 0) // PARTS)
-        for error in keyword(validator, part, instance, schema) or ():
-            _spend(1)
-            yield error
+        _left.depth += 1
+        try:
+            if _left.depth > NESTED:
+                raise RecursionError
+            for error in keyword(validator, part, instance, schema) or ():
+                _spend(1)
+                yield error
+        finally:
+            _left.depth -= 1
 
     return looked_at
 
 
 def _spend(count: int) -> None:
     _left.count -= count
-    if _left.count < 0:
+    if _left.count < 0 or time.thread_time() > _left.until:
         raise ToolError(f"{_left.name}: the schema asks for too much", kind="bad_arguments")
 
 

@@ -1,5 +1,6 @@
 """Arguments against a schema that somebody else wrote, to be read or to do harm."""
 
+import contextlib
 import re
 import time
 from typing import Any
@@ -8,8 +9,10 @@ import pytest
 from jsonschema import validators
 
 from agentopd.errors import ConfigError, EnvError, ToolError
+from agentopd.tooling import keywords
+from agentopd.tooling import schema as schema_module
 from agentopd.tooling.keywords import PATTERNS
-from agentopd.tooling.schema import checker
+from agentopd.tooling.schema import LONGEST, checker
 
 DIALECTS = [f"http://json-schema.org/draft-0{number}/schema#" for number in (3, 4, 6, 7)] + [
     f"https://json-schema.org/draft/{name}/schema" for name in ("2019-09", "2020-12")
@@ -111,16 +114,102 @@ def test_a_reference_to_what_is_no_schema_blames_no_one(part: Any) -> None:
         told({"$ref": "#/x"}, "text", x=part)
 
 
+@pytest.mark.parametrize("word", ["$schema", "$id"])
+def test_an_address_that_python_cannot_read_makes_a_schema_none(word: str) -> None:
+    with pytest.raises(ConfigError, match="tool t: its schema is none: Invalid IPv6 URL"):
+        checker("t", {"type": "object", word: "http://[x"})
+
+
 @pytest.mark.parametrize(
-    ("schema", "message"),
+    ("pattern", "value", "right"),
     [
-        ({"$schema": "http://[x"}, "Invalid IPv6 URL"),
-        ({"properties": {"a": {"pattern": "a{99999999999999999999}"}}}, "the repetition number is too large"),
+        (r"^\p{L}+$", "\u00e9", True),
+        (r"^\p{L}+$", "5", False),
+        (r"^(?<year>\d{4})$", "1999", True),
+        (r"^\<b\>$", "<b>", True),
+        (r"^[&&b]$", "&", True),
+        (r"^[^[\]]+$", "ab", True),
+        (r"^[\[\]a-]+$", "<", False),
+        ("a{99999999999999999999}", "b", True),
     ],
 )
-def test_a_schema_that_python_cannot_read_is_none(schema: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"tool t: its schema is none: {message}"):
-        checker("t", {"type": "object"} | schema)
+def test_patterns_of_javascript_are_looked_for_or_left_to_the_tool(pattern: str, value: str, right: bool) -> None:
+    assert (told({"pattern": pattern}, value) == "") is right
+
+
+@pytest.mark.parametrize("dialect", DIALECTS[-2:])
+def test_what_is_left_unevaluated_takes_no_time(dialect: str) -> None:
+    twice = {f"A{n}": {"dependentSchemas": {name: {"$ref": f"#/$defs/A{n + 1}"} for name in "ab"}} for n in range(40)}
+    schemas: list[dict[str, Any]] = [
+        {"patternProperties": {"^(a+)+$": {}}, "unevaluatedProperties": False},
+        {"unevaluatedProperties": False, "dependentSchemas": twice["A0"]["dependentSchemas"]},
+    ]
+    begin = time.process_time()
+    for schema in schemas:
+        found = checker("t", {"$schema": dialect, "type": "object", "$defs": twice | {"A40": {}}} | schema)
+        with contextlib.suppress(ToolError):
+            found({LONG: 1, "a": 1, "b": 1})
+    assert time.process_time() - begin < 5
+
+
+def test_names_of_places_are_looked_up_once() -> None:
+    many = {f"d{n}": {"properties": {"q": {}}} for n in range(1000)}
+    schema = {"type": "object", "allOf": [{"$ref": "#far"}] * 500, "$defs": {**many, "x": {"$anchor": "far"}}}
+    check, begin = checker("t", schema), time.process_time()
+    assert check({"a": 1}) == {"a": 1}
+    assert time.process_time() - begin < 3
+
+
+def test_what_draft_3_extends_is_looked_at() -> None:
+    schema = {"$schema": DIALECTS[0], "extends": {"properties": {"a": {"$ref": "#/d"}}}, "d": {"type": "string"}}
+    assert "not of type 'string'" in told({}, 5, **schema)
+
+
+def test_what_the_arguments_make_costly_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema_module, "SECONDS", 0.1)
+    check = checker("t", {"type": "object", "properties": {"a": {"allOf": [{"items": {}}] * 500}}})
+    begin = time.process_time()
+    with pytest.raises(ToolError, match="t: the schema asks for too much"):
+        check({"a": [1] * 10_000})
+    assert time.process_time() - begin < 2
+
+
+@pytest.mark.parametrize("part", [{"$ref": "#"}, {"allOf": [{"$ref": "#"}]}, {"properties": {"a": {"$ref": "#"}}}])
+def test_no_nesting_reaches_the_end_of_the_stack(part: Any) -> None:
+    """At which some of what is compiled panics, as one of a few of these levels in a stack shows where nothing is bounded."""
+    value: dict[str, Any] = {}
+    for _ in range(500):
+        value = {"a": value}
+    check = checker("t", {"type": "object", "$ref": "#/$defs/p", "$defs": {"p": part}})
+
+    def below(levels: int) -> None:
+        if levels:
+            return below(levels - 1)
+        with pytest.raises(ToolError, match="t: the arguments are nested too deep"):
+            check(value)
+
+    for levels in range(12):
+        below(levels)
+
+
+def test_a_schema_that_is_nested_too_deep_is_refused() -> None:
+    part: dict[str, Any] = {}
+    for _ in range(100):
+        part = {"not": part}
+    with pytest.raises(ConfigError, match="tool t: its schema is nested too deep"):
+        checker("t", {"type": "object", "not": part})
+
+
+def test_a_schema_that_is_too_large_is_refused_before_it_is_looked_at() -> None:
+    with pytest.raises(ConfigError, match=f"tool t: its schema has .* characters; at most {LONGEST} can be looked at"):
+        checker("t", {"type": "object", "description": "x" * LONGEST})
+
+
+def test_patterns_of_all_schemas_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keywords, "_compiled", {f"old{n}" for n in range(keywords.COMPILED - 1)})
+    checker("t", {"type": "object", "properties": {"a": {"pattern": "new0"}, "b": {"pattern": "old1"}}})
+    with pytest.raises(ConfigError, match="tool t: its schema has 1 patterns beside the 256 of other schemas"):
+        checker("t", {"type": "object", "properties": {"a": {"pattern": "new1"}}})
 
 
 def test_names_that_nobody_looks_for_are_left_to_the_tool() -> None:
