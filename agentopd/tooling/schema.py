@@ -102,7 +102,7 @@ def checker(name: str, schema: Mapping[str, Any]) -> Check:
 def _places(schema: Mapping[str, Any]) -> Any:
     """What finds the places in ``schema`` that references name. The validator's own would fetch others from the network, and look through all for
     each."""
-    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
+    from jsonschema_specifications import REGISTRY
     from referencing import Resource
     from referencing.jsonschema import DRAFT202012
 

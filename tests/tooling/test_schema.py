@@ -153,7 +153,7 @@ def test_what_is_left_unevaluated_takes_no_time(dialect: str) -> None:
 
 
 def test_names_of_places_are_looked_up_once() -> None:
-    many = {f"d{n}": {"properties": {"q": {}}} for n in range(1000)}
+    many: dict[str, Any] = {f"d{n}": {"properties": {"q": {}}} for n in range(1000)}
     schema = {"type": "object", "allOf": [{"$ref": "#far"}] * 500, "$defs": {**many, "x": {"$anchor": "far"}}}
     check, begin = checker("t", schema), time.process_time()
     assert check({"a": 1}) == {"a": 1}
