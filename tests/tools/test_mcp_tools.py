@@ -1,10 +1,12 @@
 """Tools of real MCP servers: by the official API over standard streams and HTTP, and by hand."""
 
 import gc
+import itertools
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -227,3 +229,14 @@ def test_tools_that_are_asked_for_must_be_there() -> None:
 
 def test_secrets_are_not_part_of_the_settings() -> None:
     assert "keys" not in Server.model_fields
+
+
+def test_tools_that_take_too_long_to_look_at_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Mcp("slow", module="agentopd.envs.mcp_warehouse", start_limit=60.0)
+    clock = itertools.count(0, 100)
+    monkeypatch.setattr("agentopd.tools.mcp.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with pytest.raises(
+        EnvError, match=r"slow: only 0 of its \d tools could be looked at within start_limit=60 seconds; name those"
+    ):
+        _ = server.tools
+    server.close()
