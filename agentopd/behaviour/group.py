@@ -23,6 +23,8 @@ class Group:
     """Sums over episodes."""
 
     episodes: int = 0
+    drawn: int = 0
+    """Of these, records of episodes that were played under another key: several may be of one."""
     success: Share = field(default_factory=Share)
     reward: Mean = field(default_factory=Mean)
     turns: Mean = field(default_factory=Mean)
@@ -59,6 +61,7 @@ class Group:
         """
         trajectory = record.trajectory
         self.episodes += 1
+        self.drawn += trajectory.origin is not None
         self.success.add(trajectory.outcome.success and trajectory.failure is None)
         self.reward.add(trajectory.outcome.total_reward)
         self.turns.add(len(trajectory.turns))

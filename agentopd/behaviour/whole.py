@@ -62,6 +62,11 @@ class Behaviour:
             )
         if not group.tools:
             told.append("outcomes of tools: no turn has any; files from before they were recorded lack them")
+        if group.drawn:
+            told.append(
+                f"how many different episodes these are: {group.drawn} of the {group.episodes} records were drawn from episodes played before, each "
+                "counts, and where several are of one the intervals are too narrow"
+            )
         return told
 
 
@@ -91,7 +96,7 @@ def behaviour(
         for name in KEYS[by](record) if by else ():
             groups.setdefault(name, Group()).add(record, signals, teacher)
     if not whole.episodes:
-        raise RecordError(f"{records.folder}: none of its {len(records)} records is meant; loosen --where")
+        raise RecordError(f"{records.folder}: none of its {len(records)} records is meant; loosen the filter")
     if teacher is not None and teacher not in names | {EXPERT}:
         raise RecordError(
             f"teacher={teacher!r} annotated none of these records; those who did: {', '.join(sorted(names)) or 'nobody'}"

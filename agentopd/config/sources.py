@@ -10,7 +10,7 @@ from agentopd.rollout.tasks import EnvConfig
 from agentopd.settings.choice import Choice, at, numbers_of
 from agentopd.settings.clock import Clock
 from agentopd.settings.problems import nearest
-from agentopd.types import CORRECTED, EXPERT, RECORDED, STUDENT
+from agentopd.types import CORRECTED, EXPERT, IMPORTED, RECORDED, STUDENT
 from agentopd.where import Where
 
 
@@ -53,8 +53,9 @@ def _require_turn(said: str, source: Source, most_turns: int) -> None:
 
 def require_selections(objective: Objective, teachers: Teachers, envs: Sequence[EnvConfig]) -> None:
     """Raises ValueError where the ``where`` of a term or a teacher names what there is not."""
+    given = [IMPORTED] if not all(source.plays for source in objective.sources.values()) else []
     known = {
-        "actor": _actors(objective, teachers),
+        "actor": [*_actors(objective, teachers), *given],
         "source": [*objective.sources, CORRECTED],
         "env": [env.id for env in envs],
         "tag": [tag for env in envs for tag in env.tags],

@@ -49,7 +49,7 @@ def write(rows: Iterable[Row], output: Path, form: Format, metadata: bool = Fals
             count = _folder(rows, aside, form, metadata)
         if not count:
             raise RecordError(
-                "nothing to export: no record is meant, or none has what this format is made of; loosen --where"
+                "nothing to export: no record is meant, or none has what this format is made of; loosen the filter"
             )
         _require_free(output)  # since then somebody else may have written it
     return count
@@ -86,12 +86,12 @@ def _unwritable(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RecordError(f"cannot write {output}: {error}; make room or choose another --output") from error
+        raise RecordError(f"cannot write {output}: {error}; make room or choose another output") from error
 
 
 def _require_free(output: Path) -> None:
     if output.exists():
-        raise RecordError(f"{output} exists already; choose another --output, or remove it")
+        raise RecordError(f"{output} exists already; choose another output, or remove it")
 
 
 def push(rows: Iterable[Row], repository: str, form: Format, metadata: bool = False, private: bool = True) -> int:
@@ -107,7 +107,7 @@ def push(rows: Iterable[Row], repository: str, form: Format, metadata: bool = Fa
             data_set(file, folder).push_to_hub(repository, private=private)
         except Exception as error:  # of the hub's client, the network, or the server
             raise RecordError(
-                f"--push {repository}: {type(error).__name__}: {error}; log in by hf auth login, check the name, or write a file by --output"
+                f"hf:{repository}: {type(error).__name__}: {error}; log in by hf auth login, check the name, or write a file instead"
             ) from error
     return count
 

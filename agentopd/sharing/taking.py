@@ -90,7 +90,7 @@ def take_in(source: str, output: str | Path, wanted: Wanted) -> Taken:
     """
     folder = folder_of(output)
     if folder.exists() and any(folder.iterdir()):
-        raise RecordError(f"{folder} has records already; choose another --output")
+        raise RecordError(f"{folder} has records already; choose another output")
     told = Taken()
     with files.whole(folder) as aside:
         _write(_trajectories(source, Path(output).resolve().name, wanted, told), aside, told)
@@ -123,7 +123,7 @@ def _trajectories(source: str, run: str, wanted: Wanted, told: Taken) -> Iterato
         except (ValueError, RecursionError, ConfigError) as error:
             reason = f"{place}: {error}"
             if not wanted.skip_bad:
-                raise RecordError(f"{reason} (--skip-bad leaves such rows out)") from None
+                raise RecordError(f"{reason} (skip_bad=True, or --skip-bad, leaves such rows out)") from None
             told.skipped += 1
             told.reasons += [reason] if len(told.reasons) < TOLD else []
             continue

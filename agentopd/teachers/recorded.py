@@ -46,11 +46,12 @@ class RecordedTeacher(Stateless):
     records: Records
 
     @cached_property
-    def _places(self) -> dict[str, str]:
-        """The key of the record of each episode, by the key under which it was played."""
-        table = self.records.table(["key", "origin"])
-        pairs = zip(table["key"].to_pylist(), table["origin"].to_pylist(), strict=True)
-        return {origin or key: key for key, origin in reversed(list(pairs))}  # the first of several counts
+    def _places(self) -> dict[str, list[str]]:
+        """The keys of the records of each episode, by the key under which it was played."""
+        table, places = self.records.table(["key", "origin"]), dict[str, list[str]]()
+        for key, origin in zip(table["key"].to_pylist(), table["origin"].to_pylist(), strict=True):
+            places.setdefault(origin or key, []).append(key)
+        return places
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """What is recorded of each episode; nothing of one that is not in the records, or failed.
@@ -61,16 +62,17 @@ class RecordedTeacher(Stateless):
         return [self._of(trajectory) for trajectory in trajectories]
 
     def _of(self, trajectory: Trajectory) -> Annotation:
-        key = self._places.get(str(trajectory.origin or trajectory.key))
-        if trajectory.failure is not None or key is None:
+        keys = self._places.get(str(trajectory.origin or trajectory.key))
+        if trajectory.failure is not None or keys is None:
             return rowless(self.name, trajectory)
-        record = self.records[key]
-        if not same_tokens(record, trajectory):
-            raise TeacherError(
-                f"teacher {self.name!r}: {self.records.folder} holds an episode {key} of other tokens than those that are learned from; give the "
-                "records that were made of the source's own"
-            )
-        return replace(annotation_of(record, self.said_by), teacher=self.name)
+        for key in keys:  # runs in folders of one name share keys; of equal ones the first counts
+            record = self.records[key]
+            if same_tokens(record, trajectory):
+                return replace(annotation_of(record, self.said_by), teacher=self.name)
+        raise TeacherError(
+            f"teacher {self.name!r}: {self.records.folder} holds an episode {keys[0]} of other tokens than those that are learned from; give the "
+            "records that were made of the source's own"
+        )
 
 
 def same_tokens(record: Record, trajectory: Trajectory) -> bool:

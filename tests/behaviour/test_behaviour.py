@@ -265,7 +265,7 @@ def test_one_teacher_alone(run: Path) -> None:
     assert behaviour(records.open(run), teacher="expert").whole.teachers == {}
     with pytest.raises(RecordError, match="teacher='judge' annotated none of these records; those who did: teacher"):
         behaviour(records.open(run), teacher="judge")
-    with pytest.raises(RecordError, match="none of its 3 records is meant; loosen --where"):
+    with pytest.raises(RecordError, match="none of its 3 records is meant; loosen the filter"):
         behaviour(records.open(run), Filter(env=("toy/B-v0",)))
 
 
@@ -297,6 +297,9 @@ def test_what_is_missing_says_why() -> None:
     from agentopd.behaviour import Behaviour
 
     assert Behaviour(counted(full), {}, None, signals=True).missing == []
+    drawn = replace(full, trajectory=replace(full.trajectory, origin=Key("other", 0, 0)))
+    [told_of] = Behaviour(counted(full, drawn, drawn), {}, None, signals=True).missing
+    assert "2 of the 3 records were drawn from episodes played before" in told_of
     words = ["agreement", "KL", "divergence", "the token taken", "overlap", "outcomes"]
     told = Behaviour(counted(Record(made)), {}, None, signals=False).missing
     assert [any(one.startswith(word) for one in told) for word in words] == [True] * 6

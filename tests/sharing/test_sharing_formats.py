@@ -188,9 +188,7 @@ def test_a_hub_that_refuses_is_one_error(run: Path, monkeypatch: pytest.MonkeyPa
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(datasets.Dataset, "push_to_hub", push_to_hub)
-    with pytest.raises(
-        RecordError, match="--push me/first: ConnectionError: no route to host; log in by hf auth login"
-    ):
+    with pytest.raises(RecordError, match=r"^hf:me/first: ConnectionError: no route to host; log in by hf auth login"):
         push(records.open(run), "me/first", Wish("trl"))
 
 

@@ -70,7 +70,9 @@ def lines(file: Path, *rows: Any) -> str:
 @pytest.mark.parametrize(("row", "said"), BAD)
 def test_a_bad_line_is_one_error_with_its_place(row: Any, said: str, tmp_path: Path) -> None:
     file = lines(tmp_path / "chats.jsonl", GOOD, row, GOOD)
-    with pytest.raises(RecordError, match=rf"^{file}, line 2: .*{said}.*\(--skip-bad leaves such rows out\)$"):
+    with pytest.raises(
+        RecordError, match=rf"^{file}, line 2: .*{said}.*\(skip_bad=True, or --skip-bad, leaves such rows out\)$"
+    ):
         take_in(file, tmp_path / "run", Wanted(cases.chat()))
     assert not (tmp_path / "run" / "records").exists()
     told = take_in(file, tmp_path / "run", Wanted(cases.chat(), skip_bad=True))

@@ -25,7 +25,7 @@ def written(folder: Path) -> list[str]:
 def test_a_place_that_cannot_be_made_is_one_error(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for output in (tmp_path / "file" / "deep" / place, tmp_path / ("x" * 300) / place, tmp_path / ("y" * 300 + place)):
-        with pytest.raises(RecordError, match=r"^cannot write .*; make room or choose another --output$"):
+        with pytest.raises(RecordError, match=r"^cannot write .*; make room or choose another output$"):
             files.write([ROW], output, FORMATS["trl"])
     assert written(tmp_path) == ["file"]
 
@@ -52,7 +52,7 @@ def test_two_exports_do_not_write_into_one_another(place: str, tmp_path: Path) -
         files.write([other], output, FORMATS["trl"])
         yield ROW
 
-    with pytest.raises(RecordError, match="exists already; choose another --output"):
+    with pytest.raises(RecordError, match="exists already; choose another output"):
         files.write(rows(), output, FORMATS["trl"])
     assert [row["messages"][0]["content"] for _, row in files.read(str(output)) if isinstance(row, dict)] == ["Other?"]
     assert [path.name for path in tmp_path.iterdir()] == [place]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agentopd import records as store
 from agentopd.filters import Filter
+from agentopd.sharing.repeats import Repeats
 from agentopd.types import SAMPLING, TOKENIZER, Annotation, Key, Record, Sampled, Sparse
 
 UNTOLD = ""
@@ -79,11 +80,9 @@ def look(path: str, keep: Filter | None = None) -> Found:
 
 @lru_cache(maxsize=8)
 def _look(folder: Path, keep: str, files: tuple[tuple[str, int, int], ...]) -> Found:
-    wanted, found, seen = Filter.model_validate_json(keep), Found(folder), set[Key]()
+    wanted, found, seen = Filter.model_validate_json(keep), Found(folder), Repeats()
     for record in store.open(folder):
         found.total += 1
-        played = record.trajectory.origin or record.trajectory.key
-        if played not in seen and record.trajectory.turns and wanted.keeps(record):
-            seen.add(played)
+        if record.trajectory.turns and wanted.keeps(record) and not seen.is_again(record.trajectory):
             found.take(record)
     return found

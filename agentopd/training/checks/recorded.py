@@ -15,6 +15,7 @@ from agentopd.settings.choice import numbers_of
 from agentopd.teachers import traits_of
 from agentopd.training.checks.looking import UNTOLD, Found, look
 from agentopd.training.checks.roles import recorded_sources, used_teachers
+from agentopd.training.checks.selected import idle_terms
 from agentopd.types import STUDENT, Key, Trajectory
 
 NOTE = "annotated.yaml"
@@ -28,9 +29,9 @@ def check_recorded(config: Config, chat: Chat) -> list[str]:
 
     Raises:
         ConfigError: They are not there, of another tokenizer, longer or otherwise sampled than the run allows; or nothing is left of
-            them; or they cannot be begun again where that is meant; or a teacher said nothing of some.
+            them, or no term selects any; or they cannot be begun again where that is meant; or a teacher said nothing of some.
     """
-    told = []
+    told, drawn = list[str](), dict[str, Found]()
     for name, source in config.objective.sources.items():
         if source.kind == "recorded":
             found = _found(f"objective.sources.{name}", source)
@@ -42,6 +43,8 @@ def check_recorded(config: Config, chat: Chat) -> list[str]:
                 told += _tried(config, f"objective.sources.{name}.records={source.records}", found)
             else:
                 _require_drawn(config, name, found)
+                drawn[name] = found
+    told += idle_terms(config.objective, drawn)
     for name, choice in used_teachers(config).items():
         if traits_of(choice).recorded:
             _check_teacher(config, name, str(choice.settings["records"]), choice.settings["teacher"] or name)

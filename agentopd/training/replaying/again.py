@@ -56,7 +56,7 @@ class Relearning(AgentOPDTrainer):
         found = [*dropouts(self.student), *([f"neftune_noise_alpha={noise}"] if noise else [])]
         if found:
             raise ConfigError(
-                f"--step: the student is trained with dropout or noise ({found[0]}), and what was drawn is not on record, so the loss of a step cannot "
+                f"the student is trained with dropout or noise ({found[0]}), and what was drawn is not on record, so the loss of a step cannot "
                 "be computed again; only runs without can be held against their records"
             )
 

@@ -91,7 +91,7 @@ def replay_step(run: str | Path, step: int, tolerance: float = TOLERANCE) -> Ste
     folder = RunFolder(run)
     if not folder.config.exists():
         raise ConfigError(
-            f"--step: {folder.path} is no run (no config.yaml), so there is nothing to learn again; give a run folder"
+            f"{folder.path} is no run (no config.yaml), so there is nothing to learn again; give a run folder"
         )
     kept = records.open(folder.path)
     steps = repeatable(folder.path, kept)
@@ -99,7 +99,7 @@ def replay_step(run: str | Path, step: int, tolerance: float = TOLERANCE) -> Ste
     episodes = list(kept.step(step))
     if step not in steps:
         raise ConfigError(
-            f"--step {step}: {folder.checkpoints} has no checkpoint-{step}, which holds the weights that the step began with; {told} "
+            f"step {step}: {folder.checkpoints} has no checkpoint-{step}, which holds the weights that the step began with; {told} "
             "(train.save_every makes more, train.arguments.save_total_limit keeps them)"
         )
     was = _measured(folder, step, told)
@@ -127,7 +127,7 @@ def _measured(folder: RunFolder, step: int, told: str) -> Mapping[str, float]:
         if row["step"] == step + 1 and FIRST[0] in row:
             return row
     raise ConfigError(
-        f'--step {step}: {folder.metrics} has no line of it ("step": {step + 1} with {FIRST[0]}), so there is nothing to hold it against; restore '
+        f'step {step}: {folder.metrics} has no line of it ("step": {step + 1} with {FIRST[0]}), so there is nothing to hold it against; restore '
         f"the file from a copy, or choose another step; {told}"
     )
 
