@@ -86,7 +86,9 @@ def checker(name: str, schema: Mapping[str, Any]) -> Check:
         except Unresolvable as error:
             raise EnvError(f"tool {name}: its schema refers to {brief(str(error), 80)}, which is not in it") from error
         except RecursionError as error:
-            raise ToolError(f"{name}: the arguments are nested too deep", kind="bad_arguments") from error
+            deep = depth(arguments) > NESTED // 4  # a level takes two keywords or more
+            why = "the arguments are nested too deep" if deep else "the schema asks for too much"
+            raise ToolError(f"{name}: {why}", kind="bad_arguments") from error
         except ToolError:
             raise
         except Exception as error:  # a reference may lead to what is no schema, which nobody held against the dialect
