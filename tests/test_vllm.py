@@ -1,6 +1,8 @@
 """A real vLLM server beside a local teacher of the same weights: run by ``make test-vllm``, which installs both."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ from vllm_cases import DOUBLING, MARKS, VLLM, free_port, of_server, played
 from agentopd.chat import Chat
 from agentopd.config import load_config
 from agentopd.errors import ConfigError
-from agentopd.models import ModelConfig, load_model, load_tokenizer
-from agentopd.objective import Rows
+from agentopd.models import ModelConfig, NewModel, load_model, load_tokenizer, new_model
+from agentopd.objective import Objective, Rows, cut, prepare
+from agentopd.settings.clock import Clock
 from agentopd.teachers import TeacherContext, annotate
 from agentopd.teachers.local import local
 from agentopd.teachers.openai import openai
 from agentopd.teachers.served import served
+from agentopd.training.loop.learner import Learner
+from agentopd.training.run.stages import tokenizer_of
 from agentopd.types import CONTEXT, Key, Message, Outcome, Segment, Sparse, Task, Trajectory, Turn, Whose
 from benchmarks.vllm_server import vllm_server
 
@@ -37,20 +42,43 @@ def chat() -> Chat:
 
 
 @pytest.fixture(scope="module")
-def url(smollm2: PreTrainedModel, chat: Chat, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("smollm2")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Chat:
+    """Of the quickstart's tokenizer, of 512 tokens."""
+    cache = tmp_path_factory.mktemp("cache")
+    return Chat(tokenizer_of(load_config("quickstart", [f"stages.cache={cache}"]), lambda _: None))
+
+
+@pytest.fixture(scope="module")
+def tiny(small: Chat) -> PreTrainedModel:
+    return tiny_model(small, seed=1)
+
+
+def tiny_model(small: Chat, seed: int) -> PreTrainedModel:
+    shape = NewModel(hidden_size=128, layers=2, heads=4, intermediate_size=256, max_positions=1024, vocab_size=512)
+    return new_model(shape, small.tokenizer, seed)
+
+
+@pytest.fixture(scope="module")
+def urls(
+    smollm2: PreTrainedModel, chat: Chat, tiny: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[str]]:
+    """Of a server of SmolLM2 and of one of the small model. Both start at the same time, for most of that is done on one core."""
+    folder, other = tmp_path_factory.mktemp("smollm2"), tmp_path_factory.mktemp("tiny")
     smollm2.save_pretrained(folder)
     chat.tokenizer.save_pretrained(folder)
-    arguments = [
-        "--max-logprobs",
-        "64",
-        "--enable-scale-out",
-        "--enable-auto-tool-choice",
-        "--tool-call-parser",
-        "hermes",
+    tiny.save_pretrained(other)
+    tools = ["--enable-scale-out", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    servers = [
+        vllm_server(VLLM, folder, free_port(), folder / "vllm.log", ["--max-logprobs", "64", *tools], threads=2),
+        vllm_server(VLLM, other, free_port(), other / "vllm.log", ["--max-logprobs", "-1", "--skip-tokenizer-init"]),
     ]
-    with vllm_server(VLLM, folder, free_port(), folder / "vllm.log", arguments, threads=2) as address:
-        yield address
+    with ExitStack() as running, ThreadPoolExecutor() as pool:
+        yield list(pool.map(running.enter_context, servers))
+
+
+@pytest.fixture(scope="module")
+def url(urls: list[str]) -> str:
+    return urls[0]
 
 
 def test_a_served_teacher_says_what_a_local_one_says(url: str, smollm2: PreTrainedModel, chat: Chat) -> None:
@@ -152,3 +180,26 @@ def test_a_score_by_chat_is_the_mean_of_the_models_own_distribution(
     mean = sum(score * p for score, p in digits) / sum(p for _, p in digits)
     assert said.reward_S[0] == pytest.approx(mean, abs=1e-2)
     assert teacher.metrics()["spread"] > 0
+
+
+def test_losses_and_gradients_agree_on_all_of_a_small_vocabulary(
+    urls: list[str], small: Chat, tiny: PreTrainedModel
+) -> None:
+    """At the temperature 0.7, to which vLLM's own log-probabilities are put."""
+    trajectories = played(small, 4)
+    here = local(TeacherContext("teacher", small, lambda _: tiny, 0.7), model="teacher")
+    there = of_server(urls[1], small, temperature=0.7, top_k=-1)
+    records = [annotate({"teacher": one}, trajectories) for one in (here, there)]
+    student = tiny_model(small, seed=2)
+    learner = Learner(load_config("quickstart", ["rollout.temperature=0.7"]), here.heads, special=())
+    found = []
+    for some in records:
+        student.zero_grad()
+        [batch] = cut(prepare(Objective.model_validate({"where": {}}), Rows.of(some), Clock(0, 1)), max_tokens=100_000)
+        value = learner.loss(student, batch).loss
+        torch.autograd.backward(value)
+        found.append((value.detach(), [p.grad.clone() for p in student.parameters() if p.grad is not None]))
+    (loss_here, grads_here), (loss_there, grads_there) = found
+    torch.testing.assert_close(loss_there, loss_here, rtol=1e-3, atol=1e-3)
+    for one, other in zip(grads_there, grads_here, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4)
