@@ -7,29 +7,14 @@ gives a lock back when its process ends, however it ends: what is not locked bel
 import errno
 import logging
 import os
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-if sys.platform == "win32":
-    import msvcrt
+from agentopd.file_lock import HELD, take, take_turn
 
-    def _take(file: IO[bytes]) -> None:
-        file.seek(1 << 40)  # past the content, which others may then still read
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        file.seek(0)
-else:
-    import fcntl
-
-    def _take(file: IO[bytes]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
-"""What systems say where another process holds a lock."""
 UNLINKABLE = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What file systems say that know no second name of a file."""
 
@@ -54,7 +39,7 @@ def unfinished(path: Path, ending: str) -> Iterator[tuple[Path, IO[bytes]]]:
 def _mine(file: IO[bytes], path: Path) -> bool:
     """Whether the lock on a file just made is taken; another writer may have found it before it was, and deleted it."""
     try:
-        _take(file)
+        take(file)
     except OSError as error:
         if error.errno in HELD:
             return False
@@ -80,7 +65,7 @@ def taken(path: Path) -> Iterator[IO[bytes] | None]:
         return
     with file:
         try:
-            _take(file)
+            take(file)
         except OSError:
             yield None
             return
@@ -119,8 +104,7 @@ def place(source: Path, target: Path) -> None:
 def _in_turn(folder: Path, action: Callable[[], None]) -> None:
     """Does something while no other process does such a thing in ``folder``."""
     with (folder / ".names").open("ab") as file:
-        if sys.platform != "win32":
-            fcntl.flock(file, fcntl.LOCK_EX)
+        take_turn(file)
         action()
 
 

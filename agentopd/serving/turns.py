@@ -1,9 +1,7 @@
 """Whose turn it is to ask: what several teachers or processes want to know at once, one of them asks."""
 
-import errno
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,28 +10,8 @@ from pathlib import Path
 from typing import IO
 from weakref import WeakValueDictionary
 
-if sys.platform == "win32":
-    import msvcrt
+from agentopd.file_lock import HELD, give_back_byte, take_byte
 
-    def _take(file: IO[bytes], place: int) -> None:
-        file.seek(place)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-    def _give_back(file: IO[bytes], place: int) -> None:
-        file.seek(place)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-else:
-    import fcntl
-
-    def _take(file: IO[bytes], place: int) -> None:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-
-    def _give_back(file: IO[bytes], place: int) -> None:
-        fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
-
-
-HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
-"""What systems say where another process holds a lock."""
 PAUSE = 0.05
 """Seconds until it is looked again whether another process is done."""
 
@@ -84,7 +62,7 @@ class Turns:
             if place in self._here:
                 return False
             try:
-                _take(self._opened(), place)
+                take_byte(self._opened(), place)
                 self._here[place] = True
             except OSError as error:
                 if self._file is None:
@@ -103,7 +81,7 @@ class Turns:
     def _left(self, place: int) -> None:
         with self._lock:
             if self._here.pop(place) and self._file is not None:
-                _give_back(self._file, place)
+                give_back_byte(self._file, place)
 
     def _opened(self) -> IO[bytes]:
         if self._file is None:

@@ -50,55 +50,60 @@ def checker(name: str, schema: Mapping[str, Any]) -> Check:
         DependencyNotInstalled: ``jsonschema`` is missing.
     """
     try:
-        from jsonschema import Draft202012Validator, SchemaError, validators
-        from referencing.exceptions import Unresolvable
+        import jsonschema  # noqa: F401
     except ImportError as error:
         raise DependencyNotInstalled("jsonschema is not installed; run pip install 'agentopd[mcp]'") from error
     if schema.get("type") != "object":
         raise ConfigError(f"tool {name}: its schema must be of an object, not {brief(repr(schema.get('type')), 40)}")
+    if depth(schema) > NESTED // 2:
+        raise ConfigError(f"tool {name}: its schema is nested too deep")
+    text = json.dumps(schema)
+    if len(text) > LONGEST:
+        raise ConfigError(f"tool {name}: its schema has {len(text)} characters; at most {LONGEST} can be looked at")
+    validator = _validator(name, schema, text)
+    try:
+        compile_patterns(schema)
+    except ValueError as error:
+        raise ConfigError(f"tool {name}: its schema has {error}") from error
+    return lambda arguments: _checked(name, validator, arguments)
+
+
+def _validator(name: str, schema: Mapping[str, Any], text: str) -> Any:
+    from jsonschema import Draft202012Validator, SchemaError, validators
+
     try:
         kind = validators.validator_for(schema, default=Draft202012Validator)
-        if len(text := json.dumps(schema)) > LONGEST:
-            raise ConfigError(f"tool {name}: its schema has {len(text)} characters; at most {LONGEST} can be looked at")
-        if depth(schema) > NESTED // 2:
-            raise RecursionError
         _require_sound(kind, text)
-        known = _places(schema)
+        return _counting(kind)(schema, _resolver=_places(schema))
     except SchemaError as error:
         raise ConfigError(f"tool {name}: its schema is none: {brief(error.message, 200)}") from error
     except RecursionError as error:
         raise ConfigError(f"tool {name}: its schema is nested too deep") from error
     except ValueError as error:  # an address that Python cannot read
         raise ConfigError(f"tool {name}: its schema is none: {brief(str(error), 200)}") from error
+
+
+def _checked(name: str, validator: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    from referencing.exceptions import Unresolvable
+
+    _left.name, _left.count, _left.depth, _left.until = name, MOST, 0, time.thread_time() + SECONDS
     try:
-        compile_patterns(schema)
-    except ValueError as error:
-        raise ConfigError(f"tool {name}: its schema has {error}") from error
-    validator = _counting(kind)(schema, _resolver=known)
-
-    def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        _left.name, _left.count, _left.depth, _left.until = name, MOST, 0, time.thread_time() + SECONDS
-        try:
-            given: dict[str, Any] = plain_data(arguments)
-            errors = sorted(
-                islice(validator.iter_errors(given), TOLD), key=lambda error: (error.json_path, error.message)
-            )
-        except Unresolvable as error:
-            raise EnvError(f"tool {name}: its schema refers to {brief(str(error), 80)}, which is not in it") from error
-        except RecursionError as error:
-            deep = depth(arguments) > NESTED // 4  # a level takes two keywords or more
-            why = "the arguments are nested too deep" if deep else "the schema asks for too much"
-            raise ToolError(f"{name}: {why}", kind="bad_arguments") from error
-        except ToolError:
-            raise
-        except Exception as error:  # a reference may lead to what is no schema, which nobody held against the dialect
-            raise EnvError(f"tool {name}: its schema cannot be used: {brief(describe(error), 120)}") from error
-        if errors:
-            told = "; ".join(f"{_place(error.json_path)}{brief(error.message, 120)}" for error in errors[:3])
-            raise ToolError(f"{name}: {told}", kind="bad_arguments")
-        return given
-
-    return check
+        given: dict[str, Any] = plain_data(arguments)
+        errors = sorted(islice(validator.iter_errors(given), TOLD), key=lambda error: (error.json_path, error.message))
+    except Unresolvable as error:
+        raise EnvError(f"tool {name}: its schema refers to {brief(str(error), 80)}, which is not in it") from error
+    except RecursionError as error:
+        deep = depth(arguments) > NESTED // 4  # a level takes two keywords or more
+        why = "the arguments are nested too deep" if deep else "the schema asks for too much"
+        raise ToolError(f"{name}: {why}", kind="bad_arguments") from error
+    except ToolError:
+        raise
+    except Exception as error:  # a reference may lead to what is no schema, which nobody held against the dialect
+        raise EnvError(f"tool {name}: its schema cannot be used: {brief(describe(error), 120)}") from error
+    if errors:
+        told = "; ".join(f"{_place(error.json_path)}{brief(error.message, 120)}" for error in errors[:3])
+        raise ToolError(f"{name}: {told}", kind="bad_arguments")
+    return given
 
 
 def _places(schema: Mapping[str, Any]) -> Any:

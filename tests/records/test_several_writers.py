@@ -163,7 +163,7 @@ def test_a_file_system_without_locks_keeps_what_it_cannot_tell(
     def refuses(_: object) -> None:
         raise OSError(errno.ENOLCK, "no locks available")
 
-    monkeypatch.setattr(claims, "_take", refuses)
+    monkeypatch.setattr(claims, "take", refuses)
     writer = RecordWriter(tmp_path)
     writer.write(0, [plain_record(0, 0)])
     assert "cannot be locked" in caplog.text

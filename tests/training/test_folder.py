@@ -160,7 +160,7 @@ def test_a_file_system_without_locks_is_told_of(
     def refuse(file: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(lock, "_take", refuse)
+    monkeypatch.setattr(lock, "take", refuse)
     with caplog.at_level(logging.WARNING), held(tmp_path):
         assert "cannot be locked (Function not implemented)" in caplog.text
 

@@ -1,34 +1,18 @@
 """One process at a time in a run folder."""
 
-import errno
 import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from agentopd.errors import ConfigError
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _take(file: IO[str]) -> None:
-        file.seek(1 << 20)  # past the text, which others may then still read
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def _take(file: IO[str]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
+from agentopd.file_lock import HELD, take
 
 LOCK = "run.lock"
 """The file that is locked. It stays in the folder: only the lock on it says that somebody is there, not the file."""
-TAKEN = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
-"""What systems say where another process holds a lock."""
 
 _log = logging.getLogger(__name__)
 
@@ -75,9 +59,9 @@ def require_unheld(folder: Path) -> None:
 def _locked(file: IO[str], folder: Path) -> bool:
     """Takes the lock, until the file is closed; false where there are no locks."""
     try:
-        _take(file)
+        take(file)
     except OSError as error:
-        if error.errno not in TAKEN:
+        if error.errno not in HELD:
             _log.warning("%s cannot be locked (%s): start no second run there meanwhile", folder, error.strerror)
             return False
         file.seek(0)
