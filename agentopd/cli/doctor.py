@@ -25,8 +25,9 @@ def run(arguments: argparse.Namespace) -> int:
     from agentopd.cli.table import read_in_part, show
     from agentopd.config import load_config
     from agentopd.doctor import examine
+    from agentopd.run_files import CONFIG
 
-    file = Path(arguments.config) / "config.yaml"
+    file = Path(arguments.config) / CONFIG
     checks, notes = examine(load_config(file if file.exists() else arguments.config, arguments.overrides))
     with read_in_part():
         if arguments.json:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentopd.errors import ConfigError
+from agentopd.run_files import CONFIG, STUDENT
 
 if TYPE_CHECKING:
     from agentopd.config import Config
@@ -106,8 +107,8 @@ def _run_of(name: str) -> "tuple[Config | None, str]":
     from agentopd.cli import source
 
     place = Path(name)
-    run = place.parent if place.name == "student" else place
-    if not (run / "config.yaml").exists():
+    run = place.parent if place.name == STUDENT else place
+    if not (run / CONFIG).exists():
         return None, name
     config, student = source.load(str(run), [])
     return config, str(student)

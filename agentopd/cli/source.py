@@ -5,6 +5,7 @@ from pathlib import Path
 
 from agentopd.config import Config, load_config
 from agentopd.errors import ConfigError
+from agentopd.run_files import CONFIG, STUDENT
 
 
 def load(source: str, overrides: Sequence[str]) -> tuple[Config, Path | None]:
@@ -14,11 +15,11 @@ def load(source: str, overrides: Sequence[str]) -> tuple[Config, Path | None]:
         ConfigError: The configuration is wrong, or the run has not been finished.
     """
     run = Path(source)
-    if not (run / "config.yaml").exists():
+    if not (run / CONFIG).exists():
         return load_config(source, overrides), None
-    student = run / "student"
+    student = run / STUDENT
     if not student.exists():
         raise ConfigError(
             f"{run} has no student/: the run has not finished; go on with it by agentopd train {run} --resume"
         )
-    return load_config(run / "config.yaml", overrides), student
+    return load_config(run / CONFIG, overrides), student

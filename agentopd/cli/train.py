@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from agentopd.config import load_config
     from agentopd.errors import ConfigError
+    from agentopd.run_files import CONFIG
     from agentopd.training.run.whole import check, free_folder, train
 
     given, output = arguments.config, arguments.output
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError(
                 f"{given} is a folder: add --resume to go on with the run in it, or give a configuration's file"
             )
-        given, output = folder / "config.yaml", output or given
+        given, output = folder / CONFIG, output or given
     if arguments.resume and not output:
         raise ConfigError("--resume: which run? give its folder, such as agentopd train runs/first --resume")
     config = load_config(given, arguments.overrides)

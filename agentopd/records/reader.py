@@ -17,6 +17,7 @@ from agentopd.errors import RecordError
 from agentopd.records.files import StepFile, listed, opened
 from agentopd.records.schema import ADDED, PLAIN, RECORDS, SCHEMA, SIGNALS
 from agentopd.records.signals import ByTrajectory, Columns, from_table
+from agentopd.run_files import CONFIG
 from agentopd.types import Key, Record
 
 _Read = TypeVar("_Read")
@@ -44,7 +45,7 @@ def _absence(path: Path) -> str:
     """Why there are no records at ``path``."""
     if not path.is_dir():
         return "is a file" if path.exists() else "does not exist"
-    if (path / "config.yaml").exists():
+    if (path / CONFIG).exists():
         return "holds no records beside its config.yaml, so that run has finished no step or has records.keep=false"
     return "holds no records"
 

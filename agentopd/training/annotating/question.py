@@ -21,6 +21,7 @@ from agentopd.models import ModelConfig, load_tokenizer
 from agentopd.records import Records
 from agentopd.records.plain import from_json
 from agentopd.records.thinning import Kept
+from agentopd.run_files import CONFIG
 from agentopd.settings.choice import Choice
 from agentopd.settings.problems import nearest
 from agentopd.teachers import Teacher, build_teachers, members_of, traits_of
@@ -88,8 +89,8 @@ def question(
 def _configuration(folder: Path, config: str | Path | None) -> tuple[Path | None, Config]:
     """The configuration of the records in ``folder``, and the run folder that it stands in."""
     home = folder.parent if config is None else Path(config)
-    if (home / "config.yaml").exists():
-        return home, load_config(home / "config.yaml")
+    if (home / CONFIG).exists():
+        return home, load_config(home / CONFIG)
     if (home / NOTE).exists():
         return None, load_config(load_yaml(home / NOTE)["config"])
     if config is None:

@@ -11,6 +11,7 @@ from agentopd.config.shipped import load_yaml
 from agentopd.errors import ConfigError, RecordError
 from agentopd.objective.source import Source
 from agentopd.replaying import replay
+from agentopd.run_files import CONFIG
 from agentopd.settings.choice import numbers_of
 from agentopd.teachers import traits_of
 from agentopd.training.checks.looking import UNTOLD, Found, look
@@ -162,7 +163,7 @@ def _check_teacher(config: Config, name: str, records: str, said_by: str) -> Non
 
 
 def _require_temperature(key: str, folder: Path, temperature: float) -> None:
-    for place, inside in ((folder.parent / NOTE, True), (folder.parent / "config.yaml", False)):
+    for place, inside in ((folder.parent / NOTE, True), (folder.parent / CONFIG, False)):
         if not place.exists():
             continue
         held = load_yaml(place)

@@ -13,6 +13,7 @@ from agentopd.errors import ConfigError
 from agentopd.records import RecordWriter
 from agentopd.records.files import StepFile
 from agentopd.rollout import Assignment
+from agentopd.run_files import RECORDS
 from agentopd.training.loop.checkpoints import asked_otherwise
 from agentopd.training.loop.folder import require_free, write_atomically
 from agentopd.training.loop.lock import held, require_unheld
@@ -41,7 +42,7 @@ class Kept:
         """
         require_unheld(self._folder)
         note = self._folder / ASKED
-        if not note.exists() or (self._folder / "records" / str(StepFile(STEP))).exists():
+        if not note.exists() or (self._folder / RECORDS / str(StepFile(STEP))).exists():
             require_free(self._folder, goes_on="")
             return
         other = asked_otherwise(note, self._asked, self._config)
@@ -61,7 +62,7 @@ class Kept:
         """
         self._open.enter_context(held(self._folder))
         write_atomically(self._folder / ASKED, write(self._asked))
-        return RecordWriter(self._folder / "records")
+        return RecordWriter(self._folder / RECORDS)
 
     def earlier(self, assignments: Sequence[Assignment]) -> dict[Key, Trajectory]:
         """What is there of ``assignments``; episodes that failed, or whose task has changed since, are played again."""
