@@ -11,6 +11,7 @@ from peft import LoraConfig
 from agentopd import records
 from agentopd.chat import Chat
 from agentopd.config import Config, load_config
+from agentopd.config.shipped import load_recipe, recipes
 from agentopd.errors import ConfigError, TrainingError
 from agentopd.models import NewModel, load_tokenizer, new_model
 from agentopd.training.loop.arguments import AgentOPDConfig
@@ -133,6 +134,16 @@ def test_a_hint_that_leaves_its_teacher_no_room_is_refused_before_the_run() -> N
     check(config(f"rollout.max_length={fitting}"))
     with pytest.raises(ConfigError, match=r"teachers\.teacher\.hint"):
         check(config(f"rollout.max_length={int(fitting) + 1}"))
+
+
+def test_the_quickstart_leaves_room_for_the_hint_of_every_recipe(tmp_path: Path) -> None:
+    """Each recipe says that it runs on it."""
+    hinted = [
+        name for name in recipes() if any("hint" in one for one in load_recipe(name).get("teachers", {}).values())
+    ]
+    assert len(hinted) >= 9
+    for name in hinted:
+        check(load_config("quickstart", [f"method={name}", f"stages.cache={tmp_path}"]))
 
 
 UNUSED = "objective.target={kind: reward, name: judge}"
