@@ -67,6 +67,7 @@ def ensemble(
         ConfigError: The members' vocabularies differ in size; or the one that is drawn of does not read as kind ``local`` does.
     """
     teachers = {name: context.other(name) for name in members}
+    sources, drawn = tuple(teachers.values()), () if draws is None else (draws, dropout, seed)
     if draws is not None:
         [member] = teachers.values()
         teachers = {one.name: one for one in _drawn(f"teachers.{context.name}", member, draws, dropout, seed)}
@@ -78,7 +79,15 @@ def ensemble(
             f"teachers.{context.name}.members: their vocabularies differ in size, so no mean is taken of their distributions: "
             f"{told} tokens; choose models of one vocabulary"
         )
-    return Ensemble(name=context.name, where=where, heads=heads, members=teachers, temperature=context.temperature)
+    return Ensemble(
+        name=context.name,
+        where=where,
+        heads=heads,
+        members=teachers,
+        temperature=context.temperature,
+        sources=sources,
+        drawn=drawn,
+    )
 
 
 def _drawn(key: str, member: Teacher, draws: int, dropout: float, seed: int) -> Iterator[Teacher]:
@@ -100,15 +109,19 @@ class Ensemble(Stateless):
 
     members: Mapping[str, Teacher]
     temperature: float
+    sources: tuple[Teacher, ...]
+    """The teachers of the run that it was made of: its members, or the one that they are draws of."""
+    drawn: tuple[int | float, ...]
+    """What decides the draws: how many, the share left out, the seed; empty without any."""
 
     @property
     def identity(self) -> Identity | None:
-        """Its members', in order; ``None`` where one of them has none."""
-        found = [one for member in self.members.values() if (one := member.identity) is not None]
-        if len(found) < len(self.members):
+        """Those that it was made of, in order, and what was drawn of them; ``None`` where one of them has none."""
+        found = [one for source in self.sources if (one := source.identity) is not None]
+        if len(found) < len(self.sources):
             return None
         numbers = tuple(number for one in found for number in one.numbers)
-        text = digest("ensemble", self.where, [one.text for one in found])
+        text = digest("ensemble", self.where, [one.text for one in found], *self.drawn)
         return Identity(text, numbers, max(one.tolerance for one in found))
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:

@@ -144,7 +144,12 @@ def test_an_ensemble_is_its_members() -> None:
 
     assert of("a", "b") is not None
     assert len({of("a", "b"), of("a", "c"), of("a", "b", where=Where(min_turn=1))}) == 3
+    draws: list[dict[str, Any]] = [{"draws": 2}, {"draws": 3}, {"draws": 2, "dropout": 0.2}, {"draws": 2, "seed": 1}]
+    drawn = {of("a", **settings) for settings in draws}
+    assert None not in drawn
+    assert len(drawn | {of("b", draws=2), of("a", "b"), members["a"].identity}) == 7
     assert replace(members["a"], shown=own_view_of_mine).identity is None
     members["b"] = replace(members["b"], shown=own_view_of_mine)
     assert of("a", "b") is None
+    assert of("b", draws=2) is None
     assert annotate({"a": members["a"]}, [EPISODE])[0].annotations[0].taken_logprob_N.size == 3
