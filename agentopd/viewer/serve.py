@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
+from http.client import HTTP_PORT
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -87,7 +88,9 @@ class _Server(ThreadingHTTPServer):
     @property
     def names(self) -> tuple[str, ...]:
         """What a browser may call this server; another name in ``Host`` is a foreign page that was led here."""
-        return f"{LOOPBACK}:{self.server_port}", f"localhost:{self.server_port}"
+        machine = LOOPBACK, "localhost"
+        bare = machine if self.server_port == HTTP_PORT else ()  # browsers leave that port out
+        return *bare, *(f"{name}:{self.server_port}" for name in machine)
 
 
 class _Handler(BaseHTTPRequestHandler):

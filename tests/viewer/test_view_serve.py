@@ -71,6 +71,21 @@ def test_a_foreign_name_for_this_machine_is_refused(address: str) -> None:
         assert ask(address, path, host)[0] == 403, host
 
 
+def test_at_the_port_that_addresses_leave_out_it_answers_to_a_name_without_one(run: Path) -> None:
+    try:
+        made, address = server(opened([run]), 80)
+    except OSError as error:
+        pytest.skip(f"port 80: {error}")
+    thread = threading.Thread(target=made.serve_forever, daemon=True)
+    thread.start()
+    path = urlsplit(address).path
+    statuses = [ask(address, path, host)[0] for host in ("127.0.0.1", "localhost", "127.0.0.1:80", "evil.example")]
+    made.shutdown()
+    made.server_close()
+    thread.join()
+    assert statuses == [200, 200, 200, 403]
+
+
 @pytest.mark.parametrize("rest", ["x", "block/", "block/16", "block/-1", "block/1/2", "../config.yaml"])
 def test_nothing_else_is_there(address: str, rest: str) -> None:
     status = ask(address, urlsplit(address).path + rest)[0]
