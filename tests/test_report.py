@@ -202,6 +202,7 @@ def test_what_changed_over_the_run_stands_in_tables(run: Path) -> None:
         {
             "step": step,
             "seconds": 100.0 + 2 * step,
+            "train/loss": 1.0,
             "depth/loss/divergence/1": 1.0 / step,
             "depth/loss/divergence/9+": 0.5,
             "rollout/seconds/policy": 0.5,
@@ -228,6 +229,20 @@ def test_what_changed_over_the_run_stands_in_tables(run: Path) -> None:
     for shown in ("start61.5 s", "first38.0 s2.0 s a", "rollouts14.2 s38%", "backward9.5 s25%", "checkpoints9.5 s25%"):
         assert shown in times, shown
     assert not list(page.named("script"))
+
+
+@pytest.mark.parametrize("plays", [0, 2])
+def test_steps_that_play_nothing_take_time_too(run: Path, plays: int) -> None:
+    rows: list[dict[str, Any]] = [
+        {"step": step, "seconds": 100.0 + 2 * step, "train/loss": 1.0, "seconds/rollout": 0.5} for step in range(1, 21)
+    ]
+    for row in rows[::2] if plays else ():
+        row |= {"rollout/seconds/policy": 0.5, "rollout/seconds/env": 0.25}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    times = _page(run).text.partition("Time")[2]
+    assert "training, 19 steps after the first38.0 s2.0 s a step" in times
+    assert "rollouts9.5 s25%" in times
+    assert ("the acting model, within rollouts4.5 s" in times) == bool(plays)
 
 
 def test_weights_have_a_histogram_where_they_differ(run: Path) -> None:

@@ -13,6 +13,8 @@ _KEPT = {
 }
 
 Row = Mapping[str, Any]
+LOSS = "train/loss"
+"""What the metrics of every optimiser step have."""
 
 
 def times(metrics: Sequence[Row], kept: Mapping[str, float]) -> str:
@@ -29,7 +31,7 @@ def times(metrics: Sequence[Row], kept: Mapping[str, float]) -> str:
 
 def _steps(rows: Sequence[Row]) -> list[list[str]]:
     """The steps after the first, whose row's clock has all that came before in it, and the parts that were timed in them."""
-    at = [i for i, row in enumerate(rows) if "rollout/seconds/policy" in row]
+    at = [i for i, row in enumerate(rows) if LOSS in row]  # a step that plays nothing has no times of a rollout
     if len(at) < 2:
         return []
     first, later = rows[at[0]], rows[at[0] + 1 :]
@@ -50,10 +52,11 @@ def _steps(rows: Sequence[Row]) -> list[list[str]]:
     known = {name: seconds for name, seconds in parts.items() if seconds is not None}
     if "rollouts" in known:
         known["the rest: optimiser, records, checkpoints"] = max(whole - sum(known.values()), 0.0)
-    known |= {
-        "the acting model, within rollouts": _sum(later, "rollout/seconds/policy") or 0.0,
-        "environments, added up though they run at the same time": _sum(later, "rollout/seconds/env") or 0.0,
+    within = {
+        "the acting model, within rollouts": _sum(later, "rollout/seconds/policy"),
+        "environments, added up though they run at the same time": _sum(later, "rollout/seconds/env"),
     }
+    known |= {name: seconds for name, seconds in within.items() if seconds is not None}
     return shown + [[f"· {name}", duration(seconds), _share(seconds, whole)] for name, seconds in known.items()]
 
 
