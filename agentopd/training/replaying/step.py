@@ -95,14 +95,21 @@ def replay_step(run: str | Path, step: int, tolerance: float = TOLERANCE) -> Ste
         )
     kept = records.open(folder.path)
     steps = repeatable(folder.path, kept)
-    told = f"those that can be computed again: {', '.join(map(str, steps)) or 'none'}"
+    measured = _measured(folder)
+    known = [str(one) for one in steps if one in measured]
+    told = f"those that can be computed again: {', '.join(known) or 'none'}"
     episodes = list(kept.step(step))
     if step not in steps:
         raise ConfigError(
             f"step {step}: {folder.checkpoints} has no checkpoint-{step}, which holds the weights that the step began with; {told} "
             "(train.save_every makes more, train.arguments.save_total_limit keeps them)"
         )
-    was = _measured(folder, step, told)
+    if step not in measured:
+        raise ConfigError(
+            f'step {step}: {folder.metrics} has no line of it ("step": {step + 1} with {FIRST[0]}), so there is nothing to hold it against; where '
+            f"the run was interrupted in that step resume it, which does the step again, else restore the file from a copy; {told}"
+        )
+    was = measured[step]
     config = with_data(load_config(folder.config))
     with TemporaryDirectory() as aside:
         trainer, once = _trainer(config, folder, RunFolder(aside), step)
@@ -121,15 +128,9 @@ def _checkpoint(folder: RunFolder, step: int) -> Path:
     return folder.checkpoints / f"checkpoint-{step}"
 
 
-def _measured(folder: RunFolder, step: int, told: str) -> Mapping[str, float]:
-    """What the run measured at ``step``: its metrics are those of after it."""
-    for row in folder.history():
-        if row["step"] == step + 1 and FIRST[0] in row:
-            return row
-    raise ConfigError(
-        f'step {step}: {folder.metrics} has no line of it ("step": {step + 1} with {FIRST[0]}), so there is nothing to hold it against; restore '
-        f"the file from a copy, or choose another step; {told}"
-    )
+def _measured(folder: RunFolder) -> dict[int, Mapping[str, float]]:
+    """What the run measured, by step: a step's metrics are those of after it."""
+    return {row["step"] - 1: row for row in reversed(folder.history()) if FIRST[0] in row}
 
 
 def _trainer(config: Config, run: RunFolder, aside: RunFolder, step: int) -> tuple[Relearning, Once]:
