@@ -155,3 +155,17 @@ def test_the_shipped_rows_are_those_of_their_script_and_stand_in_their_questions
             assert facts["answer"] in facts["sentence"]
             assert facts["sentence"] in observed.messages[0]["content"]
             assert observed.advice == call("answer", answer=facts["answer"])
+
+
+def test_objects_of_tools_keep_nothing_from_one_episode_to_the_next(tmp_path: Any, monkeypatch: Any) -> None:
+    (tmp_path / "own_memo.py").write_text(
+        "from agentopd import tool\n\n\nclass Memo:\n    def __init__(self):\n        self.kept = []\n\n"
+        '    @tool\n    def keep(self, text: str) -> str:\n        """Keep."""\n        self.kept.append(text)\n        return str(self.kept)\n\n'
+        '    @tool\n    async def recall(self) -> str:\n        """Recall."""\n        return str(self.kept)\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    env = make(ID, tools=["own_memo:Memo"])
+    for text in ("a", "b"):
+        env.reset(seed=0)
+        assert env.step(call("keep", text=text))[0] == env.step(call("recall"))[0] == str([text])
+    env.close()
