@@ -169,3 +169,87 @@ def test_objects_of_tools_keep_nothing_from_one_episode_to_the_next(tmp_path: An
         env.reset(seed=0)
         assert env.step(call("keep", text=text))[0] == env.step(call("recall"))[0] == str([text])
     env.close()
+
+
+OWN_TOOLS = """
+from agentopd import tool
+
+
+class Waits:
+    def __init__(self):
+        self.kept = []
+
+    async def reset(self):
+        self.kept = []
+
+    @tool
+    def keep(self, text: str) -> str:
+        \"\"\"Keep.\"\"\"
+        self.kept.append(text)
+        return str(self.kept)
+
+
+class Breaks:
+    @tool
+    def first(self) -> str:
+        \"\"\"Break.\"\"\"
+        raise KeyError("one")
+
+    @tool
+    def second(self) -> str:
+        \"\"\"Break, too.\"\"\"
+        raise KeyError("two")
+
+
+class Needs:
+    def __init__(self, path):
+        self.path = path
+
+
+class Fails:
+    made = 0
+
+    def __init__(self):
+        Fails.made += 1
+        if Fails.made != 2:
+            raise OSError("nothing there")
+"""
+
+
+@pytest.fixture
+def own_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "own_tools.py").write_text(OWN_TOOLS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_tools", raising=False)
+    return "own_tools"
+
+
+def test_a_reset_that_is_async_is_waited_for(own_tools: str) -> None:
+    env = make(ID, tools=[f"{own_tools}:Waits"])
+    for text in ("a", "b"):
+        env.reset(seed=0)
+        assert env.step(call("keep", text=text))[0] == str([text])
+
+
+def test_the_first_crash_of_each_tool_of_a_class_is_logged_by_its_name(
+    own_tools: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    env = make(ID, tools=[f"{own_tools}:Breaks"])
+    env.reset(seed=0)
+    for name in ("first", "second"):
+        env.step(call(name))
+        assert f"tool own_tools.Breaks.{name} crashed" in caplog.text
+
+
+def test_a_class_of_tools_that_cannot_be_made_is_told_by_its_name(own_tools: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"tools: own_tools:Needs cannot be made without .*'path'; name a class of yours"
+    ):
+        make(ID, tools=[f"{own_tools}:Needs"])
+    with pytest.raises(
+        ConfigError, match="tools: own_tools:Fails cannot be made without arguments: OSError: nothing there"
+    ):
+        make(ID, tools=[f"{own_tools}:Fails"])
+    env = make(ID, tools=[f"{own_tools}:Fails"])
+    with pytest.raises(EnvError, match="tools: own_tools:Fails cannot be made anew: OSError: nothing there"):
+        env.reset(seed=0)
