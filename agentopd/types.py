@@ -37,8 +37,8 @@ RECORDED = "recorded"
 Whose: TypeAlias = Literal["teacher", "student", "union"]
 """Whose likeliest tokens are meant: one's, or those of both."""
 
-TOKENIZER, SAMPLING = "tokenizer", "sampling"
-"""Keys of ``Trajectory.versions``: a fingerprint of the tokenizer's ids, and how tokens were sampled."""
+TOKENIZER, SAMPLING, ENGINE = "tokenizer", "sampling", "engine"
+"""Keys of ``Trajectory.versions``: a fingerprint of the tokenizer's ids, how tokens were sampled, and what generated the student's."""
 
 CORRECTED = "corrected"
 """The source of segments that come with an annotation: what a teacher wrote after the fact."""

@@ -15,6 +15,7 @@ from agentopd.config.sections import Evaluation, RecordSettings, Stages, Train
 from agentopd.config.shares import apportion
 from agentopd.config.sources import (
     require_actors,
+    require_logits,
     require_rows,
     require_selections,
     require_shaped,
@@ -117,6 +118,7 @@ class Config(Settings):
         require_earlier(self.objective, self.records.keep)
         require_somebody(self.objective, self.train.steps)
         require_students_turns(self.objective, self.rollout.max_turns)
+        require_logits(self.objective, self.rollout.engine)
         return self
 
     @model_validator(mode="after")

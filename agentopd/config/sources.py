@@ -51,6 +51,16 @@ def _require_turn(said: str, source: Source, most_turns: int) -> None:
         )
 
 
+def require_logits(objective: Objective, engine: Choice) -> None:
+    """Raises ValueError where two models write a turn together, and the student's is not in this process."""
+    for name, source in objective.sources.items():
+        if source.acting_at_first.mixing is not None and engine.kind != "transformers":
+            raise ValueError(
+                f"objective.sources.{name}.acting.kind={source.acting.kind}: each token takes the logits of two models, which "
+                f"rollout.engine.kind={engine.kind} does not give; choose kind: transformers, or acting.kind: turns"
+            )
+
+
 def require_selections(objective: Objective, teachers: Teachers, envs: Sequence[EnvConfig]) -> None:
     """Raises ValueError where the ``where`` of a term or a teacher names what there is not."""
     given = [IMPORTED] if not all(source.plays for source in objective.sources.values()) else []

@@ -1,7 +1,7 @@
 """One batch in the transformers engine: rows that are prefilled and decoded together over one cache."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,33 +10,22 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
-from agentopd.chat.budget import Watch
+from agentopd.rollout.growing import Growing
 from agentopd.rollout.kv import BufferLayer, Column, Entry, Pool, common_prefix, gather, pool_of
 from agentopd.rollout.masks import gapped_mask
-from agentopd.rollout.policy import Generation, Request
+from agentopd.rollout.policy import Request
 from agentopd.rollout.sampling import uniforms
 
 
 @dataclass(slots=True, eq=False)
-class Row:
+class Row(Growing):
     """One request on its way through a turn."""
 
-    request: Request
     prompt_T: Column
     entry: Entry | None
     cached: int
     """Leading tokens of the prompt that the entry holds."""
     uniform_N: NDArray[np.float64]
-    prefilled: int
-    """Prompt tokens that this turn must process."""
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    forced: list[bool] = field(default_factory=list)
-    """Which of the tokens were not chosen."""
-    done: bool = False
-    _watch: Watch | None = None
-    _closing: list[int] = field(default_factory=list)
-    """What is yet to be written of what closes a thought."""
 
     @classmethod
     def of(cls, request: Request, entry: Entry | None) -> "Row":
@@ -44,8 +33,7 @@ class Row:
         prompt_T = np.array(request.tokens, np.int64)
         uniform_N = uniforms(request.seed, request.max_new_tokens)
         cached = common_prefix(entry, prompt_T)
-        watch = None if request.budget is None else Watch(request.budget)
-        return cls(request, prompt_T, entry, cached, uniform_N, prefilled=len(prompt_T) - cached, _watch=watch)
+        return cls(prompt_T, entry, cached, uniform_N, request=request, prefilled=len(prompt_T) - cached)
 
     @property
     def uniform(self) -> float:
@@ -63,24 +51,6 @@ class Row:
     def caught_up(self, entry: Entry) -> None:
         """All of the prompt but its last token is now cached."""
         self.entry, self.cached = entry, len(self.prompt_T) - 1
-
-    def add(self, token: int, logprob: float, ends: Collection[int]) -> None:
-        """Takes the next token; one of ``ends`` is the last. Where a thought has used its budget, what closes it comes instead."""
-        if self._watch is not None and self._watch.due(self.tokens):
-            self._closing = list(self._watch.budget.close)
-        forced = bool(self._closing)
-        if forced:
-            token, logprob = self._closing.pop(0), 0.0
-        self.tokens.append(token)
-        self.logprobs.append(logprob)
-        self.forced.append(forced)
-        self.done = (token in ends and not forced) or len(self.tokens) == self.request.max_new_tokens
-
-    @property
-    def generation(self) -> Generation:
-        """What came of it."""
-        forced = self.forced if any(self.forced) else None
-        return Generation(self.tokens, self.logprobs, self.prefilled, forced=forced)
 
 
 class Batch:

@@ -69,12 +69,12 @@ class TransformersPolicy:
         Raises:
             PolicyError: A request is impossible, or the model's logits are not finite.
         """
-        _check(requests)
+        check_requests(requests)
         rows = self.rows([request for request in requests if request.script is None])
         if rows:
             generate([(self, rows)], lambda rows_P_B, logits_P_B_V: self._take(rows_P_B[0], logits_P_B_V[0]))
         played = {row.request.episode: row.generation for row in rows}
-        return [played[r.episode] if r.script is None else _scripted(r.script) for r in requests]
+        return [played[r.episode] if r.script is None else scripted(r.script) for r in requests]
 
     def release(self, episodes: Sequence[int]) -> None:
         """Frees the caches of these episodes; a pool's memory returns when none of its rows is in use."""
@@ -205,7 +205,8 @@ def _common_length(prompts: Sequence[Column]) -> int:
     return int(differs_T.argmax()) if differs_T.any() else limit
 
 
-def _check(requests: Sequence[Request]) -> None:
+def check_requests(requests: Sequence[Request]) -> None:
+    """Raises PolicyError where one is impossible."""
     episodes = [request.episode for request in requests]
     if len(set(episodes)) < len(episodes):
         raise PolicyError(f"an episode asks twice in one call: {sorted(e for e in episodes if episodes.count(e) > 1)}")
@@ -216,5 +217,6 @@ def _check(requests: Sequence[Request]) -> None:
             )
 
 
-def _scripted(script: Sequence[int]) -> Generation:
+def scripted(script: Sequence[int]) -> Generation:
+    """Tokens that are played as they are."""
     return Generation(list(script), [0.0] * len(script), prefilled=0)

@@ -20,6 +20,7 @@ from agentopd.rollout.policy import Assignment, Generation, Request, Rollout
 from agentopd.rollout.repeating import other_answer, other_start, tokens_of_turn
 from agentopd.rollout.segments import SegmentBuilder
 from agentopd.types import (
+    ENGINE,
     EXPERT,
     RECORDED,
     SAMPLING,
@@ -364,7 +365,11 @@ class Episode:
         assert self.stop is not None
         reward = sum(turn.reward for turn in self._turns)
         succeeded = success_of(self._success, reward, self.stop)
-        written = {TOKENIZER: self._chat.vocabulary, SAMPLING: self._settings.sampling}
+        written = {
+            TOKENIZER: self._chat.vocabulary,
+            SAMPLING: self._settings.sampling,
+            ENGINE: self._settings.engine.kind,
+        }
         return Trajectory(
             key=self.assignment.key,
             task=self.assignment.task,

@@ -1,6 +1,6 @@
 """What acts: requests, generations, and the settings of sampling and of episodes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
@@ -10,7 +10,10 @@ from transformers import PreTrainedModel
 from agentopd.acting import WHOLE, Acting
 from agentopd.chat.budget import Budget
 from agentopd.isolation.lane import Isolation
+from agentopd.rollout.engines import ENGINES, Engine
 from agentopd.settings.base import Settings
+from agentopd.settings.choice import Choice
+from agentopd.settings.kinds import Kinds
 from agentopd.types import Key, Task, Trajectory
 
 
@@ -86,6 +89,8 @@ Temperature = Annotated[float, Field(ge=0.0), AfterValidator(_not_nearly_greedy)
 class Rollout(Settings):
     """How turns are sampled and how long episodes may be."""
 
+    engine: Annotated[Choice, Kinds("engine", ENGINES)] = Field("transformers", validate_default=True)
+    """What generates the student's turns; teachers that act do so by their models in this process."""
     temperature: Temperature = 1.0
     """Divides the logits, from 0.001 on; 0 takes the most probable token, and records behaviour log-probability 0 (a point distribution)."""
     top_p: float = Field(1.0, gt=0.0, le=1.0)
@@ -112,6 +117,11 @@ class Rollout(Settings):
     """When a context no longer fits: end the episode, or drop its oldest turns and fork a segment."""
     max_failures: float = Field(0.2, ge=0.0, le=1.0)
     """The share of episodes that may fail; beyond it the run stops. A single failed episode never stops it."""
+
+    def policy(self, model: PreTrainedModel, ends: Collection[int]) -> Policy:
+        """What acts by ``model``, whose turns one of ``ends`` ends, by the engine that is chosen."""
+        engine: Engine = self.engine.function(**self.engine.settings)
+        return engine.policy(model, ends, self)
 
     @property
     def sampling(self) -> str:

@@ -12,7 +12,7 @@ from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
 from agentopd.freezing import frozen, initial
 from agentopd.models import head_of
-from agentopd.rollout import EnvConfig, Rollout, TaskStream, TransformersPolicy
+from agentopd.rollout import EnvConfig, Rollout, TaskStream
 from agentopd.rollout.policy import Policy
 from agentopd.rollout.scripted import ScriptedPolicy
 from agentopd.settings.choice import Choice
@@ -81,12 +81,18 @@ def build_policies(
 ) -> dict[str, Policy]:
     """The student, and every teacher with a model, as policies."""
     models = {STUDENT: student} | {name: t.model for name, t in teachers.items() if t.model is not None}
-    return {name: build_policy(model, chat, config.rollout) for name, model in models.items()}
+    return {name: build_policy(model, chat, acting(config, name).rollout) for name, model in models.items()}
+
+
+def acting(config: Config, actor: str) -> Config:
+    """As ``config``, for whoever acts: only the student has another engine than its model in this process."""
+    here = config.rollout.model_copy(update={"engine": Rollout().engine})
+    return config if actor == STUDENT else config.model_copy(update={"rollout": here})
 
 
 def build_policy(model: PreTrainedModel, chat: Chat, settings: Rollout) -> Policy:
-    """What acts by ``model``: the one place that chooses an engine."""
-    return TransformersPolicy(model, chat.ends_of_turn, settings)
+    """What acts by ``model``."""
+    return settings.policy(model, chat.ends_of_turn)
 
 
 def panel_size(config: Config, tasks: int | None) -> int:

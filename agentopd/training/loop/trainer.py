@@ -42,7 +42,7 @@ from agentopd.training.checks.given import (
 )
 from agentopd.training.checks.preflight import with_data
 from agentopd.training.loop.arguments import AgentOPDConfig, settled
-from agentopd.training.loop.build import build_panel, build_river, panel_size, with_env
+from agentopd.training.loop.build import acting, build_panel, build_river, panel_size, with_env
 from agentopd.training.loop.checkpoints import (
     RIVER,
     STATE,
@@ -253,7 +253,7 @@ class AgentOPDTrainer(Trainer):
             )
         with self._watch("panel", count) as on_done:
             hint = teacher.hint if teacher else None
-            return build_panel(self.config, model, self.river.chat, count, split, on_done, sampled, hint)
+            return build_panel(acting(self.config, actor), model, self.river.chat, count, split, on_done, sampled, hint)
 
     def _acting(self) -> dict[str, PreTrainedModel | None]:
         """Who can act, each with its model; the environments' expert has none."""

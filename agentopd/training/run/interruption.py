@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from agentopd.errors import TeacherError, TrainingError
+from agentopd.errors import PolicyError, TeacherError, TrainingError
 from agentopd.training.loop.checkpoints import step_of
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.show.display import say
@@ -20,18 +20,19 @@ _TORCH = re.compile(r"inline_container.*unexpected pos|PytorchStreamWriter faile
 
 @contextmanager
 def resumable(folder: RunFolder) -> Iterator[None]:
-    """Says how to go on with a run that a person interrupts, that a teacher stops, or that has no room to write.
+    """Says how to go on with a run that a person interrupts, that an engine or a teacher stops, or that has no room to write.
 
     Raises:
         TrainingError: The disk is full.
-        TeacherError: The teacher's own, with the command that goes on.
+        PolicyError: The engine's own, with the command that goes on.
+        TeacherError: Likewise, the teacher's.
     """
     try:
         yield
     except KeyboardInterrupt:
         say(f"interrupted; {_onward(folder)}")
         raise
-    except TeacherError as error:
+    except (PolicyError, TeacherError) as error:
         if folder.config.exists():  # else the run had not begun, and its folder is free again
             error.args = (f"{error}; {_onward(folder)}",)
         raise

@@ -1,0 +1,100 @@
+"""A student's weights as files that vLLM loads."""
+
+import copy
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from agentopd.adapters import is_wrapped
+from agentopd.errors import ConfigError
+
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM takes for ``--max-lora-rank``."""
+
+WRITTEN = ("architectures", "dtype", "transformers_version", "_name_or_path")
+"""What of a configuration saying it changes."""
+
+
+def plain_model(model: Any) -> PreTrainedModel:
+    """The model itself, or the one inside an adapter."""
+    return model.get_base_model() if is_wrapped(model) else model  # type: ignore[no-any-return]
+
+
+def shape_of(plain: PreTrainedModel) -> str:
+    """What a server is started for, whatever the weights are."""
+    told = {name: value for name, value in plain.config.to_dict().items() if name not in WRITTEN}
+    return f"{type(plain).__name__} {plain.dtype} {told}"
+
+
+def write_weights(model: PreTrainedModel, folder: Path, others: bool = False) -> None:
+    """Writes the weights, without any adapter, and the configuration.
+
+    On a CPU a head that is the embeddings too is written as one of its own: vLLM 0.32's CPU build keeps a packed copy of such a head, which
+    stays what it was when weights are loaded again.
+
+    Args:
+        model: The student, in an adapter or not.
+        folder: Where to; what lies there is replaced.
+        others: Whether every tensor is given other values, of the same size: what does not follow the next weights then shows.
+    """
+    plain = plain_model(model)
+    weights = {_plain(name): one.detach() for name, one in plain.state_dict().items() if "lora_" not in name}
+    if others:
+        weights = {name: _other(one) for name, one in weights.items()}
+    config = copy.deepcopy(plain.config)
+    if plain.device.type == "cpu" and config.tie_word_embeddings:
+        head = cast(Any, plain).get_output_embeddings()
+        names = [name for name, one in plain.named_parameters(remove_duplicate=False) if one is head.weight]
+        weights |= {_plain(name): weights[_plain(name)].clone() for name in names}
+        config.tie_word_embeddings = False
+    with torch.no_grad():
+        plain.save_pretrained(folder, state_dict=weights)
+    config.save_pretrained(folder)
+
+
+def write_adapter(model: Any, folder: Path) -> None:
+    """Writes the adapter around a model alone."""
+    model.save_pretrained(folder)
+
+
+def lora_arguments(model: Any) -> list[str]:
+    """What a server must be told so that it takes the adapter of ``model``; nothing where there is none.
+
+    Raises:
+        ConfigError: vLLM has no such adapters.
+    """
+    if not is_wrapped(model):
+        return []
+    config = model.peft_config[model.active_adapter]
+    wrong = _unserved(config)
+    if wrong:
+        raise ConfigError(
+            f"rollout.engine.kind=vllm: vLLM serves no adapter with {wrong}; train one without it, or choose kind: transformers"
+        )
+    return ["--enable-lora", "--max-lora-rank", str(next(rank for rank in RANKS if rank >= config.r))]
+
+
+def _unserved(config: Any) -> str:
+    """What of an adapter's configuration vLLM does not know; read in 0.32's ``PEFTHelper``."""
+    if getattr(config.peft_type, "value", config.peft_type) != "LORA":
+        return f"peft_type={getattr(config.peft_type, 'value', config.peft_type)}"
+    if config.r > RANKS[-1]:
+        return f"r={config.r}, more than {RANKS[-1]}"
+    if config.use_dora:
+        return "use_dora"
+    if config.bias != "none":
+        return f"bias={config.bias}"
+    return "modules_to_save" if config.modules_to_save else ""
+
+
+def _plain(name: str) -> str:
+    """What a weight inside an adapter is called outside it."""
+    return name.replace(".base_layer.", ".")
+
+
+def _other(one: Tensor) -> Tensor:
+    """Other values of the same size: also of ones and of zeros."""
+    return 0.01 - one.flatten().roll(1).view_as(one) if one.is_floating_point() else one

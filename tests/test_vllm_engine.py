@@ -1,0 +1,197 @@
+"""A real vLLM server as the student's engine, beside the transformers engine: run by ``make test-vllm-engine``, which installs both."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig
+from torch import Tensor
+from transformers import PreTrainedModel
+from vllm_cases import MARKS, VLLM
+
+from agentopd.adapters import adapted
+from agentopd.chat import Chat
+from agentopd.chat.budget import Budget
+from agentopd.config import load_config
+from agentopd.env import TextEnv
+from agentopd.errors import PolicyError
+from agentopd.models import ModelConfig, load_model, load_tokenizer
+from agentopd.rollout import EnvConfig, Request, Rollout, TaskStream, TransformersPolicy, assign, collect
+from agentopd.rollout.sampling import processed
+from agentopd.rollout.vllm import server as servers
+from agentopd.rollout.vllm.server import Server, stop_servers
+from agentopd.types import ENGINE, STUDENT, Trajectory
+
+pytestmark = [*MARKS, pytest.mark.usefixtures("cpu")]
+ENGINE_HERE = {"kind": "vllm", "python": VLLM}
+EPISODES = 32
+
+
+class Questions(TextEnv):
+    """Three turns, whatever is answered."""
+
+    def start(self) -> str:
+        """A first question."""
+        self.asked = 0
+        return f"Name a word that begins with {chr(ord('a') + int(self.np_random.integers(26)))}, and nothing else."
+
+    def respond(self, text: str) -> str:
+        """Another question."""
+        self.asked += 1
+        if self.asked == 3:
+            self.finish(reward=1.0)
+        return f"Now another one, as long as {int(self.np_random.integers(3, 9))} letters."
+
+
+gymnasium.register("vllm/Questions-v0", Questions, max_episode_steps=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cpu() -> Iterator[None]:
+    """What vLLM's CPU build is told by its environment; no server outlives the module."""
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "2"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        yield
+        stop_servers()
+
+
+@pytest.fixture(scope="module")
+def chat() -> Chat:
+    return Chat(load_tokenizer(str(load_config("configs/smollm2.yaml").student.model)))
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> PreTrainedModel:
+    return load_model(ModelConfig(model=str(load_config("configs/smollm2.yaml").student.model)))
+
+
+def rollout(temperature: float = 0.0, **settings: Any) -> Rollout:
+    common = {"max_new_tokens": 16, "max_length": 512, "concurrency": EPISODES, "temperature": temperature}
+    return Rollout(**{**common, **settings})
+
+
+def played(model: PreTrainedModel, chat: Chat, settings: Rollout) -> list[Trajectory]:
+    envs = (EnvConfig(id="vllm/Questions-v0"),)
+    stream = TaskStream(envs, 0, "train")
+    assignments = assign(stream, range(EPISODES), "fresh", {STUDENT: 1.0}, 1, "run", 0, 0)
+    return collect(assignments, {STUDENT: settings.policy(model, chat.ends_of_turn)}, chat, settings)
+
+
+def logits_of(model: Any, tokens_T: Any) -> Tensor:
+    with torch.no_grad():
+        logits_T_V: Tensor = model(torch.from_numpy(tokens_T[None]).long()).logits[0].float()
+    return logits_T_V
+
+
+def logprobs_at(model: Any, trajectory: Trajectory, settings: Rollout) -> tuple[np.ndarray[Any, Any], ...]:
+    """Of an episode's only segment: what the engine said of the tokens acted, and what the model says of them."""
+    (segment,) = trajectory.segments
+    at_N = np.flatnonzero(segment.turn_T >= 0)
+    logprob_N_V = processed(logits_of(model, segment.tokens_T)[at_N - 1], settings)
+    own_N = logprob_N_V[torch.arange(len(at_N)), torch.from_numpy(segment.tokens_T[at_N]).long()]
+    return segment.logprob_T[at_N], own_N.numpy()
+
+
+def test_greedy_turns_are_those_of_the_transformers_engine(smollm2: PreTrainedModel, chat: Chat) -> None:
+    here = played(smollm2, chat, rollout())
+    there = played(smollm2, chat, rollout(engine=ENGINE_HERE))
+    for own, other in zip(here, there, strict=True):
+        assert len(other.turns) == 3
+        assert (own.versions[ENGINE], other.versions[ENGINE]) == ("transformers", "vllm")
+        (mine,), (theirs,) = own.segments, other.segments
+        length = min(len(mine.tokens_T), len(theirs.tokens_T))
+        differ = np.flatnonzero(mine.tokens_T[:length] != theirs.tokens_T[:length])
+        if len(differ):  # only where the model itself is undecided
+            best_2 = logits_of(smollm2, mine.tokens_T)[differ[0] - 1].topk(2).values
+            assert best_2[0] - best_2[1] < 1e-3
+        else:
+            assert len(mine.tokens_T) == len(theirs.tokens_T)
+
+
+def test_log_probabilities_are_those_of_the_distribution_that_was_sampled_from(
+    smollm2: PreTrainedModel, chat: Chat
+) -> None:
+    settings = rollout(0.7, engine=ENGINE_HERE)
+    first, again = played(smollm2, chat, settings), played(smollm2, chat, settings)
+    drawn = set()
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.segments[0].tokens_T, other.segments[0].tokens_T)
+        said_N, own_N = logprobs_at(smollm2, one, settings)
+        np.testing.assert_allclose(said_N, own_N, atol=1e-3)
+        drawn.add(one.turns[0].text)
+    assert len(drawn) > 1
+
+
+def test_a_thought_is_closed_where_the_transformers_engine_closes_it(smollm2: PreTrainedModel, chat: Chat) -> None:
+    close = tuple(chat.tokenizer.encode("</think>\n", add_special_tokens=False))
+    budget = Budget(5, close, True, lambda tokens: str(chat.tokenizer.decode(list(tokens))))
+    prompt = chat.prompt([{"role": "user", "content": "Say why the sky is blue."}], ())
+    request = Request(0, prompt, 1, 24, budget=budget)
+    here = TransformersPolicy(smollm2, chat.ends_of_turn, rollout()).act([request])[0]
+    there = rollout(engine=ENGINE_HERE).policy(smollm2, chat.ends_of_turn).act([request])[0]
+    assert there.tokens == here.tokens
+    assert there.forced == here.forced
+    assert there.forced is not None
+    assert np.flatnonzero(there.forced).tolist() == list(range(5, 5 + len(close)))
+
+
+def changed(model: Any, size: float) -> None:
+    """Adds noise to what is trained."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for one in model.parameters():
+            if one.requires_grad:
+                one += size * torch.randn_like(one)
+
+
+def test_the_server_follows_all_weights_and_its_death_is_told(smollm2: PreTrainedModel, chat: Chat) -> None:
+    settings = rollout(0.7, engine=ENGINE_HERE)
+    policy = settings.policy(smollm2, chat.ends_of_turn)
+    request = Request(0, chat.prompt([{"role": "user", "content": "Who are you?"}], ()), 3, 16)
+    before = {name: one.clone() for name, one in smollm2.state_dict().items()}
+    follows(policy, smollm2, request, settings)
+    changed(smollm2, 0.003)
+    policy.update(smollm2, 1)
+    follows(policy, smollm2, request, settings)
+    smollm2.load_state_dict(before)
+    (server,) = servers._servers.values()
+    assert server.pid is not None
+    os.killpg(server.pid, signal.SIGKILL)
+    with pytest.raises(
+        PolicyError, match=r"did not answer .* has ended with status -9; all that it said stands in .*vllm\.log$"
+    ):
+        policy.act([replace(request, seed=4)])
+    assert server.log.exists()
+
+
+def follows(policy: Any, model: Any, request: Request, settings: Rollout) -> None:
+    """The engine's log-probabilities are those of the weights of now."""
+    (said,) = policy.act([request])
+    tokens_T = np.array([*request.tokens, *said.tokens])
+    logprob_N_V = processed(logits_of(model, tokens_T)[len(request.tokens) - 1 : -1], settings)
+    own_N = logprob_N_V.gather(1, torch.tensor(said.tokens)[:, None])[:, 0]
+    np.testing.assert_allclose(said.logprobs, own_N.numpy(), atol=1e-3)
+
+
+def test_the_server_wears_each_adapter(smollm2: PreTrainedModel, chat: Chat) -> None:
+    student = adapted(smollm2, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"), 0)
+    settings = rollout(0.7, engine=ENGINE_HERE)
+    policy = settings.policy(student, chat.ends_of_turn)
+    request = Request(0, chat.prompt([{"role": "user", "content": "Who are you?"}], ()), 3, 16)
+    for version in range(1, 3):
+        follows(policy, student, request, settings)
+        changed(student, 0.02)
+        policy.update(student, version)
+    follows(policy, student, request, settings)
+    (server,) = servers._servers.values()
+    assert isinstance(server, Server)
+    assert server.served == "student-3"
+    assert [path.name for path in server.folder.glob("student-*")] == ["student-3"]
