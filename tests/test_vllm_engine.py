@@ -2,8 +2,8 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -74,14 +74,14 @@ def smollm2() -> PreTrainedModel:
 
 
 def rollout(temperature: float = 0.0, **settings: Any) -> Rollout:
-    common = {"max_new_tokens": 16, "max_length": 512, "concurrency": EPISODES, "temperature": temperature}
+    common = {"max_new_tokens": 12, "max_length": 512, "concurrency": EPISODES, "temperature": temperature}
     return Rollout(**{**common, **settings})
 
 
-def played(model: PreTrainedModel, chat: Chat, settings: Rollout) -> list[Trajectory]:
+def played(model: PreTrainedModel, chat: Chat, settings: Rollout, episodes: int = EPISODES) -> list[Trajectory]:
     envs = (EnvConfig(id="vllm/Questions-v0"),)
     stream = TaskStream(envs, 0, "train")
-    assignments = assign(stream, range(EPISODES), "fresh", {STUDENT: 1.0}, 1, "run", 0, 0)
+    assignments = assign(stream, range(episodes), "fresh", {STUDENT: 1.0}, 1, "run", 0, 0)
     return collect(assignments, {STUDENT: settings.policy(model, chat.ends_of_turn)}, chat, settings)
 
 
@@ -120,7 +120,7 @@ def test_log_probabilities_are_those_of_the_distribution_that_was_sampled_from(
     smollm2: PreTrainedModel, chat: Chat
 ) -> None:
     settings = rollout(0.7, engine=ENGINE_HERE)
-    first, again = played(smollm2, chat, settings), played(smollm2, chat, settings)
+    first, again = (played(smollm2, chat, settings, 8) for _ in range(2))
     drawn = set()
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one.segments[0].tokens_T, other.segments[0].tokens_T)
@@ -152,7 +152,9 @@ def changed(model: Any, size: float) -> None:
                 one += size * torch.randn_like(one)
 
 
-def test_the_server_follows_all_weights_and_its_death_is_told(smollm2: PreTrainedModel, chat: Chat) -> None:
+def test_the_server_follows_all_weights_its_death_is_told_and_the_next_has_them(
+    smollm2: PreTrainedModel, chat: Chat
+) -> None:
     settings = rollout(0.7, engine=ENGINE_HERE)
     policy = settings.policy(smollm2, chat.ends_of_turn)
     request = Request(0, chat.prompt([{"role": "user", "content": "Who are you?"}], ()), 3, 16)
@@ -162,14 +164,21 @@ def test_the_server_follows_all_weights_and_its_death_is_told(smollm2: PreTraine
     policy.update(smollm2, 1)
     follows(policy, smollm2, request, settings)
     smollm2.load_state_dict(before)
+    policy.update(smollm2, 2)
     (server,) = servers._servers.values()
     assert server.pid is not None
-    os.killpg(server.pid, signal.SIGKILL)
+    threading.Timer(1.0, os.killpg, (server.pid, signal.SIGKILL)).start()
     with pytest.raises(
         PolicyError, match=r"did not answer .* has ended with status -9; all that it said stands in .*vllm\.log$"
     ):
-        policy.act([replace(request, seed=4)])
+        act_for_ever(policy, request)
     assert server.log.exists()
+    follows(policy, smollm2, request, settings)  # of a new one
+
+
+def act_for_ever(policy: Any, request: Request) -> None:
+    while True:
+        policy.act([request])
 
 
 def follows(policy: Any, model: Any, request: Request, settings: Rollout) -> None:

@@ -197,6 +197,8 @@ class Server:
 
     def _first_error(self) -> str:
         """What went wrong first, as far as its log tells: later errors follow from that."""
+        if not self.log.exists():
+            return ""
         found = re.search(r" ERROR .*?\b(\w+Error: .+)", self.log.read_text(errors="replace"))
         return f": {found[1][:TOLD]}" if found else ""
 
