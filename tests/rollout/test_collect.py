@@ -199,7 +199,8 @@ def test_success_privileged_facts_and_versions() -> None:
     [trajectory] = collect(assignments(), student(*[CLIMB] * 5), chat(), ROOMY)
     assert trajectory.outcome == type(trajectory.outcome)(1.0, True, "terminated")
     assert trajectory.privileged == {"height": len(trajectory.turns)}
-    assert set(trajectory.versions) == {"agentopd", "transformers", "torch", "gymnasium", "tokenizer", "sampling"}
+    told = {"agentopd", "transformers", "torch", "gymnasium", "tokenizer", "sampling", "engine"}
+    assert set(trajectory.versions) == told
 
 
 def overflowing(on_overflow: str) -> Trajectory:
