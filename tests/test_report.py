@@ -231,20 +231,6 @@ def test_what_changed_over_the_run_stands_in_tables(run: Path) -> None:
     assert not list(page.named("script"))
 
 
-@pytest.mark.parametrize("plays", [0, 2])
-def test_steps_that_play_nothing_take_time_too(run: Path, plays: int) -> None:
-    rows: list[dict[str, Any]] = [
-        {"step": step, "seconds": 100.0 + 2 * step, "train/loss": 1.0, "seconds/rollout": 0.5} for step in range(1, 21)
-    ]
-    for row in rows[::2] if plays else ():
-        row |= {"rollout/seconds/policy": 0.5, "rollout/seconds/env": 0.25}
-    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    times = _page(run).text.partition("Time")[2]
-    assert "training, 19 steps after the first38.0 s2.0 s a step" in times
-    assert "rollouts9.5 s25%" in times
-    assert ("the acting model, within rollouts4.5 s" in times) == bool(plays)
-
-
 def test_weights_have_a_histogram_where_they_differ(run: Path) -> None:
     def weigh(step: int, weights: np.ndarray) -> None:
         records = [_record(step, 0, True)]
