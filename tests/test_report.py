@@ -192,8 +192,7 @@ def test_what_was_seen_by_turn_is_drawn_of_the_first_and_of_the_last_steps(run: 
         "Turns with a bad action",
     ]
     assert "Length of actions by turn in training, steps 1 to 3 (dashed) and steps 28 to 30." in page.text
-    for shown in ("actions that parse", "turns cut off", "9+", "one"):
-        assert shown in page.text
+    assert all(shown in page.text for shown in ("actions that parse", "turns cut off", "9+", "one"))
     assert "episodes cut off" not in page.text
 
 
