@@ -67,6 +67,11 @@ class Questions(TextEnv):
             self._refuse("answer", "a number, which verifier=numeric needs")
         return str(question)
 
+    def close(self) -> None:
+        """Closes the tools that were made for it."""
+        self._named.close()
+        super().close()
+
     def _refuse(self, name: str, wanted: str) -> None:
         raise EnvError(
             f"options[{name!r}] is {shown(self._task.get(name))}, and must be {wanted}; with data, data.columns.{name} names the column"

@@ -65,7 +65,10 @@ class Reasoning(TextEnv):
                 there = ", ".join(dict.fromkeys(known))
                 raise ConfigError(f"tools: {name!r} is not known{nearest(name, known)}; there are: {there}")
         self._named = Named(names if isinstance(names, str) else [name for name in names if name not in OWN])
-        own = {"submit", *(OWN[name] for name in names if name in OWN)}
+        own = self._own = {
+            "submit",
+            *(OWN[name] for name in names if name in OWN),
+        }  # the expert uses no others: of those it knows what they do
         self.extra_tools = self._named.functions
         self.tools = ToolSet([*(one for one in ToolSet.of(self) if one.name in own), *self.extra_tools])
 
@@ -76,12 +79,17 @@ class Reasoning(TextEnv):
         self._scorer, self._entry = data.draw(int(self.np_random.integers(SIZE)))
         self._answer = known_answer(self._entry)
         plan = FAMILIES[self.family][0](self._entry) if self.family in FAMILIES else []
-        if not all(name in self.tools.names for name, _ in plan):
+        if not all(name in self._own for name, _ in plan):
             plan = []
         self._steps = plan if self._answer is None else [*plan, ("submit", {"answer": self._answer})]
         self._taken: list[Step] = []
         self._named.reset()
         return str(self._entry["question"]).strip()
+
+    def close(self) -> None:
+        """Closes the tools that were made for it."""
+        self._named.close()
+        super().close()
 
     def _drawn(self) -> int:
         if len(set(self._weights)) == 1:

@@ -1,10 +1,10 @@
 """Tools by their names, as the settings of an environment give them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
-from inspect import iscoroutine, iscoroutinefunction
+from inspect import isawaitable, iscoroutinefunction
 from typing import Any
 
 from gymnasium.error import DependencyNotInstalled
@@ -43,8 +43,8 @@ class Named:
         self.functions: tuple[Tool, ...] = tuple(tool for one in made for tool in one)
 
     def reset(self) -> None:
-        """Begins an episode: objects with a method ``reset``, plain or async, are told so by it, others are made anew, so that none keeps
-        what an earlier episode left in it.
+        """Begins an episode: objects with a method ``reset``, plain or async, that is no tool are told so by it, others are closed and made
+        anew, so that none keeps what an earlier episode left in it.
 
         Raises:
             EnvError: One cannot be made or reset.
@@ -52,37 +52,66 @@ class Named:
         for one in self._objects:
             one.begin()
 
+    def close(self) -> None:
+        """Ends what the objects hold: those with a method ``close``, plain or async, are told so by it.
+
+        Raises:
+            EnvError: One cannot be closed.
+        """
+        for one in self._objects:
+            one.end()
+
 
 class _Latest:
     """The object of a class of tools that the present episode has."""
 
     def __init__(self, name: str, kind: type):
         self._name, self._kind = name, kind
+        if not tool_names(kind):
+            raise ConfigError(f"tools: {name} has no method marked with @tool; mark those that are to be called")
         with self._blamed(ConfigError, "be made without arguments", "; name a class of yours that gives them"):
             self._object = kind()
+        self._closed = False
 
     def __iter__(self) -> Iterator[Tool]:
         for name, tool in zip(tool_names(self._kind), ToolSet.of(self._object), strict=True):
             yield replace(tool, function=self._now(name, tool.function))
 
     def begin(self) -> None:
-        if not hasattr(self._kind, "reset"):
-            with self._blamed(EnvError, "be made anew"):
-                self._object = self._kind()
+        if not self._closed and self._tells("reset", "be reset"):
             return
-        with self._blamed(EnvError, "be reset"):
-            reset = self._object.reset()
-            if iscoroutine(reset):
-                submit(reset).result()
+        self.end()
+        with self._blamed(EnvError, "be made anew"):
+            self._object = self._kind()
+        self._closed = False
+
+    def end(self) -> None:
+        if not self._closed:
+            self._closed = True  # also where it fails: nobody closes it twice
+            self._tells("close", "be closed")
+
+    def _tells(self, name: str, what: str) -> bool:
+        """Whether the object has such a method for the environment, which is then called; one that is a tool is the model's."""
+        if name in tool_names(self._kind) or not callable(getattr(self._kind, name, None)):
+            return False
+        with self._blamed(EnvError, what):
+            told = getattr(self._object, name)()
+            if isawaitable(told):
+                submit(_awaited(told)).result()
+        return True
 
     def _now(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The method of the object that is there when it is called, under the name of the method, by which crashes are logged."""
 
-        @wraps(function)
+        told = getattr(
+            self._kind, name
+        )  # not the bound method, which would hold the first object as long as the environment lives
+
+        @wraps(told)
         def plain(*args: Any, **kwargs: Any) -> Any:
             return getattr(self._object, name)(*args, **kwargs)
 
-        @wraps(function)
+        @wraps(told)
         async def waiting(*args: Any, **kwargs: Any) -> Any:
             return await getattr(self._object, name)(*args, **kwargs)
 
@@ -92,12 +121,16 @@ class _Latest:
     def _blamed(self, kind: type[AgentOPDError], what: str, remedy: str = "") -> Iterator[None]:
         try:
             yield
-        except (ImportError, DependencyNotInstalled):
+        except DependencyNotInstalled:
             raise
         except Exception as error:  # the user's code
             raise kind(
                 f"tools: {self._name} cannot {what}: {brief(describe(error), 200)}{remedy if isinstance(error, TypeError) else ''}"
             ) from error
+
+
+async def _awaited(told: Awaitable[Any]) -> None:
+    await told
 
 
 def _found(name: str) -> Any:

@@ -201,12 +201,44 @@ class Breaks:
         raise KeyError("two")
 
 
-class Needs:
+class Needs(Breaks):
     def __init__(self, path):
         self.path = path
 
 
-class Fails:
+class Plain:
+    def keep(self, text: str) -> str:
+        return text
+
+
+class Tries:
+    opened = []
+
+    def __init__(self):
+        self.tries = 1
+        Tries.opened.append(self)
+
+    @tool
+    def reset(self, hard: bool) -> str:
+        \"\"\"Begin again.\"\"\"
+        self.tries += 1
+        return str(self.tries)
+
+    async def close(self):
+        Tries.opened.remove(self)
+
+
+class Late:
+    @tool
+    def keep(self, text: str) -> str:
+        \"\"\"Keep.\"\"\"
+        return text
+
+    def reset(self):
+        import no_such_package
+
+
+class Fails(Breaks):
     made = 0
 
     def __init__(self):
@@ -252,4 +284,24 @@ def test_a_class_of_tools_that_cannot_be_made_is_told_by_its_name(own_tools: str
         make(ID, tools=[f"{own_tools}:Fails"])
     env = make(ID, tools=[f"{own_tools}:Fails"])
     with pytest.raises(EnvError, match="tools: own_tools:Fails cannot be made anew: OSError: nothing there"):
+        env.reset(seed=0)
+
+
+def test_objects_of_tools_are_closed_and_a_reset_of_the_model_is_its_own(own_tools: str) -> None:
+    env = make(ID, tools=[f"{own_tools}:Tries"])
+    opened = sys.modules[own_tools].Tries.opened
+    for _ in range(3):
+        env.reset(seed=0)
+        assert env.step(call("reset", hard=True))[0] == "2"
+        assert len(opened) == 1
+    env.close()
+    env.close()
+    assert not opened
+
+
+def test_classes_without_tools_and_what_they_lack_are_told_by_name(own_tools: str) -> None:
+    with pytest.raises(ConfigError, match="tools: own_tools:Plain has no method marked with @tool; mark those"):
+        make(ID, tools=[f"{own_tools}:Plain"])
+    env = make(ID, tools=[f"{own_tools}:Late"])
+    with pytest.raises(EnvError, match="tools: own_tools:Late cannot be reset: ModuleNotFoundError"):
         env.reset(seed=0)

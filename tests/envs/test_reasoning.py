@@ -33,6 +33,14 @@ def test_the_worked_steps_lead_to_the_right_answer(family: str) -> None:
         assert 2 <= len(steps) <= 3
 
 
+def test_the_expert_makes_no_use_of_tools_that_are_only_called_alike() -> None:
+    env = make(ID, families=["chain_sum"], tools=["agentopd.tools.calculator:calculate"])
+    for seed in range(3):
+        _, info = env.reset(seed=seed)
+        assert len(info["privileged"]["steps"].splitlines()) == 1
+        assert env.step(expert_action(env))[1:3] == (1.0, True)
+
+
 def test_it_keeps_the_contract() -> None:
     assert check_text_env(ID).expert_rate == 1.0
     with warnings.catch_warnings():
