@@ -339,6 +339,7 @@ def test_what_hides_in_a_text_is_named(look: Look, tmp_path: Path) -> None:
     text = "a\u2028b\U000e0041c\u206ad\u3164e\ufe0f\ufe0ff\ud800g\u0000h" + "\u200b" * 1000 + "❤\ufe0f 👩\u200d💻"
     page = look(write_view(opened([write_run(tmp_path / "run", [[record(0, 0, ("look",), (text,))]])])))
     page.locator(".space .row").first.click()
+    page.wait_for_selector(".card.result .mark")
     marks = page.locator(".card.result .mark").all_inner_texts()
     assert marks == [
         "U+2028",
