@@ -65,10 +65,8 @@ class Reasoning(TextEnv):
                 there = ", ".join(dict.fromkeys(known))
                 raise ConfigError(f"tools: {name!r} is not known{nearest(name, known)}; there are: {there}")
         self._named = Named(names if isinstance(names, str) else [name for name in names if name not in OWN])
-        own = self._own = {
-            "submit",
-            *(OWN[name] for name in names if name in OWN),
-        }  # the expert uses no others: of those it knows what they do
+        # the expert uses these alone: others that are called alike may do something else
+        own = self._own = {"submit", *(OWN[name] for name in names if name in OWN)}
         self.extra_tools = self._named.functions
         self.tools = ToolSet([*(one for one in ToolSet.of(self) if one.name in own), *self.extra_tools])
 

@@ -103,9 +103,8 @@ class _Latest:
     def _now(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The method of the object that is there when it is called, under the name of the method, by which crashes are logged."""
 
-        told = getattr(
-            self._kind, name
-        )  # not the bound method, which would hold the first object as long as the environment lives
+        # not of the bound method, which would hold the first object as long as the environment lives
+        told = getattr(self._kind, name)
 
         @wraps(told)
         def plain(*args: Any, **kwargs: Any) -> Any:

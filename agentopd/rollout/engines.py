@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine:
+class Engine(ABC):
     """Makes policies of models. One's own kind is a subclass."""
 
+    @abstractmethod
     def policy(self, model: PreTrainedModel, ends: Collection[int], settings: Rollout) -> Policy:
         """What acts by ``model``.
 
@@ -27,7 +29,6 @@ class Engine:
             ends: The ids that end a turn.
             settings: How turns are sampled.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
+from model_cases import model_of
 from peft import LoraConfig
 from safetensors.torch import load_file
-from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from agentopd.adapters import adapted
 from agentopd.config import load_config
@@ -25,19 +26,7 @@ from agentopd.rollout.vllm.weights import lora_arguments, shape_of, write_weight
 
 
 def llama(tied: bool = True) -> PreTrainedModel:
-    torch.manual_seed(0)
-    config: Any = LlamaConfig(
-        vocab_size=40,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        tie_word_embeddings=tied,
-    )
-    model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
-    return cast(PreTrainedModel, model)
+    return model_of("llama", torch.float32, tie_word_embeddings=tied)
 
 
 def rollout(**engine: Any) -> Rollout:
