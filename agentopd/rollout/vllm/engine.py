@@ -92,7 +92,7 @@ class VllmPolicy:
 
     def update(self, model: PreTrainedModel, version: int) -> None:
         """The weights have changed; the server is given them when it is next asked."""
-        self._model, self.version = model, version
+        self._model, self.version, self._adapter = model, version, lora_arguments(model)
         self._changes += 1
 
     def _ready(self, tokens: Sequence[int]) -> Server:
@@ -124,7 +124,10 @@ class VllmPolicy:
             server.ask("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(server.weights)}})
         if self._adapter:
             server.wear(lambda folder: write_adapter(self._model, folder))
-        server.ask("/reset_prefix_cache")
+        if not (server.ask("/reset_prefix_cache") or {}).get("success"):
+            raise PolicyError(
+                "the student's vLLM server keeps what earlier weights computed: it refused to empty its prefix cache"
+            )
 
     def _require_taken(self, server: Server, tokens: Sequence[int]) -> None:
         """Raises PolicyError where the server's log-probabilities are not those of the weights here."""

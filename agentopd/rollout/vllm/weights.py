@@ -12,7 +12,17 @@ from agentopd.adapters import is_wrapped
 from agentopd.errors import ConfigError
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""The values that vLLM takes for ``--max-lora-rank``."""
+"""Values that vLLM takes for ``--max-lora-rank``."""
+UNSERVED = (
+    "use_dora",
+    "lora_bias",
+    "modules_to_save",
+    "layer_replication",
+    "use_qalora",
+    "use_bdlora",
+    "alora_invocation_tokens",
+)
+"""Settings of PEFT's ``LoraConfig`` that 0.32's ``PEFTHelper`` refuses where they are set."""
 
 WRITTEN = ("architectures", "dtype", "transformers_version", "_name_or_path")
 """What of a configuration saying it changes."""
@@ -74,20 +84,23 @@ def lora_arguments(model: Any) -> list[str]:
         raise ConfigError(
             f"rollout.engine.kind=vllm: vLLM serves no adapter with {wrong}; train one without it, or choose kind: transformers"
         )
-    return ["--enable-lora", "--max-lora-rank", str(next(rank for rank in RANKS if rank >= config.r))]
+    return ["--enable-lora", "--max-lora-rank", str(next(rank for rank in RANKS if rank >= _rank(config)))]
+
+
+def _rank(config: Any) -> int:
+    """The largest of an adapter's ranks."""
+    return max(int(rank) for rank in [config.r, *(config.rank_pattern or {}).values()])
 
 
 def _unserved(config: Any) -> str:
-    """What of an adapter's configuration vLLM does not know; read in 0.32's ``PEFTHelper``."""
+    """What of an adapter's configuration vLLM does not know."""
     if getattr(config.peft_type, "value", config.peft_type) != "LORA":
         return f"peft_type={getattr(config.peft_type, 'value', config.peft_type)}"
-    if config.r > RANKS[-1]:
-        return f"r={config.r}, more than {RANKS[-1]}"
-    if config.use_dora:
-        return "use_dora"
+    if _rank(config) > RANKS[-1]:
+        return f"r={_rank(config)}, more than {RANKS[-1]}"
     if config.bias != "none":
         return f"bias={config.bias}"
-    return "modules_to_save" if config.modules_to_save else ""
+    return next((name for name in UNSERVED if getattr(config, name, None)), "")
 
 
 def _plain(name: str) -> str:
