@@ -41,6 +41,11 @@ class Lane(Protocol):
     def submit(self, method: str, *arguments: Any, calls: int = 1) -> None:
         """Starts a method of what is hosted; its time runs from now, and is that of so many ``calls``."""
 
+    @property
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether :meth:`result` would not wait: the answer is there, or its time is over."""
+
     @abstractmethod
     def result(self) -> Any:
         """What the last method returned, or a :class:`~agentopd.types.Failure` that says why it did not."""
@@ -61,6 +66,10 @@ class Host(Protocol):
             ConfigError: It cannot live there.
             EnvError: There is no room for it.
         """
+
+    @abstractmethod
+    def wait(self, seconds: float) -> None:
+        """Waits until a lane has answered that had not when this was called last, at most so long; it may return sooner."""
 
 
 def told(method: str) -> str:

@@ -56,13 +56,16 @@ class ProcessLane:
         except OSError:
             self._died()
 
+    @property
+    def ready(self) -> bool:
+        """Whether the answer has been taken, or its time is over."""
+        return self._answer is not None or time.monotonic() >= self._deadline
+
     def result(self) -> Any:
         """Waits for the answer, and takes those of the other lanes that come in the meantime."""
         while self._answer is None:
             left = self._deadline - time.monotonic()
-            ready = self._waits.select(timeout=max(left, 0.0))
-            for key, _ in ready:
-                key.data.receive()
+            received(self._waits, left)
             if left <= 0.0 and self._answer is None:
                 self._late()
         return self._answer[0]
@@ -114,6 +117,12 @@ class ProcessLane:
         self._workers.give_back(worker, None if self._start else self._time_limit)
 
 
+def received(waits: selectors.BaseSelector, seconds: float) -> None:
+    """Has lanes take what has come of their answers; waits at most so long until something has."""
+    for key, _ in waits.select(timeout=max(seconds, 0.0)):
+        key.data.receive()
+
+
 def _start(hosted: Hosted) -> tuple[str, list[str], bytes | None, bytes]:
     """What a worker needs to host it: where it stands, how modules are found, the registration, and what makes it.
 
@@ -149,3 +158,7 @@ class Processes(Host):
             # a new selector: descriptors of the workers before may be used again
             self._workers, self._waits = fleet(), selectors.DefaultSelector()
         return ProcessLane(hosted, self._time_limit, self._workers, self._waits)
+
+    def wait(self, seconds: float) -> None:
+        """Until something of an answer has come."""
+        received(self._waits, seconds)

@@ -62,6 +62,11 @@ class Isolated(Generic[Result]):
         self._deadline = time.monotonic() + calls * self._time_limit
         self._crew.begin(self, job)
 
+    @property
+    def ready(self) -> bool:
+        """Whether the last job has ended, or its time."""
+        return self.answer is not None or time.monotonic() >= self._deadline
+
     def result(self) -> Result | Failure:
         """What the last job returned, or why it did not."""
         answer = self._crew.answer(self, self._deadline)
@@ -98,6 +103,8 @@ class Crew:
         self._done = 0
         self._watched = False
         self._awaited: Isolated[Any] | None = None
+        self._any = threading.Event()
+        """Set by each answer, for whoever waits for any."""
         self._gate: SimpleQueue[None] = SimpleQueue()
 
     def begin(self, thread: Isolated[Any], job: Callable[[], Any]) -> None:
@@ -122,6 +129,7 @@ class Crew:
             thread.answer = (answer,)
             self._next()
             self._tell()
+        self._any.set()
 
     def _tell(self) -> None:
         """Wakes who waits; not before all are begun, since it would take the interpreter from those that work."""
@@ -145,6 +153,11 @@ class Crew:
                         self._abandon(thread)
                         return None
         return thread.answer
+
+    def wait(self, seconds: float) -> None:
+        """Waits until a thread has answered since this returned last, at most so long."""
+        if self._any.wait(seconds):
+            self._any.clear()
 
     def _abandon(self, thread: Isolated[Any]) -> None:
         """Goes on as if ``thread`` were done; its answer, should it come, is nobody's."""
@@ -230,6 +243,11 @@ class ThreadLane(Generic[Result]):
         """Starts a call; see :class:`agentopd.isolation.lane.Lane`."""
         self._thread.submit(told(method), partial(getattr(self._hosted, method), *arguments), calls)
 
+    @property
+    def ready(self) -> bool:
+        """Whether the last call has ended, or its time."""
+        return self._thread.ready
+
     def result(self) -> Result | Failure:
         """What the last call returned, or why it did not."""
         return self._thread.result()
@@ -249,3 +267,7 @@ class Threads(Host):
     def lane(self, hosted: Hosted) -> ThreadLane[Any]:
         """A thread for it, and nothing else."""
         return ThreadLane(hosted, self._time_limit, self._crew)
+
+    def wait(self, seconds: float) -> None:
+        """Until one has answered."""
+        self._crew.wait(seconds)

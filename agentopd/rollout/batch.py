@@ -26,6 +26,10 @@ class Row(Growing):
     cached: int
     """Leading tokens of the prompt that the entry holds."""
     uniform_N: NDArray[np.float64]
+    read: int = 0
+    """How many of its own tokens stand with the prompt, since they were written in an earlier batch."""
+    over: bool = False
+    """Whether its episode is over, so that its cache is nobody's."""
 
     @classmethod
     def of(cls, request: Request, entry: Entry | None) -> "Row":
@@ -34,6 +38,12 @@ class Row(Growing):
         uniform_N = uniforms(request.seed, request.max_new_tokens)
         cached = common_prefix(entry, prompt_T)
         return cls(prompt_T, entry, cached, uniform_N, request=request, prefilled=len(prompt_T) - cached)
+
+    @property
+    def context_T(self) -> Column:
+        """The prompt, and those of its own tokens that stand with it."""
+        own = np.array(self.tokens[: self.read], np.int64)
+        return np.concatenate([self.prompt_T, own]) if self.read else self.prompt_T
 
     @property
     def uniform(self) -> float:
@@ -49,8 +59,9 @@ class Row(Growing):
         return True
 
     def caught_up(self, entry: Entry) -> None:
-        """All of the prompt but its last token is now cached."""
-        self.entry, self.cached = entry, len(self.prompt_T) - 1
+        """All of the prompt and of its own tokens but the last is now cached."""
+        self.entry, self.read = entry, len(self.tokens)
+        self.cached = len(self.prompt_T) + self.read - 1
 
 
 class Batch:
@@ -77,11 +88,11 @@ class Batch:
         self._visible_B_W = self._layout()
 
     def _gather(self, layers: int) -> list[BufferLayer]:
-        room = 0 if self._held_back else max(row.request.max_new_tokens for row in self.rows)
+        room = 0 if self._held_back else max(row.left for row in self.rows)
         return gather([row.entry for row in self.rows], [row.cached for row in self.rows], layers, self._start + room)
 
     def _stop(self, row: Row) -> int:
-        return len(row.prompt_T) - self._held_back
+        return len(row.prompt_T) + row.read - self._held_back
 
     def _layout(self) -> Tensor:
         """Which columns of the first two stretches hold tokens, [B, past + new]."""
@@ -102,7 +113,7 @@ class Batch:
         tokens_B_Q, position_B_Q = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for b, row in enumerate(self.rows):
             stop = self._stop(row)
-            tokens_B_Q[b, shape[1] - (stop - row.cached) :] = row.prompt_T[row.cached : stop]
+            tokens_B_Q[b, shape[1] - (stop - row.cached) :] = row.context_T[row.cached : stop]
             position_B_Q[b, shape[1] - (stop - row.cached) :] = np.arange(row.cached, stop)
         return self._forward(tokens_B_Q, position_B_Q)
 
@@ -136,7 +147,7 @@ class Batch:
 
     def entries(self, done_only: bool = False) -> dict[int, Entry]:
         """The cache entries, by episode, of all rows or of those that are done (then out of the shared tensors)."""
-        picked = [b for b, row in enumerate(self.rows) if row.done or not done_only]
+        picked = [b for b, row in enumerate(self.rows) if not row.over and (row.done or not done_only)]
         pool = pool_of(self._buffers, self._index(picked) if done_only else None)
         return {
             self.rows[b].request.episode: self._entry(self.rows[b], pool, n if done_only else b)
@@ -144,8 +155,8 @@ class Batch:
         }
 
     def _entry(self, row: Row, pool: Pool, place: int) -> Entry:
-        generated = row.tokens[:-1]  # the last one was never processed
-        prompt_T = row.prompt_T[: self._stop(row)]
+        generated = row.tokens[row.read : -1]  # the last one was never processed
+        prompt_T = row.context_T[: self._stop(row)]
         column_T = np.concatenate([self._prompt_columns(row), np.arange(self._start, self._start + len(generated))])
         return Entry(pool, place, np.concatenate([prompt_T, np.array(generated, np.int64)]), column_T)
 

@@ -1,9 +1,8 @@
 """The transformers engine: batches of unequal length, and each episode's cache kept between its turns."""
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,13 +15,11 @@ from agentopd.forward import is_plain
 from agentopd.freezing import evaluating
 from agentopd.rollout.attention import shared_heads
 from agentopd.rollout.batch import Batch, Row
+from agentopd.rollout.decoding import Decoding, Take
 from agentopd.rollout.kv import Column, Entry
 from agentopd.rollout.masks import SUPPORTED
 from agentopd.rollout.policy import Generation, Request, Rollout
 from agentopd.rollout.sampling import draw, processed
-
-Take: TypeAlias = Callable[[list[list[Row]], list[Tensor]], None]
-"""Gives the next token to every row that is not done; rows and logits [B, V] by model."""
 
 SHARED = 16
 """Tokens that contexts must begin with alike for it to be worth a forward of its own."""
@@ -72,7 +69,7 @@ class TransformersPolicy:
         check_requests(requests)
         rows = self.rows([request for request in requests if request.script is None])
         if rows:
-            generate([(self, rows)], lambda rows_P_B, logits_P_B_V: self._take(rows_P_B[0], logits_P_B_V[0]))
+            generate([(self, rows)], self.take)
         played = {row.request.episode: row.generation for row in rows}
         return [played[r.episode] if r.script is None else scripted(r.script) for r in requests]
 
@@ -113,7 +110,17 @@ class TransformersPolicy:
         """The batch of ``rows``, whose prompts are yet to be processed but for what is cached."""
         self._open(rows)
         self._catch_up(rows)
+        return self.batch(rows)
+
+    def batch(self, rows: list[Row]) -> Batch:
+        """The batch of ``rows``, over what is cached of each."""
         return Batch(self._model, rows, self._layers)
+
+    def read(self, rows: list[Row]) -> None:
+        """Processes the prompts of ``rows`` but for the last token of each."""
+        self._open(rows)
+        self._catch_up(rows)
+        self._read([row for row in rows if len(row.prompt_T) - row.cached > 1])
 
     def keep(self, batch: Batch, done_only: bool = False) -> None:
         """Keeps the caches of a batch's rows, where the model can, for the episodes' next turns."""
@@ -146,14 +153,20 @@ class TransformersPolicy:
         late = [row for row, count in zip(rows, new, strict=True) if count > 2 * typical]
         if self._layers is None or not late or max(new) * len(new) <= 2 * sum(new):
             return
-        batch = Batch(self._model, late, self._layers, held_back=1)
+        self._read(late)
+
+    def _read(self, rows: list[Row]) -> None:
+        if not rows:
+            return
+        batch = Batch(self._model, rows, self._layers, held_back=1)
         batch.prefill()
         entries = batch.entries()
-        for row in late:
+        for row in rows:
             row.caught_up(entries[row.request.episode])
 
-    def _take(self, rows: Sequence[Row], logits_B_V: Tensor) -> None:
+    def take(self, rows_P_B: Sequence[Sequence[Row]], logits_P_B_V: Sequence[Tensor]) -> None:
         """Draws the next token of every row that is not done."""
+        [rows], [logits_B_V] = rows_P_B, logits_P_B_V
         require_finite(logits_B_V)
         logprob_B_V = processed(logits_B_V, self._settings)
         token_B = draw(logprob_B_V, uniforms_of(rows, logits_B_V.device))
@@ -163,28 +176,25 @@ class TransformersPolicy:
                 row.add(token, logprob, self._ends)
 
 
-def generate(parts: Sequence[tuple[TransformersPolicy, list[Row]]], take: Take) -> None:
-    """Generates until every row is done. Several models go on together: row b of each is the same turn, and takes the same tokens."""
+@contextmanager
+def decoding(policies: Sequence[TransformersPolicy]) -> Iterator[None]:
+    """While it lasts, the models of these policies write."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
-        for policy, _ in parts:
+        for policy in policies:
             stack.enter_context(evaluating(policy.model))
         stack.enter_context(shared_heads())
-        batches = [policy.begin(rows) for policy, rows in parts]
-        logits_P_B_V = [batch.prefill() for batch in batches]
-        while True:
-            rows = batches[0].rows
-            take([batch.rows for batch in batches], logits_P_B_V)
-            done = sum(row.done for row in rows)
-            if done == len(rows):
-                break
-            if all(batch.plain for batch in batches) and 4 * done >= len(rows):
-                for (policy, _), batch in zip(parts, batches, strict=True):
-                    policy.keep(batch, done_only=True)
-                    batch.drop_done()
-            logits_P_B_V = [batch.step() for batch in batches]
-        for (policy, _), batch in zip(parts, batches, strict=True):
-            policy.keep(batch)
+        yield
+
+
+def generate(parts: Sequence[tuple[TransformersPolicy, list[Row]]], take: Take) -> None:
+    """Generates until every row is done; several models go on together."""
+    policies = [policy for policy, _ in parts]
+    with decoding(policies):
+        turns = Decoding(policies, take)
+        turns.begin([rows for _, rows in parts])
+        while turns.alive:
+            turns.step()
 
 
 def uniforms_of(rows: Sequence[Row], device: torch.device) -> Tensor:
