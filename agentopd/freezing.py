@@ -28,6 +28,23 @@ def initial(student: PreTrainedModel) -> PreTrainedModel:
     return frozen(copy.deepcopy(student))
 
 
+class Follower:
+    """A frozen copy of a model that takes its values when it is told to. What the model does not train, the two share."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Copies what is trained."""
+        shared = {id(one): one for one in model.parameters() if not one.requires_grad}
+        self.model = frozen(copy.deepcopy(model, shared))
+
+    @torch.no_grad()
+    def follow(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The copy, with the values that ``model``, the one it was made of, has now."""
+        for own, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
+            if own is not theirs:
+                own.copy_(theirs)
+        return self.model
+
+
 def share_weights(one: nn.Module, other: nn.Module) -> bool:
     """Whether a change of ``one`` would change ``other``: a parameter lies in the same memory, be it another object or not."""
     theirs = set(map(_place, one.parameters()))

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from agentopd.types import Bools, Record, Trajectory
+from agentopd.types import STUDENT, Bools, Record, Trajectory
 
 Column: TypeAlias = NDArray[np.int64]
 Reals: TypeAlias = NDArray[np.float64]
@@ -45,7 +45,8 @@ class Episodes:
     tools_B: tuple[tuple[tuple[str, ...], ...], ...]
     """Names of the tools that each turn called."""
     staleness_B: Reals
-    """The steps since the episode was played: 0 for one of this step, ``nan`` for one that another run played."""
+    """The steps since the student's oldest turn of the episode was written, by its versions: 0 for one that was played with the weights of
+    this step, ``nan`` for one that another run played."""
     segments_B: Column
     """How many segments the record has: the trajectory's own and its annotations'."""
 
@@ -76,9 +77,12 @@ class Episodes:
 
 
 def _staleness(one: Trajectory) -> float:
-    if one.origin is None:
-        return 0.0
-    return float(one.key.step - one.origin.step) if one.origin.run == one.key.run else float("nan")
+    first = one.origin or one.key
+    if first.run != one.key.run:
+        return float("nan")
+    return float(
+        one.key.step - min((turn.policy_version for turn in one.turns if turn.actor == STUDENT), default=first.step)
+    )
 
 
 def _segments(record: Record) -> int:

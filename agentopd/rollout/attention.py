@@ -1,5 +1,6 @@
 """Masked attention on a CPU without copies of shared keys and values."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+_lock, _users = threading.Lock(), 0
+"""Of :func:`shared_heads`, which several threads may use at once."""
 
 
 @contextmanager
@@ -16,15 +20,23 @@ def shared_heads() -> Iterator[None]:
     Where a mask is given and several query heads share a key head, transformers copies the keys and values once a query head, every
     layer and step, since some CUDA kernels need it. The kernel for CPUs does not, and its results are the same bit by bit.
     """
-    usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    if usual is not sdpa_attention_forward:  # somebody's own: it may do more
-        yield
-        return
-    ALL_ATTENTION_FUNCTIONS["sdpa"] = _attend
+    global _users
+    with _lock:
+        usual = ALL_ATTENTION_FUNCTIONS["sdpa"] in (
+            sdpa_attention_forward,
+            _attend,
+        )  # or somebody's own: it may do more
+        if usual:
+            _users += 1
+            ALL_ATTENTION_FUNCTIONS["sdpa"] = _attend
     try:
         yield
     finally:
-        ALL_ATTENTION_FUNCTIONS.pop("sdpa")
+        if usual:
+            with _lock:
+                _users -= 1
+                if not _users:
+                    ALL_ATTENTION_FUNCTIONS.pop("sdpa")
 
 
 def _attend(

@@ -3,64 +3,21 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from agentopd.acting import Mixing
 from agentopd.chat import Chat, Hint
-from agentopd.errors import ConfigError, EnvError, PolicyError, describe
+from agentopd.errors import ConfigError, EnvError
 from agentopd.isolation.hosts import host
-from agentopd.isolation.lane import Host, Lane
-from agentopd.isolation.session import Session
-from agentopd.rollout.episode import Episode
+from agentopd.rollout.flows import generations
 from agentopd.rollout.joint import joint
-from agentopd.rollout.policy import Assignment, Generation, Policy, Request, Rollout
+from agentopd.rollout.policy import Assignment, Policy, Rollout
 from agentopd.rollout.scripted import ScriptedPolicy
+from agentopd.rollout.slots import Slot, begun
 from agentopd.settings.problems import nearest
 from agentopd.types import EXPERT, RECORDED, Failure, Trajectory
 
 ENOUGH_TO_JUDGE = 16
 """Episodes that must have begun before a share of failures says anything."""
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """A living episode and its environment."""
-
-    episode: Episode
-    session: Session
-    host: Host
-    lane: Lane = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Starts the environment."""
-        self.lane = self.host.lane(self.session)
-        self.lane.submit("reset", calls=self.session.calls)
-
-    def advance(self) -> None:
-        """Waits for the environment and tells the episode."""
-        observed = self.lane.result()
-        if isinstance(observed, Failure):
-            self.episode.fail(observed)
-        elif not self.episode.begun:
-            self.episode.open(observed)
-        elif self.episode.replaying:
-            self.episode.resume(observed)
-        else:
-            self.episode.observe(observed)
-            if self.episode.replaying:
-                self._begin_again()
-
-    def close(self) -> None:
-        """Lets the environment go, without waiting for it."""
-        self.lane.close()
-
-    def _begin_again(self) -> None:
-        """Brings a new environment to where the episode now stands."""
-        self.close()
-        self.session = self.session.fresh()
-        self.lane = self.host.lane(self.session)
-        turns = tuple(self.episode.turns)
-        self.lane.submit("replay", tuple(self.episode.opening), turns, calls=1 + len(turns))
 
 
 def collect(
@@ -104,7 +61,7 @@ class _Collection:
         on_done: Callable[[Trajectory], None] | None,
         hints: Mapping[str, Hint],
     ) -> None:
-        self._policies: dict[str, Policy] = {EXPERT: ScriptedPolicy(), RECORDED: ScriptedPolicy(), **policies}
+        self._policies = policies_of(policies)
         self._chat = chat
         self._settings = settings
         self._advice = advice
@@ -115,9 +72,7 @@ class _Collection:
         self._done: dict[int, Trajectory] = {}
 
     def play(self, assignments: Sequence[Assignment]) -> list[Trajectory]:
-        for assignment in assignments:
-            for actor in assignment.actors:
-                _require_actor(actor, self._policies)
+        require_actors(assignments, self._policies)
         waiting = deque(enumerate(assignments))
         try:
             while waiting or self._living:
@@ -134,20 +89,7 @@ class _Collection:
         return [self._done[number] for number in range(len(assignments))]
 
     def _begin(self, number: int, assignment: Assignment) -> Slot:
-        acting = assignment.acting
-        session = Session(
-            assignment.task,
-            advice=self._advice or acting.asks_expert,
-            needs_expert=assignment.actor == EXPERT or acting.needs_expert,
-            foresee=self._settings.max_turns if acting.foresees else 0,
-        )
-        shown = {
-            actor: hint
-            for actor, hint in self._hints.items()
-            if actor in assignment.actors and hint.shown_in(assignment.task.env_id)
-        }
-        episode = Episode(number, assignment, self._chat, self._settings, shown)
-        return Slot(episode, session, self._host)
+        return begun(number, assignment, self._chat, self._settings, self._host, self._advice, self._hints)
 
     def _retire(self) -> None:
         """Turns episodes that are over into trajectories."""
@@ -165,12 +107,8 @@ class _Collection:
             self._policies[actor].release([slot.episode.number])
 
     def _judge(self, last: bool) -> None:
-        """Stops when too large a share of the episodes that have begun failed."""
-        reasons = Counter(_line(t.failure) for t in self._done.values() if t.failure is not None)
         begun = len(self._done) + len(self._living)
-        if too_many := too_many_failures(reasons.total(), begun, self._settings.max_failures, last):
-            reason, count = reasons.most_common(1)[0]
-            raise EnvError(f"{too_many}; {count} of them: {reason}")
+        require_few_failures([*self._done.values()], begun, self._settings.max_failures, last)
 
     def _act(self) -> None:
         """Lets every policy act for its episodes, and starts their environments' steps."""
@@ -184,10 +122,10 @@ class _Collection:
             if guide is not None and mixing is not None:
                 policy = joint(actor, policy, guide, self._policies[guide], mixing)
             begin = time.perf_counter()
-            generations = _generations(actor, policy, [slot.episode.request() for slot in slots])
+            written = generations(actor, policy, [slot.episode.request() for slot in slots])
             # the batch is one piece of work: each turn carries its share, so that sums over turns are wall time
             seconds = (time.perf_counter() - begin) / len(slots)
-            for slot, generation in zip(slots, generations, strict=True):
+            for slot, generation in zip(slots, written, strict=True):
                 action = slot.episode.take(generation, policy.version, seconds)
                 slot.lane.submit("step", action)
 
@@ -206,21 +144,26 @@ def too_many_failures(failed: int, begun: int, allowed: float, last: bool = Fals
     return None
 
 
-def _generations(actor: str, policy: Policy, requests: list[Request]) -> list[Generation]:
-    try:
-        generations = policy.act(requests)
-    except (PolicyError, ConfigError):
-        raise
-    except Exception as error:
-        raise PolicyError(f"the policy of {actor!r} failed: {describe(error)}") from error
-    if len(generations) != len(requests):
-        raise PolicyError(f"the policy of {actor!r} gave {len(generations)} generations for {len(requests)} requests")
-    return generations
+def require_few_failures(done: Sequence[Trajectory], begun: int, allowed: float, last: bool) -> None:
+    """Raises EnvError where too large a share of the episodes that have begun failed; see :func:`too_many_failures`."""
+    reasons = Counter(_line(one.failure) for one in done if one.failure is not None)
+    if too_many := too_many_failures(reasons.total(), begun, allowed, last):
+        reason, count = reasons.most_common(1)[0]
+        raise EnvError(f"{too_many}; {count} of them: {reason}")
 
 
-def _require_actor(actor: str, policies: Mapping[str, Policy]) -> None:
-    if actor not in policies:
-        raise ConfigError(f"no policy acts as {actor!r}{nearest(actor, policies)}; there are: {', '.join(policies)}")
+def policies_of(policies: Mapping[str, Policy]) -> dict[str, Policy]:
+    """``policies``, and those of actors whose turns are known."""
+    return {EXPERT: ScriptedPolicy(), RECORDED: ScriptedPolicy(), **policies}
+
+
+def require_actors(assignments: Sequence[Assignment], policies: Mapping[str, Policy]) -> None:
+    """Raises ConfigError where somebody is to act who has no policy."""
+    for actor in {actor: None for assignment in assignments for actor in assignment.actors}:
+        if actor not in policies:
+            raise ConfigError(
+                f"no policy acts as {actor!r}{nearest(actor, policies)}; there are: {', '.join(policies)}"
+            )
 
 
 def _line(failure: Failure) -> str:

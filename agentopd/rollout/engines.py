@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 from transformers import PreTrainedModel
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Engine(ABC):
     """Makes policies of models. One's own kind is a subclass."""
+
+    copies: ClassVar[bool] = False
+    """Whether its policies hold a copy of the weights, so that a model may change while they write."""
 
     @abstractmethod
     def policy(self, model: PreTrainedModel, ends: Collection[int], settings: Rollout) -> Policy:
@@ -49,6 +52,7 @@ class VllmEngine(Engine):
     It holds a copy of the student's weights, which follows each optimiser step.
     """
 
+    copies = True
     python: str | None = None
     """The interpreter that vLLM is installed for; by default this one."""
     arguments: tuple[str, ...] = ()

@@ -2,11 +2,13 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from agentopd.errors import ConfigError, PolicyError, describe
 from agentopd.rollout.batch import Row
 from agentopd.rollout.decoding import Decoding
 from agentopd.rollout.engine import TransformersPolicy, check_requests, decoding, scripted
@@ -41,9 +43,10 @@ class Flow(ABC):
     elsewhere = False
     """Whether turns are written without :meth:`step`, which then only looks what has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, actor: str) -> None:
         self.seconds = 0.0
         """In which turns were under way."""
+        self._actor = actor
         self._seconds: dict[int, float] = {}
         self._since = 0.0
 
@@ -62,7 +65,8 @@ class Flow(ABC):
         if not self.busy:
             self._since = time.perf_counter()
         self._seconds |= {request.episode: 0.0 for request in requests}
-        self._add(requests)
+        with blamed(self._actor):
+            self._add(requests)
 
     def step(self) -> list[Written]:
         """Goes on a little; the turns that have ended.
@@ -73,7 +77,8 @@ class Flow(ABC):
         if not self.busy:
             return []
         begin = self._since if self.elsewhere else time.perf_counter()
-        ended = self._step()
+        with blamed(self._actor):
+            ended = self._step()
         self._since = time.perf_counter()
         self.seconds += self._since - begin
         share = (self._since - begin) / len(self._seconds)
@@ -91,18 +96,42 @@ class Flow(ABC):
     def _step(self) -> list[tuple[int, Generation]]: ...
 
 
-def flow_of(policy: Policy) -> Flow:
-    """What drives ``policy``."""
+def flow_of(actor: str, policy: Policy) -> Flow:
+    """What drives the ``policy`` of ``actor``."""
     if isinstance(policy, TransformersPolicy):
-        return Continuous(policy)
-    return Elsewhere(policy) if isinstance(policy, Submitting) else Whole(policy)
+        return Continuous(actor, policy)
+    return Elsewhere(actor, policy) if isinstance(policy, Submitting) else Whole(actor, policy)
+
+
+def generations(actor: str, policy: Policy, requests: Sequence[Request]) -> list[Generation]:
+    """What ``policy`` writes to ``requests``, one each.
+
+    Raises:
+        PolicyError: It failed, or gave too many or too few.
+    """
+    with blamed(actor):
+        found = policy.act(requests)
+    if len(found) != len(requests):
+        raise PolicyError(f"the policy of {actor!r} gave {len(found)} generations for {len(requests)} requests")
+    return found
+
+
+@contextmanager
+def blamed(actor: str) -> Iterator[None]:
+    """Raises PolicyError, which names ``actor``, for whatever goes wrong inside."""
+    try:
+        yield
+    except (PolicyError, ConfigError):
+        raise
+    except Exception as error:
+        raise PolicyError(f"the policy of {actor!r} failed: {describe(error)}") from error
 
 
 class Whole(Flow):
     """A policy that is asked for all turns that wait, and gives them whole."""
 
-    def __init__(self, policy: Policy) -> None:
-        super().__init__()
+    def __init__(self, actor: str, policy: Policy) -> None:
+        super().__init__(actor)
         self._policy = policy
         self._waiting: list[Request] = []
 
@@ -111,7 +140,8 @@ class Whole(Flow):
 
     def _step(self) -> list[tuple[int, Generation]]:
         asked, self._waiting = self._waiting, []
-        return [(request.episode, one) for request, one in zip(asked, self._policy.act(asked), strict=True)]
+        written = generations(self._actor, self._policy, asked)
+        return [(request.episode, one) for request, one in zip(asked, written, strict=True)]
 
     def release(self, episode: int) -> None:
         """The policy frees what it keeps."""
@@ -123,8 +153,8 @@ class Elsewhere(Flow):
 
     elsewhere = True
 
-    def __init__(self, policy: Submitting) -> None:
-        super().__init__()
+    def __init__(self, actor: str, policy: Submitting) -> None:
+        super().__init__(actor)
         self._policy = policy
         self._futures: dict[int, Future[Generation]] = {}
 
@@ -146,8 +176,8 @@ class Continuous(Flow):
     Models that keep no cache between turns write those that wait once all others have ended.
     """
 
-    def __init__(self, policy: TransformersPolicy) -> None:
-        super().__init__()
+    def __init__(self, actor: str, policy: TransformersPolicy) -> None:
+        super().__init__(actor)
         self._policy = policy
         self._turns = Decoding([policy], policy.take)
         self._waiting: list[Request] = []

@@ -11,6 +11,7 @@ from agentopd.acting import WHOLE, Acting
 from agentopd.chat.budget import Budget
 from agentopd.isolation.lane import Isolation
 from agentopd.rollout.engines import ENGINES, Engine
+from agentopd.rollout.modes import MODES, Mode
 from agentopd.settings.base import Settings
 from agentopd.settings.choice import Choice
 from agentopd.settings.kinds import Kinds
@@ -91,6 +92,8 @@ class Rollout(Settings):
 
     engine: Annotated[Choice, Kinds("engine", ENGINES)] = Field("transformers", validate_default=True)
     """What generates the student's turns; teachers that act do so by their models in this process."""
+    mode: Annotated[Choice, Kinds("mode", MODES)] = Field("sync", validate_default=True)
+    """Whether rollout and learning take turns, or episodes of steps to come are played meanwhile."""
     temperature: Temperature = 1.0
     """Divides the logits, from 0.001 on; 0 takes the most probable token, and records behaviour log-probability 0 (a point distribution)."""
     top_p: float = Field(1.0, gt=0.0, le=1.0)
@@ -120,8 +123,19 @@ class Rollout(Settings):
 
     def policy(self, model: PreTrainedModel, ends: Collection[int]) -> Policy:
         """What acts by ``model``, whose turns one of ``ends`` ends, by the engine that is chosen."""
+        return self.made_engine.policy(model, ends, self)
+
+    @property
+    def made_engine(self) -> Engine:
+        """The engine that is chosen."""
         engine: Engine = self.engine.function(**self.engine.settings)
-        return engine.policy(model, ends, self)
+        return engine
+
+    @property
+    def made_mode(self) -> Mode:
+        """The mode that is chosen."""
+        mode: Mode = self.mode.function(**self.mode.settings)
+        return mode
 
     @property
     def sampling(self) -> str:

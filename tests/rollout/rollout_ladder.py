@@ -41,8 +41,7 @@ class Ladder(TextEnv):
         Args:
             steps: How many.
         """
-        if self.trouble == "hang":
-            time.sleep(1.0)
+        time.sleep({"hang": 1.0, "slow": 0.1}.get(self.trouble, 0.0))
         self.at += steps
         if self.trouble == "forgets":
             Ladder.climbed += 1

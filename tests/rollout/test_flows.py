@@ -43,7 +43,7 @@ def drive(model: PreTrainedModel, settings: Rollout, flow: Flow, turns: int = 5)
 def test_turns_that_join_equal_a_loop_without_cache(settings: Rollout) -> None:
     model = llama()
     policy = TransformersPolicy(model, END, settings)
-    read = drive(model, settings, flow_of(policy))
+    read = drive(model, settings, flow_of("student", policy))
     firsts = sum(5 + 9 * e for e in range(8))
     assert sum(read) < firsts + 8 * 4 * (12 + 1)  # later turns read what is new, the last token written among it
     assert policy._entries == {}, "an episode that is over left its cache behind"
@@ -51,12 +51,12 @@ def test_turns_that_join_equal_a_loop_without_cache(settings: Rollout) -> None:
 
 def test_a_model_whose_layers_keep_no_columns_writes_those_that_wait_after_the_others() -> None:
     model, settings = gemma(), Rollout()
-    drive(model, settings, flow_of(TransformersPolicy(model, END, settings)), turns=2)
+    drive(model, settings, flow_of("student", TransformersPolicy(model, END, settings)), turns=2)
 
 
 def test_turns_join_between_two_tokens() -> None:
     model, settings = llama(), Rollout(temperature=0.0)
-    flow = Continuous(TransformersPolicy(model, END, settings))
+    flow = Continuous("student", TransformersPolicy(model, END, settings))
     requests = [Request(e, [5, 6, 7 + e], e, max_new_tokens=20) for e in range(4)]
     flow.add(requests[:3])
     flow.step()
@@ -91,7 +91,7 @@ class Later:
 
 def test_turns_that_are_written_elsewhere_end_in_any_order() -> None:
     policy = Later()
-    flow = flow_of(policy)
+    flow = flow_of("student", policy)
     assert isinstance(flow, Elsewhere)
     flow.add([Request(0, [1], 0, 4), Request(1, [1], 0, 4)])
     assert flow.step() == []
@@ -119,7 +119,7 @@ class Echo:
 
 
 def test_any_policy_is_asked_for_whole_turns() -> None:
-    flow = flow_of(Echo())
+    flow = flow_of("student", Echo())
     assert isinstance(flow, Whole)
     flow.add([Request(e, [e + 4], 0, 4) for e in range(3)])
     written = flow.step()
@@ -130,4 +130,4 @@ def test_any_policy_is_asked_for_whole_turns() -> None:
 
 def test_an_impossible_request_is_refused_when_it_is_added() -> None:
     with pytest.raises(PolicyError, match="both must be positive"):
-        flow_of(Echo()).add([Request(0, [], 0, 4)])
+        flow_of("student", Echo()).add([Request(0, [], 0, 4)])
