@@ -43,6 +43,20 @@ Watch: TypeAlias = Callable[[str, int], AbstractContextManager[Callable[[Traject
 """Opened with a title and a number of episodes, it takes each episode that ends: a display, for instance."""
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one source gives to a step."""
+
+    name: str
+    source: Source
+    given: list[Trajectory] = field(default_factory=list)
+    lot: Lot | None = None
+    """Episodes to be played, where there are any."""
+
+    def __len__(self) -> int:
+        return len(self.given) if self.lot is None else len(self.lot.assignments)
+
+
 def unwatched(title: str, episodes: int) -> AbstractContextManager[Callable[[Trajectory], None]]:
     """Looks away."""
     return nullcontext(lambda _: None)
@@ -76,6 +90,8 @@ class River:
     watch: Watch = unwatched
     given: Sequence[Trajectory] | None = None
     """Episodes for the frozen sources to draw from, instead of playing them."""
+    follower: Follower | None = None
+    """The weights that the student acts with, where they are others than those that are trained."""
     last_metrics: Mapping[str, float] = field(init=False, default_factory=dict)
     """Of the last step; empty before the first. Schedules may read them."""
     schedules: Mapping[str, Any] = field(init=False, default_factory=dict)
@@ -83,10 +99,13 @@ class River:
     note: Callable[[Trajectory], None] = field(init=False, default_factory=lambda: _unnoted)
     """Takes each fresh episode as it ends, before anybody else: what keeps it through a kill."""
     played: list[Trajectory] = field(init=False, default_factory=list)
-    """The fresh episodes that are over of the step that is being drawn, or was drawn last."""
+    """The fresh episodes that are over, of the step that is being drawn, or was drawn last, and of those behind it."""
     _played_by: dict[str, list[Trajectory]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._player = player_of(self.config, self.policies, self.chat)
+        self._asked: dict[int, list[Part]] = {}
+        self._counts: dict[int, dict[str, int]] = {}  # of steps that are asked for and not learned from
         self._stream = TaskStream(self.config.envs, self.config.seed, "train")
         self._annotators = annotators(self.objective, self.teachers)
         self._check_actors()
@@ -118,9 +137,12 @@ class River:
         given, tasks = self.given, range(math.ceil(source.episodes / source.per_task))
 
         def play() -> list[Trajectory]:
+            if given is not None:
+                return sourced(given, name)
             # keys of their own, which no episode of step 0 has: an `origin` is one of them
-            run = f"{self.run}/frozen/{name}"
-            return self._play(name, source, self._stream, tasks, 0, run) if given is None else sourced(given, name)
+            lot = self._lot(name, source, self._stream, tasks, 0, f"{self.run}/frozen/{name}")
+            with self.watch("episodes", len(lot.assignments)) as seen, self._player.paused():
+                return InTurns(self.policies, self.chat).finish(lot, seen)
 
         folder = self.folder / "frozen" / name if self.folder else None
         return Pool(name, self.config.seed, source.per_task, folder, play)
@@ -153,28 +175,55 @@ class River:
         return Clock(step, self.config.train.steps, self.last_metrics, self.schedules)
 
     def draw(self, step: int) -> Drawn:
-        """Plays and annotates the episodes of one global batch. What that depends on is said at the top of this module."""
-        self.played, self._played_by = [], {}
-        trajectories: list[Trajectory] = []
-        fresh: list[Trajectory] = []
-        counts = self._tasks_at(step)
+        """The annotated episodes of one global batch. What they depend on is said at the top of this module."""
+        self.played = [one for one in self.played if one.key.step > step]
         begin = time.monotonic()
-        ends = accumulate(counts.values(), initial=0)  # each source has tasks of its own at every step
-        for (name, source), first in zip(self.objective.sources.items(), ends, strict=False):
-            played = self._draw_source(name, source, step, counts[name], first, len(trajectories))
-            trajectories += played
-            fresh += played if source.plays else []
+        parts = self._parts(step)
+        of_each = [self._finished(part) for part in parts]
+        trajectories = [one for played in of_each for one in played]
+        fresh = [one for part, played in zip(parts, of_each, strict=True) if part.source.plays for one in played]
+        self._played_by = {
+            part.name: played for part, played in zip(parts, of_each, strict=True) if part.source.kind == "fresh"
+        }
         metrics = {f"rollout/{name}": value for name, value in rollout_metrics(fresh).items()}
         between = time.monotonic()
-        records = annotate(self._annotators, trajectories, self.config.rollout.max_new_tokens)
+        with self._player.apart():
+            records = annotate(self._annotators, trajectories, self.config.rollout.max_new_tokens, self._said)
+            taught = teaching_metrics(self._annotators, records)
         spent = {"seconds/rollout": between - begin, "seconds/teachers": time.monotonic() - between}
         for told in unused(self.config, self._annotators, trajectories) if step == 0 else ():
             _log.warning("%s", told)
-        return Drawn(step, tuple(records), metrics | teaching_metrics(self._annotators, records) | spent)
+        return Drawn(step, tuple(records), metrics | taught | spent | self._player.metrics())
+
+    def _parts(self, step: int) -> list[Part]:
+        """What each source gives to ``step``; episodes of the steps behind it are begun as far ahead as may be."""
+        last = min(step + self._player.ahead, max(self.config.train.steps - 1, step))
+        for ahead in range(step, last + 1):
+            if ahead not in self._asked:
+                self._asked[ahead] = self._part_by_part(ahead)
+                for part in self._asked[ahead]:
+                    if part.lot is not None:
+                        self._player.begin(part.lot)
+        return self._asked.pop(step)
+
+    def _part_by_part(self, step: int) -> list[Part]:
+        counts = self._tasks_at(step)
+        ends = accumulate(counts.values(), initial=0)  # each source has tasks of its own at every step
+        parts: list[Part] = []
+        for (name, source), first in zip(self.objective.sources.items(), ends, strict=False):
+            parts.append(self._part(name, source, step, counts[name], first, sum(map(len, parts))))
+        return parts
+
+    def _finished(self, part: Part) -> list[Trajectory]:
+        if part.lot is None:
+            return part.given
+        with self.watch("episodes", len(part)) as seen:
+            return self._player.finish(part.lot, seen)
 
     def _tasks_at(self, step: int) -> dict[str, int]:
         """The tasks of each source in ``step``; those of a replayed one that holds too little are fresh ones."""
         counts = self.config.tasks_at(self.clock(step))
+        self._counts[step] = dict(counts)
         for name, earlier in self._earlier.items():
             if not earlier.ready:
                 counts[str(self.objective.sources[name].of)] += counts[name]
@@ -184,29 +233,31 @@ class River:
     def _begin(self, name: str, step: int, count: int) -> int:
         """How many tasks the source has drawn before ``step``: of shares that never move, a function of the step."""
         moving = any(isinstance(source.share, Choice) for source in self.objective.sources.values())
-        return self._begun[name] if moving else step * count
+        asked = sum(counts[name] for earlier, counts in self._counts.items() if earlier < step)
+        return self._begun[name] + asked if moving else step * count
 
-    def _draw_source(self, name: str, source: Source, step: int, count: int, first: int, base: int) -> list[Trajectory]:
-        """The source's episodes of ``step``, of ``count`` tasks from the step's ``first`` on, their keys counted from ``base``."""
+    def _part(self, name: str, source: Source, step: int, count: int, first: int, base: int) -> Part:
+        """What the source gives to ``step``, of ``count`` tasks from the step's ``first`` on, keys counted from ``base``."""
         if not count:
-            return []
+            return Part(name, source)
         if source.kind == "fresh":
             begin = step * self.config.train.tasks_per_step + first
             indices = range(begin, begin + count)
-            played = self._play(name, source, self._stream, indices, step, self.run, base, self._ended)
-            self._played_by[name] = played
-            return played
+            lot = self._lot(name, source, self._stream, indices, step, self.run, base, self._ended)
+            return Part(name, source, lot=lot)
         if source.kind == "replayed":
             again = self._earlier[name].draw(step, count)
         else:
             again = self._decks[name].draw(self._begin(name, step, count), count)
         if source.plays:
             tasks = [one.task for one in again]
-            return self._play(name, source, tasks, range(len(tasks)), step, self.run, base, self._ended, again)
-        return [
+            lot = self._lot(name, source, tasks, range(len(tasks)), step, self.run, base, self._ended, again)
+            return Part(name, source, lot=lot)
+        given = [
             replace(trajectory, key=Key(self.run, step, base + i), origin=trajectory.origin or trajectory.key)
             for i, trajectory in enumerate(again)
         ]
+        return Part(name, source, given)
 
     def _ended(self, trajectory: Trajectory) -> None:
         """Notes a fresh episode that is over, and tells those who will be asked about it."""
@@ -215,7 +266,7 @@ class River:
         for teacher in self._annotators.values():
             teacher.begin(trajectory)
 
-    def _play(
+    def _lot(
         self,
         name: str,
         source: Source,
@@ -226,8 +277,8 @@ class River:
         first: int = 0,
         ended: Callable[[Trajectory], None] | None = None,
         recorded: Sequence[Trajectory] = (),
-    ) -> list[Trajectory]:
-        """Plays the tasks ``indices`` of a stream under the weights, and the shares and depths of actors, of this moment.
+    ) -> Lot:
+        """The tasks ``indices`` of a stream, to be played under the shares and depths of actors of this moment.
 
         ``ended`` is told of each episode that is over; ``recorded`` are those that the tasks were first played in, where they are begun again.
         """
@@ -239,17 +290,14 @@ class River:
         )
         if recorded:
             assignments = [replace(one, recorded=recorded[i // source.per_task]) for i, one in enumerate(assignments)]
-        settings = capped(self.config.rollout, source, clock, key)
-        advice = any(teacher.needs_expert for teacher in self._annotators.values())
-        hints = {name: teacher.hint for name, teacher in self.teachers.items() if teacher.hint is not None}
-        with self.watch("episodes", len(assignments)) as seen:
-
-            def on_done(trajectory: Trajectory) -> None:
-                seen(trajectory)
-                if ended is not None:
-                    ended(trajectory)
-
-            return collect(assignments, self.policies, self.chat, settings, advice, on_done, hints)
+        return Lot(
+            assignments,
+            capped(self.config.rollout, source, clock, key),
+            least=step - self._player.ahead,
+            advice=any(teacher.needs_expert for teacher in self._annotators.values()),
+            hints={name: teacher.hint for name, teacher in self.teachers.items() if teacher.hint is not None},
+            on_done=ended,
+        )
 
     def learned(self, step: int, metrics: Mapping[str, float]) -> None:
         """Takes what was measured as ``step`` was learned from; the schedules of the next step read it, and some remember.
@@ -257,7 +305,8 @@ class River:
         Raises:
             ConfigError: A schedule watches a metric that does not exist.
         """
-        for name, count in self.config.tasks_at(self.clock(step)).items():
+        counts = self._counts.pop(step, None) or self.config.tasks_at(self.clock(step))
+        for name, count in counts.items():
             self._begun[name] += count
         for name, earlier in self._earlier.items():
             earlier.note(self._played_by.get(str(self.objective.sources[name].of), ()))
@@ -266,10 +315,25 @@ class River:
 
     def weights_changed(self, student: PreTrainedModel) -> None:
         """Tells policies and teachers that an optimiser step was taken."""
-        self.policies[STUDENT].update(student, self.policies[STUDENT].version + 1)
+        with self._player.apart():
+            self._player.change(lambda: self._become(student, self.policies[STUDENT].version + 1))
+
+    def _become(self, student: PreTrainedModel, version: int) -> None:
+        acting = student if self.follower is None else self.follower.follow(student)
+        self.policies[STUDENT].update(acting, version)
         for teacher in self.teachers.values():
             teacher.after_step(student)
         self._tell_policies()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While it lasts no episode goes on, and the weights and the engine may be used by others."""
+        with self._player.paused():
+            yield
+
+    def close(self) -> None:
+        """Lets go the episodes that were begun for later steps."""
+        self._player.close()
 
     def _tell_policies(self) -> None:
         """Tells the policies of teachers whose weights have changed."""
@@ -297,7 +361,8 @@ class River:
         self._begun |= state.get("begun", {})
         for name, earlier in self._earlier.items():
             earlier.restore(state["earlier"][name])
-        self.policies[STUDENT].update(student, state["version"])
+        acting = student if self.follower is None else self.follower.follow(student)
+        self.policies[STUDENT].update(acting, state["version"])
         for name, teacher in self.teachers.items():
             teacher.restore(state["teachers"][name])
         self._tell_policies()

@@ -1,0 +1,193 @@
+"""How the episodes of a step are played: when they are asked for, or ahead of it while other steps are learned from."""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from queue import SimpleQueue
+from typing import TypeAlias
+
+from agentopd.chat import Chat
+from agentopd.config import Config
+from agentopd.rollout import collect
+from agentopd.rollout.policy import Policy
+from agentopd.rollout.stream import Lot, Spent, Stream
+from agentopd.types import Trajectory
+
+Seen: TypeAlias = Callable[[Trajectory], None]
+"""Takes an episode that is over."""
+
+LOOK = 0.1
+"""Seconds between two looks at which episodes are over, for the display."""
+
+
+class Player(ABC):
+    """Plays lots. :meth:`begin` and then :meth:`finish` is called with each, of every step in its turn."""
+
+    ahead = 0
+    """How many steps ahead of the one that is drawn lots are begun."""
+
+    @abstractmethod
+    def begin(self, lot: Lot) -> None:
+        """May start to play, and returns at once."""
+
+    @abstractmethod
+    def finish(self, lot: Lot, seen: Seen) -> list[Trajectory]:
+        """The episodes, in the order of the assignments; ``seen`` is told of each for the display.
+
+        Raises:
+            AgentOPDError: As :func:`agentopd.rollout.collect`.
+        """
+
+    def paused(self) -> AbstractContextManager[None]:
+        """While it lasts nobody plays, and others may use the policies."""
+        return nullcontext()
+
+    def apart(self) -> AbstractContextManager[object]:
+        """While it lasts no episode that has ended is attended to, so that teachers may be spoken with."""
+        return nullcontext()
+
+    def change(self, call: Callable[[], None]) -> None:
+        """Changes weights, and tells those who act, between turns."""
+        call()
+
+    def metrics(self) -> dict[str, float]:
+        """What it did since this was last called."""
+        return {}
+
+    def close(self) -> None:
+        """Lets go what is not over."""
+
+
+class InTurns(Player):
+    """Plays a lot when it is to be finished."""
+
+    def __init__(self, policies: Mapping[str, Policy], chat: Chat) -> None:
+        self._policies, self._chat = policies, chat
+
+    def begin(self, lot: Lot) -> None:
+        """Nothing yet."""
+
+    def finish(self, lot: Lot, seen: Seen) -> list[Trajectory]:
+        """Plays it."""
+
+        def on_done(trajectory: Trajectory) -> None:
+            seen(trajectory)
+            if lot.on_done is not None:
+                lot.on_done(trajectory)
+
+        return collect(lot.assignments, self._policies, self._chat, lot.settings, lot.advice, on_done, lot.hints)
+
+
+class Ahead(Player):
+    """Plays in a stream. What is to be done with an episode that is over, its lot's ``on_done``, another thread does."""
+
+    def __init__(self, stream: Stream, ahead: int) -> None:
+        """Starts no thread yet.
+
+        Args:
+            stream: Plays.
+            ahead: How many steps ahead lots are begun.
+        """
+        self.ahead = ahead
+        self._stream = stream
+        self._attendant = Attendant()
+        self._told, self._restarted = Spent(), 0
+
+    def begin(self, lot: Lot) -> None:
+        """Hands it to the stream."""
+        attend = lot.on_done
+        lot.on_done = None if attend is None else lambda trajectory: self._attendant.put(attend, trajectory)
+        self._stream.submit(lot)
+
+    def finish(self, lot: Lot, seen: Seen) -> list[Trajectory]:
+        """Waits until it is over, and attended to."""
+        shown = 0
+        while shown < len(lot.assignments) and not lot.over.done():
+            wait([lot.over], LOOK)
+            over = [*lot.done.values()]
+            for trajectory in over[shown:]:
+                seen(trajectory)
+            shown = len(over)
+        found = lot.over.result()
+        self._attendant.settle()
+        return found
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Between turns."""
+        with self._stream.paused():
+            yield
+
+    def apart(self) -> AbstractContextManager[object]:
+        """Waits for the one that is being attended to."""
+        return self._attendant.lock
+
+    def change(self, call: Callable[[], None]) -> None:
+        """Between turns."""
+        self._stream.change(call)
+
+    def metrics(self) -> dict[str, float]:
+        """``stream/waiting``: episodes that are asked for and not over. Shares of the time since: ``stream/engine``, ``stream/env``,
+        ``stream/idle``, as of :class:`agentopd.rollout.stream.Spent`. ``stream/restarted``: episodes that began anew."""
+        spent, restarted = self._stream.spent, self._stream.restarted
+        seconds = {name: value - getattr(self._told, name) for name, value in asdict(spent).items()}
+        whole = seconds.pop("whole")
+        found = {f"stream/{name}": value / whole if whole else 0.0 for name, value in seconds.items()}
+        found |= {"stream/waiting": float(self._stream.waiting), "stream/restarted": float(restarted - self._restarted)}
+        self._told, self._restarted = spent, restarted
+        return found
+
+    def close(self) -> None:
+        """Ends both threads."""
+        self._stream.close()
+        self._attendant.close()
+
+
+class Attendant:
+    """Does in a thread what is to be done with episodes that are over, one after the other."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        """Held while something is done."""
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def put(self, attend: Callable[[Trajectory], None], trajectory: Trajectory) -> None:
+        """Has ``attend`` called, soon."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="agentopd-attendant", daemon=True)
+            self._thread.start()
+        self._work.put(lambda: attend(trajectory))
+
+    def settle(self) -> None:
+        """Waits until all is done that was put before; raises what went wrong."""
+        if self._thread is not None:
+            done: Future[None] = Future()
+            self._work.put(lambda: done.set_result(None))
+            done.result()
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Ends the thread after what is being done."""
+        self._work.put(None)
+
+    def _serve(self) -> None:
+        while (work := self._work.get()) is not None:
+            try:
+                with self.lock:
+                    work()
+            except BaseException as error:  # told to whoever settles
+                self._error = self._error or error
+
+
+def player_of(config: Config, policies: Mapping[str, Policy], chat: Chat) -> Player:
+    """What plays as ``rollout.mode`` says."""
+    mode = config.rollout.made_mode
+    if mode.ahead is None:
+        return InTurns(policies, chat)
+    return Ahead(Stream(policies, chat, config.rollout, mode.restarts), mode.ahead)
