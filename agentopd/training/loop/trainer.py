@@ -13,12 +13,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
 )
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from agentopd.adapters import is_wrapped, merged
 from agentopd.chat.tokenizer import special_ids
@@ -43,20 +41,11 @@ from agentopd.training.checks.given import (
 from agentopd.training.checks.preflight import with_data
 from agentopd.training.loop.arguments import AgentOPDConfig, settled
 from agentopd.training.loop.build import acting, build_panel, build_river, panel_size, with_env
-from agentopd.training.loop.checkpoints import (
-    RIVER,
-    STATE,
-    loading,
-    made_with,
-    require_same,
-    river_text,
-    whole_river_of,
-    without_tensors,
-)
 from agentopd.training.loop.depths import depth_metrics, weights_of
-from agentopd.training.loop.folder import RunFolder, write_atomically
+from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.learner import Learner, save_batch
 from agentopd.training.loop.recorder import Recorder
+from agentopd.training.loop.resumable import ResumableTrainer
 from agentopd.training.loop.river import Drawn, Watch, unwatched
 from agentopd.training.show.card import TAGS, card
 from agentopd.types import EXPERT, STUDENT, Record, Trajectory
@@ -68,7 +57,7 @@ IDLE_STEPS = "train/idle_steps"
 """The metric of how many steps in a row, up to this one, trained nothing."""
 
 
-class AgentOPDTrainer(Trainer):
+class AgentOPDTrainer(ResumableTrainer):
     """Trains a student by what its teachers said of its own trajectories."""
 
     builds = staticmethod(build_river)
@@ -278,41 +267,6 @@ class AgentOPDTrainer(Trainer):
         state = self.state
         loaded = self.args.load_best_model_at_end and state.best_model_checkpoint is not None
         return int((loaded and state.best_global_step) or state.global_step)
-
-    # Checkpoints: the river's state is written before the file that makes a checkpoint complete.
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        checkpoint = Path(output_dir)
-        checkpoint.mkdir(parents=True, exist_ok=True)
-        state = without_tensors(checkpoint, self.river.state())
-        write_atomically(checkpoint / RIVER, river_text(self.config, state, made_with(self.student, self.args)))
-        super()._save_rng_state(output_dir)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        checkpoint = Path(resume_from_checkpoint)
-        require_same(checkpoint, self.config, made_with(self.student, self.args))
-        with loading(checkpoint, STATE):
-            TrainerState.load_from_json(str(checkpoint / STATE))
-        weights = ", ".join(sorted(path.name for path in checkpoint.glob("*.safetensors")))
-        with loading(checkpoint, weights or "its weights"):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        with loading(checkpoint, RIVER):
-            self.river.restore(whole_river_of(checkpoint), self.student)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
-        with loading(Path(checkpoint), f"{OPTIMIZER_NAME} or {SCHEDULER_NAME}"):
-            if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # those name their files otherwise
-                for name in (OPTIMIZER_NAME, SCHEDULER_NAME):  # transformers goes on without them
-                    (Path(checkpoint) / name).stat()
-            super()._load_optimizer_and_scheduler(checkpoint)
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
-        with loading(Path(checkpoint), "rng_state.pth"):
-            super()._load_rng_state(checkpoint)
 
     # What is given away: plain weights, and the card that is pushed with them.
 
