@@ -26,11 +26,12 @@ from agentopd.teachers import (
     rewards,
     served,
 )
-from agentopd.teachers.annotation import annotate
+from agentopd.teachers.annotation import annotate, annotations_of
 from agentopd.teachers.base import (
     CPU,
     EVERYWHERE,
     Combining,
+    Prompt,
     Spending,
     Stateless,
     Teacher,
@@ -152,6 +153,7 @@ __all__ = [
     "Examined",
     "Few",
     "Identity",
+    "Prompt",
     "Spending",
     "Stateless",
     "Teacher",
@@ -159,6 +161,7 @@ __all__ = [
     "Traits",
     "TraitsBy",
     "annotate",
+    "annotations_of",
     "build_teachers",
     "corrections",
     "depends_on_settings",

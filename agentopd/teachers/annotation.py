@@ -3,18 +3,22 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
 from agentopd.errors import AgentOPDError, TeacherError, describe
 from agentopd.teachers.base import Combining, Teacher
-from agentopd.types import Aligned, Annotation, Block, Bools, Dense, Mixture, Record, Sparse, Trajectory
+from agentopd.types import Aligned, Annotation, Block, Bools, Dense, Key, Mixture, Record, Sparse, Trajectory
 
 _log = logging.getLogger(__name__)
 
 
 def annotate(
-    teachers: Mapping[str, Teacher], trajectories: Sequence[Trajectory], max_new_tokens: int | None = None
+    teachers: Mapping[str, Teacher],
+    trajectories: Sequence[Trajectory],
+    max_new_tokens: int | None = None,
+    earlier: Mapping[str, Mapping[Key, Annotation]] = MappingProxyType({}),
 ) -> list[Record]:
     """Lets every teacher annotate every trajectory, those that read others after these.
 
@@ -24,6 +28,7 @@ def annotate(
         teachers: By name; annotations stand in this order.
         trajectories: What the student did. They are not changed.
         max_new_tokens: Of one turn; ``None`` for no limit.
+        earlier: By teacher, what it has said of some of them already; it is not asked of these again.
 
     Returns:
         A record for each trajectory, in the same order.
@@ -33,7 +38,10 @@ def annotate(
     """
     heard: dict[str, list[Annotation]] = {}
     for name in sorted(teachers, key=lambda name: isinstance(teachers[name], Combining)):  # a stable order
-        heard[name] = _annotations(teachers[name], trajectories, heard)
+        known = earlier.get(name, {})
+        asked = [one for one in trajectories if one.key not in known]
+        told = iter(annotations_of(teachers[name], asked, heard) if asked or not known else [])
+        heard[name] = [known[one.key] if one.key in known else next(told) for one in trajectories]
     said = [heard[name] for name in teachers]
     if max_new_tokens is not None:
         own = [len(trajectory.segments) for trajectory in trajectories]
@@ -41,10 +49,16 @@ def annotate(
     return [Record(trajectory, tuple(column[b] for column in said)) for b, trajectory in enumerate(trajectories)]
 
 
-def _annotations(
-    teacher: Teacher, trajectories: Sequence[Trajectory], heard: Mapping[str, Sequence[Annotation]]
+def annotations_of(
+    teacher: Teacher,
+    trajectories: Sequence[Trajectory],
+    heard: Mapping[str, Sequence[Annotation]] = MappingProxyType({}),
 ) -> list[Annotation]:
-    """What ``teacher`` says, who may read what was ``heard`` of others."""
+    """What ``teacher`` says, who may read what was ``heard`` of others.
+
+    Raises:
+        TeacherError: It failed, or what it returned does not fit.
+    """
     try:
         if isinstance(teacher, Combining):
             annotations = list(teacher.combine(trajectories, heard))

@@ -143,6 +143,16 @@ class Spending(Protocol):
         """What it has cost in all, in words."""
 
 
+@runtime_checkable
+class Prompt(Protocol):
+    """What a teacher may have that can speak of an episode as soon as it is over."""
+
+    @property
+    def at_once(self) -> bool:
+        """Whether what it says of an episode depends neither on others nor on weights that are trained, so that it may be asked, in another
+        thread, while the student learns from earlier ones."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Stateless:
     """A base for teachers that learn nothing and keep nothing; subclasses add ``annotate``."""

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from agentopd.chat import Hint
 from agentopd.errors import ConfigError, TeacherError, under
 from agentopd.forward import hidden_states
-from agentopd.freezing import frozen
+from agentopd.freezing import Borrowed, frozen
 from agentopd.models import Dtype, ModelConfig, NewModel, head_of, positions_of
 from agentopd.objective.chunked import statistics
 from agentopd.packing import batches, padded
@@ -133,6 +133,12 @@ class LocalTeacher(Viewing):
         if type(self) is not LocalTeacher or not self.reads_plainly or self._weights is None:
             return None
         return Identity(digest("local", self._weights, self.where, self.hint))
+
+    @property
+    def at_once(self) -> bool:
+        """Where its weights are its own, and it is shown nothing of other episodes."""
+        own = type(self) is LocalTeacher and not isinstance(self.reads, Borrowed)
+        return own and (self.hint is None or not self.hint.hindsight)
 
     def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
         """The model's hidden states at the selected action tokens, with the log-probabilities of those tokens.

@@ -10,7 +10,7 @@ from agentopd.chat import Chat, Hint
 from agentopd.config import Config, changed
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
-from agentopd.freezing import frozen, initial
+from agentopd.freezing import Follower, frozen, initial
 from agentopd.models import head_of
 from agentopd.rollout import EnvConfig, Rollout, TaskStream
 from agentopd.rollout.policy import Policy
@@ -47,6 +47,9 @@ def build_river(
     ``load`` gives teachers the weights that they name; ``untaught`` those that name none, which are else the student as it is now.
     """
     chat = config.chat(tokenizer)
+    mode, engine = config.rollout.made_mode, config.rollout.made_engine
+    copied = mode.ahead is not None and not engine.copies
+    follower = Follower(moved(student, device)) if copied else None
     teachers = build_teachers(
         makes(config),
         chat,
@@ -62,11 +65,12 @@ def build_river(
         config=config,
         run=folder.path.resolve().name if folder else "run",
         chat=chat,
-        policies=build_policies(config, student, chat, teachers),
+        policies=build_policies(config, student if follower is None else follower.model, chat, teachers),
         teachers=teachers,
         folder=folder.path if folder else None,
         watch=watch,
         given=given,
+        follower=follower,
     )
 
 

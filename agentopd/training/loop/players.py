@@ -19,6 +19,8 @@ from agentopd.types import Trajectory
 Seen: TypeAlias = Callable[[Trajectory], None]
 """Takes an episode that is over."""
 
+LEAVING = 30.0
+"""Seconds in which what is being done must have ended once it is to; it is left behind else."""
 LOOK = 0.1
 """Seconds between two looks at which episodes are over, for the display."""
 
@@ -28,6 +30,8 @@ class Player(ABC):
 
     ahead = 0
     """How many steps ahead of the one that is drawn lots are begun."""
+    at_once = False
+    """Whether an episode that is over is attended to while others are played."""
 
     @abstractmethod
     def begin(self, lot: Lot) -> None:
@@ -57,6 +61,7 @@ class Player(ABC):
         """What it did since this was last called."""
         return {}
 
+    @abstractmethod
     def close(self) -> None:
         """Lets go what is not over."""
 
@@ -80,6 +85,9 @@ class InTurns(Player):
 
         return collect(lot.assignments, self._policies, self._chat, lot.settings, lot.advice, on_done, lot.hints)
 
+    def close(self) -> None:
+        """Nothing is left."""
+
 
 class Ahead(Player):
     """Plays in a stream. What is to be done with an episode that is over, its lot's ``on_done``, another thread does."""
@@ -91,15 +99,17 @@ class Ahead(Player):
             stream: Plays.
             ahead: How many steps ahead lots are begun.
         """
-        self.ahead = ahead
+        self.ahead, self.at_once = ahead, True
         self._stream = stream
         self._attendant = Attendant()
         self._told, self._restarted = Spent(), 0
+        self._begun = False
 
     def begin(self, lot: Lot) -> None:
         """Hands it to the stream."""
         attend = lot.on_done
         lot.on_done = None if attend is None else lambda trajectory: self._attendant.put(attend, trajectory)
+        self._begun = True
         self._stream.submit(lot)
 
     def finish(self, lot: Lot, seen: Seen) -> list[Trajectory]:
@@ -118,7 +128,7 @@ class Ahead(Player):
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Between turns."""
-        with self._stream.paused():
+        with self._stream.paused() if self._begun else nullcontext():
             yield
 
     def apart(self) -> AbstractContextManager[object]:
@@ -127,7 +137,10 @@ class Ahead(Player):
 
     def change(self, call: Callable[[], None]) -> None:
         """Between turns."""
-        self._stream.change(call)
+        if self._begun:
+            self._stream.change(call)
+        else:
+            call()
 
     def metrics(self) -> dict[str, float]:
         """``stream/waiting``: episodes that are asked for and not over. Shares of the time since: ``stream/engine``, ``stream/env``,
@@ -173,8 +186,10 @@ class Attendant:
             raise self._error
 
     def close(self) -> None:
-        """Ends the thread after what is being done."""
+        """Ends the thread after what has been put."""
         self._work.put(None)
+        if self._thread is not None:
+            self._thread.join(LEAVING)
 
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:

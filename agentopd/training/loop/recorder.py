@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -39,16 +40,17 @@ class Recorder:
         run goes on.
         """
         if self._writer is not None:
-            river.note = partial(self._note, self._writer, step)
+            river.note = partial(self._note, self._writer)
         try:
             return river.draw(step)
         except BaseException as error:
             if self._writer is not None:
-                rescue(self._writer, step, river.played, error)
+                for number, played in groupby(sorted(river.played, key=lambda one: one.key), lambda one: one.key.step):
+                    rescue(self._writer, number, list(played), error)
             raise
 
-    def _note(self, writer: RecordWriter, step: int, trajectory: Trajectory) -> None:
-        writer.note(step, Record(trajectory))
+    def _note(self, writer: RecordWriter, trajectory: Trajectory) -> None:
+        writer.note(trajectory.key.step, Record(trajectory))
 
     def keep(self, drawn: Drawn, prepared: Prepared, signals: Mapping[str, NDArray[Any]]) -> None:
         """Writes one step."""

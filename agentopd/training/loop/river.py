@@ -8,8 +8,8 @@ folder keep all of these, so a resumed run draws what the uninterrupted one woul
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
@@ -17,44 +17,33 @@ from typing import Any, TypeAlias
 
 from transformers import PreTrainedModel
 
-from agentopd.acting import ROUNDING
 from agentopd.chat import Chat
 from agentopd.config import Config
-from agentopd.errors import ConfigError
+from agentopd.errors import ConfigError, TeacherError
+from agentopd.freezing import Follower
 from agentopd.objective.head import Head
 from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
-from agentopd.rollout import Rollout, TaskStream, assign, collect, rollout_metrics
+from agentopd.rollout import TaskStream, assign, rollout_metrics
 from agentopd.rollout.policy import Policy
+from agentopd.rollout.stream import Lot
 from agentopd.settings.choice import Choice, at, choices_in
 from agentopd.settings.clock import Clock
 from agentopd.settings.states import advanced
-from agentopd.teachers import Teacher, annotate, teaching_metrics
+from agentopd.teachers import Prompt, Teacher, annotate, annotations_of, teaching_metrics
 from agentopd.training.checks.roles import annotators
 from agentopd.training.checks.unused import unused
 from agentopd.training.loop.earlier import Earlier
+from agentopd.training.loop.parts import Part, capped
+from agentopd.training.loop.players import InTurns, player_of
 from agentopd.training.loop.pool import Pool
 from agentopd.training.loop.recorded import Recorded, sourced
-from agentopd.types import EXPERT, RECORDED, STUDENT, Key, Record, Task, Trajectory
+from agentopd.types import EXPERT, RECORDED, STUDENT, Annotation, Key, Record, Task, Trajectory
 
 _log = logging.getLogger(__name__)
 
 Watch: TypeAlias = Callable[[str, int], AbstractContextManager[Callable[[Trajectory], None]]]
 """Opened with a title and a number of episodes, it takes each episode that ends: a display, for instance."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What one source gives to a step."""
-
-    name: str
-    source: Source
-    given: list[Trajectory] = field(default_factory=list)
-    lot: Lot | None = None
-    """Episodes to be played, where there are any."""
-
-    def __len__(self) -> int:
-        return len(self.given) if self.lot is None else len(self.lot.assignments)
 
 
 def unwatched(title: str, episodes: int) -> AbstractContextManager[Callable[[Trajectory], None]]:
@@ -104,6 +93,7 @@ class River:
 
     def __post_init__(self) -> None:
         self._player = player_of(self.config, self.policies, self.chat)
+        self._said: dict[str, dict[Key, Annotation]] = {}  # by teacher, of episodes that are over
         self._asked: dict[int, list[Part]] = {}
         self._counts: dict[int, dict[str, int]] = {}  # of steps that are asked for and not learned from
         self._stream = TaskStream(self.config.envs, self.config.seed, "train")
@@ -190,6 +180,9 @@ class River:
         with self._player.apart():
             records = annotate(self._annotators, trajectories, self.config.rollout.max_new_tokens, self._said)
             taught = teaching_metrics(self._annotators, records)
+            for one in trajectories:
+                for said in self._said.values():
+                    said.pop(one.key, None)
         spent = {"seconds/rollout": between - begin, "seconds/teachers": time.monotonic() - between}
         for told in unused(self.config, self._annotators, trajectories) if step == 0 else ():
             _log.warning("%s", told)
@@ -263,8 +256,12 @@ class River:
         """Notes a fresh episode that is over, and tells those who will be asked about it."""
         self.note(trajectory)
         self.played.append(trajectory)
-        for teacher in self._annotators.values():
+        for name, teacher in self._annotators.items():
             teacher.begin(trajectory)
+            if self._player.at_once and isinstance(teacher, Prompt) and teacher.at_once:
+                with suppress(TeacherError):  # told when the whole step is annotated
+                    [annotation] = annotations_of(teacher, [trajectory])
+                    self._said.setdefault(name, {})[trajectory.key] = annotation
 
     def _lot(
         self,
@@ -332,8 +329,11 @@ class River:
             yield
 
     def close(self) -> None:
-        """Lets go the episodes that were begun for later steps."""
+        """Lets go the episodes that were begun for later steps; they are begun anew where another step is drawn."""
         self._player.close()
+        self._player = player_of(self.config, self.policies, self.chat)
+        for kept in (self._asked, self._counts, self._said):
+            kept.clear()
 
     def _tell_policies(self) -> None:
         """Tells the policies of teachers whose weights have changed."""
@@ -366,22 +366,3 @@ class River:
         for name, teacher in self.teachers.items():
             teacher.restore(state["teachers"][name])
         self._tell_policies()
-
-
-def capped(rollout: Rollout, source: Source, clock: Clock, key: str) -> Rollout:
-    """The rollout with the caps of ``source``, whose key is ``key``, at ``clock``.
-
-    Raises:
-        ConfigError: A schedule of one's own gives a cap below 1.
-    """
-    caps = {}
-    for name in ("max_turns", "max_new_tokens", "max_episode_tokens"):
-        given = getattr(source, name)
-        if given is None:
-            continue
-        cap = math.floor(at(given, clock, f"{key}.{name}") + ROUNDING)
-        if cap < 1:
-            raise ConfigError(f"{key}.{name}: {cap} at step {clock.step}; a schedule gives 1 or more")
-        limit = getattr(rollout, name)
-        caps[name] = cap if limit is None else min(cap, limit)
-    return rollout.model_copy(update=caps)

@@ -124,6 +124,13 @@ class AgentOPDTrainer(ResumableTrainer):
         self.remove_callback(PrinterCallback)  # our own say what there is to say
         self.learner.check(student, self.config.objective)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' own; episodes that were begun for steps which do not come are let go, however it ends."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.river.close()
+
     # The river in place of a data loader.
 
     def get_train_dataloader(self) -> Any:
@@ -240,7 +247,7 @@ class AgentOPDTrainer(ResumableTrainer):
                 f"actor={actor!r}: this teacher is the student {model.how}, and merge() has added that to its weights; play "
                 "it before merging, or with a new trainer"
             )
-        with self._watch("panel", count) as on_done:
+        with self.river.paused(), self._watch("panel", count) as on_done:
             hint = teacher.hint if teacher else None
             return build_panel(acting(self.config, actor), model, self.river.chat, count, split, on_done, sampled, hint)
 

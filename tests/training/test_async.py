@@ -1,0 +1,169 @@
+"""Rollout ahead of learning: what a step learns from, which weights wrote it, and what is left behind."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import training_cases as cases
+
+from agentopd import records
+from agentopd.errors import ConfigError, PolicyError
+from agentopd.objective.columns import Episodes
+from agentopd.training.loop.folder import RunFolder
+from agentopd.training.loop.trainer import AgentOPDTrainer
+from agentopd.training.run.whole import train
+from agentopd.types import STUDENT, Record
+
+THREADS = ("agentopd-stream", "agentopd-attendant")
+
+
+def ahead(staleness: int, *overrides: str, method: str | dict[str, Any] = "agentopd", **settings: Any) -> Any:
+    mode = f"rollout.mode={{kind: async, max_staleness: {staleness}}}"
+    return cases.tiny(mode, *overrides, method=method, **settings)
+
+
+def trained(config: Any, output: Path, **options: Any) -> AgentOPDTrainer:
+    run = cases.trainer(config, output, folder=RunFolder(output), **options)
+    run.train()
+    return run
+
+
+def tokens(run: Path) -> list[list[list[int]]]:
+    return [[s.tokens_T.tolist() for s in record.trajectory.segments] for record in records.open(run)]
+
+
+def staleness(kept: Sequence[Record]) -> list[int]:
+    return [
+        record.trajectory.key.step - turn.policy_version
+        for record in kept
+        for turn in record.trajectory.turns
+        if turn.actor == STUDENT
+    ]
+
+
+def test_without_staleness_a_run_is_the_one_in_turns_up_to_rounding(tmp_path: Path) -> None:
+    usual = trained(cases.tiny(steps=3), tmp_path / "turns")
+    stream = trained(ahead(0, steps=3), tmp_path / "stream")
+    assert tokens(tmp_path / "stream") == tokens(tmp_path / "turns")
+    assert set(staleness([*records.open(tmp_path / "stream")])) == {0}
+    for name, value in cases.weights(usual.student).items():
+        torch.testing.assert_close(value, cases.weights(stream.student)[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("bound", [1, 3])
+def test_turns_are_written_by_weights_of_at_most_so_many_steps_before(bound: int, tmp_path: Path) -> None:
+    run = trained(ahead(bound, steps=6), tmp_path)
+    kept = [*records.open(tmp_path)]
+    old = staleness(kept)
+    assert 0 < max(old) <= bound
+    assert min(old) >= 0
+    assert Episodes.of(kept).staleness_B.max() == max(old)
+    keys = [record.trajectory.key for record in kept]
+    assert [key.step for key in keys] == [step for step in range(6) for _ in range(2)]
+    assert len(set(keys)) == len(keys)
+    tasks = [record.trajectory.task for record in kept]
+    assert tasks == [r.trajectory.task for r in records.open(_in_turns(tmp_path))]
+    assert {a.teacher for record in kept for a in record.annotations} == {"teacher"}
+    assert {"stream/engine", "stream/env", "stream/idle", "stream/waiting"} <= run.step_metrics.keys()
+    assert not [thread for thread in threading.enumerate() if thread.name in THREADS]
+
+
+def _in_turns(folder: Path) -> Path:
+    trained(cases.tiny(steps=6), folder / "turns")
+    return folder / "turns"
+
+
+def test_what_a_teacher_says_at_once_is_what_it_says_of_the_whole_step(tmp_path: Path) -> None:
+    trained(ahead(1, "records.block=sparse", steps=2), tmp_path / "stream")
+    trained(cases.tiny("records.block=sparse", steps=2), tmp_path / "turns")
+    first = zip(list(records.open(tmp_path / "stream"))[:2], list(records.open(tmp_path / "turns"))[:2], strict=True)
+    for one, other in first:  # of step 0, whose weights are those of the beginning
+        for mine, theirs in zip(one.annotations, other.annotations, strict=True):
+            np.testing.assert_allclose(mine.taken_logprob_N, theirs.taken_logprob_N, rtol=0, atol=1e-5)
+            assert np.array_equal(mine.index_N, theirs.index_N)
+
+
+MIXED = {
+    "sources": {
+        "own": {"kind": "fresh", "share": {"kind": "linear", "start": 1.0, "end": 0.4}},
+        "shown": {"kind": "frozen", "share": {"kind": "linear", "start": 0.0, "end": 0.6}, "actors": {"expert": 1.0}, "episodes": 4},
+    },
+    "divergence": "forward_kl",
+}  # fmt: skip
+
+
+def test_sources_whose_shares_move_draw_what_they_would_draw_in_turns(tmp_path: Path) -> None:
+    config = {"method": MIXED, "steps": 4, "tasks_per_step": 4}
+    trained(cases.tiny(**config), tmp_path / "turns")
+    trained(ahead(2, **config), tmp_path / "stream")
+    drawn = [
+        [(r.trajectory.task, r.trajectory.segments[0].source) for r in records.open(tmp_path / name)]
+        for name in ("turns", "stream")
+    ]
+    assert drawn[0] == drawn[1]
+
+
+def test_a_run_that_plays_ahead_can_be_killed_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ahead(2, "train.save_every=2", "train.eval_every=2", steps=4)
+    step = AgentOPDTrainer.training_step
+
+    def killed(self: AgentOPDTrainer, model: Any, inputs: Any, *rest: Any) -> torch.Tensor:
+        if inputs.step == 3:
+            raise KeyboardInterrupt
+        return step(self, model, inputs, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(AgentOPDTrainer, "training_step", killed)
+        train(config, tmp_path / "run")
+    assert not [thread for thread in threading.enumerate() if thread.name in THREADS]
+    result = train(config, tmp_path / "run", resume=True)
+    assert set(result.panels) == {"student_before", "student_after", "teacher"}
+    kept = [record.trajectory.key for record in records.open(tmp_path / "run")]
+    assert [(key.step, key.index) for key in kept] == [(step, index) for step in range(4) for index in range(2)]
+
+
+def test_an_adapter_is_trained_while_its_copy_plays_over_the_same_base(tmp_path: Path) -> None:
+    run = trained(ahead(1, "train.lora={r: 2}", steps=2), tmp_path)
+    copy = run.river.follower
+    assert copy is not None
+    own = {id(one) for one in run.student.parameters()}
+    apart = [name for name, one in copy.model.named_parameters() if id(one) not in own]
+    assert apart
+    assert all("lora" in name for name in apart)
+    for mine, theirs in zip(copy.model.parameters(), run.student.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+
+def test_what_fails_in_the_stream_ends_the_run_with_its_own_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = cases.trainer(ahead(1, steps=4), tmp_path, folder=RunFolder(tmp_path))
+    act, calls = run.river.policies[STUDENT].take, []  # type: ignore[attr-defined]
+
+    def breaks(*given: Any) -> None:
+        calls.append(1)
+        if len(calls) > 40:
+            raise ValueError("out of memory")
+        act(*given)
+
+    monkeypatch.setattr(run.river.policies[STUDENT], "take", breaks)
+    with pytest.raises(PolicyError, match="the policy of 'student' failed: ValueError: out of memory"):
+        run.train()
+    assert not [thread for thread in threading.enumerate() if thread.name in THREADS]
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("{kind: async, max_staleness: -1}", "greater than or equal to 0"),
+        ("asynchronous", "no mode is called 'asynchronous'"),
+        ("{kind: async, on_update: stop}", "'continue' or 'restart'"),
+    ],
+)
+def test_modes_that_do_not_exist_are_refused(mode: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cases.tiny(f"rollout.mode={mode}")
