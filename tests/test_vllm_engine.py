@@ -1,9 +1,11 @@
 """A real vLLM server as the student's engine, beside the transformers engine: run by ``make test-vllm-engine``, which installs both."""
 
+import copy
 import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -12,9 +14,10 @@ import pytest
 import torch
 from peft import LoraConfig
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 from vllm_cases import MARKS, VLLM
 
+from agentopd import records
 from agentopd.adapters import adapted
 from agentopd.chat import Chat
 from agentopd.chat.budget import Budget
@@ -26,6 +29,9 @@ from agentopd.rollout import EnvConfig, Request, Rollout, TaskStream, Transforme
 from agentopd.rollout.sampling import processed
 from agentopd.rollout.vllm import server as servers
 from agentopd.rollout.vllm.server import Server, stop_servers
+from agentopd.training.loop.arguments import arguments
+from agentopd.training.loop.folder import RunFolder
+from agentopd.training.loop.trainer import AgentOPDTrainer
 from agentopd.types import ENGINE, STUDENT, Trajectory
 
 pytestmark = [*MARKS, pytest.mark.usefixtures("cpu")]
@@ -188,6 +194,54 @@ def follows(policy: Any, model: Any, request: Request, settings: Rollout) -> Non
     logprob_N_V = processed(logits_of(model, tokens_T)[len(request.tokens) - 1 : -1], settings)
     own_N = logprob_N_V.gather(1, torch.tensor(said.tokens)[:, None])[:, 0]
     np.testing.assert_allclose(said.logprobs, own_N.numpy(), atol=1e-3)
+
+
+class Weights(TrainerCallback):
+    """What is trained of the student, by version."""
+
+    def __init__(self, student: Any) -> None:
+        self.by_version = [self._of(student)]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keeps those of the next version."""
+        self.by_version.append(self._of(kwargs["model"]))
+
+    def _of(self, student: Any) -> dict[str, Tensor]:
+        return {name: one.detach().clone() for name, one in student.named_parameters() if one.requires_grad}
+
+
+@pytest.mark.parametrize("trained", ["train.lora={r: 4}", "train.lora=null"])
+def test_a_run_ahead_of_learning_has_each_turn_written_by_the_weights_of_its_version(
+    trained: str, smollm2: PreTrainedModel, chat: Chat, tmp_path: Path
+) -> None:
+    engine = f"rollout.engine={{kind: vllm, python: {VLLM}}}"
+    steps = [
+        "train.steps=4",
+        "train.tasks_per_step=4",
+        "train.learning_rate=0.001",
+        "train.eval_every=2",
+        "train.save_every=0",
+    ]
+    short = ["rollout.max_turns=2", "rollout.max_new_tokens=12", "rollout.max_length=512", "evaluation.during=2"]
+    own = ["env.id=vllm/Questions-v0", "teachers={}", "stages={}", "method=grpo", "objective.sampler.per_task=2"]
+    config = load_config("configs/smollm2.yaml", [engine, "rollout.mode=async", *steps, *short, trained, *own])
+    run = AgentOPDTrainer(
+        copy.deepcopy(smollm2), arguments(config, tmp_path), chat.tokenizer, folder=RunFolder(tmp_path)
+    )
+    weights = Weights(run.student)
+    run.add_callback(weights)
+    run.train()
+    versions = set()
+    for record in records.open(tmp_path):
+        for turn in record.trajectory.turns:
+            segment, here = record.trajectory.segments[turn.segment], slice(turn.start, turn.stop)
+            run.student.load_state_dict(weights.by_version[turn.policy_version], strict=False)
+            logprob_T_V = processed(logits_of(run.student, segment.tokens_T), config.rollout)
+            taken_T = torch.from_numpy(segment.tokens_T[here]).long()
+            own_T = logprob_T_V[turn.start - 1 : turn.stop - 1].gather(1, taken_T[:, None])[:, 0]
+            np.testing.assert_allclose(segment.logprob_T[here], own_T.numpy(), atol=1e-3)
+            versions.add((record.trajectory.key.step, turn.policy_version))
+    assert {step - version for step, version in versions} == {0, 1}
 
 
 def test_the_server_wears_each_adapter(smollm2: PreTrainedModel, chat: Chat) -> None:

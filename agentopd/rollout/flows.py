@@ -36,6 +36,10 @@ class Submitting(Policy, Protocol):
         """Begins a turn."""
         ...
 
+    def settle(self) -> None:
+        """Whoever writes has the weights of now when this returns; afterwards the model may change while turns are written."""
+        ...
+
 
 class Flow(ABC):
     """What one policy has under way. Only one thread may use it."""

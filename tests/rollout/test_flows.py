@@ -80,6 +80,8 @@ class Later:
         self.futures[request.episode] = Future()
         return self.futures[request.episode]
 
+    def settle(self) -> None: ...
+
     def act(self, requests: Sequence[Request]) -> list[Generation]:
         raise AssertionError("turns are submitted one by one")
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import training_cases as cases
+from transformers import TrainerCallback
 
 from agentopd import records
 from agentopd.errors import ConfigError, PolicyError
@@ -70,6 +71,35 @@ def test_turns_are_written_by_weights_of_at_most_so_many_steps_before(bound: int
     assert {a.teacher for record in kept for a in record.annotations} == {"teacher"}
     assert {"stream/engine", "stream/env", "stream/idle", "stream/waiting"} <= run.step_metrics.keys()
     assert not [thread for thread in threading.enumerate() if thread.name in THREADS]
+
+
+class Weights(TrainerCallback):
+    """The student's weights by version."""
+
+    def __init__(self, student: torch.nn.Module) -> None:
+        self.by_version = [cases.weights(student)]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.by_version.append(cases.weights(kwargs["model"]))
+
+
+def test_a_turn_was_written_by_the_weights_of_its_version(tmp_path: Path) -> None:
+    run = cases.trainer(ahead(2, steps=5), tmp_path, folder=RunFolder(tmp_path))
+    weights = Weights(run.student)
+    run.add_callback(weights)
+    run.train()
+    seen = set()
+    for record in records.open(tmp_path):
+        for turn in record.trajectory.turns:
+            segment = record.trajectory.segments[turn.segment]
+            run.student.load_state_dict(weights.by_version[turn.policy_version])
+            with torch.no_grad():
+                logits_T_V = run.student(torch.from_numpy(segment.tokens_T[None]).long()).logits[0]
+            logprob_T_V = logits_T_V[turn.start - 1 : turn.stop - 1].log_softmax(-1)
+            own_T = logprob_T_V.gather(1, torch.from_numpy(segment.tokens_T[turn.start : turn.stop]).long()[:, None])
+            np.testing.assert_allclose(segment.logprob_T[turn.start : turn.stop], own_T[:, 0], rtol=0, atol=1e-4)
+            seen.add(turn.policy_version)
+    assert len(seen) > 2
 
 
 def _in_turns(folder: Path) -> Path:

@@ -1,7 +1,7 @@
 """The vLLM engine: turns of the student by a server that holds a copy of its weights."""
 
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from agentopd.rollout.policy import Generation, Request, Rollout
 from agentopd.rollout.sampling import processed
 from agentopd.rollout.vllm.server import GENERATE, Server, server_of
 from agentopd.rollout.vllm.weights import lora_arguments, plain_model, shape_of, write_adapter, write_weights
+from agentopd.serving.threads import Threads
 
 LOOKAHEAD = 33
 """Tokens beyond what a turn may think that are asked for at once: its mark, and one more."""
@@ -66,6 +67,7 @@ class VllmPolicy:
         self._engine = engine
         self._adapter = lora_arguments(model)
         self._changes = 0
+        self._threads = Threads(min(engine.in_flight, settings.concurrency))
 
     def act(self, requests: Sequence[Request]) -> list[Generation]:
         """One generation a request. Scripts are played without the server.
@@ -79,13 +81,25 @@ class VllmPolicy:
         played: dict[int, Generation] = {}
         if asked:
             server = self._ready(asked[0].tokens)
-            with ThreadPoolExecutor(min(len(asked), self._engine.in_flight)) as pool:
-                turns = [pool.submit(self._turn, server, request) for request in asked]
-                try:
-                    played = {r.episode: turn.result() for r, turn in zip(asked, turns, strict=True)}
-                finally:
-                    pool.shutdown(cancel_futures=True)
+            turns = [self._threads.begin(self._turn, server, request) for request in asked]
+            try:
+                played = {r.episode: turn.result() for r, turn in zip(asked, turns, strict=True)}
+            finally:
+                for turn in turns:
+                    turn.cancel()
         return [played[r.episode] if r.script is None else scripted(r.script) for r in requests]
+
+    def submit(self, request: Request) -> "Future[Generation]":
+        """Begins a turn by itself; raises as :meth:`act`."""
+        if request.script is None:
+            return self._threads.begin(self._turn, self._ready(request.tokens), request)
+        played: Future[Generation] = Future()
+        played.set_result(scripted(request.script))
+        return played
+
+    def settle(self) -> None:
+        """Gives the server the weights now: afterwards the model may change while turns are written. Raises as :meth:`act`."""
+        self._ready(range(PROBE))
 
     def release(self, episodes: Sequence[int]) -> None:
         """Nothing is kept for an episode but what the server's prefix cache finds again."""

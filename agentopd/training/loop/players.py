@@ -2,7 +2,7 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
@@ -12,6 +12,7 @@ from typing import TypeAlias
 from agentopd.chat import Chat
 from agentopd.config import Config
 from agentopd.rollout import collect
+from agentopd.rollout.flows import Submitting
 from agentopd.rollout.policy import Policy
 from agentopd.rollout.stream import Lot, Spent, Stream
 from agentopd.types import Trajectory
@@ -92,13 +93,15 @@ class InTurns(Player):
 class Ahead(Player):
     """Plays in a stream. What is to be done with an episode that is over, its lot's ``on_done``, another thread does."""
 
-    def __init__(self, stream: Stream, ahead: int) -> None:
+    def __init__(self, stream: Stream, ahead: int, policies: Collection[Policy]) -> None:
         """Starts no thread yet.
 
         Args:
             stream: Plays.
             ahead: How many steps ahead lots are begun.
+            policies: Those that act in the stream.
         """
+        self._policies = [policy for policy in policies if isinstance(policy, Submitting)]
         self.ahead, self.at_once = ahead, True
         self._stream = stream
         self._attendant = Attendant()
@@ -109,7 +112,9 @@ class Ahead(Player):
         """Hands it to the stream."""
         attend = lot.on_done
         lot.on_done = None if attend is None else lambda trajectory: self._attendant.put(attend, trajectory)
-        self._begun = True
+        if not self._begun:
+            self._settle()
+            self._begun = True
         self._stream.submit(lot)
 
     def finish(self, lot: Lot, seen: Seen) -> list[Trajectory]:
@@ -127,20 +132,31 @@ class Ahead(Player):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Between turns."""
+        """Between turns; those who act have the weights of now at its end."""
         with self._stream.paused() if self._begun else nullcontext():
             yield
+            if self._begun:
+                self._settle()
 
     def apart(self) -> AbstractContextManager[object]:
         """Waits for the one that is being attended to."""
         return self._attendant.lock
 
     def change(self, call: Callable[[], None]) -> None:
-        """Between turns."""
-        if self._begun:
-            self._stream.change(call)
-        else:
+        """Between turns; those who act have the weights of now at its end."""
+        if not self._begun:
             call()
+            return
+
+        def changed() -> None:
+            call()
+            self._settle()
+
+        self._stream.change(changed)
+
+    def _settle(self) -> None:
+        for policy in self._policies:
+            policy.settle()
 
     def metrics(self) -> dict[str, float]:
         """``stream/waiting``: episodes that are asked for and not over. Shares of the time since: ``stream/engine``, ``stream/env``,
@@ -205,4 +221,4 @@ def player_of(config: Config, policies: Mapping[str, Policy], chat: Chat) -> Pla
     mode = config.rollout.made_mode
     if mode.ahead is None:
         return InTurns(policies, chat)
-    return Ahead(Stream(policies, chat, config.rollout, mode.restarts), mode.ahead)
+    return Ahead(Stream(policies, chat, config.rollout, mode.restarts), mode.ahead, policies.values())
