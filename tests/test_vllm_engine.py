@@ -222,7 +222,13 @@ def test_a_run_ahead_of_learning_has_each_turn_written_by_the_weights_of_its_ver
         "train.eval_every=2",
         "train.save_every=0",
     ]
-    short = ["rollout.max_turns=2", "rollout.max_new_tokens=12", "rollout.max_length=512", "evaluation.during=2"]
+    short = [
+        "rollout.max_turns=2",
+        "rollout.max_new_tokens=12",
+        "rollout.max_length=512",
+        "evaluation.during=2",
+        "rollout.top_p=1",
+    ]
     own = ["env.id=vllm/Questions-v0", "teachers={}", "stages={}", "method=grpo", "objective.sampler.per_task=2"]
     config = load_config("configs/smollm2.yaml", [engine, "rollout.mode=async", *steps, *short, trained, *own])
     run = AgentOPDTrainer(

@@ -24,9 +24,9 @@ from agentopd.teachers.taught import known_teaching
 
 ROLLOUT = (
     "success", "reward", "turns", "tokens", "generated", "prefilled", "truncated", "failures", "cut", "parsed", "seconds/policy",
-    "seconds/env", "solved_within",
+    "seconds/env", "solved_within", "staleness", "staleness_max", "tokens_per_second",
 )  # fmt: skip
-"""What :func:`~agentopd.rollout.rollout_metrics` tells, ``solved_within`` where somebody succeeded."""
+"""What :func:`~agentopd.rollout.rollout_metrics` tells, ``solved_within`` where somebody succeeded, and how old and how fast turns are."""
 COUNTED = re.compile(r"rollout/(drift|errors|stop|failures|acted|tools)/.+")
 """What it tells of kinds that are met, some of them an environment's own."""
 TURN = re.compile(r"/\d+\+?$")
@@ -54,7 +54,7 @@ def known_metrics(objective: Objective, marks: Mapping[str, Traits]) -> Iterator
     seen = (teacher_entropy(name) for name in teachers if name in whole)
     yield from (f"train/{name}" for name in (CURRENT_LOGPROB, STUDENT_ENTROPY, *seen))
     yield from ("train/tokens", "train/micro_batches", "train/rows", "train/idle_steps", "loss")
-    yield from ("seconds/rollout", "seconds/teachers", "seconds/learner")
+    yield from (f"seconds/{part}" for part in ("rollout", "generate", "env", "idle", "teachers", "learner", "step"))
     yield from (f"rollout/{name}" for name in ROLLOUT)
     yield from (f"depth/{name}" for name in by_turn)
 

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from agentopd import records
 from agentopd.errors import ConfigError, PolicyError
 from agentopd.objective.columns import Episodes
+from agentopd.training.checks.preflight import check_acting
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.trainer import AgentOPDTrainer
 from agentopd.training.run.whole import train
@@ -69,7 +70,10 @@ def test_turns_are_written_by_weights_of_at_most_so_many_steps_before(bound: int
     tasks = [record.trajectory.task for record in kept]
     assert tasks == [r.trajectory.task for r in records.open(_in_turns(tmp_path))]
     assert {a.teacher for record in kept for a in record.annotations} == {"teacher"}
-    assert {"stream/engine", "stream/env", "stream/idle", "stream/waiting"} <= run.step_metrics.keys()
+    told = run.step_metrics
+    assert told["rollout/staleness_max"] == max(staleness([one for one in kept if one.trajectory.key.step == 5]))
+    assert {"stream/waiting", "stream/restarted"} <= told.keys()
+    assert min(told[f"seconds/{part}"] for part in ("generate", "env", "idle", "step")) >= 0.0
     assert not [thread for thread in threading.enumerate() if thread.name in THREADS]
 
 
@@ -127,7 +131,7 @@ MIXED = {
 
 
 def test_sources_whose_shares_move_draw_what_they_would_draw_in_turns(tmp_path: Path) -> None:
-    config = {"method": MIXED, "steps": 4, "tasks_per_step": 4}
+    config: dict[str, Any] = {"method": MIXED, "steps": 4, "tasks_per_step": 4}
     trained(cases.tiny(**config), tmp_path / "turns")
     trained(ahead(2, **config), tmp_path / "stream")
     drawn = [
@@ -146,9 +150,10 @@ def test_a_run_that_plays_ahead_can_be_killed_and_goes_on(tmp_path: Path, monkey
             raise KeyboardInterrupt
         return step(self, model, inputs, *rest)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(AgentOPDTrainer, "training_step", killed)
-        train(config, tmp_path / "run")
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "run")
     assert not [thread for thread in threading.enumerate() if thread.name in THREADS]
     result = train(config, tmp_path / "run", resume=True)
     assert set(result.panels) == {"student_before", "student_after", "teacher"}
@@ -184,6 +189,13 @@ def test_what_fails_in_the_stream_ends_the_run_with_its_own_error(
     with pytest.raises(PolicyError, match="the policy of 'student' failed: ValueError: out of memory"):
         run.train()
     assert not [thread for thread in threading.enumerate() if thread.name in THREADS]
+
+
+def test_a_teacher_that_has_the_students_weights_cannot_act_meanwhile() -> None:
+    own = "teachers.old={kind: self}"
+    check_acting(cases.tiny(own, "objective.sampler.actors={student: 0.5, old: 0.5}"))
+    with pytest.raises(ConfigError, match=r"'old' is to act, and has the student's weights.* rollout.mode: sync"):
+        check_acting(ahead(1, own, "objective.sampler.actors={student: 0.5, old: 0.5}"))
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def saved(run: Path) -> dict[str, Tensor]:
 def metrics(run: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics, without what a clock measured."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if "seconds" not in name} for row in rows]
+    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
 
 
 def kept(run: Path) -> list[Record]:

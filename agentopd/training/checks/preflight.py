@@ -66,8 +66,9 @@ def check_experts(config: Config) -> None:
 
 
 def check_acting(config: Config) -> None:
-    """Raises ConfigError where a teacher that is to act is of a shipped kind that has no model, or is shown what no actor can know."""
-    hints = every_hint(config)
+    """Raises ConfigError where a teacher that is to act is of a shipped kind that has no model, or is shown what no actor can know; or is
+    the student seen in another way, whose weights are trained while it acts."""
+    hints, ahead = every_hint(config), config.rollout.made_mode.ahead is not None
     for name, source in config.objective.sources.items():
         for actor in source.who:
             choice = config.teachers.get(actor)
@@ -82,6 +83,11 @@ def check_acting(config: Config) -> None:
                 raise ConfigError(
                     f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and teachers.{actor}.hint names "
                     f"{', '.join(sorted(hints[actor].hindsight))}, known only once an episode is over; let another act"
+                )
+            if ahead and choice is not None and traits_of(choice).initial and model_of(actor, choice) is None:
+                raise ConfigError(
+                    f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and has the student's weights, which are trained "
+                    f"meanwhile where rollout.mode.kind={config.rollout.mode.kind}; give teachers.{actor}.model, or set rollout.mode: sync"
                 )
 
 

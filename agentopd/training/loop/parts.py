@@ -1,6 +1,7 @@
 """What the sources of a method give to a step."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agentopd.acting import ROUNDING
@@ -10,7 +11,7 @@ from agentopd.rollout import Rollout
 from agentopd.rollout.stream import Lot
 from agentopd.settings.choice import at
 from agentopd.settings.clock import Clock
-from agentopd.types import Trajectory
+from agentopd.types import STUDENT, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,12 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.given) if self.lot is None else len(self.lot.assignments)
+
+
+def staleness(fresh: Sequence[Trajectory], step: int) -> dict[str, float]:
+    """By how many optimiser steps the weights that wrote the student's turns are older than those of ``step``: mean and maximum."""
+    old = [step - turn.policy_version for one in fresh for turn in one.turns if turn.actor == STUDENT]
+    return {"rollout/staleness": sum(old) / len(old), "rollout/staleness_max": float(max(old))} if old else {}
 
 
 def capped(rollout: Rollout, source: Source, clock: Clock, key: str) -> Rollout:

@@ -2,7 +2,7 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
@@ -58,9 +58,15 @@ class Player(ABC):
         """Changes weights, and tells those who act, between turns."""
         call()
 
-    def metrics(self) -> dict[str, float]:
-        """What it did since this was last called."""
-        return {}
+    @abstractmethod
+    def metrics(self, waited: float, fresh: Sequence[Trajectory]) -> dict[str, float]:
+        """Where time went since this was last called: ``seconds/generate`` with turns under way, ``seconds/env`` with none, waiting for
+        environments, ``seconds/idle`` with nothing to play.
+
+        Args:
+            waited: Seconds that a step waited for its episodes.
+            fresh: Those that were played for it.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -85,6 +91,11 @@ class InTurns(Player):
                 lot.on_done(trajectory)
 
         return collect(lot.assignments, self._policies, self._chat, lot.settings, lot.advice, on_done, lot.hints)
+
+    def metrics(self, waited: float, fresh: Sequence[Trajectory]) -> dict[str, float]:
+        """Turns carry their shares of the time in which they were written."""
+        wrote = sum(turn.seconds_policy for one in fresh for turn in one.turns)
+        return {"seconds/generate": wrote, "seconds/env": max(waited - wrote, 0.0), "seconds/idle": 0.0}
 
     def close(self) -> None:
         """Nothing is left."""
@@ -158,13 +169,11 @@ class Ahead(Player):
         for policy in self._policies:
             policy.settle()
 
-    def metrics(self) -> dict[str, float]:
-        """``stream/waiting``: episodes that are asked for and not over. Shares of the time since: ``stream/engine``, ``stream/env``,
-        ``stream/idle``, as of :class:`agentopd.rollout.stream.Spent`. ``stream/restarted``: episodes that began anew."""
+    def metrics(self, waited: float, fresh: Sequence[Trajectory]) -> dict[str, float]:
+        """Of the stream; and how many episodes are asked for and not over, ``stream/waiting``, and began anew, ``stream/restarted``."""
         spent, restarted = self._stream.spent, self._stream.restarted
-        seconds = {name: value - getattr(self._told, name) for name, value in asdict(spent).items()}
-        whole = seconds.pop("whole")
-        found = {f"stream/{name}": value / whole if whole else 0.0 for name, value in seconds.items()}
+        went = {name: value - getattr(self._told, name) for name, value in asdict(spent).items()}
+        found = {f"seconds/{name}": went[of] for name, of in (("generate", "engine"), ("env", "env"), ("idle", "idle"))}
         found |= {"stream/waiting": float(self._stream.waiting), "stream/restarted": float(restarted - self._restarted)}
         self._told, self._restarted = spent, restarted
         return found

@@ -34,7 +34,7 @@ from agentopd.teachers import Prompt, Teacher, annotate, annotations_of, teachin
 from agentopd.training.checks.roles import annotators
 from agentopd.training.checks.unused import unused
 from agentopd.training.loop.earlier import Earlier
-from agentopd.training.loop.parts import Part, capped
+from agentopd.training.loop.parts import Part, capped, staleness
 from agentopd.training.loop.players import InTurns, player_of
 from agentopd.training.loop.pool import Pool
 from agentopd.training.loop.recorded import Recorded, sourced
@@ -186,7 +186,8 @@ class River:
         spent = {"seconds/rollout": between - begin, "seconds/teachers": time.monotonic() - between}
         for told in unused(self.config, self._annotators, trajectories) if step == 0 else ():
             _log.warning("%s", told)
-        return Drawn(step, tuple(records), metrics | taught | spent | self._player.metrics())
+        where = self._player.metrics(between - begin, fresh) | staleness(fresh, step)
+        return Drawn(step, tuple(records), metrics | taught | spent | where)
 
     def _parts(self, step: int) -> list[Part]:
         """What each source gives to ``step``; episodes of the steps behind it are begun as far ahead as may be."""

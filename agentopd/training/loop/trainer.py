@@ -112,6 +112,7 @@ class AgentOPDTrainer(ResumableTrainer):
         self.learner = Learner(self.config, self.river.teacher_heads, special_ids(tokenizer))
         self.recorder = Recorder(self.config, folder, self.river.teacher_heads)
         self.step_metrics: dict[str, float] = {}
+        self._learned_at = time.monotonic()
         super().__init__(
             model=student,
             args=args,
@@ -126,6 +127,7 @@ class AgentOPDTrainer(ResumableTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers' own; episodes that were begun for steps which do not come are let go, however it ends."""
+        self._learned_at = time.monotonic()
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -172,10 +174,18 @@ class AgentOPDTrainer(ResumableTrainer):
         seen = self.learner.metrics(prepared, signals, batches)
         depths = depth_metrics([one.trajectory for one in drawn.records], prepared.rows, signals | weights_of(prepared))
         seen |= {IDLE_STEPS: float(idle_steps), "seconds/learner": time.monotonic() - begin}
+        seen |= self._paced(drawn)
         self.step_metrics = {**drawn.metrics, **seen, **depths}
         self.river.learned(drawn.step, {"loss": total, **self.step_metrics})
         self.recorder.keep(drawn, prepared, signals)
         return torch.tensor(total, device=self.args.device)
+
+    def _paced(self, drawn: Drawn) -> dict[str, float]:
+        """How long it is since the step before was learned from, and how many tokens of this one were generated in a second of that."""
+        seconds, self._learned_at = time.monotonic() - self._learned_at, time.monotonic()
+        fresh = [record.trajectory for record in drawn.records if record.trajectory.origin is None]
+        tokens = sum(turn.stop - turn.start for one in fresh for turn in one.turns)
+        return {"seconds/step": seconds, "rollout/tokens_per_second": tokens / seconds}
 
     def _idle_steps(self, prepared: Prepared, batches: Sequence[Batch], step: int) -> int:
         """How many steps in a row trained nothing, up to ``step``; an error where that is all there were and patience has ended."""

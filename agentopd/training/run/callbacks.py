@@ -1,6 +1,7 @@
 """What the Trainer tells while it trains: a live line, and the run's metrics."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
@@ -8,8 +9,25 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.show.display import Meter
 
-SHOWN = {"loss": "loss", "rollout/success": "success", "eval_success": "panel"}
-"""Metrics beside the bar, and what they are called there."""
+SHOWN = {
+    "loss": "loss {:.3f}",
+    "rollout/success": "success {:.3f}",
+    "eval_success": "panel {:.3f}",
+    "rollout/tokens_per_second": "{:.0f} tokens/s",
+    "rollout/staleness": "{:.1f} steps old",
+    "stream/waiting": "{:.0f} in play",
+}
+"""Metrics beside the bar, and how they are shown."""
+WHERE_ANY = {"rollout/staleness", "stream/waiting"}
+"""Those that are not shown while they are 0."""
+PARTS = {
+    "seconds/generate": "generate",
+    "seconds/env": "env",
+    "seconds/teachers": "teachers",
+    "seconds/learner": "learn",
+    "seconds/idle": "idle",
+}
+"""What a step's time went into: parts of at least a hundredth are shown."""
 
 
 class Progress(TrainerCallback):
@@ -17,7 +35,7 @@ class Progress(TrainerCallback):
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._shown: dict[str, float] = {}
+        self._shown: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Starts the meter."""
@@ -26,15 +44,24 @@ class Progress(TrainerCallback):
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Shows the newest numbers."""
         logs = kwargs.get("logs") or {}
-        fresh = {name: logs[key] for key, name in SHOWN.items() if key in logs}
+        fresh = {
+            key: how.format(logs[key]) for key, how in SHOWN.items() if key in logs and (logs[key] or "loss" in key)
+        }
+        fresh |= {"parts": parts} if (parts := _parts(logs)) else {}
         if fresh:
             self._shown |= fresh
-            text = "  ".join(f"{name} {value:.3f}" for name, value in self._shown.items())
-            self._meter.show(state.global_step, text)
+            self._meter.show(state.global_step, "  ".join(self._shown.values()))
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ends the meter."""
         self._meter.close()
+
+
+def _parts(logs: Mapping[str, float]) -> str:
+    """Shares of a step's time. Where rollout is ahead of learning they are more than all of it."""
+    whole = logs.get("seconds/step", 0.0)
+    shares = {name: logs[key] / whole for key, name in PARTS.items() if key in logs} if whole else {}
+    return " ".join(f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.01)
 
 
 class MetricsFile(TrainerCallback):
