@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(arguments.run(arguments))
     except AgentOPDError as error:
         message = " ".join(str(error).split())
-        print(f"agentopd: {type(error).__name__}: {message}", file=sys.stderr)
+        if not error.is_told:
+            print(f"agentopd: {type(error).__name__}: {message}", file=sys.stderr)
         return 2
     except Terminated:
         print("agentopd: terminated", file=sys.stderr)

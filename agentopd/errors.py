@@ -8,6 +8,9 @@ from contextlib import contextmanager
 class AgentOPDError(Exception):
     """Base of every error that agentopd raises on purpose."""
 
+    is_told = False
+    """Whether another process of the same run tells it."""
+
 
 class ConfigError(AgentOPDError, ValueError):
     """A setting is wrong. The message names the key, the value and the remedy."""

@@ -300,6 +300,7 @@ def run_panel(
     seed: int = 0,
     on_done: Callable[[Trajectory], None] | None = None,
     hint: Hint | None = None,
+    play: Callable[..., list[Trajectory]] = collect,
 ) -> Panel:
     """Plays every task once.
 
@@ -312,6 +313,7 @@ def run_panel(
         seed: Of the policy's draws; tasks have their own.
         on_done: Called with each trajectory when it ends.
         hint: What the policy is shown of each episode's privileged facts.
+        play: What plays episodes, as :func:`agentopd.rollout.collect` does.
 
     Raises:
         EnvError: More episodes failed than ``settings.max_failures`` allows.
@@ -322,4 +324,4 @@ def run_panel(
         for i, (task, draw) in enumerate(zip(tasks, draws, strict=True))
     ]
     hints = {} if hint is None else {actor: hint}
-    return Panel.of(collect(assignments, {actor: policy}, chat, settings, on_done=on_done, hints=hints))
+    return Panel.of(play(assignments, {actor: policy}, chat, settings, on_done=on_done, hints=hints))

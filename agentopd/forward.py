@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
@@ -22,8 +23,8 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
     Episodes begin alike, with instructions and tools. What all rows have in common there is read once, and its keys and values, through
     which the gradient flows, are every row's: up to rounding, and but for dropout, whose draws they share too, the result is that of
     reading each row by itself. It takes memory for the keys and values of all rows in all layers at once. Rows are read each where that
-    is not the same: with layers other than plain full attention, or positions whose frequencies depend on the length; under DDP; in
-    training under gradient checkpointing.
+    is not the same: with layers other than plain full attention, or positions whose frequencies depend on the length; under DDP
+    or FSDP; in training under gradient checkpointing.
 
     Args:
         model: A causal language model, wrapped or not.
@@ -61,9 +62,9 @@ def unwrapped(model: nn.Module) -> Any:
 
 
 def _shares(model: nn.Module) -> bool:
-    """Whether two forwards, the second over the cache of the first, are one pass: DDP expects one forward for each backward, and
-    checkpointed layers keep no cache."""
-    if isinstance(model, DistributedDataParallel):
+    """Whether two forwards, the second over the cache of the first, are one pass: DDP expects one forward for each backward, FSDP as
+    many in each process, and checkpointed layers keep no cache."""
+    if isinstance(model, DistributedDataParallel | FSDPModule):
         return False
     config = unwrapped(model).config
     checkpointed = model.training and getattr(model, "is_gradient_checkpointing", False)

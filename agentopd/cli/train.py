@@ -10,6 +10,11 @@ examples:
 
 import argparse
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agentopd.config import Config
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +32,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains, and prints where the run is; or only checks."""
-    from pathlib import Path
+    from agentopd.training.loop.ranks import joined
+    from agentopd.training.run.whole import check, train
 
+    ranks = joined()
+    config, output = ranks.agree(lambda: _asked(arguments))
+    output = ranks.first(lambda: output)
+    if arguments.check:
+        check(config, output, arguments.resume)
+        told = "nothing was found wrong"
+    else:
+        result = train(config, output, arguments.resume)
+        summary = {name: panel.success.text() for name, panel in result.panels.items()}
+        told = json.dumps({"run": str(result.run_dir), **summary}, indent=2)
+    if ranks.is_first:
+        print(told)
+    return 0
+
+
+def _asked(arguments: argparse.Namespace) -> "tuple[Config, Path]":
+    """The configuration, and the folder of the run."""
     from agentopd.config import load_config
     from agentopd.errors import ConfigError
     from agentopd.run_files import CONFIG
-    from agentopd.training.run.whole import check, free_folder, train
+    from agentopd.training.run.whole import free_folder
 
     given, output = arguments.config, arguments.output
     if (folder := Path(given)).is_dir():
@@ -44,12 +67,4 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.resume and not output:
         raise ConfigError("--resume: which run? give its folder, such as agentopd train runs/first --resume")
     config = load_config(given, arguments.overrides)
-    output = output or free_folder(Path("runs"), Path(given).stem)
-    if arguments.check:
-        check(config, output, arguments.resume)
-        print("nothing was found wrong")
-        return 0
-    result = train(config, output, arguments.resume)
-    summary = {name: panel.success.text() for name, panel in result.panels.items()}
-    print(json.dumps({"run": str(result.run_dir), **summary}, indent=2))
-    return 0
+    return config, Path(output or free_folder(Path("runs"), Path(given).stem))

@@ -86,6 +86,8 @@ class Train(Settings):
     """Steps between checkpoints; 0 for the last step's only."""
     lora: Lora | None = None
     """Trains an adapter, here and in the cold start; ``null`` trains all weights."""
+    sharded: bool = False
+    """Whether several processes train the student in shards (FSDP2), rather than each a copy (DDP). A single one holds all there is."""
     arguments: dict[str, Any] = {}
     """Further fields of transformers' TrainingArguments, such as ``report_to``."""
 

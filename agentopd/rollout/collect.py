@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from agentopd.acting import Mixing
 from agentopd.chat import Chat, Hint
@@ -107,8 +107,9 @@ class _Collection:
             self._policies[actor].release([slot.episode.number])
 
     def _judge(self, last: bool) -> None:
+        """Stops when too large a share of the episodes that have begun failed."""
         begun = len(self._done) + len(self._living)
-        require_few_failures([*self._done.values()], begun, self._settings.max_failures, last)
+        require_few_failures(self._done.values(), begun, self._settings.max_failures, last)
 
     def _act(self) -> None:
         """Lets every policy act for its episodes, and starts their environments' steps."""
@@ -130,6 +131,14 @@ class _Collection:
                 slot.lane.submit("step", action)
 
 
+def require_few_failures(done: Iterable[Trajectory], begun: int, allowed: float, last: bool = False) -> None:
+    """Raises EnvError where :func:`too_many_failures` are among the episodes that are ``done``."""
+    reasons = Counter(_line(one.failure) for one in done if one.failure is not None)
+    if too_many := too_many_failures(reasons.total(), begun, allowed, last):
+        reason, count = reasons.most_common(1)[0]
+        raise EnvError(f"{too_many}; {count} of them: {reason}")
+
+
 def too_many_failures(failed: int, begun: int, allowed: float, last: bool = False) -> str | None:
     """What is wrong where too large a share of the episodes that have begun failed; one alone is never too many.
 
@@ -142,14 +151,6 @@ def too_many_failures(failed: int, begun: int, allowed: float, last: bool = Fals
     if failed > 1 and failed > allowed * begun and (last or begun >= ENOUGH_TO_JUDGE):
         return f"{failed} of {begun} episodes failed, more than rollout.max_failures={allowed:g} allows"
     return None
-
-
-def require_few_failures(done: Sequence[Trajectory], begun: int, allowed: float, last: bool) -> None:
-    """Raises EnvError where too large a share of the episodes that have begun failed; see :func:`too_many_failures`."""
-    reasons = Counter(_line(one.failure) for one in done if one.failure is not None)
-    if too_many := too_many_failures(reasons.total(), begun, allowed, last):
-        reason, count = reasons.most_common(1)[0]
-        raise EnvError(f"{too_many}; {count} of them: {reason}")
 
 
 def policies_of(policies: Mapping[str, Policy]) -> dict[str, Policy]:

@@ -294,7 +294,7 @@ class Stream:
         if lot.on_done is not None:
             lot.on_done(trajectory)
         last = len(lot.done) == len(lot.assignments)
-        require_few_failures([*lot.done.values()], lot.begun, lot.settings.max_failures, last)
+        require_few_failures(lot.done.values(), lot.begun, lot.settings.max_failures, last)
         self._end(lot)
 
     def _end(self, lot: Lot) -> None:

@@ -1,6 +1,7 @@
 """A run so small that a test can afford many, and what two runs must have in common."""
 
 import json
+import os
 import tempfile
 from dataclasses import replace
 from functools import cache
@@ -22,6 +23,7 @@ from agentopd.training.run.stages import tokenizer_of
 from agentopd.training.show.display import say
 from agentopd.types import Record, timeless
 
+STAGES = "AGENTOPD_TESTS_STAGES"
 TINY: dict[str, Any] = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 24, "max_positions": 1024}
 
 
@@ -52,8 +54,10 @@ def _cache_folder() -> "tempfile.TemporaryDirectory[str]":
 
 
 def stage_cache() -> str:
-    """One folder for the whole session, so that the tokenizer is built once."""
-    return _cache_folder().name
+    """One folder for the whole session, and the processes that it starts, so that the tokenizer is built once."""
+    if STAGES not in os.environ:
+        os.environ[STAGES] = _cache_folder().name
+    return os.environ[STAGES]
 
 
 @cache

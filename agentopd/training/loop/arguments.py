@@ -15,7 +15,9 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 
 from agentopd.config import Config, Train, changed, load_config
 from agentopd.errors import ConfigError, describe
+from agentopd.rollout import Rollout
 from agentopd.settings.problems import nearest
+from agentopd.training.loop.ranks import joined
 
 FIXED: dict[str, Any] = {
     "gradient_accumulation_steps": 1,  # a step is one global batch, cut by the trainer itself
@@ -87,12 +89,17 @@ class AgentOPDConfig(TrainingArguments):
         self._require_read()
         if self.max_steps <= 0:
             raise ConfigError(f"max_steps={self.max_steps}: a run has no epochs; give the number of optimiser steps")
-        _require_alone(
-            int(os.environ.get("WORLD_SIZE", "1"))
-        )  # transformers does not read it on a machine without cards
+        self._join()
         super().__post_init__()  # type: ignore[no-untyped-call]
-        _require_alone(self.world_size)
         _require_schedule(self)
+
+    def _join(self) -> None:
+        """Meets the other processes of the run, where there are some."""
+        _require_own_sharding(self)
+        if joined().size > 1:
+            self.use_cpu |= not torch.cuda.is_available()  # transformers looks for other processes on cards alone
+            if self.ddp_find_unused_parameters is None:  # each micro-batch reaches every trainable parameter
+                self.ddp_find_unused_parameters = False
 
     def _follow(self, config: Config) -> None:
         steps = self.max_steps if self.max_steps > 0 else config.train.steps
@@ -140,7 +147,7 @@ def arguments(config: Config, output: Path | None) -> AgentOPDConfig:
 
     Raises:
         ConfigError: ``train.arguments`` names an unknown argument, or one that the configuration or the trainer decides; or a
-            value is wrong; or this is one process of several.
+            value is wrong; or several processes cannot do what it says.
     """
     train = config.train
     decided: dict[str, Any] = {
@@ -149,6 +156,7 @@ def arguments(config: Config, output: Path | None) -> AgentOPDConfig:
         "save_strategy": "steps" if output else "no",
     }
     defaults: dict[str, Any] = {"report_to": [], "disable_tqdm": True, "save_total_limit": 2}
+    _require_engine(config)
     _check(train.arguments, {*decided, *_decided(train, train.steps, config.seed)})
     try:
         made = AgentOPDConfig(agentopd=config, **(defaults | dict(train.arguments)), **decided)
@@ -203,6 +211,7 @@ def settled(args: AgentOPDConfig) -> Config:
     if not isinstance(args.agentopd, Config):
         raise ConfigError("args.agentopd is None; give the configuration, such as agentopd.load_config('quickstart')")
     _require_trackers(args, "report_to")
+    _require_engine(args.agentopd)
     train = args.agentopd.train.model_copy(update={"steps": args.max_steps})
     return changed(args.agentopd, train=train)
 
@@ -213,11 +222,28 @@ def decisive(args: TrainingArguments) -> dict[str, Any]:
     return {name: plain[name] for name in DECISIVE}
 
 
-def _require_alone(processes: int) -> None:
-    if processes > 1:
+def _require_own_sharding(args: AgentOPDConfig) -> None:
+    """Raises ConfigError where another would shard the student, or keep it, in a way that rollouts and checkpoints do not know."""
+    for name, given, variable in (
+        ("fsdp", args.fsdp, "ACCELERATE_USE_FSDP"),
+        ("deepspeed", args.deepspeed, "ACCELERATE_USE_DEEPSPEED"),
+    ):
+        asked = os.environ.get(variable, "false")
+        if given or asked.lower() in ("true", "1"):
+            key = f"{name}={given!r}" if given else f"{variable}={asked}"
+            raise ConfigError(
+                f"{key}: the trainer shards the student itself; leave it out, start accelerate without --use_{name}, and set "
+                "train.sharded=true"
+            )
+
+
+def _require_engine(config: Config) -> None:
+    """Raises ConfigError where each process would start an engine of its own beside the others'."""
+    engine = config.rollout.engine
+    if joined().size > 1 and engine != Rollout().engine:
         raise ConfigError(
-            f"WORLD_SIZE={processes}: each of {processes} processes would play and learn from the whole batch; more than one "
-            "process is not supported, so start agentopd without accelerate launch or torchrun, or with --num_processes 1"
+            f"rollout.engine.kind={engine.kind!r}: {joined().size} processes would each start one; leave it out, so that each acts by its "
+            "own student, or start a single process"
         )
 
 

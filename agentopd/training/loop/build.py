@@ -1,6 +1,7 @@
 """The pieces of a run, made from its configuration."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -21,7 +22,9 @@ from agentopd.training.checks.given import Load
 from agentopd.training.checks.preflight import PANELS
 from agentopd.training.checks.roles import used_teachers
 from agentopd.training.loop.folder import RunFolder
+from agentopd.training.loop.ranks import ALONE, Ranks, joined
 from agentopd.training.loop.river import River, Watch
+from agentopd.training.loop.together import collected
 from agentopd.types import EXPERT, STUDENT, Task, Trajectory
 
 
@@ -69,6 +72,7 @@ def build_river(
         teachers=teachers,
         folder=folder.path if folder else None,
         watch=watch,
+        ranks=joined(),
         given=given,
         follower=follower,
     )
@@ -131,11 +135,12 @@ def build_panel(
     on_done: Callable[[Trajectory], None] | None = None,
     sampled: bool = False,
     hint: Hint | None = None,
+    ranks: Ranks = ALONE,
 ) -> Panel:
     """Plays ``count`` tasks of the panel with ``model``, or with the environments' expert where there is none.
 
     Actions are drawn at ``evaluation.temperature``, or, where ``sampled``, as the rollout draws them. With ``hint`` the model is
-    shown it in every episode.
+    shown it in every episode. All of ``ranks`` play a share of the tasks.
     """
     fixed = {"temperature": config.evaluation.temperature, "top_p": 1.0, "top_k": 0}
     settings = config.rollout if sampled else config.rollout.model_copy(update=fixed)
@@ -150,4 +155,5 @@ def build_panel(
         seed=config.evaluation.seed,
         on_done=on_done,
         hint=hint,
+        play=partial(collected, ranks),
     )

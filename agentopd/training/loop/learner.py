@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -20,9 +21,13 @@ from agentopd.objective import Batch, Head, LiveColumns, LossOutput, Objective, 
 from agentopd.objective.live import live_columns
 from agentopd.objective.signals import CENTRE
 from agentopd.settings.clock import Clock
+from agentopd.training.loop.dealing import cost, deal
+from agentopd.training.loop.ranks import Ranks
 from agentopd.types import Record
 
 Signals = Mapping[str, NDArray[np.float32]]
+Seen: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
+"""Of one micro-batch: which rows of the global batch it held, and their signals."""
 
 
 class Learner:
@@ -72,9 +77,25 @@ class Learner:
         chunk_rows, likeliest = self._config.train.chunk_rows, self._config.records.student_k
         return loss(hidden_A_H, head_of(model), self._heads, there, self._temperature, chunk_rows, likeliest)
 
-    def gather(
-        self, size: int, outputs: Sequence[tuple[Tensor, Mapping[str, Tensor]]]
-    ) -> dict[str, NDArray[np.float32]]:
+    def nothing(self, model: nn.Module) -> Tensor:
+        """A loss of 0 that reaches every trainable parameter, at the cost of one token.
+
+        A process that has run out of micro-batches takes part with it: the others wait for its gradient of each parameter.
+        """
+        first_B_T = torch.zeros(1, 1, dtype=torch.int64, device=next(model.parameters()).device)
+        hidden_B_T_H = hidden_states(model, first_B_T)
+        head = head_of(model).gathered()  # after the forward, as in `loss`: FSDP has then gathered it
+        touched = [hidden_B_T_H, head.weight_V_H, *([] if head.bias_V is None else [head.bias_V])]
+        return sum((one.float().sum() * 0.0 for one in touched), torch.zeros((), device=first_B_T.device))
+
+    def deal(self, model: nn.Module, batches: Sequence[Batch], ranks: Ranks) -> list[Batch | None]:
+        """The micro-batches of this process, as many as every other has; ``None`` for :meth:`nothing`."""
+        width = head_of(model).weight_V_H.shape[1]
+        dealt = deal([cost(batch, width) for batch in batches], ranks.size)
+        mine: list[Batch | None] = [batches[i] for i in dealt[ranks.rank]]
+        return mine + [None] * (max(map(len, dealt)) - len(mine))
+
+    def gather(self, size: int, outputs: Sequence[Seen]) -> dict[str, NDArray[np.float32]]:
         """The signals of all micro-batches as columns over the rows of the global batch; ``nan`` where a row was left out."""
         columns: dict[str, NDArray[np.float32]] = {}
         for row_A, signals in outputs:

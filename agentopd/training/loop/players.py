@@ -5,16 +5,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from queue import SimpleQueue
 from typing import TypeAlias
 
 from agentopd.chat import Chat
 from agentopd.config import Config
-from agentopd.rollout import collect
 from agentopd.rollout.flows import Submitting
 from agentopd.rollout.policy import Policy
 from agentopd.rollout.stream import Lot, Spent, Stream
+from agentopd.training.loop.ranks import Ranks
+from agentopd.training.loop.together import collected, judged, task_of, unjudging
 from agentopd.types import Trajectory
 
 Seen: TypeAlias = Callable[[Trajectory], None]
@@ -76,8 +77,8 @@ class Player(ABC):
 class InTurns(Player):
     """Plays a lot when it is to be finished."""
 
-    def __init__(self, policies: Mapping[str, Policy], chat: Chat) -> None:
-        self._policies, self._chat = policies, chat
+    def __init__(self, policies: Mapping[str, Policy], chat: Chat, ranks: Ranks) -> None:
+        self._policies, self._chat, self._ranks = policies, chat, ranks
 
     def begin(self, lot: Lot) -> None:
         """Nothing yet."""
@@ -90,7 +91,8 @@ class InTurns(Player):
             if lot.on_done is not None:
                 lot.on_done(trajectory)
 
-        return collect(lot.assignments, self._policies, self._chat, lot.settings, lot.advice, on_done, lot.hints)
+        asked = (lot.assignments, self._policies, self._chat, lot.settings, lot.advice, on_done, lot.hints)
+        return collected(self._ranks, *asked)
 
     def metrics(self, waited: float, fresh: Sequence[Trajectory]) -> dict[str, float]:
         """Turns carry their shares of the time in which they were written."""
@@ -104,14 +106,17 @@ class InTurns(Player):
 class Ahead(Player):
     """Plays in a stream. What is to be done with an episode that is over, its lot's ``on_done``, another thread does."""
 
-    def __init__(self, stream: Stream, ahead: int, policies: Collection[Policy]) -> None:
+    def __init__(self, stream: Stream, ahead: int, policies: Collection[Policy], ranks: Ranks) -> None:
         """Starts no thread yet.
 
         Args:
             stream: Plays.
             ahead: How many steps ahead lots are begun.
             policies: Those that act in the stream.
+            ranks: The processes of which each plays a share of every lot.
         """
+        self._ranks = ranks
+        self._shares: dict[int, Lot] = {}
         self._policies = [policy for policy in policies if isinstance(policy, Submitting)]
         self.ahead, self.at_once = ahead, True
         self._stream = stream
@@ -120,16 +125,27 @@ class Ahead(Player):
         self._begun = False
 
     def begin(self, lot: Lot) -> None:
-        """Hands it to the stream."""
+        """Hands this process's share of it to the stream."""
         attend = lot.on_done
-        lot.on_done = None if attend is None else lambda trajectory: self._attendant.put(attend, trajectory)
+        share = replace(
+            lot,
+            assignments=self._ranks.share(lot.assignments, task_of),
+            settings=lot.settings if self._ranks.size == 1 else unjudging(lot.settings),
+            on_done=None if attend is None else lambda trajectory: self._attendant.put(attend, trajectory),
+        )
         if not self._begun:
             self._settle()
             self._begun = True
-        self._stream.submit(lot)
+        self._shares[id(lot)] = self._stream.submit(share)
 
     def finish(self, lot: Lot, seen: Seen) -> list[Trajectory]:
-        """Waits until it is over, and attended to."""
+        """Waits until all shares of it are over, and attended to."""
+        share = self._shares.pop(id(lot))
+        if self._ranks.size == 1:
+            return self._waited(share, seen)
+        return judged(self._ranks, lot.assignments, lot.settings, lambda _: self._waited(share, seen))
+
+    def _waited(self, lot: Lot, seen: Seen) -> list[Trajectory]:
         shown = 0
         while shown < len(lot.assignments) and not lot.over.done():
             wait([lot.over], LOOK)
@@ -225,9 +241,9 @@ class Attendant:
                 self._error = self._error or error
 
 
-def player_of(config: Config, policies: Mapping[str, Policy], chat: Chat) -> Player:
+def player_of(config: Config, policies: Mapping[str, Policy], chat: Chat, ranks: Ranks) -> Player:
     """What plays as ``rollout.mode`` says."""
     mode = config.rollout.made_mode
     if mode.ahead is None:
-        return InTurns(policies, chat)
-    return Ahead(Stream(policies, chat, config.rollout, mode.restarts), mode.ahead, policies.values())
+        return InTurns(policies, chat, ranks)
+    return Ahead(Stream(policies, chat, config.rollout, mode.restarts), mode.ahead, policies.values(), ranks)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from agentopd import records as store
 from agentopd.errors import TrainingError
+from agentopd.training.loop.ranks import ALONE, Ranks
 from agentopd.types import Record, Trajectory
 
 Episode = TypeVar("Episode")
@@ -30,6 +31,8 @@ class Pool:
     """Episodes in a group: so many of one task, or fewer where some failed."""
     folder: Path | None
     play: Callable[[], list[Trajectory]]
+    ranks: Ranks = ALONE
+    """The processes that play them together, of which the first keeps them."""
 
     def draw(self, begin: int, tasks: int) -> list[Trajectory]:
         """The groups of ``tasks`` draws, where ``begin`` came before: a function of these, the seed and the pool."""
@@ -47,7 +50,7 @@ class Pool:
         Raises:
             TrainingError: All failed.
         """
-        return self._kept() or self._played()
+        return self.ranks.first(self._kept) or self._played()
 
     def _kept(self) -> list[Trajectory]:
         """Nothing where a kill came before the pool's one file was whole."""
@@ -62,9 +65,12 @@ class Pool:
             raise TrainingError(
                 f"objective.sources.{self.name}: all {len(played)} episodes failed, so there is nothing to draw from"
             )
+        self.ranks.first(lambda: self._keep(intact))
+        return intact
+
+    def _keep(self, intact: Sequence[Trajectory]) -> None:
         if self.folder is not None:
             store.RecordWriter(self.folder / "records").write(0, [Record(trajectory) for trajectory in intact])
-        return intact
 
 
 def grouped(episodes: Sequence[tuple[str, Episode]], per_task: int) -> list[list[Episode]]:

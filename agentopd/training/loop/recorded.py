@@ -12,6 +12,7 @@ from agentopd.records import Records
 from agentopd.training.checks.looking import look
 from agentopd.training.loop.folder import write_atomically
 from agentopd.training.loop.pool import dealt, grouped
+from agentopd.training.loop.ranks import ALONE, Ranks
 from agentopd.types import Trajectory
 
 
@@ -28,6 +29,8 @@ class Recorded:
     """Of the run; with the number of the pass it decides the order."""
     source: Source
     file: Path | None
+    ranks: Ranks = ALONE
+    """The processes that draw the same, of which the first keeps which those are."""
 
     def draw(self, begin: int, tasks: int) -> list[Trajectory]:
         """The groups of ``tasks`` draws, where ``begin`` came before; each episode's origin is the key under which it was played.
@@ -46,7 +49,7 @@ class Recorded:
     def _groups(self) -> list[list[str]]:
         """Keys by task; a task that is begun again is one of each episode, whatever it is played."""
         together = 1 if self.source.plays else self.source.per_task
-        return grouped(self._kept() or self._found(), together)
+        return grouped(self.ranks.first(lambda: self._kept() or self._found()), together)
 
     def _kept(self) -> list[tuple[str, str]]:
         if self.file is None or not self.file.exists():

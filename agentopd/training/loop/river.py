@@ -30,14 +30,16 @@ from agentopd.rollout.stream import Lot
 from agentopd.settings.choice import Choice, at, choices_in
 from agentopd.settings.clock import Clock
 from agentopd.settings.states import advanced
-from agentopd.teachers import Prompt, Teacher, annotate, annotations_of, teaching_metrics
+from agentopd.teachers import Prompt, Teacher, annotations_of, teaching_metrics
 from agentopd.training.checks.roles import annotators
 from agentopd.training.checks.unused import unused
 from agentopd.training.loop.earlier import Earlier
 from agentopd.training.loop.parts import Part, capped, staleness
 from agentopd.training.loop.players import InTurns, player_of
 from agentopd.training.loop.pool import Pool
+from agentopd.training.loop.ranks import ALONE, Ranks
 from agentopd.training.loop.recorded import Recorded, sourced
+from agentopd.training.loop.together import annotated
 from agentopd.types import EXPERT, RECORDED, STUDENT, Annotation, Key, Record, Task, Trajectory
 
 _log = logging.getLogger(__name__)
@@ -77,6 +79,8 @@ class River:
     folder: Path | None = None
     """Where frozen episodes are kept, so that a resumed run learns from the same ones."""
     watch: Watch = unwatched
+    ranks: Ranks = ALONE
+    """The processes that play and ask together. Each draws the same."""
     given: Sequence[Trajectory] | None = None
     """Episodes for the frozen sources to draw from, instead of playing them."""
     follower: Follower | None = None
@@ -92,7 +96,7 @@ class River:
     _played_by: dict[str, list[Trajectory]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._player = player_of(self.config, self.policies, self.chat)
+        self._player = player_of(self.config, self.policies, self.chat, self.ranks)
         self._said: dict[str, dict[Key, Annotation]] = {}  # by teacher, of episodes that are over
         self._asked: dict[int, list[Part]] = {}
         self._counts: dict[int, dict[str, int]] = {}  # of steps that are asked for and not learned from
@@ -132,14 +136,18 @@ class River:
             # keys of their own, which no episode of step 0 has: an `origin` is one of them
             lot = self._lot(name, source, self._stream, tasks, 0, f"{self.run}/frozen/{name}")
             with self.watch("episodes", len(lot.assignments)) as seen, self._player.paused():
-                return InTurns(self.policies, self.chat).finish(lot, seen)
+                return InTurns(self.policies, self.chat, self.ranks).finish(lot, seen)
 
         folder = self.folder / "frozen" / name if self.folder else None
-        return Pool(name, self.config.seed, source.per_task, folder, play)
+        return Pool(name, self.config.seed, source.per_task, folder, play, self.ranks)
 
     def _recorded(self, name: str, source: Source) -> Recorded:
         return Recorded(
-            name, self.config.seed, source, self.folder / "recorded" / f"{name}.json" if self.folder else None
+            name,
+            self.config.seed,
+            source,
+            self.folder / "recorded" / f"{name}.json" if self.folder else None,
+            self.ranks,
         )
 
     def _replayed(self, name: str, source: Source) -> Earlier:
@@ -178,8 +186,9 @@ class River:
         metrics = {f"rollout/{name}": value for name, value in rollout_metrics(fresh).items()}
         between = time.monotonic()
         with self._player.apart():
-            records = annotate(self._annotators, trajectories, self.config.rollout.max_new_tokens, self._said)
-            taught = teaching_metrics(self._annotators, records)
+            longest = self.config.rollout.max_new_tokens
+            records = annotated(self.ranks, self._annotators, trajectories, longest, self._said)
+            taught = self.ranks.first(lambda: teaching_metrics(self._annotators, records))
             for one in trajectories:
                 for said in self._said.values():
                     said.pop(one.key, None)
@@ -258,7 +267,8 @@ class River:
         self.note(trajectory)
         self.played.append(trajectory)
         for name, teacher in self._annotators.items():
-            teacher.begin(trajectory)
+            if self.ranks.is_first:  # who asks servers
+                teacher.begin(trajectory)
             if self._player.at_once and isinstance(teacher, Prompt) and teacher.at_once:
                 with suppress(TeacherError):  # told when the whole step is annotated
                     [annotation] = annotations_of(teacher, [trajectory])
@@ -332,7 +342,7 @@ class River:
     def close(self) -> None:
         """Lets go the episodes that were begun for later steps; they are begun anew where another step is drawn."""
         self._player.close()
-        self._player = player_of(self.config, self.policies, self.chat)
+        self._player = player_of(self.config, self.policies, self.chat, self.ranks)
         for kept in (self._asked, self._counts, self._said):
             kept.clear()
 

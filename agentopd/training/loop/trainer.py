@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,12 @@ from agentopd.training.loop.arguments import AgentOPDConfig, settled
 from agentopd.training.loop.build import acting, build_panel, build_river, panel_size, with_env
 from agentopd.training.loop.depths import depth_metrics, weights_of
 from agentopd.training.loop.folder import RunFolder
-from agentopd.training.loop.learner import Learner, save_batch
+from agentopd.training.loop.learner import Learner, Seen, save_batch
+from agentopd.training.loop.ranks import joined
 from agentopd.training.loop.recorder import Recorder
 from agentopd.training.loop.resumable import ResumableTrainer
 from agentopd.training.loop.river import Drawn, Watch, unwatched
+from agentopd.training.loop.sharding import whole
 from agentopd.training.show.card import TAGS, card
 from agentopd.types import EXPERT, STUDENT, Record, Trajectory
 
@@ -108,9 +111,10 @@ class AgentOPDTrainer(ResumableTrainer):
         given = None if train_dataset is None else episodes_given(train_dataset, len(tokenizer), self.config.objective)
         if folder is None:  # a whole run has checked it
             check_given(self.config, tokenizer, student, teacher_model, load, plays=given is None)
+        self.ranks = joined()
         self.river = self.builds(self.config, student, tokenizer, taught, args.device, folder, watch, given, untaught)
         self.learner = Learner(self.config, self.river.teacher_heads, special_ids(tokenizer))
-        self.recorder = Recorder(self.config, folder, self.river.teacher_heads)
+        self.recorder = Recorder(self.config, folder if self.ranks.is_first else None, self.river.teacher_heads)
         self.step_metrics: dict[str, float] = {}
         self._learned_at = time.monotonic()
         super().__init__(
@@ -159,26 +163,44 @@ class AgentOPDTrainer(ResumableTrainer):
                 so far had anything to train.
         """
         drawn: Drawn = inputs
-        begin, total, outputs = time.monotonic(), 0.0, []
+        begin = time.monotonic()
         model.train()
-        prepared, batches = self.learner.prepare(model, drawn.records, self.river.clock(drawn.step))
+        prepared, batches = self.learner.prepare(self.student, drawn.records, self.river.clock(drawn.step))
         idle_steps = self._idle_steps(prepared, batches, drawn.step)
-        for batch in batches:
-            with self.compute_loss_context_manager():
-                output = self.learner.loss(model, batch)
-            self._require_trainable(output.loss, drawn.step, batch)
-            self.accelerator.backward(output.loss)
-            total += float(output.loss.detach())
-            outputs.append((batch.row_A, output.signals))
+        losses, outputs = self._learn(model, batches, drawn.step)
         signals = self.learner.gather(len(prepared.rows), outputs)
         seen = self.learner.metrics(prepared, signals, batches)
         depths = depth_metrics([one.trajectory for one in drawn.records], prepared.rows, signals | weights_of(prepared))
         seen |= {IDLE_STEPS: float(idle_steps), "seconds/learner": time.monotonic() - begin}
         seen |= self._paced(drawn)
         self.step_metrics = {**drawn.metrics, **seen, **depths}
-        self.river.learned(drawn.step, {"loss": total, **self.step_metrics})
-        self.recorder.keep(drawn, prepared, signals)
-        return torch.tensor(total, device=self.args.device)
+        self.river.learned(drawn.step, {"loss": math.fsum(losses), **self.step_metrics})
+        self.ranks.first(lambda: self.recorder.keep(drawn, prepared, signals))
+        return torch.tensor(math.fsum(losses), device=self.args.device)
+
+    def _learn(self, model: nn.Module, batches: Sequence[Batch], step: int) -> tuple[list[float], list[Seen]]:
+        """Backward through this process's micro-batches; the losses, and what was seen, of those of all processes."""
+        mine = self.learner.deal(self.student, batches, self.ranks)
+        losses: list[float] = []
+        seen: list[Seen] = []
+        for number, batch in enumerate(mine):
+            last = number == len(mine) - 1
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                loss = self.ranks.agree(lambda: self._loss(model, batch, step, seen))  # noqa: B023
+                self.accelerator.backward(loss * self.ranks.size)  # gradients become means over the processes
+            losses.append(float(loss.detach()))
+        both = self.ranks.gather(lambda: (losses, seen))
+        return [one for part, _ in both for one in part], [one for _, part in both for one in part]
+
+    def _loss(self, model: nn.Module, batch: Batch | None, step: int, seen: list[Seen]) -> Tensor:
+        """The loss of one micro-batch, whose signals are added to what was ``seen``; without one, :meth:`Learner.nothing`."""
+        with self.compute_loss_context_manager():
+            if batch is None:
+                return self.learner.nothing(model)
+            output = self.learner.loss(model, batch)
+        self._require_trainable(output.loss, step, batch)
+        seen.append((batch.row_A, output.signals))
+        return output.loss
 
     def _paced(self, drawn: Drawn) -> dict[str, float]:
         """How long it is since the step before was learned from, and how many tokens of this one were generated in a second of that."""
@@ -207,7 +229,7 @@ class AgentOPDTrainer(ResumableTrainer):
         raise TrainingError(f"the loss is {value} at step {step}{kept}; lower train.learning_rate, or look at its rows")
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        norm = whole(super()._clip_grad_norm(model))  # type: ignore[no-untyped-call]
         scaled = self.accelerator.scaler is not None  # float16's loss scale overflows now and then, and skips that step
         if norm is not None and not scaled and not math.isfinite(float(norm)):
             raise TrainingError(
@@ -259,7 +281,9 @@ class AgentOPDTrainer(ResumableTrainer):
             )
         with self.river.paused(), self._watch("panel", count) as on_done:
             hint = teacher.hint if teacher else None
-            return build_panel(acting(self.config, actor), model, self.river.chat, count, split, on_done, sampled, hint)
+            return build_panel(
+                acting(self.config, actor), model, self.river.chat, count, split, on_done, sampled, hint, self.ranks
+            )
 
     def _acting(self) -> dict[str, PreTrainedModel | None]:
         """Who can act, each with its model; the environments' expert has none."""
@@ -324,7 +348,7 @@ class AgentOPDTrainer(ResumableTrainer):
         """
         output = Path(str(self.args.output_dir))
         place = self.args.hub_model_id or output.absolute().name
-        base = finetuned_from or self.student.name_or_path
+        base = finetuned_from or str(self.student.name_or_path)
         adapter = is_wrapped(self.student)
         metadata = {"language": language, "license": license, "tags": tags, "datasets": dataset}
         name = model_name or place.split("/")[-1]
@@ -362,7 +386,8 @@ class _TellRiver(TrainerCallback):
             )
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._trainer.river.weights_changed(kwargs["model"])
+        self._trainer.follow_learning()
+        self._trainer.river.weights_changed(self._trainer.student)
 
 
 def panel_metrics(panel: Panel, prefix: str) -> dict[str, float]:

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from agentopd.errors import ConfigError
+from agentopd.training.loop.ranks import Ranks, joined
 from agentopd.training.run.interruption import no_room
 from agentopd.training.run.traces import Say
 
 
 def cached(cache: str, name: str, content: Any, make: Callable[[Path], None], say: Say) -> Path:
     """The folder of a result, made if none with the same ``content``, under the same versions, was made before.
+
+    Several processes make it together, and what the first one made is kept.
 
     Args:
         cache: The folder of all results, ``stages.cache``.
@@ -28,15 +31,26 @@ def cached(cache: str, name: str, content: Any, make: Callable[[Path], None], sa
     Raises:
         ConfigError: The cache cannot be written.
     """
-    folder = place(cache, name, content)
-    if folder.exists():
+    ranks, folder = joined(), place(cache, name, content)
+    if ranks.first(folder.exists):
         say(f"{name}: taken from {folder}")
         return folder
     with _aside(folder.parent) as aside:
         make(aside)
-        if not folder.exists():  # another run may have been quicker
+        if ranks.is_first and not folder.exists():  # another run may have been quicker
             aside.replace(folder)
+    ranks.agree(lambda: None)  # the first one has put it there
+    ranks.agree(lambda: _require_there(folder, ranks))
     return folder
+
+
+def _require_there(folder: Path, ranks: Ranks) -> None:
+    """Raises ConfigError where processes on other machines cannot read what the first one made."""
+    if not folder.exists():
+        raise ConfigError(
+            f"stages.cache: {folder.parent}: process {ranks.rank} does not see what the first one wrote there; choose a folder that all machines "
+            "share"
+        )
 
 
 def place(cache: str, name: str, content: Any) -> Path:

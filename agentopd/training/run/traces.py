@@ -13,9 +13,11 @@ from agentopd.errors import ConfigError, EnvError
 from agentopd.isolation.hosts import host
 from agentopd.isolation.lane import Host
 from agentopd.isolation.session import Observed, Session
-from agentopd.rollout import TaskStream, assign, collect
+from agentopd.rollout import TaskStream, assign
 from agentopd.rollout.collect import too_many_failures
 from agentopd.rollout.episode import TOO_LONG
+from agentopd.training.loop.ranks import joined
+from agentopd.training.loop.together import collected
 from agentopd.training.show.display import Meter, watch
 from agentopd.types import EXPERT, Failure, Task, Trajectory
 
@@ -58,7 +60,7 @@ def corpus(config: Config, say: Say) -> list[str]:
 
 
 class _Spoken:
-    """A living episode as text alone: :func:`collect` needs a tokenizer, and there is none yet."""
+    """A living episode as text alone: :func:`agentopd.rollout.collect` needs a tokenizer, and there is none yet."""
 
     def __init__(self, task: Task, max_turns: int, lanes: Host) -> None:
         self.texts: list[str] = []
@@ -123,7 +125,7 @@ def traces(config: Config, episodes: int, chat: Chat, what: str, say: Say) -> li
             _require_room(trajectory)
             show(trajectory)
 
-        played = collect(assignments, {}, chat, config.rollout, on_done=on_done)
+        played = collected(joined(), assignments, {}, chat, config.rollout, on_done=on_done)
     intact = [trajectory for trajectory in played if trajectory.failure is None]
     if not intact:
         first = next(f"{t.task.env_id} with seed {t.task.seed}: {t.failure.message}" for t in played if t.failure)

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from agentopd.training.loop.build import build_panel, build_policy, panel_size, 
 from agentopd.training.loop.checkpoints import loading
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.lock import held
+from agentopd.training.loop.ranks import Ranks, joined
 from agentopd.training.loop.recorder import rescue
 from agentopd.training.loop.trainer import AgentOPDTrainer
 from agentopd.training.run.callbacks import MetricsFile, Progress
@@ -79,26 +81,34 @@ def train(config: Config, output: str | Path | None = None, resume: bool = False
             is at work in it.
         TrainingError: The loss is not finite, or has no gradient; or the disk is full; or what ``resume`` needs is damaged.
     """
-    config = with_data(without_expert(config))
-    folder = RunFolder(output or free_folder(Path("runs"), "run"))
-    folder.check(config, resume)
-    if AFTER_PANEL in folder.load_panels():
+    ranks = joined()
+    config, folder = ranks.agree(lambda: _begun(config, output, resume, ranks))
+    if ranks.first(lambda: AFTER_PANEL in folder.load_panels()):
         say(f"{folder.path} is already finished, so nothing is trained")
-        return _result(folder, *_finished(config, folder))
-    tokenizer = _preflight(config, folder, resume)
-    with held(folder.path):
+        return _result(folder, *_finished(config, folder), ranks)
+    tokenizer = ranks.agree(lambda: _preflight(config, folder, resume))
+    with ExitStack() as alone:
+        ranks.first(lambda: alone.enter_context(held(folder.path)))
         with resumable(folder):
-            step = folder.open(config, resume)
+            step = ranks.first(lambda: folder.open(config, resume))
             if resume:
                 say(f"{folder.path}: goes on after step {step} of {config.train.steps}")
             try:
-                trainer = build_trainer(config, folder, tokenizer)
+                trainer = ranks.agree(lambda: build_trainer(config, folder, tokenizer))
             except Exception:
-                if not resume:
+                if not resume and ranks.is_first:
                     folder.release()
                 raise
             _train(trainer, folder, step)
-        return _result(folder, trainer.student, tokenizer)
+        return _result(folder, trainer.student, tokenizer, ranks)
+
+
+def _begun(config: Config, output: str | Path | None, resume: bool, ranks: Ranks) -> tuple[Config, RunFolder]:
+    """The configuration as it can be run, and the folder of the run, which every process names alike."""
+    config = with_data(without_expert(config))
+    folder = RunFolder(ranks.first(lambda: output or free_folder(Path("runs"), "run")))
+    folder.check(config, resume)
+    return config, folder
 
 
 @attended()
@@ -113,10 +123,9 @@ def check(config: Config, output: str | Path | None = None, resume: bool = False
     Raises:
         ConfigError: As of :func:`train`.
     """
-    config = with_data(without_expert(config))
-    folder = RunFolder(output or free_folder(Path("runs"), "run"))
-    folder.check(config, resume)
-    _preflight(config, folder, resume)
+    ranks = joined()
+    config, folder = ranks.agree(lambda: _begun(config, output, resume, ranks))
+    ranks.agree(lambda: _preflight(config, folder, resume))
 
 
 def _preflight(config: Config, folder: RunFolder, resume: bool) -> PreTrainedTokenizerBase:
@@ -155,11 +164,11 @@ def _train(trainer: AgentOPDTrainer, folder: RunFolder, step: int) -> None:
     for name, teacher in trainer.river.teachers.items():
         if teacher.model is None or is_student(name, trainer.config.teachers[name]):
             continue
-        if name not in folder.load_panels():
+        if trainer.ranks.first(lambda: name not in folder.load_panels()):  # noqa: B023
             for line in gap_lines(name, _panel(trainer, folder, name, actor=name), before):
                 say(line)
         _sampled(trainer, folder, name, actor=name)
-    checkpoint = folder.last_checkpoint()
+    checkpoint = trainer.ranks.first(folder.last_checkpoint)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
@@ -167,7 +176,7 @@ def _train(trainer: AgentOPDTrainer, folder: RunFolder, step: int) -> None:
             if isinstance(teacher, Spending):
                 say(f"{name} took {teacher.spending()}, in all")
     _save(trainer, folder)
-    folder.save_weights(trainer.weights_of, trainer.best)
+    trainer.ranks.first(lambda: folder.save_weights(trainer.weights_of, trainer.best))
     _sampled(trainer, folder, AFTER_PANEL)
     _panel(trainer, folder, AFTER_PANEL)
 
@@ -182,15 +191,19 @@ def _save(trainer: AgentOPDTrainer, folder: RunFolder) -> None:
         trainer.save_model(str(folder.student))
 
 
-def _result(folder: RunFolder, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Result:
-    """What a finished run made, its report written."""
+def _result(folder: RunFolder, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ranks: Ranks) -> Result:
+    """What a finished run made, its report written by the first process."""
+    ranks.first(lambda: _report(folder))
+    return Result(folder.path, _last(folder.history()), folder.load_panels(), student, tokenizer)
+
+
+def _report(folder: RunFolder) -> None:
     try:
         say(f"report: {write_report(folder.path)}")
         if folder.records.is_dir():
             say(f"every episode, token by token: agentopd view {shlex.quote(str(folder.path))}")
     except Exception as error:  # the run is whole without it
         say(f"the run is finished and kept, and only its report could not be written: {describe(error)}")
-    return Result(folder.path, _last(folder.history()), folder.load_panels(), student, tokenizer)
 
 
 def _finished(config: Config, folder: RunFolder) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -224,7 +237,7 @@ def build_trainer(config: Config, folder: RunFolder, tokenizer: PreTrainedTokeni
         with folder.timed(TEACHER_STAGE):
             return teacher_of(config, wanted, tokenizer, say)
 
-    callbacks = [Progress("training"), MetricsFile(folder)]
+    callbacks = [Progress("training"), *([MetricsFile(folder)] if joined().is_first else [])]
     args = arguments(config, folder.checkpoints)
     return AgentOPDTrainer(student, args, tokenizer, load=load, folder=folder, watch=watch, callbacks=callbacks)
 
@@ -264,12 +277,12 @@ def _panel(
     trainer: AgentOPDTrainer, folder: RunFolder, name: str, actor: str = STUDENT, sampled: int | None = None
 ) -> Panel:
     """The panel that the folder keeps under ``name``; played and kept where it has none."""
-    kept = folder.load_panels().get(name)
+    kept = trainer.ranks.first(lambda: folder.load_panels().get(name))
     if kept is not None:
         return kept
     with folder.timed(PANEL_STAGE):
         panel = trainer.play_panel(sampled, actor=actor, sampled=sampled is not None)
-    folder.save_panel(name, panel)
+    trainer.ranks.first(lambda: folder.save_panel(name, panel))
     how = "" if sampled is None else ", sampled as in training"
     say(f"{name}: success {panel.success.text()} on {panel.success.n} held-out tasks{how}")
     return panel
@@ -278,7 +291,7 @@ def _panel(
 def _sampled(trainer: AgentOPDTrainer, folder: RunFolder, name: str, actor: str = STUDENT) -> None:
     """Plays the panel ``name`` once more, on the first ``evaluation.sampled`` of its tasks and as the rollout samples."""
     count = trainer.config.evaluation.sampled
-    if not count or name + SAMPLED in folder.load_panels():
+    if not count or trainer.ranks.first(lambda: name + SAMPLED in folder.load_panels()):
         return
     panel = _panel(trainer, folder, name + SAMPLED, actor, sampled=count)
     if actor != STUDENT and (line := doubt_line(actor, folder.load_panels()[name], panel)):

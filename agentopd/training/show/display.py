@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: sentences, and a live display where there is a terminal."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from agentopd.types import Trajectory
 SECONDS_BETWEEN_LINES = 20.0
 """Where there is no terminal."""
 
-console = Console(stderr=True)
+console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+"""Of several processes the first one speaks."""
 
 _bar = Bar(
     TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
