@@ -202,7 +202,8 @@ def binding(plain: Mapping[str, Any], config: Config) -> dict[str, Any]:
         loose = traits_of(choice).adjustable
         if isinstance(teachers.get(name), dict):
             teachers[name] = {key: value for key, value in teachers[name].items() if key not in loose}
-    return {**plain, "teachers": teachers}
+    train = {key: value for key, value in plain["train"].items() if key != "sharded"}  # nor do processes bind
+    return {**plain, "teachers": teachers, "train": train}
 
 
 def asked_otherwise(note: Path, asked: Mapping[str, Any], config: Config) -> tuple[str, Any, Any] | None:
