@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import training_cases as cases
+from processes_cases import together
 from transformers import TrainerCallback
 
 from agentopd import records
@@ -159,6 +160,28 @@ def test_a_run_that_plays_ahead_can_be_killed_and_goes_on(tmp_path: Path, monkey
     assert set(result.panels) == {"student_before", "student_after", "teacher"}
     kept = [record.trajectory.key for record in records.open(tmp_path / "run")]
     assert [(key.step, key.index) for key in kept] == [(step, index) for step in range(4) for index in range(2)]
+
+
+def _two(output: Path) -> tuple[dict[str, torch.Tensor], list[int]]:
+    same = cases.trainer(ahead(0, steps=3, tasks_per_step=4), output / "0", folder=RunFolder(output / "0"))
+    same.train()
+    late = cases.trainer(ahead(2, steps=4, tasks_per_step=4), output / "2", folder=RunFolder(output / "2"))
+    late.train()
+    return cases.weights(same.student), [
+        thread.ident or 0 for thread in threading.enumerate() if thread.name in THREADS
+    ]
+
+
+def test_two_processes_play_their_shares_ahead(tmp_path: Path) -> None:
+    usual = trained(cases.tiny(steps=3, tasks_per_step=4), tmp_path / "alone")
+    for weights, threads in together(_two, tmp_path / "two"):
+        assert not threads
+        for name, value in cases.weights(usual.student).items():
+            torch.testing.assert_close(value, weights[name], rtol=0, atol=1e-5)
+    assert tokens(tmp_path / "two" / "0") == tokens(tmp_path / "alone")
+    kept = [*records.open(tmp_path / "two" / "2")]
+    assert [r.trajectory.key.step for r in kept] == [step for step in range(4) for _ in range(4)]
+    assert 0 < max(staleness(kept)) <= 2
 
 
 def test_an_adapter_is_trained_while_its_copy_plays_over_the_same_base(tmp_path: Path) -> None:
