@@ -11,6 +11,7 @@ RECORDS = "records"
 STUDENT = "student"
 CHECKPOINTS = "checkpoints"
 REPORT = "report.html"
+PROFILE = "profile-{}.json"
 VIEW = "view.html"
 
 BEFORE_PANEL, AFTER_PANEL = "student_before", "student_after"

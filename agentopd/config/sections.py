@@ -88,6 +88,8 @@ class Train(Settings):
     """Trains an adapter, here and in the cold start; ``null`` trains all weights."""
     sharded: bool = False
     """Whether several processes train the student in shards (FSDP2), rather than each a copy (DDP). A single one holds all there is."""
+    profile: bool = False
+    """Whether the run folder gets a trace of where time goes, for chrome://tracing and ui.perfetto.dev."""
     arguments: dict[str, Any] = {}
     """Further fields of transformers' TrainingArguments, such as ``report_to``."""
 

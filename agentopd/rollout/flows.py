@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from agentopd.errors import ConfigError, PolicyError, describe
+from agentopd.profiling import lasted, span
 from agentopd.rollout.batch import Row
 from agentopd.rollout.decoding import Decoding
 from agentopd.rollout.engine import TransformersPolicy, check_requests, decoding, scripted
@@ -113,7 +114,7 @@ def generations(actor: str, policy: Policy, requests: Sequence[Request]) -> list
     Raises:
         PolicyError: It failed, or gave too many or too few.
     """
-    with blamed(actor):
+    with blamed(actor), span(f"generate {actor}"):
         found = policy.act(requests)
     if len(found) != len(requests):
         raise PolicyError(f"the policy of {actor!r} gave {len(found)} generations for {len(requests)} requests")
@@ -161,12 +162,16 @@ class Elsewhere(Flow):
         super().__init__(actor)
         self._policy = policy
         self._futures: dict[int, Future[Generation]] = {}
+        self._asked: dict[int, float] = {}
 
     def _add(self, requests: Sequence[Request]) -> None:
+        self._asked |= dict.fromkeys((request.episode for request in requests), time.perf_counter())
         self._futures |= {request.episode: self._policy.submit(request) for request in requests}
 
     def _step(self) -> list[tuple[int, Generation]]:
         done = [episode for episode, future in self._futures.items() if future.done()]
+        for episode in done:
+            lasted(f"generate {self._actor}", str(episode), time.perf_counter() - self._asked.pop(episode))
         return [(episode, self._futures.pop(episode).result()) for episode in done]
 
     def release(self, episode: int) -> None:
@@ -192,7 +197,7 @@ class Continuous(Flow):
     def _step(self) -> list[tuple[int, Generation]]:
         ended = [(r.episode, scripted(r.script)) for r in self._waiting if r.script is not None]
         self._waiting = [request for request in self._waiting if request.script is None]
-        with decoding([self._policy]):
+        with decoding([self._policy]), span(f"generate {self._actor}"):
             self._admit()
             rows: list[Row] = self._turns.step() if self._turns.alive else []
         return ended + [(row.request.episode, row.generation) for row in rows]

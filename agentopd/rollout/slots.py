@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from agentopd.chat import Chat, Hint
 from agentopd.isolation.lane import Host, Lane
 from agentopd.isolation.session import Session
+from agentopd.profiling import lasted
 from agentopd.rollout.episode import Episode
 from agentopd.rollout.policy import Assignment, Rollout
 from agentopd.types import EXPERT, Failure
@@ -33,6 +34,8 @@ class Slot:
     def advance(self) -> None:
         """Waits for the environment and tells the episode."""
         observed = self.lane.result()
+        if not isinstance(observed, Failure):
+            lasted("environment", str(self.episode.number), observed.seconds)
         if isinstance(observed, Failure):
             self.episode.fail(observed)
         elif not self.episode.begun:

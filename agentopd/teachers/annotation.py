@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 
 from agentopd.errors import AgentOPDError, TeacherError, describe
+from agentopd.profiling import span
 from agentopd.teachers.base import Combining, Teacher
 from agentopd.types import Aligned, Annotation, Block, Bools, Dense, Key, Mixture, Record, Sparse, Trajectory
 
@@ -60,10 +61,11 @@ def annotations_of(
         TeacherError: It failed, or what it returned does not fit.
     """
     try:
-        if isinstance(teacher, Combining):
-            annotations = list(teacher.combine(trajectories, heard))
-        else:
-            annotations = list(teacher.annotate(trajectories))
+        with span(f"teacher {teacher.name}"):
+            if isinstance(teacher, Combining):
+                annotations = list(teacher.combine(trajectories, heard))
+            else:
+                annotations = list(teacher.annotate(trajectories))
     except AgentOPDError:
         raise
     except Exception as error:

@@ -1,5 +1,6 @@
 """Rollout ahead of learning: what a step learns from, which weights wrote it, and what is left behind."""
 
+import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -232,3 +233,14 @@ def test_a_teacher_that_has_the_students_weights_cannot_act_meanwhile() -> None:
 def test_modes_that_do_not_exist_are_refused(mode: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         cases.tiny(f"rollout.mode={mode}")
+
+
+def test_a_trace_shows_both_at_work(tmp_path: Path) -> None:
+    trained(ahead(1, "train.profile=true", steps=3), tmp_path)
+    events = json.loads((tmp_path / "profile-1.json").read_text())
+    names = {one["args"]["name"]: one["tid"] for one in events if one["ph"] == "M"}
+    by_thread = {tid: {one["name"] for one in events if one["ph"] == "X" and one["tid"] == tid} for tid in names.values()}
+    assert by_thread[names["agentopd-stream"]] == {"generate student"}
+    assert by_thread[names["agentopd-attendant"]] == {"teacher teacher"}
+    assert {"forward", "backward", "optimizer", "weights", "records"} <= by_thread[names["MainThread"]]
+    assert any(one["ph"] == "b" and one["name"] == "environment" for one in events)

@@ -24,6 +24,7 @@ from agentopd.freezing import Follower
 from agentopd.objective.head import Head
 from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
+from agentopd.profiling import span
 from agentopd.rollout import TaskStream, assign, rollout_metrics
 from agentopd.rollout.policy import Policy
 from agentopd.rollout.stream import Lot
@@ -177,7 +178,8 @@ class River:
         self.played = [one for one in self.played if one.key.step > step]
         begin = time.monotonic()
         parts = self._parts(step)
-        of_each = [self._finished(part) for part in parts]
+        with span("episodes"):
+            of_each = [self._finished(part) for part in parts]
         trajectories = [one for played in of_each for one in played]
         fresh = [one for part, played in zip(parts, of_each, strict=True) if part.source.plays for one in played]
         self._played_by = {
@@ -185,7 +187,7 @@ class River:
         }
         metrics = {f"rollout/{name}": value for name, value in rollout_metrics(fresh).items()}
         between = time.monotonic()
-        with self._player.apart():
+        with span("annotations"), self._player.apart():
             longest = self.config.rollout.max_new_tokens
             records = annotated(self.ranks, self._annotators, trajectories, longest, self._said)
             taught = self.ranks.first(lambda: teaching_metrics(self._annotators, records))

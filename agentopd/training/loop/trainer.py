@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from agentopd.evaluation import Panel
 from agentopd.freezing import Borrowed
 from agentopd.models import load_model
 from agentopd.objective import Batch, Prepared
+from agentopd.profiling import profiled, since, span
+from agentopd.run_files import PROFILE
 from agentopd.training.checks.given import (
     Load,
     Named,
@@ -133,9 +135,17 @@ class AgentOPDTrainer(ResumableTrainer):
         """As transformers' own; episodes that were begun for steps which do not come are let go, however it ends."""
         self._learned_at = time.monotonic()
         try:
-            return super().train(*args, **kwargs)
+            with profiled(self._profile()):
+                return super().train(*args, **kwargs)
         finally:
             self.river.close()
+
+    def _profile(self) -> Path | None:
+        """The file of the trace of this call, where one is wanted."""
+        if not (self.config.train.profile and self.folder and self.ranks.is_first):
+            return None
+        files = (self.folder.path / PROFILE.format(number) for number in count(1))
+        return next(path for path in files if not path.exists())
 
     # The river in place of a data loader.
 
@@ -165,7 +175,8 @@ class AgentOPDTrainer(ResumableTrainer):
         drawn: Drawn = inputs
         begin = time.monotonic()
         model.train()
-        prepared, batches = self.learner.prepare(self.student, drawn.records, self.river.clock(drawn.step))
+        with span("prepare"):
+            prepared, batches = self.learner.prepare(self.student, drawn.records, self.river.clock(drawn.step))
         idle_steps = self._idle_steps(prepared, batches, drawn.step)
         losses, outputs = self._learn(model, batches, drawn.step)
         signals = self.learner.gather(len(prepared.rows), outputs)
@@ -175,7 +186,8 @@ class AgentOPDTrainer(ResumableTrainer):
         seen |= self._paced(drawn)
         self.step_metrics = {**drawn.metrics, **seen, **depths}
         self.river.learned(drawn.step, {"loss": math.fsum(losses), **self.step_metrics})
-        self.ranks.first(lambda: self.recorder.keep(drawn, prepared, signals))
+        with span("records"):
+            self.ranks.first(lambda: self.recorder.keep(drawn, prepared, signals))
         return torch.tensor(math.fsum(losses), device=self.args.device)
 
     def _learn(self, model: nn.Module, batches: Sequence[Batch], step: int) -> tuple[list[float], list[Seen]]:
@@ -186,8 +198,10 @@ class AgentOPDTrainer(ResumableTrainer):
         for number, batch in enumerate(mine):
             last = number == len(mine) - 1
             with nullcontext() if last else self.accelerator.no_sync(model):
-                loss = self.ranks.agree(lambda: self._loss(model, batch, step, seen))  # noqa: B023
-                self.accelerator.backward(loss * self.ranks.size)  # gradients become means over the processes
+                with span("forward"):
+                    loss = self.ranks.agree(lambda: self._loss(model, batch, step, seen))  # noqa: B023
+                with span("backward"):
+                    self.accelerator.backward(loss * self.ranks.size)  # gradients become means over the processes
             losses.append(float(loss.detach()))
         both = self.ranks.gather(lambda: (losses, seen))
         return [one for part, _ in both for one in part], [one for _, part in both for one in part]
@@ -279,7 +293,7 @@ class AgentOPDTrainer(ResumableTrainer):
                 f"actor={actor!r}: this teacher is the student {model.how}, and merge() has added that to its weights; play "
                 "it before merging, or with a new trainer"
             )
-        with self.river.paused(), self._watch("panel", count) as on_done:
+        with span("panel"), self.river.paused(), self._watch("panel", count) as on_done:
             hint = teacher.hint if teacher else None
             return build_panel(
                 acting(self.config, actor), model, self.river.chat, count, split, on_done, sampled, hint, self.ranks
@@ -385,9 +399,18 @@ class _TellRiver(TrainerCallback):
                 "the merged model to a new trainer"
             )
 
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """For the trace."""
+        self._begin = time.perf_counter()
+
+    def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """For the trace."""
+        since("optimizer", self._begin)
+
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._trainer.follow_learning()
-        self._trainer.river.weights_changed(self._trainer.student)
+        with span("weights"):
+            self._trainer.follow_learning()
+            self._trainer.river.weights_changed(self._trainer.student)
 
 
 def panel_metrics(panel: Panel, prefix: str) -> dict[str, float]:
