@@ -15,8 +15,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
 )
 
 from agentopd.adapters import is_wrapped, merged
@@ -27,7 +25,7 @@ from agentopd.evaluation import Panel
 from agentopd.freezing import Borrowed
 from agentopd.models import load_model
 from agentopd.objective import Batch, Prepared
-from agentopd.profiling import profiled, since, span
+from agentopd.profiling import profiled, span
 from agentopd.run_files import PROFILE
 from agentopd.training.checks.given import (
     Load,
@@ -45,6 +43,7 @@ from agentopd.training.checks.preflight import with_data
 from agentopd.training.loop.arguments import AgentOPDConfig, settled
 from agentopd.training.loop.build import acting, build_panel, build_river, panel_size, with_env
 from agentopd.training.loop.depths import depth_metrics, weights_of
+from agentopd.training.loop.driving import Loader, TellRiver
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.learner import Learner, Seen, save_batch
 from agentopd.training.loop.ranks import joined
@@ -108,7 +107,7 @@ class AgentOPDTrainer(ResumableTrainer):
         taught = teachers_given(teacher_model, load, plain, tokenizer)
         student = adapter_given(plain, peft_config, self.config.train.lora, args.seed)
         check_student(student, tokenizer, self.config)
-        self.student, self.folder, self._watch, self._is_merged = student, folder, watch, False
+        self.student, self.folder, self._watch, self.is_merged = student, folder, watch, False
         untaught = None if teacher_model is None else taught
         given = None if train_dataset is None else episodes_given(train_dataset, len(tokenizer), self.config.objective)
         if folder is None:  # a whole run has checked it
@@ -124,7 +123,7 @@ class AgentOPDTrainer(ResumableTrainer):
             args=args,
             eval_dataset=[] if args.eval_strategy == "no" else [{}],  # its presence matters: evaluate() plays the panel
             processing_class=tokenizer,
-            callbacks=[_TellRiver(self), *(callbacks or ())],
+            callbacks=[TellRiver(self), *(callbacks or ())],
             optimizers=optimizers,
         )
         student.add_model_tags([*TAGS])
@@ -151,7 +150,7 @@ class AgentOPDTrainer(ResumableTrainer):
 
     def get_train_dataloader(self) -> Any:
         """The river's own loader. It is not prepared by accelerate, which would draw a batch ahead, under old weights."""
-        return _Loader(self)
+        return Loader(self)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -288,7 +287,7 @@ class AgentOPDTrainer(ResumableTrainer):
         if actor not in models:
             raise ConfigError(f"actor={actor!r}: nobody who can act is called so; there are: {', '.join(models)}")
         model = models[actor]
-        if self._is_merged and isinstance(model, Borrowed):
+        if self.is_merged and isinstance(model, Borrowed):
             raise ConfigError(
                 f"actor={actor!r}: this teacher is the student {model.how}, and merge() has added that to its weights; play "
                 "it before merging, or with a new trainer"
@@ -330,7 +329,7 @@ class AgentOPDTrainer(ResumableTrainer):
 
         A student without an adapter is returned as it is.
         """
-        self._is_merged |= is_wrapped(self.student)
+        self.is_merged |= is_wrapped(self.student)
         plain = merged(self.student)
         self.student = self.model = self.model_wrapped = plain
         return plain
@@ -372,45 +371,6 @@ class AgentOPDTrainer(ResumableTrainer):
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         self.create_model_card()  # transformers pushes checkpoints without one
         super()._push_from_checkpoint(checkpoint_folder)
-
-
-class _Loader(Iterable[Drawn]):
-    """Each batch is drawn when it is asked for, under the weights of that moment. It ends with the last step."""
-
-    def __init__(self, trainer: AgentOPDTrainer) -> None:
-        self._trainer = trainer
-
-    def __iter__(self) -> Iterator[Drawn]:
-        while (step := self._trainer.state.global_step) < self._trainer.state.max_steps:
-            yield self._trainer.recorder.draw(self._trainer.river, step)
-
-
-class _TellRiver(TrainerCallback):
-    """After an optimiser step caches die and teachers follow, before anything is evaluated or saved."""
-
-    def __init__(self, trainer: AgentOPDTrainer) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Refuses what would train nothing."""
-        if self._trainer._is_merged:
-            raise TrainingError(
-                "merge() has added the adapter to the student's weights, so nothing is left to train; train before merging, or give "
-                "the merged model to a new trainer"
-            )
-
-    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """For the trace."""
-        self._begin = time.perf_counter()
-
-    def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """For the trace."""
-        since("optimizer", self._begin)
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        with span("weights"):
-            self._trainer.follow_learning()
-            self._trainer.river.weights_changed(self._trainer.student)
 
 
 def panel_metrics(panel: Panel, prefix: str) -> dict[str, float]:
