@@ -216,15 +216,15 @@ def test_a_run_ahead_of_learning_has_each_turn_written_by_the_weights_of_its_ver
 ) -> None:
     engine = f"rollout.engine={{kind: vllm, python: {VLLM}}}"
     steps = [
-        "train.steps=4",
-        "train.tasks_per_step=4",
+        "train.steps=3",
+        "train.tasks_per_step=2",
         "train.learning_rate=0.001",
         "train.eval_every=2",
         "train.save_every=0",
     ]
     short = [
         "rollout.max_turns=2",
-        "rollout.max_new_tokens=12",
+        "rollout.max_new_tokens=8",
         "rollout.max_length=512",
         "evaluation.during=2",
         "rollout.top_p=1",
