@@ -1,7 +1,7 @@
 """Tools by their names, as the settings of an environment give them."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import wraps
 from inspect import isawaitable, iscoroutinefunction
@@ -43,8 +43,8 @@ class Named:
         self.functions: tuple[Tool, ...] = tuple(tool for one in made for tool in one)
 
     def reset(self) -> None:
-        """Begins an episode: objects with a method ``reset``, plain or async, that is no tool are told so by it, others are closed and made
-        anew, so that none keeps what an earlier episode left in it.
+        """Begins an episode: objects with a method ``reset``, plain or async, that is no tool are told so by it, others that had an episode
+        are closed and made anew, so that none keeps what an earlier one left in it.
 
         Raises:
             EnvError: One cannot be made or reset.
@@ -53,13 +53,14 @@ class Named:
             one.begin()
 
     def close(self) -> None:
-        """Ends what the objects hold: those with a method ``close``, plain or async, are told so by it.
+        """Ends what the objects hold: those with a method ``close``, plain or async, are told so by it, also where another's fails.
 
         Raises:
             EnvError: One cannot be closed.
         """
-        for one in self._objects:
-            one.end()
+        with ExitStack() as ending:
+            for one in reversed(self._objects):
+                ending.callback(one.end)
 
 
 class _Latest:
@@ -71,34 +72,37 @@ class _Latest:
             raise ConfigError(f"tools: {name} has no method marked with @tool; mark those that are to be called")
         with self._blamed(ConfigError, "be made without arguments", "; name a class of yours that gives them"):
             self._object = kind()
-        self._closed = False
+        self._used = self._closed = False
 
     def __iter__(self) -> Iterator[Tool]:
         for name, tool in zip(tool_names(self._kind), ToolSet.of(self._object), strict=True):
             yield replace(tool, function=self._now(name, tool.function))
 
     def begin(self) -> None:
-        if not self._closed and self._tells("reset", "be reset"):
-            return
-        self.end()
-        with self._blamed(EnvError, "be made anew"):
-            self._object = self._kind()
-        self._closed = False
+        if self._closed or (self._used and not self._has("reset")):
+            self.end()
+            with self._blamed(EnvError, "be made anew"):
+                self._object = self._kind()
+            self._closed = False
+        self._used = True
+        self._tell("reset", "be reset")
 
     def end(self) -> None:
         if not self._closed:
             self._closed = True  # also where it fails: nobody closes it twice
-            self._tells("close", "be closed")
+            self._tell("close", "be closed")
 
-    def _tells(self, name: str, what: str) -> bool:
-        """Whether the object has such a method for the environment, which is then called; one that is a tool is the model's."""
-        if name in tool_names(self._kind) or not callable(getattr(self._kind, name, None)):
-            return False
+    def _has(self, name: str) -> bool:
+        """Whether there is such a method for the environment; one that is a tool is the model's."""
+        return name not in tool_names(self._kind) and callable(getattr(self._kind, name, None))
+
+    def _tell(self, name: str, what: str) -> None:
+        if not self._has(name):
+            return
         with self._blamed(EnvError, what):
             told = getattr(self._object, name)()
             if isawaitable(told):
                 submit(_awaited(told)).result()
-        return True
 
     def _now(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The method of the object that is there when it is called, under the name of the method, by which crashes are logged."""

@@ -238,6 +238,20 @@ class Late:
         import no_such_package
 
 
+class Unclean:
+    def reset(self):
+        self.kept = []
+
+    @tool
+    def note(self, text: str) -> str:
+        \"\"\"Note.\"\"\"
+        self.kept.append(text)
+        return str(self.kept)
+
+    def close(self):
+        raise OSError("gone")
+
+
 class Fails(Breaks):
     made = 0
 
@@ -283,6 +297,7 @@ def test_a_class_of_tools_that_cannot_be_made_is_told_by_its_name(own_tools: str
     ):
         make(ID, tools=[f"{own_tools}:Fails"])
     env = make(ID, tools=[f"{own_tools}:Fails"])
+    env.reset(seed=0)
     with pytest.raises(EnvError, match="tools: own_tools:Fails cannot be made anew: OSError: nothing there"):
         env.reset(seed=0)
 
@@ -290,13 +305,25 @@ def test_a_class_of_tools_that_cannot_be_made_is_told_by_its_name(own_tools: str
 def test_objects_of_tools_are_closed_and_a_reset_of_the_model_is_its_own(own_tools: str) -> None:
     env = make(ID, tools=[f"{own_tools}:Tries"])
     opened = sys.modules[own_tools].Tries.opened
-    for _ in range(3):
+    first = list(opened)
+    for episode in range(3):
         env.reset(seed=0)
         assert env.step(call("reset", hard=True))[0] == "2"
         assert len(opened) == 1
+        assert (opened == first) == (episode == 0)
     env.close()
     env.close()
     assert not opened
+
+
+def test_an_object_that_cannot_be_closed_costs_no_episode_and_leaves_no_other_open(own_tools: str) -> None:
+    env = make(ID, tools=[f"{own_tools}:Unclean", f"{own_tools}:Tries"]).unwrapped
+    for _ in range(2):
+        env.reset(seed=0)
+        assert env.step(call("note", text="a"))[0] == "['a']"
+        with pytest.raises(EnvError, match="tools: own_tools:Unclean cannot be closed: OSError: gone"):
+            env.close()
+        assert not sys.modules[own_tools].Tries.opened
 
 
 def test_classes_without_tools_and_what_they_lack_are_told_by_name(own_tools: str) -> None:
