@@ -97,10 +97,11 @@ def _require_known(name: str, settings: Mapping[str, Any]) -> None:
 
 def _registered() -> Mapping[str, Any]:
     try:
-        from reasoning_gym.factory import DATASETS
+        # the package itself, not its module with the registry: that is there long before another thread, which imports, has filled it
+        import reasoning_gym
     except ImportError as error:
         raise DependencyNotInstalled("reasoning-gym is not installed; run pip install reasoning-gym") from error
-    there: Mapping[str, Any] = DATASETS
+    there: Mapping[str, Any] = reasoning_gym.factory.DATASETS
     return there
 
 

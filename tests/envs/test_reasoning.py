@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import warnings
 
 import gymnasium
@@ -39,6 +41,30 @@ def test_the_expert_makes_no_use_of_tools_that_are_only_called_alike() -> None:
         _, info = env.reset(seed=seed)
         assert len(info["privileged"]["steps"].splitlines()) == 1
         assert env.step(expert_action(env))[1:3] == (1.0, True)
+
+
+WHILE_IMPORTED = """
+import sys, threading
+from agentopd.env import make
+
+importing = threading.Thread(target=__import__, args=("reasoning_gym",))
+importing.start()
+while "reasoning_gym.factory" not in sys.modules:
+    assert importing.is_alive()
+assert importing.is_alive()
+make("agentopd/Reasoning-v0", families=["zebra_puzzles", "chain_sum"])
+"""
+
+
+def test_it_can_be_made_while_another_thread_still_imports_the_data_sets() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", WHILE_IMPORTED],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": ":".join(sys.path)},
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
 
 
 def test_it_keeps_the_contract() -> None:
