@@ -94,6 +94,7 @@ class _Check:
         self.hostile_actions()
         self.reproducible()
         self.undisturbed()
+        self.begun_anew()
         self.turn_limit()
         rate, turns = self.expert()
         self.gymnasium()
@@ -151,6 +152,12 @@ class _Check:
                 asked = self._play(seed, asks=2)
                 self._same(seed, alone, asked, "expert() must change nothing; it was asked twice a turn")
 
+    def begun_anew(self) -> None:
+        """An episode is the same in an instance that has played others."""
+        rule = "reset must begin anew (set in start() all that an episode changes); the same seed was played in a new instance and in a used one"
+        for seed in PLAYED_SEEDS:
+            self._same(seed, self._play(seed), self._played(self.probe, seed), rule)
+
     def turn_limit(self) -> None:
         """An episode of useless actions ends in time."""
         self.probe.reset(0)
@@ -204,18 +211,22 @@ class _Check:
             yield render_action("", [likely]) + "<tool_call>{"
 
     def _play(self, seed: int, beside: Probe | None = None, asks: int = 1, spoil: bool = False) -> list[Found]:
-        """Likely calls and junk in a fresh instance: what came back, and what the expert advised.
+        """What :meth:`_played` says of a fresh instance."""
+        with self.bench.new() as probe:
+            return self._played(probe, seed, beside, asks, spoil)
+
+    def _played(
+        self, probe: Probe, seed: int, beside: Probe | None = None, asks: int = 1, spoil: bool = False
+    ) -> list[Found]:
+        """Likely calls and junk: what came back, and what the expert advised.
 
         Args:
+            probe: Where they are played.
             seed: Of the episode. Where it is odd, every other action is the expert's.
             beside: Another instance, which is reset and stepped before each step.
             asks: How often the expert is asked at each state.
             spoil: Whether to empty each ``info`` after it was read.
         """
-        with self.bench.new() as probe:
-            return self._played(probe, seed, beside, asks, spoil)
-
-    def _played(self, probe: Probe, seed: int, beside: Probe | None, asks: int, spoil: bool) -> list[Found]:
         found, history = probe.reset(seed), []
         script = [*(render_action("", [ToolCall(t.name, _likely(t))]) for t in self.tools), *HOSTILE[2:4]]
         by_turns = self.has_expert and seed % 2

@@ -177,6 +177,17 @@ class Remembering(Good):
         return str(len(self.looks))
 
 
+class Collecting(Good):
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    @tool
+    def look(self) -> str:
+        """Look at the map, and at what was seen."""
+        self.seen.append(self.capital)
+        return ", ".join(self.seen)
+
+
 class Restless(Good):
     """Changes the system message in the middle of an episode."""
 
@@ -316,6 +327,7 @@ def test_a_good_environment_passes(register: Callable[[type[TextEnv]], str]) -> 
         (Generous, "Generous: a reward must be a finite number, not 'high'"),
         (Shared, "instances must share nothing"),
         (Remembering, "nothing kept from before"),
+        (Collecting, "reset must begin anew (set in start() all that an episode changes)"),
         (Restless, "the system message must stay the same during an episode"),
         (Wordless, "instructions must be text, not None"),
         (Dithering, "expert() must change nothing"),
