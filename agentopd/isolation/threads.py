@@ -32,6 +32,9 @@ STUCK = 0.005
 """Seconds within which a call must end, or more are begun beside it, even where it calculates."""
 
 _log = logging.getLogger(__name__)
+_logged: set[str] = set()
+"""Environments of which it was told that one raised in ``close``."""
+_logging = threading.Lock()
 
 
 class Isolated(Generic[Result]):
@@ -73,7 +76,7 @@ class Isolated(Generic[Result]):
         return late(self._call, self._time_limit, self._calls) if answer is None else answer[0]
 
     def close(self, last: Callable[[], None]) -> None:
-        """Ends the thread after ``last``, without waiting for either."""
+        """Ends the thread after ``last``, which raises nothing, without waiting for either."""
         self._on_close = last
         self._jobs.put(None)
 
@@ -86,10 +89,7 @@ class Isolated(Generic[Result]):
             except BaseException as error:  # handed to whoever waits, SystemExit of user code included
                 answer = Failure("env", "raised", describe(error))
             self._crew.answered(self, number, answer)
-        try:
-            self._on_close()
-        except Exception:
-            _log.warning("an environment raised in close(), after its episode", exc_info=True)
+        self._on_close()
 
 
 class Crew:
@@ -254,7 +254,19 @@ class ThreadLane(Generic[Result]):
 
     def close(self) -> None:
         """Lets it go, without waiting for it."""
-        self._thread.close(self._hosted.close)
+        self._thread.close(self._let_go)
+
+    def _let_go(self) -> None:
+        try:
+            self._hosted.close()
+        except Exception:  # the user's code, of which one complaint is enough: a run closes thousands
+            name = self._hosted.env_id
+            with _logging:
+                if name not in _logged:
+                    _logged.add(name)
+                    _log.warning(
+                        "%s raised in close(), after its episode; later ones are not logged", name, exc_info=True
+                    )
 
 
 class Threads(Host):

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
@@ -15,6 +17,7 @@ from vector_envs import ODD
 
 from agentopd import make_vec
 from agentopd.env import expert_action
+from agentopd.envs.calculator import Calculator
 from agentopd.errors import ConfigError, EnvError
 from agentopd.isolation.fleet import fleet
 from agentopd.isolation.vector import LaneError, LaneVectorEnv, merged
@@ -185,3 +188,27 @@ def test_the_answer_to_a_call_that_nobody_waited_for_is_not_taken_for_anothers()
     envs.step(["x"] * 2)
     assert envs.step(["x"] * 2)[0] == ("Call a tool: price, calculate, submit.",) * 2
     envs.close()
+
+
+def test_of_what_cannot_be_closed_the_first_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    name, done = "tests/Unclosable-v0", threading.Semaphore(0)
+
+    class Unclosable(Calculator):
+        def close(self) -> None:
+            done.release()
+            raise OSError("gone")
+
+    gymnasium.register(name, entry_point=lambda **kwargs: Unclosable(**kwargs))
+    try:
+        envs = make_vec(name, 8)
+        envs.close()
+        for _ in range(8):
+            assert done.acquire(timeout=5.0)
+        begin = time.monotonic()
+        while "OSError: gone" not in caplog.text:
+            assert time.monotonic() - begin < 5.0
+            time.sleep(0.01)
+        time.sleep(0.1)  # for those that should not be there
+    finally:
+        del gymnasium.registry[name]
+    assert caplog.text.count(f"{name} raised in close(), after its episode") == 1
