@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import cache
 
 from agentopd.errors import ConfigError, EnvError, describe
+from agentopd.isolation.lane import PARTING
 from agentopd.isolation.server import ANSWER, FORK, REQUEST, WAIT, kill
 from agentopd.isolation.worker import HEADER, LONGEST, framed
 
@@ -141,8 +142,9 @@ class Fleet:
             return self._end(worker)
 
     def rest(self) -> None:
-        """Ends all that host nothing; those that still close what they hosted are not waited for."""
+        """Ends all that host nothing; those that still close what they hosted are waited for a little."""
         with self._lock:
+            self._part()
             for worker in self._idle:
                 self._end(worker)
             self._idle.clear()
@@ -155,6 +157,13 @@ class Fleet:
             return _died_of(self._ask(WAIT, worker.number))
         except EnvError:
             return "with the process that it was forked from"
+
+    def _part(self) -> None:
+        end = time.monotonic() + PARTING
+        self._look_at_closing()
+        while any(one.closing is not None for one in self._idle) and time.monotonic() < end:
+            time.sleep(0.01)
+            self._look_at_closing()
 
     def _look_at_closing(self) -> None:
         """Which workers have closed what they hosted; those that take too long are killed."""
@@ -201,6 +210,9 @@ class Fleet:
 
     def close(self) -> None:
         """Ends all of them. Those that were forked with this process's memory leave them alone."""
+        if self.usable:
+            with self._lock:
+                self._part()
         self._control.close()
         for worker in self._alive:
             worker.connection.close()

@@ -9,6 +9,8 @@ from agentopd.types import Failure
 Isolation: TypeAlias = Literal["thread", "process"]
 """Where environments live: in threads of this process, or each in a process of its own."""
 
+PARTING = 5.0
+"""Seconds that environments which still close when a run or the program ends are waited for."""
 _TOLD: Mapping[str, str] = {"replay": "giving its actions again", "make": "making it", "look": "making it"}
 """What messages call methods whose name does not say it."""
 

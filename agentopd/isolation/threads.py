@@ -5,7 +5,9 @@ takes. So the threads of one :class:`Crew` are woken one after the other, each b
 since an environment waits or calculates for long, more and more are woken beside it, until within milliseconds all are awake.
 """
 
+import atexit
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -15,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from agentopd.errors import describe
-from agentopd.isolation.lane import Host, Hosted, late, told
+from agentopd.isolation.lane import PARTING, Host, Hosted, late, told
 from agentopd.types import Failure
 
 Result = TypeVar("Result")
@@ -35,6 +37,8 @@ _log = logging.getLogger(__name__)
 _logged: set[str] = set()
 """Environments of which it was told that one raised in ``close``."""
 _logging = threading.Lock()
+_ending: "set[Isolated[Any]]" = set()
+"""Threads that run what was to be last, or are about to."""
 
 
 class Isolated(Generic[Result]):
@@ -76,8 +80,10 @@ class Isolated(Generic[Result]):
         return late(self._call, self._time_limit, self._calls) if answer is None else answer[0]
 
     def close(self, last: Callable[[], None]) -> None:
-        """Ends the thread after ``last``, which raises nothing, without waiting for either."""
+        """Ends the thread after ``last``, which raises nothing, without waiting for either; the end of the program waits a little."""
         self._on_close = last
+        if self.answer is not None or not self.number:  # else it may hang in its call for ever
+            _ending.add(self)
         self._jobs.put(None)
 
     def _serve(self) -> None:
@@ -89,7 +95,22 @@ class Isolated(Generic[Result]):
             except BaseException as error:  # handed to whoever waits, SystemExit of user code included
                 answer = Failure("env", "raised", describe(error))
             self._crew.answered(self, number, answer)
-        self._on_close()
+        try:
+            self._on_close()
+        finally:
+            _ending.discard(self)
+
+
+@atexit.register
+def _part() -> None:
+    """Waits for what is still closed; the threads are daemons, and would be cut off in the middle of it."""
+    end = time.monotonic() + PARTING
+    while _ending and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ending.clear)  # a child has none of the threads
 
 
 class Crew:

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -212,3 +215,33 @@ def test_of_what_cannot_be_closed_the_first_is_logged(caplog: pytest.LogCaptureF
     finally:
         del gymnasium.registry[name]
     assert caplog.text.count(f"{name} raised in close(), after its episode") == 1
+
+
+SLOW = """
+import os, time
+from pathlib import Path
+import gymnasium
+from agentopd.envs.calculator import Calculator
+
+
+class Slow(Calculator):
+    def close(self):
+        time.sleep(0.3)
+        Path(os.environ["CLOSED"], f"{os.getpid()}-{id(self)}").touch()
+
+
+gymnasium.register("tests/Slow-v0", entry_point=Slow)
+"""
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_what_still_closes_is_waited_for_when_the_program_ends(isolation: str, tmp_path: Path) -> None:
+    (tmp_path / "slow_to_close.py").write_text(SLOW)
+    (tmp_path / "closed").mkdir()
+    program = (
+        f"from agentopd import make_vec; make_vec('slow_to_close:tests/Slow-v0', 3, isolation={isolation!r}).close()"
+    )
+    paths = ":".join([str(tmp_path), *sys.path])
+    environment = {"PYTHONPATH": paths, "CLOSED": str(tmp_path / "closed"), "PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert len(list((tmp_path / "closed").iterdir())) == 3
