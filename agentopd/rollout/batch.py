@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
 from agentopd.rollout.growing import Growing
-from agentopd.rollout.kv import BufferLayer, Column, Entry, Pool, common_prefix, gather, pool_of
+from agentopd.rollout.kv import BufferLayer, Column, Entry, Pool, common_prefix, gather, place, pool_of
 from agentopd.rollout.masks import gapped_mask
 from agentopd.rollout.policy import Request
 from agentopd.rollout.sampling import uniforms
@@ -28,8 +28,10 @@ class Row(Growing):
     uniform_N: NDArray[np.float64]
     read: int = 0
     """How many of its own tokens stand with the prompt, since they were written in an earlier batch."""
+    column: int | None = None
+    """Where its prompt ends in a batch that it has joined, all of it being cached before; ``None`` in one that began with it."""
     over: bool = False
-    """Whether its episode is over, so that its cache is nobody's."""
+    """Whether nobody wants its cache: it has been kept, or its episode is over."""
 
     @classmethod
     def of(cls, request: Request, entry: Entry | None) -> "Row":
@@ -46,6 +48,11 @@ class Row(Growing):
         return np.concatenate([self.prompt_T, own]) if self.read else self.prompt_T
 
     @property
+    def last(self) -> int:
+        """The last token that it has."""
+        return self.tokens[-1] if self.tokens else int(self.prompt_T[-1])
+
+    @property
     def uniform(self) -> float:
         """The number that decides the next token; anything once the row is done."""
         return 0.0 if self.done else float(self.uniform_N[len(self.tokens)])
@@ -60,14 +67,16 @@ class Row(Growing):
 
     def caught_up(self, entry: Entry) -> None:
         """All of the prompt and of its own tokens but the last is now cached."""
-        self.entry, self.read = entry, len(self.tokens)
+        self.entry, self.read, self.column = entry, len(self.tokens), None
         self.cached = len(self.prompt_T) + self.read - 1
 
 
 class Batch:
     """Rows over one cache of three stretches of columns: cached and new tokens, each right-aligned, then generated ones."""
 
-    def __init__(self, model: PreTrainedModel, rows: Sequence[Row], layers: int | None, held_back: int = 0) -> None:
+    def __init__(
+        self, model: PreTrainedModel, rows: Sequence[Row], layers: int | None, held_back: int = 0, joined: bool = False
+    ) -> None:
         """Gathers what is cached.
 
         Args:
@@ -75,11 +84,12 @@ class Batch:
             rows: The requests.
             layers: How many plain layers the model caches; None for models with others, which keep nothing between turns.
             held_back: Tokens at the end of every prompt that are not to be processed.
+            joined: Whether others will take the places of rows that are done, for which there is twice the room then.
         """
         self.model = model
         self.rows = list(rows)
         self.plain = layers is not None
-        self._held_back = held_back
+        self._held_back, self._joined = held_back, joined
         self._device = model.device
         self._past = self._width = max(row.cached for row in rows)
         self._start = self._past + max(self._stop(row) - row.cached for row in rows)
@@ -89,7 +99,8 @@ class Batch:
 
     def _gather(self, layers: int) -> list[BufferLayer]:
         room = 0 if self._held_back else max(row.left for row in self.rows)
-        return gather([row.entry for row in self.rows], [row.cached for row in self.rows], layers, self._start + room)
+        self._capacity = self._start + room * (2 if self._joined else 1)
+        return gather([row.entry for row in self.rows], [row.cached for row in self.rows], layers, self._capacity)
 
     def _stop(self, row: Row) -> int:
         return len(row.prompt_T) + row.read - self._held_back
@@ -102,6 +113,8 @@ class Batch:
         return torch.from_numpy(visible_B_W).to(self._device)
 
     def _prompt_columns(self, row: Row) -> Column:
+        if row.column is not None:
+            return np.arange(row.column - self._stop(row), row.column)
         new = self._stop(row) - row.cached
         return np.concatenate(
             [np.arange(self._past - row.cached, self._past), np.arange(self._start - new, self._start)]
@@ -118,8 +131,8 @@ class Batch:
         return self._forward(tokens_B_Q, position_B_Q)
 
     def step(self) -> Tensor:
-        """Processes the last generated token of every row; the logits [B, V] after it. Rows that are done are carried along."""
-        tokens_B_1 = np.array([[row.tokens[-1]] for row in self.rows], np.int64)
+        """Processes the last token of every row; the logits [B, V] after it. Rows that are done are carried along."""
+        tokens_B_1 = np.array([[row.last] for row in self.rows], np.int64)
         position_B_1 = np.array([[len(row.prompt_T) + len(row.tokens) - 1] for row in self.rows], np.int64)
         self._visible_B_W = nn.functional.pad(self._visible_B_W, (0, 1), value=True)
         return self._forward(tokens_B_1, position_B_1)
@@ -157,8 +170,26 @@ class Batch:
     def _entry(self, row: Row, pool: Pool, place: int) -> Entry:
         generated = row.tokens[row.read : -1]  # the last one was never processed
         prompt_T = row.context_T[: self._stop(row)]
-        column_T = np.concatenate([self._prompt_columns(row), np.arange(self._start, self._start + len(generated))])
+        start = self._start if row.column is None else row.column
+        column_T = np.concatenate([self._prompt_columns(row), np.arange(start, start + len(generated))])
         return Entry(pool, place, np.concatenate([prompt_T, np.array(generated, np.int64)]), column_T)
+
+    def has_room(self, rows: Sequence[Row]) -> bool:
+        """Whether each of ``rows`` can take the place of one that is done: its cache fits before the next column, and its turn behind it."""
+        free = sum(row.done for row in self.rows)
+        fits = all(row.cached <= self._width and self._width + row.left <= self._capacity for row in rows)
+        return len(rows) <= free and fits
+
+    def take_places(self, rows: Sequence[Row]) -> None:
+        """Puts ``rows``, of whose prompts all but the last token is cached, in the places of rows that are done."""
+        places = [b for b, row in enumerate(self.rows) if row.done][: len(rows)]
+        entries = [row.entry for row in rows]
+        place(self._buffers, places, [entry for entry in entries if entry is not None], [row.cached for row in rows])
+        for b, row in zip(places, rows, strict=True):
+            self._visible_B_W[b] = False
+            self._visible_B_W[b, self._width - row.cached :] = True
+            row.column = self._width + 1  # the last token of the prompt is processed in the next column
+            self.rows[b] = row
 
     def drop_done(self) -> None:
         """Goes on with the rows that are not done."""

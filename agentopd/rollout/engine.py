@@ -106,15 +106,15 @@ class TransformersPolicy:
         """One a request, over what is cached of it."""
         return [Row.of(request, self._entries.get(request.episode)) for request in requests]
 
-    def begin(self, rows: list[Row]) -> Batch:
-        """The batch of ``rows``, whose prompts are yet to be processed but for what is cached."""
+    def begin(self, rows: list[Row], joined: bool = False) -> Batch:
+        """The batch of ``rows``, whose prompts are yet to be processed but for what is cached; ``joined`` as for :class:`Batch`."""
         self._open(rows)
         self._catch_up(rows)
-        return self.batch(rows)
+        return self.batch(rows, joined)
 
-    def batch(self, rows: list[Row]) -> Batch:
+    def batch(self, rows: list[Row], joined: bool = False) -> Batch:
         """The batch of ``rows``, over what is cached of each."""
-        return Batch(self._model, rows, self._layers)
+        return Batch(self._model, rows, self._layers, joined=joined)
 
     def read(self, rows: list[Row]) -> None:
         """Processes the prompts of ``rows`` but for the last token of each."""

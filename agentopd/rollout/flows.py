@@ -15,8 +15,9 @@ from agentopd.rollout.decoding import Decoding
 from agentopd.rollout.engine import TransformersPolicy, check_requests, decoding, scripted
 from agentopd.rollout.policy import Generation, Policy, Request
 
-JOIN = 4
-"""Turns that wait join once there is one for so many that are being written: all caches are copied then."""
+JOIN, COPY = 4, 2
+"""Turns that wait join once there is one for so many that are being written, where there are places for them; else, since then all caches
+are copied, once there is one for so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ class Continuous(Flow):
     def __init__(self, actor: str, policy: TransformersPolicy) -> None:
         super().__init__(actor)
         self._policy = policy
-        self._turns = Decoding([policy], policy.take)
+        self._turns = Decoding([policy], policy.take, joined=True)
         self._waiting: list[Request] = []
 
     def _add(self, requests: Sequence[Request]) -> None:
@@ -198,19 +199,19 @@ class Continuous(Flow):
         ended = [(r.episode, scripted(r.script)) for r in self._waiting if r.script is not None]
         self._waiting = [request for request in self._waiting if request.script is None]
         with decoding([self._policy]), span(f"generate {self._actor}"):
-            self._admit()
-            rows: list[Row] = self._turns.step() if self._turns.alive else []
+            if self._waiting and not self._turns.alive:
+                self._turns.begin([self._policy.rows(self._joining())])
+            rows: list[Row] = self._turns.step(self._joining()) if self._turns.alive else []
         return ended + [(row.request.episode, row.generation) for row in rows]
 
-    def _admit(self) -> None:
-        alive = len(self._turns.alive)
-        if not self._waiting or (alive and not (self._turns.plain and JOIN * len(self._waiting) >= alive)):
-            return
-        asked, self._waiting = self._waiting, []
-        if alive:
-            self._turns.join(asked)
-        else:
-            self._turns.begin([self._policy.rows(asked)])
+    def _joining(self) -> list[Request]:
+        """Those that wait, where it is worth it that they join now; they wait no more then."""
+        alive, waiting = len(self._turns.alive), len(self._waiting)
+        often = JOIN if waiting <= self._turns.places else COPY
+        if alive and not (self._turns.plain and often * waiting >= alive):
+            return []
+        joining, self._waiting = self._waiting, []
+        return joining
 
     def release(self, episode: int) -> None:
         """Its cache is freed."""

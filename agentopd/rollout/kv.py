@@ -98,6 +98,15 @@ def common_prefix(entry: Entry | None, token_T: Column) -> int:
     return int(differs_T.argmax()) if differs_T.any() else limit
 
 
+def place(layers: Sequence[BufferLayer], rows: Sequence[int], entries: Sequence[Entry], lengths: Sequence[int]) -> None:
+    """Puts the first ``lengths[n]`` tokens of ``entries[n]`` into the last cached columns of row ``rows[n]``, where they must fit."""
+    groups: dict[int, list[tuple[int, Entry, int]]] = {}
+    for row, entry, length in zip(rows, entries, lengths, strict=True):
+        groups.setdefault(id(entry.pool), []).append((row, entry, length))
+    for group in groups.values():
+        _copy([layer.states for layer in layers], group)
+
+
 def gather(entries: Sequence[Entry | None], lengths: Sequence[int], layers: int, capacity: int) -> list[BufferLayer]:
     """A cache whose row b holds the first ``lengths[b]`` tokens of ``entries[b]``, right-aligned to the longest.
 
@@ -118,20 +127,32 @@ def gather(entries: Sequence[Entry | None], lengths: Sequence[int], layers: int,
 
 
 def _fill(buffers: Sequence[BufferLayer], group: list[tuple[int, Entry]], lengths: Sequence[int]) -> None:
-    """Copies rows of one pool into the first columns of the cache, with one index for all layers."""
+    """Copies rows of one pool into the first columns of the cache."""
     longest, pool = max(lengths), group[0][1].pool
-    column_N_L = np.zeros((len(group), longest), np.int64)
-    for n, (b, entry) in enumerate(group):
-        column_N_L[n, longest - lengths[b] :] = entry.column_T[: lengths[b]]
-    device = pool.keys[0].device
-    target_N = torch.tensor([b for b, _ in group], device=device)
-    row_N_1_1 = torch.tensor([entry.row for _, entry in group], device=device)[:, None, None]
-    column_N_1_L = torch.from_numpy(column_N_L).to(device)[:, None]
     for layer, *states in zip(buffers, pool.keys, pool.values, strict=True):
         if not layer.is_initialized:
             layer.lazy_initialization(*(each[:1].expand(len(lengths), -1, -1, -1) for each in states))
             for target in layer.keep(longest):
                 target.zero_()  # what a mask hides must still be finite
-        for target, source in zip(layer.keep(longest), states, strict=True):
+    _copy([layer.keep(longest) for layer in buffers], [(b, entry, lengths[b]) for b, entry in group])
+
+
+def _copy(targets: Sequence[tuple[Tensor, Tensor]], group: Sequence[tuple[int, Entry, int]]) -> None:
+    """Copies the first tokens of entries of one pool, right-aligned, into rows of ``targets``, keys and values by layer.
+
+    Args:
+        targets: [B, heads, columns, size] each.
+        group: Which row, of what entry, how many tokens.
+    """
+    pool, longest = group[0][1].pool, max(length for _, _, length in group)
+    column_N_L = np.zeros((len(group), longest), np.int64)
+    for n, (_, entry, length) in enumerate(group):
+        column_N_L[n, longest - length :] = entry.column_T[:length]
+    device = pool.keys[0].device
+    target_N = torch.tensor([row for row, _, _ in group], device=device)
+    row_N_1_1 = torch.tensor([entry.row for _, entry, _ in group], device=device)[:, None, None]
+    column_N_1_L = torch.from_numpy(column_N_L).to(device)[:, None]
+    for pair, *states in zip(targets, pool.keys, pool.values, strict=True):
+        for target, source in zip(pair, states, strict=True):
             head_H_1 = torch.arange(source.shape[1], device=device)[:, None]
-            target[target_N] = source[row_N_1_1, head_H_1, column_N_1_L]
+            target[target_N, :, target.shape[2] - longest :] = source[row_N_1_1, head_H_1, column_N_1_L]

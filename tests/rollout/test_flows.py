@@ -58,10 +58,10 @@ def test_turns_join_between_two_tokens() -> None:
     model, settings = llama(), Rollout(temperature=0.0)
     flow = Continuous("student", TransformersPolicy(model, END, settings))
     requests = [Request(e, [5, 6, 7 + e], e, max_new_tokens=20) for e in range(4)]
-    flow.add(requests[:3])
+    flow.add(requests[:2])
     flow.step()
-    flow.add(requests[3:])
-    written = [one for _ in range(21) for one in flow.step()]
+    flow.add(requests[2:])
+    written = [one for _ in range(22) for one in flow.step()]
     expected = {r.episode: plain_loop(model, r, settings) for r in requests}
     assert {one.episode: one.generation.tokens for one in written} == {e: g.tokens for e, g in expected.items()}
     assert len(expected[3].tokens) == 20, "the case shows nothing: the late turn ends before the others"
