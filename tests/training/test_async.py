@@ -239,7 +239,9 @@ def test_a_trace_shows_both_at_work(tmp_path: Path) -> None:
     trained(ahead(1, "train.profile=true", steps=3), tmp_path)
     events = json.loads((tmp_path / "profile-1.json").read_text())
     names = {one["args"]["name"]: one["tid"] for one in events if one["ph"] == "M"}
-    by_thread = {tid: {one["name"] for one in events if one["ph"] == "X" and one["tid"] == tid} for tid in names.values()}
+    by_thread = {
+        tid: {one["name"] for one in events if one["ph"] == "X" and one["tid"] == tid} for tid in names.values()
+    }
     assert by_thread[names["agentopd-stream"]] == {"generate student"}
     assert by_thread[names["agentopd-attendant"]] == {"teacher teacher"}
     assert {"forward", "backward", "optimizer", "weights", "records"} <= by_thread[names["MainThread"]]
