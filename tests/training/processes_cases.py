@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 LONGEST = 240
 """Seconds after which a test's processes hang."""
@@ -18,12 +19,10 @@ def together(work: Callable[..., Any], *arguments: Any, size: int = 2) -> list[A
     """What ``work(*arguments)`` gives in each of ``size`` processes, by rank; an error stands for what was raised."""
     context, port = get_context("spawn"), _free_port()
     pipes = [context.Pipe(duplex=False) for _ in range(size)]
-    started = [
-        context.Process(target=_process, args=(sender, rank, size, port, work, arguments))
-        for rank, (_, sender) in enumerate(pipes)
-    ]
-    for process in started:
-        process.start()
+    started = [context.Process(target=_process, args=(sender, work, arguments)) for _, sender in pipes]
+    for rank, process in enumerate(started):
+        with patch.dict(os.environ, _launched(rank, size, port)):  # read where modules are imported, too
+            process.start()
     for _, sender in pipes:
         sender.close()
     try:
@@ -46,11 +45,13 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _process(sender: Connection, rank: int, size: int, port: int, work: Callable[..., Any], arguments: Any) -> None:
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+def _launched(rank: int, size: int, port: int) -> dict[str, str]:
+    """What a launcher tells a process by its environment."""
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+    return {name: str(value) for name, value in here.items()} | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+
+
+def _process(sender: Connection, work: Callable[..., Any], arguments: Any) -> None:
     import torch
 
     torch.set_num_threads(1)

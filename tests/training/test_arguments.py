@@ -11,23 +11,28 @@ import yaml
 from agentopd.config import load_config
 from agentopd.errors import ConfigError
 from agentopd.training.loop.arguments import AgentOPDConfig, arguments
+from agentopd.training.loop.ranks import Ranks
 from agentopd.training.run.whole import train
 
 
-def test_one_of_several_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    message = "^WORLD_SIZE=2: each of 2 processes would .* start agentopd without accelerate launch or torchrun"
-    with pytest.raises(ConfigError, match=message):
-        AgentOPDConfig(output_dir=str(tmp_path), max_steps=1)
-    with pytest.raises(ConfigError, match=message):
+@pytest.mark.parametrize("name", ["fsdp", "deepspeed"])
+def test_sharding_that_is_not_the_trainers_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remedy = rf": the trainer shards the student itself; .*--use_{name}, and set train\.sharded=true"
+    with pytest.raises(ConfigError, match=f"^{name}={{.*}}{remedy}"):
+        AgentOPDConfig(output_dir=str(tmp_path), max_steps=1, **{name: {"a": 1}})
+    monkeypatch.setenv(f"ACCELERATE_USE_{name.upper()}", "true")
+    with pytest.raises(ConfigError, match=f"^ACCELERATE_USE_{name.upper()}=true{remedy}"):
         train(cases.tiny(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_processes_that_accelerate_knows_of_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AgentOPDConfig, "world_size", 3)
-    with pytest.raises(ConfigError, match=r"^WORLD_SIZE=3"):
-        arguments(cases.tiny(), tmp_path)
+def test_an_engine_of_each_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = cases.tiny("rollout.engine.kind=vllm")
+    monkeypatch.setattr("agentopd.training.loop.arguments.joined", lambda: Ranks(0, 2))
+    with pytest.raises(ConfigError, match=r"^rollout\.engine\.kind='vllm': 2 processes would each start one"):
+        arguments(config, tmp_path)
 
 
 def test_several_cards_in_one_process_are_one(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ class River:
                 for said in self._said.values():
                     said.pop(one.key, None)
         spent = {"seconds/rollout": between - begin, "seconds/teachers": time.monotonic() - between}
-        for told in unused(self.config, self._annotators, trajectories) if step == 0 else ():
+        for told in unused(self.config, self._annotators, trajectories) if step == 0 and self.ranks.is_first else ():
             _log.warning("%s", told)
         where = self._player.metrics(between - begin, fresh) | staleness(fresh, step)
         return Drawn(step, tuple(records), metrics | taught | spent | where)

@@ -24,7 +24,8 @@ def sharded(student: nn.Module, processes: int) -> nn.Module:
     layers = set(getattr(student, "_no_split_modules", None) or ())
     for module in [one for one in made.modules() if type(one).__name__ in layers]:
         fully_shard(module, mesh=mesh)
-    return fully_shard(made, mesh=mesh)
+    fully_shard(made, mesh=mesh)
+    return made
 
 
 @torch.no_grad()
