@@ -1,6 +1,7 @@
 """The command line: ``agentopd VERB ...``, one small file a verb."""
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -53,11 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"agentopd: {type(error).__name__}: {message}", file=sys.stderr)
         return 2
     except Terminated:
-        print("agentopd: terminated", file=sys.stderr)
+        _tell("terminated")
         return 143
     except KeyboardInterrupt:
-        print("agentopd: interrupted", file=sys.stderr)
+        _tell("interrupted")
         return 130
+
+
+def _tell(end: str) -> None:
+    """Says how a command ended, which several processes do at the same time, once."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"agentopd: {end}", file=sys.stderr)
 
 
 @contextmanager

@@ -115,6 +115,15 @@ def _shared_step(output: Path) -> dict[str, Any]:
     }
 
 
+def _losses(output: Path) -> list[float]:
+    """Of a method that reads the student's present statistics, over packed micro-batches."""
+    config = cases.tiny(method="iw-opd", layout="packed", max_tokens=700, tasks_per_step=3)
+    assert config.objective.needs_live
+    trainer = cases.trainer(config, output)
+    trainer.train()
+    return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
 def _fails(output: Path) -> Exception:
     """The loss of the second process is not a number."""
 
@@ -138,6 +147,7 @@ def _in_two(folder: Path) -> dict[str, Any]:
     config = cases.tiny("train.sharded=true", eval_every=1)
     return {
         "step": _shared_step(folder / "step"),
+        "losses": _losses(folder / "live"),
         "error": (str(error), getattr(error, "is_told", None)),
         "success": train(config, folder / "two").panels["student_after"].success.value,
         "again": train(config, folder / "two", resume=True).metrics,
@@ -167,6 +177,13 @@ def test_a_step_is_shared_by_tasks_and_all_get_all(two: Any, tmp_path: Path) -> 
     assert sorted(first["step"]["asked"]["b"]) == [*every, *(f"begun {i}" for i in (0, 1, 4, 5))]
     assert second["step"]["asked"]["b"] == []  # a server is asked once
     assert first["step"]["asked"]["c"] == second["step"]["asked"]["c"] == every
+
+
+def test_a_pass_for_the_students_statistics_is_shared(two: Any, tmp_path: Path) -> None:
+    _, first, second = two
+    alone = _losses(tmp_path)
+    assert max(map(abs, alone)) > 1e-3
+    assert first["losses"] == second["losses"] == pytest.approx(alone, abs=1e-5)
 
 
 def test_what_ends_one_process_ends_all_with_the_same_words(two: Any) -> None:

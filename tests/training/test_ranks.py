@@ -23,6 +23,13 @@ def test_a_single_process_does_everything_itself() -> None:
     assert alone.spread([3, 1, 2], lambda one: one, lambda share: [-one for one in share]) == [-3, -1, -2]
 
 
+def test_a_number_of_processes_without_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(ConfigError, match=r"^WORLD_SIZE=2: .*RANK.*; start agentopd by torchrun or .*unset WORLD_SIZE"):
+        joined()
+
+
 def _raises(ranks: Ranks, failing: int) -> None:
     if ranks.rank == failing:
         raise ConfigError(f"rank {failing} fails")
@@ -42,6 +49,7 @@ def _all_of_it() -> dict[str, Any]:
         "agree": ranks.agree(lambda: ranks.rank),
         "spread": ranks.spread([5, 6, 7, 8, 9], lambda one: one // 2, tenfold),
         "single": ranks.spread([5], lambda one: one, tenfold),
+        "map": ranks.map(lambda one: (ranks.rank, one * one), [2, 3, 4]),
         "shares": shares,
     }
     wide = torch.arange(6.0, dtype=torch.bfloat16).reshape(2, 3)[:, 1]
@@ -60,6 +68,7 @@ def test_two_processes_share_work_results_and_errors() -> None:
         assert one["first"] == "from 0"
         assert one["spread"] == [50, 60, 70, 80, 90]  # pairs (5), (6, 7), (8, 9) go round
         assert one["single"] == [50]
+        assert one["map"] == [(0, 4), (1, 9), (0, 16)]
         assert one["tensor"] == [1.0, 4.0]
     assert [first["agree"], second["agree"]] == [0, 1]
     assert first["shares"] == [[5, 8, 9], [5]]

@@ -22,7 +22,7 @@ from agentopd.objective.live import live_columns
 from agentopd.objective.signals import CENTRE
 from agentopd.settings.clock import Clock
 from agentopd.training.loop.dealing import cost, deal
-from agentopd.training.loop.ranks import Ranks
+from agentopd.training.loop.ranks import ALONE, Ranks
 from agentopd.types import Record
 
 Signals = Mapping[str, NDArray[np.float32]]
@@ -33,7 +33,10 @@ Seen: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
 class Learner:
     """What is done with a global batch, for any objective."""
 
-    def __init__(self, config: Config, teacher_heads: Mapping[str, Head], special: Sequence[int]) -> None:
+    def __init__(
+        self, config: Config, teacher_heads: Mapping[str, Head], special: Sequence[int], ranks: Ranks = ALONE
+    ) -> None:
+        self._ranks = ranks
         self._config = config
         self._special = special
         self._heads = teacher_heads
@@ -65,7 +68,14 @@ class Learner:
         train = self._config.train
         forward = partial(hidden_states, model)
         return live_columns(
-            rows, forward, head_of(model), train.max_tokens, train.layout, self._temperature, train.chunk_rows
+            rows,
+            forward,
+            head_of(model),
+            train.max_tokens,
+            train.layout,
+            self._temperature,
+            train.chunk_rows,
+            self._ranks.map,
         )
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
@@ -88,11 +98,11 @@ class Learner:
         touched = [hidden_B_T_H, head.weight_V_H, *([] if head.bias_V is None else [head.bias_V])]
         return sum((one.float().sum() * 0.0 for one in touched), torch.zeros((), device=first_B_T.device))
 
-    def deal(self, model: nn.Module, batches: Sequence[Batch], ranks: Ranks) -> list[Batch | None]:
+    def deal(self, model: nn.Module, batches: Sequence[Batch]) -> list[Batch | None]:
         """The micro-batches of this process, as many as every other has; ``None`` for :meth:`nothing`."""
         width = head_of(model).weight_V_H.shape[1]
-        dealt = deal([cost(batch, width) for batch in batches], ranks.size)
-        mine: list[Batch | None] = [batches[i] for i in dealt[ranks.rank]]
+        dealt = deal([cost(batch, width) for batch in batches], self._ranks.size)
+        mine: list[Batch | None] = [batches[i] for i in dealt[self._ranks.rank]]
         return mine + [None] * (max(map(len, dealt)) - len(mine))
 
     def gather(self, size: int, outputs: Sequence[Seen]) -> dict[str, NDArray[np.float32]]:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from agentopd.errors import AgentOPDError, TrainingError, describe
+from agentopd.errors import AgentOPDError, ConfigError, TrainingError, describe
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -111,6 +111,15 @@ class Ranks:
         owner = owners([key(one) for one in items], self.size)
         return [one for one, rank in zip(items, owner, strict=True) if rank == self.rank]
 
+    def map(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """What ``work`` makes of each item, in their order, each made by one of the processes, one after the other.
+
+        Raises:
+            Exception: As for :meth:`gather`.
+        """
+        numbered = [*enumerate(items)]
+        return self.spread(numbered, lambda one: one[0], lambda share: [work(item) for _, item in share])
+
 
 ALONE = Ranks()
 """A single process."""
@@ -126,13 +135,21 @@ def joined() -> Ranks:
     """The processes that a launcher has started, this one among them; a single one where there is no launcher.
 
     The first call waits for all of them.
+
+    Raises:
+        ConfigError: The environment speaks of several processes, and no launcher has said where they meet.
     """
     if not distributed.is_available() or (not distributed.is_initialized() and processes() == 1):
         return ALONE
     if not distributed.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        try:
+            distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        except ValueError as error:
+            raise ConfigError(
+                f"WORLD_SIZE={processes()}: {error}; start agentopd by torchrun or accelerate launch, or unset WORLD_SIZE"
+            ) from error
     return _joined()
 
 

@@ -93,23 +93,27 @@ class ResumableTrainer(Trainer):
             (checkpoint / RANDOM.format("_0")).replace(checkpoint / RANDOM.format(""))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        checkpoint = Path(resume_from_checkpoint)
+        self.ranks.agree(lambda: self._load(Path(resume_from_checkpoint), model))
+
+    def _load(self, checkpoint: Path, model: nn.Module | None) -> None:
         require_same(checkpoint, self.config, made_with(self.student, self.args))
         with loading(checkpoint, STATE):
             TrainerState.load_from_json(str(checkpoint / STATE))
         weights = ", ".join(sorted(path.name for path in checkpoint.glob("*.safetensors")))
         with loading(checkpoint, weights or "its weights"):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            super()._load_from_checkpoint(str(checkpoint), model)
         with loading(checkpoint, RIVER):
             self.river.restore(whole_river_of(checkpoint), self.student)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
+        self.ranks.agree(lambda: self._load_optimizer(checkpoint))
+
+    def _load_optimizer(self, checkpoint: str) -> None:
         with loading(Path(checkpoint), f"{OPTIMIZER_NAME} or {SCHEDULER_NAME}"):
-            if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # those name their files otherwise
-                for name in (OPTIMIZER_NAME, SCHEDULER_NAME):  # transformers goes on without them
-                    (Path(checkpoint) / name).stat()
+            for name in (OPTIMIZER_NAME, SCHEDULER_NAME):  # transformers goes on without them
+                (Path(checkpoint) / name).stat()
             super()._load_optimizer_and_scheduler(checkpoint)
         if self._shards:
             shard_state(self.optimizer)

@@ -86,7 +86,8 @@ def annotated(
 
     shared = ranks.spread(trajectories, task_of, lambda share: said("shared", share))
     first = ranks.first(lambda: said("first", trajectories))
-    each = ranks.agree(lambda: said("each", trajectories))
+    mine = ranks.agree(lambda: said("each", trajectories))
+    each = ranks.first(lambda: mine)  # equal but for rounding, by which the processes must not come apart
     heard = [a | b | c for a, b, c in zip(shared, first, each, strict=True)]
     return [Record(one, tuple(said[name] for name in teachers)) for one, said in zip(trajectories, heard, strict=True)]
 

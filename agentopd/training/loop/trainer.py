@@ -114,7 +114,7 @@ class AgentOPDTrainer(ResumableTrainer):
             check_given(self.config, tokenizer, student, teacher_model, load, plays=given is None)
         self.ranks = joined()
         self.river = self.builds(self.config, student, tokenizer, taught, args.device, folder, watch, given, untaught)
-        self.learner = Learner(self.config, self.river.teacher_heads, special_ids(tokenizer))
+        self.learner = Learner(self.config, self.river.teacher_heads, special_ids(tokenizer), self.ranks)
         self.recorder = Recorder(self.config, folder if self.ranks.is_first else None, self.river.teacher_heads)
         self.step_metrics: dict[str, float] = {}
         self._learned_at = time.monotonic()
@@ -191,7 +191,7 @@ class AgentOPDTrainer(ResumableTrainer):
 
     def _learn(self, model: nn.Module, batches: Sequence[Batch], step: int) -> tuple[list[float], list[Seen]]:
         """Backward through this process's micro-batches; the losses, and what was seen, of those of all processes."""
-        mine = self.learner.deal(self.student, batches, self.ranks)
+        mine = self.learner.deal(self.student, batches)
         losses: list[float] = []
         seen: list[Seen] = []
         for number, batch in enumerate(mine):
