@@ -20,8 +20,9 @@ def test_sharding_that_is_not_the_trainers_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remedy = rf": the trainer shards the student itself; .*--use_{name}, and set train\.sharded=true"
+    given: dict[str, Any] = {name: {"a": 1}}
     with pytest.raises(ConfigError, match=f"^{name}={{.*}}{remedy}"):
-        AgentOPDConfig(output_dir=str(tmp_path), max_steps=1, **{name: {"a": 1}})
+        AgentOPDConfig(output_dir=str(tmp_path), max_steps=1, **given)
     monkeypatch.setenv(f"ACCELERATE_USE_{name.upper()}", "true")
     with pytest.raises(ConfigError, match=f"^ACCELERATE_USE_{name.upper()}=true{remedy}"):
         train(cases.tiny(), tmp_path / "run")

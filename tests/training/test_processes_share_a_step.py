@@ -15,8 +15,9 @@ import agentopd.training.loop.together as sharing
 from agentopd.errors import EnvError, TrainingError
 from agentopd.objective import Batch
 from agentopd.objective.loss import LossOutput
-from agentopd.rollout import Assignment
+from agentopd.rollout import Assignment, collect
 from agentopd.teachers import Stateless, Teacher, rowless
+from agentopd.training.loop.arguments import arguments
 from agentopd.training.loop.ranks import Ranks
 from agentopd.training.loop.together import collected, ways_of
 from agentopd.training.loop.trainer import AgentOPDTrainer
@@ -94,15 +95,14 @@ def test_failures_are_judged_over_the_shares_of_all(monkeypatch: pytest.MonkeyPa
 def _shared_step(output: Path) -> dict[str, Any]:
     """One step's episodes, played and asked about."""
     played = list[int]()
-    collect = sharing.collect
 
     def counted(share: Sequence[Assignment], *rest: Any) -> list[Trajectory]:
         played.extend(one.key.index for one in share)
         return collect(share, *rest)
 
     trainer = cases.trainer(cases.tiny("objective.sampler.per_task=2", tasks_per_step=3), output)
-    teachers = {one.name: one for one in (Asked(name="a"), Elsewhere(name="b"), Learning(name="c"))}
-    trainer.river._annotators = teachers
+    teachers: dict[str, Asked] = {one.name: one for one in (Asked(name="a"), Elsewhere(name="b"), Learning(name="c"))}
+    trainer.river._annotators = {**teachers}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sharing, "collect", counted)
         drawn = trainer.river.draw(1)  # of the first, what is unused is looked at by configuration
@@ -136,7 +136,7 @@ def _fails(output: Path) -> Exception:
             return loss
 
     config = cases.tiny(tasks_per_step=2, max_tokens=300)
-    trainer = Failing(cases.model(0), cases.arguments(config, output), cases.tokenizer(), teacher_model=cases.model(1))
+    trainer = Failing(cases.model(0), arguments(config, output), cases.tokenizer(), teacher_model=cases.model(1))
     with pytest.raises(TrainingError) as caught:
         trainer.train()
     return caught.value
@@ -204,6 +204,6 @@ def test_a_whole_run_of_two_processes_leaves_what_that_of_one_leaves(two: Any, t
     for row, expected in rows:
         row["rollout/prefilled"] = expected.get("rollout/prefilled")
         assert row == pytest.approx(expected | {"rollout/prefilled": row["rollout/prefilled"]}, abs=1e-5, nan_ok=True)
-    kept, expected = cases.kept(folder / "two"), cases.kept(tmp_path / "two")
-    assert [one.trajectory.key for one in kept] == [one.trajectory.key for one in expected]
+    both = [[one.trajectory.key for one in cases.kept(run / "two")] for run in (folder, tmp_path)]
+    assert both[0] == both[1]
     assert (folder / "two" / "weights.json").read_text() == (tmp_path / "two" / "weights.json").read_text()

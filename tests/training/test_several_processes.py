@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 from agentopd.config import Config
 from agentopd.training.loop.trainer import AgentOPDTrainer
 
-WAYS = {
+WAYS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "copied": ("DistributedDataParallel", {}),
     "sharded": ("FSDPLlamaForCausalLM", {"sharded": True}),
     "copied-lora": ("DistributedDataParallel", {"lora": {"r": 2}}),

@@ -1,11 +1,11 @@
 """The part of the trainer that keeps and resumes: checkpoints that hold the river's state beside transformers' own."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Trainer, TrainerState
+from transformers import Trainer, TrainerState
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from agentopd.config import Config
@@ -34,7 +34,8 @@ class ResumableTrainer(Trainer):
 
     config: Config
     river: River
-    student: PreTrainedModel
+    student: Any
+    """A causal language model, in an adapter or not."""
     ranks: Ranks
     _learning: nn.Module | None = None
     """What is trained in the student's place, in shards; ``None`` where that is the student."""
@@ -75,10 +76,11 @@ class ResumableTrainer(Trainer):
         if not self._shards:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        state = whole_state(self.optimizer.state_dict())
+        optimizer, scheduler = cast(Any, self.optimizer), cast(Any, self.lr_scheduler)  # there is no step without them
+        state = whole_state(optimizer.state_dict())
         if self.ranks.is_first:
             torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Of the first process, whose file is called as that of a single one: a checkpoint is the same for any number of processes."""
@@ -116,7 +118,7 @@ class ResumableTrainer(Trainer):
                 (Path(checkpoint) / name).stat()
             super()._load_optimizer_and_scheduler(checkpoint)
         if self._shards:
-            shard_state(self.optimizer)
+            shard_state(cast(torch.optim.Optimizer, self.optimizer))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None or self.ranks.size > 1:  # nothing that is drawn there is drawn from these, but dropout

@@ -104,10 +104,12 @@ def ways_of(teachers: Mapping[str, Teacher]) -> dict[str, Way]:
 
 def _way(teacher: Teacher) -> Way:
     """What asks a server asks it once, so the first process does; what learns, or tells, of all that it was asked is asked about all."""
-    kind = type(teacher)
-    if not isinstance(teacher, Stateless):
-        return "each"
-    if kind.begin is not Stateless.begin:
+    if _does(teacher, "begin"):
         return "first"
-    learns = kind.after_step is not Stateless.after_step and not isinstance(teacher, FollowingTeacher)
-    return "each" if learns or kind.metrics is not Stateless.metrics else "shared"
+    learns = _does(teacher, "after_step") and not isinstance(teacher, FollowingTeacher)
+    return "each" if learns or _does(teacher, "metrics") else "shared"
+
+
+def _does(teacher: Teacher, method: str) -> bool:
+    """Whether a stateless teacher has a method of its own, where its base does nothing."""
+    return getattr(type(teacher), method) is not getattr(Stateless, method)
