@@ -1,42 +1,60 @@
-"""Several processes in one test, joined over gloo as a launcher joins them."""
+"""Two processes, joined over gloo as a launcher joins them, that work for all tests of this one."""
 
+import atexit
 import os
 import pickle
 import socket
 import traceback
 from collections.abc import Callable
+from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-LONGEST = 240
-"""Seconds after which a test's processes hang."""
+SIZE = 2
+LONGEST = 400
+"""Seconds after which they hang."""
 
 
-def together(work: Callable[..., Any], *arguments: Any, size: int = 2) -> list[Any]:
-    """What ``work(*arguments)`` gives in each of ``size`` processes, by rank; an error stands for what was raised."""
-    context, port = get_context("spawn"), _free_port()
-    pipes = [context.Pipe(duplex=False) for _ in range(size)]
-    started = [context.Process(target=_process, args=(sender, work, arguments)) for _, sender in pipes]
-    for rank, process in enumerate(started):
-        with patch.dict(os.environ, _launched(rank, size, port)):  # read where modules are imported, too
-            process.start()
-    for _, sender in pipes:
-        sender.close()
+def together(work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What ``work(*arguments)`` gives in each process, by rank; an error stands for what was raised."""
+    pipes = _started()
+    for pipe in pipes:
+        pipe.send_bytes(pickle.dumps((work, arguments)))
     try:
-        return [_answer(receiver) for receiver, _ in pipes]
-    finally:
-        for process in started:
-            process.join(10)
-            process.kill()
+        return [_answer(pipe) for pipe in pipes]
+    except (EOFError, TimeoutError):
+        _started.cache_clear()
+        raise
 
 
-def _answer(receiver: Connection) -> Any:
-    if not receiver.poll(LONGEST):
+def _answer(pipe: Connection) -> Any:
+    if not pipe.poll(LONGEST):
         raise TimeoutError(f"a process did not answer within {LONGEST} seconds")
-    return pickle.loads(receiver.recv_bytes())
+    return pickle.loads(pipe.recv_bytes())  # by value: the memory of tensors ends with its process
+
+
+@cache
+def _started() -> list[Connection]:
+    """Starting them takes longer than most of what they do."""
+    context, port, pipes = get_context("spawn"), _free_port(), []
+    for rank in range(SIZE):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_process, args=(theirs,), daemon=True)
+        with patch.dict(os.environ, _launched(rank, port)):  # read where modules are imported, too
+            process.start()
+        theirs.close()
+        pipes.append(ours)
+        atexit.register(process.kill)
+    return pipes
+
+
+def _launched(rank: int, port: int) -> dict[str, str]:
+    """What a launcher tells a process by its environment."""
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": SIZE, "LOCAL_WORLD_SIZE": SIZE, "MASTER_PORT": port}
+    return {name: str(value) for name, value in here.items()} | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
 
 
 def _free_port() -> int:
@@ -45,22 +63,21 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _launched(rank: int, size: int, port: int) -> dict[str, str]:
-    """What a launcher tells a process by its environment."""
-    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
-    return {name: str(value) for name, value in here.items()} | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-
-
-def _process(sender: Connection, work: Callable[..., Any], arguments: Any) -> None:
+def _process(pipe: Connection) -> None:
     import torch
 
     torch.set_num_threads(1)
-    try:
-        found = work(*arguments)
-    except Exception as error:
-        traceback.print_exc()
-        found = error
-    sender.send_bytes(pickle.dumps(found))  # by value: the memory of tensors ends with its process
+    while True:
+        try:
+            work, arguments = pickle.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        try:
+            found = work(*arguments)
+        except Exception as error:
+            traceback.print_exc()
+            found = error
+        pipe.send_bytes(pickle.dumps(found))
 
 
 def files(folder: Path) -> set[str]:
