@@ -12,13 +12,13 @@ import training_cases as cases
 from processes_cases import files, together
 
 import agentopd.training.loop.together as sharing
-from agentopd.errors import EnvError, TrainingError
+from agentopd.errors import ConfigError, EnvError, TrainingError
 from agentopd.objective import Batch
 from agentopd.objective.loss import LossOutput
 from agentopd.rollout import Assignment, collect
 from agentopd.teachers import Stateless, Teacher, rowless
 from agentopd.training.loop.arguments import arguments
-from agentopd.training.loop.ranks import Ranks
+from agentopd.training.loop.ranks import Ranks, joined
 from agentopd.training.loop.together import collected, ways_of
 from agentopd.training.loop.trainer import AgentOPDTrainer
 from agentopd.training.run.whole import train
@@ -142,11 +142,19 @@ def _fails(output: Path) -> Exception:
     return caught.value
 
 
+def _apart(output: Path) -> Exception:
+    """Each process draws a student of its own."""
+    with pytest.raises(ConfigError) as caught:
+        cases.trainer(cases.tiny(), output, model=cases.model(joined().rank))
+    return caught.value
+
+
 def _in_two(folder: Path) -> dict[str, Any]:
-    error = _fails(folder / "failing")
+    error, apart = _fails(folder / "failing"), _apart(folder / "apart")
     config = cases.tiny("train.sharded=true", eval_every=1)
     return {
         "step": _shared_step(folder / "step"),
+        "apart": str(apart),
         "losses": _losses(folder / "live"),
         "error": (str(error), getattr(error, "is_told", None)),
         "success": train(config, folder / "two").panels["student_after"].success.value,
@@ -191,6 +199,12 @@ def test_what_ends_one_process_ends_all_with_the_same_words(two: Any) -> None:
     assert "the loss is nan at step 0" in first["error"][0]
     assert first["error"][0] == second["error"][0]
     assert [first["error"][1], second["error"][1]] == [False, True]  # and is told once
+
+
+def test_students_that_differ_are_refused(two: Any) -> None:
+    _, first, second = two
+    assert first["apart"] == second["apart"]
+    assert first["apart"].startswith("model: 2 processes were given students whose weights differ (first in ")
 
 
 def test_a_whole_run_of_two_processes_leaves_what_that_of_one_leaves(two: Any, tmp_path: Path) -> None:

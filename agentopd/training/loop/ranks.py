@@ -59,10 +59,11 @@ class Ranks:
         answers = [pickle.loads(one) for one in heard]
         failed = [rank for rank, (_, one) in enumerate(answers) if one is not None]
         if failed:
-            raise self._shared(error if error is not None and failed[0] == self.rank else answers[failed[0]][1])
+            raise self.shared(error if error is not None and failed[0] == self.rank else answers[failed[0]][1])
         return [one for one, _ in answers]
 
-    def _shared(self, error: Exception) -> Exception:
+    def shared(self, error: Exception) -> Exception:
+        """``error``, which every process raises at the same place: nobody need hear of it, and the first one tells it."""
         error.shared = True  # type: ignore[attr-defined]
         if isinstance(error, AgentOPDError):
             error.is_told = not self.is_first

@@ -5,7 +5,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+from torch import nn
+
 from agentopd.chat import Chat, Hint
+from agentopd.errors import ConfigError
 from agentopd.rollout import Assignment, Rollout
 from agentopd.rollout.collect import collect, require_few_failures
 from agentopd.rollout.policy import Policy
@@ -90,6 +93,21 @@ def annotated(
     each = ranks.first(lambda: mine)  # equal but for rounding, by which the processes must not come apart
     heard = [a | b | c for a, b, c in zip(shared, first, each, strict=True)]
     return [Record(one, tuple(said[name] for name in teachers)) for one, said in zip(trajectories, heard, strict=True)]
+
+
+def require_alike(ranks: Ranks, model: nn.Module) -> None:
+    """Raises ConfigError where the processes were given different weights, as models that each drew for itself are."""
+    if ranks.size == 1:
+        return
+    sums = ranks.gather(lambda: {name: float(p.detach().double().sum()) for name, p in model.named_parameters()})
+    apart = next((name for name, mine in sums[0].items() if any(one.get(name) != mine for one in sums)), None)
+    if apart is not None:
+        raise ranks.shared(
+            ConfigError(
+                f"model: {ranks.size} processes were given students whose weights differ (first in {apart}); load them from one place, "
+                "or draw them by one seed"
+            )
+        )
 
 
 def ways_of(teachers: Mapping[str, Teacher]) -> dict[str, Way]:

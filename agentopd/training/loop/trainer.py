@@ -51,6 +51,7 @@ from agentopd.training.loop.recorder import Recorder
 from agentopd.training.loop.resumable import ResumableTrainer
 from agentopd.training.loop.river import Drawn, Watch, unwatched
 from agentopd.training.loop.sharding import whole
+from agentopd.training.loop.together import require_alike
 from agentopd.training.show.card import TAGS, card
 from agentopd.types import EXPERT, STUDENT, Record, Trajectory
 
@@ -113,6 +114,7 @@ class AgentOPDTrainer(ResumableTrainer):
         if folder is None:  # a whole run has checked it
             check_given(self.config, tokenizer, student, teacher_model, load, plays=given is None)
         self.ranks = joined()
+        require_alike(self.ranks, student)
         self.river = self.builds(self.config, student, tokenizer, taught, args.device, folder, watch, given, untaught)
         self.learner = Learner(self.config, self.river.teacher_heads, special_ids(tokenizer), self.ranks)
         self.recorder = Recorder(self.config, folder if self.ranks.is_first else None, self.river.teacher_heads)
