@@ -62,8 +62,10 @@ class Pool:
         played = self.play()
         intact = [trajectory for trajectory in played if trajectory.failure is None]
         if not intact:
-            raise TrainingError(
-                f"objective.sources.{self.name}: all {len(played)} episodes failed, so there is nothing to draw from"
+            raise self.ranks.shared(
+                TrainingError(
+                    f"objective.sources.{self.name}: all {len(played)} episodes failed, so there is nothing to draw from"
+                )
             )
         self.ranks.first(lambda: self._keep(intact))
         return intact

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from torch import nn
 
 from agentopd.chat import Chat, Hint
-from agentopd.errors import ConfigError
+from agentopd.errors import ConfigError, EnvError
 from agentopd.rollout import Assignment, Rollout
 from agentopd.rollout.collect import collect, require_few_failures
 from agentopd.rollout.policy import Policy
@@ -66,7 +66,11 @@ def judged(
         EnvError: More than ``settings.max_failures`` of them failed.
     """
     played = ranks.spread(assignments, task_of, work)
-    require_few_failures(played, len(played), settings.max_failures, last=True)
+    try:
+        require_few_failures(played, len(played), settings.max_failures, last=True)
+    except EnvError as error:
+        ranks.shared(error)
+        raise
     return played
 
 

@@ -230,7 +230,8 @@ class AgentOPDTrainer(ResumableTrainer):
             return 0
         count = int(self.river.last_metrics.get(IDLE_STEPS, 0)) + 1
         if not batches and count == step + 1 == min(PATIENCE, self.state.max_steps):
-            raise TrainingError(f"none of the first {count} steps trained anything: {prepared.trains_nothing}")
+            idle = f"none of the first {count} steps trained anything: {prepared.trains_nothing}"
+            raise self.ranks.shared(TrainingError(idle))
         return count
 
     def _require_trainable(self, loss: Tensor, step: int, batch: Batch) -> None:
@@ -247,9 +248,8 @@ class AgentOPDTrainer(ResumableTrainer):
         norm = whole(super()._clip_grad_norm(model))  # type: ignore[no-untyped-call]
         scaled = self.accelerator.scaler is not None  # float16's loss scale overflows now and then, and skips that step
         if norm is not None and not scaled and not math.isfinite(float(norm)):
-            raise TrainingError(
-                f"the gradient norm is {float(norm)} at step {self.state.global_step}; lower train.learning_rate"
-            )
+            told = f"the gradient norm is {float(norm)} at step {self.state.global_step}; lower train.learning_rate"
+            raise self.ranks.shared(TrainingError(told))
         return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
