@@ -12,12 +12,13 @@ import training_cases as cases
 from processes_cases import files, together
 
 import agentopd.training.loop.together as sharing
-from agentopd.errors import ConfigError, EnvError, TrainingError
+from agentopd.errors import ConfigError, EnvError, TeacherError, TrainingError
 from agentopd.objective import Batch
 from agentopd.objective.loss import LossOutput
 from agentopd.rollout import Assignment, collect
 from agentopd.teachers import Stateless, Teacher, rowless
 from agentopd.training.loop.arguments import arguments
+from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.ranks import Ranks, joined
 from agentopd.training.loop.together import collected, ways_of
 from agentopd.training.loop.trainer import AgentOPDTrainer
@@ -142,6 +143,23 @@ def _fails(output: Path) -> Exception:
     return caught.value
 
 
+class Silent(Elsewhere):
+    """Whose server is gone."""
+
+    def annotate(self, trajectories: Sequence[Trajectory]) -> list[Annotation]:
+        raise TeacherError("nobody answers")
+
+
+def _silent(output: Path) -> str:
+    """A step whose episodes are over when a teacher fails."""
+    config = cases.tiny(tasks_per_step=3, max_tokens=300)
+    trainer = cases.trainer(config, output, folder=RunFolder(output))
+    trainer.river._annotators = {"silent": Silent(name="silent")}
+    with pytest.raises(TeacherError) as caught:
+        trainer.recorder.draw(trainer.river, 1)
+    return str(caught.value)
+
+
 def _apart(output: Path) -> Exception:
     """Each process draws a student of its own."""
     with pytest.raises(ConfigError) as caught:
@@ -155,6 +173,7 @@ def _in_two(folder: Path) -> dict[str, Any]:
     return {
         "step": _shared_step(folder / "step"),
         "apart": str(apart),
+        "silent": _silent(folder / "silent"),
         "losses": _losses(folder / "live"),
         "error": (str(error), getattr(error, "is_told", None)),
         "success": train(config, folder / "two").panels["student_after"].success.value,
@@ -199,6 +218,12 @@ def test_what_ends_one_process_ends_all_with_the_same_words(two: Any) -> None:
     assert "the loss is nan at step 0" in first["error"][0]
     assert first["error"][0] == second["error"][0]
     assert [first["error"][1], second["error"][1]] == [False, True]  # and is told once
+
+
+def test_what_all_had_played_is_kept_when_a_step_fails(two: Any) -> None:
+    _, first, second = two
+    assert first["silent"].startswith("nobody answers; the 3 episodes that were played in step 1 are kept, ")
+    assert second["silent"] == "nobody answers"
 
 
 def test_students_that_differ_are_refused(two: Any) -> None:

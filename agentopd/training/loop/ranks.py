@@ -51,7 +51,7 @@ class Ranks:
         try:
             made = work()
         except Exception as caught:
-            if getattr(caught, "shared", False):  # the others have it already
+            if self.is_shared(caught):  # the others have it already
                 raise
             error = caught
         heard: list[Any] = [None] * self.size
@@ -68,6 +68,11 @@ class Ranks:
         if isinstance(error, AgentOPDError):
             error.is_told = not self.is_first
         return error
+
+    @staticmethod
+    def is_shared(error: BaseException) -> bool:
+        """Whether every process has ``error``, by :meth:`gather` or :meth:`shared`."""
+        return bool(getattr(error, "shared", False))
 
     def agree(self, work: Callable[[], T]) -> T:
         """What ``work`` gives here, once it has gone well in every process.

@@ -44,9 +44,10 @@ class Recorder:
         try:
             return river.draw(step)
         except BaseException as error:
+            played = river.played_until(error)
             if self._writer is not None:
-                for number, played in groupby(sorted(river.played, key=lambda one: one.key), lambda one: one.key.step):
-                    rescue(self._writer, number, list(played), error)
+                for number, some in groupby(sorted(played, key=lambda one: one.key), lambda one: one.key.step):
+                    rescue(self._writer, number, list(some), error)
             raise
 
     def _note(self, writer: RecordWriter, trajectory: Trajectory) -> None:

@@ -225,6 +225,12 @@ class River:
         with self.watch("episodes", len(part)) as seen:
             return self._player.finish(part.lot, seen)
 
+    def played_until(self, error: BaseException) -> list[Trajectory]:
+        """The fresh episodes of a step that ``error`` ended: of all processes, where it ended them at the same place."""
+        if not Ranks.is_shared(error):
+            return self.played
+        return [one for part in self.ranks.gather(lambda: self.played) for one in part]
+
     def _tasks_at(self, step: int) -> dict[str, int]:
         """The tasks of each source in ``step``; those of a replayed one that holds too little are fresh ones."""
         counts = self.config.tasks_at(self.clock(step))
