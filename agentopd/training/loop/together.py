@@ -1,7 +1,6 @@
 """Episodes played, and asked about, by all the processes of a run together: each has a share, and all get everything."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
@@ -43,9 +42,10 @@ def collected(
     if ranks.size == 1:
         return collect(assignments, policies, chat, settings, advice, on_done, hints)
     unjudged = unjudging(settings)
-    work = partial(
-        collect, policies=policies, chat=chat, settings=unjudged, advice=advice, on_done=on_done, hints=hints
-    )
+
+    def work(share: Sequence[Assignment]) -> list[Trajectory]:
+        return collect(share, policies, chat, unjudged, advice, on_done, hints)
+
     return judged(ranks, assignments, settings, work)
 
 
