@@ -1,0 +1,63 @@
+"""What autograd keeps of a forward pass, for each token: counted as a Llama's layer keeps it, with Qwen3's norms of queries and keys.
+
+Of each linear layer that is its input; of norms, computed in float32, input and normalised values; of attention queries, keys, values, its
+output and a sum a head, never its matrix; of the feed-forward layer the values around its activation. Frozen weights need no inputs, and
+the adapters beside them do. Where weights and numbers have different dtypes each layer casts its input, and keeps a copy of its own.
+"""
+
+from dataclasses import dataclass
+
+from agentopd.planning.shape import Shape
+
+EXACT = 4
+"""Bytes of a number in float32, in which norms and the sums of attention are computed."""
+ADAPTED = 7
+"""Linear layers of one layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """In which dtypes a model is trained."""
+
+    weight: int
+    """Bytes of a weight, and of what passes between layers."""
+    autocast: bool = False
+    rank: int | None = None
+    """Of an adapter, whose weights are float32 beside a base in half precision; ``None`` where all weights are trained."""
+
+    @property
+    def product(self) -> int:
+        """Bytes of what matrix products give."""
+        return min(self.weight, 2) if self.autocast else self.weight
+
+    @property
+    def casts(self) -> bool:
+        """Whether each linear layer casts its input."""
+        return self.autocast or (self.rank is not None and self.weight < EXACT)
+
+    @property
+    def read(self) -> int:
+        """Bytes of a number in the kept input of a linear layer."""
+        return EXACT if self.casts and not self.autocast else self.product
+
+
+def of_token(shape: Shape, numbers: Numbers, checkpointed: bool) -> float:
+    """Bytes kept for one token until the backward pass; ``checkpointed`` keeps what passes between layers, and one layer anew."""
+    layer, between = _layer(shape, numbers), numbers.weight * shape.hidden
+    inside = shape.layers * between + layer if checkpointed else shape.layers * layer
+    final = EXACT * shape.hidden + 2 * between + 2 * numbers.weight * shape.head_size + 3 * EXACT
+    return float(inside + final)
+
+
+def _layer(shape: Shape, numbers: Numbers) -> int:
+    whole, rotated = numbers.rank is None, shape.queries + shape.cached
+    norms = 2 * (EXACT * shape.hidden + EXACT) + whole * 2 * numbers.weight * shape.hidden
+    if shape.normed_heads:
+        norms += EXACT * (rotated + shape.heads + shape.cached_heads) + whole * numbers.product * rotated
+    attention = 2 * numbers.product * rotated + EXACT * shape.heads
+    gates = 3 * numbers.product * shape.feed_forward
+    inputs = numbers.read * ((5 if numbers.casts else 2) * shape.hidden + shape.feed_forward)
+    if numbers.rank is not None:
+        copied = numbers.read * shape.queries if numbers.casts else 0
+        inputs += copied + ADAPTED * numbers.rank * (numbers.product if numbers.autocast else EXACT)
+    return norms + attention + gates + inputs

@@ -1,0 +1,148 @@
+"""What a device holds, part by part, and when: most parts live in one stage of a step, so the sum of all is never there at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agentopd.objective.chunked import TILE
+from agentopd.planning.activations import Numbers, of_token
+from agentopd.planning.setup import Held, Setup
+from agentopd.planning.step import Step
+from agentopd.teachers.local import CHUNK_ROWS
+
+GENERATE, TEACHERS, LEARN = "generate", "teachers", "learn"
+STAGES = (GENERATE, TEACHERS, LEARN)
+EXACT = 4
+"""Bytes of a number in float32."""
+EVALUATED, READ = 8, 5
+"""Tensors of logits in float32 that exist at once while a divergence is evaluated and differentiated, or a teacher's statistics are taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something that takes memory."""
+
+    name: str
+    bytes: float
+    remedy: str
+    """What makes it smaller."""
+    stages: tuple[str, ...] = STAGES
+    """When it is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where the parts are."""
+
+    memory: float
+    """Bytes."""
+    cpu: bool
+    gpus: int = 1
+    """How many such devices share a step."""
+    sharded: bool = False
+    """Whether the student is divided among them (FSDP), rather than whole on each (DDP)."""
+
+
+def parts(setup: Setup, step: Step, on: Device) -> tuple[Part, ...]:
+    """What one device holds of its share ``step``, the largest first; parts of nothing are left out."""
+    found = [*_student(setup, on), *_teachers(setup, step), *_generating(setup, step, on), *_learning(setup, step, on)]
+    return tuple(sorted((part for part in found if part.bytes), key=lambda part: -part.bytes))
+
+
+def during(found: Sequence[Part], stage: str) -> float:
+    """Bytes of the parts that are there in a stage."""
+    return sum(part.bytes for part in found if stage in part.stages)
+
+
+def peak(found: Sequence[Part]) -> tuple[str, float]:
+    """The stage that takes most, and its bytes."""
+    return max(((stage, during(found, stage)) for stage in STAGES), key=lambda pair: pair[1])
+
+
+def batch_tokens(setup: Setup, step: Step, max_tokens: int) -> float:
+    """Tokens that one forward reads: a longer episode is read alone, and there are no more than all."""
+    return min(max(max_tokens, step.length), step.episodes * step.length)
+
+
+def _student(setup: Setup, on: Device) -> list[Part]:
+    """Weights and what is trained of them, which shards divide; FSDP gathers a layer, and the head, whole."""
+    student, trained, shards = setup.student, setup.trained, on.gpus if on.sharded else 1
+    whole = "set train.lora, or shard the student over more devices (--sharded --gpus)"
+    found = [
+        Part("student", student.bytes / shards, "set student.dtype: bfloat16, or shard the student over more devices"),
+        Part("gradients", trained.gradients / shards, whole, (LEARN,)),
+        Part("optimiser", trained.optimiser / shards, whole),
+    ]
+    if shards > 1:
+        shape = student.shape
+        found.append(Part("gathered", (shape.body / shape.layers + shape.head) * student.itemsize, whole, (LEARN,)))
+        if setup.engine == "transformers":
+            gathered = student.bytes * (1 - 1 / shards)
+            found.append(
+                Part(
+                    "gathered to generate", gathered, "set rollout.engine.kind: vllm on devices of its own", (GENERATE,)
+                )
+            )
+    return found
+
+
+def _teachers(setup: Setup, step: Step) -> list[Part]:
+    found = []
+    for one in setup.teachers:
+        key = f"teachers.{one.name}"
+        if not one.borrowed:
+            found.append(Part(key, one.bytes, f"set {key}.dtype: bfloat16, or serve it elsewhere ({key}.kind: served)"))
+        hidden = step.episodes * step.generated * one.shape.hidden * one.itemsize
+        found.append(Part(f"{key} hidden states", hidden, "lower train.tasks_per_step", (TEACHERS, LEARN)))
+    return found
+
+
+def _generating(setup: Setup, step: Step, on: Device) -> list[Part]:
+    """Caches of the transformers engine, those of the last turn and of this one; what vLLM reserves; a teacher's forward pass."""
+    here = [*setup.teachers, *([setup.student] if setup.engine == "transformers" else [])]
+    together = min(setup.concurrency, step.played) * sum(one.cached for one in here if one.acts)
+    alone = min(setup.concurrency, setup.panel) * max((one.cached for one in here if one.plays), default=0.0)
+    cached = 2 * setup.longest * max(together, alone)
+    found = [Part("caches", cached, "lower rollout.concurrency or rollout.max_length", (GENERATE,))]
+    if setup.reserved is not None:
+        remedy = "lower --gpu-memory-utilization in rollout.engine.arguments"
+        found.append(Part("vLLM server", setup.reserved * on.memory, remedy))
+    reading = max((_reading(one, setup, step, on) for one in setup.teachers), default=0.0)
+    found.append(Part("reading", reading, "lower max_tokens of the teachers", (TEACHERS,)))
+    return found
+
+
+def _reading(teacher: Held, setup: Setup, step: Step, on: Device) -> float:
+    """Bytes of a teacher's forward pass, which keeps keys and values of what all rows begin with, and of its statistics."""
+    shape, tokens = teacher.shape, batch_tokens(setup, step, teacher.max_tokens)
+    passing = tokens * teacher.itemsize * (3 * shape.feed_forward + 4 * shape.hidden)
+    return passing + tokens * teacher.cached + _logits(CHUNK_ROWS, teacher, 1, READ, on.cpu)
+
+
+def _learning(setup: Setup, step: Step, on: Device) -> list[Part]:
+    student, trained, tokens = setup.student, setup.trained, batch_tokens(setup, step, setup.max_tokens)
+    numbers = Numbers(student.itemsize, setup.autocast, trained.rank)
+    kept = tokens * of_token(student.shape, numbers, setup.checkpointed)
+    checkpoint = "" if setup.checkpointed else "set train.arguments.gradient_checkpointing: true, or "
+    rows = min(setup.chunk_rows, int(tokens))
+    vocabulary = max(one.shape.vocabulary for one in (student, *setup.teachers))
+    widest = max((student, *setup.teachers), key=lambda one: one.shape.vocabulary == vocabulary)
+    logits = _logits(rows, widest, 1 + bool(setup.teachers), EVALUATED, on.cpu)
+    found = [
+        Part("activations", kept, f"{checkpoint}lower train.max_tokens", (LEARN,)),
+        Part("logits", logits, "lower train.chunk_rows", (LEARN,)),
+    ]
+    if trained.rank is None:
+        cast = student.itemsize if student.itemsize != EXACT else 0
+        head = student.shape.head * (EXACT + cast)
+        found.append(Part("head's gradient", head, "set train.lora", (LEARN,)))
+    if setup.autocast and student.itemsize > 2:
+        copies = student.products * 2 / student.itemsize
+        found.append(Part("weights cast", copies, "set student.dtype: bfloat16", (LEARN,)))
+    return found
+
+
+def _logits(rows: int, model: Held, models: int, evaluated: int, cpu: bool) -> float:
+    """Bytes of a chunk's logits: of ``models`` in their dtype, and of its tiles in float32; on a CPU tiles are small, elsewhere the chunk."""
+    numbers = rows * model.shape.vocabulary
+    tile = min(numbers, TILE) if cpu else numbers
+    return float(numbers * models * model.itemsize + tile * evaluated * EXACT)

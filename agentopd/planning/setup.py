@@ -1,0 +1,193 @@
+"""What a configuration puts on a device: models, what is trained of the student, and the limits that memory follows."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+
+from agentopd.adapters import adapted
+from agentopd.config import Config
+from agentopd.planning.outlines import Outlines
+from agentopd.planning.shape import Shape, shape_of
+from agentopd.settings.choice import Choice
+from agentopd.teachers import is_language_model, traits_of
+from agentopd.training.checks.preflight import peft_config_of
+from agentopd.training.checks.roles import model_of, used_teachers
+from agentopd.types import STUDENT
+
+RESERVED = 0.92
+"""The share of a device's memory that vLLM takes where it is not told (``CacheConfig.gpu_memory_utilization`` of 0.32)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A model that a device holds."""
+
+    name: str
+    shape: Shape
+    itemsize: int
+    """Bytes of a weight."""
+    acts: bool = False
+    """In the episodes that are learned from."""
+    plays: bool = True
+    """The panels."""
+    max_tokens: int = 0
+    """Of a teacher: tokens in one forward."""
+    borrowed: bool = False
+    """Whether its weights are the student's, without the adapter."""
+
+    @property
+    def bytes(self) -> float:
+        """Of all its weights."""
+        return float(self.shape.parameters * self.itemsize)
+
+    @property
+    def products(self) -> float:
+        """Bytes of the weights that a token is multiplied with."""
+        return float((self.shape.body + self.shape.head) * self.itemsize)
+
+    @property
+    def cached(self) -> float:
+        """Bytes of keys and values for one token."""
+        return float(2 * self.shape.layers * self.shape.cached * self.itemsize)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What the optimiser sees."""
+
+    parameters: int
+    gradients: float
+    """Bytes."""
+    optimiser: float
+    """Bytes that it keeps, after a step."""
+    rank: int | None = None
+    """Of an adapter; ``None`` where all weights are trained."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """Everything that memory and time follow from, beside the step's tokens and the device."""
+
+    student: Held
+    teachers: tuple[Held, ...]
+    trained: Trained
+    engine: str
+    reserved: float | None
+    """The share of a device's memory that the student's vLLM server takes; ``None`` without one."""
+    concurrency: int
+    panel: int
+    """Tasks of the largest panel."""
+    longest: int
+    """Tokens of the longest episode."""
+    max_tokens: int
+    chunk_rows: int
+    checkpointed: bool
+    autocast: bool
+    live: bool
+    """Whether the student reads every episode once more before the step, for what the method asks of it."""
+
+
+def setup_of(config: Config, tokenizer: Callable[[], PreTrainedTokenizerBase]) -> tuple[Setup, list[str]]:
+    """The setup of a configuration, and what is to be said of how it was found. No weights are read.
+
+    Args:
+        config: Of the run.
+        tokenizer: Gives the student's; asked only where a model has new weights, whose size follows from it.
+
+    Raises:
+        ConfigError: A model cannot be found, or the adapter does not fit.
+    """
+    train, rollout, outlines = config.train, config.rollout, Outlines(tokenizer)
+    student = outlines.of(config.student)
+    trained = _trained(config, student, outlines.notes.append)
+    acting = {actor for source in config.objective.sources.values() for actor in source.who}
+    engine = rollout.engine
+    if engine.kind not in ("transformers", "vllm"):
+        outlines.notes.append(
+            f"rollout.engine.kind={engine.kind}: what this engine takes is not known, and not counted"
+        )
+    setup = Setup(
+        student=Held(STUDENT, shape_of(student), student.dtype.itemsize, STUDENT in acting),
+        teachers=tuple(_teachers(config, outlines, acting)),
+        trained=trained,
+        engine=engine.kind,
+        reserved=_reserved(engine) if engine.kind == "vllm" else None,
+        concurrency=rollout.concurrency,
+        panel=config.evaluation.tasks,
+        longest=rollout.max_length,
+        max_tokens=train.max_tokens,
+        chunk_rows=train.chunk_rows,
+        checkpointed=bool(train.arguments.get("gradient_checkpointing")),
+        autocast=bool(train.arguments.get("bf16") or train.arguments.get("fp16")),
+        live=config.objective.needs_live,
+    )
+    return setup, outlines.notes
+
+
+def _teachers(config: Config, outlines: Outlines, acting: set[str]) -> list[Held]:
+    """The teachers that are models in this process."""
+    found = []
+    for name, choice in used_teachers(config).items():
+        if not traits_of(choice).model:
+            continue
+        own = model_of(name, choice)
+        model = outlines.of(own or config.student)
+        borrowed = own is None and config.train.lora is not None
+        tokens = int(choice.settings.get("max_tokens") or config.train.max_tokens)
+        found.append(
+            Held(
+                name, shape_of(model), model.dtype.itemsize, name in acting, is_language_model(choice), tokens, borrowed
+            )
+        )
+    return found
+
+
+def _reserved(engine: Choice) -> float:
+    """The share that the arguments of a vLLM server say, the last that says it."""
+    share, flag = RESERVED, "gpu-memory-utilization"
+    texts = [part for text in engine.settings["arguments"] for part in text.replace("_", "-").split("=")]
+    for option, value in pairwise(texts):
+        if option.lstrip("-") == flag:
+            share = float(value)
+    return share
+
+
+def _trained(config: Config, student: PreTrainedModel, say: Callable[[str], None]) -> Trained:
+    model, lora = student, config.train.lora
+    if lora is not None:
+        alone = copy.deepcopy(student)  # an adapter is put into the model itself
+        with warnings.catch_warnings(action="ignore"):  # what PEFT warns of is an error of the preflight
+            model = adapted(alone, peft_config_of(lora), config.seed, "train.lora", weightless=True)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return Trained(
+        sum(p.numel() for p in parameters),
+        float(sum(p.nbytes for p in parameters)),
+        _kept_by(config, parameters, say),
+        None if lora is None else lora.r,
+    )
+
+
+def _kept_by(config: Config, parameters: list[nn.Parameter], say: Callable[[str], None]) -> float:
+    """Bytes that ``train.optimizer`` keeps for parameters without values: it takes a step on them."""
+    name = config.train.optimizer
+    try:
+        named = {key: one for key, one in config.train.arguments.items() if key.startswith("optim_")}
+        args = TrainingArguments("unused", optim=name, use_cpu=True, report_to=[], **named)
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(args)
+        settings.pop("fused", None)  # it keeps the same, and does not run without values
+        optimizer: Any = kind(parameters, **settings)
+        for parameter in parameters:
+            parameter.grad = torch.empty_like(parameter)
+        optimizer.step()
+        kept = optimizer.state.values()
+    except Exception as error:  # packages of others, which may want a graphics card
+        say(f"train.optimizer={name} cannot be tried here ({type(error).__name__}), so it is counted as Adam")
+        return 2.0 * sum(p.nbytes for p in parameters)
+    return float(sum(one.nbytes for state in kept for one in state.values() if isinstance(one, torch.Tensor)))

@@ -1,0 +1,88 @@
+"""Operations and bytes of a step, counted: 2 FLOPs for each weight and token of a forward pass, twice that again for the backward pass,
+and attention over what stands before."""
+
+from dataclasses import dataclass
+
+from agentopd.planning.memory import batch_tokens
+from agentopd.planning.setup import Held, Setup
+from agentopd.planning.shape import Shape
+from agentopd.planning.step import Step
+
+ATTENTION_BACKWARD = 2.5
+"""Of a forward pass: five matrix products for two, since the matrix of attention is computed anew (arXiv 2307.08691, section 3.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a device is to do."""
+
+    flops: float = 0.0
+    bytes: float = 0.0
+    """That are read from its memory."""
+    layers: float = 0.0
+    """Passes through a layer that Python issues."""
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(self.flops + other.flops, self.bytes + other.bytes, self.layers + other.layers)
+
+    def times(self, count: float) -> "Work":
+        """So much, ``count`` times."""
+        return Work(self.flops * count, self.bytes * count, self.layers * count)
+
+
+def attention(shape: Shape, tokens: float, context: float) -> float:
+    """FLOPs of one forward pass: each token's queries with ``context`` keys, and their values."""
+    return 4.0 * shape.layers * shape.queries * tokens * context
+
+
+def forward(shape: Shape, tokens: float, context: float, rows: float) -> float:
+    """FLOPs of one forward pass, with the logits of ``rows`` tokens."""
+    return 2.0 * shape.body * tokens + attention(shape, tokens, context) + 2.0 * shape.head * rows
+
+
+def decoding(model: Held, living: float, context: float, issued: bool) -> Work:
+    """One token of each living episode: all weights are read once, and every episode's cache."""
+    shape = model.shape
+    read = model.products + living * context * model.cached
+    return Work(forward(shape, living, context, living), read, shape.layers * issued)
+
+
+def prefilling(model: Held, step: Step, turns: float, issued: bool) -> Work:
+    """The tokens that nobody drew, each once, over what is cached."""
+    shape, tokens = model.shape, step.played * (step.length - step.generated)
+    flops = forward(shape, tokens, step.context, step.played * step.turns)
+    return Work(flops, turns * model.products, turns * shape.layers * issued)
+
+
+def reading(model: Held, setup: Setup, step: Step) -> Work:
+    """A teacher reads every episode, and gives its statistics of what was drawn."""
+    tokens = step.episodes * step.length
+    passes = tokens / batch_tokens(setup, step, model.max_tokens)
+    flops = forward(model.shape, tokens, step.length / 2, step.episodes * step.generated)
+    return Work(flops, passes * model.bytes, passes * model.shape.layers)
+
+
+def learning(setup: Setup, step: Step) -> Work:
+    """Forward and backward passes of all micro-batches, with the heads of teachers, and the optimiser's step."""
+    student, trained, shape = setup.student, setup.trained, setup.student.shape
+    tokens, rows = step.episodes * step.length, step.episodes * step.generated
+    passes = tokens / batch_tokens(setup, step, setup.max_tokens)
+    again, whole = int(setup.checkpointed), trained.rank is None
+    body = (4 + 2 * whole + 2 * again) * shape.body + (0 if whole else 6 * trained.parameters)
+    looked = (1 + again + ATTENTION_BACKWARD) * attention(shape, tokens, step.length / 2)
+    heads = (4 + 2 * whole) * shape.head + sum(2 * one.shape.head for one in setup.teachers)
+    live = forward(shape, tokens, step.length / 2, rows) if setup.live else 0.0
+    updated = (
+        3 * trained.gradients + 2 * trained.optimiser
+    )  # weights read and written, gradients and state read, state written
+    moved = passes * (3 + again) * student.bytes + updated
+    return Work(body * tokens + looked + heads * rows + live, moved, passes * (2 + again + setup.live) * shape.layers)
+
+
+def exchanged(setup: Setup, step: Step, gpus: int, sharded: bool) -> float:
+    """Bytes that each device sends in a step: gradients, all-reduced; of shards also the weights of every pass, gathered twice."""
+    others = (gpus - 1) / gpus
+    if not sharded:
+        return 2 * others * setup.trained.gradients
+    passes = step.episodes * step.length / batch_tokens(setup, step, setup.max_tokens)
+    return others * (setup.trained.gradients + 2 * passes * setup.student.bytes)
