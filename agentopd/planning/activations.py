@@ -33,7 +33,7 @@ class Numbers:
     @property
     def casts(self) -> bool:
         """Whether each linear layer casts its input."""
-        return self.autocast or (self.rank is not None and self.weight < EXACT)
+        return self.weight > self.product or (self.rank is not None and self.weight < EXACT)
 
     @property
     def read(self) -> int:

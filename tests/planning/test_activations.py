@@ -1,0 +1,89 @@
+"""What autograd really keeps of a forward pass, beside what is counted."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from agentopd.forward import hidden_states
+from agentopd.planning.activations import Numbers, of_token
+from agentopd.planning.shape import shape_of
+
+KINDS: dict[str, tuple[Any, Any]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
+TOKENS = 100
+DTYPES = {2: torch.bfloat16, 4: torch.float32}
+
+
+def model_of(kind: str, dtype: torch.dtype, layers: int) -> Any:
+    config, model = KINDS[kind]
+    sizes = {
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+    }
+    return model(config(**sizes, vocab_size=50, num_hidden_layers=layers)).to(dtype).train()
+
+
+def kept(model: nn.Module, tokens: int, autocast: bool) -> int:
+    """Bytes of the storages that one forward pass leaves to the backward pass, weights aside."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    found: dict[int, int] = {}
+    alive = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        alive.append(tensor)  # or another may come to lie in its place
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    context = torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext()
+    with context, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        hidden_states(model, torch.zeros(1, tokens, dtype=torch.long))
+    return sum(found.values())
+
+
+def of_real_token(kind: str, layers: int, numbers: Numbers, checkpointed: bool) -> float:
+    """Bytes kept for one token more: a difference leaves out what does not grow, such as the copies of weights that autocast makes."""
+    model = model_of(kind, DTYPES[numbers.weight], layers)
+    if checkpointed:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if numbers.rank is not None:
+        model = get_peft_model(model, LoraConfig(r=numbers.rank, target_modules="all-linear"))
+        model.enable_input_require_grads()
+    return (kept(model, 2 * TOKENS, numbers.autocast) - kept(model, TOKENS, numbers.autocast)) / TOKENS
+
+
+CASES = [Numbers(weight, autocast, rank) for weight in DTYPES for autocast in (False, True) for rank in (None, 4)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("numbers", CASES, ids=str)
+def test_a_layer_keeps_what_is_counted(kind: str, numbers: Numbers, checkpointed: bool) -> None:
+    real = [of_real_token(kind, layers, numbers, checkpointed) for layers in (1, 3)]
+    counted = [of_token(shape_of(model_of(kind, torch.float32, n)), numbers, checkpointed) for n in (1, 3)]
+    assert real[1] - real[0] == counted[1] - counted[0]
+    assert real[0] <= counted[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("weight", [2, 4])
+def test_a_whole_model_keeps_what_is_counted(kind: str, weight: int) -> None:
+    counted = of_token(shape_of(model_of(kind, torch.float32, 2)), Numbers(weight), False)
+    assert of_real_token(kind, 2, Numbers(weight), False) == counted
+
+
+def test_checkpoints_keep_what_passes_between_layers_and_one_layer_anew() -> None:
+    one, four = (shape_of(model_of("llama", torch.float32, layers)) for layers in (1, 4))
+    numbers = Numbers(4)
+    assert of_token(four, numbers, True) == of_token(one, numbers, False) + 4 * 64 * 4
