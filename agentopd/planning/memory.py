@@ -13,8 +13,8 @@ GENERATE, TEACHERS, LEARN = "generate", "teachers", "learn"
 STAGES = (GENERATE, TEACHERS, LEARN)
 EXACT = 4
 """Bytes of a number in float32."""
-EVALUATED, READ = 8, 5
-"""Tensors of logits in float32 that exist at once while a divergence is evaluated and differentiated, or a teacher's statistics are taken."""
+EVALUATED, READ = 8, 4
+"""Tensors of logits in float32 that exist at once, at most, while a divergence is evaluated and differentiated, or a teacher's statistics are taken."""
 
 
 @dataclass(frozen=True, slots=True)

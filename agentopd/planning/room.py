@@ -10,7 +10,10 @@ GIB = 2**30
 
 def shown(size: float) -> str:
     """So many bytes, in a unit that a person reads."""
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"
+    for unit, name in ((GIB, "GiB"), (2**20, "MiB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size / 2**10:.1f} KiB"
 
 
 def available() -> float:

@@ -1,6 +1,7 @@
 """How many tokens one step has: at most, by the limits of a configuration; or on average, in records."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from agentopd import records
 from agentopd.config import Config
 from agentopd.errors import RecordError
 from agentopd.settings.clock import Clock
-from agentopd.types import EXPERT, RECORDED
+from agentopd.types import EXPERT, RECORDED, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,17 @@ def by_records(config: Config, path: Path) -> Step:
     Raises:
         RecordError: There are no records, or none of an episode with an action.
     """
+    found = like(by_limits(config), (record.trajectory for record in records.open(path)))
+    if found is None:
+        raise RecordError(f"{path} holds no episode with an action, so no lengths are known; give another run")
+    return found
+
+
+def like(step: Step, trajectories: Iterable[Trajectory]) -> Step | None:
+    """As many episodes, as long as ``trajectories`` are on average; ``None`` where nobody acts in them. Failed ones are left out."""
     found: Counter[str] = Counter()
-    for record in records.open(path):
-        trajectory = record.trajectory
-        if trajectory.failure is not None or not trajectory.turns:
+    for trajectory in trajectories:
+        if trajectory.failure is not None:
             continue
         found["episodes"] += 1
         found["turns"] += len(trajectory.turns)
@@ -70,10 +78,10 @@ def by_records(config: Config, path: Path) -> Step:
             found["generated"] += len(places)
             found["context"] += int(places.sum())
     if not found["generated"]:
-        raise RecordError(f"{path} holds no episode with an action, so no lengths are known; give another run")
+        return None
     count = found["episodes"]
     return replace(
-        by_limits(config),
+        step,
         length=found["length"] / count,
         generated=found["generated"] / count,
         turns=found["turns"] / count,

@@ -79,7 +79,7 @@ def test_experts_count_as_often_as_a_token_meets_them() -> None:
             self.experts = nn.Parameter(torch.zeros(8, 4, 6))
             self.head = nn.Linear(4, 10, bias=False)
             self.config = model_of("llama").config
-            self.config.num_experts, self.config.num_experts_per_tok = 8, 2  # type: ignore[attr-defined]
+            self.config.num_experts, self.config.num_experts_per_tok = 8, 2
 
         def get_input_embeddings(self) -> nn.Module:
             return self.embeddings

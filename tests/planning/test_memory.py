@@ -1,0 +1,169 @@
+"""Bytes of every part, by hand and beside real ones."""
+
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from model_cases import model_of
+from planning_cases import SHAPE, STEP, setup
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from agentopd.config import Config, load_config
+from agentopd.objective import chunked, linear_divergence
+from agentopd.objective.head import Head
+from agentopd.planning.activations import Numbers, of_token
+from agentopd.planning.memory import EVALUATED, GENERATE, LEARN, READ, TEACHERS, Device, during, parts, peak
+from agentopd.planning.setup import Held, Trained
+
+CARD = Device(1e6, cpu=False)
+TINY = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 24, "max_positions": 1024, "vocab_size": 400}
+
+
+def bytes_of(found: Any) -> dict[str, float]:
+    return {part.name: part.bytes for part in found}
+
+
+def test_every_part_by_hand() -> None:
+    found = bytes_of(parts(setup(), STEP, CARD))
+    cached = 2 * 2 * 4 * 4  # keys and values, in two layers, of 4 numbers, of 4 bytes
+    assert found == {
+        "student": 5600,
+        "teachers.teacher": 5600,
+        "gradients": 5600,
+        "optimiser": 11200,
+        "teachers.teacher hidden states": 4 * 40 * 8 * 4,  # of what was drawn
+        "caches": 2 * 2 * 100 * cached,  # twice, of two episodes that live at once
+        # 200 tokens pass through, what is cached of them, and logits of 512 rows
+        "reading": 200 * 4 * (3 * 16 + 4 * 8) + 200 * cached + 512 * 50 * 4 * (1 + READ),
+        "activations": 200 * of_token(SHAPE, Numbers(4), False),
+        "logits": 10 * 50 * 4 * (2 + EVALUATED),
+        "head's gradient": 50 * 8 * 4,
+    }
+
+
+def test_parts_are_there_in_their_stages_alone() -> None:
+    found = parts(setup(), STEP, CARD)
+    always = 5600 + 11200 + 5600
+    of_each = bytes_of(found)
+    assert during(found, GENERATE) == always + of_each["caches"]
+    assert during(found, TEACHERS) == always + of_each["reading"] + of_each["teachers.teacher hidden states"]
+    assert peak(found) == (TEACHERS, during(found, TEACHERS))
+    assert peak([part for part in found if part.name != "reading"]) == (LEARN, during(found, LEARN))
+    assert during(found, LEARN) == sum(of_each.values()) - of_each["caches"] - of_each["reading"]
+
+
+def test_shards_divide_the_student_and_gather_a_layer() -> None:
+    whole, divided = (bytes_of(parts(setup(), STEP, Device(1e6, False, 4, one))) for one in (False, True))
+    for name in ("student", "gradients", "optimiser"):
+        assert divided[name] == whole[name] / 4
+    assert divided["gathered"] == (1000 / 2 + 400) * 4
+    assert divided["gathered to generate"] == 5600 * 3 / 4  # no collective runs while episodes are played
+    assert {name: divided[name] for name in whole if name in ("activations", "logits", "caches")} == {
+        name: whole[name] for name in ("activations", "logits", "caches")
+    }
+
+
+def test_a_vllm_server_takes_its_share_and_the_teachers_play_panels_here() -> None:
+    served = setup(engine="vllm", reserved=0.25)
+    found = bytes_of(parts(served, STEP, CARD))
+    assert found["vLLM server"] == 0.25e6
+    assert found["caches"] == bytes_of(parts(setup(), STEP, CARD))["caches"]
+    mute = setup(engine="vllm", reserved=0.25, teachers=())
+    assert "caches" not in bytes_of(parts(mute, STEP, CARD))
+
+
+def test_actors_cache_together() -> None:
+    both = setup(teachers=(Held("teacher", SHAPE, 4, acts=True, max_tokens=200),))
+    assert bytes_of(parts(both, STEP, CARD))["caches"] == 2 * bytes_of(parts(setup(), STEP, CARD))["caches"]
+
+
+def test_an_adapter_autocast_and_a_teacher_that_is_the_student() -> None:
+    adapted = setup(
+        trained=Trained(100, 400.0, 800.0, rank=2),
+        teachers=(Held("teacher", SHAPE, 4, max_tokens=200, borrowed=True),),
+        autocast=True,
+    )
+    found = bytes_of(parts(adapted, STEP, CARD))
+    assert "teachers.teacher" not in found
+    assert "head's gradient" not in found
+    assert found["weights cast"] == (1000 + 400) * 2
+    assert found["activations"] == 200 * of_token(SHAPE, Numbers(4, True, 2), False)
+
+
+def test_no_batch_is_larger_than_the_step() -> None:
+    found = bytes_of(parts(setup(max_tokens=10**6), STEP, CARD))
+    assert found["activations"] == 400 * of_token(SHAPE, Numbers(4), False)
+
+
+class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes that tensors hold at once."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.most = 0
+        self._seen: dict[int, int] = {}
+
+    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), more: Any = None) -> Any:
+        made = operation(*arguments, **(more or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self._note(tensor.untyped_storage())
+        self.most = max(self.most, self.now)
+        return made
+
+    def _note(self, storage: Any) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._seen:
+            self._seen[key] = size
+            self.now += size
+            weakref.finalize(storage, self._gone, key)
+
+    def _gone(self, key: int) -> None:
+        self.now -= self._seen.pop(key)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tensors_of_logits_that_live_at_once(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a graphics card, where a tile is a whole chunk."""
+    monkeypatch.setattr(chunked, "TILE", 2**40)
+    rows, vocabulary, hidden = 64, 5000, 8
+    student, teacher = (torch.randn(2 * rows, hidden, dtype=dtype) for _ in range(2))
+    one, other = (torch.randn(vocabulary, hidden, dtype=dtype) for _ in range(2))
+    student.requires_grad_()
+    with Living() as living:
+        linear_divergence(student, one, teacher, other, kind="forward_kl", chunk_rows=rows)
+    numbers = rows * vocabulary
+    assert 0.85 < living.most / (numbers * (2 * dtype.itemsize + 4 * EVALUATED)) < 1.05
+    with Living() as living:
+        chunked.statistics(teacher, Head(other), torch.zeros(2 * rows, dtype=torch.long), chunk_rows=rows)
+    assert 0.8 < living.most / (numbers * (dtype.itemsize + 4 * READ)) < 1.05
+
+
+def config_of(*overrides: str) -> Config:
+    raw = {
+        "env": "agentopd/Checkout-v0",
+        "student": {"new": TINY},
+        "teachers": {"teacher": {"kind": "self"}},
+        "method": "agentopd",
+    }
+    return load_config(raw, overrides)
+
+
+@pytest.mark.parametrize("name", ["adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad"])
+def test_what_optimisers_keep_is_what_real_ones_keep(name: str) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    from agentopd.planning.setup import _kept_by
+
+    model = model_of("qwen3", torch.float32)
+    args = TrainingArguments("unused", optim=name, use_cpu=True, report_to=[])
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(args)
+    optimizer = kind(model.parameters(), **settings)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    real = sum(v.nbytes for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor))
+    meta = [torch.nn.Parameter(p.detach().to("meta")) for p in model.parameters()]
+    assert _kept_by(config_of(f"train.optimizer={name}"), meta, pytest.fail) == real

@@ -1,0 +1,208 @@
+"""`agentopd plan`, as a person runs it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from agentopd.__main__ import main
+from agentopd.config import load_config
+from agentopd.errors import ConfigError, RecordError
+from agentopd.planning import Hardware, hardware, outlines, plan
+from agentopd.planning.hardware import table
+from agentopd.planning.measuring import measured
+from agentopd.planning.setup import RESERVED, setup_of
+from agentopd.planning.step import by_limits, by_records
+from agentopd.records import RecordWriter
+from agentopd.types import Key, Outcome, Record, Segment, Task, Trajectory, Turn
+
+ONE_GPU = "configs/scale/one_gpu.yaml"
+TINY = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 24, "max_positions": 1024, "vocab_size": 400}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unreachable:
+        def model_info(self, *arguments: Any, **more: Any) -> None:
+            raise ConnectionError
+
+    monkeypatch.setattr(outlines, "HfApi", Unreachable)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return {
+        "env": {"id": "agentopd/Checkout-v0"},
+        "student": {"new": TINY},
+        "teachers": {"teacher": {"kind": "local", "new": TINY}, "far": {"kind": "served", "url": "http://127.0.0.1:1"}},
+        "stages": {"cache": str(tmp_path_factory.mktemp("cache"))},
+        "rollout": {"max_new_tokens": 24, "max_length": 640, "max_turns": 8},
+        "train": {"tasks_per_step": 4},
+    }
+
+
+def told(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[str, Any]]:
+    status = main(["plan", *argv, "--json"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_the_one_gpu_configuration_fits_an_h100_without_a_hub(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", ONE_GPU, "--hardware", "H100"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("\t") == ["memory of a device", "", "generate", "teachers", "learn"]
+    assert "vLLM server\t19.9 GiB\tx\tx\tx" in lines
+    assert "model: student, 1,720,574,976 parameters of 2 bytes" in lines
+    assert "note: Qwen/Qwen3-8B: the hub cannot be reached, so its shape is the one that agentopd knows" in lines
+    assert any(line.startswith("bottleneck: generate: bound by memory bandwidth; ") for line in lines)
+    assert not any(line.startswith("refused") for line in lines)
+
+
+def test_what_cannot_fit_is_refused_in_a_sentence_that_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", ONE_GPU, "--hardware", "RTX4090"]) == 1
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("refused: generate takes ")
+    assert "and RTX4090 has 23.9 GiB; the largest part is caches with 27.0 GiB: lower rollout.concurrency" in last
+
+
+@pytest.mark.parametrize("name", table())
+def test_every_device_gives_a_plan(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, found = told(capsys, ONE_GPU, "--hardware", name)
+    parts = found["memory"]["parts"]
+    assert found["memory"]["peak"] == max(
+        sum(part["bytes"] for part in parts if stage in part["stages"]) for stage in ("generate", "teachers", "learn")
+    )
+    assert status == int(found["memory"]["peak"] > found["hardware"]["memory"]) == bool(found["refused"])
+    assert found["time"]["seconds"] == sum(stage["seconds"] for stage in found["time"]["stages"])
+    assert [stage["name"] for stage in found["time"]["stages"]] == ["generate", "teachers", "learn"]
+
+
+def test_the_table_of_devices_is_the_one_that_help_names(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", "--help"])
+    assert ", ".join(table()) in " ".join(capsys.readouterr().out.split())
+
+
+def test_shards_make_full_training_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    full = [ONE_GPU, "train.lora=null", "student.dtype=float32", "rollout.engine.kind=vllm", "--hardware", "A100-80"]
+    status, one = told(capsys, *full)
+    assert (status, one["trained"]["parameters"]) == (1, 1_720_574_976)
+    status, eight = told(
+        capsys, *full, "rollout.engine.arguments=[--gpu-memory-utilization=0.25]", "--gpus", "8", "--sharded"
+    )
+    assert (status, eight["sharded"], eight["step"]["episodes"]) == (0, True, 3)
+    assert [stage["name"] for stage in eight["time"]["stages"]][-1] == "exchange"
+
+
+def test_a_server_that_leaves_no_room_for_an_episode_is_refused() -> None:
+    config = load_config(ONE_GPU, ["rollout.engine.arguments=[--gpu-memory-utilization, '0.045']"])
+    refused = plan(config, hardware("H100")).refused
+    assert "the vLLM server reserves 3.6 GiB" in refused
+    assert "raise --gpu-memory-utilization" in refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "share"),
+    [
+        ("[]", RESERVED),
+        ("[--gpu-memory-utilization=0.4]", 0.4),
+        ("[--gpu_memory_utilization, '0.4', --enforce-eager]", 0.4),
+        ("[--gpu-memory-utilization=0.9, --gpu-memory-utilization=0.3]", 0.3),
+    ],
+)
+def test_the_share_of_a_server_is_what_its_arguments_say(raw: dict[str, Any], arguments: str, share: float) -> None:
+    config = load_config(ONE_GPU, [f"rollout.engine={{kind: vllm, arguments: {arguments}}}"])
+    assert setup_of(config, pytest.fail)[0].reserved == share
+
+
+def test_a_file_describes_a_device(tmp_path: Path, raw: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(raw))
+    card = {"memory": 8e9, "bandwidth": 3e11, "bfloat16": 2e13, "float32": 1e13, "efficiency": {"learn": 0.3}}
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
+    status, found = told(capsys, str(tmp_path / "run.yaml"), "--hardware", str(tmp_path / "card.yaml"), "--gpus", "2")
+    assert (status, found["hardware"]["memory"], found["hardware"]["efficiency"]["learn"]) == (0, 8e9, 0.3)
+    assert "the link between devices is not known, so what they exchange takes no time here" in found["notes"]
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(card | {"bandwith": 1}))
+    with pytest.raises(ConfigError, match=r"card.yaml: bandwith: .*did you mean 'bandwidth'"):
+        hardware(str(tmp_path / "card.yaml"))
+    with pytest.raises(ConfigError, match=r"hardware='H10O': no device is called so \(did you mean 'H100'\?\)"):
+        hardware("H10O")
+
+
+def test_this_machine_measured(raw: dict[str, Any]) -> None:
+    before = torch.get_rng_state()
+    found = measured()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert 1e8 < found.bandwidth < 1e13
+    assert 1e8 < found.float32 < 1e15
+    assert 1e-6 < found.issue < 0.1
+    assert found.cpu is not torch.cuda.is_available()
+
+
+def test_numbers_of_devices_that_mean_nothing(raw: dict[str, Any]) -> None:
+    for gpus, sharded in ((0, False), (1, True)):
+        with pytest.raises(ConfigError, match=f"gpus={gpus}, sharded={sharded}"):
+            plan(load_config(raw), hardware("H100"), gpus, sharded)
+
+
+def test_what_is_elsewhere_is_not_counted_and_said(raw: dict[str, Any]) -> None:
+    config = load_config(raw, ["method=grpo"])
+    assert [one.name for one in plan(config, hardware("H100")).stages] == ["generate", "learn"]
+    both = load_config(raw, ["objective.target.name=far", "objective.support={kind: top_k, k: 64}"])
+    found = plan(both, hardware("H100"))
+    assert "the time of teachers.far is not counted, as no model of theirs is here" in found.notes
+    assert found.setup.teachers == ()
+
+
+def test_an_optimiser_that_is_not_here_is_counted_as_adam(raw: dict[str, Any]) -> None:
+    found = plan(load_config(raw, ["train.optimizer=adamw_8bit"]), hardware("H100"))
+    assert any(note.startswith("train.optimizer=adamw_8bit cannot be tried here") for note in found.notes)
+    assert found.setup.trained.optimiser == 2 * found.setup.trained.gradients
+
+
+def test_limits_by_hand(raw: dict[str, Any]) -> None:
+    step = by_limits(load_config(raw))
+    assert (step.episodes, step.played, step.length, step.generated, step.turns) == (4, 4, 640, 8 * 24, 8)
+    assert step.context == 640 - 96
+    assert by_limits(load_config(raw, ["rollout.max_episode_tokens=100"])).generated == 100
+    assert by_limits(load_config(raw, ["method=sft"])).played == 0  # the expert plays, or a data set is read
+    assert step.shared(2).episodes == 2
+
+
+def episode(index: int, turn_T: list[int]) -> Record:
+    count = len(turn_T)
+    place_T = np.array(turn_T, np.int32)
+    segment = Segment(
+        np.arange(count, dtype=np.int32), place_T, np.minimum(place_T, 0), place_T >= 0, np.zeros(count, np.float32)
+    )
+    turns = tuple(
+        Turn(t, "student", 0, int(np.flatnonzero(place_T == t)[0]), int(np.flatnonzero(place_T == t)[-1]) + 1, "", "")
+        for t in sorted({t for t in turn_T if t >= 0})
+    )
+    task = Task("x/Y-v0", index, {})
+    return Record(
+        Trajectory(Key("run", 0, index), task, ("student",), (segment,), turns, Outcome(1.0, True, "terminated")), ()
+    )
+
+
+def test_records_say_how_long_episodes_are(raw: dict[str, Any], tmp_path: Path) -> None:
+    config = load_config(raw)
+    RecordWriter(tmp_path / "records").write(0, [episode(0, [-1, 0, 0, -1, 1]), episode(1, [-1, -1, 0])])
+    step = by_records(config, tmp_path)
+    assert (step.episodes, step.length, step.generated, step.turns) == (4, 4, 2, 1.5)
+    assert step.context == (1 + 2 + 4 + 2) / 4
+    found = plan(config, hardware("H100"), run=tmp_path)
+    assert found.seconds < plan(config, hardware("H100")).seconds
+    with pytest.raises(RecordError, match="does not exist"):
+        plan(config, hardware("H100"), run=tmp_path / "none")
+
+
+def test_a_device_of_ones_own_in_python(raw: dict[str, Any]) -> None:
+    small = Hardware(name="small", memory=1e5, bandwidth=1e9, bfloat16=1e9, float32=1e9, cpu=True)
+    found = plan(load_config(raw), small)
+    assert found.refused.startswith("learn takes ")
+    assert "small has 97.7 KiB; the largest part is logits with " in found.refused
+    assert found.slowest.seconds <= found.seconds
