@@ -29,7 +29,7 @@ from benchmarks.measured import keep, kept, made_by
 
 RESULTS = Path(__file__).parent / "results" / "plan.json"
 CASES = ("quickstart", "smollm2")
-STEPS = 5
+STEPS = 3
 STAGES = {"generate": "seconds/rollout", "teachers": "seconds/teachers", "learn": "seconds/learner"}
 
 

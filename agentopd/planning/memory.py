@@ -136,8 +136,7 @@ def _learning(setup: Setup, step: Step, on: Device) -> list[Part]:
         head = student.shape.head * (EXACT + cast)
         found.append(Part("head's gradient", head, "set train.lora", (LEARN,)))
     if setup.autocast and student.itemsize > 2:
-        copies = student.products * 2 / student.itemsize
-        found.append(Part("weights cast", copies, "set student.dtype: bfloat16", (LEARN,)))
+        found.append(Part("weights cast", 2 * student.shape.body, "set student.dtype: bfloat16", (LEARN,)))
     return found
 
 

@@ -7,7 +7,7 @@ from agentopd.planning.hardware import Hardware
 from agentopd.planning.memory import GENERATE, LEARN, TEACHERS
 from agentopd.planning.setup import Setup
 from agentopd.planning.step import Step
-from agentopd.planning.work import Work, decoding, exchanged, learning, prefilling, reading
+from agentopd.planning.work import Work, decoding, exchanged, heads, learning, prefilling, reading
 
 EXCHANGE = "exchange"
 ARITHMETIC, BANDWIDTH, ISSUING, LINK = (
@@ -119,9 +119,11 @@ def _teachers(setup: Setup, step: Step, on: Hardware) -> Stage:
 
 
 def _learn(setup: Setup, step: Step, on: Hardware) -> Stage:
-    work = learning(setup, step)
-    itemsize = 2 if setup.autocast else setup.student.itemsize
-    seconds, bound = timed(work, on.rate(itemsize), on.efficiency.learn, on)
+    work, own = learning(setup, step), setup.student.itemsize
+    itemsize = min(own, 2) if setup.autocast else own
+    rate = on.rate(itemsize)
+    slow = heads(setup, step) * (rate / on.rate(own) - 1)  # autocast does not reach the heads
+    seconds, bound = timed(work + Work(slow), rate, on.efficiency.learn, on)
     remedy = "raise train.max_tokens"
     if bound == ARITHMETIC:
         remedy = (

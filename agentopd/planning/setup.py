@@ -90,6 +90,7 @@ class Setup:
     chunk_rows: int
     checkpointed: bool
     autocast: bool
+    """Whether the student's forward pass multiplies in half precision (accelerate wraps that alone: the head is outside)."""
     live: bool
     """Whether the student reads every episode once more before the step, for what the method asks of it."""
 

@@ -70,13 +70,21 @@ def learning(setup: Setup, step: Step) -> Work:
     again, whole = int(setup.checkpointed), trained.rank is None
     body = (4 + 2 * whole + 2 * again) * shape.body + (0 if whole else 6 * trained.parameters)
     looked = (1 + again + ATTENTION_BACKWARD) * attention(shape, tokens, step.length / 2)
-    heads = (4 + 2 * whole) * shape.head + sum(2 * one.shape.head for one in setup.teachers)
     live = forward(shape, tokens, step.length / 2, rows) if setup.live else 0.0
     updated = (
         3 * trained.gradients + 2 * trained.optimiser
     )  # weights read and written, gradients and state read, state written
     moved = passes * (3 + again) * student.bytes + updated
-    return Work(body * tokens + looked + heads * rows + live, moved, passes * (2 + again + setup.live) * shape.layers)
+    return Work(
+        body * tokens + looked + heads(setup, step) + live, moved, passes * (2 + again + setup.live) * shape.layers
+    )
+
+
+def heads(setup: Setup, step: Step) -> float:
+    """FLOPs of the logits that are learned from, of the student and of its teachers."""
+    trained = 2 * (setup.trained.rank is None)
+    each = (4 + trained) * setup.student.shape.head + sum(2 * one.shape.head for one in setup.teachers)
+    return float(each * step.episodes * step.generated)
 
 
 def exchanged(setup: Setup, step: Step, gpus: int, sharded: bool) -> float:

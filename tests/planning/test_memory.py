@@ -88,7 +88,7 @@ def test_an_adapter_autocast_and_a_teacher_that_is_the_student() -> None:
     found = bytes_of(parts(adapted, STEP, CARD))
     assert "teachers.teacher" not in found
     assert "head's gradient" not in found
-    assert found["weights cast"] == (1000 + 400) * 2
+    assert found["weights cast"] == 1000 * 2
     assert found["activations"] == 200 * of_token(SHAPE, Numbers(4, True, 2), False)
 
 

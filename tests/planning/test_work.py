@@ -14,7 +14,7 @@ from agentopd.planning.seconds import ARITHMETIC, BANDWIDTH, ISSUING, LINK, stag
 from agentopd.planning.setup import Held, Trained
 from agentopd.planning.shape import shape_of
 from agentopd.planning.step import Step
-from agentopd.planning.work import Work, attention, decoding, exchanged, forward, learning, prefilling, reading
+from agentopd.planning.work import Work, attention, decoding, exchanged, forward, heads, learning, prefilling, reading
 
 TOKENS = 48
 
@@ -136,3 +136,10 @@ def test_a_server_without_room_for_all_episodes_plays_them_in_turns() -> None:
 def test_episodes_of_experts_and_steps_without_teachers_take_no_such_stage() -> None:
     mute = setup(student=Held("student", SHAPE, 4), teachers=())
     assert [one.name for one in stages(mute, STEP, DEVICE)] == ["learn"]
+
+
+def test_autocast_does_not_reach_the_heads() -> None:
+    planned = setup(autocast=True)
+    *_, learn = stages(planned, STEP, DEVICE.model_copy(update={"bandwidth": 1e12, "issue": 0.0}))
+    inside = learning(planned, STEP).flops - heads(planned, STEP)
+    assert learn.seconds == pytest.approx(inside / (0.5 * 1e9) + heads(planned, STEP) / (0.5 * 1e8))
