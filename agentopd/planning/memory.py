@@ -100,9 +100,11 @@ def _generating(setup: Setup, step: Step, on: Device) -> list[Part]:
     """Caches of the transformers engine, those of the last turn and of this one; what vLLM reserves; a teacher's forward pass."""
     here = [*setup.teachers, *([setup.student] if setup.engine == "transformers" else [])]
     together = min(setup.concurrency, step.played) * sum(one.cached for one in here if one.acts)
-    alone = min(setup.concurrency, setup.panel) * max((one.cached for one in here if one.plays), default=0.0)
+    player = max((one for one in here if one.plays), key=lambda one: one.cached, default=None)
+    alone = 0.0 if player is None else min(setup.concurrency, setup.panel) * player.cached
+    name = f"caches of {player.name}'s panel" if player is not None and alone > together else "caches"
     cached = 2 * setup.longest * max(together, alone)
-    found = [Part("caches", cached, "lower rollout.concurrency or rollout.max_length", (GENERATE,))]
+    found = [Part(name, cached, "lower rollout.concurrency or rollout.max_length", (GENERATE,))]
     if setup.reserved is not None:
         remedy = "lower --gpu-memory-utilization in rollout.engine.arguments"
         found.append(Part("vLLM server", setup.reserved * on.memory, remedy))

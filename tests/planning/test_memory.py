@@ -69,9 +69,14 @@ def test_a_vllm_server_takes_its_share_and_the_teachers_play_panels_here() -> No
     served = setup(engine="vllm", reserved=0.25)
     found = bytes_of(parts(served, STEP, CARD))
     assert found["vLLM server"] == 0.25e6
-    assert found["caches"] == bytes_of(parts(setup(), STEP, CARD))["caches"]
+    assert found["caches of teacher's panel"] == bytes_of(parts(setup(), STEP, CARD))["caches"]
     mute = setup(engine="vllm", reserved=0.25, teachers=())
-    assert "caches" not in bytes_of(parts(mute, STEP, CARD))
+    assert not any(name.startswith("caches") for name in bytes_of(parts(mute, STEP, CARD)))
+
+
+def test_more_tasks_of_a_panel_live_at_once_than_of_a_step() -> None:
+    found = bytes_of(parts(setup(panel=8, concurrency=8), STEP, CARD))
+    assert found["caches of teacher's panel"] == 2 * 8 * 100 * 64
 
 
 def test_actors_cache_together() -> None:

@@ -1,6 +1,9 @@
 """`agentopd plan`, as a person runs it."""
 
+import argparse
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from agentopd import cli
 from agentopd.__main__ import main
 from agentopd.config import load_config
 from agentopd.errors import ConfigError, RecordError
@@ -65,7 +69,10 @@ def test_what_cannot_fit_is_refused_in_a_sentence_that_says_what_to_do(capsys: p
     assert main(["plan", ONE_GPU, "--hardware", "RTX4090"]) == 1
     *_, last = capsys.readouterr().out.splitlines()
     assert last.startswith("refused: generate takes ")
-    assert "and RTX4090 has 23.9 GiB; the largest part is caches with 27.0 GiB: lower rollout.concurrency" in last
+    assert (
+        "and RTX4090 has 23.9 GiB; the largest part is caches of teacher's panel with 27.0 GiB: lower rollout.concurrency"
+        in last
+    )
 
 
 @pytest.mark.parametrize("name", table())
@@ -206,3 +213,49 @@ def test_a_device_of_ones_own_in_python(raw: dict[str, Any]) -> None:
     assert found.refused.startswith("learn takes ")
     assert "small has 97.7 KiB; the largest part is logits with " in found.refused
     assert found.slowest.seconds <= found.seconds
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_figures_of_the_table() -> None:
+    rows = {
+        row[0]: row[1:]
+        for row in re.findall(
+            r"^\| ([A-Z][\w-]+) \| (.*?) GB \| (.*?) TB \| (.*?) TFLOP/s \| (.*?) TFLOP/s \| (.*?) GB \|$",
+            PAGE,
+            re.MULTILINE,
+        )
+    }
+    assert rows.keys() == table().keys()
+    for name, one in table().items():
+        figures = (
+            one.memory / 1e9,
+            one.bandwidth / 1e12,
+            one.bfloat16 / 1e12,
+            one.float32 / 1e12,
+            (one.link or 0) / 1e9,
+        )
+        assert rows[name] == tuple(f"{figure:g}" for figure in figures)
+
+
+def test_the_page_names_the_options_of_the_verb_and_its_file_describes_a_device(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    cli.plan.configure(parser)
+    options = {one.option_strings[-1] for one in parser._actions if one.option_strings} - {"--help"}
+    assert {
+        option for row in re.findall(r"^\| (`--.*?) \|", PAGE, re.MULTILINE) for option in re.findall(r"--\w+", row)
+    } == options
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "card.yaml").write_text(block)
+    assert hardware(str(tmp_path / "card.yaml")).link == 32e9
+
+
+def test_the_commands_of_the_page_are_understood() -> None:
+    parser = argparse.ArgumentParser()
+    cli.plan.configure(parser)
+    commands = re.findall(r"^agentopd plan (.*?)(?: +#.*)?$", PAGE, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        given = [text for text in shlex.split(command) if "=" not in text or text.startswith("-")]
+        assert parser.parse_args(given).config
