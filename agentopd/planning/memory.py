@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from agentopd.objective.chunked import TILE
 from agentopd.planning.activations import Numbers, of_token
 from agentopd.planning.setup import Held, Setup
-from agentopd.planning.step import Step
+from agentopd.planning.step import Step, read
 from agentopd.teachers.local import CHUNK_ROWS
 
 GENERATE, TEACHERS, LEARN = "generate", "teachers", "learn"
@@ -58,11 +58,6 @@ def peak(found: Sequence[Part]) -> tuple[str, float]:
     return max(((stage, during(found, stage)) for stage in STAGES), key=lambda pair: pair[1])
 
 
-def batch_tokens(setup: Setup, step: Step, max_tokens: int) -> float:
-    """Tokens that one forward reads: a longer episode is read alone, and there are no more than all."""
-    return min(max(max_tokens, step.length), step.episodes * step.length)
-
-
 def _student(setup: Setup, on: Device) -> list[Part]:
     """Weights and what is trained of them, which shards divide; FSDP gathers a layer, and the head, whole."""
     student, trained, shards = setup.student, setup.trained, on.gpus if on.sharded else 1
@@ -108,29 +103,30 @@ def _generating(setup: Setup, step: Step, on: Device) -> list[Part]:
     if setup.reserved is not None:
         remedy = "lower --gpu-memory-utilization in rollout.engine.arguments"
         found.append(Part("vLLM server", setup.reserved * on.memory, remedy))
-    reading = max((_reading(one, setup, step, on) for one in setup.teachers), default=0.0)
+    reading = max((_reading(one, step, on) for one in setup.teachers), default=0.0)
     found.append(Part("reading", reading, "lower max_tokens of the teachers", (TEACHERS,)))
     return found
 
 
-def _reading(teacher: Held, setup: Setup, step: Step, on: Device) -> float:
+def _reading(teacher: Held, step: Step, on: Device) -> float:
     """Bytes of a teacher's forward pass, which keeps keys and values of what all rows begin with, and of its statistics."""
-    shape, tokens = teacher.shape, batch_tokens(setup, step, teacher.max_tokens)
-    passing = tokens * teacher.itemsize * (3 * shape.feed_forward + 4 * shape.hidden)
-    return passing + tokens * teacher.cached + _logits(CHUNK_ROWS, teacher, 1, READ, on.cpu)
+    shape, reading = teacher.shape, read(step, teacher.max_tokens)
+    passing = reading.tokens * teacher.itemsize * (3 * shape.feed_forward + 4 * shape.hidden)
+    cached = (reading.tokens + reading.saved) * teacher.cached
+    return (passing + cached) / reading.passes + _logits(CHUNK_ROWS, teacher, 1, READ, on.cpu)
 
 
 def _learning(setup: Setup, step: Step, on: Device) -> list[Part]:
-    student, trained, tokens = setup.student, setup.trained, batch_tokens(setup, step, setup.max_tokens)
+    student, trained = setup.student, setup.trained
+    reading = read(step, setup.max_tokens, once=not setup.checkpointed)
     numbers = Numbers(student.itemsize, setup.autocast, trained.rank)
-    kept = tokens * of_token(student.shape, numbers, setup.checkpointed)
+    # each row keeps keys and values of the beginning that they share
+    kept = reading.tokens * of_token(student.shape, numbers, setup.checkpointed) + reading.saved * student.cached
     checkpoint = "" if setup.checkpointed else "set train.arguments.gradient_checkpointing: true, or "
-    rows = min(setup.chunk_rows, int(tokens))
-    vocabulary = max(one.shape.vocabulary for one in (student, *setup.teachers))
-    widest = max((student, *setup.teachers), key=lambda one: one.shape.vocabulary == vocabulary)
-    logits = _logits(rows, widest, 1 + bool(setup.teachers), EVALUATED, on.cpu)
+    rows = min(setup.chunk_rows, int(step.episodes * step.generated / reading.passes))
+    logits = _logits(rows, student, 1 + bool(setup.teachers), EVALUATED, on.cpu)
     found = [
-        Part("activations", kept, f"{checkpoint}lower train.max_tokens", (LEARN,)),
+        Part("activations", kept / reading.passes, f"{checkpoint}lower train.max_tokens", (LEARN,)),
         Part("logits", logits, "lower train.chunk_rows", (LEARN,)),
     ]
     if trained.rank is None:

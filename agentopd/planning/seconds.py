@@ -102,7 +102,7 @@ def _more(setup: Setup, step: Step, living: float, bound: str, halves: bool) -> 
 def _teachers(setup: Setup, step: Step, on: Hardware) -> Stage:
     seconds, bounds, total = 0.0, [], Work()
     for one in setup.teachers:
-        work = reading(one, setup, step)
+        work = reading(one, step)
         spent, bound = timed(work, on.rate(one.itemsize), on.efficiency.teachers, on)
         seconds, total = seconds + spent, total + work
         bounds.append((spent, bound, one))

@@ -3,10 +3,9 @@ and attention over what stands before."""
 
 from dataclasses import dataclass
 
-from agentopd.planning.memory import batch_tokens
 from agentopd.planning.setup import Held, Setup
 from agentopd.planning.shape import Shape
-from agentopd.planning.step import Step
+from agentopd.planning.step import Step, read
 
 ATTENTION_BACKWARD = 2.5
 """Of a forward pass: five matrix products for two, since the matrix of attention is computed anew (arXiv 2307.08691, section 3.1)."""
@@ -30,53 +29,52 @@ class Work:
         return Work(self.flops * count, self.bytes * count, self.layers * count)
 
 
-def attention(shape: Shape, tokens: float, context: float) -> float:
-    """FLOPs of one forward pass: each token's queries with ``context`` keys, and their values."""
-    return 4.0 * shape.layers * shape.queries * tokens * context
+def attention(shape: Shape, pairs: float) -> float:
+    """FLOPs of one forward pass: a token's queries with the keys of each one before it, and their values."""
+    return 4.0 * shape.layers * shape.queries * pairs
 
 
-def forward(shape: Shape, tokens: float, context: float, rows: float) -> float:
+def forward(shape: Shape, tokens: float, pairs: float, rows: float) -> float:
     """FLOPs of one forward pass, with the logits of ``rows`` tokens."""
-    return 2.0 * shape.body * tokens + attention(shape, tokens, context) + 2.0 * shape.head * rows
+    return 2.0 * shape.body * tokens + attention(shape, pairs) + 2.0 * shape.head * rows
 
 
 def decoding(model: Held, living: float, context: float, issued: bool) -> Work:
     """One token of each living episode: all weights are read once, and every episode's cache."""
     shape = model.shape
-    read = model.products + living * context * model.cached
-    return Work(forward(shape, living, context, living), read, shape.layers * issued)
+    moved = model.products + living * context * model.cached
+    return Work(forward(shape, living, living * context, living), moved, shape.layers * issued)
 
 
 def prefilling(model: Held, step: Step, turns: float, issued: bool) -> Work:
-    """The tokens that nobody drew, each once, over what is cached."""
-    shape, tokens = model.shape, step.played * (step.length - step.generated)
-    flops = forward(shape, tokens, step.context, step.played * step.turns)
+    """The tokens that nobody drew, each once, over what is cached; in ``turns`` of all that live at once, who begin alike."""
+    shape, begun = model.shape, turns / step.turns
+    tokens = step.played * (step.length - step.generated) - (step.played - begun) * step.common
+    flops = forward(shape, tokens, tokens * step.context, step.played * step.turns)
     return Work(flops, turns * model.products, turns * shape.layers * issued)
 
 
-def reading(model: Held, setup: Setup, step: Step) -> Work:
+def reading(model: Held, step: Step) -> Work:
     """A teacher reads every episode, and gives its statistics of what was drawn."""
-    tokens = step.episodes * step.length
-    passes = tokens / batch_tokens(setup, step, model.max_tokens)
-    flops = forward(model.shape, tokens, step.length / 2, step.episodes * step.generated)
-    return Work(flops, passes * model.bytes, passes * model.shape.layers)
+    found = read(step, model.max_tokens)
+    flops = forward(model.shape, found.tokens, found.pairs, step.episodes * step.generated)
+    return Work(flops, found.passes * model.bytes, found.passes * model.shape.layers)
 
 
 def learning(setup: Setup, step: Step) -> Work:
     """Forward and backward passes of all micro-batches, with the heads of teachers, and the optimiser's step."""
     student, trained, shape = setup.student, setup.trained, setup.student.shape
-    tokens, rows = step.episodes * step.length, step.episodes * step.generated
-    passes = tokens / batch_tokens(setup, step, setup.max_tokens)
+    found, rows = read(step, setup.max_tokens, once=not setup.checkpointed), step.episodes * step.generated
     again, whole = int(setup.checkpointed), trained.rank is None
     body = (4 + 2 * whole + 2 * again) * shape.body + (0 if whole else 6 * trained.parameters)
-    looked = (1 + again + ATTENTION_BACKWARD) * attention(shape, tokens, step.length / 2)
-    live = forward(shape, tokens, step.length / 2, rows) if setup.live else 0.0
-    updated = (
-        3 * trained.gradients + 2 * trained.optimiser
-    )  # weights read and written, gradients and state read, state written
-    moved = passes * (3 + again) * student.bytes + updated
+    looked = (1 + again + ATTENTION_BACKWARD) * attention(shape, found.pairs)
+    live = forward(shape, found.tokens, found.pairs, rows) if setup.live else 0.0
+    # weights are read and written, gradients read, the optimiser's state read and written
+    updated = 3 * trained.gradients + 2 * trained.optimiser
     return Work(
-        body * tokens + looked + heads(setup, step) + live, moved, passes * (2 + again + setup.live) * shape.layers
+        flops=body * found.tokens + looked + heads(setup, step) + live,
+        bytes=found.passes * (3 + again) * student.bytes + updated,
+        layers=found.passes * (2 + again + setup.live) * shape.layers,
     )
 
 
@@ -92,5 +90,5 @@ def exchanged(setup: Setup, step: Step, gpus: int, sharded: bool) -> float:
     others = (gpus - 1) / gpus
     if not sharded:
         return 2 * others * setup.trained.gradients
-    passes = step.episodes * step.length / batch_tokens(setup, step, setup.max_tokens)
+    passes = read(step, setup.max_tokens).passes
     return others * (setup.trained.gradients + 2 * passes * setup.student.bytes)

@@ -1,6 +1,7 @@
 """Bytes of every part, by hand and beside real ones."""
 
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,6 +96,15 @@ def test_an_adapter_autocast_and_a_teacher_that_is_the_student() -> None:
     assert "head's gradient" not in found
     assert found["weights cast"] == 1000 * 2
     assert found["activations"] == 200 * of_token(SHAPE, Numbers(4, True, 2), False)
+
+
+def test_episodes_that_begin_alike_keep_their_beginning_once() -> None:
+    alike, token = replace(STEP, common=30), of_token(SHAPE, Numbers(4), False)
+    found = bytes_of(parts(setup(), alike, CARD))
+    assert found["activations"] == (200 - 30) * token + 30 * 64  # and its keys and values for each
+    assert bytes_of(parts(setup(checkpointed=True), alike, CARD))["activations"] == 200 * of_token(
+        SHAPE, Numbers(4), True
+    )
 
 
 def test_no_batch_is_larger_than_the_step() -> None:

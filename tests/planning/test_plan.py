@@ -201,6 +201,9 @@ def test_records_say_how_long_episodes_are(raw: dict[str, Any], tmp_path: Path) 
     step = by_records(config, tmp_path)
     assert (step.episodes, step.length, step.generated, step.turns) == (4, 4, 2, 1.5)
     assert step.context == (1 + 2 + 4 + 2) / 4
+    assert step.common == 0  # one token is not worth a pass of its own
+    RecordWriter(tmp_path / "alike" / "records").write(0, [episode(i, [*[-1] * (40 + i), 0]) for i in range(3)])
+    assert by_records(config, tmp_path / "alike").common == 41  # the first is shortest, and the others go on as it does
     found = plan(config, hardware("H100"), run=tmp_path)
     assert found.seconds < plan(config, hardware("H100")).seconds
     with pytest.raises(RecordError, match="does not exist"):

@@ -13,7 +13,7 @@ from agentopd.objective import linear_divergence
 from agentopd.planning.seconds import ARITHMETIC, BANDWIDTH, ISSUING, LINK, stages, timed
 from agentopd.planning.setup import Held, Trained
 from agentopd.planning.shape import shape_of
-from agentopd.planning.step import Step
+from agentopd.planning.step import Reading, Step, read
 from agentopd.planning.work import Work, attention, decoding, exchanged, forward, heads, learning, prefilling, reading
 
 TOKENS = 48
@@ -37,7 +37,7 @@ def test_a_forward_pass_has_the_operations_that_torch_counts() -> None:
     with FlopCounterMode(display=False) as counted, torch.no_grad():
         model(input_ids=torch.zeros(2, TOKENS, dtype=torch.long))
     # eager attention computes the whole matrix, what stands behind too
-    assert counted.get_total_flops() == forward(shape_of(model), 2 * TOKENS, TOKENS, 2 * TOKENS)
+    assert counted.get_total_flops() == forward(shape_of(model), 2 * TOKENS, 2 * TOKENS * TOKENS, 2 * TOKENS)
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
@@ -56,7 +56,7 @@ def test_a_step_of_learning_has_the_operations_that_torch_counts(checkpointed: b
     planned = setup(student=held, teachers=(held,), trained=trained, checkpointed=checkpointed)
     # eager attention computes the whole matrix, and keeps it: its backward pass has four matrix products rather than five
     tokens, again = 2 * TOKENS, int(checkpointed)
-    eager = (3 + again) * attention(shape, tokens, TOKENS) - (3.5 + again) * attention(shape, tokens, TOKENS / 2)
+    eager = (3 + again) * attention(shape, tokens * TOKENS) - (3.5 + again) * attention(shape, tokens * TOKENS / 2)
     # torch does not count addmm_, which sums the head's gradient, and counts logits that the forward pass gives of each last token
     unseen = 2 * shape.head * (tokens - 2)
     # a layer that is computed anew ends before its last matrix product, whose result nobody needs
@@ -72,14 +72,12 @@ def test_an_adapter_saves_the_gradients_of_weights() -> None:
 
 def test_counts_by_hand() -> None:
     looked = 4 * 2 * 8 * 80  # two matrix products of 2 layers, 8 numbers of queries, over 80 tokens
-    assert attention(SHAPE, 1, 80) == looked
+    assert attention(SHAPE, 80) == looked
     one = decoding(setup().student, 3, 80, issued=True)
     assert one == Work(3 * (2000 + 800 + looked), 4 * 1400 + 3 * 80 * 64, 2)
     assert decoding(setup().student, 3, 80, issued=False).layers == 0
     assert prefilling(setup().student, STEP, 4, issued=True).flops == 240 * (2000 + looked) + 8 * 800
-    assert reading(setup().teachers[0], setup(), STEP) == Work(
-        400 * (2000 + 4 * 2 * 8 * 50) + 160 * 800, 2 * 5600, 2 * 2
-    )
+    assert reading(setup().teachers[0], STEP) == Work(400 * (2000 + 4 * 2 * 8 * 50) + 160 * 800, 2 * 5600, 2 * 2)
 
 
 def test_what_is_exchanged() -> None:
@@ -143,3 +141,13 @@ def test_autocast_does_not_reach_the_heads() -> None:
     *_, learn = stages(planned, STEP, DEVICE.model_copy(update={"bandwidth": 1e12, "issue": 0.0}))
     inside = learning(planned, STEP).flops - heads(planned, STEP)
     assert learn.seconds == pytest.approx(inside / (0.5 * 1e9) + heads(planned, STEP) / (0.5 * 1e8))
+
+
+def test_what_all_episodes_begin_with_is_read_once_a_pass() -> None:
+    alike = replace(STEP, common=30)  # of four episodes of 100 tokens, two in each of two passes
+    assert read(alike, 200) == Reading(passes=2, tokens=400 - 2 * 30, saved=60, pairs=4 * 100**2 / 2 - 2 * 30**2 / 2)
+    assert read(alike, 200, once=False) == read(STEP, 200) == Reading(2, 400, 0, 20000)
+    assert read(alike, 1) == Reading(4, 400, 0, 20000)
+    assert alike.shared(2).common == 0
+    fewer = prefilling(setup().student, alike, 4, True).flops - prefilling(setup().student, STEP, 4, True).flops
+    assert fewer == -(4 - 2) * 30 * (2000 + attention(SHAPE, 80))  # two waves begin
