@@ -3,7 +3,7 @@
 examples:
   agentopd plan configs/quickstart.yaml
   agentopd plan configs/scale/one_gpu.yaml --hardware H100
-  agentopd plan configs/scale/one_gpu.yaml train.lora=null --hardware H100 --gpus 8 --sharded
+  agentopd plan configs/scale/one_gpu.yaml train.lora=null student.dtype=float32 --hardware H100 --gpus 8 --sharded
   agentopd plan my.yaml --hardware my-card.yaml --run runs/first --json
 """
 

@@ -45,8 +45,8 @@ class Hardware(Settings):
         return self.bfloat16 if itemsize <= 2 else self.float32
 
     def gains(self, itemsize: int) -> bool:
-        """Whether half precision would be faster than numbers of so many bytes."""
-        return itemsize > 2 and self.bfloat16 > self.float32
+        """Whether half precision would be faster than numbers of so many bytes; the Trainer asks for a graphics card then."""
+        return itemsize > 2 and self.bfloat16 > self.float32 and not self.cpu
 
 
 def table() -> dict[str, Hardware]:

@@ -8,6 +8,7 @@ from agentopd.planning.activations import Numbers, of_token
 from agentopd.planning.setup import Held, Setup
 from agentopd.planning.step import Step, read
 from agentopd.teachers.local import CHUNK_ROWS
+from agentopd.types import STUDENT
 
 GENERATE, TEACHERS, LEARN = "generate", "teachers", "learn"
 STAGES = (GENERATE, TEACHERS, LEARN)
@@ -61,9 +62,10 @@ def peak(found: Sequence[Part]) -> tuple[str, float]:
 def _student(setup: Setup, on: Device) -> list[Part]:
     """Weights and what is trained of them, which shards divide; FSDP gathers a layer, and the head, whole."""
     student, trained, shards = setup.student, setup.trained, on.gpus if on.sharded else 1
-    whole = "set train.lora, or shard the student over more devices (--sharded --gpus)"
+    more = "shard the student over more devices (--sharded --gpus)"
+    whole = f"set train.lora, or {more}" if trained.rank is None else more
     found = [
-        Part("student", student.bytes / shards, "set student.dtype: bfloat16, or shard the student over more devices"),
+        Part("student", student.bytes / shards, _halved(STUDENT, student) + more),
         Part("gradients", trained.gradients / shards, whole, (LEARN,)),
         Part("optimiser", trained.optimiser / shards, whole),
     ]
@@ -85,10 +87,15 @@ def _teachers(setup: Setup, step: Step) -> list[Part]:
     for one in setup.teachers:
         key = f"teachers.{one.name}"
         if not one.borrowed:
-            found.append(Part(key, one.bytes, f"set {key}.dtype: bfloat16, or serve it elsewhere ({key}.kind: served)"))
+            found.append(Part(key, one.bytes, f"{_halved(key, one)}serve it elsewhere ({key}.kind: served)"))
         hidden = step.episodes * step.generated * one.shape.hidden * one.itemsize
         found.append(Part(f"{key} hidden states", hidden, "lower train.tasks_per_step", (TEACHERS, LEARN)))
     return found
+
+
+def _halved(key: str, model: Held) -> str:
+    """The first half of a remedy, where weights are not in half precision yet."""
+    return f"set {key}.dtype: bfloat16, or " if model.itemsize > 2 else ""
 
 
 def _generating(setup: Setup, step: Step, on: Device) -> list[Part]:

@@ -17,6 +17,8 @@ ARITHMETIC, BANDWIDTH, ISSUING, LINK = (
     "the link",
 )
 
+MORE = "share the step among more devices (--gpus), or take a faster one"
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -87,7 +89,7 @@ def _more(setup: Setup, step: Step, living: float, bound: str, halves: bool) -> 
     if bound == ISSUING:
         return "set rollout.engine.kind: vllm"
     if bound == ARITHMETIC:
-        return "set student.dtype: bfloat16" if halves else "share the step among more devices (--gpus)"
+        return "set student.dtype: bfloat16" if halves else MORE
     if living * step.context * setup.student.cached > setup.student.products:
         return "lower rollout.max_length: caches are most of what is read for a token"
     if living < min(setup.concurrency, step.played):
@@ -126,7 +128,5 @@ def _learn(setup: Setup, step: Step, on: Hardware) -> Stage:
     seconds, bound = timed(work + Work(slow), rate, on.efficiency.learn, on)
     remedy = "raise train.max_tokens"
     if bound == ARITHMETIC:
-        remedy = (
-            "set train.arguments.bf16: true" if on.gains(itemsize) else "share the step among more devices (--gpus)"
-        )
+        remedy = "set train.arguments.bf16: true" if on.gains(itemsize) else MORE
     return Stage(LEARN, seconds, work, bound, remedy)

@@ -119,7 +119,7 @@ def setup_of(config: Config, tokenizer: Callable[[], PreTrainedTokenizerBase]) -
         teachers=tuple(_teachers(config, outlines, acting)),
         trained=trained,
         engine=engine.kind,
-        reserved=_reserved(engine) if engine.kind == "vllm" else None,
+        reserved=reserved(engine) if engine.kind == "vllm" else None,
         concurrency=rollout.concurrency,
         panel=config.evaluation.tasks,
         longest=rollout.max_length,
@@ -150,7 +150,7 @@ def _teachers(config: Config, outlines: Outlines, acting: set[str]) -> list[Held
     return found
 
 
-def _reserved(engine: Choice) -> float:
+def reserved(engine: Choice) -> float:
     """The share that the arguments of a vLLM server say, the last that says it."""
     share, flag = RESERVED, "gpu-memory-utilization"
     texts = [part for text in engine.settings["arguments"] for part in text.replace("_", "-").split("=")]
@@ -170,12 +170,12 @@ def _trained(config: Config, student: PreTrainedModel, say: Callable[[str], None
     return Trained(
         sum(p.numel() for p in parameters),
         float(sum(p.nbytes for p in parameters)),
-        _kept_by(config, parameters, say),
+        kept_by(config, parameters, say),
         None if lora is None else lora.r,
     )
 
 
-def _kept_by(config: Config, parameters: list[nn.Parameter], say: Callable[[str], None]) -> float:
+def kept_by(config: Config, parameters: list[nn.Parameter], say: Callable[[str], None]) -> float:
     """Bytes that ``train.optimizer`` keeps for parameters without values: it takes a step on them."""
     name = config.train.optimizer
     try:

@@ -81,7 +81,7 @@ def plan(config: Config, on: Hardware, gpus: int = 1, sharded: bool = False, run
     step = (by_limits(config) if run is None else by_records(config, run)).shared(gpus)
     found = parts(setup, step, Device(on.memory, on.cpu, gpus, sharded))
     if not on.cpu:
-        found = (*found, Part("CUDA", CONTEXT, "nothing makes it smaller"))
+        found = (*found, Part("CUDA", CONTEXT, "take a larger device"))
     room = _room(setup, on)
     refused = _refused(found, on) or _crowded(setup, on, room)
     spent = stages(setup, step, on, gpus, sharded, room)

@@ -10,13 +10,14 @@ from model_cases import model_of
 from planning_cases import SHAPE, STEP, setup
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import Trainer, TrainingArguments
 
 from agentopd.config import Config, load_config
 from agentopd.objective import chunked, linear_divergence
 from agentopd.objective.head import Head
 from agentopd.planning.activations import Numbers, of_token
 from agentopd.planning.memory import EVALUATED, GENERATE, LEARN, READ, TEACHERS, Device, during, parts, peak
-from agentopd.planning.setup import Held, Trained
+from agentopd.planning.setup import Held, Trained, kept_by
 
 CARD = Device(1e6, cpu=False)
 TINY = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 24, "max_positions": 1024, "vocab_size": 400}
@@ -73,6 +74,13 @@ def test_a_vllm_server_takes_its_share_and_the_teachers_play_panels_here() -> No
     assert found["caches of teacher's panel"] == bytes_of(parts(setup(), STEP, CARD))["caches"]
     mute = setup(engine="vllm", reserved=0.25, teachers=())
     assert not any(name.startswith("caches") for name in bytes_of(parts(mute, STEP, CARD)))
+
+
+def test_a_remedy_is_not_what_is_done_already() -> None:
+    halves = setup(student=Held("student", SHAPE, 2), teachers=(Held("teacher", SHAPE, 2, max_tokens=200),))
+    for planned, says in ((setup(), True), (halves, False)):
+        remedies = {part.name: part.remedy for part in parts(planned, STEP, CARD)}
+        assert all(("dtype" in remedies[name]) is says for name in ("student", "teachers.teacher"))
 
 
 def test_more_tasks_of_a_panel_live_at_once_than_of_a_step() -> None:
@@ -168,10 +176,6 @@ def config_of(*overrides: str) -> Config:
 
 @pytest.mark.parametrize("name", ["adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad"])
 def test_what_optimisers_keep_is_what_real_ones_keep(name: str) -> None:
-    from transformers import Trainer, TrainingArguments
-
-    from agentopd.planning.setup import _kept_by
-
     model = model_of("qwen3", torch.float32)
     args = TrainingArguments("unused", optim=name, use_cpu=True, report_to=[])
     kind, settings = Trainer.get_optimizer_cls_and_kwargs(args)
@@ -181,4 +185,4 @@ def test_what_optimisers_keep_is_what_real_ones_keep(name: str) -> None:
     optimizer.step()
     real = sum(v.nbytes for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor))
     meta = [torch.nn.Parameter(p.detach().to("meta")) for p in model.parameters()]
-    assert _kept_by(config_of(f"train.optimizer={name}"), meta, pytest.fail) == real
+    assert kept_by(config_of(f"train.optimizer={name}"), meta, pytest.fail) == real
