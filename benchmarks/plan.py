@@ -17,7 +17,7 @@ import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,8 +28,8 @@ from benchmarks.fresh import lines_of, tell
 from benchmarks.measured import keep, kept, made_by
 
 RESULTS = Path(__file__).parent / "results" / "plan.json"
-CASES = ("quickstart", "smollm2")
-STEPS = 3
+CASES = {"quickstart": 5, "smollm2": 2}
+"""How many steps each takes."""
 STAGES = {"generate": "seconds/rollout", "teachers": "seconds/teachers", "learn": "seconds/learner"}
 
 
@@ -81,7 +81,7 @@ def measured(name: str) -> None:
     from agentopd.training.run.stages import tokenizer_of
 
     given = [
-        f"train.steps={STEPS}",
+        f"train.steps={CASES[name]}",
         "stages.teacher=null",
         "stages.cold_start=null",
         "train.eval_every=0",
@@ -109,13 +109,8 @@ def measured(name: str) -> None:
     tell(
         {
             "rates": on.model_dump(include={"bandwidth", "bfloat16", "float32", "issue"}),
-            "step": {
-                "episodes": step.episodes,
-                "length": step.length,
-                "generated": step.generated,
-                "turns": step.turns,
-            },
-            "predicted": {one.name: one.seconds for one in stages(setup, step, on)} | {"bytes": peak(found)[1]},
+            "step": asdict(step),
+            "predicted": {one.name: one.seconds for one in stages(setup, step, on)} | {"bytes": round(peak(found)[1])},
             "measured": {key: statistics.median(one[key] for one in seen.steps) for key in STAGES}
             | {"bytes": max(one["bytes"] for one in seen.steps) - before},
         }
@@ -126,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measures what is missing, then prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=[*CASES])
     parser.add_argument("--memory-only", action="store_true", help="keep no seconds: others use the machine")
     parser.add_argument("--table", action="store_true", help="only print the table")
     parser.add_argument("--case", help=argparse.SUPPRESS)

@@ -49,6 +49,14 @@ def of_token(shape: Shape, numbers: Numbers, checkpointed: bool) -> float:
     return float(inside + final)
 
 
+def behind(shape: Shape, numbers: Numbers, length: float, common: float) -> float:
+    """Bytes that a row of ``length`` tokens keeps beside those of its own, where its first ``common`` are read once for all rows: keys and
+    values of all of it, for every head of queries, and the mask of attention, which sees where rows go on."""
+    own = length - common
+    keys = 2 * (shape.queries * length - shape.cached * own)
+    return float(shape.layers * numbers.product * (keys + own * length))
+
+
 def _layer(shape: Shape, numbers: Numbers) -> int:
     whole, rotated = numbers.rank is None, shape.queries + shape.cached
     norms = 2 * (EXACT * shape.hidden + EXACT) + whole * 2 * numbers.weight * shape.hidden

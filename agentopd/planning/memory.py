@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentopd.objective.chunked import TILE
-from agentopd.planning.activations import Numbers, of_token
+from agentopd.planning.activations import Numbers, behind, of_token
 from agentopd.planning.setup import Held, Setup
 from agentopd.planning.step import Step, read
 from agentopd.teachers.local import CHUNK_ROWS
@@ -127,8 +127,9 @@ def _learning(setup: Setup, step: Step, on: Device) -> list[Part]:
     student, trained = setup.student, setup.trained
     reading = read(step, setup.max_tokens, once=not setup.checkpointed)
     numbers = Numbers(student.itemsize, setup.autocast, trained.rank)
-    # each row keeps keys and values of the beginning that they share
-    kept = reading.tokens * of_token(student.shape, numbers, setup.checkpointed) + reading.saved * student.cached
+    kept = reading.tokens * of_token(student.shape, numbers, setup.checkpointed)
+    if reading.saved:
+        kept += step.episodes * behind(student.shape, numbers, step.length, step.common)
     checkpoint = "" if setup.checkpointed else "set train.arguments.gradient_checkpointing: true, or "
     rows = min(setup.chunk_rows, int(step.episodes * step.generated / reading.passes))
     logits = _logits(rows, student, 1 + bool(setup.teachers), EVALUATED, on.cpu)

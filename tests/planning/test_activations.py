@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from agentopd.forward import hidden_states
-from agentopd.planning.activations import Numbers, of_token
+from agentopd.planning.activations import Numbers, behind, of_token
 from agentopd.planning.shape import shape_of
 
 KINDS: dict[str, tuple[Any, Any]] = {
@@ -33,7 +33,7 @@ def model_of(kind: str, dtype: torch.dtype, layers: int) -> Any:
     return model(config(**sizes, vocab_size=50, num_hidden_layers=layers)).to(dtype).train()
 
 
-def kept(model: nn.Module, tokens: int, autocast: bool) -> int:
+def kept(model: nn.Module, ids_B_T: Tensor, autocast: bool = False) -> int:
     """Bytes of the storages that one forward pass leaves to the backward pass, weights aside."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     found: dict[int, int] = {}
@@ -48,7 +48,7 @@ def kept(model: nn.Module, tokens: int, autocast: bool) -> int:
 
     context = torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext()
     with context, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        hidden_states(model, torch.zeros(1, tokens, dtype=torch.long))
+        hidden_states(model, ids_B_T)
     return sum(found.values())
 
 
@@ -60,7 +60,8 @@ def of_real_token(kind: str, layers: int, numbers: Numbers, checkpointed: bool) 
     if numbers.rank is not None:
         model = get_peft_model(model, LoraConfig(r=numbers.rank, target_modules="all-linear"))
         model.enable_input_require_grads()
-    return (kept(model, 2 * TOKENS, numbers.autocast) - kept(model, TOKENS, numbers.autocast)) / TOKENS
+    more, less = (kept(model, torch.zeros(1, n * TOKENS, dtype=torch.long), numbers.autocast) for n in (2, 1))
+    return (more - less) / TOKENS
 
 
 CASES = [Numbers(weight, autocast, rank) for weight in DTYPES for autocast in (False, True) for rank in (None, 4)]
@@ -87,3 +88,18 @@ def test_checkpoints_keep_what_passes_between_layers_and_one_layer_anew() -> Non
     one, four = (shape_of(model_of("llama", torch.float32, layers)) for layers in (1, 4))
     numbers = Numbers(4)
     assert of_token(four, numbers, True) == of_token(one, numbers, False) + 4 * 64 * 4
+
+
+def test_rows_behind_a_beginning_that_they_share() -> None:
+    rows, common, own = 4, 64, 48
+    ids_B_T = torch.arange(common + own).repeat(rows, 1) % 50
+    ids_B_T[:, common] = torch.arange(rows)
+    one, three = (model_of("llama", torch.float32, layers) for layers in (1, 3))
+    shapes = [shape_of(model) for model in (one, three)]
+    counted = [
+        (common + rows * own) * of_token(shape, Numbers(4), False)
+        + rows * behind(shape, Numbers(4), common + own, common)
+        for shape in shapes
+    ]
+    real = [kept(model, ids_B_T) for model in (one, three)]
+    assert real[1] - real[0] == counted[1] - counted[0]

@@ -15,7 +15,7 @@ from transformers import Trainer, TrainingArguments
 from agentopd.config import Config, load_config
 from agentopd.objective import chunked, linear_divergence
 from agentopd.objective.head import Head
-from agentopd.planning.activations import Numbers, of_token
+from agentopd.planning.activations import Numbers, behind, of_token
 from agentopd.planning.memory import EVALUATED, GENERATE, LEARN, READ, TEACHERS, Device, during, parts, peak
 from agentopd.planning.setup import Held, Trained, kept_by
 
@@ -109,7 +109,7 @@ def test_an_adapter_autocast_and_a_teacher_that_is_the_student() -> None:
 def test_episodes_that_begin_alike_keep_their_beginning_once() -> None:
     alike, token = replace(STEP, common=30), of_token(SHAPE, Numbers(4), False)
     found = bytes_of(parts(setup(), alike, CARD))
-    assert found["activations"] == (200 - 30) * token + 30 * 64  # and its keys and values for each
+    assert found["activations"] == (200 - 30) * token + 2 * behind(SHAPE, Numbers(4), 100, 30)
     assert bytes_of(parts(setup(checkpointed=True), alike, CARD))["activations"] == 200 * of_token(
         SHAPE, Numbers(4), True
     )
