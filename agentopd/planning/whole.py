@@ -134,7 +134,7 @@ def _lengths(run: Path | None) -> list[str]:
         return [
             "every episode is taken to fill rollout.max_length, which is the most; --run RUN takes the lengths of a run's records"
         ]
-    return [f"episodes are taken to be as long as those of {run}, but memory to fit the longest that may come"]
+    return [f"episodes are taken to be as long as those of {run}, and caches to hold the longest that may come"]
 
 
 def _excluded(teachers: dict[str, Choice], setup: Setup) -> list[str]:
