@@ -1,8 +1,9 @@
 """Several processes train as one does: the same losses, the same parameters, the same records."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ WAYS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "sharded-lora": ("FSDPPeftModelForCausalLM", {"sharded": True, "lora": {"r": 2}}),
 }
 """What learns in each process, and the keys of ``train`` that make it so."""
+ON_THE_WAY = "checkpoint-8"
 
 
 def _config(way: str) -> Config:
-    """Ten steps of an odd number of micro-batches, with a checkpoint half-way."""
+    """Ten steps of an odd number of micro-batches, with a checkpoint on the way."""
     return cases.tiny(
         "rollout.max_turns=2",
         "rollout.max_new_tokens=12",
@@ -34,14 +36,9 @@ def _config(way: str) -> Config:
         tasks_per_step=3,
         max_tokens=400,
         learning_rate=0.003,
-        save_every=5,
+        save_every=8,
         **WAYS[way][1],
     )
-
-
-def _alone(way: str) -> str:
-    """The way of which a single process makes the same: it has nothing to share out."""
-    return way.replace("sharded", "copied")
 
 
 @dataclass(frozen=True)
@@ -71,26 +68,47 @@ def _told(trainer: AgentOPDTrainer) -> Told:
     )
 
 
-def _both(folder: Path) -> dict[str, tuple[Told, Told]]:
-    """Each way from the first step on, and from the checkpoint of a single process."""
-    return {
-        way: (
-            _trained(way, folder / "two" / way),
-            _trained(way, folder / "on" / way, folder / "alone" / _alone(way) / "checkpoint-5"),
-        )
-        for way in WAYS
-    }
+def _both(way: str, folder: Path, checkpoint: Path) -> tuple[Told, Told]:
+    """From the first step on, and from the checkpoint of a single process."""
+    return _trained(way, folder / "two"), _trained(way, folder / "on", checkpoint)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """One way of two processes, beside a single one."""
+
+    way: str
+    folder: Path
+    alone: Path
+    single: Told
+    two: list[tuple[Told, Told]]
+    """By rank: from the first step on, and from a checkpoint of the single one."""
+    back: Told
+    """Of a single one that goes on from a checkpoint of the two."""
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A single process with and without an adapter; two in each way; and a single one that goes on from their checkpoints."""
-    folder = tmp_path_factory.mktemp("runs")
-    cases.tokenizer()
-    alone = {way: _trained(way, folder / "alone" / way) for way in {*map(_alone, WAYS)}}
-    first, second = together(_both, folder)
-    back = {way: _trained(way, folder / "back" / way, folder / "two" / way / "checkpoint-5") for way in WAYS}
-    return {"folder": folder, "alone": alone, "first": first, "second": second, "back": back}
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Told]]:
+    """A single process, with an adapter or without: it has nothing to share out."""
+
+    @cache
+    def made(lora: bool) -> tuple[Path, Told]:
+        folder = tmp_path_factory.mktemp("alone")
+        return folder, _trained("copied-lora" if lora else "copied", folder)
+
+    return lambda way: made("lora" in way)
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(way, marks=[pytest.mark.slow] * (way == "copied-lora")) for way in WAYS]
+)
+def runs(
+    request: pytest.FixtureRequest, alone: Callable[[str], tuple[Path, Told]], tmp_path_factory: pytest.TempPathFactory
+) -> Runs:
+    way, folder = request.param, tmp_path_factory.mktemp(request.param)
+    place, single = alone(way)
+    two = together(_both, way, folder, place / ON_THE_WAY)
+    return Runs(way, folder, place, single, two, _trained(way, folder / "back", folder / "two" / ON_THE_WAY))
 
 
 def same(a: Told, b: Told) -> None:
@@ -100,33 +118,27 @@ def same(a: Told, b: Told) -> None:
         torch.testing.assert_close(value, b.weights[name], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_two_processes_learn_what_one_learns(way: str, runs: dict[str, Any]) -> None:
-    alone = runs["alone"][_alone(way)]
-    assert len(alone.losses) == 10
-    assert all(map(math.isfinite, alone.losses))
-    untrained = cases.trainer(_config(way), runs["folder"] / "untrained").student.state_dict()
-    assert max(float((value - untrained[name]).abs().max()) for name, value in alone.weights.items()) > 1e-2
-    for rank in ("first", "second"):
-        told, _ = runs[rank][way]
-        assert told.learning == WAYS[way][0]
-        assert told.sharded == {"sharded" in way}
-        same(told, alone)
+def test_two_processes_learn_what_one_learns(runs: Runs) -> None:
+    assert len(runs.single.losses) == 10
+    assert all(map(math.isfinite, runs.single.losses))
+    untrained = cases.trainer(_config(runs.way), runs.folder / "untrained").student.state_dict()
+    assert max(float((value - untrained[name]).abs().max()) for name, value in runs.single.weights.items()) > 1e-2
+    for told, _ in runs.two:
+        assert told.learning == WAYS[runs.way][0]
+        assert told.sharded == {"sharded" in runs.way}
+        same(told, runs.single)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_checkpoint_is_gone_on_from_by_another_number_of_processes(way: str, runs: dict[str, Any]) -> None:
-    alone = runs["alone"][_alone(way)]
-    for told in (runs["first"][way][1], runs["second"][way][1], runs["back"][way]):
-        same(told, alone)
-    assert runs["back"][way].sharded == {False}
+def test_a_checkpoint_is_gone_on_from_by_another_number_of_processes(runs: Runs) -> None:
+    for told in (*(on for _, on in runs.two), runs.back):
+        same(told, runs.single)
+    assert runs.back.sharded == {False}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_checkpoint_is_the_same_for_any_number_of_processes(way: str, runs: dict[str, Any]) -> None:
-    two, alone = runs["folder"] / "two" / way, runs["folder"] / "alone" / _alone(way)
-    assert files(two) == files(alone)
-    held = [torch.load(run / "checkpoint-5" / "optimizer.pt", weights_only=True) for run in (two, alone)]
+def test_a_checkpoint_is_the_same_for_any_number_of_processes(runs: Runs) -> None:
+    two = runs.folder / "two"
+    assert files(two) == files(runs.alone)
+    held = [torch.load(run / ON_THE_WAY / "optimizer.pt", weights_only=True) for run in (two, runs.alone)]
     assert held[0].keys() == held[1].keys()
     for number, state in held[1]["state"].items():
         assert state.keys() == held[0]["state"][number].keys()
