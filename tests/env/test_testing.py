@@ -178,14 +178,9 @@ class Remembering(Good):
 
 
 class Collecting(Good):
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-
-    @tool
-    def look(self) -> str:
-        """Look at the map, and at what was seen."""
-        self.seen.append(self.capital)
-        return ", ".join(self.seen)
+    def start(self) -> str:
+        self.seen = [*getattr(self, "seen", []), super().start()]
+        return " ".join(self.seen)
 
 
 class Restless(Good):
@@ -375,22 +370,15 @@ def test_a_hanging_environment_does_not_hang_the_check(
     assert f"{call_} must end within 0.1 s" in str(caught.value)
 
 
-def test_a_tool_that_changes_its_arguments_harms_nobody(register: Callable[[type[TextEnv]], str]) -> None:
-    assert check_text_env(register(Greedy)).expert_rate == 1.0
+class Varied(Good):
+    def start(self) -> str:
+        self.instructions = f"Look {self.np_random.integers(1, 9)} times."
+        return super().start()
 
 
-def test_a_tool_that_refuses_is_no_crash(register: Callable[[type[TextEnv]], str]) -> None:
-    assert check_text_env(register(Refusing)).expert_rate == 1.0
-
-
-def test_a_system_message_of_each_episode_is_allowed(register: Callable[[type[TextEnv]], str]) -> None:
-    class Varied(Good):
-        def start(self) -> str:
-            first = super().start()
-            self.instructions = f"Look {self.np_random.integers(1, 9)} times."
-            return first
-
-    assert check_text_env(register(Varied)).expert_rate == 1.0
+@pytest.mark.parametrize("kind", [Greedy, Refusing, Varied])
+def test_what_is_allowed_passes(register: Callable[[type[TextEnv]], str], kind: type[TextEnv]) -> None:
+    assert check_text_env(register(kind)).expert_rate == 1.0
 
 
 def test_what_the_check_makes_it_closes(register: Callable[[type[TextEnv]], str]) -> None:
