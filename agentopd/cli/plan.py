@@ -3,7 +3,7 @@
 examples:
   agentopd plan configs/quickstart.yaml
   agentopd plan configs/scale/one_gpu.yaml --hardware H100
-  agentopd plan configs/scale/one_gpu.yaml train.lora=null student.dtype=float32 --hardware H100 --gpus 8 --sharded
+  agentopd plan configs/scale/one_gpu.yaml rollout.engine=transformers train.sharded=true --hardware H100 --gpus 8
   agentopd plan my.yaml --hardware my-card.yaml --run runs/first --json
 """
 
@@ -21,7 +21,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--measure", action="store_true", help="take this machine, measured in a few seconds (the default)"
     )
     parser.add_argument("--gpus", type=int, default=1, help="devices that share the episodes of a step (default: 1)")
-    parser.add_argument("--sharded", action="store_true", help="they share the student too (FSDP)")
     parser.add_argument(
         "--run", dest="lengths", metavar="RUN", help="a run folder whose records say how long episodes are"
     )
@@ -43,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(file if file.exists() else arguments.config, arguments.overrides)
     on = measured() if arguments.hardware is None else hardware(arguments.hardware)
     lengths = None if arguments.lengths is None else Path(arguments.lengths)
-    found = plan(config, on, arguments.gpus, arguments.sharded, lengths)
+    found = plan(config, on, arguments.gpus, lengths)
     with read_in_part():
         if arguments.json:
             print(json.dumps(to_dict(found), indent=2))

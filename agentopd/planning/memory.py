@@ -40,7 +40,7 @@ class Device:
     gpus: int = 1
     """How many such devices share a step."""
     sharded: bool = False
-    """Whether the student is divided among them (FSDP), rather than whole on each (DDP)."""
+    """Whether what is learned is divided among them (FSDP), rather than whole on each (DDP)."""
 
 
 def parts(setup: Setup, step: Step, on: Device) -> tuple[Part, ...]:
@@ -60,25 +60,22 @@ def peak(found: Sequence[Part]) -> tuple[str, float]:
 
 
 def _student(setup: Setup, on: Device) -> list[Part]:
-    """Weights and what is trained of them, which shards divide; FSDP gathers a layer, and the head, whole."""
+    """Weights and what is trained of them. Of shards there is a second model, divided with all that is learned; of that FSDP gathers a
+    layer, and the head, whole."""
     student, trained, shards = setup.student, setup.trained, on.gpus if on.sharded else 1
-    more = "shard the student over more devices (--sharded --gpus)"
+    more = "shard the student over more devices (train.sharded=true, --gpus)"
     whole = f"set train.lora, or {more}" if trained.rank is None else more
     found = [
-        Part("student", student.bytes / shards, _halved(STUDENT, student) + more),
+        Part("student", student.bytes, _halved(STUDENT, student) + "take a larger device"),
         Part("gradients", trained.gradients / shards, whole, (LEARN,)),
         Part("optimiser", trained.optimiser / shards, whole),
     ]
     if shards > 1:
         shape = student.shape
+        found.append(Part("shards", student.bytes / shards, more))
         found.append(Part("gathered", (shape.body / shape.layers + shape.head) * student.itemsize, whole, (LEARN,)))
-        if setup.engine == "transformers":
-            gathered = student.bytes * (1 - 1 / shards)
-            found.append(
-                Part(
-                    "gathered to generate", gathered, "set rollout.engine.kind: vllm on devices of its own", (GENERATE,)
-                )
-            )
+    if setup.follows:
+        found.append(Part("acting copy", trained.gradients, "set rollout.mode: sync"))
     return found
 
 

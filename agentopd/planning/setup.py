@@ -93,6 +93,8 @@ class Setup:
     """Whether the student's forward pass multiplies in half precision (accelerate wraps that alone: the head is outside)."""
     live: bool
     """Whether the student reads every episode once more before the step, for what the method asks of it."""
+    follows: bool = False
+    """Whether the student acts by a copy of what is trained, while it learns."""
 
 
 def setup_of(config: Config, tokenizer: Callable[[], PreTrainedTokenizerBase]) -> tuple[Setup, list[str]]:
@@ -127,6 +129,7 @@ def setup_of(config: Config, tokenizer: Callable[[], PreTrainedTokenizerBase]) -
         chunk_rows=train.chunk_rows,
         checkpointed=bool(train.arguments.get("gradient_checkpointing")),
         autocast=bool(train.arguments.get("bf16") or train.arguments.get("fp16")),
+        follows=rollout.made_mode.ahead is not None and not rollout.made_engine.copies,
         live=config.objective.needs_live,
     )
     return setup, outlines.notes

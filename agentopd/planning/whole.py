@@ -58,24 +58,26 @@ class Plan:
 
 
 @attended()
-def plan(config: Config, on: Hardware, gpus: int = 1, sharded: bool = False, run: Path | None = None) -> Plan:
+def plan(config: Config, on: Hardware, gpus: int = 1, run: Path | None = None) -> Plan:
     """What a run of ``config`` takes. No weights are read; of models that are new, the tokenizer is built as a run builds it.
 
     Args:
         config: Of the run.
         on: The device, of which there are ``gpus`` alike.
-        gpus: How many share a step's episodes.
-        sharded: Whether they share the student too, rather than each holding it whole.
+        gpus: How many share a step's episodes; with ``train.sharded`` what is learned, too.
         run: A run folder whose records say how long episodes are; by default they are as long as the configuration lets them be.
 
     Raises:
         ConfigError: A model cannot be found, or a number is wrong.
         RecordError: There are no such records.
     """
-    if gpus < 1 or (sharded and gpus < 2):
+    if gpus < 1:
+        raise ConfigError(f"gpus={gpus}: give at least 1 device")
+    if gpus > 1 and (kind := config.rollout.engine.kind) != "transformers":
         raise ConfigError(
-            f"gpus={gpus}, sharded={sharded}: give at least 1 device, and at least 2 to share the student"
+            f"rollout.engine.kind={kind}, gpus={gpus}: several processes act by transformers; leave one of the two out"
         )
+    sharded = config.train.sharded and gpus > 1
     said: list[str] = []
     setup, notes = setup_of(config, _once(lambda: tokenizer_of(config, said.append)))
     step = (by_limits(config) if run is None else by_records(config, run)).shared(gpus)

@@ -56,15 +56,23 @@ def test_parts_are_there_in_their_stages_alone() -> None:
     assert during(found, LEARN) == sum(of_each.values()) - of_each["caches"] - of_each["reading"]
 
 
-def test_shards_divide_the_student_and_gather_a_layer() -> None:
+def test_shards_divide_what_is_learned_and_gather_a_layer() -> None:
     whole, divided = (bytes_of(parts(setup(), STEP, Device(1e6, False, 4, one))) for one in (False, True))
-    for name in ("student", "gradients", "optimiser"):
+    for name in ("gradients", "optimiser"):
         assert divided[name] == whole[name] / 4
     assert divided["gathered"] == (1000 / 2 + 400) * 4
-    assert divided["gathered to generate"] == 5600 * 3 / 4  # no collective runs while episodes are played
+    assert (divided["student"], divided["shards"]) == (
+        whole["student"],
+        5600 / 4,
+    )  # the student itself acts, and stays whole
     assert {name: divided[name] for name in whole if name in ("activations", "logits", "caches")} == {
         name: whole[name] for name in ("activations", "logits", "caches")
     }
+
+
+def test_a_student_that_acts_while_it_learns_has_a_copy_of_what_is_trained() -> None:
+    assert bytes_of(parts(setup(follows=True), STEP, CARD))["acting copy"] == 5600
+    assert "acting copy" not in bytes_of(parts(setup(), STEP, CARD))
 
 
 def test_a_vllm_server_takes_its_share_and_the_teachers_play_panels_here() -> None:
