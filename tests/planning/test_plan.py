@@ -103,6 +103,7 @@ def test_shards_make_full_training_fit(capsys: pytest.CaptureFixture[str]) -> No
         "train.lora=null",
         "student.dtype=float32",
         "rollout.engine=transformers",
+        "rollout.concurrency=28",
     ]
     status, one = told(capsys, *full, "--hardware", "A100-80")
     assert (status, one["trained"]["parameters"]) == (1, 1_720_574_976)

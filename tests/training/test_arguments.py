@@ -1,10 +1,12 @@
 """The trainer's arguments: what it rests on cannot be changed, and what it cannot do is refused."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import training_cases as cases
 import yaml
 
@@ -216,3 +218,12 @@ def test_a_push_that_could_not_be_is_told_first(
     assert "secret" not in str(told.value)
     assert not (tmp_path / "run").exists()
     assert not arguments(cases.tiny(arguments={"push_to_hub": False}), tmp_path).push_to_hub
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_run_multiplies_in_half_precision_after_stages_that_did_not(dtype: str, tmp_path: Path) -> None:
+    overrides = (f"student.dtype={dtype}", "train.arguments={bf16: true, use_cpu: true}")
+    result = train(cases.tiny(*overrides, steps=1), tmp_path / "run")
+    assert result.student.dtype == getattr(torch, dtype)
+    assert math.isfinite(result.metrics["train/loss"])
+    assert set(result.panels) == {"student_before", "teacher", "student_after"}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self, cast, get_type_hints
 
 import torch
+from accelerate.state import AcceleratorState
 from huggingface_hub import get_token
 from pydantic import TypeAdapter, ValidationError
 from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
@@ -214,6 +215,13 @@ def settled(args: AgentOPDConfig) -> Config:
     _require_engine(args.agentopd)
     train = args.agentopd.train.model_copy(update={"steps": args.max_steps})
     return changed(args.agentopd, train=train)
+
+
+def take_precision(args: TrainingArguments) -> None:
+    """Has accelerate take the precision of ``args``: it keeps that of the first trainer of a process, such as a stage's, and refuses another."""
+    wanted = "bf16" if args.bf16 else "fp16" if args.fp16 else "no"
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != wanted:
+        AcceleratorState._reset_state()
 
 
 def decisive(args: TrainingArguments) -> dict[str, Any]:

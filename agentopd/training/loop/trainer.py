@@ -40,7 +40,7 @@ from agentopd.training.checks.given import (
     tokenizer_given,
 )
 from agentopd.training.checks.preflight import with_data
-from agentopd.training.loop.arguments import AgentOPDConfig, settled
+from agentopd.training.loop.arguments import AgentOPDConfig, settled, take_precision
 from agentopd.training.loop.build import acting, build_panel, build_river, panel_size, with_env
 from agentopd.training.loop.depths import depth_metrics, weights_of
 from agentopd.training.loop.driving import Loader, TellRiver
@@ -120,6 +120,7 @@ class AgentOPDTrainer(ResumableTrainer):
         self.recorder = Recorder(self.config, folder if self.ranks.is_first else None, self.river.teacher_heads)
         self.step_metrics: dict[str, float] = {}
         self._learned_at = time.monotonic()
+        take_precision(args)
         super().__init__(
             model=student,
             args=args,
