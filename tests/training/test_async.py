@@ -79,6 +79,23 @@ def test_turns_are_written_by_weights_of_at_most_so_many_steps_before(bound: int
     assert not [thread for thread in threading.enumerate() if thread.name in THREADS]
 
 
+@pytest.mark.parametrize("mode", ["sync", "{kind: async, max_staleness: 1}"])
+def test_training_that_begins_anew_counts_versions_anew(mode: str, tmp_path: Path) -> None:
+    run = cases.trainer(cases.tiny(f"rollout.mode={mode}", steps=3), tmp_path)
+    run.train()
+    run.train()
+    assert 0 <= run.step_metrics["rollout/staleness"] <= run.step_metrics["rollout/staleness_max"] <= (mode != "sync")
+
+
+def test_training_begins_with_the_weights_of_its_beginning(tmp_path: Path) -> None:
+    other = cases.model(7).state_dict()
+    for name, config in {"turns": cases.tiny(steps=1), "stream": ahead(0, steps=1)}.items():
+        run = cases.trainer(config, tmp_path / name, folder=RunFolder(tmp_path / name))
+        run.student.load_state_dict(other)
+        run.train()
+    assert tokens(tmp_path / "stream") == tokens(tmp_path / "turns")
+
+
 class Weights(TrainerCallback):
     """The student's weights by version."""
 

@@ -34,12 +34,13 @@ class TellRiver(TrainerCallback):
         self._trainer = trainer
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Refuses what would train nothing."""
+        """Refuses what would train nothing. Who acts has the weights that training begins with, and their version is its step."""
         if self._trainer.is_merged:
             raise TrainingError(
                 "merge() has added the adapter to the student's weights, so nothing is left to train; train before merging, or give "
                 "the merged model to a new trainer"
             )
+        self._trainer.river.begin(self._trainer.student, state.global_step)
 
     def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """For the trace."""

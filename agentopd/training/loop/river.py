@@ -334,12 +334,20 @@ class River:
         with self._player.apart():
             self._player.change(lambda: self._become(student, self.policies[STUDENT].version + 1))
 
+    def begin(self, student: PreTrainedModel, step: int) -> None:
+        """Training begins, or goes on, at ``step``. Weights and steps may be others than those of the last one: it may have ended with the best."""
+        self._act_by(student, step)
+
     def _become(self, student: PreTrainedModel, version: int) -> None:
-        acting = student if self.follower is None else self.follower.follow(student)
-        self.policies[STUDENT].update(acting, version)
+        self._act_by(student, version)
         for teacher in self.teachers.values():
             teacher.after_step(student)
         self._tell_policies()
+
+    def _act_by(self, student: PreTrainedModel, version: int) -> None:
+        """The student acts by the weights of now, which are this version."""
+        acting = student if self.follower is None else self.follower.follow(student)
+        self.policies[STUDENT].update(acting, version)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -380,8 +388,7 @@ class River:
         self._begun |= state.get("begun", {})
         for name, earlier in self._earlier.items():
             earlier.restore(state["earlier"][name])
-        acting = student if self.follower is None else self.follower.follow(student)
-        self.policies[STUDENT].update(acting, state["version"])
+        self._act_by(student, state["version"])
         for name, teacher in self.teachers.items():
             teacher.restore(state["teachers"][name])
         self._tell_policies()
