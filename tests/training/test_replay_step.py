@@ -26,6 +26,7 @@ PAYING = "env.id=training_envs:tests/Paying-v0"
 KINDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "forward KL of a teacher in this process": ({}, ()),
     "kept sparse": ({}, ("records.block=sparse", "records.k=8")),
+    "played ahead": ({}, ("rollout.mode=async",)),
     "an adapter": ({"lora": {"r": 2, "lora_alpha": 8}}, ()),
     "score function with importance": ({"method": "thinking-machines"}, ()),
     "reward": ({"method": "grpo", "tasks_per_step": 4}, (PAYING,)),

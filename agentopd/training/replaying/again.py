@@ -1,6 +1,7 @@
 """The trainer of a run, for one step that it has learned from before: it is given the step's records, and writes nothing into the run."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -10,20 +11,21 @@ from numpy.typing import NDArray
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from agentopd.config import Config, changed
-from agentopd.errors import ConfigError, RecordError
+from agentopd.errors import ConfigError, RecordError, TeacherError
 from agentopd.objective import Head, Prepared
 from agentopd.records import thin
 from agentopd.rollout import rollout_metrics
 from agentopd.settings.choice import Choice
-from agentopd.teachers import annotate, teaching_metrics, traits_of
+from agentopd.teachers import Prompt, Teacher, annotate, annotations_of, teaching_metrics, traits_of
 from agentopd.training.checks.roles import annotators, used_teachers
 from agentopd.training.loop.build import build_river
 from agentopd.training.loop.learner import dropouts
+from agentopd.training.loop.parts import staleness
 from agentopd.training.loop.recorder import Recorder, signal_columns
 from agentopd.training.loop.river import Drawn, River
 from agentopd.training.loop.trainer import AgentOPDTrainer
 from agentopd.training.run.callbacks import metric_name
-from agentopd.types import Annotation, Record
+from agentopd.types import Annotation, Key, Record
 
 TELLING = ("hub_", "push_to_hub", "report_to", "run_name", "load_best_model_at_end")
 """How the names of arguments begin that tell others of a run, or choose its weights in the end; they decide no number of a step."""
@@ -87,14 +89,27 @@ class Given(Recorder):
         teachers = annotators(river.objective, river.teachers)
         again = {name: teacher for name, teacher in teachers.items() if teacher.heads}
         trajectories = [record.trajectory for record in self.records]
-        fresh = annotate(again, trajectories, self._config.rollout.max_new_tokens)
+        fresh = annotate(again, trajectories, self._config.rollout.max_new_tokens, self._at_once(again))
         kept = [self._thin(record) for record in fresh]
         self.said = {name: [_of(record, name) for record in kept] for name in again}
         records = tuple(_with(*pair) for pair in zip(self.records, fresh, strict=True))
         played = [one for one in trajectories if one.origin is None]
         told = {name: value for name, value in self._metrics.items() if name.startswith("teacher/")}
         metrics = {f"rollout/{name}": value for name, value in rollout_metrics(played).items()}
-        return Drawn(step, records, {**told, **metrics, **teaching_metrics(again, records)})
+        return Drawn(step, records, {**told, **metrics, **staleness(played, step), **teaching_metrics(again, records)})
+
+    def _at_once(self, teachers: Mapping[str, Teacher]) -> dict[str, dict[Key, Annotation]]:
+        """What teachers say of an episode by itself who were asked so when the run played ahead: beside others the rounding is another."""
+        said: dict[str, dict[Key, Annotation]] = {}
+        if self._config.rollout.made_mode.ahead is None:
+            return said
+        for name, teacher in teachers.items():
+            for one in (record.trajectory for record in self.records if record.trajectory.origin is None):
+                if isinstance(teacher, Prompt) and teacher.at_once:
+                    with suppress(TeacherError):  # told when the whole step is annotated
+                        [annotation] = annotations_of(teacher, [one])
+                        said.setdefault(name, {})[one.key] = annotation
+        return said
 
     def _thin(self, record: Record) -> Record:
         kept = self._config.records

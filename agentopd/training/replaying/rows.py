@@ -30,13 +30,18 @@ class Row:
     same: bool
 
 
+def _timed(name: str) -> bool:
+    """Whether a clock decides a metric: a time, a rate, or what was in play at that moment."""
+    return "second" in name or name.startswith("stream/")
+
+
 def of_numbers(
     was: Mapping[str, float], now: Mapping[str, float], tolerance: float, unasked: Set[str]
 ) -> Iterator[Row]:
     """The metrics of a step, without what clocks measured and without those of teachers that were ``unasked``."""
     for name in [*was, *(name for name in now if name not in was)]:
         kind, _, rest = name.partition("/")
-        if name == "step" or "seconds" in name or (kind == "teacher" and rest.partition("/")[0] in unasked):
+        if name == "step" or _timed(name) or (kind == "teacher" and rest.partition("/")[0] in unasked):
             continue
         a, b = float(was.get(name, math.nan)), float(now.get(name, math.nan))
         yield _row(name, a, b, abs(a - b), max(abs(a), abs(b)), tolerance)
