@@ -202,6 +202,38 @@ def test_two_processes_play_their_shares_ahead(tmp_path: Path) -> None:
     assert 0 < max(staleness(kept)) <= 2
 
 
+def _breaks_in_one(output: Path) -> str:
+    """The second process cannot write turns any more when weights have changed for the first time."""
+    run = cases.trainer(ahead(2, steps=6, tasks_per_step=4), output)
+    policy: Any = run.river.policies[STUDENT]
+    take, learned = policy.take, run.river.learned
+    broken, failed = threading.Event(), threading.Event()
+
+    def breaks(*given: Any) -> None:
+        if broken.is_set():
+            failed.set()
+            raise ValueError("out of memory")
+        take(*given)
+
+    def then(*given: Any) -> None:
+        learned(*given)
+        broken.set()
+        failed.wait(1.0)
+
+    if run.ranks.rank == 1:
+        policy.take = breaks
+        run.river.learned = then  # type: ignore[method-assign, assignment]
+    with pytest.raises(PolicyError) as caught:
+        run.train()
+    return str(caught.value)
+
+
+def test_a_stream_that_fails_in_one_process_ends_all_with_its_error(tmp_path: Path) -> None:
+    cases.tokenizer()
+    first, second = together(_breaks_in_one, tmp_path)
+    assert first == second == "the policy of 'student' failed: ValueError: out of memory"
+
+
 def test_an_adapter_is_trained_while_its_copy_plays_over_the_same_base(tmp_path: Path) -> None:
     run = trained(ahead(1, "train.lora={r: 2}", steps=2), tmp_path)
     copy = run.river.follower

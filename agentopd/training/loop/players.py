@@ -4,7 +4,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from queue import SimpleQueue
 from typing import TypeAlias
@@ -160,7 +160,9 @@ class Ahead(Player):
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Between turns; those who act have the weights of now at its end."""
-        with self._stream.paused() if self._begun else nullcontext():
+        with ExitStack() as stack:
+            if self._begun:  # a stream that has failed ends all processes with its error
+                self._ranks.agree(lambda: stack.enter_context(self._stream.paused()))
             yield
             if self._begun:
                 self._settle()
@@ -179,7 +181,7 @@ class Ahead(Player):
             call()
             self._settle()
 
-        self._stream.change(changed)
+        self._ranks.agree(lambda: self._stream.change(changed))
 
     def _settle(self) -> None:
         for policy in self._policies:
