@@ -79,7 +79,9 @@ class Script:
     """Prompt tokens of each forward over more than one column."""
 
     def __call__(self, module: Any, arguments: Any, options: dict[str, Any], output: Any) -> Any:
-        """Of a model's forward."""
+        """Of a model's forward. One that is learned from stays as it is."""
+        if torch.is_grad_enabled():
+            return output
         ids_B_Q = options["input_ids"]
         if ids_B_Q.shape[1] > 1:
             self.prompts.append(int((ids_B_Q != self.pad).sum()))
@@ -203,14 +205,7 @@ def theirs(setup: Setup, folder: str) -> Callable[[int], int]:
     from trl.trainer.distillation_config import DistillationConfig
     from trl.trainer.distillation_trainer import DistillationTrainer
 
-    def note(text: str) -> str:
-        """Notes something.
-
-        Args:
-            text: What to note.
-        """
-        CALLS.append(text)
-        return setup.observation
+    note = noting(setup.observation)
 
     def rendered(text: str) -> Any:
         conversation = [{"role": "user", "content": text}]
@@ -240,6 +235,21 @@ def theirs(setup: Setup, folder: str) -> Callable[[int], int]:
         return sum(map(sum, tool_mask))
 
     return play
+
+
+def noting(observation: str) -> Callable[[str], str]:
+    """The tool of :class:`Notes`, as TRL takes one."""
+
+    def note(text: str) -> str:
+        """Notes something.
+
+        Args:
+            text: What to note.
+        """
+        CALLS.append(text)
+        return observation
+
+    return note
 
 
 def played(setup: Setup, side: Callable[[int], int], turns: int) -> dict[str, Any]:
