@@ -7,7 +7,8 @@
 Eight episodes a step, of 2, 4, 8 and 16 turns. Prompts have 200 tokens, actions 32 and observations 60, forced and answered as in
 ``benchmarks/rollout_kv.py``. Ours is ``AgentOPDTrainer`` with a local teacher, TRL's ``DistillationTrainer`` with its own tool loop; both are
 run by their own ``train``. A case ``TURNS/SIDE/N`` is a fresh process: a step to warm up, then the steps that count. Which side is first
-alternates with N. Both sides' first step must have the same tokens and the same loss; the difference is kept with the second of a pair.
+alternates with N. Both sides must learn from the same tokens, and have the same loss at every step, the first and those after updates; the
+relative differences are kept with the second of a pair.
 
 The same on both sides: the student and the teacher (Llamas of one size with random weights), the prompts, the forced actions, the tool's
 answers, one temperature of 1, the reverse KL over the whole vocabulary averaged over action tokens (TRL's ``beta`` of 1), all episodes in
@@ -17,18 +18,17 @@ and logs above all.
 
 What favours ours:
 
-- All tokens are decoded by a model of this process. TRL is used with vLLM where one is at hand, which keeps caches by itself.
-- Episodes are of one length and end together. TRL decodes until the last has ended; so does a turn of ours.
-- Without Triton, as here, TRL's loss projects the observations too, and masks them after. The vocabulary of 512 keeps that small.
+- Of a prompt's 200 tokens the first 167 are the same in all episodes, as instructions and tools are. Ours reads them once, in rollout,
+  teacher and learner; TRL reads them in each episode. Behind them nothing is shared.
+- Both sides decode with the model that is trained. TRL can use vLLM instead, which keeps caches between turns by itself.
+- Without Triton, as on a CPU, TRL's loss projects the observations too, and masks them after. The vocabulary of 512 keeps that small.
 
 What favours TRL:
 
-- Gradient checkpointing is off, which TRL has on unless told. It would read every layer twice, on its side.
-- Episodes have nothing in common but the {common} tokens that the tool's description takes. Longer instructions, as agents have them, are
-  read once by ours, in rollout, teacher and learner.
-- The vocabulary is small and the forced token is set in the logits, so that both sides' choice of a token is cheap.
-- The last action's call is run by ours, not by TRL.
-- Ours keeps statistics of each token and depth, and behaviour log-probabilities.
+- Gradient checkpointing is off, which is on by TRL's defaults and off by ours.
+- All episodes have turns of one length, so TRL's padding to the longest costs nothing.
+- The last action's call is run by ours alone.
+- Ours measures more of each token and turn, and keeps behaviour log-probabilities.
 
 Results: ``benchmarks/results/step.json``.
 """
@@ -47,23 +47,24 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
+from agentopd import AgentOPDConfig, AgentOPDTrainer
 from agentopd.chat import Chat
 from agentopd.config import load_config
+from agentopd.forward import common_prefix
 from agentopd.models import NewModel, new_model
-from agentopd import AgentOPDConfig, AgentOPDTrainer
 from benchmarks.measured import add, kept, made_by, spread
 from benchmarks.rollout_kv import (
     ACTION,
     LENGTH,
     MODELS,
-    OBSERVATION,
     PROMPT,
     ROWS,
     WORDS,
@@ -79,6 +80,8 @@ ENV = "agentopd-benchmarks/Tasks-v0"
 SIDES = ("agentopd", "trl")
 STAGES = ("generate", "teacher", "learn", "other")
 TURNS, REPEATS, STEPS = (2, 4, 8, 16), 5, 3
+TASK = 32
+"""Tokens at the end of a prompt that are the episode's own."""
 LEARNING_RATE, BETAS = 1e-5, (0.9, 0.95)
 CLOSE = 1e-4
 """Relative difference up to which two losses of the same tokens are one, but for rounding."""
@@ -88,24 +91,25 @@ Episode = tuple[tuple[int, ...], tuple[bool, ...]]
 
 @dataclass
 class Clock(TrainerCallback):
-    """The seconds of each step by stage; what is not of a stage is ``other``."""
+    """The seconds of each step, by stage too; what is not of a stage is ``other``."""
 
     read: Callable[[], dict[str, float]] = dict
     """Seconds by stage of the step that has just ended, where the trainer itself measures them."""
     steps: list[dict[str, float]] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
-    begun: float = 0.0
+    begun: tuple[float, float] = (0.0, 0.0)
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         """Starts."""
-        self.begun = perf_counter()
+        self.begun = perf_counter(), process_time()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         """Closes a step; the next one begins at once."""
-        now = perf_counter()
-        stages, self.stages = self.stages | self.read(), {}
-        seconds, self.begun = now - self.begun, now
-        self.steps.append({"seconds": seconds, **stages, "other": seconds - sum(stages.values())})
+        now = perf_counter(), process_time()
+        seconds, cpu_seconds = now[0] - self.begun[0], now[1] - self.begun[1]
+        stages, self.stages, self.begun = self.stages | self.read(), {}, now
+        other = seconds - sum(stages.values())
+        self.steps.append({"seconds": seconds, "cpu_seconds": cpu_seconds, **stages, "other": other})
 
     @contextmanager
     def stage(self, name: str, inside: Sequence[str] = ()) -> Iterator[None]:
@@ -195,6 +199,7 @@ def measured(turns: int, side: str, shape: NewModel, steps: int) -> dict[str, An
         "trl": version("trl"),
         "transformers": version("transformers"),
         "tokens": sum(len(tokens_T) for tokens_T, _ in episodes),
+        "common": common_prefix(torch.tensor([tokens_T for tokens_T, _ in episodes])),
         "trained": trained,
         "episodes": hashlib.sha256(repr(sorted(episodes)).encode()).hexdigest()[:16],
         "losses": losses,
@@ -203,16 +208,17 @@ def measured(turns: int, side: str, shape: NewModel, steps: int) -> dict[str, An
 
 
 def prompts(setup: Setup) -> list[str]:
-    """A task for each episode; they differ from the first word on, or ours would read them all but once."""
+    """A task for each episode, behind instructions that all have; alike to the end, ours would read all but one of them for free."""
     chat, tools = Chat(setup.tokenizer), Notes("", "").tools.schemas
 
-    def task(word: str) -> str:
+    def written(before: str, wanted: int) -> str:
         def length(text: str) -> int:
-            return len(chat.prompt([{"role": "user", "content": f"{word} {text}"}], tools))
+            return len(chat.prompt([{"role": "user", "content": before + text}], tools))
 
-        return f"{word} {filled(length, PROMPT)}"
+        return before + filled(length, wanted)
 
-    return [task(word) for word in WORDS.split()[:ROWS]]
+    instructions = written("", PROMPT - TASK)
+    return [written(f"{instructions} {word} ", PROMPT) for word in WORDS.split()[:ROWS]]
 
 
 def ours(
@@ -280,7 +286,7 @@ def theirs(
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             with clock.stage("learn", inside=("generate", "teacher")):
-                return super().training_step(*args, **kwargs)
+                return super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call, unused-ignore]
 
     args = DistillationConfig(
         folder,
@@ -323,30 +329,40 @@ def losses_of(trainer: Trainer) -> list[float]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Seconds a step by turns, where they go, and how they grow, as Markdown."""
-    lines = ["| turns | agentopd, s | TRL, s | ratio, pair by pair | least | most |", "|---|---|---|---|---|---|"]
-    stages = ["| turns | side | " + " | ".join(f"{stage}, s" for stage in STAGES) + " |", "|---|---|" + "---|" * len(STAGES)]
-    medians: dict[str, dict[int, float]] = {side: {} for side in SIDES}
-    for turns in TURNS:
-        pairs = [
-            [results[f"{turns}/{side}/{repeat}"]["steps"] for side in SIDES]
-            for repeat in range(REPEATS)
-            if all(f"{turns}/{side}/{repeat}" in results for side in SIDES)
+    """Seconds a step by turns, how they grow, and where they go, as Markdown."""
+    pairs = {turns: pairs_of(results, turns) for turns in TURNS}
+    pairs = {turns: found for turns, found in pairs.items() if found}
+    lines: list[str] = []
+    for clock in ("seconds", "cpu_seconds"):
+        lines += [
+            f"| turns | agentopd, {clock} | TRL | ratio, pair by pair | least | most |",
+            "|---|---|---|---|---|---|",
         ]
-        if not pairs:
-            continue
-        each = [[median(steps, "seconds") for steps in pair] for pair in pairs]
-        for i, side in enumerate(SIDES):
-            medians[side][turns] = statistics.median(pair[i] for pair in each)
-            found = (statistics.median(median(pair[i], stage) for pair in pairs) for stage in STAGES)
-            stages.append(f"| {turns} | {side} | {' | '.join(f'{seconds:.2f}' for seconds in found)} |")
-        taken = " | ".join(f"{medians[side][turns]:.2f}" for side in SIDES)
-        lines.append(f"| {turns} | {taken} | {spread([trl / agentopd for agentopd, trl in each])} |")
-    lines += ["", *stages]
-    if len(medians[SIDES[0]]) > 1:
-        fitted = [f"{side} {exponent(of):.2f}" for side, of in medians.items()]
-        lines += ["", f"Seconds grow as a power of the turns: {', '.join(fitted)} (least squares of the logarithms)."]
+        medians: dict[str, dict[int, float]] = {side: {} for side in SIDES}
+        for turns, found in pairs.items():
+            each = {side: [median(pair[side], clock) for pair in found] for side in SIDES}
+            for side in SIDES:
+                medians[side][turns] = statistics.median(each[side])
+            ratios = [trl / agentopd for agentopd, trl in zip(*each.values(), strict=True)]
+            taken = " | ".join(f"{medians[side][turns]:.2f}" for side in SIDES)
+            lines.append(f"| {turns} | {taken} | {spread(ratios)} |")
+        if len(pairs) > 1:
+            fitted = ", ".join(f"{side} {exponent(of):.2f}" for side, of in medians.items())
+            lines += ["", f"Exponents of {clock} over turns, by least squares of the logarithms: {fitted}."]
+        lines.append("")
+    lines += [f"| turns | side | {' | '.join(f'{stage}, s' for stage in STAGES)} |", "|---|---|---|---|---|---|"]
+    for turns, found in pairs.items():
+        for side in SIDES:
+            each_stage = (statistics.median(median(pair[side], stage) for pair in found) for stage in STAGES)
+            lines.append(f"| {turns} | {side} | {' | '.join(f'{seconds:.2f}' for seconds in each_stage)} |")
     return "\n".join(lines)
+
+
+def pairs_of(results: dict[str, Any], turns: int) -> list[dict[str, Any]]:
+    """The steps of both sides, of each repeat that both were measured in."""
+    named = [{side: f"{turns}/{side}/{repeat}" for side in SIDES} for repeat in range(REPEATS)]
+    whole = [names for names in named if all(name in results for name in names.values())]
+    return [{side: results[name]["steps"] for side, name in names.items()} for names in whole]
 
 
 def median(steps: Sequence[dict[str, float]], name: str) -> float:
