@@ -83,6 +83,7 @@ TURNS, REPEATS, STEPS = (2, 4, 8, 16), 5, 3
 TASK = 32
 """Tokens at the end of a prompt that are the episode's own."""
 LEARNING_RATE, BETAS = 1e-5, (0.9, 0.95)
+QUIET: dict[str, Any] = {"use_cpu": True, "save_strategy": "no", "report_to": [], "disable_tqdm": True}
 CLOSE = 1e-4
 """Relative difference up to which two losses of the same tokens are one, but for rounding."""
 Episode = tuple[tuple[int, ...], tuple[bool, ...]]
@@ -227,7 +228,7 @@ def ours(
     """Steps of this package: the clock, the loss of each, and the episodes of the first."""
     if ENV not in gymnasium.registry:
         gymnasium.register(ENV, entry_point=lambda **kwargs: Tasks(**kwargs))
-    new = {"new": {**MODELS["tokens"].model_dump()}}  # the weights are given
+    new = {"new": MODELS["tokens"].model_dump()}  # not built: the weights are given
     config = load_config(
         {
             "env": {"id": ENV, "kwargs": {"tasks": list(tasks), "observation": setup.observation}},
@@ -240,7 +241,7 @@ def ours(
             },
         }
     )  # fmt: skip
-    args = AgentOPDConfig(folder, agentopd=config, use_cpu=True, save_strategy="no", report_to=[], disable_tqdm=True)
+    args = AgentOPDConfig(folder, agentopd=config, **QUIET)
     clock = Clock()
     first: list[Episode] = []
     trainer = AgentOPDTrainer(setup.model, args, setup.tokenizer, teacher_model=teacher, callbacks=[clock])
@@ -262,7 +263,6 @@ def theirs(
 ) -> tuple[Clock, list[float], list[Episode]]:
     """The same of TRL's."""
     from datasets import Dataset
-    from trl.trainer.distillation_config import DistillationConfig
     from trl.trainer.distillation_trainer import DistillationTrainer
 
     clock = Clock()
@@ -288,14 +288,28 @@ def theirs(
             with clock.stage("learn", inside=("generate", "teacher")):
                 return super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call, unused-ignore]
 
-    args = DistillationConfig(
+    trainer = Timed(
+        setup.model,
+        teacher,
+        args=distillation_config(turns, steps, folder),
+        train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": task}]} for task in tasks]),
+        processing_class=setup.tokenizer,
+        tools=[noting(setup.observation)],
+        callbacks=[clock],
+    )
+    trainer.train()
+    return clock, losses_of(trainer), first
+
+
+def distillation_config(turns: int, steps: int, folder: str) -> Any:
+    """TRL's settings, equal to ours where both have one."""
+    from trl.trainer.distillation_config import DistillationConfig
+
+    return DistillationConfig(
         folder,
-        use_cpu=True,
+        **QUIET,
         bf16=False,
         gradient_checkpointing=False,
-        report_to=[],
-        disable_tqdm=True,
-        save_strategy="no",
         logging_steps=1,
         max_steps=steps,
         per_device_train_batch_size=ROWS,
@@ -310,17 +324,6 @@ def theirs(
         weight_decay=0.0,
         max_grad_norm=1.0,
     )
-    trainer = Timed(
-        setup.model,
-        teacher,
-        args=args,
-        train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": task}]} for task in tasks]),
-        processing_class=setup.tokenizer,
-        tools=[noting(setup.observation)],
-        callbacks=[clock],
-    )
-    trainer.train()
-    return clock, losses_of(trainer), first
 
 
 def losses_of(trainer: Trainer) -> list[float]:
