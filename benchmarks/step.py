@@ -19,7 +19,8 @@ and logs above all.
 What favours ours:
 
 - Of a prompt's 200 tokens the first 167 are the same in all episodes, as instructions and tools are. Ours reads them once, in rollout,
-  teacher and learner; TRL reads them in each episode. Behind them nothing is shared.
+  teacher and learner; TRL reads them in each episode. Behind them nothing is shared. What is read behind them needs an attention mask, which
+  costs more the longer the episodes are.
 - Both sides decode with the model that is trained. TRL can use vLLM instead, which keeps caches between turns by itself.
 - Without Triton, as on a CPU, TRL's loss projects the observations too, and masks them after. The vocabulary of 512 keeps that small.
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks import step
+from benchmarks.measured import add
 from benchmarks.rollout_kv import MODELS
 
 
@@ -65,7 +66,7 @@ def test_losses_and_tokens_of_a_pair_are_compared() -> None:
 def test_what_is_kept_is_not_measured_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "step.json"
     for name in step.cases():
-        step.add(path, name, _result(1.0))
+        add(path, name, _result(1.0))
     before = path.read_text()
     step.main(["--results", str(path)])
     assert path.read_text() == before
