@@ -186,7 +186,8 @@ class AgentOPDTrainer(ResumableTrainer):
         depths = depth_metrics([one.trajectory for one in drawn.records], prepared.rows, signals | weights_of(prepared))
         seen |= {IDLE_STEPS: float(idle_steps), "seconds/learner": time.monotonic() - begin}
         seen |= self._paced(drawn)
-        self.step_metrics = {**drawn.metrics, **seen, **depths}
+        # clocks tell each process something else, and schedules that read them must not part
+        self.step_metrics = self.ranks.first(lambda: {**drawn.metrics, **seen, **depths})
         self.river.learned(drawn.step, {"loss": math.fsum(losses), **self.step_metrics})
         with span("records"):
             self.ranks.first(lambda: self.recorder.keep(drawn, prepared, signals))
