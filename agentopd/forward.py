@@ -102,6 +102,5 @@ def read_each(
         use_cache=cache is not None,  # with a cache, packed sequences would see each other
     )
     hidden_B_T_H: Tensor = output.hidden_states[-1]
-    return hidden_B_T_H.to(
-        unwrapped(model).dtype
-    )  # under autocast accelerate makes float32 of it, which a head in half precision does not take
+    # under autocast accelerate makes float32 of it, which a head in half precision does not take
+    return hidden_B_T_H.to(unwrapped(model).dtype)
