@@ -6,6 +6,7 @@ since an environment waits or calculates for long, more and more are woken besid
 """
 
 import atexit
+import concurrent.futures.thread  # noqa: F401
 import logging
 import os
 import threading
@@ -101,7 +102,6 @@ class Isolated(Generic[Result]):
             _ending.discard(self)
 
 
-@atexit.register
 def _part() -> None:
     """Waits for what is still closed; the threads are daemons, and would be cut off in the middle of it."""
     end = time.monotonic() + PARTING
@@ -109,6 +109,8 @@ def _part() -> None:
         time.sleep(0.01)
 
 
+# before the interpreter stops what closing may need: threads, and the executors that are imported above
+getattr(threading, "_register_atexit", atexit.register)(_part)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_ending.clear)  # a child has none of the threads
 

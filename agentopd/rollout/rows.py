@@ -101,16 +101,26 @@ class Arrow:
         return len(self._data)
 
     def __getitem__(self, index: int) -> Row:
-        row: Row = self._data[index]
-        return row
+        return _told(self._data[index])
 
     def __iter__(self) -> Iterator[Row]:
         for batch in self._data.iter(batch_size=BATCH):
-            yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+            yield from (_told(dict(zip(batch, values, strict=True))) for values in zip(*batch.values(), strict=True))
 
     def at(self, index: int) -> str:
         """Its name, and the row counted from 1."""
         return f"{self._name}, row {index + 1}"
+
+
+def _told(row: Row) -> Row:
+    """A row without what others alone tell: Arrow gives a mapping in a column the keys that any row has there, with null where it has none."""
+    return {name: _without_nulls(value) for name, value in row.items()}
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nulls(one) for name, one in value.items() if one is not None}
+    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
 
 
 def rows_of_file(name: str) -> Rows:
@@ -146,15 +156,21 @@ def _texts(path: Path, separator: str) -> Any:
     """The columns of a CSV file, all as text: a guess at their types would turn 007 into 7.
 
     Raises:
-        ConfigError: Two are called alike, of which one would be lost, or one has no name; or there are no rows.
+        ConfigError: Two are called alike, of which one would be lost, or one has no name; or there are no rows, or more values than names.
     """
     from datasets import Features, Value
 
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, delimiter=separator)
         names = next(lines, [])
-        if not any(lines):
+        first = next(filter(None, lines), None)
+        if first is None:
             raise ConfigError(f"{path} has no rows")
+        if len(first) > len(names):  # the reader would take the first value for a name of the row, and move the others
+            raise ConfigError(
+                f"{path}: its first row has {len(first)} values, and its first line names {len(names)} columns; name each, or take "
+                "separators at the ends of rows away"
+            )
     for place, name in enumerate(names, start=1):
         if not name.strip() or names.count(name) > 1:
             wrong = f"two columns are called {name!r}" if name.strip() else f"column {place} has no name"
@@ -193,11 +209,13 @@ def _saved(folder: Path, said: str, split: str) -> Any:
         found = datasets.load_from_disk(str(folder))
     except Exception as error:
         raise ConfigError(f"{said} cannot be loaded: {first_line(error)}") from None
-    if not isinstance(found, datasets.DatasetDict):
-        return found
-    if split not in found:
-        raise ConfigError(f"{said} has no split {split!r}{nearest(split, found)}; it has: {', '.join(found)}")
-    return found[split]
+    parts = found if isinstance(found, datasets.DatasetDict) else {str(found.split or "train"): found}
+    lengths = {name: len(rows) for name, rows in parts.items()}
+    try:
+        taken = datasets.ReadInstruction.from_spec(split).to_absolute(lengths)
+    except ValueError:
+        raise ConfigError(f"{said} has no split {split!r}{nearest(split, parts)}; it has: {', '.join(parts)}") from None
+    return datasets.concatenate_datasets([parts[one.splitname].select(range(one.from_, one.to)) for one in taken])
 
 
 def locate(name: str) -> Path:

@@ -219,6 +219,7 @@ def test_of_what_cannot_be_closed_the_first_is_logged(caplog: pytest.LogCaptureF
 
 SLOW = """
 import os, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import gymnasium
 from agentopd.envs.calculator import Calculator
@@ -227,6 +228,9 @@ from agentopd.envs.calculator import Calculator
 class Slow(Calculator):
     def close(self):
         time.sleep(0.3)
+        ThreadPoolExecutor(1).submit(self.note).result()  # which no longer works once the interpreter has ended them
+
+    def note(self):
         Path(os.environ["CLOSED"], f"{os.getpid()}-{id(self)}").touch()
 
 

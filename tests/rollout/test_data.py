@@ -16,6 +16,7 @@ from agentopd.envs import ENVS
 from agentopd.errors import ConfigError
 from agentopd.rollout.assignments import assign
 from agentopd.rollout.data import Data, opened
+from agentopd.rollout.rows import rows_of_data_set, rows_of_file
 from agentopd.rollout.tasks import EnvConfig, TaskStream, pinned
 
 COLUMNS = {"question": "q", "answer": "a"}
@@ -169,6 +170,7 @@ def test_an_option_is_given_once(tmp_path: Path) -> None:
         ("q,a,a\nx,1,2\n", r"two columns are called 'a'; its first line is to name each"),
         (",q,a\n0,x,1\n", r"column 1 has no name; its first line is to name each"),
         ("q,a\n\n", r"rows\.csv has no rows$"),
+        ("q,a\nx,1,\ny,2,\n", r"its first row has 3 values, and its first line names 2 columns"),
         ("", r"rows\.csv has no rows$"),
     ],
 )
@@ -230,6 +232,29 @@ def test_tables_of_other_kinds_say_the_same(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "rows.parquet").write_bytes(b"no table")
     with pytest.raises(ConfigError, match=r"rows\.parquet cannot be read"):
         opened(Data(file=str(tmp_path / "rows.parquet")))
+
+
+def test_a_saved_data_set_is_taken_by_its_split_or_a_part_of_it(tmp_path: Path) -> None:
+    import datasets
+
+    table = datasets.Dataset.from_list(rows_of(20))
+    table.save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict({"train": table, "test": table.select(range(3))}).save_to_disk(str(tmp_path / "two"))
+    first = {name: rows_of_data_set(str(tmp_path / name), None, "train[:25%]") for name in ("one", "two")}
+    assert [[row["id"] for row in rows] for rows in first.values()] == [[0, 1, 2, 3, 4]] * 2
+    both = rows_of_data_set(str(tmp_path / "two"), None, "test+train[18:]")
+    assert [row["id"] for row in both] == [0, 1, 2, 18, 19]
+    with pytest.raises(ConfigError, match=r"one has no split 'test'; it has: train$"):
+        rows_of_data_set(str(tmp_path / "one"), None, "test")
+
+
+def test_a_mapping_in_a_row_has_the_keys_that_the_row_gives_it(tmp_path: Path) -> None:
+    import datasets
+
+    calls = [{"name": "find", "arguments": {"shelf": 3}}, {"name": "count", "arguments": {"item": "nut"}}]
+    datasets.Dataset.from_list([{"q": "x", "calls": [one]} for one in calls]).to_parquet(str(tmp_path / "rows.parquet"))
+    rows = rows_of_file(str(tmp_path / "rows.parquet"))
+    assert [row["calls"] for row in rows] == [rows[i]["calls"] for i in range(2)] == [[one] for one in calls]
 
 
 def test_a_file_that_grows_is_read_anew_and_one_that_stays_is_read_once(tmp_path: Path) -> None:
