@@ -37,7 +37,7 @@ IN_USE = 3600.0
 SEED = 1
 """Of the interpreter's own dice, so that a game plays the same each time. 0 would mean the clock."""
 
-_generating = Lock()  # the generator shares its knowledge and a random state among all who use it
+_generating = Lock()  # the generator, and what reads games, share knowledge, a random state and a parser among all who use them
 _compiling: defaultdict[Path, Lock] = defaultdict(Lock)  # episodes that begin at once often draw the same game
 
 
@@ -183,7 +183,8 @@ def loaded(file: Path) -> Game:
 
 @lru_cache(maxsize=128)
 def _read(logic: Path, changed: int) -> Game:
-    return textworld.Game.load(str(logic))
+    with _generating:
+        return textworld.Game.load(str(logic))
 
 
 def opened(played: Played) -> Any:

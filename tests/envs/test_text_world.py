@@ -130,6 +130,16 @@ def test_files_are_played_with_and_without_their_compiled_form(cache: Path, tmp_
     assert check_text_env(ID, time_limit=120.0, games=[str(tmp_path / "*.z8")]).expert_rate == 1.0
 
 
+def test_files_are_read_by_many_at_once(tmp_path: Path) -> None:
+    files = [tmp_path / f"{seed}.json" for seed in range(1, 9)]
+    for file in files:
+        engine.generated(2, 3, 2, int(file.stem)).save(str(file))
+    with ThreadPoolExecutor(len(files)) as threads:
+        read = list(threads.map(engine.loaded, files))
+    engine._read.cache_clear()
+    assert [one.serialize() for one in read] == [engine.loaded(file).serialize() for file in files]
+
+
 @pytest.mark.parametrize(
     ("kwargs", "match"),
     [

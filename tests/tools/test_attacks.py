@@ -28,7 +28,7 @@ QUICK = (
     "calculator: a tower of powers", "python: a value without end as a key", "sqlite: rows of another database", "read: a link",
     "change: written through a dangling link", "search: accents", "fetch: a name that leads here", "fetch: tags that are not closed",
 )  # fmt: skip
-MARGIN = 5.0
+MARGIN = 10.0
 """Seconds beyond a limit: a busy machine, and what a killed worker takes to be replaced."""
 SLOW_RUN = Rollout(
     max_turns=2, time_limit=60.0, max_new_tokens=150_000, max_length=10**6, max_failures=1.0, concurrency=16
