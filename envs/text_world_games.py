@@ -37,7 +37,9 @@ IN_USE = 3600.0
 SEED = 1
 """Of the interpreter's own dice, so that a game plays the same each time. 0 would mean the clock."""
 
-_generating = Lock()  # the generator, and what reads games, share knowledge, a random state and a parser among all who use them
+_generating = (
+    Lock()
+)  # the generator, and what reads games, share knowledge, a random state and a parser among all who use them
 _compiling: defaultdict[Path, Lock] = defaultdict(Lock)  # episodes that begin at once often draw the same game
 
 
