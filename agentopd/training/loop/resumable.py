@@ -10,6 +10,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from agentopd.config import Config
 from agentopd.errors import ConfigError
+from agentopd.training.loop.arguments import take_precision
 from agentopd.training.loop.checkpoints import (
     RIVER,
     STATE,
@@ -59,6 +60,11 @@ class ResumableTrainer(Trainer):
     def _shards(self) -> bool:
         """A single process holds all there is."""
         return self.config.train.sharded and self.ranks.size > 1
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """With the precision of this trainer's own arguments."""
+        take_precision(self.args)
+        super().create_accelerator_and_postprocess()
 
     def follow_learning(self) -> None:
         """After an optimiser step: gives the student the weights that were learned, where those are sharded."""

@@ -99,10 +99,14 @@ def annotated(
     return [Record(one, tuple(said[name] for name in teachers)) for one, said in zip(trajectories, heard, strict=True)]
 
 
-def require_alike(ranks: Ranks, model: nn.Module) -> None:
-    """Raises ConfigError where the processes were given different weights, as models that each drew for itself are."""
+def alike(ranks: Ranks, model: nn.Module) -> Ranks:
+    """``ranks`` themselves, which train ``model``.
+
+    Raises:
+        ConfigError: They were given different weights, as models that each drew for itself are.
+    """
     if ranks.size == 1:
-        return
+        return ranks
     sums = ranks.gather(lambda: {name: float(p.detach().double().sum()) for name, p in model.named_parameters()})
     apart = next((name for name, mine in sums[0].items() if any(one.get(name) != mine for one in sums)), None)
     if apart is not None:
@@ -112,6 +116,7 @@ def require_alike(ranks: Ranks, model: nn.Module) -> None:
                 "or draw them by one seed"
             )
         )
+    return ranks
 
 
 def ways_of(teachers: Mapping[str, Teacher]) -> dict[str, Way]:

@@ -40,7 +40,7 @@ from agentopd.training.checks.given import (
     tokenizer_given,
 )
 from agentopd.training.checks.preflight import with_data
-from agentopd.training.loop.arguments import AgentOPDConfig, settled, take_precision
+from agentopd.training.loop.arguments import AgentOPDConfig, settled
 from agentopd.training.loop.build import acting, build_panel, build_river, panel_size, with_env
 from agentopd.training.loop.depths import depth_metrics, weights_of
 from agentopd.training.loop.driving import Loader, TellRiver
@@ -51,7 +51,7 @@ from agentopd.training.loop.recorder import Recorder
 from agentopd.training.loop.resumable import ResumableTrainer
 from agentopd.training.loop.river import Drawn, Watch, unwatched
 from agentopd.training.loop.sharding import whole
-from agentopd.training.loop.together import require_alike
+from agentopd.training.loop.together import alike
 from agentopd.training.show.card import TAGS, card
 from agentopd.types import EXPERT, STUDENT, Record, Trajectory
 
@@ -67,6 +67,8 @@ class AgentOPDTrainer(ResumableTrainer):
 
     builds = staticmethod(build_river)
     """What makes the river that it draws from."""
+    is_merged = False
+    """Whether :meth:`merge` has ended training."""
 
     def __init__(
         self,
@@ -108,19 +110,15 @@ class AgentOPDTrainer(ResumableTrainer):
         taught = teachers_given(teacher_model, load, plain, tokenizer)
         student = adapter_given(plain, peft_config, self.config.train.lora, args.seed)
         check_student(student, tokenizer, self.config)
-        self.student, self.folder, self._watch, self.is_merged = student, folder, watch, False
         untaught = None if teacher_model is None else taught
         given = None if train_dataset is None else episodes_given(train_dataset, len(tokenizer), self.config.objective)
         if folder is None:  # a whole run has checked it
             check_given(self.config, tokenizer, student, teacher_model, load, plays=given is None)
-        self.ranks = joined()
-        require_alike(self.ranks, student)
+        self.student, self.folder, self._watch, self.ranks = student, folder, watch, alike(joined(), student)
         self.river = self.builds(self.config, student, tokenizer, taught, args.device, folder, watch, given, untaught)
         self.learner = Learner(self.config, self.river.teacher_heads, special_ids(tokenizer), self.ranks)
         self.recorder = Recorder(self.config, folder if self.ranks.is_first else None, self.river.teacher_heads)
-        self.step_metrics: dict[str, float] = {}
-        self._learned_at = time.monotonic()
-        take_precision(args)
+        self.step_metrics, self._learned_at = dict[str, float](), time.monotonic()
         super().__init__(
             model=student,
             args=args,
