@@ -180,19 +180,20 @@ def test_a_run_that_plays_ahead_can_be_killed_and_goes_on(tmp_path: Path, monkey
     assert [(key.step, key.index) for key in kept] == [(step, index) for step in range(4) for index in range(2)]
 
 
-def _two(output: Path) -> tuple[dict[str, torch.Tensor], list[int]]:
+def _two(output: Path) -> tuple[dict[str, torch.Tensor], list[str], dict[str, float]]:
     same = cases.trainer(ahead(0, steps=3, tasks_per_step=4), output / "0", folder=RunFolder(output / "0"))
     same.train()
     late = cases.trainer(ahead(2, steps=4, tasks_per_step=4), output / "2", folder=RunFolder(output / "2"))
     late.train()
-    return cases.weights(same.student), [
-        thread.ident or 0 for thread in threading.enumerate() if thread.name in THREADS
-    ]
+    left = [thread.name for thread in threading.enumerate() if thread.name in THREADS]
+    return cases.weights(same.student), left, late.step_metrics
 
 
 def test_two_processes_play_their_shares_ahead(tmp_path: Path) -> None:
     usual = trained(cases.tiny(steps=3, tasks_per_step=4), tmp_path / "alone")
-    for weights, threads in together(_two, tmp_path / "two"):
+    first, second = together(_two, tmp_path / "two")
+    assert first[2] == second[2], "a schedule that reads a clock would part them"
+    for weights, threads, _ in (first, second):
         assert not threads
         for name, value in cases.weights(usual.student).items():
             torch.testing.assert_close(value, weights[name], rtol=0, atol=1e-5)
