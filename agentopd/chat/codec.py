@@ -238,17 +238,21 @@ class Chat:
         parsed = parse_action(canonical)
         return self._message("", parsed, self._own(parsed, None) or canonical)
 
-    def read(self, tokens: Sequence[int], tools: Tools = None) -> Action:
+    def read(self, tokens: Sequence[int], tools: Tools = None, prompt: Sequence[int] | None = None) -> Action:
         """What a policy's tokens say. Never raises; ids that the tokenizer does not have are left out of the text.
 
         Args:
             tokens: What the policy wrote.
             tools: Their schemas, which some formats need to tell numbers from text.
+            prompt: The tokens before, or the last of them: whether they open a thought. Without them: as a conversation's first prompt does.
         """
+        return self._read(tokens, tools, self._thinking.opened if prompt is None else self.opens_thought(prompt))
+
+    def _read(self, tokens: Sequence[int], tools: Tools, opened: bool) -> Action:
         end = int(tokens[-1]) if len(tokens) and tokens[-1] in self._ends else None
         stopped = end is not None
         text = self._text(tokens[:-1] if stopped else tokens)
-        thought, said = self._thinking.split(text)
+        thought, said = self._thinking.split(text, opened)
         said = said.removesuffix(self._template.ends.closing)
         written, parsed = read(self._template.ways.call_format, said, tools)
         if parsed.problems:
@@ -276,13 +280,17 @@ class Chat:
         parsed = parse_action(canonical)
         own = self._own(parsed, tools) or canonical
         thinking = self._template.thinking  # of the turn itself, whatever later prompts hold
-        open_ = THOUGHT_CLOSE not in thought and self._opens(messages, tools)
+        opened = self._opens(messages, tools)
+        if thought and not canonical and THOUGHT_CLOSE not in thought:  # it never ended
+            text = thought.lstrip().removeprefix(THOUGHT_OPEN) if opened else thought
+            return self._ended(self._template.guard.apply(text), parsed, _said(text))
+        open_ = opened and THOUGHT_CLOSE not in thought
         as_text = [thinking.message(thought, text) for text in dict.fromkeys((own, canonical))]
         for message in (self._message(thought, parsed, own, thinking=thinking), *as_text):
             turn = self._template.turn(messages, message, tools or ())
             tokens = [] if turn is None else self._ended(turn, parsed, message)
             closed = not open_ or THOUGHT_CLOSE in (turn or "")
-            if tokens and closed and self._says(tokens, parsed, tools):
+            if tokens and closed and self._says(tokens, parsed, tools, opened):
                 return tokens
         if open_:
             return self._without_thought(messages, parsed, own, tools)
@@ -302,7 +310,7 @@ class Chat:
         message = self._message(f"{PROBE}\n{THOUGHT_CLOSE}\n\n", parsed, own, thinking=self._template.thinking)
         turn = self._template.turn(messages, message, tools or ()) or ""
         tokens = self._ended(turn.removeprefix(PROBE), parsed, message) if turn.startswith(PROBE) else []
-        if tokens and self._says(tokens, parsed, tools):
+        if tokens and self._says(tokens, parsed, tools, opened=True):
             return tokens
         return [*self._closes_thought, *self._ended(self._template.guard.apply(own), parsed, _said(own))]
 
@@ -310,9 +318,9 @@ class Chat:
         """An action as text in the call format; ``None`` where that has no text for it."""
         return None if parsed.problems else write(self._template.ways.call_format, parsed, tools)
 
-    def _says(self, tokens: Sequence[int], parsed: ParsedAction, tools: Tools) -> bool:
+    def _says(self, tokens: Sequence[int], parsed: ParsedAction, tools: Tools, opened: bool) -> bool:
         """Whether tokens say what was to be written; of what holds a malformed call the calls alone are compared."""
-        action = self.read(tokens, tools)
+        action = self._read(tokens, tools, opened)
         found = ParsedAction(action.content, action.calls)
         return found.calls == parsed.calls if parsed.problems else same(found, parsed)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from agentopd.chat.codec import Chat
-from agentopd.chat.thinking import THOUGHT_CLOSE
+from agentopd.chat.thinking import CHANNEL, THOUGHT_CLOSE
 from agentopd.tooling.action import ParsedAction, parse_action
 from agentopd.types import Message, Trajectory, Turn
 
@@ -42,8 +42,8 @@ def without_oldest(messages: Sequence[Message]) -> Iterator[list[Message]]:
 
 
 def _read(trajectory: Trajectory, turn: Turn, chat: Chat) -> Message:
-    tokens = trajectory.segments[turn.segment].tokens_T[turn.start : turn.stop].tolist()
-    return chat.read(tokens, trajectory.tools).message
+    tokens = trajectory.segments[turn.segment].tokens_T[: turn.stop].tolist()
+    return chat.read(tokens[turn.start :], trajectory.tools, tokens[: turn.start]).message
 
 
 def _rebuilt(turn: Turn) -> Message:
@@ -59,7 +59,11 @@ def _rebuilt(turn: Turn) -> Message:
 
 
 def thought_of(text: str, parsed: ParsedAction) -> str:
-    """The thinking that opens a text, marks and newlines included: what the canonical action leaves out."""
+    """The thinking that opens a text, marks and newlines included: what the canonical action leaves out.
+
+    Where the action is nothing, that is all of it: thinking that never ended.
+    """
+    if THOUGHT_CLOSE not in text:
+        return text if parsed == ParsedAction("") and not text.startswith(CHANNEL) else ""
     said = text.partition(THOUGHT_CLOSE)[2].lstrip("\n")
-    thought = text[: len(text) - len(said)]
-    return thought if THOUGHT_CLOSE in text and parse_action(text) != parsed else ""
+    return text[: len(text) - len(said)] if parse_action(text) != parsed else ""

@@ -12,6 +12,14 @@ CALLS = (OPEN, "<invoke ")
 """What opens a call."""
 CHANNEL_CLOSE = "<channel|>"
 """Gemma's."""
+CHANNEL = "<|channel"
+"""What opens the thinking of Gemma and gpt-oss begins with this."""
+OPENS = {
+    THOUGHT_CLOSE: THOUGHT_OPEN,
+    CHANNEL_CLOSE: f"{CHANNEL}>",
+    f"{CHANNEL}|>final<|message|>": f"{CHANNEL}|>analysis",
+}
+"""What opens the thinking that a mark ends, where the model writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +54,21 @@ class Thinking:
             return {"role": "assistant", "content": content, "reasoning_content": inner}
         return {"role": "assistant", "content": (thought if self.kept else "") + content}
 
-    def split(self, text: str) -> tuple[str, str]:
-        """The thinking that opens a turn, marks and newlines included, and the rest."""
+    def split(self, text: str, opened: bool) -> tuple[str, str]:
+        """The thinking that opens a turn, marks and newlines included, and the rest: nothing where it never ends.
+
+        Args:
+            text: Of the turn.
+            opened: Whether the prompt opened the thinking.
+        """
         if not self.close:
             return "", text.removeprefix(self.lead)
         thought, mark, said = text.partition(self.close)
+        opened = opened or text.lstrip().startswith(OPENS.get(self.close, self.close))
+        if not mark:
+            return (text, "") if opened else ("", text)
         called = any(opens in thought for opens in CALLS)  # the mark then stands in an argument
-        opened = self.opened or not self.kept or text.lstrip().startswith(THOUGHT_OPEN) or not called
-        if not mark or not opened:
+        if self.kept and called and not opened:
             return "", text
         said = said.lstrip("\n")
         return text[: len(text) - len(said)], said

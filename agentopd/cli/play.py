@@ -97,7 +97,7 @@ def _model(name: str, tools: "ToolSet") -> "Act":
         prompt = chat.prompt(messages, schemas)
         budget = None if thinks is None else chat.budget(prompt, thinks)
         request = Request(0, prompt, next(seeds), settings.max_new_tokens, budget=budget)
-        return chat.read(policy.act([request])[0].tokens, schemas).canonical
+        return chat.read(policy.act([request])[0].tokens, schemas, prompt).canonical
 
     return act
 

@@ -223,8 +223,9 @@ class Episode:
 
     def take(self, generation: Generation, policy_version: int, seconds: float) -> str:
         """Appends what the policy wrote; returns the canonical action for the environment."""
-        action = self._chat.read(generation.tokens, self._tools)
-        thinking = self._chat.thought_size(self._segments[-1].tokens, generation.tokens)
+        prompt = self._segments[-1].tokens
+        action = self._chat.read(generation.tokens, self._tools, prompt)
+        thinking = self._chat.thought_size(prompt, generation.tokens)
         start, stop = self._segments[-1].add_action(
             generation.tokens, generation.logprobs, len(self._turns), self._wrote(generation), generation.forced
         )

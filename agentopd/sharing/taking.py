@@ -196,7 +196,7 @@ class _Tokens:
         """One turn, and the conversation behind it."""
         canonical, thought = written(message)
         tokens = self._chat.write(shown, canonical, self._tools, thought)
-        action, segment = self._chat.read(tokens, self._tools), len(self._segments) - 1
+        action, segment = self._chat.read(tokens, self._tools, self._segments[-1].tokens), len(self._segments) - 1
         start, stop = self._segments[-1].add_action(tokens, [math.nan] * len(tokens), number, [0] * len(tokens))
         drift: Any = "last"
         if not last:

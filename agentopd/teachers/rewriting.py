@@ -60,8 +60,8 @@ def rewritten(trajectory: Trajectory, chat: Chat, student: Chat) -> Views:
             views.tokens.append(chat.prompt(shown, tools))
         tokens = write(chat, shown, turn, trajectory)
         views.turns.append(Rewritten(turn.index, len(views.tokens) - 1, len(views.tokens[-1]), tuple(tokens)))
+        action, observations = chat.read(tokens, tools, views.tokens[-1]), list(turn.observations)
         views.tokens[-1] += tokens
-        action, observations = chat.read(tokens, tools), list(turn.observations)
         if turn is not trajectory.turns[-1]:
             extension = chat.extend(shown, action, observations, tools)
             if extension.drift == "forked":

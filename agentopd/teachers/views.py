@@ -114,7 +114,7 @@ def _hinted_context(
     last = earlier[-1]
     before, action = (
         conversation(trajectory, last.index, chat),
-        chat.read(tokens_T[last.start : last.stop].tolist(), tools),
+        chat.read(tokens_T[last.start : last.stop].tolist(), tools, tokens_T[: last.start].tolist()),
     )
     shown = hint.behind(last.observations, len(last.observations) - 1, facts)
     extension = chat.extend(before, action, shown, tools)

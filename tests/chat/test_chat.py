@@ -117,7 +117,7 @@ def test_thinking_is_not_what_the_environment_reads() -> None:
     chat = chat_of("chatml")
     assert said(chat, "<think>a <tool_call> b</think>\n\n7").canonical == "7"
     assert said(chat, "a\n</think>\n\n7").canonical == "7"  # the prompt opened it
-    assert said(chat, "<think>a").canonical == "<think>a"
+    assert said(chat, "<think>a").canonical == ""  # it never ended
     assert said(chat_of("ours"), "<think>a</think>7").canonical == "<think>a</think>7"  # knows no thinking
     in_call = call("look_up", item="x") + "</think>"
     assert said(chat, in_call).calls == (ToolCall("look_up", {"item": "x"}),)

@@ -49,7 +49,7 @@ def calls(name: str) -> st.SearchStrategy[list[ToolCall]]:
 
 def contents(name: str) -> st.SearchStrategy[str]:
     """Free of what a model's own marks are: with those it would be another action."""
-    own = re.compile(r"</?tool_call>|</?think>|<channel\|>|<\|tool_call_start\|>|\"parameters\"")
+    own = re.compile(r"</?tool_call>|</?think>|<channel\|>|<\|channel>|<\|tool_call_start\|>|\"parameters\"")
     return texts(name).map(lambda text: own.sub("", own.sub("", text)).strip())
 
 
@@ -89,14 +89,14 @@ def test_invariant_1_turn_by_turn_is_what_the_template_renders_or_forks(name: st
         written = chat.write(messages, render_action(content, said), TOOLS)
         assert written[-1] in chat.ends_of_turn
         assert sum(i in chat.ends_of_turn for i in written) == 1
-        action = chat.read(written, TOOLS)
+        action = chat.read(written, TOOLS, prompt)
         assert (action.calls, action.content.strip(), action.stopped) == (tuple(said), content, True)
         kind = data.draw(st.sampled_from(["as it is", "as it is", "thought", "cut"]))
         if kind == "thought" and THOUGHT_CLOSE in CASES[name].template:
             written = thinking(chat, prompt, written)
         if kind == "cut":
             written = written[: data.draw(st.integers(0, len(written) - 1))]
-        action = chat.read(written, TOOLS)
+        action = chat.read(written, TOOLS, prompt)
         observations = answers(action, data.draw(texts(name)))
         extension = chat.extend(messages, action, observations, TOOLS)
         messages = [*messages, action.message, *observations]
@@ -130,7 +130,7 @@ def played(name: str) -> str:
         text = decoded(chat, tokens)
         if THOUGHT_CLOSE in CASES[name].template and not text.rstrip().endswith(THOUGHT_CLOSE):
             written = thinking(chat, tokens, written)
-        action = chat.read(written, TOOLS)
+        action = chat.read(written, TOOLS, tokens)
         observations = answers(action, "17 coins")
         extension = chat.extend(messages, action, observations, TOOLS)
         messages = [*messages, action.message, *observations]
@@ -222,6 +222,52 @@ def test_what_stands_before_an_answer_is_not_its_content() -> None:
     assert gemma.read(tokens).canonical == "17."
 
 
+DRAFT = f"Should I? {render_action('', [ToolCall('look_up', {'item': 'pear'})])} No: "
+
+
+@pytest.mark.parametrize(
+    ("name", "opens"),
+    [
+        ("qwen3", "<think>"),
+        ("qwen3_8", ""),
+        ("glm4moe", "\n<think>"),
+        ("deepseek_r1_distill", ""),
+        ("gemma4_open", "<|channel>thought\n"),
+        ("gptoss", "<|channel|>analysis<|message|>"),
+    ],
+)
+def test_of_a_thought_that_never_ends_nothing_is_said_or_called(name: str, opens: str) -> None:
+    chat = chat_of(name)
+    prompt = chat.prompt(ASK, TOOLS)
+    for end in ([chat.end_of_turn], []):
+        tokens = [*chat.tokenizer.encode(opens + DRAFT, add_special_tokens=False), *end]
+        action = chat.read(tokens, TOOLS, prompt)
+        assert (action.canonical, action.calls, action.content) == ("", (), "")
+        assert squashed(action.thought) == squashed(action.text) == squashed(opens + DRAFT)
+        extension = chat.extend(ASK, action, [{"role": "user", "content": "So?"}], TOOLS)
+        assert decoded(chat, extension.tokens).count("So?") == 1
+
+
+def test_whether_a_thought_is_open_is_told_by_the_prompt_of_the_turn() -> None:
+    chat = chat_of("deepseek_r1_distill")  # opens one behind a user's message, none behind a tool's
+    called = chat.read(chat.write(ASK, render_action("", [ToolCall("look_up", {"item": "pear"})]), TOOLS), TOOLS)
+    behind_tool = chat.prompt([*ASK, called.message, {"role": "tool", "content": "17"}], TOOLS)
+    tokens = [*chat.tokenizer.encode("It costs 17.", add_special_tokens=False), chat.end_of_turn]
+    assert chat.read(tokens, TOOLS, chat.prompt(ASK, TOOLS)).canonical == ""
+    assert chat.read(tokens, TOOLS, behind_tool).canonical == "It costs 17."
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_8", "deepseek_r1_distill"])
+def test_a_thought_that_never_ended_is_written_as_it_was(name: str) -> None:
+    chat = chat_of(name)
+    prompt = chat.prompt(ASK, TOOLS)
+    opens = "" if chat.opens_thought(prompt) else THOUGHT_OPEN
+    for thought in (f"{opens}Hm, 17", f"{THOUGHT_OPEN}Hm, 17"):
+        written = chat.write(ASK, "", TOOLS, thought)
+        assert decoded(chat, written[:-1]) == f"{opens}Hm, 17"
+        assert chat.read(written, TOOLS, prompt).canonical == ""
+
+
 def test_a_turn_that_the_next_message_ends() -> None:
     chat = chat_of("glm4moe")
     user, tool = ids_of(chat, "<|user|>", "<|observation|>")
@@ -286,8 +332,8 @@ def test_a_schema_tells_text_from_numbers() -> None:
     chat = chat_of("qwen3_8")
     text = "<tool_call>\n<function=look_up>\n<parameter=item>\n17\n</parameter>\n<parameter=n>\n17\n</parameter>\n</function>\n</tool_call>"
     tokens = chat.tokenizer.encode(text, add_special_tokens=False)
-    assert chat.read(tokens, TOOLS).calls == (ToolCall("look_up", {"item": "17", "n": 17}),)
-    assert chat.read(tokens).calls == (ToolCall("look_up", {"item": 17, "n": 17}),)
+    assert chat.read(tokens, TOOLS, prompt=()).calls == (ToolCall("look_up", {"item": "17", "n": 17}),)
+    assert chat.read(tokens, prompt=()).calls == (ToolCall("look_up", {"item": 17, "n": 17}),)
 
 
 MALFORMED = {
@@ -301,7 +347,8 @@ MALFORMED = {
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_call_is_a_problem_that_the_environment_sees(name: str) -> None:
     chat = chat_of(name)
-    action = chat.read([*chat.tokenizer.encode(MALFORMED[name], add_special_tokens=False), chat.end_of_turn], TOOLS)
+    tokens = [*chat.tokenizer.encode(MALFORMED[name], add_special_tokens=False), chat.end_of_turn]
+    action = chat.read(tokens, TOOLS, prompt=())
     assert not action.calls
     assert parse_action(action.canonical).problems
     assert MALFORMED[name] in action.message["content"]

@@ -48,7 +48,7 @@ class ByteChat:
     def write(self, messages: Sequence[Message], canonical: str, tools: Sequence[Mapping[str, Any]]) -> list[int]:
         return [byte % VOCAB for byte in canonical.encode()] + [self.end_of_turn]
 
-    def read(self, tokens: Sequence[int], tools: Sequence[Mapping[str, Any]]) -> Action:
+    def read(self, tokens: Sequence[int], tools: Sequence[Mapping[str, Any]], prompt: Sequence[int] = ()) -> Action:
         text = f"{len(tokens)} tokens"
         return Action(text, text, (), text, True, {"role": "assistant", "content": text})
 

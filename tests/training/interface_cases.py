@@ -67,7 +67,8 @@ def require_token_true(config: Config, run: Path, sampled: Sampled) -> int:
             segment = trajectory.segments[turn.segment].tokens_T
             prompt = chat.prompt(conversation(trajectory, turn.index, chat), list(trajectory.tools))
             assert _squashed(chat.tokenizer.decode(prompt)) == _squashed(chat.tokenizer.decode(segment[: turn.start]))
-            assert chat.read(segment[turn.start : turn.stop].tolist(), list(trajectory.tools)).canonical == turn.action
+            before, own = segment[: turn.start].tolist(), segment[turn.start : turn.stop].tolist()
+            assert chat.read(own, list(trajectory.tools), before).canonical == turn.action
         Session(trajectory.task, advice=False, needs_expert=False).replay(trajectory.opening, trajectory.turns)
         for segment_ in trajectory.segments:
             assert (segment_.trainable_T == (segment_.turn_T != CONTEXT)).all()
