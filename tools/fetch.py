@@ -6,9 +6,9 @@ import os
 import ssl
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from threading import Thread
@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 
 import httpx2
 
-from agentopd.errors import ConfigError, ToolError, describe
+from agentopd.errors import ConfigError, EnvError, ToolError, describe, first_line
 from agentopd.tooling import brief, cut, settle, tool
 from agentopd.tools.web_address import Address, addresses, parsed
 from agentopd.tools.web_text import readable
@@ -31,7 +31,7 @@ class Fetch:
     It connects to the address that a name was resolved to when it was checked, so that the name cannot change in between, and never to
     one of a private network, unless that number itself is listed with the same port and path. Proxies and credentials of the environment are not used, cookies not
     kept, bodies not decompressed. What the network answers may differ from day to day: an environment with this tool repeats itself
-    only out of a ``cache``.
+    only out of a ``cache``, and there only as far as pages were found: what failed is asked again.
 
     Args:
         allow: Addresses, each of a scheme, a host, where it is not the usual one a port, and where only a part is meant the beginning of
@@ -39,7 +39,7 @@ class Fetch:
         seconds: Of one call, redirects included.
         max_bytes: That are read of a page.
         shown: Characters of its text that are told; the rest is cut off, which is said.
-        cache: A directory in which answers are kept; what stands there is not asked for again.
+        cache: A directory in which pages are kept; what stands there is not asked for again.
         authorities: A PEM file of those whose certificates are trusted, in place of the usual ones.
 
     Raises:
@@ -82,6 +82,9 @@ class Fetch:
 
         Args:
             url: Its address.
+
+        Raises:
+            EnvError: The cache cannot be read or written.
         """
         address = self._allowed(url)
         if (known := self._known(address)) is not None:
@@ -156,26 +159,37 @@ class Fetch:
         raise ToolError(f"{address.host} cannot be reached: {brief(describe(failed or OSError('no address')), 120)}")
 
     def _known(self, address: Address) -> str | None:
-        try:
-            return str(json.loads(self._file(address).read_text("utf-8"))["text"]) if self.cache else None
-        except FileNotFoundError:
+        if self.cache is None:
             return None
+        file = self._file(address)
+        with _of_cache(file, "take that file away"):
+            return str(json.loads(file.read_text("utf-8"))["text"]) if file.exists() else None
 
     def _keep(self, address: Address, text: str) -> None:
         if self.cache is None:
             return
-        self.cache.mkdir(parents=True, exist_ok=True)
         told = json.dumps(
             {"url": str(address), "text": text, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         )
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=self.cache, delete=False) as file:
-            file.write(told)
-        os.replace(file.name, self._file(address))  # whole or not at all, whoever else writes
+        with _of_cache(self.cache, "give a directory that can be written"):
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=self.cache, delete=False) as file:
+                file.write(told)
+            os.replace(file.name, self._file(address))  # whole or not at all, whoever else writes
 
     def _file(self, address: Address) -> Path:
         assert self.cache is not None
         limits = f"{self.max_bytes} {address}"
         return self.cache / f"{hashlib.sha256(limits.encode()).hexdigest()}.json"
+
+
+@contextmanager
+def _of_cache(path: Path, remedy: str) -> Iterator[None]:
+    """What goes wrong with the cache is no mistake of the model's."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EnvError(f"fetch: cache={str(path)!r}: {first_line(error)}; {remedy}") from error
 
 
 @cache

@@ -9,7 +9,7 @@ and it is appended to the tokens that the model itself produced. How that went i
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
@@ -22,40 +22,12 @@ from agentopd.chat.formats import HERMES, known_format, openai, read, same, writ
 from agentopd.chat.template import Template
 from agentopd.chat.thinking import THOUGHT_CLOSE, THOUGHT_OPEN, Thinking
 from agentopd.chat.tokenizer import fingerprint
+from agentopd.chat.turn import Action, Extension
 from agentopd.errors import ConfigError
 from agentopd.tooling.action import ParsedAction, parse_action, render_action
-from agentopd.types import Message, ToolCall
+from agentopd.types import Message
 
 PastThinking: TypeAlias = Literal["template", "kept", "dropped"]
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """What a policy's tokens say."""
-
-    text: str
-    """Decoded verbatim, without the final end of turn."""
-    canonical: str
-    """What the environment reads: canonical action text without thinking. A malformed call is what was written, or says what is wrong."""
-    calls: tuple[ToolCall, ...]
-    content: str
-    """The text beside the calls, without thinking."""
-    stopped: bool
-    """Whether the model ended its turn itself."""
-    message: Message
-    """The assistant message that later renderings of the conversation read."""
-    thought: str = ""
-    """The thinking that opens the text, marks included."""
-    end: int | None = None
-    """The id that ended the turn, if it is stopped."""
-
-
-@dataclass(frozen=True, slots=True)
-class Extension:
-    """Context tokens that follow an action's tokens or, if ``forked``, replace everything before the next one."""
-
-    tokens: list[int]
-    drift: Literal["clean", "realigned", "forked"]
 
 
 class Chat:

@@ -82,4 +82,5 @@ def told(method: str) -> str:
 def late(call: str, time_limit: float, calls: int, more: str = "") -> Failure:
     """The failure of a call that did not end in time."""
     each = f" for each of {calls} calls" if calls > 1 else ""
-    return Failure("env", "timeout", f"{call} took longer than time_limit={time_limit:g} s{each}{more}")
+    slow = "" if call == told("step") else "; raise time_limit where that is its usual time"
+    return Failure("env", "timeout", f"{call} took longer than time_limit={time_limit:g} s{each}{more}{slow}")

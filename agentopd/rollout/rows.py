@@ -18,7 +18,7 @@ TABLES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ".tsv": ("csv", {"sep": "\t"}),
     ".parquet": ("parquet", {}),
 }
-"""By the end of a file's name: what reads it in ``datasets``, and how. The values of a CSV file are text, as they stand there."""
+"""By the end of a file's name: what reads it in ``datasets``, and how. The values of a CSV file are text, as they stand there; an empty one is none."""
 BATCH = 1000
 
 
@@ -144,7 +144,12 @@ def rows_of_file(name: str) -> Rows:
     reader, settings = TABLES[path.suffix]
     try:
         if reader == "csv":
-            settings = {**settings, "keep_default_na": False, "features": _texts(path, settings["sep"])}
+            settings = {
+                **settings,
+                "keep_default_na": False,
+                "na_values": [""],
+                "features": _texts(path, settings["sep"]),
+            }
         return Arrow(datasets.load_dataset(reader, data_files=str(path), split="train", **settings), str(path))
     except ConfigError:
         raise

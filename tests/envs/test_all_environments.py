@@ -42,7 +42,7 @@ VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
     "agentopd/Mcp-v0": (
         {
             "servers": {"warehouse": {"module": "agentopd.envs.mcp_warehouse", "fresh": False}},
-            "tasks": "agentopd.envs.mcp_warehouse:task",
+            "tasks": "agentopd.envs.warehouse:task",
             "verifier": "tests.envs.test_all_environments:verifier",
             "instructions": "Answer.",
         },

@@ -13,7 +13,8 @@ from mcp_cases import by_hand, children
 from agentopd.chat import Chat
 from agentopd.env import expert_action, make
 from agentopd.envs.mcp import Episode
-from agentopd.envs.mcp_warehouse import count, find, task
+from agentopd.envs.mcp_warehouse import count, find
+from agentopd.envs.warehouse import task
 from agentopd.errors import ConfigError, EnvError
 from agentopd.models import build_tokenizer
 from agentopd.rollout import Assignment, Rollout, ScriptedPolicy, collect
@@ -24,9 +25,16 @@ from agentopd.types import Key, Task
 ID = "agentopd/Mcp-v0"
 WAREHOUSE: dict[str, Any] = {
     "servers": {"warehouse": {"module": "agentopd.envs.mcp_warehouse", "fresh": False, "start_limit": 120.0}},
-    "tasks": "agentopd.envs.mcp_warehouse:task",
+    "tasks": "agentopd.envs.warehouse:task",
 }
 NOTES: dict[str, Any] = {"servers": {"notes": by_hand()}}
+
+
+def test_the_tasks_make_no_server_which_would_set_up_logging() -> None:
+    code = "import agentopd.envs.warehouse, logging, sys; assert 'mcp' not in sys.modules; assert not logging.root.handlers"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 WRITE = {"name": "write", "arguments": {"name": "a", "text": "x"}}
 
 

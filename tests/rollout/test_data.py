@@ -180,6 +180,14 @@ def test_the_first_line_of_a_csv_file_names_each_column_once(tmp_path: Path, tex
         opened(Data(file=str(tmp_path / "rows.csv")))
 
 
+@pytest.mark.parametrize(("rows", "line"), [("x,1\ny,\n", 2), ("x,1\nz,2\ny\n", 3), (",1\ny,2\n", 1)])
+def test_an_empty_value_of_a_csv_file_is_none(tmp_path: Path, rows: str, line: int) -> None:
+    (tmp_path / "rows.csv").write_text("q,a\n" + rows, encoding="utf-8")
+    column = "q" if line == 1 else "a"
+    with pytest.raises(ConfigError, match=rf"rows\.csv, row {line}: {column} has no value"):
+        opened(Data(file=str(tmp_path / "rows.csv"), columns=COLUMNS))
+
+
 def test_no_row_stands_twice_in_a_panel(tmp_path: Path) -> None:
     env = env_of(written(tmp_path / "rows.jsonl", rows_of(100)))
     stream, held = TaskStream([env], 0, "evaluation"), len(asked(env, "evaluation"))

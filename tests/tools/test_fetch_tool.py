@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agentopd.errors import ConfigError, ToolError
+from agentopd.errors import ConfigError, EnvError, ToolError
 from agentopd.tooling import ToolSet
 from agentopd.tools.fetch import Fetch
 from agentopd.tools.web_address import is_public, parsed
@@ -282,6 +282,19 @@ def test_a_cache_answers_what_was_asked_before(port: int, server: Any, tmp_path:
     with pytest.raises(ToolError, match="not allowed"):  # what stands there is no way around the list
         fetched(Fetch(cache=tmp_path / "pages"), url)
     assert fetched(Fetch([url], cache=tmp_path / "pages", shown=2), url).startswith("Gr… [cut: 2 of 5")
+
+
+def test_a_cache_that_fails_is_no_mistake_of_the_model(port: int, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{port}/data/text"
+    pages = tmp_path / "pages"
+    fetched(Fetch([url], cache=pages), url)
+    (kept,) = pages.iterdir()
+    kept.write_text('{"text": ')
+    with pytest.raises(EnvError, match=rf"^fetch: cache='.*{kept.name}': JSONDecodeError: .*; take that file away$"):
+        fetched(Fetch([url], cache=pages), url)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvError, match=r"^fetch: cache='.*file/pages': .*; give a directory that can be written$"):
+        fetched(Fetch([url], cache=tmp_path / "file" / "pages"), url)
 
 
 @pytest.mark.parametrize(
