@@ -12,6 +12,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 SHORTEST = 32
 """Tokens in common from which reading them once is worth a second forward: two rows are then about even, more gain."""
+LONGEST = 4
+"""Times as many of their own up to which it is: these are read under a mask, which costs more the more of them there are."""
 
 
 def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Tensor | None = None) -> Tensor:
@@ -22,7 +24,8 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
 
     Episodes begin alike, with instructions and tools. What all rows have in common there is read once, and its keys and values, through
     which the gradient flows, are every row's: up to rounding, and but for dropout, whose draws they share too, the result is that of
-    reading each row by itself. It takes memory for the keys and values of all rows in all layers at once. Rows are read each where that
+    reading each row by itself. It takes memory for the keys and values of all rows in all layers at once. Rows are read each where it is not worth it, or
+    where that
     is not the same: with layers other than plain full attention, or positions whose frequencies depend on the length; under DDP
     or FSDP; in training under gradient checkpointing.
 
@@ -33,7 +36,7 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
     """
     several = position_ids_B_T is None and len(input_ids_B_T) > 1 and _shares(model)
     common = common_prefix(input_ids_B_T) if several else 0
-    if common < SHORTEST:
+    if not is_worth_it(common, input_ids_B_T.shape[1]):
         return read_each(model, input_ids_B_T, position_ids=position_ids_B_T)
     cache = DynamicCache(config=unwrapped(model).config)
     common_1_P_H = read_each(model, input_ids_B_T[:1, :common], cache)
@@ -42,6 +45,11 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
     cache.batch_repeat_interleave(len(input_ids_B_T))
     own_B_S_H = read_each(model, input_ids_B_T[:, common:], cache)
     return torch.cat([common_1_P_H.expand(len(input_ids_B_T), -1, -1), own_B_S_H], dim=1)
+
+
+def is_worth_it(common: int, length: float) -> bool:
+    """Whether rows of ``length`` tokens are read sooner where the ``common`` ones they begin with are read once."""
+    return common >= SHORTEST and length <= (1 + LONGEST) * common
 
 
 def common_prefix(input_ids_B_T: Tensor) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
-from agentopd.forward import SHORTEST, common_prefix, hidden_states, read_each
+from agentopd.forward import LONGEST, SHORTEST, common_prefix, hidden_states, read_each
 from agentopd.models import head_of
 
 
@@ -112,7 +112,10 @@ def test_what_all_rows_begin_with_is_read_once_and_changes_nothing(
     assert shapes == [(1, common), (len(own), max(own))]
 
 
-@pytest.mark.parametrize(("common", "own"), [(SHORTEST - 1, (4, 2)), (1, (3, 3)), (SHORTEST + 9, (6,))])
+@pytest.mark.parametrize(
+    ("common", "own"),
+    [(SHORTEST - 1, (4, 2)), (1, (3, 3)), (SHORTEST + 9, (6,)), (SHORTEST, (LONGEST * SHORTEST + 1, 2))],
+)
 def test_a_short_beginning_and_a_single_row_are_read_as_they_are(common: int, own: tuple[int, ...]) -> None:
     model, each = model_of("llama"), alike(common, own)
     assert read(model, each)[1] == [(len(own), common + max(own))]

@@ -10,7 +10,7 @@ import numpy as np
 from agentopd import records
 from agentopd.config import Config
 from agentopd.errors import RecordError
-from agentopd.forward import SHORTEST
+from agentopd.forward import is_worth_it
 from agentopd.settings.clock import Clock
 from agentopd.types import EXPERT, RECORDED, Ints, Trajectory
 
@@ -107,13 +107,14 @@ def like(step: Step, trajectories: Iterable[Trajectory]) -> Step | None:
     if begins is None or not found["generated"]:
         return None
     count = found["episodes"]
+    length = found["length"] / count
     return replace(
         step,
-        length=found["length"] / count,
+        length=length,
         generated=found["generated"] / count,
         turns=found["turns"] / count,
         context=found["context"] / found["generated"],
-        common=len(begins) if len(begins) >= SHORTEST and count > 1 else 0.0,
+        common=len(begins) if is_worth_it(len(begins), length) and count > 1 else 0.0,
     )
 
 
