@@ -24,10 +24,9 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
 
     Episodes begin alike, with instructions and tools. What all rows have in common there is read once, and its keys and values, through
     which the gradient flows, are every row's: up to rounding, and but for dropout, whose draws they share too, the result is that of
-    reading each row by itself. It takes memory for the keys and values of all rows in all layers at once. Rows are read each where it is not worth it, or
-    where that
-    is not the same: with layers other than plain full attention, or positions whose frequencies depend on the length; under DDP
-    or FSDP; in training under gradient checkpointing.
+    reading each row by itself. It takes memory for the keys and values of all rows in all layers at once. Rows are read each where that
+    is sooner; and where it is not the same: with layers other than plain full attention, or positions whose frequencies depend on the
+    length; under DDP or FSDP; in training under gradient checkpointing.
 
     Args:
         model: A causal language model, wrapped or not.
