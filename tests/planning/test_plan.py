@@ -65,6 +65,20 @@ def test_the_one_gpu_configuration_fits_an_h100_without_a_hub(capsys: pytest.Cap
     assert not any(line.startswith("refused") for line in lines)
 
 
+def test_the_eight_gpus_configuration_fits_them_in_shards_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    eight = "configs/scale/eight_gpus.yaml"
+    status, plan = told(capsys, eight, "--hardware", "H100", "--gpus", "8")
+    assert (status, plan["refused"]) == (0, "")
+    assert plan["bottleneck"]["remedy"].startswith(
+        "raise train.tasks_per_step"
+    )  # the other one, vLLM, is for one process
+    status, whole = told(capsys, eight, "train.sharded=false", "--hardware", "H100", "--gpus", "8")
+    assert (status, whole["refused"].split(":")[0]) == (
+        1,
+        "learn takes 96.3 GiB, and H100 has 79.6 GiB; the largest part is optimiser with 30.0 GiB",
+    )
+
+
 def test_what_cannot_fit_is_refused_in_a_sentence_that_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", ONE_GPU, "--hardware", "RTX4090"]) == 1
     *_, last = capsys.readouterr().out.splitlines()
@@ -267,7 +281,7 @@ def test_the_commands_of_the_page_are_understood() -> None:
     parser = argparse.ArgumentParser()
     cli.plan.configure(parser)
     commands = re.findall(r"^agentopd plan (.*?)(?: +#.*)?$", PAGE, re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 7
     for command in commands:
         given = [text for text in shlex.split(command) if "=" not in text or text.startswith("-")]
         assert parser.parse_args(given).config
