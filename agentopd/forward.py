@@ -12,8 +12,9 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 SHORTEST = 32
 """Tokens in common from which reading them once is worth a second forward: two rows are then about even, more gain."""
-LONGEST = 4
-"""Times as many of their own up to which it is: these are read under a mask, which costs more the more of them there are."""
+WORTH = 20
+"""What reading a token in common once spares grows with the model's width, and the mask under which the others are then read costs more by the
+square of the length: with so much of the one for one of the other they are even, by measurement."""
 
 
 def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Tensor | None = None) -> Tensor:
@@ -35,7 +36,8 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
     """
     several = position_ids_B_T is None and len(input_ids_B_T) > 1 and _shares(model)
     common = common_prefix(input_ids_B_T) if several else 0
-    if not is_worth_it(common, input_ids_B_T.shape[1]):
+    width = unwrapped(model).config.get_text_config().hidden_size if common >= SHORTEST else 0
+    if not is_worth_it(common, input_ids_B_T.shape[1], width):
         return read_each(model, input_ids_B_T, position_ids=position_ids_B_T)
     cache = DynamicCache(config=unwrapped(model).config)
     common_1_P_H = read_each(model, input_ids_B_T[:1, :common], cache)
@@ -46,9 +48,9 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
     return torch.cat([common_1_P_H.expand(len(input_ids_B_T), -1, -1), own_B_S_H], dim=1)
 
 
-def is_worth_it(common: int, length: float) -> bool:
-    """Whether rows of ``length`` tokens are read sooner where the ``common`` ones they begin with are read once."""
-    return common >= SHORTEST and length <= (1 + LONGEST) * common
+def is_worth_it(common: float, length: float, width: int) -> bool:
+    """Whether a model of hidden size ``width`` reads rows of ``length`` tokens sooner if the ``common`` first ones are read once."""
+    return length**2 <= WORTH * common * width
 
 
 def common_prefix(input_ids_B_T: Tensor) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
-from agentopd.forward import LONGEST, SHORTEST, common_prefix, hidden_states, read_each
+from agentopd.forward import SHORTEST, common_prefix, hidden_states, is_worth_it, read_each
 from agentopd.models import head_of
 
 
@@ -114,11 +114,19 @@ def test_what_all_rows_begin_with_is_read_once_and_changes_nothing(
 
 @pytest.mark.parametrize(
     ("common", "own"),
-    [(SHORTEST - 1, (4, 2)), (1, (3, 3)), (SHORTEST + 9, (6,)), (SHORTEST, (LONGEST * SHORTEST + 1, 2))],
+    [(SHORTEST - 1, (4, 2)), (1, (3, 3)), (SHORTEST + 9, (6,))],
 )
 def test_a_short_beginning_and_a_single_row_are_read_as_they_are(common: int, own: tuple[int, ...]) -> None:
     model, each = model_of("llama"), alike(common, own)
     assert read(model, each)[1] == [(len(own), common + max(own))]
+
+
+@pytest.mark.parametrize("own", [(20, 2), (200, 2)])
+def test_a_beginning_is_read_once_where_that_is_sooner(own: tuple[int, ...]) -> None:
+    model, each = model_of("llama"), alike(SHORTEST, own)
+    once = is_worth_it(SHORTEST, SHORTEST + max(own), model.config.hidden_size)
+    assert once == (own[0] == 20)
+    assert len(read(model, each)[1]) == (2 if once else 1)
 
 
 def test_equal_rows_keep_one_token_of_their_own() -> None:

@@ -114,7 +114,8 @@ def _generating(setup: Setup, step: Step, on: Device) -> list[Part]:
 
 def _reading(teacher: Held, step: Step, on: Device) -> float:
     """Bytes of a teacher's forward pass, which keeps keys and values of what all rows begin with, and of its statistics."""
-    shape, reading = teacher.shape, read(step, teacher.max_tokens)
+    shape = teacher.shape
+    reading = read(step, teacher.max_tokens, step.once(shape.hidden))
     passing = reading.tokens * teacher.itemsize * (3 * shape.feed_forward + 4 * shape.hidden)
     cached = (reading.tokens + reading.saved) * teacher.cached
     return (passing + cached) / reading.passes + _logits(CHUNK_ROWS, teacher, 1, READ, on.cpu)
@@ -122,7 +123,8 @@ def _reading(teacher: Held, step: Step, on: Device) -> float:
 
 def _learning(setup: Setup, step: Step, on: Device) -> list[Part]:
     student, trained = setup.student, setup.trained
-    reading = read(step, setup.max_tokens, once=not setup.checkpointed)
+    once = not setup.checkpointed and step.once(student.shape.hidden)
+    reading = read(step, setup.max_tokens, once)
     numbers = Numbers(student.itemsize, setup.autocast, trained.rank)
     kept = reading.tokens * of_token(student.shape, numbers, setup.checkpointed)
     if reading.saved:

@@ -115,9 +115,9 @@ def test_an_adapter_autocast_and_a_teacher_that_is_the_student() -> None:
 
 
 def test_episodes_that_begin_alike_keep_their_beginning_once() -> None:
-    alike, token = replace(STEP, common=30), of_token(SHAPE, Numbers(4), False)
+    alike, token = replace(STEP, common=80), of_token(SHAPE, Numbers(4), False)
     found = bytes_of(parts(setup(), alike, CARD))
-    assert found["activations"] == (200 - 30) * token + 2 * behind(SHAPE, Numbers(4), 100, 30)
+    assert found["activations"] == (200 - 80) * token + 2 * behind(SHAPE, Numbers(4), 100, 80)
     assert bytes_of(parts(setup(checkpointed=True), alike, CARD))["activations"] == 200 * of_token(
         SHAPE, Numbers(4), True
     )
