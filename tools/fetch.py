@@ -131,8 +131,8 @@ class Fetch:
         """The text of a page, or where it is instead."""
         with closing(self._asked(client, address)) as response:
             status, kind = response.status_code, response.headers.get("content-type", "")
-            if status in (301, 302, 303, 307, 308):
-                return self._allowed(urljoin(str(address), response.headers.get("location", "")))
+            if status in (301, 302, 303, 307, 308) and (there := response.headers.get("location")):
+                return self._allowed(urljoin(str(address), there))
             if status != 200:
                 raise ToolError(f"{address.host} answered {status}")
             if response.headers.get("content-encoding", "identity") != "identity":

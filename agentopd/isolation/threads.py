@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, partial
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -105,8 +106,9 @@ class Isolated(Generic[Result]):
 def _part() -> None:
     """Waits for what is still closed; the threads are daemons, and would be cut off in the middle of it."""
     end = time.monotonic() + PARTING
-    while _ending and time.monotonic() < end:
-        time.sleep(0.01)
+    with suppress(KeyboardInterrupt):  # whoever asks again to stop does not want to wait
+        while _ending and time.monotonic() < end:
+            time.sleep(0.01)
 
 
 # before the interpreter stops what closing may need: threads, and the executors that are imported above

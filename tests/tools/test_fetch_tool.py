@@ -119,6 +119,7 @@ def test_pages_are_told_as_text(port: int, path: str, told: str) -> None:
         ("gzip", "the page is compressed"),
         ("none", "127.0.0.1 answered 404"),
         ("to?to?to?to?json", "more than 3 redirects"),
+        ("to", "127.0.0.1 answered 302"),  # and not where else it is
     ],
 )
 def test_what_is_no_page_is_said(port: int, path: str, told: str) -> None:
