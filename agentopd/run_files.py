@@ -19,6 +19,11 @@ BEFORE_PANEL, AFTER_PANEL = "student_before", "student_after"
 SAMPLED = "_sampled"
 """Ends the name of a panel whose actions were sampled as in training."""
 
+SPENT_EPISODES, SPENT_STUDENT, SPENT_TEACHER = "spent/episodes", "spent/student_tokens", "spent/teacher_tokens"
+"""What a step took, in its row of :data:`METRICS`."""
+STEP_SECONDS = "seconds/step"
+"""How long it is since the step before, in the same row."""
+
 STUDENT_STAGE, TEACHER_STAGE, PANEL_STAGE = "student", "teachers", "panels"
 """What :data:`TIMES` has the seconds of."""
 
@@ -30,3 +35,13 @@ def read_times(file: Path) -> dict[str, float]:
         return {str(name): float(seconds) for name, seconds in found.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
+
+
+SWEEP = "sweep.json"
+"""What says of a folder that it is a sweep: its arms, seeds and budget."""
+COMPARISON, COMPARISON_PAGE = "compare.json", "compare.html"
+
+
+def seed_folder(sweep: Path, arm: str, seed: int) -> Path:
+    """The run of an arm with a seed."""
+    return sweep / arm / f"seed-{seed}"

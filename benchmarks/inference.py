@@ -1,7 +1,4 @@
-"""What several seeds, episodes or comparisons allow to be said: areas under curves, their intervals, and many tests at once.
-
-It needs scipy, which the extra ``dev`` installs.
-"""
+"""What several seeds, episodes or comparisons allow to be said: areas under curves, their intervals, and the levels of many tests."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,6 +8,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student_t
+
+import agentopd.comparing.inference as comparing
+from agentopd.comparing.crossed import Spread
 
 Column: TypeAlias = NDArray[np.float64]
 
@@ -30,18 +30,6 @@ def clustered(
     random = np.random.default_rng(seed)
     drawn = (random.integers(len(rows), size=len(rows)) for _ in range(draws))
     return np.array([statistic(np.concatenate([rows[i] for i in chosen])) for chosen in drawn])
-
-
-def holm(p_K: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values (Scandinavian Journal of Statistics 6 (1979), 65-70), in the order given.
-
-    The k-th smallest of K is multiplied by K - k + 1, and is at least the one before it and at most 1.
-    """
-    order = np.argsort(p_K, kind="stable")
-    scaled = np.asarray(p_K, np.float64)[order] * np.arange(len(order), 0, -1)
-    adjusted = np.empty(len(order))
-    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
-    return [float(p) for p in adjusted]
 
 
 def holm_levels(p_K: Sequence[float], level: float) -> list[float]:
@@ -83,9 +71,5 @@ def paired(difference_N: ArrayLike) -> Paired:
 
 
 def detectable(spread: float, n: int, level: float, power: float = 0.8) -> float:
-    """The smallest true mean of ``n`` differences that a two-sided t test at ``level`` finds with probability ``power``, nearly.
-
-    (t_{1 - level/2} + t_power) spread / sqrt(n), both quantiles with n - 1 degrees of freedom.
-    """
-    quantiles = student_t.isf(level / 2, n - 1) + student_t.isf(1 - power, n - 1)
-    return float(quantiles * spread / math.sqrt(n))
+    """The smallest true mean of ``n`` differences that a two-sided t test at ``level`` finds with probability ``power``, nearly."""
+    return comparing.detectable(Spread(spread**2, 0.0, 0.0), n, 1, level, power)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agentopd.config import Config, load_config
-from benchmarks.inference import detectable, holm, holm_levels, paired
+from benchmarks.inference import detectable, holm_levels, paired
 from benchmarks.measured import add, kept, made_by, stopwatch
 
 RESULTS = Path(__file__).parent / "results" / "weights.json"

@@ -157,7 +157,7 @@ def _over(base: Mapping[str, Any], given: Any) -> Any:
 
 def _short_forms(location: Location) -> Iterable[str]:
     """Keys that are valid at a place besides the fields there."""
-    return [*(short[-1] for short in _LONG_FORMS if short[:-1] == location), *(() if location else ("method",))]
+    return [*(short[-1] for short in LONG_FORMS if short[:-1] == location), *(() if location else ("method",))]
 
 
 def _spelt(raw: Mapping[str, Any], location: Location) -> Location:
@@ -166,15 +166,16 @@ def _spelt(raw: Mapping[str, Any], location: Location) -> Location:
     given: set[Location] = {(name,) for name in raw}
     if isinstance(objective, Mapping):
         given |= {("objective", name) for name in objective}
-    for short, long in _LONG_FORMS.items():
+    for short, long in LONG_FORMS.items():
         if short in given and location[: len(long)] == long:
             return short + location[len(long) :]
     return location
 
 
-_LONG_FORMS: Mapping[Location, Location] = {
+LONG_FORMS: Mapping[Location, Location] = {
     ("env",): ("envs", 0),
     ("teacher",): ("teachers", "teacher"),
     ("objective", "sampler"): ("objective", "sources", "fresh"),
     **{("objective", part): ("objective", "terms", 0, part) for part in TERM_PARTS},
 }
+"""Short forms of places, and where they stand in a whole configuration."""

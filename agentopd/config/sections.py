@@ -60,11 +60,28 @@ class Lora(Settings):
     """The layers beside which it stands: ``all-linear`` (never the output head), the ends of their names, or a regular expression."""
 
 
+class Budget(Settings):
+    """What training may take. It ends after the first step with which one of these is reached, or after ``train.steps``."""
+
+    tokens: int | None = Field(None, ge=1)
+    """Tokens that the student writes in episodes that are played."""
+    seconds: float | None = Field(None, gt=0.0)
+    """Of all steps, panels and checkpoints between them included, stages and the panels before and after training not."""
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> "Budget":
+        if self.tokens is None and self.seconds is None:
+            raise ValueError("give tokens, seconds or both; or null for no budget but train.steps")
+        return self
+
+
 class Train(Settings):
     """How the objective is optimised."""
 
     steps: int = Field(100, ge=1)
     """Optimiser steps, one global batch each."""
+    budget: Budget | None = None
+    """Ends training before ``steps``, which schedules go by all the same; ``null`` for no other end than ``steps``."""
     tasks_per_step: int = Field(32, ge=1)
     """Tasks in a global batch; each is played ``per_task`` times, as its source says."""
     learning_rate: float = Field(1e-5, gt=0.0)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
-from benchmarks.inference import auroc, clustered, detectable, holm, holm_levels, paired
+from agentopd.comparing.inference import holm
+from benchmarks.inference import auroc, clustered, detectable, holm_levels, paired
 
 SCORES = st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40)
 

@@ -10,9 +10,10 @@ import training_cases as cases
 from peft import LoraConfig
 
 from agentopd.config import load_config
+from agentopd.config.differing import differences
 from agentopd.errors import ConfigError, TrainingError
 from agentopd.training.loop.arguments import AgentOPDConfig
-from agentopd.training.loop.checkpoints import differences, is_complete, newest
+from agentopd.training.loop.checkpoints import is_complete, newest
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.run.whole import train
 

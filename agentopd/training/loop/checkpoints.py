@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 
 from agentopd.adapters import is_wrapped
 from agentopd.config import Config
+from agentopd.config.differing import differences
 from agentopd.config.shipped import load_yaml, parse, write
 from agentopd.errors import ConfigError, TeacherError, TrainingError, describe
 from agentopd.teachers import traits_of
@@ -212,15 +213,3 @@ def asked_otherwise(note: Path, asked: Mapping[str, Any], config: Config) -> tup
         {**one, "config": binding(one["config"], config)} for one in (load_yaml(note), parse(write(asked), note.name))
     )
     return next(differences(was, now), None)
-
-
-def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Where two plain values differ: path, old, new."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(key for key in new if key not in old)]:
-            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for place, (before, now) in enumerate(zip(old, new, strict=True)):
-            yield from differences(before, now, f"{path}.{place}")
-    elif old != new:
-        yield path, old, new

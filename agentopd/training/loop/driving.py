@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 
 class Loader(Iterable[Drawn]):
-    """Each batch is drawn when it is asked for, under the weights of that moment. It ends with the last step."""
+    """Each batch is drawn when it is asked for, under the weights of that moment. It ends with the last step, or when training is to stop."""
 
     def __init__(self, trainer: AgentOPDTrainer) -> None:
         self._trainer = trainer
 
     def __iter__(self) -> Iterator[Drawn]:
         while (step := self._trainer.state.global_step) < self._trainer.state.max_steps:
+            if self._trainer.control.should_training_stop:  # a resumed run whose budget was spent at its checkpoint
+                return
             yield self._trainer.recorder.draw(self._trainer.river, step)
 
 

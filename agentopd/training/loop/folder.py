@@ -11,10 +11,11 @@ from typing import Any
 
 import agentopd.run_files as names
 from agentopd.config import Config, dump
+from agentopd.config.differing import differences
 from agentopd.config.shipped import load_yaml, parse
 from agentopd.errors import ConfigError, TrainingError, describe
 from agentopd.evaluation import Panel
-from agentopd.training.loop.checkpoints import binding, difference, differences, newest, require_named, step_of
+from agentopd.training.loop.checkpoints import binding, difference, newest, require_named, step_of
 from agentopd.training.loop.lock import LOCK, require_unheld
 
 

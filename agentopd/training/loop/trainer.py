@@ -51,6 +51,7 @@ from agentopd.training.loop.recorder import Recorder
 from agentopd.training.loop.resumable import ResumableTrainer
 from agentopd.training.loop.river import Drawn, Watch, unwatched
 from agentopd.training.loop.sharding import whole
+from agentopd.training.loop.spent import spent
 from agentopd.training.loop.together import alike
 from agentopd.training.show.card import TAGS, card
 from agentopd.types import EXPERT, STUDENT, Record, Trajectory
@@ -183,7 +184,7 @@ class AgentOPDTrainer(ResumableTrainer):
         seen = self.learner.metrics(prepared, signals, batches)
         depths = depth_metrics([one.trajectory for one in drawn.records], prepared.rows, signals | weights_of(prepared))
         seen |= {IDLE_STEPS: float(idle_steps), "seconds/learner": time.monotonic() - begin}
-        seen |= self._paced(drawn)
+        seen |= self._paced(drawn) | spent(drawn.records)
         # clocks tell each process something else, and schedules that read them must not part
         self.step_metrics = self.ranks.first(lambda: {**drawn.metrics, **seen, **depths})
         self.river.learned(drawn.step, {"loss": math.fsum(losses), **self.step_metrics})

@@ -1,0 +1,29 @@
+"""What a step took of what runs are compared by: episodes, tokens of the student, tokens of teachers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from agentopd.run_files import SPENT_EPISODES, SPENT_STUDENT, SPENT_TEACHER
+from agentopd.types import CONTEXT, STUDENT, Record
+
+
+def spent(records: Sequence[Record]) -> dict[str, float]:
+    """Of the records that a step learns from.
+
+    Episodes and the student's tokens are those that were played for it, not drawn from what was played before. Teachers' tokens are those of
+    which one told a probability, each teacher's for itself, and those that others than the student wrote in the episodes that were played.
+    """
+    played = [record.trajectory for record in records if record.trajectory.origin is None]
+    written, own = 0, 0
+    for one in played:
+        for segment in one.segments:
+            count_A = np.bincount(segment.actor_T[segment.turn_T != CONTEXT], minlength=len(one.actors))
+            written += int(count_A.sum())
+            own += sum(int(count) for actor, count in zip(one.actors, count_A, strict=True) if actor == STUDENT)
+    told = sum(len(said.segment_N) for record in records for said in record.annotations)
+    return {
+        SPENT_EPISODES: float(len(played)),
+        SPENT_STUDENT: float(own),
+        SPENT_TEACHER: float(told + written - own),
+    }
