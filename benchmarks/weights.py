@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agentopd.comparing.inference import holm
 from agentopd.config import Config, load_config
 from benchmarks.inference import detectable, holm_levels, paired
 from benchmarks.measured import add, kept, made_by, stopwatch

@@ -4,6 +4,7 @@ from types import ModuleType
 
 from agentopd.cli import (
     annotate,
+    compare,
     doctor,
     envs,
     evaluate,
@@ -30,6 +31,7 @@ VERBS: dict[str, ModuleType] = {
     "export": export,
     "import": take_in,
     "view": view,
+    "compare": compare,
     "doctor": doctor,
     "plan": plan,
     "methods": methods,

@@ -67,7 +67,8 @@ class Mean:
     error_R: Column
     """The error that the choice of tasks makes, by resample."""
     widest: float
-    """The least that an interval reaches to each side: what may have gone unseen where nothing differs."""
+    """The least that an interval reaches to each side. Where all numbers are equal, a task with another one may have gone unseen: the share of
+    such tasks of which none is among these with a probability of 5%."""
 
     @property
     def scale(self) -> float:
@@ -96,7 +97,7 @@ class Mean:
         if self.scale == 0.0:
             return self.value + float(np.quantile(self.error_R, share))
         reach = self.scale * float(student_t.isf(min(share, 1 - share), self.seeds - 1)) + np.abs(self.error_R).max()
-        inside = self.value - reach, self.value + reach
+        inside = self.value - 1.01 * reach, self.value + 1.01 * reach  # rounding must not put a quantile at an end
         return float(brentq(lambda x: self.below(x) - share, *inside, xtol=1e-9))
 
 
@@ -120,7 +121,7 @@ def crossed(value_S_T: ArrayLike) -> Mean:
     spread = Spread((max(of_seeds, LEAST * rest) - rest) / tasks, max(of_tasks - rest, 0.0) / seeds, rest)
     kept = math.sqrt(spread.tasks * seeds / of_tasks) if of_tasks else 0.0
     error_R = _weights(tasks) @ ((mean_T - mean) * kept)
-    unseen = 0.0 if table_S_T.any() else 1 - (1 - CONFIDENCE) ** (1 / tasks)
+    unseen = 0.0 if np.ptp(table_S_T) else 1 - (1 - CONFIDENCE) ** (1 / tasks)
     return Mean(mean, seeds, tasks, spread, error_R, unseen)
 
 
