@@ -17,24 +17,10 @@ from agentopd.config.differing import apart, deciding, differences
 from agentopd.config.shipped import load_yaml
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel
-from agentopd.run_files import (
-    AFTER_PANEL,
-    SPENT_EPISODES,
-    SPENT_STUDENT,
-    SPENT_TEACHER,
-    STEP_SECONDS,
-    SWEEP,
-    seed_folder,
-)
+from agentopd.run_files import AFTER_PANEL, SPENT_EPISODES, SWEEP, seed_folder
 from agentopd.training.loop.folder import RunFolder
+from agentopd.training.loop.spent import totals
 
-COSTS = {
-    "episodes": SPENT_EPISODES,
-    "student tokens": SPENT_STUDENT,
-    "teacher tokens": SPENT_TEACHER,
-    "seconds": STEP_SECONDS,
-}
-"""What a run took, by the metric of which it is the sum over steps."""
 PANEL_SUCCESS = "panel/success"
 _OF_A_SEED = re.compile(r"seed-\d+")
 
@@ -70,10 +56,7 @@ class Run:
 
     def costs(self) -> dict[str, float]:
         """What it took, ``nan`` where it does not tell."""
-        return {name: sum(rows) if (rows := self._all(metric)) else math.nan for name, metric in COSTS.items()}
-
-    def _all(self, metric: str) -> list[float]:
-        return [float(row[metric]) for row in self.history if metric in row]
+        return totals(self.history)
 
     def curve(self) -> list[Point]:
         """The panels of validation tasks that were played during training."""

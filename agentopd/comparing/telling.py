@@ -7,9 +7,9 @@ from typing import Any
 
 from agentopd.comparing.crossed import RESAMPLES
 from agentopd.comparing.inference import LEVEL, POWER
-from agentopd.comparing.runs import COSTS
 from agentopd.comparing.whole import Comparison, Pair, Rated
 from agentopd.config.differing import value_at
+from agentopd.training.loop.spent import COSTS
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 FORMAT = 1
@@ -22,7 +22,10 @@ METHOD = (
 
 def tables(found: Comparison) -> Iterator[Table]:
     """Arms with what they cost, then differences."""
-    yield ("arm", "seeds", "success", "by seed", *COSTS), [_arm(one) for one in found.arms]
+    yield (
+        ("arm", "seeds", "success", "by seed", *(name.replace("_", " ") for name in COSTS)),
+        [_arm(one) for one in found.arms],
+    )
     yield (
         ("arm", "minus", "seeds", "difference", "p", "p, Holm", "", "found 4 times of 5"),
         [_pair(pair) for pair in found.pairs],

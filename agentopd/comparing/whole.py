@@ -48,7 +48,7 @@ class Pair:
     spread: Spread | None = None
     """Of the differences; ``None`` with one seed."""
     detectable: float | None = None
-    """The true difference that as many runs find four times of five; ``None`` with one seed."""
+    """The true difference that as many runs find four times of five; ``None`` with one seed, and where no task tells them apart."""
     needed: int | None = None
     """How many seeds find a true difference of the size seen four times of five; ``None`` where no number does, or one seed says nothing."""
 
@@ -126,7 +126,7 @@ def _pair(arm: Arm, base: Arm, comparisons: int) -> Pair:
     mean = crossed(after_S_T.astype(float) - before_S_T)
     low, high = mean.interval()
     found, level = Difference(mean.value, max(low, -1.0), min(high, 1.0)), LEVEL / comparisons
-    least = detectable(mean.spread, mean.seeds, mean.tasks, level)
+    least = None if mean.widest else detectable(mean.spread, mean.seeds, mean.tasks, level)
     needed = seeds_needed(mean.value, mean.spread, mean.tasks, level)
     return Pair(
         arm.name, base.name, seeds, found, mean.p, settings, spread=mean.spread, detectable=least, needed=needed

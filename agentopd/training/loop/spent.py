@@ -1,11 +1,27 @@
-"""What a step took of what runs are compared by: episodes, tokens of the student, tokens of teachers."""
+"""What a run takes, step by step and in all: episodes, tokens of the student, tokens of teachers, seconds."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from agentopd.run_files import SPENT_EPISODES, SPENT_STUDENT, SPENT_TEACHER
+from agentopd.run_files import SPENT_EPISODES, SPENT_STUDENT, SPENT_TEACHER, STEP_SECONDS
 from agentopd.types import CONTEXT, STUDENT, Record
+
+COSTS = {
+    "episodes": SPENT_EPISODES,
+    "student_tokens": SPENT_STUDENT,
+    "teacher_tokens": SPENT_TEACHER,
+    "seconds": STEP_SECONDS,
+}
+"""What a run took, by the metric whose sum over its steps it is."""
+
+
+def totals(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What the steps of a run have taken so far, by the names of :data:`COSTS`; ``nan`` where its metrics do not tell."""
+    rows = {name: [float(row[metric]) for row in history if metric in row] for name, metric in COSTS.items()}
+    return {name: math.fsum(values) if values else math.nan for name, values in rows.items()}
 
 
 def spent(records: Sequence[Record]) -> dict[str, float]:
