@@ -15,6 +15,7 @@ from agentopd.errors import ConfigError
 LONGEST = 100
 """Letters of a name."""
 _SAFE = re.compile(r"[^\w.,=+-]+")
+_MARKS = re.compile(r'["\[\]{} ]')
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def _shortened(keys: Sequence[str]) -> dict[str, str]:
 
 
 def _told(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value).replace('"', "")
+    return value if isinstance(value, str) else _MARKS.sub("", json.dumps(value))
 
 
 def _safe(name: str) -> str:

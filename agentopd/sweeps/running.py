@@ -19,6 +19,8 @@ from agentopd.run_files import AFTER_PANEL, CONFIG, seed_folder
 from agentopd.training.loop.folder import RunFolder
 
 State: TypeAlias = Literal["waiting", "running", "finished", "failed"]
+CHILD = (sys.executable, "-m", "agentopd.sweeps.child")
+"""What runs a command of ours in a process of its own."""
 LOOK = 0.2
 """Seconds between two looks at the processes."""
 PARTING = 60.0
@@ -107,7 +109,7 @@ def _start(job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     job.state = "running"
     with job.log.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "agentopd.sweeps.child", *job.command],
+            [*CHILD, *job.command],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
-from agentopd.comparing.inference import holm
 from benchmarks.inference import auroc, clustered, detectable, holm_levels, paired
 
 SCORES = st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40)
@@ -31,18 +30,8 @@ def test_clusters_are_drawn_whole() -> None:
     assert np.mean(drawn == 3.0) == pytest.approx(0.5, abs=0.1)
 
 
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
+def test_the_levels_of_holm_by_hand() -> None:
     assert holm_levels([0.01, 0.04, 0.03], 0.06) == pytest.approx([0.02, 0.06, 0.03])
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_lies_between_each_alone_and_bonferroni(p_K: list[float]) -> None:
-    adjusted = holm(p_K)
-    assert all(p <= q <= min(1.0, len(p_K) * p) for p, q in zip(p_K, adjusted, strict=True))
-    assert [adjusted[i] for i in np.argsort(p_K)] == sorted(adjusted)
 
 
 def test_paired_differences_of_seeds_by_hand() -> None:
