@@ -16,6 +16,7 @@ from agentopd.objective.signals import (
     teacher_entropy,
 )
 from agentopd.objective.spec import Objective
+from agentopd.run_files import SPENT_EPISODES, SPENT_STUDENT, SPENT_TEACHER
 from agentopd.settings.choice import choices_in
 from agentopd.settings.problems import nearest
 from agentopd.settings.schedules import SCHEDULES
@@ -55,6 +56,7 @@ def known_metrics(objective: Objective, marks: Mapping[str, Traits]) -> Iterator
     yield from (f"train/{name}" for name in (CURRENT_LOGPROB, STUDENT_ENTROPY, *seen))
     yield from ("train/tokens", "train/micro_batches", "train/rows", "train/idle_steps", "loss")
     yield from (f"seconds/{part}" for part in ("rollout", "generate", "env", "idle", "teachers", "learner", "step"))
+    yield from (SPENT_EPISODES, SPENT_STUDENT, SPENT_TEACHER)
     yield from (f"rollout/{name}" for name in ROLLOUT)
     yield from (f"depth/{name}" for name in by_turn)
 

@@ -20,26 +20,6 @@ SMALL = {
 }
 
 
-def outcomes(
-    random: np.random.Generator,
-    seeds: int,
-    tasks: int,
-    arms: int = 2,
-    of_seed: float = 0.0,
-    of_task: float = 0.0,
-    rest: float = 0.0,
-    shared: float = 1.0,
-    gained: float = 0.0,
-) -> NDArray[np.bool_]:
-    """Successes [arms, S, T] from a logistic model with normal effects: of seeds, tasks and their pairs, each of an arm alone with the
-    standard deviation given, and of all arms with ``shared``; ``gained`` is added to all arms but the first."""
-    normal = random.standard_normal
-    common = shared * (normal((1, seeds, 1)) + normal((1, 1, tasks)) + normal((1, seeds, tasks)))
-    own = of_seed * normal((arms, seeds, 1)) + of_task * normal((arms, 1, tasks)) + rest * normal((arms, seeds, tasks))
-    logit = common + own + gained * (np.arange(arms) > 0)[:, None, None]
-    return np.asarray(random.random((arms, seeds, tasks)) < 1 / (1 + np.exp(-logit)))
-
-
 def finished(
     folder: Path,
     success: Sequence[bool] | NDArray[np.bool_],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comparing_cases import finished, outcomes
+from comparing_cases import finished
 
 from agentopd.__main__ import main
 from agentopd.comparing import compare
@@ -16,6 +16,7 @@ from agentopd.comparing.telling import sentences
 from agentopd.errors import ConfigError
 from agentopd.evaluation import paired_difference
 from agentopd.run_files import PANELS, SWEEP
+from benchmarks.comparing import outcomes
 
 JSD = "objective.divergence.kind=jsd"
 REVERSE = "objective.divergence.kind=reverse_kl"

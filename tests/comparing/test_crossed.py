@@ -6,23 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comparing_cases import outcomes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentopd.comparing.crossed import LEAST, Spread, crossed
 from agentopd.comparing.inference import LEVEL, POWER, detectable, holm, seeds_needed
-
-EFFECTS: tuple[dict[str, Any], ...] = (
-    {},
-    {"of_seed": 0.5, "of_task": 0.5, "rest": 0.5},
-    {"of_seed": 1.0},
-    {"of_task": 1.5},
-    {"of_seed": 0.3, "of_task": 1.0},
-    {"rest": 2.0},
-    {"shared": 3.0, "of_seed": 0.5},
-)
-SIZES = ((3, 64), (3, 200), (5, 64), (5, 200))
+from benchmarks.comparing import EFFECTS, SIZES, normal_table, outcomes, pigeonhole, table
 
 
 def test_components_by_hand() -> None:
@@ -87,7 +76,7 @@ def test_interval_and_p_agree_and_turn_with_the_sign(seeds: int, tasks: int, num
 
 def test_equal_arms_are_called_different_at_most_one_time_in_twenty() -> None:
     random = np.random.default_rng(0)
-    cases = cycle([(size, effects) for size in SIZES for effects in EFFECTS])
+    cases = cycle([(size, effects) for size in SIZES for effects in EFFECTS.values()])
     alone = family = 0
     for _, (size, effects) in zip(range(500), cases, strict=False):
         base, *arms = outcomes(random, *size, arms=3, **effects).astype(float)
@@ -102,15 +91,13 @@ def test_the_simulation_tells_a_method_that_does_not_keep_its_level() -> None:
     random, found = np.random.default_rng(3), 0
     for _ in range(200):
         base, arm = outcomes(random, 3, 200, of_seed=1.0).astype(float)
-        drawn_R_S, drawn_R_T = (random.multinomial(n, np.full(n, 1 / n), 400) / n for n in (3, 200))
-        low, high = np.quantile(((drawn_R_S @ (arm - base)) * drawn_R_T).sum(axis=1), (0.025, 0.975))
-        found += not low <= 0 <= high
+        found += pigeonhole(arm - base, random)
     assert found / 200 > 3 * LEVEL
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("effects", EFFECTS)
+@pytest.mark.parametrize("effects", EFFECTS.values(), ids=[*EFFECTS])
 def test_no_way_of_being_equal_is_called_different_too_often(size: tuple[int, int], effects: dict[str, Any]) -> None:
     random = np.random.default_rng(1)
     tables = (outcomes(random, *size, **effects).astype(float) for _ in range(2000))
@@ -122,13 +109,8 @@ def test_no_way_of_being_equal_is_called_different_too_often(size: tuple[int, in
 def test_what_is_detectable_is_found_as_often_as_it_says(seeds: int, tasks: int) -> None:
     random, spread = np.random.default_rng(2), Spread(seeds=0.002, tasks=0.1, rest=0.3)
     effect = detectable(spread, seeds, tasks)
-    found = sum(crossed(effect + _normal(random, spread, seeds, tasks)).p <= LEVEL for _ in range(400))
+    found = sum(crossed(effect + normal_table(random, spread, seeds, tasks)).p <= LEVEL for _ in range(400))
     assert found / 400 == pytest.approx(POWER, abs=0.06)
-
-
-def _normal(random: np.random.Generator, spread: Spread, seeds: int, tasks: int) -> np.ndarray:
-    parts = ((spread.seeds, (seeds, 1)), (spread.tasks, (1, tasks)), (spread.rest, (seeds, tasks)))
-    return np.asarray(sum(math.sqrt(variance) * random.standard_normal(shape) for variance, shape in parts))
 
 
 @given(st.floats(0.01, 0.5), st.floats(0, 0.05), st.floats(0, 0.3), st.floats(0.01, 0.3))
@@ -159,3 +141,12 @@ def test_holm_lies_between_each_alone_and_bonferroni(p_K: list[float]) -> None:
     adjusted = holm(p_K)
     assert all(p <= q <= min(1.0, len(p_K) * p) for p, q in zip(p_K, adjusted, strict=True))
     assert [adjusted[i] for i in np.argsort(p_K)] == sorted(adjusted)
+
+
+def test_the_table_of_the_simulation() -> None:
+    one = {"comparisons": 200, "shipped": 5, "pigeonhole": 40, "over_seeds": 11}
+    lines = table(
+        {"seeds differ/3/64": one, "both/5/200": {"comparisons": 100, "effect": 0.1, "shipped": 79}}
+    ).splitlines()
+    assert "| seeds differ | 2.5, 20.0, 5.5 |" in lines[4]
+    assert lines[-1] == "| what varies: both |  |  |  | 79.0 |"
