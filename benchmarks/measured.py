@@ -11,14 +11,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from agentopd.run_files import CONFIG
 
-def measured_run(overrides: Sequence[str], output: Path, name: str = "quickstart") -> dict[str, Any]:
-    """Trains the configuration ``name`` with ``overrides``: successes of every panel task by task, seconds of the whole run, and what made them."""
+
+def measured_run(
+    overrides: Sequence[str], output: Path, name: str = "quickstart", resume: bool = False
+) -> dict[str, Any]:
+    """Trains the configuration ``name`` with ``overrides``: successes of every panel task by task, seconds of the whole run, and what made them.
+
+    With ``resume`` a run that was cut off goes on, and the seconds are those of the rest.
+    """
     import agentopd
 
     config = agentopd.load_config(name, list(overrides))
     begin = time.perf_counter()
-    result = agentopd.train(config, output)
+    result = agentopd.train(config, output, resume=resume and (output / CONFIG).exists())
     return {
         "seconds": round(time.perf_counter() - begin, 1),
         **made_by(),
