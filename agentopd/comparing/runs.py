@@ -96,28 +96,28 @@ def arms_of(paths: Sequence[str | Path]) -> tuple[list[Arm], list[str]]:
         ConfigError: A folder is neither; or two runs of an arm have the same seed; or runs played different panels.
         TrainingError: A file of a run is damaged.
     """
-    named, notes = list[tuple[str, Run]](), list[str]()
-    for name, path in _folders(paths):
+    found, notes = list[tuple[Path | None, Run]](), list[str]()
+    for home, path in _folders(paths):
         run = _read(path)
         if run is None:
             notes.append(f"{path} is left out: it has not finished (no panel {AFTER_PANEL})")
         else:
-            named.append((name, run))
-    if not named:
+            found.append((home, run))
+    if not found:
         raise ConfigError(f"none of the runs has finished: {'; '.join(notes) or 'there is none'}")
-    _require_one_panel([run for _, run in named])
-    return _arms(named), notes
+    _require_one_panel([run for _, run in found])
+    return _arms(found), notes
 
 
-def _folders(paths: Sequence[str | Path]) -> Iterator[tuple[str, Path]]:
-    """Of each run the name of its arm, empty where none is said, and its folder."""
+def _folders(paths: Sequence[str | Path]) -> Iterator[tuple[Path | None, Path]]:
+    """The folder of each run, behind that of its arm where it is of a sweep."""
     for path in map(Path, paths):
         if not (path / SWEEP).exists():
-            yield "", path
+            yield None, path
             continue
         try:
             plan = json.loads((path / SWEEP).read_bytes())
-            yield from ((arm, seed_folder(path, arm, seed)) for arm in plan["arms"] for seed in plan["seeds"])
+            yield from ((path / arm, seed_folder(path, arm, seed)) for arm in plan["arms"] for seed in plan["seeds"])
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path / SWEEP} cannot be read: {error}; give the folders of its runs instead"
@@ -153,25 +153,19 @@ def _require_one_panel(runs: Sequence[Run]) -> None:
         )
 
 
-def _arms(named: Sequence[tuple[str, Run]]) -> list[Arm]:
-    """Runs of one name, or without one of the same configuration, are an arm."""
-    groups: list[tuple[str, list[Run]]] = []
-    for name, run in named:
-        mine = next((g for g in groups if g[0] == name and (name or g[1][0].deciding == run.deciding)), None)
+def _arms(found: Sequence[tuple[Path | None, Run]]) -> list[Arm]:
+    """Runs of one arm of a sweep, or, of no sweep, with the same configuration, are an arm."""
+    groups: list[tuple[Path | None, list[Run]]] = []
+    for home, run in found:
+        mine = next((g for g in groups if g[0] == home and (home or g[1][0].deciding == run.deciding)), None)
         if mine is None:
-            groups.append((name, [run]))
+            groups.append((home, [run]))
         else:
             mine[1].append(run)
-    names = _names(groups)
+    short = [home.name if home else _name_of(runs[0].path) for home, runs in groups]
+    long = [str(home or runs[0].path) for home, runs in groups]
+    names = [name if short.count(name) == 1 else whole for name, whole in zip(short, long, strict=True)]
     return [Arm(name, _by_seed(name, runs)) for name, (_, runs) in zip(names, groups, strict=True)]
-
-
-def _names(groups: Sequence[tuple[str, Sequence[Run]]]) -> list[str]:
-    """What arms are called: as a sweep says, or else as the folder of their first run; by the whole path where that is not enough."""
-    short = [name or _name_of(runs[0].path) for name, runs in groups]
-    return [
-        name if short.count(name) == 1 else str(runs[0].path) for name, (_, runs) in zip(short, groups, strict=True)
-    ]
 
 
 def _name_of(path: Path) -> str:

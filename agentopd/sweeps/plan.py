@@ -1,13 +1,15 @@
 """What a sweep is: arms, seeds and a budget, looked at before the first run starts, and kept in its folder."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from agentopd.config import Config, dump, load_config
 from agentopd.config.differing import apart, deciding, differences, long_form, value_at, whole, within
+from agentopd.config.loading import split
 from agentopd.config.shipped import load_yaml, parse
 from agentopd.errors import ConfigError
 from agentopd.run_files import CONFIG, SWEEP
@@ -32,6 +34,8 @@ class Plan:
     arms: Sequence[Arm]
     seeds: Sequence[int]
     budget: Budget | None
+    also: Sequence[str]
+    """What may differ though no arm asks for it."""
     configs: Mapping[str, Config]
     """Of each arm, with the first seed."""
 
@@ -70,9 +74,16 @@ def planned(
     require_equal(configs, asked, budget)
     if budget is not None:
         configs = _configs(source, overrides, [_bounded(arm, configs[arm.name], budget) for arm in arms])
-    _require_asked(configs, [*asked, *also, *(() if budget is None else ("train.steps",))])
+    plain = {name: _plain(config) for name, config in configs.items()}
+    _require_asked(plain, _allowed(asked, also, budget))
+    _require_different(plain)
     first = next(iter(configs.values())).seed
-    return Plan(str(source), tuple(overrides), tuple(arms), range(first, first + seeds), budget, configs)
+    return Plan(str(source), tuple(overrides), tuple(arms), range(first, first + seeds), budget, tuple(also), configs)
+
+
+def _allowed(asked: Iterable[str], also: Sequence[str], budget: Budget | None) -> list[str]:
+    """The keys in which arms may differ; a budget in episodes makes steps of them."""
+    return [*asked, *also, *(["train.steps"] if budget is not None and budget.unit == "episodes" else [])]
 
 
 def _bounded(arm: Arm, config: Config, budget: Budget) -> Arm:
@@ -93,9 +104,8 @@ def _configs(source: str | Path, overrides: Sequence[str], arms: Sequence[Arm]) 
     return configs
 
 
-def _require_asked(configs: Mapping[str, Config], asked: Sequence[str]) -> None:
-    """Raises ConfigError where arms differ in a setting that nobody asked for, and where two do not differ."""
-    plain = {name: deciding(_plain(config)) for name, config in configs.items()}
+def _require_asked(plain: Mapping[str, Mapping[str, Any]], asked: Sequence[str]) -> None:
+    """Raises ConfigError where arms differ in a setting that nobody asked for."""
     roots = [whole(long_form(key)) for key in asked]
     beyond = [path for path in apart([*plain.values()]) if not within(path, roots)]
     if beyond:
@@ -107,16 +117,18 @@ def _require_asked(configs: Mapping[str, Config], asked: Sequence[str]) -> None:
             f"arms differ in more than was asked: {told}; set it alike for all of them, or add --also {' '.join(beyond)} where the difference is "
             "meant"
         )
-    names = [*plain]
-    for place, name in enumerate(names):
-        for other in names[:place]:
-            if plain[name] == plain[other]:
-                raise ConfigError(f"arms {other} and {name} are the same configuration; leave one of them out")
+
+
+def _require_different(plain: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises ConfigError where two arms are the same."""
+    for (name, one), (other, another) in combinations(plain.items(), 2):
+        if one == another:
+            raise ConfigError(f"arms {name} and {other} are the same configuration; leave one of them out")
 
 
 def _plain(config: Config) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(config.model_dump(mode="json")))
-    return plain
+    """What decides a run of it beside the seed, as it is read from its file."""
+    return deciding(parse(dump(config), "config"))
 
 
 def keep(plan: Plan, folder: Path) -> None:
@@ -136,15 +148,30 @@ def keep(plan: Plan, folder: Path) -> None:
         "config": plan.source,
         "overrides": [*plan.overrides],
         "budget": None if plan.budget is None else asdict(plan.budget),
+        "also": sorted({*before.get("also", ()), *plan.also}),
         "seeds": sorted({*before.get("seeds", ()), *plan.seeds}),
         "arms": {**before.get("arms", {}), **arms},
     }
+    if before:
+        _require_alike(before, now, plan, folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, config in plan.configs.items():
         (folder / name).mkdir(exist_ok=True)
         if not (folder / name / CONFIG).exists():
             write_atomically(folder / name / CONFIG, dump(config))
     write_atomically(folder / SWEEP, json.dumps(now, indent=2) + "\n")
+
+
+def _require_alike(before: Mapping[str, Any], now: Mapping[str, Any], plan: Plan, folder: Path) -> None:
+    """Raises ConfigError where arms that are added to a sweep have another budget than those there, or differ in more than was asked."""
+    if before["budget"] != now["budget"]:
+        raise ConfigError(
+            f"output: the runs in {folder} have the budget {before['budget']}, and this asks for {now['budget']}; choose another --output"
+        )
+    there = {name: deciding(load_yaml(folder / name / CONFIG)) for name in before["arms"]}
+    asked = {split(text)[0] for arm in now["arms"].values() for text in arm["overrides"]}
+    added = {name: _plain(config) for name, config in plan.configs.items()}
+    _require_asked({**there, **added}, _allowed(asked, now["also"], plan.budget))
 
 
 def _before(folder: Path) -> dict[str, Any]:

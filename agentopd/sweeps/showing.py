@@ -11,7 +11,7 @@ from rich.text import Text
 from agentopd.sweeps.running import Job, State
 from agentopd.training.show.display import console, say
 
-SECONDS_BETWEEN_TABLES = 1.0
+SECONDS_BETWEEN_TABLES = 2.0
 
 
 def cells(jobs: Sequence[Job], steps: Mapping[str, int]) -> tuple[list[str], list[list[str]]]:

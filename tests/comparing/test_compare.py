@@ -147,6 +147,15 @@ def test_the_command_prints_markdown_and_writes_two_files(
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
+def test_arms_of_two_sweeps_that_are_called_alike_are_told_apart(tmp_path: Path) -> None:
+    for name, overrides in (("first", []), ("second", [JSD])):
+        for seed in range(2):
+            finished(tmp_path / name / "arm" / f"seed-{seed}", np.arange(20) % 2 == seed, seed, overrides)
+        (tmp_path / name / SWEEP).write_text(json.dumps({"format": 1, "arms": {"arm": {}}, "seeds": [0, 1]}))
+    found = compare([tmp_path / "first", tmp_path / "second"])
+    assert [one.arm.name for one in found.arms] == [str(tmp_path / name / "arm") for name in ("first", "second")]
+
+
 def test_what_cannot_be_compared_is_refused(runs: list[Path], tmp_path: Path) -> None:
     other = finished(tmp_path / "other", np.ones(50, bool), 0, [REVERSE, "evaluation.tasks=50"])
     with pytest.raises(ConfigError, match=r"played different panels.*evaluation.tasks=200 and 50"):

@@ -132,6 +132,11 @@ def test_a_folder_is_added_to_and_never_changed(tmp_path: Path) -> None:
     assert kept["config"] == "quickstart"
     with pytest.raises(ConfigError, match=r"learning_rate=0.1 was begun with train.steps=300, and this asks for 7"):
         keep(plan("train.learning_rate=[0.1,0.2]", "train.steps=7"), tmp_path)
+    with pytest.raises(ConfigError, match=r"have the budget None, and this asks for .*tokens"):
+        keep(plan("train.learning_rate=[0.4,0.5]", budget="tokens=100"), tmp_path)
+    with pytest.raises(ConfigError, match=r"more than was asked: train.weight_decay"):
+        keep(plan("train.learning_rate=[0.4,0.5]", "train.weight_decay=0.1"), tmp_path)
+    keep(plan("train.weight_decay=[0.1,0.2]", "train.learning_rate=0.1"), tmp_path)
     (tmp_path / "sweep.json").write_text("{")
     with pytest.raises(ConfigError, match=r"sweep.json cannot be read"):
         keep(plan("train.learning_rate=[0.1,0.2]"), tmp_path)
