@@ -19,12 +19,12 @@ from agentopd.sweeps import objective, running, whole
 from agentopd.sweeps.running import Job
 from agentopd.training.loop.lock import held
 
-STUB = Path(__file__).with_name("stub.py")
+STAND_IN = Path(__file__).with_name("stand_in.py")
 
 
 @pytest.fixture(autouse=True)
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "CHILD", (sys.executable, str(STUB)))
+def stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "CHILD", (sys.executable, str(STAND_IN)))
     monkeypatch.setattr(running, "LOOK", 0.01)
     monkeypatch.setattr(whole, "check", lambda config, folder: None)
 

@@ -57,7 +57,7 @@ def test_every_sweep_of_the_page_and_of_the_help_may_start(tmp_path: Path, monke
 def test_the_search_of_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(running, "CHILD", (sys.executable, str(Path(__file__).with_name("stub.py"))))
+    monkeypatch.setattr(running, "CHILD", (sys.executable, str(Path(__file__).with_name("stand_in.py"))))
     monkeypatch.setattr(running, "LOOK", 0.01)
     monkeypatch.setattr(whole, "check", lambda config, folder: None)
     monkeypatch.chdir(tmp_path)
