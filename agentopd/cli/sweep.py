@@ -25,10 +25,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     parser.add_argument(
         "--also",
-        nargs="+",
+        action="append",
         default=[],
         metavar="KEY",
-        help="settings that may differ too, since they follow from what is asked",
+        help="a setting that may differ too, since it follows from what is asked; may be given again",
     )
     parser.add_argument("--output", help="the folder of the sweep (default: runs/NAME-sweep-N, the first that is free)")
     parser.add_argument(

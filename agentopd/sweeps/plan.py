@@ -114,7 +114,7 @@ def _require_asked(plain: Mapping[str, Mapping[str, Any]], asked: Sequence[str])
             for path in beyond
         )
         raise ConfigError(
-            f"arms differ in more than was asked: {told}; set it alike for all of them, or add --also {' '.join(beyond)} where the difference is "
+            f"arms differ in more than was asked: {told}; set it alike for all of them, or add {' '.join(f'--also {path}' for path in beyond)} where the difference is "
             "meant"
         )
 

@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 import training_cases as cases
-from transformers import TrainerControl
+from transformers import TrainerControl, TrainerState
 
 from agentopd import records
 from agentopd.config.sections import Budget
 from agentopd.errors import ConfigError
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.river import River
-from agentopd.training.loop.spent import totals
-from agentopd.training.run.callbacks import Spend
+from agentopd.training.loop.spent import Spend, totals
 from agentopd.training.run.whole import train
 
 
@@ -63,7 +62,9 @@ def _after(spend: Spend, logs: dict[str, Any]) -> TrainerControl:
 
 
 def test_a_budget_of_seconds_counts_those_before_a_resume() -> None:
-    spend = Spend(Budget(seconds=10.0), [{"seconds/step": 4.0, "spent/student_tokens": 9.0}, {"panel/success": 1.0}])
+    spend, state = Spend(Budget(seconds=10.0)), TrainerState()
+    state.log_history = [{"seconds/step": 4.0, "spent/student_tokens": 9.0}, {"eval_success": 1.0}]
+    spend.on_train_begin(None, state, TrainerControl())
     assert not _after(spend, {"seconds/step": 5.0, "spent/student_tokens": 9.0}).should_training_stop
     assert not _after(spend, {"seconds/step": 1.0}).should_training_stop  # no step's row
     ended = _after(spend, {"seconds/step": 0.0, "spent/student_tokens": 9.0})

@@ -1,11 +1,13 @@
-"""What a run takes, step by step and in all: episodes, tokens of the student, tokens of teachers, seconds."""
+"""What a run takes, step by step and in all: episodes, tokens of the student, tokens of teachers, seconds. What ends it once that is enough."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from agentopd.config.sections import Budget
 from agentopd.run_files import SPENT_EPISODES, SPENT_STUDENT, SPENT_TEACHER, STEP_SECONDS
 from agentopd.types import CONTEXT, STUDENT, Record
 
@@ -43,3 +45,35 @@ def spent(records: Sequence[Record]) -> dict[str, float]:
         SPENT_STUDENT: float(own),
         SPENT_TEACHER: float(told + written - own),
     }
+
+
+class Spend(TrainerCallback):
+    """Ends training after the step with which its budget is spent: with a panel and a checkpoint, where it has such."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._most = {"student_tokens": budget.tokens or math.inf, "seconds": budget.seconds or math.inf}
+        self._spent = dict.fromkeys(self._most, 0.0)
+
+    def _add(self, logs: Mapping[str, Any]) -> None:
+        for name in self._spent:
+            self._spent[name] += float(logs.get(COSTS[name], 0.0))
+
+    @property
+    def _is_over(self) -> bool:
+        return any(self._spent[name] >= most for name, most in self._most.items())
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A run that goes on has spent what its checkpoint tells; one that was ended before its last panel has no step left."""
+        self._spent = dict.fromkeys(self._most, 0.0)
+        for logs in state.log_history:
+            self._add(logs)
+        control.should_training_stop |= self._is_over
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """What is logged of a step comes before its panel and its checkpoint."""
+        logs = kwargs.get("logs") or {}
+        self._add(logs)
+        if SPENT_STUDENT in logs and self._is_over:
+            control.should_training_stop = True
+            control.should_evaluate |= args.eval_strategy != "no"
+            control.should_save |= args.save_strategy != "no"

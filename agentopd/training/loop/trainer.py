@@ -51,7 +51,7 @@ from agentopd.training.loop.recorder import Recorder
 from agentopd.training.loop.resumable import ResumableTrainer
 from agentopd.training.loop.river import Drawn, Watch, unwatched
 from agentopd.training.loop.sharding import whole
-from agentopd.training.loop.spent import spent
+from agentopd.training.loop.spent import Spend, spent
 from agentopd.training.loop.together import alike
 from agentopd.training.show.card import TAGS, card
 from agentopd.types import EXPERT, STUDENT, Record, Trajectory
@@ -119,13 +119,14 @@ class AgentOPDTrainer(ResumableTrainer):
         self.river = self.builds(self.config, student, tokenizer, taught, args.device, folder, watch, given, untaught)
         self.learner = Learner(self.config, self.river.teacher_heads, special_ids(tokenizer), self.ranks)
         self.recorder = Recorder(self.config, folder if self.ranks.is_first else None, self.river.teacher_heads)
+        bounding = [] if self.config.train.budget is None else [Spend(self.config.train.budget)]
         self.step_metrics, self._learned_at = dict[str, float](), time.monotonic()
         super().__init__(
             model=student,
             args=args,
             eval_dataset=[] if args.eval_strategy == "no" else [{}],  # its presence matters: evaluate() plays the panel
             processing_class=tokenizer,
-            callbacks=[TellRiver(self), *(callbacks or ())],
+            callbacks=[TellRiver(self), *bounding, *(callbacks or ())],
             optimizers=optimizers,
         )
         student.add_model_tags([*TAGS])

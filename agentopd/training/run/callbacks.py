@@ -1,15 +1,11 @@
 """What the Trainer tells while it trains: a live line, and the run's metrics."""
 
-import math
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from agentopd.config.sections import Budget
-from agentopd.run_files import SPENT_STUDENT, STEP_SECONDS
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.show.display import Meter
 
@@ -66,37 +62,6 @@ def _parts(logs: Mapping[str, float]) -> str:
     whole = logs.get("seconds/step", 0.0)
     shares = {name: logs[key] / whole for key, name in PARTS.items() if key in logs} if whole else {}
     return " ".join(f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.01)
-
-
-class Spend(TrainerCallback):
-    """Ends training after the step with which its budget is spent: with a panel and a checkpoint, where it has such."""
-
-    def __init__(self, budget: Budget, history: Sequence[Mapping[str, float]]) -> None:
-        """``history`` are the run's metrics so far: a run that goes on has spent them already."""
-        self._tokens, self._seconds = budget.tokens or math.inf, budget.seconds or math.inf
-        self._spent = Counter[str]()
-        for row in history:
-            self._add(row)
-
-    def _add(self, row: Mapping[str, float]) -> None:
-        self._spent.update({name: row[name] for name in (SPENT_STUDENT, STEP_SECONDS) if name in row})
-
-    @property
-    def _is_over(self) -> bool:
-        return self._spent[SPENT_STUDENT] >= self._tokens or self._spent[STEP_SECONDS] >= self._seconds
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Of a run that was ended between its last step and its last panel no step is left."""
-        control.should_training_stop |= self._is_over
-
-    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """What is logged of a step comes before its panel and its checkpoint."""
-        logs = kwargs.get("logs") or {}
-        self._add(logs)
-        if SPENT_STUDENT in logs and self._is_over:
-            control.should_training_stop = True
-            control.should_evaluate |= args.eval_strategy != "no"
-            control.should_save |= args.save_strategy != "no"
 
 
 class MetricsFile(TrainerCallback):

@@ -43,7 +43,7 @@ from agentopd.training.loop.lock import held
 from agentopd.training.loop.ranks import Ranks, joined
 from agentopd.training.loop.recorder import rescue
 from agentopd.training.loop.trainer import AgentOPDTrainer
-from agentopd.training.run.callbacks import MetricsFile, Progress, Spend
+from agentopd.training.run.callbacks import MetricsFile, Progress
 from agentopd.training.run.interruption import resumable
 from agentopd.training.run.kept import STEP, Kept
 from agentopd.training.run.stages import student_of, teacher_of, tokenizer_of
@@ -238,8 +238,6 @@ def build_trainer(config: Config, folder: RunFolder, tokenizer: PreTrainedTokeni
             return teacher_of(config, wanted, tokenizer, say)
 
     callbacks = [Progress("training"), *([MetricsFile(folder)] if joined().is_first else [])]
-    if (budget := config.train.budget) is not None:
-        callbacks.append(Spend(budget, joined().first(folder.history)))
     args = arguments(config, folder.checkpoints)
     return AgentOPDTrainer(student, args, tokenizer, load=load, folder=folder, watch=watch, callbacks=callbacks)
 
