@@ -134,12 +134,21 @@ def played(chat: Chat, actions: Sequence[str | list[int]], index: int = 0) -> Tr
 
     for s, given in enumerate(actions):
         written = chat.write(messages, given, tools) if isinstance(given, str) else given
-        action = chat.read(written, tools)
+        action, thinking = chat.read(written, tools, tokens), chat.thought_size(tokens, written)
         start = len(tokens)
         tokens, turn_T = [*tokens, *written], [*turn_T, *([s] * len(written))]
         turns.append(
             Turn(
-                s, "student", len(segments), start, len(tokens), action.text, action.canonical, action.calls, (ANSWER,)
+                s,
+                "student",
+                len(segments),
+                start,
+                len(tokens),
+                action.text,
+                action.canonical,
+                action.calls,
+                (ANSWER,),
+                thinking=thinking,
             )
         )
         extension = chat.extend(messages, action, [ANSWER], tools)

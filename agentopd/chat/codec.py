@@ -247,18 +247,21 @@ class Chat:
             tools: Schemas of the tools.
             thought: The thinking that opens the turn, marks included; said aloud where the template knows no thinking.
         """
+        drafts = False
         if not self._thinking.close:
+            drafts = bool(parse_action(thought).calls)  # nobody made these calls: the text stands as it is
             canonical, thought = thought + canonical, ""
         parsed = parse_action(canonical)
-        own = self._own(parsed, tools) or canonical
+        own = canonical if drafts else self._own(parsed, tools) or canonical
         thinking = self._template.thinking  # of the turn itself, whatever later prompts hold
         opened = self._opens(messages, tools)
-        if thought and not canonical and THOUGHT_CLOSE not in thought:  # it never ended
-            text = thought.lstrip().removeprefix(THOUGHT_OPEN) if opened else thought
+        if thinking.kept and thought and not canonical and THOUGHT_CLOSE not in thought:  # it never ended
+            text = thought.lstrip().removeprefix(THOUGHT_OPEN).removeprefix("\n") if opened else thought
             return self._ended(self._template.guard.apply(text), parsed, _said(text))
         open_ = opened and THOUGHT_CLOSE not in thought
         as_text = [thinking.message(thought, text) for text in dict.fromkeys((own, canonical))]
-        for message in (self._message(thought, parsed, own, thinking=thinking), *as_text):
+        rendered = [] if drafts else [self._message(thought, parsed, own, thinking=thinking)]
+        for message in (*rendered, *as_text):
             turn = self._template.turn(messages, message, tools or ())
             tokens = [] if turn is None else self._ended(turn, parsed, message)
             closed = not open_ or THOUGHT_CLOSE in (turn or "")

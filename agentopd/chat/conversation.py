@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from agentopd.chat.codec import Chat
-from agentopd.chat.thinking import CHANNEL, THOUGHT_CLOSE
+from agentopd.chat.thinking import THOUGHT_CLOSE, THOUGHT_OPEN
 from agentopd.tooling.action import ParsedAction, parse_action
 from agentopd.types import Message, Trajectory, Turn
 
@@ -51,19 +51,27 @@ def _rebuilt(turn: Turn) -> Message:
     parsed = parse_action(turn.action)
     if parsed.problems:
         return {"role": "assistant", "content": turn.text}
-    message: Message = {"role": "assistant", "content": thought_of(turn.text, parsed) + parsed.content}
+    message: Message = {"role": "assistant", "content": thought_of(turn, parsed) + parsed.content}
     if parsed.calls:
         functions = [{"name": call.name, "arguments": dict(call.arguments)} for call in parsed.calls]
         message["tool_calls"] = [{"type": "function", "function": function} for function in functions]
     return message
 
 
-def thought_of(text: str, parsed: ParsedAction) -> str:
-    """The thinking that opens a text, marks and newlines included: what the canonical action leaves out.
+def thought_of(turn: Turn, parsed: ParsedAction) -> str:
+    """The thinking that opens a turn, marks and newlines included: what its canonical action leaves out.
 
-    Where the action is nothing, that is all of it: thinking that never ended.
+    One that never ended has the mark that opens it even where the prompt wrote that: nothing else would tell it from what is said.
+
+    Args:
+        turn: The turn.
+        parsed: Its action.
     """
+    text = turn.text
     if THOUGHT_CLOSE not in text:
-        return text if parsed == ParsedAction("") and not text.startswith(CHANNEL) else ""
+        if parsed != ParsedAction("") or not text.strip():
+            return ""
+        opened = text.lstrip().startswith(THOUGHT_OPEN)
+        return text if opened else f"{THOUGHT_OPEN}\n{text}" if turn.thinking else ""
     said = text.partition(THOUGHT_CLOSE)[2].lstrip("\n")
     return text[: len(text) - len(said)] if parse_action(text) != parsed else ""

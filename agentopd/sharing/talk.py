@@ -81,9 +81,10 @@ def thinking_apart(message: Message) -> Message:
 
 
 def _thought(content: str) -> tuple[str, str] | None:
-    """The thinking that opens a text, without marks, and the rest; ``None`` where a closing mark is missing, or stands in a call."""
+    """The thinking that opens a text, without marks, and the rest; ``None`` where there is none, or its mark stands in a call."""
     thought, mark, said = content.partition(THOUGHT_CLOSE)
-    if not mark or not (thought.lstrip().startswith(THOUGHT_OPEN) or not parse_action(thought).problems):
+    opened = thought.lstrip().startswith(THOUGHT_OPEN)  # where it never ended, all is thought
+    if not opened and (not mark or parse_action(thought).problems):
         return None
     return thought.strip().removeprefix(THOUGHT_OPEN).strip(), said.lstrip("\n")
 

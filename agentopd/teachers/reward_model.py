@@ -275,7 +275,7 @@ class RewardModel(Rewarding):
         parsed = parse_action(turn.action)
         if not parsed.problems:
             return self.chat.message(turn.action)
-        return {"role": "assistant", "content": turn.text.removeprefix(thought_of(turn.text, parsed))}
+        return {"role": "assistant", "content": turn.text.removeprefix(thought_of(turn, parsed))}
 
     def _read(self, readings: Sequence[_Reading]) -> list[Reals]:
         """The scores of each reading."""

@@ -95,7 +95,7 @@ def write(chat: Chat, messages: Sequence[Message], turn: Turn, trajectory: Traje
     tools, parsed = list(trajectory.tools), parse_action(turn.action)
     if parsed.problems:
         return chat.write(messages, turn.text, tools)
-    return chat.write(messages, turn.action, tools, thought_of(turn.text, parsed))
+    return chat.write(messages, turn.action, tools, thought_of(turn, parsed))
 
 
 Begins: TypeAlias = tuple[int, int]
@@ -148,7 +148,7 @@ class Aligner:
         begins, alike = self._calls(trajectory) if self.forms and trajectory.tools else (NOTHING, True)
         if parsed.problems and not alike:
             return Beside([], size, [])
-        thought = thought_of(turn.text, parsed)
+        thought = thought_of(turn, parsed)
         texts = [turn.text] if parsed.problems else [thought, parsed.content]
         calls = [] if parsed.problems else parsed.calls
         said = [] if ours.text == theirs.text else said_of(texts, calls, ours.text, theirs.text)

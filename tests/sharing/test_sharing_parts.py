@@ -156,6 +156,22 @@ def test_a_pair_teaches_neither_to_think_nor_not_to(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("opens", ["", "<think>\n"])
+def test_a_thought_that_never_ended_is_thinking_and_calls_nothing(opens: str, tmp_path: Path) -> None:
+    draft = f"I could {call('price', item='pear')}, or not"
+    made = cases.trajectory({"messages": [cases.said("Cost?"), cases.acting("18")]}, thinks=True)
+    cut = replace(made, turns=(replace(made.turns[0], text=opens + draft, action="", thinking=9),))
+    cases.keep(tmp_path / "run", corrected(cut, "17"))
+    [row], _ = rows(tmp_path / "run", "openai")
+    assert row["messages"][1] == cases.acting("", reasoning_content=draft)
+    [pair], _ = rows(tmp_path / "run", "preference", pairs="corrections")
+    assert pair["rejected"] == [cases.acting("")]
+    take_in(str(tmp_path / "run" / "openai.jsonl"), tmp_path / "back", Wanted(cases.chat(True)))
+    [back] = records.open(tmp_path / "back")
+    assert (back.trajectory.turns[0].action, back.trajectory.turns[0].calls) == ("", ())
+    assert rows(tmp_path / "back", "openai")[0] == [row]
+
+
 def test_only_what_the_student_did_is_corrected(tmp_path: Path) -> None:
     untrained = cases.CASES["what is not learned"]
     cases.keep(

@@ -336,6 +336,32 @@ def test_thinking_is_said_aloud_where_the_other_template_knows_none() -> None:
     assert text_of(GLM, theirs.tokens) == f"{thought}So.</s>"
 
 
+DRAFT = f"hm, {render_action('', [CALL])} or not"
+
+
+def test_a_call_that_was_only_thought_of_stands_where_it_was_thought() -> None:
+    student = Chat(foreign(HERMES + "{#- </think> -#}"))
+    thought = f"<think>\n{DRAFT}\n</think>\n\n"
+    trajectory = played(student, [student.write(list(OPENING), "So.", list(TOOLS), thought)])
+    [theirs] = rewritten(trajectory, OTHERS["hermes"], student).turns
+    assert text_of(HERMES, theirs.tokens) == f"{thought}So.</s>"
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_thought_that_never_ended_is_a_thought_in_the_other_template_too(opened: bool) -> None:
+    opens = HERMES.replace('{{- "<s>bot\\n" -}}', '{{- "<s>bot\\n<think>\\n" -}}')
+    assert opens != HERMES
+    thinks = "{#- </think> -#}"
+    student, other = Chat(foreign((opens if opened else HERMES) + thinks)), Chat(foreign(GLM + thinks))
+    text = DRAFT if opened else f"<think>\n{DRAFT}"
+    trajectory = played(student, [student.tokenizer.encode(text, add_special_tokens=False)])
+    assert not trajectory.turns[0].action
+    [theirs] = rewritten(trajectory, other, student).turns
+    assert text_of(GLM, theirs.tokens) == f"<think>\n{DRAFT}</s>"
+    [aloud] = rewritten(trajectory, OTHERS["hermes"], student).turns
+    assert text_of(HERMES, aloud.tokens) == f"<think>\n{DRAFT}</s>"
+
+
 def test_invariant_8_what_the_student_no_longer_saw_is_not_shown() -> None:
     """Its second segment starts without the oldest turn, as ``on_overflow: drop_oldest`` makes it."""
     whole = played(STUDENT, ["First words.", "Second words.", "Third words."])
