@@ -180,7 +180,7 @@ def _llama(text: str, tools: Tools) -> str:
         between = _LLAMA_BETWEEN.match(text, end)
         position = between.end() if between else end
     content = before.rstrip()
-    return (f"{content}\n" if content else "") + _block(calls, text[len(before) :]).lstrip("\n")
+    return (f"{content}\n" if content else "") + _block(calls, _unread(text[found.start() :])).lstrip("\n")
 
 
 def _llama_call(value: Any) -> ToolCall | None:
@@ -195,18 +195,27 @@ _LFM = Brackets(re.compile(r"(<\|tool_call_start\|>)"), re.compile(r"<\|tool_cal
 
 def _lfm(text: str, tools: Tools) -> str:
     """``<|tool_call_start|>[look_up(item='pear')]<|tool_call_end|>``: Python calls, with JSON inside."""
-    return _LFM.replaced(text, lambda piece, written: _python(piece.body, written))
+    read = max((piece.stop for piece in _LFM.pieces(text)), default=0)
+    left = _LFM.opens.search(text, read)
+    if left is None or OPEN in text[read : left.start()]:
+        return _LFM.replaced(text, lambda piece, _: _python(piece.body))
+    before = _LFM.replaced(text[: left.start()].rstrip(), lambda piece, _: _python(piece.body))
+    return before + _unread(text[left.end() :], close="")
 
 
-def _python(source: str, written: str) -> str:
+def _python(source: str) -> str:
     try:
         listed = expression_of(source.strip())
         if not isinstance(listed, ast.List):
             raise ValueError
-        calls = [_python_call(node) for node in listed.elts]
+        return _block([_python_call(node) for node in listed.elts], _unread(source))
     except UNREADABLE:
-        return f"\n{OPEN}{source.replace(OPEN, '').replace(CLOSE, '')}{CLOSE}"
-    return _block(calls, written)
+        return _unread(source)
+
+
+def _unread(source: str, close: str = CLOSE) -> str:
+    """A block that is no call, which the model is told."""
+    return f"\n{OPEN}{source.replace(OPEN, '').replace(CLOSE, '')}{close}"
 
 
 def _python_call(node: ast.expr) -> ToolCall:

@@ -26,6 +26,24 @@ def test_what_a_model_leaves_open_is_read_in_one_pass(name: str, piece: str) -> 
     assert not parse(name, "So: " + piece * MANY).calls
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("lfm", "Well. <|tool_call_start|>[f(a=", "not closed"),
+        ("lfm", "Well. <|tool_call_start|>[f(a=b'x')]<|tool_call_end|>", "this is no call"),
+        ("lfm", "Well. <|tool_call_start|>[f(a=1e999)]<|tool_call_end|>", "this is no call"),
+        ("llama", 'Well. {"name": "f", "parameters": {"a": 1e999}}', "this is no call"),
+    ],
+)
+def test_what_is_meant_as_a_call_is_told_as_a_malformed_one(name: str, text: str, problem: str) -> None:
+    parsed = parse(name, text)
+    assert (parsed.content, parsed.calls) == ("Well.", ())
+    assert problem in str(parsed.problems)
+    later = parse(name, f"<|tool_call_start|>[f(a=1)]<|tool_call_end|> {text}" if name == "lfm" else text)
+    assert [call.arguments for call in later.calls] == [{"a": 1}] * (name == "lfm")
+    assert later.problems
+
+
 def test_white_space_in_a_fence_that_is_not_closed_is_read_in_one_pass() -> None:
     assert not parse("react", f"Action: f\nAction Input: ```json{' ' * MANY}x").calls
 
