@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from agentopd.chat import Chat, PastThinking
 from agentopd.chat.formats import CallFormat
+from agentopd.cluster.settings import Cluster
 from agentopd.config.asked import require_groups, require_statistics, require_teachers
 from agentopd.config.drawn import require_drawn
 from agentopd.config.recorded import require_earlier, require_recorded
@@ -68,6 +69,7 @@ class Config(Settings):
     train: Train = Train()
     evaluation: Evaluation = Evaluation()
     records: RecordSettings = RecordSettings()
+    cluster: Cluster = Cluster()
 
     @field_validator("envs")
     @classmethod

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat, Hint
+from agentopd.cluster.acting import on_cluster
 from agentopd.config import Config, changed
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
@@ -50,7 +51,7 @@ def build_river(
     ``load`` gives teachers the weights that they name; ``untaught`` those that name none, which are else the student as it is now.
     """
     chat = config.chat(tokenizer)
-    mode, engine = config.rollout.made_mode, config.rollout.made_engine
+    mode, engine = config.rollout.made_mode, acting(config, STUDENT).rollout.made_engine
     copied = mode.ahead is not None and not engine.copies
     follower = Follower(moved(student, device)) if copied else None
     teachers = build_teachers(
@@ -93,9 +94,10 @@ def build_policies(
 
 
 def acting(config: Config, actor: str) -> Config:
-    """As ``config``, for whoever acts: only the student has another engine than its model in this process."""
+    """As ``config``, for whoever acts: only the student has another engine than its model in this process, or acts on a cluster."""
     here = config.rollout.model_copy(update={"engine": Rollout().engine})
-    return config if actor == STUDENT else config.model_copy(update={"rollout": here})
+    rollout = on_cluster(config.rollout, config.cluster) if actor == STUDENT else here
+    return config.model_copy(update={"rollout": rollout})
 
 
 def build_policy(model: PreTrainedModel, chat: Chat, settings: Rollout) -> Policy:

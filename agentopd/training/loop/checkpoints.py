@@ -204,7 +204,7 @@ def binding(plain: Mapping[str, Any], config: Config) -> dict[str, Any]:
         if isinstance(teachers.get(name), dict):
             teachers[name] = {key: value for key, value in teachers[name].items() if key not in loose}
     train = {key: value for key, value in plain["train"].items() if key != "sharded"}  # nor do processes bind
-    return {**plain, "teachers": teachers, "train": train}
+    return {name: one for name, one in plain.items() if name != "cluster"} | {"teachers": teachers, "train": train}
 
 
 def asked_otherwise(note: Path, asked: Mapping[str, Any], config: Config) -> tuple[str, Any, Any] | None:

@@ -36,7 +36,7 @@ from agentopd.training.checks.recorded import check_recorded
 from agentopd.training.checks.roles import is_student, named_teachers
 from agentopd.training.checks.trial import try_own_parts
 from agentopd.training.loop.arguments import arguments
-from agentopd.training.loop.build import build_panel, build_policy, panel_size, panel_tasks
+from agentopd.training.loop.build import acting, build_panel, build_policy, panel_size, panel_tasks
 from agentopd.training.loop.checkpoints import loading
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.lock import held
@@ -319,7 +319,7 @@ def evaluate(config: Config, model: str | Path | None = None, tasks: int | None 
     tokenizer = tokenizer_of(changed, say)
     chat = check_prompts(config, tokenizer, taught=False)
     with watch("panel", count) as on_done:
-        return build_panel(config, load_model(where), chat, count, on_done=on_done)
+        return build_panel(acting(config, STUDENT), load_model(where), chat, count, on_done=on_done)
 
 
 @attended()
@@ -343,7 +343,7 @@ def play(config: Config, episodes: int, output: Path, actor: str, model: Path | 
     policies: dict[str, Policy] = {}
     if actor == STUDENT:
         student = load_model(where) if where.new is None else student_of(config, tokenizer, say)
-        policies[STUDENT] = build_policy(student, chat, config.rollout)
+        policies[STUDENT] = build_policy(student, chat, acting(config, STUDENT).rollout)
     stream = TaskStream(config.envs, config.seed, "train")
     assignments = assign(stream, range(episodes), "fresh", {actor: 1.0}, 1, output.name, STEP, config.seed)
     try:
