@@ -85,6 +85,9 @@ class Chat:
                 "past_thinking: template"
             )
 
+    def __reduce__(self) -> tuple[type["Chat"], tuple[Any, ...]]:
+        return type(self), (self.tokenizer, self.template_kwargs, self.call_format, self.past_thinking)
+
     def _forgotten(self) -> str | None:
         """When a turn that thinks starts a new segment, if it does."""
         if not self._thinking.close:

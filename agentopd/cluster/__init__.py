@@ -2,3 +2,7 @@
 
 Nothing here imports Ray before a configuration asks for it.
 """
+
+from agentopd.cluster.pool import close
+
+__all__ = ["close"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from agentopd.cluster.pool import Pool, pool_of
@@ -70,7 +70,8 @@ class Writer:
         if had is None or had.holder != given.holder:
             self._given = self._policy = self._model = None  # what was there goes before the next comes
             setup: Setup = unpacked(ray.get(given.setup))
-            self._device, self._model = setup.device, setup.model.to(setup.device)
+            nn.Module.to(setup.model, setup.device)  # transformers' own ``to`` hides its signature
+            self._device, self._model = setup.device, setup.model
             self._policy = setup.settings.policy(self._model, setup.ends)
         assert self._model is not None
         assert self._policy is not None
@@ -141,7 +142,9 @@ class Actors:
         self._pool.gather()
         model = self._setup.model
         if self._given.setup is None:
-            self._given = replace(self._given, setup=ray.put(packed(self._setup)), version=self.version)
+            self._given = replace(
+                self._given, setup=ray.put(packed(self._setup, "cluster.rollout")), version=self.version
+            )
         else:
             trained = {name: one.data for name, one in model.named_parameters() if one.requires_grad}
             self._given = replace(self._given, weights=ray.put(packed(trained)), version=self.version)

@@ -25,8 +25,8 @@ def connected() -> Any:
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
-        except Exception as error:  # of many kinds: an address that is none, a cluster of another version, a port in use
+            ray.init(include_dashboard=False, logging_level=logging.WARNING)
+        except Exception as error:  # an address that is none, a cluster of another version, a port in use
             address = os.environ.get("RAY_ADDRESS")
             raise ConfigError(
                 f"cluster: RAY_ADDRESS={address}: Ray cannot be joined ({first_line(error)}); give the address of a running "

@@ -3,12 +3,14 @@
 Whoever asks must ask for what can be done twice with the same outcome, as every turn can, whose seed and context decide it.
 """
 
+import atexit
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeAlias
 
 from agentopd.cluster.connection import connected, disconnected
@@ -113,8 +115,13 @@ class Pool:
             ask: Waits for an actor's answers. What it raises, but for the death of an actor, is in the futures.
             works: The pieces.
             seats: The number of the actor that each is meant for, where it is there.
+
+        Raises:
+            AgentOPDError: They were let go, for others of another place.
         """
         with self._changed:
+            if self._closed:
+                raise self._error(f"{self._key}: its actors were let go; build what asks them anew")
             items = [Item(ask, work, self._seated(seat)) for work, seat in zip(works, seats, strict=True)]
             self._waiting += items
             self._changed.notify_all()
@@ -135,7 +142,7 @@ class Pool:
                 self._ray.kill(seat.actor)
         for thread in self._threads:
             thread.join(LEAVING)
-        self._fail(RuntimeError("the actors were let go before this was over"))
+        self._fail(self._error(f"{self._key}: its actors were let go before they had answered"))
 
     # The rest is the threads' own.
 
@@ -177,6 +184,8 @@ class Pool:
                 return
             except Exception as error:
                 cause = error.cause if isinstance(error, RayTaskError) else error
+                if cause is not error:
+                    cause.__cause__ = error  # which tells where in the actor
                 for item in items:
                     item.answer.set_exception(cause)
             else:
@@ -252,25 +261,31 @@ class Pool:
         return f"each asks for {asked}, and the nodes of the cluster have in all: {has or 'nothing'}"
 
 
-_pools: dict[tuple[object, ...], Pool] = {}
+_pools: dict[str, tuple[object, Pool]] = {}
 _making = threading.Lock()
 
 
 def pool_of(key: str, kind: type, place: Place, patience: float, error: type[AgentOPDError]) -> Pool:
-    """The actors of this process that ``key`` speaks of, begun when they are first asked for; see :class:`Pool`."""
-    name = (key, kind, repr(place), patience)
+    """The actors of this process that ``key`` speaks of; see :class:`Pool`. Those of another place than was asked for last are let go."""
+    asked = (place, patience)
     with _making:
-        if name not in _pools:
-            _pools[name] = Pool(key, kind, place, patience, error)
-        return _pools[name]
+        if key in _pools and _pools[key][0] != asked:
+            _pools.pop(key)[1].close()
+        if key not in _pools:
+            _pools[key] = asked, Pool(key, kind, place, patience, error)
+            _close_at_exit()
+        return _pools[key][1]
 
 
 def close() -> None:
     """Ends all actors of this process, and its connection to the cluster; the next that are needed begin anew."""
     with _making:
-        for pool in _pools.values():
+        for _, pool in _pools.values():
             pool.close()
         _pools.clear()
         disconnected()
 
 
+@cache
+def _close_at_exit() -> None:
+    atexit.register(close)

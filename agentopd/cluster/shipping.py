@@ -1,9 +1,12 @@
 """Models and annotations for Ray's object store: what their tensors hold lies there as arrays, which processes of a node share."""
 
 import io
+import json
 import pickle
 import warnings
+from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import cloudpickle
@@ -11,9 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
 
-AUTOCAST = ("forward", "_original_forward")
-"""What accelerate puts on a model that it trains in mixed precision."""
+from agentopd.errors import ConfigError, first_line
+
+TRAINING = ("forward", "_original_forward", "_output_capturing_hooks_installed")
+"""What libraries put on a model in this process alone: accelerate, which trains it in mixed precision, and transformers, whose hooks see
+what layers give. Both are put on again where they are needed."""
+CAPTURING = "transformers.utils.output_capturing"
+"""The module of those hooks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +33,17 @@ class Packed:
     arrays: tuple[NDArray[np.uint8], ...]
 
 
-def packed(value: Any) -> Packed:
-    """``value``, with tensors from any device. Parameters of one model that are the same stay the same."""
+def packed(value: Any, key: str = "cluster") -> Packed:
+    """``value``, with tensors from any device. Parameters of one model that are the same stay the same.
+
+    Raises:
+        ConfigError: Something in it cannot be sent to another process; the message begins with ``key``.
+    """
     file, buffers = io.BytesIO(), list[pickle.PickleBuffer]()
-    _Pickler(file, protocol=5, buffer_callback=buffers.append).dump(value)
+    try:
+        _Pickler(file, protocol=5, buffer_callback=buffers.append).dump(value)
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        raise ConfigError(f"{key}: it cannot be sent to another process ({first_line(error)}); leave it out") from error
     return Packed(file.getvalue(), tuple(np.frombuffer(one.raw(), np.uint8) for one in buffers))
 
 
@@ -43,22 +59,42 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if type(value) is Tensor:
             return _tensor, _held(value)
         if isinstance(value, nn.Module):
-            return _without_autocast(value)
+            return _module(value)
         return super().reducer_override(value)
 
 
 def _held(tensor: Tensor) -> tuple[pickle.PickleBuffer, torch.dtype, tuple[int, ...]]:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return pickle.PickleBuffer(flat.view(torch.uint8).numpy()), tensor.dtype, tuple(tensor.shape)
+    held: Any = flat.view(torch.uint8).numpy()
+    return pickle.PickleBuffer(held), tensor.dtype, tuple(tensor.shape)
 
 
-def _without_autocast(module: nn.Module) -> Any:
+def _module(module: nn.Module) -> Any:
     """How a module is made again: buffers, which models may write to, as copies."""
-    make, arguments, state, *more = module.__reduce_ex__(5)
+    made: Any = module.__reduce_ex__(5)
+    make, arguments, state, *more = made
     if isinstance(state, dict):
-        state = {name: value for name, value in state.items() if name not in AUTOCAST}
+        state = {name: value for name, value in state.items() if name not in TRAINING}
         state["_buffers"] = {name: _Own(value) for name, value in state["_buffers"].items()}
+        hooks = state["_forward_hooks"].items()
+        kept = [(key, hook) for key, hook in hooks if getattr(hook, "__module__", "") != CAPTURING]
+        state["_forward_hooks"] = OrderedDict(kept)
+    if isinstance(module, PreTrainedModel):
+        make, arguments = _bare, (type(module), module.config)
     return make, arguments, state, *more
+
+
+def _bare(kind: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
+    """A model with nothing in it."""
+    _met(kind, type(config), config.to_json_string())
+    return kind.__new__(kind)
+
+
+@cache
+def _met(kind: type[PreTrainedModel], config: type[PretrainedConfig], settings: str) -> None:
+    """Makes a model of this kind once, without weights: until a process has, transformers does not know what its layers give."""
+    with torch.device("meta"):
+        kind(config.from_dict(json.loads(settings)))
 
 
 class _Own:

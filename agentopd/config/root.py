@@ -11,6 +11,7 @@ from agentopd.chat.formats import CallFormat
 from agentopd.cluster.settings import Cluster
 from agentopd.config.asked import require_groups, require_statistics, require_teachers
 from agentopd.config.drawn import require_drawn
+from agentopd.config.placed import require_placed
 from agentopd.config.recorded import require_earlier, require_recorded
 from agentopd.config.sections import Evaluation, RecordSettings, Stages, Train
 from agentopd.config.shares import apportion
@@ -121,6 +122,7 @@ class Config(Settings):
         require_somebody(self.objective, self.train.steps)
         require_students_turns(self.objective, self.rollout.max_turns)
         require_logits(self.objective, self.rollout.engine)
+        require_placed(self.cluster, self.objective, self.teachers)
         return self
 
     @model_validator(mode="after")

@@ -193,6 +193,11 @@ class Stateless:
         return {}
 
 
+def does(teacher: Teacher, method: str) -> bool:
+    """Whether a teacher has a method of its own, where :class:`Stateless` does nothing."""
+    return getattr(type(teacher), method) is not getattr(Stateless, method)
+
+
 def turns_of(where: Where, trajectory: Trajectory) -> Bools:
     """The turns that ``where`` selects, by who acted in them and their segment's source too, [S]; none of a failed episode."""
     selected_S = where.turns(trajectory)

@@ -246,7 +246,12 @@ def _require_own_sharding(args: AgentOPDConfig) -> None:
 
 
 def _require_engine(config: Config) -> None:
-    """Raises ConfigError where each process would start an engine of its own beside the others'."""
+    """Raises ConfigError where each process would start an engine of its own beside the others', or there is no Ray for what is placed."""
+    config.cluster.check()
+    for key in config.cluster.places if joined().size > 1 else ():
+        raise ConfigError(
+            f"{key}: {joined().size} processes would each ask for actors of their own; leave cluster out, or start a single process"
+        )
     engine = config.rollout.engine
     if joined().size > 1 and engine != Rollout().engine:
         raise ConfigError(

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat, Hint
 from agentopd.cluster.acting import on_cluster
+from agentopd.cluster.teaching import placed
 from agentopd.config import Config, changed
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
@@ -54,8 +55,11 @@ def build_river(
     mode, engine = config.rollout.made_mode, acting(config, STUDENT).rollout.made_engine
     copied = mode.ahead is not None and not engine.copies
     follower = Follower(moved(student, device)) if copied else None
-    teachers = build_teachers(
-        makes(config),
+    vocabulary, choices = len(head_of(student).weight_V_H), makes(config)
+    here = {name: choice for name, choice in choices.items() if name not in config.cluster.teachers}
+    elsewhere = {name: choice for name, choice in choices.items() if name not in here}
+    made = build_teachers(
+        here,
         chat,
         lambda wanted: moved(load(wanted), device),
         config.temperature,
@@ -63,8 +67,10 @@ def build_river(
         lambda: moved(student, device),  # the trainer would later, and what is copied of it would stay behind
         device,
         folder.path if folder else None,
-        vocabulary=len(head_of(student).weight_V_H),
+        vocabulary=vocabulary,
     )
+    made |= placed(config.cluster, elsewhere, chat, load, config.temperature, vocabulary, device)
+    teachers = {name: made[name] for name in choices}
     return River(
         config=config,
         run=folder.path.resolve().name if folder else "run",

@@ -11,7 +11,7 @@ from agentopd.errors import ConfigError, EnvError
 from agentopd.rollout import Assignment, Rollout
 from agentopd.rollout.collect import collect, require_few_failures
 from agentopd.rollout.policy import Policy
-from agentopd.teachers import Combining, Stateless, Teacher, annotate
+from agentopd.teachers import Combining, Teacher, annotate, does
 from agentopd.teachers.itself import FollowingTeacher
 from agentopd.training.loop.ranks import Ranks
 from agentopd.types import Annotation, Key, Record, Trajectory
@@ -131,12 +131,7 @@ def ways_of(teachers: Mapping[str, Teacher]) -> dict[str, Way]:
 
 def _way(teacher: Teacher) -> Way:
     """What asks a server asks it once, so the first process does; what learns, or tells, of all that it was asked is asked about all."""
-    if _does(teacher, "begin"):
+    if does(teacher, "begin"):
         return "first"
-    learns = _does(teacher, "after_step") and not isinstance(teacher, FollowingTeacher)
-    return "each" if learns or _does(teacher, "metrics") else "shared"
-
-
-def _does(teacher: Teacher, method: str) -> bool:
-    """Whether a stateless teacher has a method of its own, where its base does nothing."""
-    return getattr(type(teacher), method) is not getattr(Stateless, method)
+    learns = does(teacher, "after_step") and not isinstance(teacher, FollowingTeacher)
+    return "each" if learns or does(teacher, "metrics") else "shared"

@@ -1,5 +1,6 @@
 """A Ray cluster on this machine, and runs on it."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,16 +18,16 @@ def nodes(count: int) -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    from agentopd.cluster import pool
+    from agentopd.cluster import close
 
     cluster = Cluster()
     try:
         cluster.add_node(num_cpus=0, object_store_memory=SMALL, include_dashboard=False)
         for _ in range(count):
             cluster.add_node(num_cpus=1, object_store_memory=SMALL)
-        ray.init(address=cluster.address, log_to_driver=False)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.WARNING)
         yield cluster
     finally:
-        pool.close()
+        close()
         ray.shutdown()
         cluster.shutdown()

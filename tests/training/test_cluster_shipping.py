@@ -1,0 +1,87 @@
+"""What is sent to actors arrives as it was, and its weights lie where the arrays lie."""
+
+import pickle
+import threading
+
+import numpy as np
+import pytest
+import torch
+import training_cases as cases
+from peft import LoraConfig
+from torch import Tensor, nn
+
+from agentopd.adapters import adapted
+from agentopd.cluster.shipping import Packed, packed, unpacked
+from agentopd.errors import ConfigError
+
+
+def sent(value: object) -> Packed:
+    """As another process gets it: arrays that cannot be written to."""
+    made: Packed = pickle.loads(pickle.dumps(packed(value)))
+    for array in made.arrays:
+        array.flags.writeable = False
+    return made
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool])
+@pytest.mark.parametrize("shape", [(3, 5), (), (0, 4)])
+def test_a_tensor_arrives_as_it_was(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    value = torch.arange(15).reshape(3, 5).to(dtype).T[: shape[0]] if len(shape) == 2 else torch.tensor(1).to(dtype)
+    found: Tensor = unpacked(sent({"one": value}))["one"]
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, value)
+
+
+def test_weights_lie_where_the_arrays_lie_and_buffers_do_not() -> None:
+    model = cases.model(0)
+    given = packed(model)
+    found = unpacked(given)
+    places = [(array.ctypes.data, array.ctypes.data + array.nbytes) for array in given.arrays]
+
+    def lies_there(one: Tensor) -> bool:
+        return any(begin <= one.data_ptr() < end for begin, end in places)
+
+    assert all(lies_there(one) for one in found.parameters())
+    assert not any(lies_there(one) for one in found.buffers())
+    assert sum(array.nbytes for array in given.arrays) >= sum(p.nbytes for p in model.parameters())
+    assert len(given.data) < 20_000
+
+
+def test_a_model_that_was_trained_in_mixed_precision_and_looked_into_arrives_plain() -> None:
+    from accelerate import Accelerator
+
+    model = cases.model(0)
+    tokens = torch.arange(12)[None]
+    plain = model(input_ids=tokens).logits
+    model(input_ids=tokens, output_hidden_states=True)  # which leaves hooks behind
+    Accelerator(cpu=True, mixed_precision="bf16").prepare_model(model, evaluation_mode=True)
+    found = unpacked(sent(model))
+    assert "forward" in vars(model)
+    torch.testing.assert_close(found(input_ids=tokens).logits, plain, rtol=0, atol=0)
+    assert len(found(input_ids=tokens, output_hidden_states=True).hidden_states) == 2
+
+
+def test_an_adapter_arrives_with_what_it_trains() -> None:
+    model = adapted(cases.model(0), LoraConfig(r=2, target_modules="all-linear"), 0)
+    found = unpacked(sent(model))
+    trained = [name for name, one in model.named_parameters() if one.requires_grad]
+    assert [name for name, one in found.named_parameters() if one.requires_grad] == trained
+    tokens = torch.arange(12)[None]
+    torch.testing.assert_close(found(input_ids=tokens).logits, model(input_ids=tokens).logits, rtol=0, atol=0)
+
+
+def test_parameters_that_are_one_stay_one() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(3, 3, bias=False), "b": nn.Linear(3, 3, bias=False)})
+    model["b"].weight = model["a"].weight
+    given = packed(model)
+    found = unpacked(given)
+    assert found["a"].weight is found["b"].weight
+    assert len(given.arrays) == 1
+    np.testing.assert_array_equal(found["a"].weight.detach().numpy(), model["a"].weight.detach().numpy())
+
+
+def test_what_cannot_be_sent_is_said_with_its_key() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^cluster\.rollout: it cannot be sent to another process \(TypeError: cannot pickle"
+    ):
+        packed(threading.Lock(), "cluster.rollout")
