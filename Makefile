@@ -7,6 +7,7 @@
 # make test-browser run those that open the viewer in Chromium, which has to be installed
 # make test-vllm    run those that start a vLLM server on this machine's CPU, from a virtual environment of its own
 # make test-vllm-engine  those in which such a server plays the student's turns
+# make test-ray     those that begin a Ray cluster on this machine
 # make lint         ruff and mypy --strict
 #
 # Each creates .venv and installs a pinned set of packages first. Settings:
@@ -26,7 +27,7 @@ BIN := $(VENV)/bin
 EDITABLE := PYTHONWARNINGS=ignore $(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: quickstart smollm2 test test-slow test-smollm2 test-textworld test-browser test-vllm test-vllm-engine lint clean
+.PHONY: quickstart smollm2 test test-slow test-smollm2 test-textworld test-browser test-vllm test-vllm-engine test-ray lint clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/agentopd train configs/quickstart.yaml
@@ -35,7 +36,7 @@ smollm2: $(VENV)/installed-smollm2
 	$(BIN)/agentopd train configs/smollm2.yaml
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not browser and not ray"
 
 test-slow: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow
@@ -55,6 +56,9 @@ test-vllm: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
 
 test-vllm-engine: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
 	AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm_engine.py
+
+test-ray: $(VENV)/installed-ray
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -77,6 +81,10 @@ $(VENV)/installed-smollm2: $(VENV)/installed
 
 $(VENV)/installed-textworld: $(VENV)/installed
 	$(EDITABLE) ".[textworld]"
+	touch $@
+
+$(VENV)/installed-ray: $(VENV)/installed
+	$(EDITABLE) ".[ray]"
 	touch $@
 
 $(VENV)-vllm/installed: constraints-vllm.txt

@@ -1,12 +1,11 @@
 """Models and annotations for Ray's object store: what their tensors hold lies there as arrays, which processes of a node share."""
 
+import copy
 import io
-import json
 import pickle
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import cloudpickle
@@ -84,17 +83,16 @@ def _module(module: nn.Module) -> Any:
     return make, arguments, state, *more
 
 
+_met: set[type[PreTrainedModel]] = set()
+
+
 def _bare(kind: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
-    """A model with nothing in it."""
-    _met(kind, type(config), config.to_json_string())
+    """A model with nothing in it. Until a process has made one of a kind, transformers does not know what its layers give."""
+    if kind not in _met:
+        with torch.device("meta"):
+            kind(copy.deepcopy(config))
+        _met.add(kind)
     return kind.__new__(kind)
-
-
-@cache
-def _met(kind: type[PreTrainedModel], config: type[PretrainedConfig], settings: str) -> None:
-    """Makes a model of this kind once, without weights: until a process has, transformers does not know what its layers give."""
-    with torch.device("meta"):
-        kind(config.from_dict(json.loads(settings)))
 
 
 class _Own:

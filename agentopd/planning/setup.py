@@ -116,6 +116,8 @@ def setup_of(config: Config, tokenizer: Callable[[], PreTrainedTokenizerBase]) -
         outlines.notes.append(
             f"rollout.engine.kind={engine.kind}: what this engine takes is not known, and not counted"
         )
+    if config.cluster.places:
+        outlines.notes.append(f"{', '.join(config.cluster.places)}: counted as if it were on this device")
     setup = Setup(
         student=Held(STUDENT, shape_of(student), student.dtype.itemsize, STUDENT in acting),
         teachers=tuple(_teachers(config, outlines, acting)),

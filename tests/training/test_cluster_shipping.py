@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,20 +51,20 @@ def test_weights_lie_where_the_arrays_lie_and_buffers_do_not() -> None:
 def test_a_model_that_was_trained_in_mixed_precision_and_looked_into_arrives_plain() -> None:
     from accelerate import Accelerator
 
-    model = cases.model(0)
+    model: Any = cases.model(0)
     tokens = torch.arange(12)[None]
     plain = model(input_ids=tokens).logits
     model(input_ids=tokens, output_hidden_states=True)  # which leaves hooks behind
     Accelerator(cpu=True, mixed_precision="bf16").prepare_model(model, evaluation_mode=True)
-    found = unpacked(sent(model))
+    found: Any = unpacked(sent(model))
     assert "forward" in vars(model)
     torch.testing.assert_close(found(input_ids=tokens).logits, plain, rtol=0, atol=0)
     assert len(found(input_ids=tokens, output_hidden_states=True).hidden_states) == 2
 
 
 def test_an_adapter_arrives_with_what_it_trains() -> None:
-    model = adapted(cases.model(0), LoraConfig(r=2, target_modules="all-linear"), 0)
-    found = unpacked(sent(model))
+    model: Any = adapted(cases.model(0), LoraConfig(r=2, target_modules="all-linear"), 0)
+    found: Any = unpacked(sent(model))
     trained = [name for name, one in model.named_parameters() if one.requires_grad]
     assert [name for name, one in found.named_parameters() if one.requires_grad] == trained
     tokens = torch.arange(12)[None]
@@ -71,13 +72,13 @@ def test_an_adapter_arrives_with_what_it_trains() -> None:
 
 
 def test_parameters_that_are_one_stay_one() -> None:
-    model = nn.ModuleDict({"a": nn.Linear(3, 3, bias=False), "b": nn.Linear(3, 3, bias=False)})
-    model["b"].weight = model["a"].weight
-    given = packed(model)
-    found = unpacked(given)
-    assert found["a"].weight is found["b"].weight
+    a, b = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+    b.weight = a.weight
+    given = packed([a, b])
+    its_a, its_b = unpacked(given)
+    assert its_a.weight is its_b.weight
     assert len(given.arrays) == 1
-    np.testing.assert_array_equal(found["a"].weight.detach().numpy(), model["a"].weight.detach().numpy())
+    np.testing.assert_array_equal(its_a.weight.detach().numpy(), a.weight.detach().numpy())
 
 
 def test_what_cannot_be_sent_is_said_with_its_key() -> None:
