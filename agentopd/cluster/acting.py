@@ -10,9 +10,11 @@ from uuid import uuid4
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from agentopd.cluster.hosting import actor_host
 from agentopd.cluster.pool import Pool, pool_of
 from agentopd.cluster.settings import Cluster, Place
 from agentopd.errors import PolicyError
+from agentopd.isolation.lane import Host
 from agentopd.rollout.engine import check_requests, scripted
 from agentopd.rollout.engines import Engine
 from agentopd.rollout.policy import Generation, Policy, Request, Rollout
@@ -210,9 +212,26 @@ class ClusterEngine(Engine):
         return Actors(model, ends, own, pool, self.place.gpus > 0)
 
 
-def on_cluster(rollout: Rollout, cluster: Cluster) -> Rollout:
-    """``rollout``, with actors that have its engine, where ``cluster`` says so. Episodes are told to be of that engine."""
-    if cluster.rollout is None:
+class PlacedRollout(Rollout):
+    """A rollout whose environments are in actors."""
+
+    environments: Place
+    patience: float
+
+    def host(self) -> Host:
+        """What hosts environments; each actor does as ``isolation`` says."""
+        return actor_host(self.environments, self.patience, self.isolation, self.time_limit)
+
+
+def on_cluster(rollout: Rollout, cluster: Cluster, student: bool) -> Rollout:
+    """``rollout`` with what ``cluster`` places elsewhere: environments, and the engine where the ``student`` acts.
+
+    Episodes are told to be of that engine.
+    """
+    if student and cluster.rollout is not None:
+        settings = {"cluster": cluster, "place": cluster.rollout, "engine": rollout.engine}
+        engine = Choice(rollout.engine.kind, ClusterEngine, settings)
+        rollout = rollout.model_copy(update={"engine": engine})
+    if cluster.environments is None:
         return rollout
-    settings = {"cluster": cluster, "place": cluster.rollout, "engine": rollout.engine}
-    return rollout.model_copy(update={"engine": Choice(rollout.engine.kind, ClusterEngine, settings)})
+    return PlacedRollout.model_construct(**dict(rollout), environments=cluster.environments, patience=cluster.patience)

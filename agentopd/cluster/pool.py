@@ -61,7 +61,8 @@ class Pool:
 
         Args:
             key: What says so in the configuration, for messages.
-            kind: The class of the actors; it takes no arguments and has a method ``ready``.
+            kind: The class of the actors; it takes no arguments and has a method ``ready``. Its ``TOGETHER`` says how many calls it answers at
+                once, by default one.
             place: How many, and what each takes.
             patience: Seconds that actors are waited for.
             error: What is raised where there are none.
@@ -72,11 +73,13 @@ class Pool:
         self._ray = connected()
         self._key, self._place, self._patience, self._error = key, place, patience, error
         options = {"num_cpus": place.cpus, "num_gpus": place.gpus, "resources": place.resources}
+        together = getattr(kind, "TOGETHER", 1)
         # spread: one node's death is not that of all
-        self._make = self._ray.remote(kind).options(**options, max_restarts=0, scheduling_strategy="SPREAD").remote
+        spread = {"max_restarts": 0, "max_concurrency": together, "scheduling_strategy": "SPREAD"}
+        self._make = self._ray.remote(kind).options(**options, **spread).remote
         self._seats = [Seat(number) for number in range(place.actors)]
         self._waiting: list[Item] = []
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.RLock())
         self._closed = self._gathered = False
         self._alone_since: float | None = time.monotonic()
         self._reason = "none has begun"
@@ -131,6 +134,20 @@ class Pool:
         """The actor of that number; ``None`` while there is none."""
         one = self._seats[seat]
         return one.actor if one.there else None
+
+    def lost(self, actor: Any, reason: str) -> None:
+        """Hears from whoever spoke with an actor that it died, or hangs: it is ended and replaced."""
+        with self._changed:
+            for seat in self._seats:
+                if seat.there and seat.actor is actor:
+                    self._ray.kill(actor)
+                    self._empty(seat, reason)
+
+    def require_somebody(self) -> None:
+        """Raises, of the kind that was said, where nobody has been there for too long."""
+        with self._changed:
+            if self._alone_since is not None and time.monotonic() - self._alone_since >= self._patience:
+                raise self._nobody()
 
     def close(self) -> None:
         """Ends the actors and the threads."""
@@ -194,9 +211,9 @@ class Pool:
             del items  # or the last work would be kept while there is nothing to do
 
     def _take(self, seat: Seat) -> list[Item]:
-        """What waits for this actor and is asked in one way, unless nobody wants it any more; nothing once all is over."""
+        """What waits for this actor and is asked in one way, unless nobody wants it any more; nothing once it died, or all is over."""
         with self._changed:
-            while not self._closed:
+            while not self._closed and seat.there:
                 mine = [item for item in self._waiting if item.seat in (None, seat.number)]
                 taken = [item for item in mine if item.ask == mine[0].ask]
                 self._waiting = [item for item in self._waiting if item not in taken]
@@ -209,20 +226,29 @@ class Pool:
         """Gives the work of an actor that died to the others."""
         if self._closed:
             return
-        _log.warning("%s: an actor died (%s); what it was asked is asked again", self._key, reason)
         with self._changed:
-            seat.there, seat.actor, self._reason = False, None, reason
-            if not self.there:
-                self._alone_since = time.monotonic()
+            self._empty(seat, reason)
             for item in items:
                 item.deaths += 1
                 if item.deaths > DEATHS:
                     told = f"{self._key}: {item.deaths} actors died over the same work, the last of: {reason}"
                     item.answer.set_exception(self._error(told))
-            self._waiting = [item for item in items if item.deaths <= DEATHS] + self._waiting
-            for item in self._waiting:
-                item.seat = self._seated(item.seat)
-            self._changed.notify_all()
+            self._put([item for item in items if item.deaths <= DEATHS] + self._waiting)
+
+    def _empty(self, seat: Seat, reason: str) -> None:
+        """The actor there has died."""
+        _log.warning("%s: an actor died (%s); what it was asked is asked again", self._key, reason)
+        seat.there, seat.actor, self._reason = False, None, reason
+        if not self.there:
+            self._alone_since = time.monotonic()
+        self._put(self._waiting)
+
+    def _put(self, waiting: list[Item]) -> None:
+        """What waits from now on, for those that are there."""
+        self._waiting = waiting
+        for item in waiting:
+            item.seat = self._seated(item.seat)
+        self._changed.notify_all()
 
     def _seated(self, seat: int | None) -> int | None:
         """``seat``, where somebody sits there; else who has the least to do."""

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from agentopd.cluster.connection import connected
 from agentopd.errors import ConfigError
 from agentopd.settings.base import Settings
 
@@ -34,17 +35,27 @@ class Cluster(Settings):
     """Actors that write the student's turns, each with an engine and a copy of the weights; ``null``: this process does."""
     teachers: dict[str, Place] = {}
     """Actors that hold a teacher's model, by the teacher's name; others are in this process."""
+    environments: Place | None = None
+    """Actors that hold the environments of episodes, each in a thread or a process as ``rollout.isolation`` says; ``null``: this process does."""
     patience: float = Field(300.0, gt=0.0)
     """Seconds that actors are waited for: at the start all of them, later until there is one again."""
 
     @property
     def places(self) -> dict[str, Place]:
         """All places, by their keys."""
-        rollout = {} if self.rollout is None else {"cluster.rollout": self.rollout}
-        return rollout | {f"cluster.teachers.{name}": place for name, place in self.teachers.items()}
+        parts = {"cluster.rollout": self.rollout, "cluster.environments": self.environments}
+        teachers = {f"cluster.teachers.{name}": place for name, place in self.teachers.items()}
+        return {key: place for key, place in parts.items() if place is not None} | teachers
 
     def check(self) -> None:
-        """Raises ConfigError where something is placed and there is no Ray."""
-        if self.places and find_spec("ray") is None:
+        """Joins the cluster, where something is placed.
+
+        Raises:
+            ConfigError: There is no Ray, or no cluster.
+        """
+        if not self.places:
+            return
+        if find_spec("ray") is None:
             key = next(iter(self.places))
             raise ConfigError(f'{key}: Ray is not installed; pip install "agentopd[ray]", or leave cluster out')
+        connected()

@@ -11,8 +11,10 @@ from agentopd.errors import ConfigError
 MAIN = "__main__"
 
 
-def shipped(env_id: str) -> bytes | None:
+def shipped(env_id: str, key: str = "isolation=process", instead: str = "say isolation=thread") -> bytes | None:
     """The registration of an environment, for :func:`register` of another process; ``None`` where that finds it by its id alone.
+
+    Messages begin with ``key``, the setting that asks for it, and say what could be done ``instead``.
 
     Raises:
         ConfigError: It is code of this process alone, which no other can import.
@@ -28,9 +30,9 @@ def shipped(env_id: str) -> bytes | None:
         return pickle.dumps(spec)
     except Exception as error:  # of whatever kind: a user's object may stand in it
         raise ConfigError(
-            f"isolation=process: environment {env_id!r} cannot be made in another process: its registration, with "
+            f"{key}: environment {env_id!r} cannot be made in another process: its registration, with "
             f"entry_point={spec.entry_point!r}, is code of this process alone ({error}); register it in a module and give its id "
-            f'as "module:{env_id}", or say isolation=thread'
+            f'as "module:{env_id}", or {instead}'
         ) from error
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from agentopd.acting import Mixing
 from agentopd.chat import Chat, Hint
 from agentopd.errors import ConfigError, EnvError
-from agentopd.isolation.hosts import host
 from agentopd.rollout.flows import generations
 from agentopd.rollout.joint import joint
 from agentopd.rollout.policy import Assignment, Policy, Rollout
@@ -67,7 +66,7 @@ class _Collection:
         self._advice = advice
         self._on_done = on_done
         self._hints = hints
-        self._host = host(settings.isolation, settings.time_limit)
+        self._host = settings.host()
         self._living: list[Slot] = []
         self._done: dict[int, Trajectory] = {}
 

@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 
 from agentopd.acting import WHOLE, Acting
 from agentopd.chat.budget import Budget
-from agentopd.isolation.lane import Isolation
+from agentopd.isolation.hosts import host
+from agentopd.isolation.lane import Host, Isolation
 from agentopd.rollout.engines import ENGINES, Engine
 from agentopd.rollout.modes import MODES, Mode
 from agentopd.settings.base import Settings
@@ -130,6 +131,14 @@ class Rollout(Settings):
         """The engine that is chosen."""
         engine: Engine = self.engine.function(**self.engine.settings)
         return engine
+
+    def host(self) -> Host:
+        """What hosts environments, for the thread that asks.
+
+        Raises:
+            ConfigError: This system has no such way.
+        """
+        return host(self.isolation, self.time_limit)
 
     @property
     def made_mode(self) -> Mode:

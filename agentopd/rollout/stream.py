@@ -15,7 +15,6 @@ from typing import Literal, TypeAlias
 
 from agentopd.acting import Mixing
 from agentopd.chat import Chat, Hint
-from agentopd.isolation.hosts import host
 from agentopd.isolation.lane import Host
 from agentopd.rollout.collect import policies_of, require_actors, require_few_failures
 from agentopd.rollout.flows import Flow, flow_of
@@ -194,7 +193,7 @@ class Stream:
 
     def _run(self) -> None:
         try:
-            self._host = host(self._settings.isolation, self._settings.time_limit)
+            self._host = self._settings.host()
             while not self._closed:
                 begin = time.perf_counter()
                 if not self._go_on():

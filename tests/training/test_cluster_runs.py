@@ -21,7 +21,8 @@ from agentopd.types import Record, Trajectory
 
 pytestmark = pytest.mark.ray
 ROLLOUT = "cluster.rollout={actors: 2, cpus: 0.25}"
-BOTH = (ROLLOUT, "cluster.teachers.teacher={cpus: 0.25}")
+ENVIRONMENTS = "cluster.environments={actors: 2, cpus: 0}"
+ALL = (ROLLOUT, "cluster.teachers.teacher={cpus: 0.25}", ENVIRONMENTS)
 STEPS, TASKS = 3, 4
 
 
@@ -79,7 +80,7 @@ def there(key: str) -> pool.Pool:
 
 
 def test_actors_play_and_speak_as_the_process_does(cluster: Any, alone: AgentOPDTrainer, tmp_path: Path) -> None:
-    placed = run(tmp_path / "placed", *BOTH)
+    placed = run(tmp_path / "placed", *ALL)
     same(alone, placed)
     assert isinstance(placed.river.policies["student"], Actors)
     assert set(placed.river.policies) == {"student"}  # a teacher that is elsewhere does not act
@@ -114,7 +115,7 @@ def _parts(made: Any) -> tuple[Any, Any]:
 
 
 def test_the_stream_plays_by_actors(cluster: Any, alone: AgentOPDTrainer, tmp_path: Path) -> None:
-    placed = run(tmp_path / "placed", *BOTH, "rollout.mode={kind: async, max_staleness: 0}")
+    placed = run(tmp_path / "placed", *ALL, "rollout.mode={kind: async, max_staleness: 0}")
     same(alone, placed)
 
 
@@ -168,6 +169,6 @@ def test_a_node_is_killed_in_the_middle_of_a_run(
         assert there("cluster.rollout").there == [0, 1]
         cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
 
-    placed = run(tmp_path / "placed", *BOTH, watch=killing(kill, 1))
+    placed = run(tmp_path / "placed", *ALL, watch=killing(kill, 1))
     assert "cluster.rollout: an actor died" in caplog.text
     same(alone, placed)

@@ -72,7 +72,7 @@ def build_river(
     made |= placed(config.cluster, elsewhere, chat, load, config.temperature, vocabulary, device)
     teachers = {name: made[name] for name in choices}
     return River(
-        config=config,
+        config=acting(config, STUDENT),
         run=folder.path.resolve().name if folder else "run",
         chat=chat,
         policies=build_policies(config, student if follower is None else follower.model, chat, teachers),
@@ -101,9 +101,10 @@ def build_policies(
 
 def acting(config: Config, actor: str) -> Config:
     """As ``config``, for whoever acts: only the student has another engine than its model in this process, or acts on a cluster."""
-    here = config.rollout.model_copy(update={"engine": Rollout().engine})
-    rollout = on_cluster(config.rollout, config.cluster) if actor == STUDENT else here
-    return config.model_copy(update={"rollout": rollout})
+    rollout = config.rollout
+    if actor != STUDENT:
+        rollout = rollout.model_copy(update={"engine": Rollout().engine})
+    return config.model_copy(update={"rollout": on_cluster(rollout, config.cluster, actor == STUDENT)})
 
 
 def build_policy(model: PreTrainedModel, chat: Chat, settings: Rollout) -> Policy:

@@ -16,6 +16,7 @@ from agentopd.isolation.session import Observed, Session
 from agentopd.rollout import TaskStream, assign
 from agentopd.rollout.collect import too_many_failures
 from agentopd.rollout.episode import TOO_LONG
+from agentopd.training.loop.build import acting
 from agentopd.training.loop.ranks import joined
 from agentopd.training.loop.together import collected
 from agentopd.training.show.display import Meter, watch
@@ -125,7 +126,7 @@ def traces(config: Config, episodes: int, chat: Chat, what: str, say: Say) -> li
             _require_room(trajectory)
             show(trajectory)
 
-        played = collected(joined(), assignments, {}, chat, config.rollout, on_done=on_done)
+        played = collected(joined(), assignments, {}, chat, acting(config, EXPERT).rollout, on_done=on_done)
     intact = [trajectory for trajectory in played if trajectory.failure is None]
     if not intact:
         first = next(f"{t.task.env_id} with seed {t.task.seed}: {t.failure.message}" for t in played if t.failure)

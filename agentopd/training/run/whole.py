@@ -347,7 +347,7 @@ def play(config: Config, episodes: int, output: Path, actor: str, model: Path | 
     stream = TaskStream(config.envs, config.seed, "train")
     assignments = assign(stream, range(episodes), "fresh", {actor: 1.0}, 1, output.name, STEP, config.seed)
     try:
-        trajectories = _played(kept, assignments, policies, chat, config.rollout)
+        trajectories = _played(kept, assignments, policies, chat, acting(config, actor).rollout)
         keep_beside(tokenizer, output)  # before what ends it: then nothing goes on any more
         kept.writer.write(STEP, [Record(trajectory) for trajectory in trajectories])
     finally:
