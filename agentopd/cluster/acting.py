@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from agentopd.cluster.hosting import actor_host
-from agentopd.cluster.pool import Pool, pool_of
+from agentopd.cluster.pool import Actor, ActorPool, pool_of
 from agentopd.cluster.settings import Cluster, Place
 from agentopd.errors import PolicyError
 from agentopd.isolation.lane import Host
@@ -42,7 +42,7 @@ class Given:
     """Those that are trained; ``None`` where they are still those of the setup."""
 
 
-class Writer:
+class Writer(Actor):
     """What runs in an actor: the policy of whoever asked last."""
 
     def __init__(self) -> None:
@@ -50,9 +50,6 @@ class Writer:
         self._model: PreTrainedModel | None = None
         self._policy: Policy | None = None
         self._device = "cpu"
-
-    def ready(self) -> None:
-        """Answers once the actor is there."""
 
     def act(self, given: Given, requests: Sequence[Request]) -> list[Generation]:
         """One generation a request; raises as the engine does."""
@@ -91,13 +88,15 @@ class Writer:
                 parameter.data = weights[name].to(self._device)
 
 
-class Actors:
+class ActorPolicy:
     """A policy whose turns actors write: an episode's by the same one while that lives, whose engine keeps a cache of it.
 
     Weights go into the object store once a version, those that are trained alone; each actor takes them before it writes again.
     """
 
-    def __init__(self, model: PreTrainedModel, ends: Collection[int], settings: Rollout, pool: Pool, gpu: bool) -> None:
+    def __init__(
+        self, model: PreTrainedModel, ends: Collection[int], settings: Rollout, pool: ActorPool, gpu: bool
+    ) -> None:
         """Keeps a reference to ``model``; call :meth:`update` whenever its weights have changed.
 
         Args:
@@ -206,10 +205,10 @@ class ClusterEngine(Engine):
     engine: Choice
 
     def policy(self, model: PreTrainedModel, ends: Collection[int], settings: Rollout) -> Policy:
-        """What acts by ``model``: see :class:`Actors`."""
+        """What acts by ``model``: see :class:`ActorPolicy`."""
         pool = pool_of("cluster.rollout", Writer, self.place, self.cluster.patience, PolicyError)
         own = settings.model_copy(update={"engine": self.engine})
-        return Actors(model, ends, own, pool, self.place.gpus > 0)
+        return ActorPolicy(model, ends, own, pool, self.place.gpus > 0)
 
 
 class PlacedRollout(Rollout):

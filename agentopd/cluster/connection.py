@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from typing import Any
 
 from agentopd.errors import ConfigError, first_line
@@ -24,6 +26,7 @@ def connected() -> Any:
         ) from error
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             ray.init(include_dashboard=False, logging_level=logging.WARNING)
         except Exception as error:  # an address that is none, a cluster of another version, a port in use
@@ -33,6 +36,12 @@ def connected() -> Any:
                 "cluster, or unset it to begin one on this machine"
             ) from error
         _begun.append(True)
+        if threading.current_thread() is threading.main_thread():
+            for (
+                number,
+                handler,
+            ) in handlers.items():  # Ray puts its own in their place, and a run could not say how to go on
+                signal.signal(number, handler)
     return ray
 
 

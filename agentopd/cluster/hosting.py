@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from agentopd.cluster.pool import LOOK, Pool, pool_of
+from agentopd.cluster.pool import LOOK, Actor, ActorPool, pool_of
 from agentopd.cluster.settings import Place
 from agentopd.errors import ConfigError, EnvError, describe, first_line
 from agentopd.isolation.hosts import host
@@ -37,16 +37,13 @@ class Start:
     time_limit: float
 
 
-class Environments:
+class Environments(Actor):
     """What runs in an actor: some environments, each in a lane of its own."""
 
     TOGETHER = 64
 
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
-
-    def ready(self) -> None:
-        """Answers once the actor is there."""
 
     def call(self, name: str, start: Start | None, calls: Sequence[Call]) -> list[Any]:
         """What calls gave, one after the other, up to one that failed.
@@ -79,7 +76,7 @@ class ActorLane(Lane):
     """An environment in an actor; what was done to it is kept, so that it can be done again in another."""
 
     def __init__(
-        self, hosted: Hosted, start: Start, pool: Pool, seats: "Counter[int]", answered: threading.Event
+        self, hosted: Hosted, start: Start, pool: ActorPool, seats: "Counter[int]", answered: threading.Event
     ) -> None:
         self._hosted, self._start, self._pool = hosted, start, pool
         self._seats, self._answered = seats, answered
@@ -198,7 +195,7 @@ def timeless(answer: Any) -> Any:
 class ActorHost(Host):
     """Hosts environments in actors."""
 
-    def __init__(self, pool: Pool, isolation: Isolation, time_limit: float) -> None:
+    def __init__(self, pool: ActorPool, isolation: Isolation, time_limit: float) -> None:
         """Asks for nothing yet.
 
         Args:

@@ -5,6 +5,8 @@ Whoever asks must ask for what can be done twice with the same outcome, as every
 
 import atexit
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +34,17 @@ Ask: TypeAlias = Callable[[Any, list[Any]], list[Any]]
 """Takes an actor and pieces of work, and gives an answer to each; it waits."""
 
 
+class Actor:
+    """What runs in an actor; each kind derives from it."""
+
+    TOGETHER = 1
+    """How many calls it answers at once."""
+
+    def ready(self, path: Sequence[str]) -> None:
+        """Answers once the actor is there, which then finds modules where the run's own process does, too."""
+        sys.path += [place for place in path if place not in sys.path]
+
+
 @dataclass(slots=True, eq=False)
 class Item:
     """A piece of work."""
@@ -53,16 +66,15 @@ class Seat:
     there: bool = False
 
 
-class Pool:
+class ActorPool:
     """As many actors as a place says, each asked one thing at a time, by a thread of its own."""
 
-    def __init__(self, key: str, kind: type, place: Place, patience: float, error: type[AgentOPDError]) -> None:
+    def __init__(self, key: str, kind: type[Actor], place: Place, patience: float, error: type[AgentOPDError]) -> None:
         """Asks for the actors, and does not wait for them.
 
         Args:
             key: What says so in the configuration, for messages.
-            kind: The class of the actors; it takes no arguments and has a method ``ready``. Its ``TOGETHER`` says how many calls it answers at
-                once, by default one.
+            kind: The class of the actors; it takes no arguments.
             place: How many, and what each takes.
             patience: Seconds that actors are waited for.
             error: What is raised where there are none.
@@ -73,9 +85,8 @@ class Pool:
         self._ray = connected()
         self._key, self._place, self._patience, self._error = key, place, patience, error
         options = {"num_cpus": place.cpus, "num_gpus": place.gpus, "resources": place.resources}
-        together = getattr(kind, "TOGETHER", 1)
         # spread: one node's death is not that of all
-        spread = {"max_restarts": 0, "max_concurrency": together, "scheduling_strategy": "SPREAD"}
+        spread = {"max_restarts": 0, "max_concurrency": kind.TOGETHER, "scheduling_strategy": "SPREAD"}
         self._make = self._ray.remote(kind).options(**options, **spread).remote
         self._seats = [Seat(number) for number in range(place.actors)]
         self._waiting: list[Item] = []
@@ -174,7 +185,7 @@ class Pool:
         """Asks for an actor, and waits for it; whether it is there."""
         try:
             seat.actor = self._make()
-            ready = seat.actor.ready.remote()
+            ready = seat.actor.ready.remote([os.path.abspath(place) for place in sys.path])
             while not self._ray.wait([ready], timeout=LOOK)[0]:
                 self._lose_patience()
                 if self._closed:
@@ -287,18 +298,18 @@ class Pool:
         return f"each asks for {asked}, and the nodes of the cluster have in all: {has or 'nothing'}"
 
 
-_pools: dict[str, tuple[object, Pool]] = {}
+_pools: dict[str, tuple[object, ActorPool]] = {}
 _making = threading.Lock()
 
 
-def pool_of(key: str, kind: type, place: Place, patience: float, error: type[AgentOPDError]) -> Pool:
-    """The actors of this process that ``key`` speaks of; see :class:`Pool`. Those of another place than was asked for last are let go."""
+def pool_of(key: str, kind: type[Actor], place: Place, patience: float, error: type[AgentOPDError]) -> ActorPool:
+    """The actors of this process that ``key`` speaks of; see :class:`ActorPool`. Those of another place than was asked for last are let go."""
     asked = (place, patience)
     with _making:
         if key in _pools and _pools[key][0] != asked:
             _pools.pop(key)[1].close()
         if key not in _pools:
-            _pools[key] = asked, Pool(key, kind, place, patience, error)
+            _pools[key] = asked, ActorPool(key, kind, place, patience, error)
             _close_at_exit()
         return _pools[key][1]
 

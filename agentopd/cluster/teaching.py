@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from agentopd.chat import Chat
-from agentopd.cluster.pool import Pool, pool_of
+from agentopd.cluster.pool import Actor, ActorPool, pool_of
 from agentopd.cluster.settings import Cluster
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.models import ModelConfig
@@ -45,15 +45,12 @@ class Setup:
         return made[self.name]
 
 
-class Annotator:
+class Annotator(Actor):
     """What runs in an actor: one teacher."""
 
     def __init__(self) -> None:
         self._setup: Any = None
         self._teacher: Teacher | None = None
-
-    def ready(self) -> None:
-        """Answers once the actor is there."""
 
     def annotate(self, setup: Sequence[Any], trajectories: Sequence[Trajectory]) -> Any:
         """One annotation for each trajectory, packed.
@@ -73,10 +70,10 @@ class Annotator:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PlacedTeacher(Stateless):
+class ActorTeacher(Stateless):
     """Speaks through actors, each of which is asked about some of the tasks. Its output heads are here too; it does not act."""
 
-    pool: Pool
+    pool: ActorPool
     setup: Any
     """A reference to the packed :class:`Setup`."""
     at_once: bool = field(default=False)
@@ -166,7 +163,7 @@ def _placed(
         )
     place, ray = cluster.teachers[name], connected()
     setup = Setup(name, choice, chat, temperature, vocabulary, models[0], "cuda" if place.gpus else "cpu")
-    return PlacedTeacher(
+    return ActorTeacher(
         name=name,
         where=made.where,
         heads={one: _on(head, device) for one, head in made.heads.items()},

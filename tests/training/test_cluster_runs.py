@@ -1,5 +1,6 @@
 """A run whose parts are on a cluster of two nodes is the run of a single process, also where a node is killed in the middle of it."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,9 +12,10 @@ import pytest
 import torch
 import training_cases as cases
 from cluster_cases import nodes
+from processes_cases import together
 
-from agentopd.cluster import pool
-from agentopd.cluster.acting import Actors
+from agentopd.cluster import close, pool
+from agentopd.cluster.acting import ActorPolicy
 from agentopd.errors import PolicyError, TeacherError
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.trainer import AgentOPDTrainer
@@ -47,17 +49,25 @@ def run(output: Path, *overrides: str, watch: Any = None, **train: Any) -> Agent
 
 def same(one: AgentOPDTrainer, other: AgentOPDTrainer) -> None:
     """The same episodes, the same words of teachers, and the same that was learned from them."""
-    a, b = (cases.kept(trainer.folder.path) for trainer in (one, other))  # type: ignore[union-attr]
-    wanted = [(step, index, 0) for step in range(STEPS) for index in range(TASKS)]
-    for records in (a, b):  # none twice, none missing
-        assert [(key.step, key.index, key.attempt) for key in (one.trajectory.key for one in records)] == wanted
-    for record, its in zip(a, b, strict=True):
-        same_record(record, its)
+    same_records(kept(one), kept(other))
     losses = ([row["loss"] for row in trainer.state.log_history if "loss" in row] for trainer in (one, other))
     assert next(losses) == pytest.approx(next(losses), abs=1e-5)
     weights = cases.weights(other.student)
     for name, value in cases.weights(one.student).items():
         torch.testing.assert_close(value, weights[name], rtol=0, atol=1e-5)
+
+
+def kept(trainer: AgentOPDTrainer) -> list[Record]:
+    assert trainer.folder is not None
+    return cases.kept(trainer.folder.path)
+
+
+def same_records(a: list[Record], b: list[Record]) -> None:
+    wanted = [(step, index, 0) for step in range(STEPS) for index in range(TASKS)]
+    for records in (a, b):  # none twice, none missing
+        assert [(key.step, key.index, key.attempt) for key in (one.trajectory.key for one in records)] == wanted
+    for record, its in zip(a, b, strict=True):
+        same_record(record, its)
 
 
 def same_record(one: Record, other: Record) -> None:
@@ -75,14 +85,14 @@ def same_record(one: Record, other: Record) -> None:
         np.testing.assert_allclose(said.entropy_N, its_said.entropy_N, atol=1e-5)
 
 
-def there(key: str) -> pool.Pool:
+def there(key: str) -> pool.ActorPool:
     return pool._pools[key][1]
 
 
 def test_actors_play_and_speak_as_the_process_does(cluster: Any, alone: AgentOPDTrainer, tmp_path: Path) -> None:
     placed = run(tmp_path / "placed", *ALL)
     same(alone, placed)
-    assert isinstance(placed.river.policies["student"], Actors)
+    assert isinstance(placed.river.policies["student"], ActorPolicy)
     assert set(placed.river.policies) == {"student"}  # a teacher that is elsewhere does not act
     panel, its = alone.play_panel(4), placed.play_panel(4)
     assert panel == its
@@ -148,6 +158,28 @@ def test_an_actor_that_dies_is_replaced(
     same(alone, placed)
 
 
+def _one_of_two(address: str, output: Path) -> None:
+    os.environ["RAY_ADDRESS"] = address
+    try:
+        few = (
+            "cluster.rollout={cpus: 0.25}",
+            "cluster.teachers.teacher={cpus: 0.25}",
+            "cluster.environments={cpus: 0}",
+        )
+        run(output, *few, sharded=True)
+    finally:
+        close()
+        del os.environ["RAY_ADDRESS"]
+
+
+def test_each_process_of_a_sharded_run_has_actors_of_its_own(
+    cluster: Any, alone: AgentOPDTrainer, tmp_path: Path
+) -> None:
+    close()  # they take what the processes ask for
+    assert together(_one_of_two, cluster.address, tmp_path) == [None, None]
+    same_records(kept(alone), cases.kept(tmp_path))
+
+
 def test_where_no_actor_can_be_had_patience_ends(cluster: Any, tmp_path: Path) -> None:
     asked = r"each asks for \{'CPU': 1.0, 'fast': 1.0\}, and the nodes of the cluster have in all: \{.*'fast': 0.0\}"
     where = "={resources: {fast: 1}}"
@@ -163,7 +195,7 @@ def test_a_node_is_killed_in_the_middle_of_a_run(
     cluster: Any, alone: AgentOPDTrainer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It stands last: the cluster has one node less then."""
-    pool.close()
+    close()
 
     def kill() -> None:
         assert there("cluster.rollout").there == [0, 1]

@@ -247,11 +247,13 @@ def _require_own_sharding(args: AgentOPDConfig) -> None:
 
 def _require_engine(config: Config) -> None:
     """Raises ConfigError where each process would start an engine of its own beside the others', or there is no Ray for what is placed."""
-    config.cluster.check()
-    for key in config.cluster.places if joined().size > 1 else ():
+    places = config.cluster.places
+    if places and joined().size > 1 and "RAY_ADDRESS" not in os.environ:
         raise ConfigError(
-            f"{key}: {joined().size} processes would each ask for actors of their own; leave cluster out, or start a single process"
+            f"{next(iter(places))}: {joined().size} processes would each begin a Ray of their own; begin one by ray start --head, and set "
+            "RAY_ADDRESS=auto"
         )
+    config.cluster.check()
     engine = config.rollout.engine
     if joined().size > 1 and engine != Rollout().engine:
         raise ConfigError(
