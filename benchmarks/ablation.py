@@ -56,7 +56,7 @@ SHORT = (
     "train.tasks_per_step=16",
 )
 ENVS: Mapping[str, Setup] = {
-    "checkout": Setup("quickstart", (*SHORT, "stages.teacher.episodes=2000", "stages.teacher.steps=400"), 960),
+    "checkout": Setup("quickstart", (*SHORT, "stages.teacher.episodes=2000", "stages.teacher.steps=400"), 4800),
     "frozen_lake": Setup(
         "envs/frozen_lake",
         (
