@@ -1,8 +1,12 @@
 """The errors of agentopd: one flat family, named by the boundary at which something went wrong."""
 
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+_HERE = Path(__file__).parent
 
 
 class AgentOPDError(Exception):
@@ -57,6 +61,36 @@ def describe(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()
     except Exception:
         return type(error).__name__
+
+
+def described_with_place(error: BaseException) -> str:
+    """As :func:`describe`, and where it was raised; of our errors without that, since they say what to do.
+
+    The line itself is left out: such messages are kept in records, and it may hold a secret.
+    """
+    frame = None if isinstance(error, AgentOPDError) else _theirs(error)
+    place = f" ({Path(frame.filename).name}, line {frame.lineno})" if frame else ""
+    return describe(error) + place.encode(errors="backslashreplace").decode()
+
+
+def place_of(error: BaseException) -> str:
+    """File, number and text of the last line that ran in an environment's or a tool's own code, in brackets; empty where none did."""
+    frame = _theirs(error)
+    if frame is None:
+        return ""
+    line = frame.line or ""
+    return f" ({Path(frame.filename).name}, line {frame.lineno}: {line if len(line) <= 100 else f'{line[:99]}…'})"
+
+
+def _theirs(error: BaseException) -> traceback.FrameSummary | None:
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame for frame in reversed(frames) if frame.line and _is_theirs(Path(frame.filename))), None)
+
+
+def _is_theirs(file: Path) -> bool:
+    if {"gymnasium", "numpy"} & set(file.parts):
+        return False
+    return not file.is_relative_to(_HERE) or file.relative_to(_HERE).parts[0] in ("envs", "tools")
 
 
 def first_line(error: BaseException) -> str:

@@ -3,12 +3,10 @@
 import json
 import math
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Thread
 from typing import Any, NoReturn, Self, TypeAlias, TypeVar
 
@@ -16,7 +14,7 @@ import gymnasium
 import numpy as np
 
 from agentopd.env.text import expert_action, system_prompt
-from agentopd.errors import ConfigError, EnvError, describe
+from agentopd.errors import ConfigError, EnvError, describe, place_of
 from agentopd.tooling import CRASH, settle
 from agentopd.tooling.action import brief
 from agentopd.tooling.answer import well_formed
@@ -27,8 +25,6 @@ Found: TypeAlias = dict[str, Any]
 STATISTICS = "episode"
 """What Gymnasium's ``RecordEpisodeStatistics`` adds to ``info``: it holds wall time, and is not checked."""
 T = TypeVar("T")
-
-_NOT_THE_USERS = tuple(Path(str(file)).parent for file in (__file__, gymnasium.__file__, np.__file__))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +58,7 @@ class Bench:
         except passes:
             raise
         except (Exception, SystemExit) as error:
-            found = f"it raised {brief(describe(error), 300)}{_place(error)}"
+            found = f"it raised {brief(describe(error), 300)}{place_of(error)}"
             raise EnvError(f"{self.id}: {what} must not raise; {found}") from error
         finally:
             self._running = None
@@ -174,17 +170,6 @@ class Probe:
             fail("info['errors'] must be a list of kinds", f"{self.where} gave {errors!r}")
         if not isinstance(family := info.get("family", ""), str):
             fail("info['family'] must be text", f"{self.where} gave {family!r}")
-
-
-def _place(error: BaseException) -> str:
-    """The last line that ran in the environment's own code, where there is one."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.line and not any(_inside(Path(f.filename), home) for home in _NOT_THE_USERS)]
-    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno}: {brief(own[-1].line or '', 100)})" if own else ""
-
-
-def _inside(file: Path, home: Path) -> bool:
-    return home == file.parent if home == _NOT_THE_USERS[0] else home in file.parents
 
 
 def _is_plain(info: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from functools import cache, partial
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from agentopd.errors import describe
+from agentopd.errors import described_with_place
 from agentopd.isolation.lane import PARTING, Host, Hosted, late, told
 from agentopd.types import Failure
 
@@ -95,7 +95,7 @@ class Isolated(Generic[Result]):
             try:
                 answer = job()
             except BaseException as error:  # handed to whoever waits, SystemExit of user code included
-                answer = Failure("env", "raised", describe(error))
+                answer = Failure("env", "raised", described_with_place(error))
             self._crew.answered(self, number, answer)
         try:
             self._on_close()

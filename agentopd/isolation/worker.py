@@ -11,7 +11,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from agentopd.errors import describe
+from agentopd.errors import described_with_place
 from agentopd.isolation.lane import Hosted
 from agentopd.isolation.registered import register
 
@@ -63,7 +63,7 @@ def serve(connection: socket.socket) -> None:
             result = getattr(hosted, method)(*arguments)
             message = framed(("gave", None if hosted is None or method == "close" else hosted.packed(result)))
         except BaseException as error:  # handed to whoever waits, SystemExit of user code included
-            message = framed(("raised", describe(error)))
+            message = framed(("raised", described_with_place(error)))
         if method == "close":
             hosted = None
         connection.sendall(message)

@@ -50,7 +50,10 @@ def test_what_a_call_raises_is_a_failure_and_the_thread_lives_on() -> None:
         (raise_misnamed, r"OSError: no 'r\udce9sum\udce9.txt'"),
     ]:
         thread.submit("step", job)
-        assert thread.result() == Failure("env", "raised", message)
+        failure = thread.result()
+        assert isinstance(failure, Failure)
+        assert (failure.boundary, failure.kind) == ("env", "raised")
+        assert failure.message.startswith(f"{message} (test_isolated.py, line ")
     thread.submit("step", lambda: 4)
     assert thread.result() == 4
 

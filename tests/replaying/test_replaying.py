@@ -193,7 +193,7 @@ def test_a_failed_episode_is_played_up_to_where_it_got(episode: Trajectory, monk
         assert (verdict.status, verdict.turns) == ("same", reached)
         assert (
             verdict.note
-            == f"it failed at turn {reached} (env raised: RuntimeError: broken since), and was compared up to there"
+            == f"it failed at turn {reached} (env raised: {failed.failure.message}), and was compared up to there"
         )
     monkeypatch.setenv(MOOD, "")
     never = replace(failed, turns=(), opening=(), tools=())

@@ -257,7 +257,7 @@ def test_an_environment_is_refused_only_where_none_of_its_tasks_can_be_started()
     good, broken = Task(LADDER, 0), [Task(LADDER, seed, {"trouble": "reset"}) for seed in (7, 8)]
     check_first_prompts([*broken, good], chat(), ROOMY)
     message = (
-        r"^tests/Ladder-v0 cannot be started: 2 of 2 tasks failed; the first, with seed 7: RuntimeError: no ladder; "
+        r"^tests/Ladder-v0 cannot be started: 2 of 2 tasks failed; the first, with seed 7: RuntimeError: no ladder \(rollout_ladder\.py, line \d+\); "
         r"agentopd\.testing\.check_text_env\('tests/Ladder-v0'\) shows what is wrong with it$"
     )
     with pytest.raises(EnvError, match=message):
