@@ -124,6 +124,17 @@ def test_as_many_seeds_as_needed_and_no_more(difference: float, of_seeds: float,
         assert needed == 2 or detectable(spread, needed - 1, 100) > difference
 
 
+@pytest.mark.parametrize("difference", [0.08, 0.12])
+def test_the_seeds_that_are_needed_suffice(difference: float) -> None:
+    random, spread = np.random.default_rng(5), Spread(seeds=0.004, tasks=0.05, rest=0.3)
+    needed = seeds_needed(difference, spread, 100)
+    assert needed is not None
+    found = [crossed(difference + normal_table(random, spread, needed, 100)).p <= LEVEL for _ in range(400)]
+    fewer = [crossed(difference + normal_table(random, spread, needed - 2, 100)).p <= LEVEL for _ in range(400)]
+    assert POWER - 0.06 <= np.mean(found) <= POWER + 0.12
+    assert np.mean(fewer) < np.mean(found)
+
+
 def test_no_number_of_seeds_makes_up_for_too_few_tasks() -> None:
     assert seeds_needed(0.05, Spread(0.001, 0.3, 0.1), tasks=50) is None
     assert seeds_needed(0.05, Spread(0.001, 0.3, 0.1), tasks=5000) is not None
