@@ -49,7 +49,11 @@ def test_the_table_holds_each_arm_against_its_own() -> None:
         return {str(60 + n): {"success": before | {"student_after": panel}} for n, panel in enumerate(panels)}
 
     half, most, all_ = runs([1, 1, 0, 0], [0, 1, 1, 0]), runs([1, 1, 1, 0], [0, 1, 1, 1]), runs([1] * 4, [1] * 4)
-    results: dict[str, Any] = {name: {} for name in arms()} | {DEFAULT: half, "divergence-reverse": most, "estimator-score": all_}
+    results: dict[str, Any] = {name: {} for name in arms()} | {
+        DEFAULT: half,
+        "divergence-reverse": most,
+        "estimator-score": all_,
+    }
     lines = table("checkout", results).splitlines()
     assert lines[0] == "**checkout**. Before: 25.0% (25 25). The teacher: 100.0% (100 100)."
     assert [line.split(" | ")[:3] for line in lines[4:]] == [
