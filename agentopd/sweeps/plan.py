@@ -155,11 +155,11 @@ def keep(plan: Plan, folder: Path) -> None:
     if before:
         _require_alike(before, now, plan, folder)
     folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / SWEEP, json.dumps(now, indent=2) + "\n")  # first: with it a folder can be gone on with
     for name, config in plan.configs.items():
         (folder / name).mkdir(exist_ok=True)
         if not (folder / name / CONFIG).exists():
             write_atomically(folder / name / CONFIG, dump(config))
-    write_atomically(folder / SWEEP, json.dumps(now, indent=2) + "\n")
 
 
 def _require_alike(before: Mapping[str, Any], now: Mapping[str, Any], plan: Plan, folder: Path) -> None:
@@ -168,7 +168,8 @@ def _require_alike(before: Mapping[str, Any], now: Mapping[str, Any], plan: Plan
         raise ConfigError(
             f"output: the runs in {folder} have the budget {before['budget']}, and this asks for {now['budget']}; choose another --output"
         )
-    there = {name: deciding(load_yaml(folder / name / CONFIG)) for name in before["arms"]}
+    files = {name: folder / name / CONFIG for name in before["arms"]}
+    there = {name: deciding(load_yaml(file)) for name, file in files.items() if file.exists()}
     asked = {split(text)[0] for arm in now["arms"].values() for text in arm["overrides"]}
     added = {name: _plain(config) for name, config in plan.configs.items()}
     _require_asked({**there, **added}, _allowed(asked, now["also"], plan.budget))

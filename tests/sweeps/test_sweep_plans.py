@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agentopd.config import load_config
 from agentopd.config.differing import apart, settings_of
 from agentopd.errors import ConfigError
 from agentopd.sweeps.arms import Arm, grid, listed
@@ -125,11 +126,14 @@ def test_a_budget_is_of_all_arms_alike() -> None:
 
 def test_a_folder_is_added_to_and_never_changed(tmp_path: Path) -> None:
     keep(plan("train.learning_rate=[0.1,0.2]"), tmp_path)
+    (tmp_path / "learning_rate=0.2" / "config.yaml").unlink()  # as a kill in the middle leaves it
     keep(plan("train.learning_rate=[0.1,0.3]", seeds=3), tmp_path)
+    keep(plan("train.learning_rate=[0.1,0.2]", seeds=3), tmp_path)
     kept = json.loads((tmp_path / "sweep.json").read_text())
     assert [*kept["arms"]] == ["learning_rate=0.1", "learning_rate=0.2", "learning_rate=0.3"]
     assert kept["seeds"] == [0, 1, 2]
     assert kept["config"] == "quickstart"
+    assert load_config(tmp_path / "learning_rate=0.2" / "config.yaml").train.learning_rate == 0.2
     with pytest.raises(ConfigError, match=r"learning_rate=0.1 was begun with train.steps=300, and this asks for 7"):
         keep(plan("train.learning_rate=[0.1,0.2]", "train.steps=7"), tmp_path)
     with pytest.raises(ConfigError, match=r"have the budget None, and this asks for .*tokens"):
