@@ -166,7 +166,9 @@ class ActorPool:
             self._closed = True
             self._changed.notify_all()
         for seat in self._seats:
-            if seat.actor is not None:
+            if (
+                seat.actor is not None and self._ray.is_initialized()
+            ):  # else asking for anything would begin another Ray
                 self._ray.kill(seat.actor)
         for thread in self._threads:
             thread.join(LEAVING)
@@ -184,6 +186,8 @@ class ActorPool:
     def _begin(self, seat: Seat) -> bool:
         """Asks for an actor, and waits for it; whether it is there."""
         try:
+            if not self._ray.is_initialized():
+                raise ConnectionError("this process has left its cluster")
             seat.actor = self._make()
             ready = seat.actor.ready.remote([os.path.abspath(place) for place in sys.path])
             while not self._ray.wait([ready], timeout=LOOK)[0]:

@@ -12,8 +12,10 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from agentopd.adapters import adapted
+from agentopd.chat import Chat
 from agentopd.cluster.shipping import Packed, packed, unpacked
 from agentopd.errors import ConfigError
+from agentopd.types import Message
 
 
 def sent(value: object) -> Packed:
@@ -86,3 +88,11 @@ def test_what_cannot_be_sent_is_said_with_its_key() -> None:
         ConfigError, match=r"^cluster\.rollout: it cannot be sent to another process \(TypeError: cannot pickle"
     ):
         packed(threading.Lock(), "cluster.rollout")
+
+
+def test_a_chat_writes_the_same_in_another_process() -> None:
+    chat = Chat(cases.tokenizer(), {"one": 1}, "hermes", "template")
+    found: Chat = pickle.loads(pickle.dumps(chat))
+    assert (found.template_kwargs, found.call_format, found.past_thinking) == ({"one": 1}, "hermes", "template")
+    messages: list[Message] = [{"role": "user", "content": "How much is 2 + 2?"}]
+    assert found.prompt(messages) == chat.prompt(messages)
