@@ -10,6 +10,7 @@ from agentopd.config import Config
 from agentopd.errors import ConfigError
 from agentopd.training.loop.arguments import arguments
 from agentopd.training.loop.checkpoints import binding
+from agentopd.training.loop.ranks import Ranks
 
 
 def refused(overrides: list[str], told: str) -> None:
@@ -75,3 +76,11 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     told = re.escape('cluster.rollout: Ray is not installed; pip install "agentopd[ray]", or leave cluster out')
     with pytest.raises(ConfigError, match=f"^{told}$"):
         arguments(cases.tiny("cluster.rollout.actors=2"), None)
+
+
+def test_several_processes_join_a_cluster_that_was_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("agentopd.training.loop.arguments.joined", lambda: Ranks(0, 2))
+    told = r"^cluster\.environments: 2 processes would each begin a Ray of their own; .* set RAY_ADDRESS=auto$"
+    with pytest.raises(ConfigError, match=told):
+        arguments(cases.tiny("cluster.environments.actors=2"), None)
