@@ -40,6 +40,7 @@ def read_times(file: Path) -> dict[str, float]:
 SWEEP = "sweep.json"
 """What says of a folder that it is a sweep: its arms, seeds and budget."""
 COMPARISON, COMPARISON_PAGE = "compare.json", "compare.html"
+LAW, LAW_PAGE = "law.json", "law.html"
 
 
 def seed_folder(sweep: Path, arm: str, seed: int) -> Path:

@@ -5,6 +5,7 @@ examples:
   agentopd plan configs/scale/one_gpu.yaml --hardware H100
   agentopd plan configs/scale/one_gpu.yaml rollout.engine=transformers train.sharded=true --hardware H100 --gpus 8
   agentopd plan my.yaml --hardware my-card.yaml --run runs/first --json
+  agentopd plan my.yaml --law runs/sizes/law.json
 """
 
 import argparse
@@ -24,11 +25,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", dest="lengths", metavar="RUN", help="a run folder whose records say how long episodes are"
     )
+    parser.add_argument(
+        "--law", metavar="FILE", help="a law.json (agentopd scaling), to say what the run is expected to reach"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the plan; 1 where it cannot fit."""
+    from dataclasses import asdict
     from pathlib import Path
 
     from agentopd.cli.table import read_in_part, show
@@ -37,19 +42,24 @@ def run(arguments: argparse.Namespace) -> int:
     from agentopd.planning.measuring import measured
     from agentopd.planning.telling import lines, tables, to_dict
     from agentopd.run_files import CONFIG
+    from agentopd.scaling.kept import expected
+    from agentopd.scaling.kept import read as read_law
+    from agentopd.scaling.telling import lines_of
 
+    law = None if arguments.law is None else read_law(arguments.law)
     file = Path(arguments.config) / CONFIG
     config = load_config(file if file.exists() else arguments.config, arguments.overrides)
     on = measured() if arguments.hardware is None else hardware(arguments.hardware)
     lengths = None if arguments.lengths is None else Path(arguments.lengths)
     found = plan(config, on, arguments.gpus, lengths)
+    reached = None if law is None else expected(law, config, found)
     with read_in_part():
         if arguments.json:
-            print(json.dumps(to_dict(found), indent=2))
+            print(json.dumps(to_dict(found) | ({} if reached is None else {"law": asdict(reached)}), indent=2))
             return int(bool(found.refused))
         for head, rows in tables(found):
             show(head, rows, ruled=False)
             print()
-        for line in lines(found):
+        for line in (*(() if reached is None else lines_of(reached)), *lines(found)):
             print(line)
     return int(bool(found.refused))

@@ -64,10 +64,12 @@ def lines(
     y_label: str,
     share: bool = False,
     marks: Mapping[int, str] | None = None,
+    log: bool = False,
 ) -> str:
     """A line chart as SVG.
 
-    A series of one point is a dot; ``share`` fixes the y axis to 0 to 1, in per cent; ``marks`` are the places that the x axis names.
+    A series of one point is a dot; ``share`` fixes the y axis to 0 to 1, in per cent; ``marks`` are the places that the x axis names; ``log``
+    makes that axis logarithmic.
     """
     with matplotlib.rc_context(dict(_STYLE)):
         figure, axes = _frame(x_label, y_label, share)
@@ -84,6 +86,8 @@ def lines(
             )
             if one.low:
                 axes.fill_between(one.x, one.low, one.high, color=one.colour, alpha=0.15, linewidth=0)
+        if log:
+            axes.set_xscale("log")
         if marks:
             axes.set_xticks(list(marks), list(marks.values()))
         return _svg(title, figure, axes)
