@@ -13,9 +13,11 @@ from agentopd.planning.seconds import stages
 from agentopd.planning.setup import setup_of
 from agentopd.planning.step import by_records
 from agentopd.scaling.laws import Floats
+from agentopd.scaling.points import levels
 from agentopd.scaling.runs import Measured, configured
 from agentopd.scaling.whole import Fitted
 from agentopd.training.run.stages import tokenizer_of
+from agentopd.training.show.display import attended
 
 UNITS = ("flops", "seconds")
 BEYOND = 100.0
@@ -68,19 +70,23 @@ def read(text: str) -> tuple[str, float]:
     return unit, amount
 
 
+@attended()
 def cost_of(found: Sequence[Measured], unit: str) -> Cost:
-    """How an episode's cost goes with size, by a straight line through logarithms.
+    """How an episode's cost goes with size, by a straight line through logarithms; of each size the runs with most episodes are asked.
 
-    Seconds are those that steps took. FLOPs are counted (``agentopd plan``) for episodes as long as the records of the first run of each arm say.
+    Seconds are those that steps took. FLOPs are counted (``agentopd plan``) for episodes as long as the records of a run say.
 
     Raises:
         ConfigError: Runs do not tell their seconds, or are of one size.
         RecordError: A run has no records to take lengths from.
     """
-    sizes = np.array([one.point.x["parameters"] for one in found])
-    each = np.array([_seconds(one) if unit == "seconds" else _flops(one) for one in found])
-    if np.ptp(np.log(sizes)) < 0.05:
+    longest: dict[float, Measured] = {}
+    for one in sorted(found, key=lambda one: one.point.x["episodes"]):
+        longest[one.point.x["parameters"]] = one
+    sizes = np.array([*longest])
+    if levels(sizes.tolist()) < 2:
         raise ConfigError("--budget: all runs are of one size, so there is nothing to split; leave it out")
+    each = np.array([_seconds(one) if unit == "seconds" else _flops(one) for one in longest.values()])
     reference = float(np.exp(np.log(sizes).mean()))
     slope, scale = np.polyfit(np.log(sizes / reference), np.log(each), 1)
     return Cost(unit, reference, float(np.exp(scale)), float(slope))

@@ -125,7 +125,7 @@ def lacking(points: Sequence[Point], variables: Sequence[str], law: str) -> str:
         return ""
     needs = [*(f"{least[name]} different {_many(name)}" for name in least), f"{count + 1} points"]
     there = [*(f"{have[name]} different {_many(name)}" for name in least), f"{len(points)} points"]
-    return f"the {law} law in {' and '.join((_many(name) for name in variables))} has {count} parameters and needs {_and(needs)}; there are {_and(there)}"
+    return f"the {law} law in {' and '.join(_many(name) for name in variables)} has {count} parameters and needs {_and(needs)}; there are {_and(there)}"
 
 
 def _levels(points: Sequence[Point], name: str) -> int:

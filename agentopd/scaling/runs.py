@@ -17,6 +17,7 @@ from agentopd.planning.shape import shape_of
 from agentopd.run_files import CONFIG, STUDENT
 from agentopd.scaling.points import Point
 from agentopd.training.run.stages import tokenizer_of
+from agentopd.training.show.display import attended
 
 MEASURES = {
     "error": "share of the panel's tasks that failed after training",
@@ -37,6 +38,7 @@ class Measured:
     point: Point
 
 
+@attended()
 def measured(paths: Sequence[str | Path], measure: str = "error") -> tuple[list[Measured], list[str]]:
     """The points that folders hold, and a sentence for all that is to be minded.
 
@@ -49,7 +51,8 @@ def measured(paths: Sequence[str | Path], measure: str = "error") -> tuple[list[
         TrainingError: A file of a run is damaged.
     """
     arms, notes = arms_of(paths)
-    found = [Measured(arm, _point(arm, measure)) for arm in arms]
+    sizes = Sizes()
+    found = [Measured(arm, _point(arm, measure, sizes)) for arm in arms]
     others = [path for path in settings_of(apart([arm.config for arm in arms])) if not within(path, VARIED)]
     if others:
         notes.append(
@@ -59,27 +62,35 @@ def measured(paths: Sequence[str | Path], measure: str = "error") -> tuple[list[
     return found, notes
 
 
-def _point(arm: Arm, measure: str) -> Point:
+class Sizes:
+    """How large students are; each model is looked at once."""
+
+    def __init__(self) -> None:
+        self._known: dict[ModelConfig, int] = {}
+
+    def of(self, run: Run) -> int:
+        """All weights of a run's student, embeddings too: of the one that it left, or, where that is gone, of the one that it trained.
+
+        Raises:
+            ConfigError: There is no such model.
+        """
+        kept, config = run.path / STUDENT, configured(run)
+        model = ModelConfig(model=str(kept)) if (kept / "config.json").exists() else config.student
+        if model not in self._known:
+            outline = Outlines(lambda: tokenizer_of(config, lambda _: None)).of(model)
+            self._known[model] = shape_of(outline).parameters
+        return self._known[model]
+
+
+def _point(arm: Arm, measure: str, sizes: Sizes) -> Point:
     runs = [*arm.runs.values()]
     costs = [run.costs() for run in runs]
     x = {name: float(np.mean([one[name] for one in costs])) for name in ("episodes", "teacher_tokens")}
-    x["parameters"] = float(parameters_of(runs[0]))
+    x["parameters"] = float(sizes.of(runs[0]))
     if measure == "divergence":
         return Point(arm.name, x, tuple(_divergence(run) for run in runs))
     tasks = len(runs[0].panel.episodes)
     return Point(arm.name, x, tuple(1 - run.panel.success.value for run in runs), tasks)
-
-
-def parameters_of(run: Run) -> int:
-    """All weights of its student, embeddings too: of the one that it left, or, where that is gone, of the one that it is configured to train.
-
-    Raises:
-        ConfigError: There is no such model.
-    """
-    kept = run.path / STUDENT
-    config = configured(run)
-    model = ModelConfig(model=str(kept)) if (kept / "config.json").exists() else config.student
-    return shape_of(Outlines(lambda: tokenizer_of(config, lambda _: None)).of(model)).parameters
 
 
 def configured(run: Run) -> Config:

@@ -14,7 +14,9 @@ TRUE = np.array([0.08, 0.12, 0.35, 0.10, 0.6])
 BOTH = ("parameters", "episodes")
 
 
-def places(sizes: Sequence[float] | Floats = SIZES, budgets: Sequence[float] | Floats = BUDGETS) -> list[dict[str, float]]:
+def places(
+    sizes: Sequence[float] | Floats = SIZES, budgets: Sequence[float] | Floats = BUDGETS
+) -> list[dict[str, float]]:
     """Every size with every budget; teachers tell 50 tokens an episode."""
     return [
         {"parameters": float(size), "episodes": float(count), "teacher_tokens": 50.0 * float(count)}
@@ -31,7 +33,9 @@ def law(x: Sequence[dict[str, float]], true: Floats = TRUE, form: str = "saturat
     return y_M
 
 
-def simulated(seed: int, x: Sequence[dict[str, float]], y_M: Floats, seeds: int = 3, tasks: int = 200, apart: float = 0.08) -> list[Point]:
+def simulated(
+    seed: int, x: Sequence[dict[str, float]], y_M: Floats, seeds: int = 3, tasks: int = 200, apart: float = 0.08
+) -> list[Point]:
     """Runs of which each fails a binomial number of tasks, with a rate that lies ``apart`` by seed, relatively."""
     random = np.random.default_rng(seed)
     rate_S_M = np.clip(y_M * np.exp(apart * random.standard_normal((seeds, len(x)))), 0, 1)
