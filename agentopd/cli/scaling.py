@@ -4,11 +4,13 @@ examples:
   agentopd scaling runs/sizes
   agentopd scaling runs/sizes --budget flops=1e17
   agentopd scaling runs/small runs/large --of divergence --output runs/law
-  agentopd scaling runs/sizes --law power
+  agentopd scaling runs/hints --law self_distillation
 """
 
 import argparse
 import json
+from collections.abc import Sequence
+from typing import Any
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--law",
-        choices=("saturating", "power", "constant"),
+        choices=("saturating", "power", "constant", "self_distillation"),
         default="saturating",
         help="its form (default: saturating)",
     )
@@ -30,14 +32,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fits, writes both files, and prints Markdown."""
+    """Fits, writes both files, and prints sentences and Markdown."""
     import sys
     from pathlib import Path
 
     from agentopd.cli.table import read_in_part
-    from agentopd.comparing.telling import markdown
     from agentopd.errors import ConfigError
     from agentopd.run_files import LAW, LAW_PAGE
+
+    folder = Path(arguments.output or arguments.runs[0])
+    text, plain, page = (_gains if arguments.law == "self_distillation" else _law)(arguments, folder.resolve().name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LAW).write_text(json.dumps(plain) + "\n", encoding="utf-8")
+        (folder / LAW_PAGE).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--output: {error}; choose a folder that may be written") from error
+    with read_in_part():
+        print(text)
+    print(f"page: {folder / LAW_PAGE}", file=sys.stderr)
+    return 0
+
+
+def _law(arguments: argparse.Namespace, title: str) -> tuple[str, dict[str, Any], str]:
+    """What is printed, kept and shown of a law of size and episodes."""
+    from agentopd.comparing.telling import markdown
     from agentopd.scaling import scaling
     from agentopd.scaling.cost import cost_of, read, split
     from agentopd.scaling.kept import to_dict
@@ -50,23 +69,25 @@ def run(arguments: argparse.Namespace) -> int:
     found = scaling([one.point for one in measures], arguments.law)
     best = None if budget is None else split(found.fitted, measures, cost_of(measures, budget[0]), budget[1])
     notes = [*found.notes, *notes]
-    folder = Path(arguments.output or arguments.runs[0])
-    written = {
-        LAW: json.dumps(to_dict(found, measures, arguments.of, best, notes), indent=1) + "\n",
-        LAW_PAGE: html(found, folder.resolve().name, arguments.of, best, notes),
-    }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in written.items():
-            (folder / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--output: {error}; choose a folder that may be written") from error
-    with read_in_part():
-        for line in sentences(found, arguments.of, best):
-            print(line)
-        for table in tables(found):
-            print(f"\n{markdown(table)}")
-        for note in notes:
-            print(f"\n- {note}")
-    print(f"page: {folder / LAW_PAGE}", file=sys.stderr)
-    return 0
+    parts = ["\n".join(sentences(found, arguments.of, best)), *map(markdown, tables(found)), *_listed(notes)]
+    plain = to_dict(found, measures, arguments.of, best, notes)
+    return "\n\n".join(parts), plain, html(found, title, arguments.of, best, notes)
+
+
+def _gains(arguments: argparse.Namespace, title: str) -> tuple[str, dict[str, Any], str]:
+    """The same of the law of self-distillation."""
+    from agentopd.errors import ConfigError
+    from agentopd.scaling.gains import gain_law, gains_of, lines, to_dict
+    from agentopd.scaling.page import gains_html
+
+    if arguments.budget is not None or arguments.of != "error":
+        raise ConfigError(
+            "--law self_distillation: it is of success, and says nothing of size or budget; leave --of and --budget out"
+        )
+    points, notes = gains_of(arguments.runs)
+    law = gain_law(points)
+    return "\n\n".join(["\n".join(lines(law)), *_listed(notes)]), to_dict(law, notes), gains_html(law, title, notes)
+
+
+def _listed(notes: Sequence[str]) -> list[str]:
+    return ["\n".join(f"- {note}" for note in notes)] if notes else []

@@ -105,6 +105,8 @@ def read(file: str | Path) -> Law:
         plain = json.loads(Path(file).read_bytes())
         if plain["format"] != FORMAT:
             raise ValueError(f"format {plain['format']}, and {FORMAT} is read")
+        if plain["law"] not in LAWS:
+            raise ValueError(f"its law is {plain['law']}, and a plan takes one of {', '.join(LAWS)}")
         low_P, high_P = np.array(plain["bounds"], np.float64)
         law, variables = LAWS[plain["law"]], tuple(plain["variables"])
         theta_P, draw_R_P = np.array(plain["theta"], np.float64), np.array(plain["draws"], np.float64)

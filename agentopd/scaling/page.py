@@ -7,6 +7,7 @@ import numpy as np
 
 import agentopd.viewer.charts as charts
 from agentopd.scaling.cost import Split
+from agentopd.scaling.gains import GainLaw, lines
 from agentopd.scaling.points import SAME, Point
 from agentopd.scaling.runs import MEASURES
 from agentopd.scaling.telling import residuals, sentences, tables
@@ -34,6 +35,18 @@ def html(found: Scaling, title: str, measure: str, best: Split | None, notes: Se
     ]
     body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections if content)
     return page(title, f"{len(found.points)} points, {sum(len(one.y_S) for one in found.points)} runs", body)
+
+
+def gains_html(law: GainLaw, title: str, notes: Sequence[str]) -> str:
+    """The page of a law of self-distillation."""
+    ends = [min(one.gap for one in law.points), max(one.gap for one in law.points)]
+    line = Series("", ends, [law.intercept + law.slope * gap for gap in ends], STUDENT, dashed=True)
+    dots = [Series("", [one.gap], [one.gain], STUDENT) for one in law.points]
+    drawn = charts.lines("Gain by gap", [line, *dots], "teacher minus student, before training", "gain")
+    told = "".join(f"<p>{escape(text[0].upper() + text[1:])}.</p>" for text in (*lines(law), *notes))
+    rows = [(one.name, str(one.seeds), f"{one.gap:+.3f}", f"{one.gain:+.3f}") for one in law.points]
+    body = f"<section>{told}{figure(drawn, 'Shares of the panel: runs (dots) and the law (dashed).')}</section>"
+    return page(title, "Self-distillation", body + table(("point", "seeds", "gap", "gain"), rows))
 
 
 def _along(found: Scaling, name: str, measure: str) -> Iterator[str]:
