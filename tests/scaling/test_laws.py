@@ -48,7 +48,8 @@ def test_fits_are_those_of_scipy() -> None:
     _, loss_R = minimised(form, begin_R_P, np.tile(np.log(y_M), (len(begin_R_P), 1)), x_M_K, error_M, within)
 
     def off(theta_P: Floats) -> Floats:
-        return (form.evaluate(theta_P[None], x_M_K)[0][0] - np.log(y_M)) / error_M
+        standardised: Floats = (form.evaluate(theta_P[None], x_M_K)[0][0] - np.log(y_M)) / error_M
+        return standardised
 
     theirs = [least_squares(off, one, bounds=within, loss="huber", f_scale=HUBER).cost for one in begin_R_P[::9]]
     assert loss_R.min() == pytest.approx(min(theirs), rel=1e-3)
@@ -85,7 +86,8 @@ def coverage(seeds: range, true: Floats) -> Floats:
     for seed in seeds:
         found = fit(simulated(seed, x, y_M), BOTH, "saturating").parameters
         inside.append([(one.low or 0) <= value <= (one.high or np.inf) for one, value in zip(found, true, strict=True)])
-    return np.mean(inside, axis=0)
+    share_P: Floats = np.mean(inside, axis=0)
+    return share_P
 
 
 def test_a_known_law_lies_in_its_intervals() -> None:

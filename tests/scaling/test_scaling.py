@@ -19,10 +19,11 @@ from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, Played
 from agentopd.records import RecordWriter
 from agentopd.run_files import AFTER_PANEL, CONFIG, LAW, METRICS, PANELS
-from agentopd.scaling import scaling
+from agentopd.scaling import gains, scaling
 from agentopd.scaling.cost import Cost, cost_of, read, split
 from agentopd.scaling.kept import read as read_law
-from agentopd.scaling.runs import Measured, measured
+from agentopd.scaling.laws import LAWS
+from agentopd.scaling.runs import MEASURES, Measured, measured
 from agentopd.types import Key, Outcome, Record, Segment, Task, Trajectory, Turn
 
 WIDTHS = (8, 16, 32, 64, 128)
@@ -30,9 +31,16 @@ ENV = "agentopd/Checkout-v0"
 
 
 def saved(folder: Path, width: int) -> Path:
-    shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64, "max_position_embeddings": 64}
-    made = LlamaConfig(hidden_size=width, intermediate_size=2 * width, tie_word_embeddings=True, **shape)
-    LlamaForCausalLM(made).save_pretrained(folder)
+    made = LlamaConfig(
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        vocab_size=64,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(made).save_pretrained(folder)  # type: ignore[no-untyped-call]
     return folder
 
 
@@ -222,6 +230,13 @@ def test_runs_that_differ_in_more_are_said_to(runs: list[Path], tmp_path: Path) 
     assert notes[0].startswith(
         "the runs differ also in train.learning_rate: what these do is taken for what size and budget do"
     )
+
+
+def test_the_verb_offers_what_there_is() -> None:
+    parser = argparse.ArgumentParser()
+    cli.scaling.configure(parser)
+    choices = {one.dest: [*one.choices] for one in parser._actions if one.choices}
+    assert choices == {"of": [*MEASURES], "law": [*LAWS, gains.LAW]}
 
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scaling-laws.md").read_text(encoding="utf-8")
