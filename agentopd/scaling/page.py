@@ -53,14 +53,15 @@ def _along(found: Scaling, name: str, measure: str) -> Iterator[str]:
     """Charts of y along a variable, a colour for each value of the others, with the law dashed."""
     groups = _groups(found.points, [other for other in found.fitted.variables if other != name])
     for begin in range(0, len(groups), len(COLOURS)):
-        series = []
-        for (label, points), colour in zip(groups[begin : begin + len(COLOURS)], COLOURS, strict=False):
+        series, some = [], groups[begin : begin + len(COLOURS)]
+        for (label, points), colour in zip(some, COLOURS, strict=False):
             ordered = sorted(points, key=lambda one: one.x[name])
             x = np.geomspace(ordered[0].x[name], ordered[-1].x[name], _PLACES).tolist()
             law = [found.fitted.value({**ordered[0].x, name: place}) for place in x]
             series.append(Series("", x, law, colour, dashed=True))
             series += [Series(label if one is ordered[0] else "", [one.x[name]], [one.y], colour) for one in ordered]
-        caption = f"Seen (dots) and the law (dashed), along {_plain(name)}: {MEASURES[measure]}."
+        of = f", {some[0][0]}" if len(some) == 1 and some[0][0] else ""  # no legend names a colour that is alone
+        caption = f"Seen (dots) and the law (dashed), along {_plain(name)}{of}: {MEASURES[measure]}."
         yield figure(charts.lines(f"Law along {name}", series, _plain(name), "y", log=True), caption)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 INK, GRID = "#000001", "#000002"
 STUDENT, BEFORE, TEACHER, OTHER = "#000011", "#000012", "#000013", "#000014"
@@ -88,6 +88,9 @@ def lines(
                 axes.fill_between(one.x, one.low, one.high, color=one.colour, alpha=0.15, linewidth=0)
         if log:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.xaxis.set_minor_locator(NullLocator())
         if marks:
             axes.set_xticks(list(marks), list(marks.values()))
         return _svg(title, figure, axes)

@@ -137,6 +137,8 @@ def test_the_command_prints_and_writes_and_a_plan_reads(
     assert [one["law"] for one in kept["held_out"]["laws"]] == ["saturating", "power", "constant"]
     page = (tmp_path / "law.html").read_text()
     assert page.count("<svg") == 5
+    assert ">50</text>" in page
+    assert "mathdefault" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
 
     fitted = scaling([one.point for one in found]).fitted
