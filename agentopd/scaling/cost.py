@@ -52,6 +52,8 @@ class Split:
     y: float
     at_end: bool
     """Whether the best size lies at an end of those looked at, so that it is none."""
+    determined: bool
+    """Whether the interval leaves out an end of those looked at."""
 
 
 def read(text: str) -> tuple[str, float]:
@@ -138,6 +140,7 @@ def split(fitted: Fitted, found: Sequence[Measured], cost: Cost, budget: float) 
         float(episodes[best]),
         fitted.value(places[best]),
         best in (0, _GRID - 1),
+        bool(low > tried[0] or high < tried[-1]),
     )
 
 

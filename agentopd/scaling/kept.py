@@ -1,6 +1,7 @@
 """A law as a JSON file, and what it says of a run that is planned."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def to_dict(
         "points": [
             {
                 "name": one.name,
-                **one.x,
+                **{key: value for key, value in one.x.items() if math.isfinite(value)},
                 "y": one.y,
                 "by_seed": list(one.y_S),
                 "error_of_log": error,

@@ -89,6 +89,9 @@ def _split(found: Scaling, best: Split) -> Iterator[str]:
     yield (
         f"cost: an episode takes {cost.scale:.3g} {cost.unit} at {cost.reference:,.0f} parameters, and goes with their power of {cost.exponent:.2f}"
     )
+    if not best.determined:
+        yield f"split: these runs do not determine the size for which {best.budget:.3g} {cost.unit} are best spent"
+        return
     if best.at_end:
         yield f"split: no size within the sizes looked at is best for {best.budget:.3g} {cost.unit}: y falls towards {best.parameters:.3g} parameters"
         return

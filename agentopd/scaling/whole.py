@@ -9,13 +9,15 @@ import numpy as np
 from agentopd.errors import ConfigError
 from agentopd.evaluation import CONFIDENCE, Interval
 from agentopd.scaling.fitting import minimised
-from agentopd.scaling.laws import LAWS, Floats, bounds, starts
+from agentopd.scaling.laws import LAWS, Floats, bounds, is_exponent, starts
 from agentopd.scaling.points import NOUNS, SAME, Point, errors_of, lacking, require_positive, variables_of
 
 RESAMPLES = 300
 _TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-_AT = 0.02
-"""How near to a bound, in logarithms, a parameter lies at it."""
+_NEAR = 1.1
+"""The factor within which a parameter lies at its bound."""
+_NONE = 10.0
+"""The same for the lower bound of a coefficient, which stands for 0."""
 WRONG = 2.0
 """So many times the error that is to be expected on points that were left out tells that a law is wrong there."""
 
@@ -59,8 +61,8 @@ class Fitted:
             Parameter(
                 name,
                 float(np.exp(value)),
-                float(np.exp(low)) if low > least + _AT else None,
-                float(np.exp(high)) if high < most - _AT else None,
+                float(np.exp(low)) if low > least + math.log(_NEAR if is_exponent(name) else _NONE) else None,
+                float(np.exp(high)) if high < most - math.log(_NEAR) else None,
             )
             for name, value, (low, high), least, most in zip(names, self.theta_P, ends_P, low_P, high_P, strict=True)
         ]

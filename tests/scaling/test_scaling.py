@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from agentopd.scaling.cost import Cost, cost_of, read, split
 from agentopd.scaling.kept import read as read_law
 from agentopd.scaling.laws import LAWS
 from agentopd.scaling.runs import MEASURES, Measured, measured
+from agentopd.scaling.telling import sentences
 from agentopd.types import Key, Outcome, Record, Segment, Task, Trajectory, Turn
 
 WIDTHS = (8, 16, 32, 64, 128)
@@ -207,6 +209,11 @@ def test_the_best_split_is_that_of_the_closed_form(found: list[Measured]) -> Non
     assert cost.of_episode(np.array(best.parameters)) * best.episodes == pytest.approx(1e8)
     assert best.interval.low <= best.parameters <= best.interval.high
     assert not best.at_end
+    assert best.determined
+    flat = [Measured(one.arm, replace(one.point, y_S=(0.3, 0.4))) for one in found]
+    unknown = scaling([one.point for one in flat])
+    nowhere = split(unknown.fitted, flat, cost, 1e8)
+    assert [*sentences(unknown, "error", nowhere)][-1].startswith("split: these runs do not determine the size")
 
 
 def test_what_cannot_be_fitted_is_refused(runs: list[Path], found: list[Measured], tmp_path: Path) -> None:
