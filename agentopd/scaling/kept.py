@@ -26,7 +26,7 @@ _DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Law:
+class Kept:
     """What a file says."""
 
     measure: str
@@ -96,7 +96,7 @@ def _rounded(values: np.ndarray) -> Any:
     return np.round(values, _DIGITS).tolist()
 
 
-def read(file: str | Path) -> Law:
+def read(file: str | Path) -> Kept:
     """The law that ``agentopd scaling`` has written.
 
     Raises:
@@ -121,14 +121,14 @@ def read(file: str | Path) -> Law:
         teaching = None
         if "teacher_tokens" in variables:
             teaching = float(np.exp(np.mean([np.log(one["teacher_tokens"] / one["episodes"]) for one in points])))
-        return Law(plain["measure"], tuple(plain["envs"]), fitted, ranges, teaching)
+        return Kept(plain["measure"], tuple(plain["envs"]), fitted, ranges, teaching)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ConfigError(
             f"--law {file}: no law can be read from it: {error}; give the law.json that agentopd scaling writes"
         ) from error
 
 
-def expected(law: Law, config: Config, plan: Plan) -> Expected:
+def expected(law: Kept, config: Config, plan: Plan) -> Expected:
     """What a law says of the run that is planned."""
     episodes = float(config.train.steps * episodes_a_step(config))
     x = {"parameters": float(plan.setup.student.shape.parameters), "episodes": episodes}
