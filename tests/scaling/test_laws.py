@@ -165,6 +165,11 @@ def test_teacher_tokens_are_a_variable_where_they_vary_by_themselves() -> None:
     points = simulated(0, x, law(x))
     assert variables_of(points)[0] == (*BOTH, "teacher_tokens")
     assert levels([1.0, 1.01, 2.0, 2.05]) == 2
+    y_M = law(x) + 0.1 * np.array([one["teacher_tokens"] / 6e4 for one in x]) ** -0.4
+    found = fit(simulated(0, x, y_M, tasks=20_000, apart=0.01), variables_of(points)[0], "saturating")
+    last = {one.name: one for one in found.parameters}["c_T"]
+    assert (last.low or 0) <= 0.4 <= (last.high or np.inf)
+    assert last.determined
 
 
 def test_too_few_points_are_refused() -> None:
