@@ -1,12 +1,16 @@
 """The errors of agentopd: one flat family, named by the boundary at which something went wrong."""
 
 import re
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 
 _HERE = Path(__file__).parent
+_PACKAGES = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
+_PYTHON = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
 
 
 class AgentOPDError(Exception):
@@ -83,14 +87,21 @@ def place_of(error: BaseException) -> str:
 
 
 def _theirs(error: BaseException) -> traceback.FrameSummary | None:
-    frames = traceback.extract_tb(error.__traceback__)
-    return next((frame for frame in reversed(frames) if frame.line and _is_theirs(Path(frame.filename))), None)
+    """The last line that ran in the environment's code: what that called in Python's library or an installed package says little."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.line]
+    ranked = ((_rank(Path(frame.filename)), frame) for frame in reversed(frames))
+    rank, frame = max(ranked, key=itemgetter(0), default=(0, None))  # of equals the last line
+    return frame if rank else None
 
 
-def _is_theirs(file: Path) -> bool:
-    if {"gymnasium", "numpy"} & set(file.parts):
-        return False
-    return not file.is_relative_to(_HERE) or file.relative_to(_HERE).parts[0] in ("envs", "tools")
+def _rank(file: Path) -> int:
+    """How likely a file is the environment's: 3 one's own, or ours of tools and environments; 2 a package's; 1 Python's; 0 surely not."""
+    if file.is_relative_to(_HERE):
+        return 3 if file.relative_to(_HERE).parts[0] in ("envs", "tools") else 0
+    for home in _PACKAGES:
+        if file.is_relative_to(home):  # Python's own library may hold the folder of packages
+            return 0 if file.relative_to(home).parts[0] in ("gymnasium", "numpy") else 2
+    return 1 if any(file.is_relative_to(home) for home in _PYTHON) else 3
 
 
 def first_line(error: BaseException) -> str:

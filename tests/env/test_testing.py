@@ -1,5 +1,6 @@
 """The conformance test finds each kind of broken environment."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -232,6 +233,11 @@ class Failing(Good):
         return str(self.options["level"])
 
 
+class Misread(Good):
+    def start(self) -> str:
+        return str(json.loads("Bonn"))
+
+
 class Unmade(Good):
     def __init__(self) -> None:
         self.maps = dict[str, int]()["europe"]
@@ -333,6 +339,7 @@ def test_a_good_environment_passes(register: Callable[[type[TextEnv]], str]) -> 
         (Halved, "an observation must not hold half surrogates"),
         (Failing, """reset(seed=0) must not raise; it raised KeyError: 'level' (test_testing.py, line """),
         (Failing, """: return str(self.options["level"]))"""),
+        (Misread, """Expecting value: line 1 column 1 (char 0) (test_testing.py, line """),
         (Unmade, "making it must not raise; it raised KeyError: 'europe' (test_testing.py, line "),
         (Mumbling, "the expert must write canonical actions"),
         (Endless, "the expert must succeed on most seeds"),

@@ -1,3 +1,4 @@
+import json
 import threading
 import time
 
@@ -30,6 +31,10 @@ def raise_unreadable() -> int:
     raise UnreadableError
 
 
+def raise_in_a_library() -> int:
+    return int(json.loads("four"))
+
+
 def test_calls_run_in_one_thread_of_their_own() -> None:
     thread: Isolated[int] = Isolated(time_limit=5.0)
     names = []
@@ -46,6 +51,7 @@ def test_what_a_call_raises_is_a_failure_and_the_thread_lives_on() -> None:
         (raise_error, "ValueError: boom"),
         (raise_timeout, "TimeoutError: the remote side"),
         (leave, "SystemExit: 3"),
+        (raise_in_a_library, "JSONDecodeError: Expecting value: line 1 column 1 (char 0)"),
         (raise_unreadable, "UnreadableError"),
         (raise_misnamed, r"OSError: no 'r\udce9sum\udce9.txt'"),
     ]:
