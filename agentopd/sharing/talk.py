@@ -41,10 +41,12 @@ def talk_of(trajectory: Trajectory, facts: Mapping[str, Any] | None = None) -> T
     What nobody was shown is not in it: privileged facts, an expert's advice, a teacher's word. Assistant's messages of the opening, and
     turns without a trainable token, are ``untrained``.
     """
-    messages = [_clean(message) for message in conversation(trajectory, len(trajectory.turns))]
+    messages = conversation(trajectory, len(trajectory.turns))
     opened = len(trajectory.opening)
     said = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
     acted = [at for at in said if at >= opened]
+    thinks = {at for at, turn in zip(acted, trajectory.turns, strict=True) if turn.thinking}
+    messages = [_clean(message, at in thinks) for at, message in enumerate(messages)]
     still = {at for at, turn in zip(acted, trajectory.turns, strict=True) if not _trains(trajectory, turn.index)}
     tools = tuple(plain_data(dict(tool)) for tool in trajectory.tools)
     return Talk(tuple(messages), tools, frozenset({at for at in said if at < opened} | still), facts or {})
@@ -68,11 +70,16 @@ def spoken(canonical: str) -> Message:
     return thinking_apart(message)
 
 
-def thinking_apart(message: Message) -> Message:
-    """The message with the thinking that opens its content as ``reasoning_content``; without that key where there is none."""
+def thinking_apart(message: Message, thinks: bool = False) -> Message:
+    """The message with the thinking that opens its content as ``reasoning_content``; without that key where there is none.
+
+    Args:
+        message: The message.
+        thinks: Whether its content is known to open with thinking, though it may lack the mark that opens it.
+    """
     content, reasons = message["content"], message.get("reasoning_content", "").strip()
-    while not reasons and (found := _thought(content)) is not None:
-        reasons, content = found
+    while not reasons and (found := _thought(content, thinks)) is not None:
+        (reasons, content), thinks = found, False
     apart: Message = {**message, "content": content}
     apart.pop("reasoning_content", None)
     if reasons:
@@ -80,10 +87,10 @@ def thinking_apart(message: Message) -> Message:
     return apart
 
 
-def _thought(content: str) -> tuple[str, str] | None:
+def _thought(content: str, thinks: bool) -> tuple[str, str] | None:
     """The thinking that opens a text, without marks, and the rest; ``None`` where there is none, or its mark stands in a call."""
     thought, mark, said = content.partition(THOUGHT_CLOSE)
-    opened = thought.lstrip().startswith(THOUGHT_OPEN)  # where it never ended, all is thought
+    opened = thinks or thought.lstrip().startswith(THOUGHT_OPEN)  # where it never ended, all is thought
     if not opened and (not mark or parse_action(thought).problems):
         return None
     return thought.strip().removeprefix(THOUGHT_OPEN).strip(), said.lstrip("\n")
@@ -108,7 +115,7 @@ def written(message: Message) -> tuple[str, str]:
     return render_action(held.content, [*held.calls, *calls]), thought
 
 
-def _clean(message: Message) -> Message:
+def _clean(message: Message, thinks: bool) -> Message:
     """A message of records as files may hold it: well-formed, and with nothing but what belongs to its role."""
     clean: Message = {"role": message["role"], "content": well_formed(message["content"])}
     if message["role"] != "assistant":
@@ -119,7 +126,7 @@ def _clean(message: Message) -> Message:
         clean["tool_calls"] = [openai(call) for call in calls]
     if message.get("reasoning_content"):
         clean["reasoning_content"] = well_formed(message["reasoning_content"])
-    return thinking_apart(clean)
+    return thinking_apart(clean, thinks)
 
 
 def answered(messages: Sequence[Message]) -> Iterator[tuple[int, tuple[int, int] | None]]:

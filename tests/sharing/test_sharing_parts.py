@@ -172,6 +172,20 @@ def test_a_thought_that_never_ended_is_thinking_and_calls_nothing(opens: str, tm
     assert rows(tmp_path / "back", "openai")[0] == [row]
 
 
+def test_a_thought_that_the_prompt_opened_is_thinking_whatever_it_says_of_calls(tmp_path: Path) -> None:
+    thought, made = "Do I write <tool_call> now? Yes.", call("price", item="pear")
+    trajectory = cases.trajectory({"messages": [cases.said("Cost?"), cases.acting("18")]}, thinks=True)
+    turn = replace(trajectory.turns[0], text=f"{thought}\n</think>\n\n{made}", action=made, thinking=9)
+    cases.keep(tmp_path / "run", replace(trajectory, turns=(turn,)))
+    [row], _ = rows(tmp_path / "run", "openai")
+    told = row["messages"][1]
+    assert (told["reasoning_content"], told["content"], len(told["tool_calls"])) == (thought, "", 1)
+    take_in(str(tmp_path / "run" / "openai.jsonl"), tmp_path / "back", Wanted(cases.chat(True)))
+    [back] = records.open(tmp_path / "back")
+    assert back.trajectory.turns[0].action == made
+    assert rows(tmp_path / "back", "openai")[0] == [row]
+
+
 def test_only_what_the_student_did_is_corrected(tmp_path: Path) -> None:
     untrained = cases.CASES["what is not learned"]
     cases.keep(
