@@ -130,7 +130,7 @@ def read(file: str | Path) -> Kept:
 
 def expected(law: Kept, config: Config, plan: Plan) -> Expected:
     """What a law says of the run that is planned."""
-    episodes = float(config.train.steps * episodes_a_step(config))
+    episodes = float(config.train.steps * played_a_step(config))
     x = {"parameters": float(plan.setup.student.shape.parameters), "episodes": episodes}
     notes = []
     if law.teaching is not None:
@@ -152,7 +152,7 @@ def expected(law: Kept, config: Config, plan: Plan) -> Expected:
     return Expected(law.measure, x, law.fitted.value(x), law.fitted.interval(x), tuple(notes))
 
 
-def episodes_a_step(config: Config) -> int:
+def played_a_step(config: Config) -> int:
     """The episodes that the first step plays: those that a run counts as spent."""
     sources = config.objective.sources
     tasks = config.tasks_at(Clock(0, config.train.steps))
