@@ -10,6 +10,7 @@ import pytest
 from agentopd.env import TextEnv, make
 from agentopd.env.exchange import Reply
 from agentopd.errors import ConfigError, EnvError
+from agentopd.testing import check_text_env
 from agentopd.tooling import call, tool
 
 
@@ -133,3 +134,8 @@ def test_a_package_that_an_environment_only_imports_is_named() -> None:
             make("tests/Needy-v0")
     finally:
         del gymnasium.registry["tests/Needy-v0"]
+
+
+def test_the_conformance_test_knows_no_unknown_id() -> None:
+    with pytest.raises(ConfigError, match="no environment"):
+        check_text_env("tests/Nowhere-v0")

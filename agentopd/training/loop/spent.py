@@ -48,10 +48,11 @@ def spent(records: Sequence[Record]) -> dict[str, float]:
 
 
 class Spend(TrainerCallback):
-    """Ends training after the step with which its budget is spent: with a panel and a checkpoint, where it has such."""
+    """Ends training after the step with which its budget, if it has one, is spent: with a panel and a checkpoint, where it has such."""
 
-    def __init__(self, budget: Budget) -> None:
-        self._most = {"student_tokens": budget.tokens or math.inf, "seconds": budget.seconds or math.inf}
+    def __init__(self, budget: Budget | None) -> None:
+        tokens, seconds = (None, None) if budget is None else (budget.tokens, budget.seconds)
+        self._most = {"student_tokens": tokens or math.inf, "seconds": seconds or math.inf}
         self._spent = dict.fromkeys(self._most, 0.0)
 
     def _add(self, logs: Mapping[str, Any]) -> None:

@@ -119,14 +119,13 @@ class AgentOPDTrainer(ResumableTrainer):
         self.river = self.builds(self.config, student, tokenizer, taught, args.device, folder, watch, given, untaught)
         self.learner = Learner(self.config, self.river.teacher_heads, special_ids(tokenizer), self.ranks)
         self.recorder = Recorder(self.config, folder if self.ranks.is_first else None, self.river.teacher_heads)
-        bounding = [] if self.config.train.budget is None else [Spend(self.config.train.budget)]
         self.step_metrics, self._learned_at = dict[str, float](), time.monotonic()
         super().__init__(
             model=student,
             args=args,
             eval_dataset=[] if args.eval_strategy == "no" else [{}],  # its presence matters: evaluate() plays the panel
             processing_class=tokenizer,
-            callbacks=[TellRiver(self), *bounding, *(callbacks or ())],
+            callbacks=[TellRiver(self), Spend(self.config.train.budget), *(callbacks or ())],
             optimizers=optimizers,
         )
         student.add_model_tags([*TAGS])
