@@ -352,7 +352,7 @@ def test_a_good_environment_passes(register: Callable[[type[TextEnv]], str]) -> 
 def test_a_broken_environment_is_named(
     register: Callable[[type[TextEnv]], str], kind: type[TextEnv], rule: str
 ) -> None:
-    with pytest.raises(EnvError, match="^tests/Broken-v0: ") as caught:
+    with pytest.raises(EnvError, match=r"^tests/Broken-v0: ") as caught:
         check_text_env(register(kind))
     assert rule in str(caught.value)
 
