@@ -1,6 +1,7 @@
 """An episode in a terminal: a person, the expert or a model acts, and what a model would read is printed."""
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -17,9 +18,13 @@ Act: TypeAlias = Callable[[Sequence[Message]], str]
 """From the conversation so far to the next action, as canonical text."""
 Say: TypeAlias = Callable[[str], None]
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 
 def play(env: gymnasium.Env[str, str], seed: int | None, act: Act, say: Say) -> bool:
     """Plays one episode and tells it line by line.
+
+    Control characters are written out (``\\x1b``), but newlines and tabs: they could clear a terminal, or write to its clipboard.
 
     Args:
         env: What :func:`agentopd.make` gives.
@@ -35,19 +40,23 @@ def play(env: gymnasium.Env[str, str], seed: int | None, act: Act, say: Say) -> 
     said: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
     said += info["messages"]
     for message in said:
-        say(f"{message['role']}: {message['content']}")
+        say(_shown(f"{message['role']}: {message['content']}"))
     total, over = 0.0, False
     while not over:
         action = act(said)
-        say(f"> {action}")
+        say(_shown(f"> {action}"))
         _, reward, terminated, truncated, info = env.step(action)
         for message in info["messages"]:
-            say(f"{message['role']}: {message['content']}")
+            say(_shown(f"{message['role']}: {message['content']}"))
         said += [{"role": "assistant", "content": action}, *info["messages"]]
         total, over = total + float(reward), terminated or truncated
     success = bool(info.get("success", False))
     say(f"{'success' if success else 'no success'}, reward {total:g}{'' if terminated else ', cut off by its limit'}")
     return success
+
+
+def _shown(text: str) -> str:
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def usage(tools: ToolSet) -> Iterator[str]:

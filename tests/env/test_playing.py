@@ -124,6 +124,12 @@ def test_an_episode_is_told_line_by_line() -> None:
     assert again[-1] == "no success, reward 0"
 
 
+def test_what_steers_a_terminal_is_written_out() -> None:
+    env, told = make("agentopd/Checkout-v0"), list[str]()
+    play(env, 0, lambda _: "\x1b]52;c;eA==\x07\tno", told.append)
+    assert "> \\x1b]52;c;eA==\\x07\tno" in told
+
+
 def test_the_verb_lets_people_and_experts_act(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
