@@ -144,8 +144,10 @@ def files_of(games: str | Sequence[str]) -> tuple[Path, ...]:
         path = os.path.expanduser(pattern)
         names = [path] if os.path.isfile(path) else glob.glob(path, recursive=True)
         if os.path.isdir(path):
-            names = [
-                name for suffix in SUFFIXES for name in glob.glob(f"{glob.escape(path)}/**/*{suffix}", recursive=True)
+            names = [  # ALFWorld's are looked for to be refused by name: each has a .json beside it that is no game
+                name
+                for suffix in (*SUFFIXES, ".tw-pddl")
+                for name in glob.glob(f"{glob.escape(path)}/**/*{suffix}", recursive=True)
             ]
         if not names:
             raise ConfigError(f"games: nothing is at {pattern!r}; give files, a pattern or a folder of {_forms()}")

@@ -162,6 +162,12 @@ def test_a_file_that_is_no_game_is_told(tmp_path: Path) -> None:
     (tmp_path / "y.z8").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"y.z8 needs its y.json beside it"):
         make(ID, games=str(tmp_path / "y.z8"))
+    trial = tmp_path / "train" / "pick" / "trial"
+    trial.mkdir(parents=True)
+    for name in ("game.tw-pddl", "traj_data.json"):
+        (trial / name).write_text("{}")
+    with pytest.raises(ConfigError, match=r"game\.tw-pddl cannot be played; .*ALFWorld need its planner"):
+        make(ID, games=str(tmp_path / "train"))
 
 
 def test_the_cache_is_bounded_but_for_what_is_in_use(tmp_path: Path) -> None:
