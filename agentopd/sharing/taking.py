@@ -197,6 +197,7 @@ class _Tokens:
         canonical, thought = written(message)
         tokens = self._chat.write(shown, canonical, self._tools, thought)
         action, segment = self._chat.read(tokens, self._tools, self._segments[-1].tokens), len(self._segments) - 1
+        thinking = self._chat.thought_size(self._segments[-1].tokens, tokens)
         start, stop = self._segments[-1].add_action(tokens, [math.nan] * len(tokens), number, [0] * len(tokens))
         drift: Any = "last"
         if not last:
@@ -217,6 +218,7 @@ class _Tokens:
             calls=parse_action(canonical).calls,
             observations=tuple(observations),
             drift=drift,
+            thinking=thinking,
         )
         return turn, [*shown, action.message, *observations]
 

@@ -183,6 +183,9 @@ def test_a_thought_that_the_prompt_opened_is_thinking_whatever_it_says_of_calls(
     take_in(str(tmp_path / "run" / "openai.jsonl"), tmp_path / "back", Wanted(cases.chat(True)))
     [back] = records.open(tmp_path / "back")
     assert back.trajectory.turns[0].action == made
+    [acted], [segment] = back.trajectory.turns, back.trajectory.segments
+    thought_T = segment.tokens_T[acted.start : acted.start + acted.thinking].tolist()
+    assert cases.chat(True).tokenizer.decode(thought_T) == f"<think>\n{thought}\n</think>"
     assert rows(tmp_path / "back", "openai")[0] == [row]
 
 
