@@ -75,7 +75,7 @@ def thinking_apart(message: Message, thinks: bool = False) -> Message:
 
     Args:
         message: The message.
-        thinks: Whether its content is known to open with thinking, though it may lack the mark that opens it.
+        thinks: Whether what stands before the mark that ends thinking is known to be that, though it may lack the mark that opens it.
     """
     content, reasons = message["content"], message.get("reasoning_content", "").strip()
     while not reasons and (found := _thought(content, thinks)) is not None:
@@ -90,8 +90,8 @@ def thinking_apart(message: Message, thinks: bool = False) -> Message:
 def _thought(content: str, thinks: bool) -> tuple[str, str] | None:
     """The thinking that opens a text, without marks, and the rest; ``None`` where there is none, or its mark stands in a call."""
     thought, mark, said = content.partition(THOUGHT_CLOSE)
-    opened = thinks or thought.lstrip().startswith(THOUGHT_OPEN)  # where it never ended, all is thought
-    if not opened and (not mark or parse_action(thought).problems):
+    opened = thought.lstrip().startswith(THOUGHT_OPEN)  # where it never ended, all is thought
+    if not opened and (not mark or (not thinks and parse_action(thought).problems)):
         return None
     return thought.strip().removeprefix(THOUGHT_OPEN).strip(), said.lstrip("\n")
 
