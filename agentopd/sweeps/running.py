@@ -1,7 +1,6 @@
 """The runs of a sweep, each a process of its own, several at a time."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -131,10 +130,10 @@ def _end(job: Job, process: subprocess.Popen[bytes]) -> None:
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Interrupts what still runs, waits for it, and kills what does not end."""
+    """Ends what still runs, waits for it, and kills what does not end."""
     for process in processes:
         with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # under nohup they would ignore an interrupt
     end = time.monotonic() + PARTING
     for process in processes:
         try:

@@ -81,6 +81,9 @@ def test_a_run_that_was_begun_is_resumed(tmp_path: Path) -> None:
 def test_an_interrupt_ends_what_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "sweep"
     pid = folder / "learning_rate=99" / "seed-0" / "pid"
+    handler = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # it is ignored where tests run in the background
 
     def interrupt() -> None:
         while not (pid.exists() and pid.read_text()):
@@ -89,7 +92,10 @@ def test_an_interrupt_ends_what_runs(tmp_path: Path, capfd: pytest.CaptureFixtur
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    assert sweep(folder, "99,0.5") == 130
+    try:
+        assert sweep(folder, "99,0.5") == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
     thread.join()
     assert f"the same command with --output {folder} goes on" in capfd.readouterr().err
     with pytest.raises(ProcessLookupError):
