@@ -36,8 +36,7 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
     """
     several = position_ids_B_T is None and len(input_ids_B_T) > 1 and _shares(model)
     common = common_prefix(input_ids_B_T) if several else 0
-    width = unwrapped(model).config.get_text_config().hidden_size if common >= SHORTEST else 0
-    if not is_worth_it(common, input_ids_B_T.shape[1], width):
+    if common < SHORTEST or not is_worth_it(common, input_ids_B_T.shape[1], _width(model)):
         return read_each(model, input_ids_B_T, position_ids=position_ids_B_T)
     cache = DynamicCache(config=unwrapped(model).config)
     common_1_P_H = read_each(model, input_ids_B_T[:1, :common], cache)
@@ -68,6 +67,10 @@ def is_plain(config: PretrainedConfig) -> bool:
 def unwrapped(model: nn.Module) -> Any:
     """The model that DDP wraps; any other as it is."""
     return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def _width(model: nn.Module) -> int:
+    return int(unwrapped(model).config.get_text_config().hidden_size)
 
 
 def _shares(model: nn.Module) -> bool:

@@ -68,10 +68,11 @@ def thought_of(turn: Turn, parsed: ParsedAction) -> str:
         parsed: Its action.
     """
     text = turn.text
-    if THOUGHT_CLOSE not in text:
-        if parsed != ParsedAction("") or not text.strip():
-            return ""
-        opened = text.lstrip().startswith(THOUGHT_OPEN)
-        return text if opened else f"{THOUGHT_OPEN}\n{text}" if turn.thinking else ""
-    said = text.partition(THOUGHT_CLOSE)[2].lstrip("\n")
-    return text[: len(text) - len(said)] if parse_action(text) != parsed else ""
+    if THOUGHT_CLOSE in text:
+        said = text.partition(THOUGHT_CLOSE)[2].lstrip("\n")
+        return text[: len(text) - len(said)] if parse_action(text) != parsed else ""
+    if parsed != ParsedAction("") or not text.strip():
+        return ""
+    if text.lstrip().startswith(THOUGHT_OPEN):
+        return text
+    return f"{THOUGHT_OPEN}\n{text}" if turn.thinking else ""

@@ -29,25 +29,17 @@ def run(arguments: argparse.Namespace) -> int:
     import sys
     from pathlib import Path
 
+    from agentopd.cli.leaving import leave
     from agentopd.cli.table import read_in_part
     from agentopd.comparing import compare
     from agentopd.comparing.page import html
     from agentopd.comparing.telling import markdown, sentences, tables, to_dict
-    from agentopd.errors import ConfigError
     from agentopd.run_files import COMPARISON, COMPARISON_PAGE
 
     found = compare(arguments.runs, arguments.baseline, arguments.all)
     folder = Path(arguments.output or arguments.runs[0])
-    written = {
-        COMPARISON: json.dumps(to_dict(found), indent=2) + "\n",
-        COMPARISON_PAGE: html(found, folder.resolve().name),
-    }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in written.items():
-            (folder / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--output: {error}; choose a folder that may be written") from error
+    page = html(found, folder.resolve().name)
+    leave(folder, {COMPARISON: json.dumps(to_dict(found), indent=2) + "\n", COMPARISON_PAGE: page})
     with read_in_part():
         for table in tables(found):
             print(f"{markdown(table)}\n")

@@ -36,18 +36,13 @@ def run(arguments: argparse.Namespace) -> int:
     import sys
     from pathlib import Path
 
+    from agentopd.cli.leaving import leave
     from agentopd.cli.table import read_in_part
-    from agentopd.errors import ConfigError
     from agentopd.run_files import LAW, LAW_PAGE
 
     folder = Path(arguments.output or arguments.runs[0])
     text, plain, page = (_gains if arguments.law == "self_distillation" else _law)(arguments, folder.resolve().name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / LAW).write_text(json.dumps(plain) + "\n", encoding="utf-8")
-        (folder / LAW_PAGE).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--output: {error}; choose a folder that may be written") from error
+    leave(folder, {LAW: json.dumps(plain) + "\n", LAW_PAGE: page})
     with read_in_part():
         print(text)
     print(f"page: {folder / LAW_PAGE}", file=sys.stderr)

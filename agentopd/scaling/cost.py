@@ -16,6 +16,7 @@ from agentopd.scaling.laws import Floats
 from agentopd.scaling.points import levels
 from agentopd.scaling.runs import Measured, configured
 from agentopd.scaling.whole import Fitted
+from agentopd.settings.amounts import amount_of
 from agentopd.training.run.stages import tokenizer_of
 from agentopd.training.show.display import attended
 
@@ -62,14 +63,7 @@ def read(text: str) -> tuple[str, float]:
     Raises:
         ConfigError: It is none.
     """
-    unit, _, number = text.partition("=")
-    try:
-        amount = float(number)
-    except ValueError:
-        amount = math.nan
-    if unit not in UNITS or not 0 < amount < math.inf:
-        raise ConfigError(f"--budget {text}: expected flops=N or seconds=N, with N above 0")
-    return unit, amount
+    return amount_of(text, "--budget", UNITS)
 
 
 @attended()

@@ -125,7 +125,7 @@ def lacking(points: Sequence[Point], variables: Sequence[str], law: str) -> str:
         return ""
     needs = [*(f"{least[name]} different {_many(name)}" for name in least), f"{count + 1} points"]
     there = [*(f"{have[name]} different {_many(name)}" for name in least), f"{len(points)} points"]
-    return f"the {law} law in {' and '.join(_many(name) for name in variables)} has {count} parameters and needs {_and(needs)}; there are {_and(there)}"
+    return f"the {law} law in {' and '.join(_many(name) for name in variables)} has {count} parameters and needs {in_words(needs)}; there are {in_words(there)}"
 
 
 def _levels(points: Sequence[Point], name: str) -> int:
@@ -142,5 +142,6 @@ def _many(name: str) -> str:
     }[name]
 
 
-def _and(parts: Sequence[str]) -> str:
+def in_words(parts: Sequence[str]) -> str:
+    """Parts of a sentence, the last behind an "and"."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]

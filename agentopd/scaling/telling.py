@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from agentopd.scaling.cost import Split
 from agentopd.scaling.kept import Expected
 from agentopd.scaling.laws import LAWS, SYMBOLS, is_exponent
-from agentopd.scaling.points import NOUNS
+from agentopd.scaling.points import NOUNS, in_words
 from agentopd.scaling.runs import MEASURES
 from agentopd.scaling.whole import Fitted, Parameter, Scaling
 
@@ -104,12 +104,8 @@ def _split(found: Scaling, best: Split) -> Iterator[str]:
     ]
     yield (
         f"split: {best.budget:.3g} {cost.unit} are best spent on {best.parameters:.3g} parameters [{best.interval.low:.3g}, {best.interval.high:.3g}] and "
-        f"{best.episodes:,.0f} episodes, where y is {best.y:.4g}{f' ({_and(beyond)} extrapolated)' if beyond else ''}"
+        f"{best.episodes:,.0f} episodes, where y is {best.y:.4g}{f' ({in_words(beyond)} extrapolated)' if beyond else ''}"
     )
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(names)
 
 
 def lines_of(found: Expected) -> Iterator[str]:

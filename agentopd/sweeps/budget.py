@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, cast, get_args
 
 from agentopd.config import Config
 from agentopd.errors import ConfigError
+from agentopd.settings.amounts import amount_of
 from agentopd.settings.choice import Choice
 from agentopd.settings.clock import Clock
 from agentopd.sweeps.arms import override
@@ -48,13 +49,7 @@ def read(text: str) -> Budget:
     Raises:
         ConfigError: It is none.
     """
-    unit, _, number = text.partition("=")
-    try:
-        amount = float(number)
-    except ValueError:
-        amount = math.nan
-    if unit not in get_args(Unit) or not 1 <= amount < math.inf:
-        raise ConfigError(f"--budget {text}: expected episodes=N, tokens=N or seconds=N, with N at least 1")
+    unit, amount = amount_of(text, "--budget", get_args(Unit), least=1)
     return Budget(cast(Unit, unit), amount)
 
 

@@ -1,16 +1,15 @@
 """Folders of finished runs whose panels are made up."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from finished_cases import leave_run
 from numpy.typing import NDArray
 
-from agentopd.config import dump, load_config
-from agentopd.evaluation import Panel, Played
-from agentopd.run_files import AFTER_PANEL, CONFIG, METRICS, PANELS
+from agentopd.config import load_config
+from agentopd.evaluation import Played
 
 SMALL = {
     "env": "agentopd/Checkout-v0",
@@ -28,17 +27,14 @@ def finished(
     steps: int = 4,
 ) -> Path:
     """A folder as a run leaves it, as far as a comparison reads it."""
-    folder.mkdir(parents=True)
     config = load_config(SMALL, [f"seed={seed}", f"train.steps={steps}", *overrides])
-    (folder / CONFIG).write_text(dump(config), encoding="utf-8")
     episodes = [
         Played(f"task-{n}", "agentopd/Checkout-v0", bool(one), float(one), 3, ((), (), ()), "finished")
         for n, one in enumerate(success)
     ]
-    (folder / PANELS).write_text(json.dumps({AFTER_PANEL: Panel(tuple(episodes)).to_dict()}), encoding="utf-8")
     rows: list[dict[str, Any]] = []
     for step in range(1, steps + 1):
         told = {"spent/episodes": 2.0, "spent/student_tokens": 50.0, "spent/teacher_tokens": 40.0, "seconds/step": 0.5}
         rows += [{"step": step, **told}, {"step": step, "panel/success": float(np.mean(success)) * step / steps}]
-    (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    leave_run(folder, config, episodes, rows)
     return folder

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from finished_cases import leave_run
 from scaling_cases import BUDGETS, law, places, simulated
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -17,9 +18,9 @@ from agentopd import cli
 from agentopd.__main__ import main
 from agentopd.config import dump, load_config
 from agentopd.errors import ConfigError
-from agentopd.evaluation import Panel, Played
+from agentopd.evaluation import Played
 from agentopd.records import RecordWriter
-from agentopd.run_files import AFTER_PANEL, CONFIG, LAW, METRICS, PANELS
+from agentopd.run_files import CONFIG, LAW, METRICS
 from agentopd.scaling import gains, scaling
 from agentopd.scaling.cost import Cost, cost_of, read, split
 from agentopd.scaling.kept import read as read_law
@@ -58,7 +59,6 @@ def written(
     folder: Path, student: Path, steps: int, failed: float, seed: int, tasks: int = 200, divergence: float = 0.1
 ) -> None:
     """A folder as a run leaves it, as far as a law reads it: two episodes a step, longer seconds for larger students."""
-    folder.mkdir(parents=True)
     raw: dict[str, Any] = {
         "env": ENV,
         "student": {"model": str(student)},
@@ -67,18 +67,12 @@ def written(
         "train": {"steps": steps, "tasks_per_step": 2},
     }
     config = load_config(raw, [f"seed={seed}"])
-    (folder / CONFIG).write_text(dump(config), encoding="utf-8")
     lost = round(failed * tasks)
     played = [Played(f"task-{n}", ENV, n >= lost, float(n >= lost), 1, ((),), "finished") for n in range(tasks)]
-    (folder / PANELS).write_text(json.dumps({AFTER_PANEL: Panel(tuple(played)).to_dict()}), encoding="utf-8")
     width = float(student.name)
     row = {"spent/episodes": 2.0, "spent/student_tokens": 4.0, "spent/teacher_tokens": 4.0, "seconds/step": width / 8}
-    (folder / METRICS).write_text(
-        "".join(
-            json.dumps({"step": step + 1, "train/loss/divergence": divergence * (steps - step), **row}) + "\n"
-            for step in range(steps)
-        )
-    )
+    rows = [{"step": n + 1, "train/loss/divergence": divergence * (steps - n), **row} for n in range(steps)]
+    leave_run(folder, config, played, rows)
     if seed == 0:
         RecordWriter(folder / "records").write(0, [episode()])
 

@@ -158,6 +158,7 @@ def arguments(config: Config, output: Path | None) -> AgentOPDConfig:
     }
     defaults: dict[str, Any] = {"report_to": [], "disable_tqdm": True, "save_total_limit": 2}
     _require_engine(config)
+    _require_cluster(config)
     _check(train.arguments, {*decided, *_decided(train, train.steps, config.seed)})
     try:
         made = AgentOPDConfig(agentopd=config, **(defaults | dict(train.arguments)), **decided)
@@ -213,6 +214,7 @@ def settled(args: AgentOPDConfig) -> Config:
         raise ConfigError("args.agentopd is None; give the configuration, such as agentopd.load_config('quickstart')")
     _require_trackers(args, "report_to")
     _require_engine(args.agentopd)
+    _require_cluster(args.agentopd)
     train = args.agentopd.train.model_copy(update={"steps": args.max_steps})
     return changed(args.agentopd, train=train)
 
@@ -246,7 +248,17 @@ def _require_own_sharding(args: AgentOPDConfig) -> None:
 
 
 def _require_engine(config: Config) -> None:
-    """Raises ConfigError where each process would start an engine of its own beside the others', or there is no Ray for what is placed."""
+    """Raises ConfigError where each process would start an engine of its own beside the others'."""
+    engine = config.rollout.engine
+    if joined().size > 1 and engine != Rollout().engine:
+        raise ConfigError(
+            f"rollout.engine.kind={engine.kind!r}: {joined().size} processes would each start one; leave it out, so that each acts by its "
+            "own student, or start a single process"
+        )
+
+
+def _require_cluster(config: Config) -> None:
+    """Raises ConfigError where there is no Ray for what is placed, or each process would begin one of its own."""
     places = config.cluster.places
     if places and joined().size > 1 and "RAY_ADDRESS" not in os.environ:
         raise ConfigError(
@@ -254,12 +266,6 @@ def _require_engine(config: Config) -> None:
             "RAY_ADDRESS=auto"
         )
     config.cluster.check()
-    engine = config.rollout.engine
-    if joined().size > 1 and engine != Rollout().engine:
-        raise ConfigError(
-            f"rollout.engine.kind={engine.kind!r}: {joined().size} processes would each start one; leave it out, so that each acts by its "
-            "own student, or start a single process"
-        )
 
 
 def _require_trackers(args: AgentOPDConfig, key: str = "train.arguments.report_to") -> None:
