@@ -38,6 +38,11 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
     common = common_prefix(input_ids_B_T) if several else 0
     if common < SHORTEST or not is_worth_it(common, input_ids_B_T.shape[1], _width(model)):
         return read_each(model, input_ids_B_T, position_ids=position_ids_B_T)
+    return read_once(model, input_ids_B_T, common)
+
+
+def read_once(model: nn.Module, input_ids_B_T: Tensor, common: int) -> Tensor:
+    """The hidden states of rows whose ``common`` first tokens, which all have, are read by one forward and the others by a second."""
     cache = DynamicCache(config=unwrapped(model).config)
     common_1_P_H = read_each(model, input_ids_B_T[:1, :common], cache)
     if cache.get_seq_length() != common:  # a model that keeps no cache, whatever its configuration says
