@@ -74,12 +74,15 @@ def llama(width: int) -> nn.Module:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=50_000,
+        max_position_embeddings=4096,
         hidden_size=width,
         intermediate_size=3 * width,
         num_hidden_layers=6,
         num_attention_heads=width // 64,
     )
-    return LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+    model = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+    model.lm_head.requires_grad_(False)  # hidden states do not pass it
+    return model
 
 
 def case(model: nn.Module, rows: int, common: int, own: int, repeat: int) -> dict[str, Any]:
