@@ -16,7 +16,7 @@ Results: ``benchmarks/results/ablation/ENV/ARM.json``, each seed's panels task b
 """
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from agentopd.config.shipped import load_yaml
 from agentopd.sweeps.arms import Arm, override
 from agentopd.sweeps.budget import Budget
 from agentopd.sweeps.plan import Plan, planned
-from benchmarks.measured import add, kept, measured_run
+from benchmarks.arms import add_places, keep, missing, run
+from benchmarks.measured import kept
 
 RESULTS = Path(__file__).parent / "results" / "ablation"
 ARMS = Path(__file__).with_suffix(".yaml")
@@ -80,8 +81,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parsed(argv)
     for env in arguments.envs:
         plan = plan_of(env, arguments.output, arguments.smoke)
-        for arm, seed in () if arguments.table else missing(arguments, env):
-            run(plan, arm, seed, arguments.output / env, arguments.results / env / f"{arm}.json")
+        for arm, seed in () if arguments.table else missing(arguments.results / env, arguments.arms, arguments.seeds):
+            result = run(
+                plan, arm, [f"seed={seed}", f"evaluation.seed={seed}"], arguments.output / env / f"{arm}-{seed}"
+            )
+            keep(arguments.results / env, arm, seed, result)
         print(table(env, {arm: kept(arguments.results / env / f"{arm}.json") for arm in arms()}))
 
 
@@ -90,13 +94,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--envs", nargs="+", choices=list(ENVS), default=list(ENVS))
     parser.add_argument("--arms", nargs="+", choices=list(arms()), default=list(arms()))
-    parser.add_argument("--seeds", type=int, nargs="+")
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmark-ablation"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument(
-        "--smoke", action="store_true", help="so little of all that nothing is learned; give --results and --output too"
-    )
-    parser.add_argument("--table", action="store_true", help="only print the tables")
+    add_places(parser, RESULTS)
     arguments = parser.parse_args(argv)
     arguments.seeds = arguments.seeds or (SMOKE_SEEDS if arguments.smoke else SEEDS)
     return arguments
@@ -124,23 +122,6 @@ def plan_of(env: str, output: Path, smoke: bool = False) -> Plan:
         Arm(name, tuple(override(key, value) for key, value in one["settings"].items())) for name, one in arms().items()
     ]
     return planned(setup.source, overrides, found, budget=Budget("episodes", 32 if smoke else setup.episodes))
-
-
-def missing(arguments: argparse.Namespace, env: str) -> Iterator[tuple[str, int]]:
-    """The arms and seeds of which nothing is kept, all arms of a seed before the next."""
-    for seed in arguments.seeds:
-        for arm in arguments.arms:
-            if str(seed) not in kept(arguments.results / env / f"{arm}.json"):
-                yield arm, seed
-
-
-def run(plan: Plan, arm: str, seed: int, output: Path, results: Path) -> None:
-    """Trains one arm with one seed, or goes on with it, and keeps its panels."""
-    assert plan.budget is not None
-    own = next(one.overrides for one in plan.arms if one.name == arm)
-    bound = plan.budget.overrides(plan.configs[arm])
-    overrides = [*plan.overrides, *own, *bound, f"seed={seed}", f"evaluation.seed={seed}"]
-    add(results, str(seed), measured_run(overrides, output / f"{arm}-{seed}", plan.source, resume=True))
 
 
 def table(env: str, results: Mapping[str, Mapping[str, Any]]) -> str:

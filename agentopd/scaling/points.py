@@ -48,7 +48,9 @@ class Point:
 
 
 def require_positive(points: Sequence[Point]) -> None:
-    """Raises ConfigError where a logarithm does not exist."""
+    """Raises ConfigError where there are none, or one has no logarithm."""
+    if not points:
+        raise ConfigError("there are no points, and a law is fitted to some; give finished runs")
     for one in points:
         if not 0 < one.y < math.inf:
             raise ConfigError(

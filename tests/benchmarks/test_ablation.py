@@ -24,11 +24,11 @@ def test_every_arm_learns_from_as_many_episodes(env: str, tmp_path: Path) -> Non
 
 
 def test_two_arms_run_and_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = ["--envs", "checkout", "--arms", DEFAULT, "weight-epistemic", "--output", str(tmp_path / "runs")]
+    told = ["--envs", "checkout", "--arms", DEFAULT, "divergence-reverse", "--output", str(tmp_path / "runs")]
     told += ["--smoke", "--seeds", "0", "--results", str(tmp_path / "results")]
     main(told)
     kept = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results" / "checkout").iterdir()}
-    assert kept.keys() == {DEFAULT, "weight-epistemic"}
+    assert kept.keys() == {DEFAULT, "divergence-reverse"}
     assert all(len(runs["0"]["success"]["student_after"]) == 4 for runs in kept.values())
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
     main(told)  # nothing is measured twice
