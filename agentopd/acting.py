@@ -147,6 +147,7 @@ class Turns(Beside):
     """Each turn is acted by ``by`` with a probability, else by the student (Guided-OPD, arXiv 2606.15912; DAgger by turns)."""
 
     probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Of each turn."""
 
     def who(self, moment: Moment) -> str | None:
         """``by``, where the turn's number is below the probability."""
@@ -196,6 +197,7 @@ class Tokens(Beside):
     """
 
     alpha: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
+    """The teacher's share."""
 
     @property
     def mixing(self) -> Mixing:
@@ -212,6 +214,7 @@ class Speculative(Beside):
     """
 
     k: Annotated[int, Field(ge=1)] = 25
+    """The fewer, the more the teacher writes."""
 
     @property
     def mixing(self) -> Mixing:

@@ -15,7 +15,9 @@ class Between(Settings):
     """A range, both ends included; an end that is not given is open."""
 
     least: float | None = None
+    """The lower end."""
     most: float | None = None
+    """The upper end."""
 
     @model_validator(mode="after")
     def _holds_something(self) -> "Between":
@@ -35,6 +37,7 @@ class Measured(Between):
     """A range for the mean of what one teacher's annotation says of its tokens."""
 
     teacher: str
+    """Whose annotation."""
     statistic: str = "entropy"
     """``entropy`` of the teacher's distribution in nats, or a statistic of the annotation, such as ``epistemic``."""
 
@@ -43,12 +46,14 @@ class Disagreement(Between):
     """A range for how far two teachers are apart: the mean |log q1(y) - log q2(y)| over tokens that both read, in nats."""
 
     teachers: Annotated[tuple[str, ...], Field(min_length=2, max_length=2)]
+    """The two."""
 
 
 class Filter(Settings):
     """A selection of records. Every setting that is given must hold; an empty one is every episode that did not fail."""
 
     success: bool | None = None
+    """Episodes that succeeded (true) or did not (false)."""
     reward: Between | None = None
     """The total reward."""
     turns: Between | None = None
@@ -58,12 +63,17 @@ class Filter(Settings):
     failed: bool | None = False
     """Episodes that an infrastructure failure ended: none, only these (true), or all (null)."""
     env: Names = ()
+    """Episodes in one of these environments."""
     family: Names = ()
+    """Episodes whose task is of one of these families."""
     tag: Names = ()
+    """Episodes in an environment with one of these tags."""
     actor: Names = ()
     """Episodes in which one of these acted."""
     uncertainty: Measured | None = None
+    """How unsure a teacher was."""
     disagreement: Disagreement | None = None
+    """How far two teachers were apart."""
 
     @field_validator("turns", "errors")
     @classmethod

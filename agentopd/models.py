@@ -56,8 +56,11 @@ class NewModel(Settings):
     hidden_size: int = Field(128, ge=2)
     """Must be an even multiple of ``heads``: rotary positions turn pairs of units."""
     layers: int = Field(4, ge=1)
+    """How many blocks."""
     heads: int = Field(4, ge=1)
+    """Of attention, in each layer."""
     intermediate_size: int = Field(384, ge=1)
+    """The width of the feed-forward part of a layer."""
     max_positions: int = Field(2048, ge=2)
     """The longest sequence."""
     vocab_size: int = Field(1024, ge=1)
@@ -81,6 +84,7 @@ class ModelConfig(Settings):
     new: NewModel | None = None
     """Random weights instead."""
     dtype: Dtype = "float32"
+    """The type of its weights."""
     attention: str = Field("sdpa", min_length=1)
     """The attention implementation, by its name in transformers."""
 
@@ -102,9 +106,7 @@ def load_model(config: ModelConfig) -> PreTrainedModel:
             hidden states.
     """
     if config.model is None:
-        raise ConfigError(
-            "load_model reads a hub id or folder, but the config says new; use new_model for random weights"
-        )
+        raise ConfigError("load_model reads a hub id or folder, and the config says new; give that to new_model")
     if is_adapter(config.model):
         with _base_for(config.model) as base:
             plain = load_model(config.model_copy(update={"model": base}))

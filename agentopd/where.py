@@ -29,12 +29,15 @@ class Where(Settings):
     success: bool | None = None
     """Only episodes that succeeded (true) or did not (false)."""
     env: Names = ()
+    """Only turns in one of these environments."""
     tag: Names = ()
+    """Only turns in an environment with one of these tags."""
     tool: Names = ()
     """Only turns that called one of these tools."""
     min_turn: int = Field(0, ge=0)
+    """The first turn selected, counted from 0."""
     max_turn: int | None = Field(None, ge=0)
-    """The first and the last turn selected, counted from 0."""
+    """The last turn selected; ``null`` for all that follow."""
     every: int = Field(1, ge=1)
     """Every n-th turn, from ``min_turn`` on."""
 

@@ -28,6 +28,7 @@ from agentopd.tooling.action import ParsedAction, parse_action, render_action
 from agentopd.types import Message
 
 PastThinking: TypeAlias = Literal["template", "kept", "dropped"]
+"""What later prompts hold of what was thought: see ``past_thinking`` of a configuration."""
 
 
 class Chat:

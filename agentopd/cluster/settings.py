@@ -16,7 +16,9 @@ class Place(Settings):
     """How many actors there are, and what each of them takes of a node. Ray places them, on as many nodes as it can."""
 
     actors: int = Field(1, ge=1)
+    """How many."""
     cpus: Amount = 1.0
+    """Of each."""
     gpus: Amount = 0.0
     """Above 0 the actor's model is on a GPU."""
     resources: dict[str, Annotated[float, Field(gt=0.0)]] = {}

@@ -55,9 +55,13 @@ class Config(Settings):
     """Everything that decides a run."""
 
     seed: Seed = 0
+    """Of everything that is drawn in the run: tasks, actions, new weights, the order of traces."""
     envs: tuple[EnvConfig, ...]
+    """Where the student acts."""
     student: ModelConfig
+    """The model that is trained."""
     teachers: dict[str, Annotated[Choice, OneOf("teacher", TEACHERS), AfterValidator(_takes_context)]] = {}
+    """Who annotates what the student did, by names of your choice."""
     template_kwargs: dict[str, Any] = {}
     """Settings that the chat template reads, such as ``enable_thinking``."""
     call_format: CallFormat | None = None
@@ -65,12 +69,19 @@ class Config(Settings):
     past_thinking: PastThinking = "template"
     """Whether later prompts hold what was thought: as the template has it, ``kept`` (a template that does not is refused), or ``dropped``."""
     rollout: Rollout = Rollout()
+    """How episodes are played."""
     objective: Objective = Objective()
+    """What is learned from them: the method."""
     stages: Stages = Stages()
+    """What is fitted before training."""
     train: Train = Train()
+    """How the loss is minimised."""
     evaluation: Evaluation = Evaluation()
+    """How success is measured."""
     records: RecordSettings = RecordSettings()
+    """What is kept of every episode."""
     cluster: Cluster = Cluster()
+    """What is placed on other machines."""
 
     @field_validator("envs")
     @classmethod

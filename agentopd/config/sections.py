@@ -18,7 +18,9 @@ class Fit(Settings):
     steps: int = Field(100, ge=1)
     """Optimiser steps."""
     episodes_per_step: int = Field(32, ge=1)
+    """Traces that a step learns from."""
     learning_rate: float = Field(2e-3, gt=0.0)
+    """At its highest: it rises over a twentieth of the steps, then falls to 0 along a cosine."""
     privileged: float = Field(0.0, ge=0.0, le=1.0)
     """The share of the traces that are learned behind the privileged teacher's hint, so that the model can use what it is shown."""
 
@@ -85,16 +87,23 @@ class Train(Settings):
     tasks_per_step: int = Field(32, ge=1)
     """Tasks in a global batch; each is played ``per_task`` times, as its source says."""
     learning_rate: float = Field(1e-5, gt=0.0)
+    """At its highest."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What becomes of it after the warm-up."""
     warmup_steps: int = Field(0, ge=0)
+    """Steps in which it rises from 0."""
     optimizer: str = "adamw_torch"
     """Any ``optim`` of transformers' TrainingArguments."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
+    """Adam's two rates of forgetting."""
     weight_decay: float = Field(0.0, ge=0.0)
+    """How much of each weight a step of the learning rate 1 takes off."""
     max_grad_norm: float = Field(1.0, gt=0.0)
+    """Above this norm a gradient is scaled down to it."""
     max_tokens: int = Field(16384, ge=1)
     """Tokens in a micro-batch, padding included. It bounds memory and never changes the gradient."""
     layout: Layout = "padded"
+    """``padded``: one sequence a row, filled up. ``packed``: sequences one behind the other in one row."""
     chunk_rows: int = Field(2048, ge=1)
     """Rows whose logits exist at the same time."""
     eval_every: int = Field(20, ge=0)
@@ -115,6 +124,7 @@ class Evaluation(Settings):
     """The fixed panel of held-out tasks."""
 
     tasks: int = Field(200, ge=1)
+    """How many tasks the panel has."""
     seed: Seed = 0
     """Of the panel, apart from the run's own seed: runs with different seeds meet the same tasks."""
     temperature: Temperature = 0.0
@@ -138,10 +148,12 @@ class RecordSettings(Settings):
     """What is kept of every step."""
 
     keep: bool = True
+    """Whether records are written."""
     block: Literal["sampled", "sparse", "compact"] = "sampled"
     """What remains of a teacher's full distributions: the taken token's log-probability, the ``k`` most likely tokens, or these in fewer bytes,
     each less than 0.05 nats off where its probability is above 1e-4."""
     k: int = Field(32, ge=1)
+    """How many tokens ``sparse`` and ``compact`` keep."""
     signals: bool = True
     """Whether each token's divergence, weight and entropy are kept as well."""
     student_k: int = Field(0, ge=0)

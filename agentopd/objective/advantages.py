@@ -175,6 +175,15 @@ def advantage_sum(
     importance ratio for the sum (SOD, arXiv 2605.07725; ATOD, arXiv 2606.27814).
 
     It works on the rows of the term it joins: turns that the term's teacher skips get neither part.
+
+    Args:
+        scored: The episodes.
+        advantage_A: Of distillation.
+        reward_name: The teacher that rewards, or ``outcome``.
+        distillation: The factor of the teacher's advantage.
+        reinforcement: The factor of the reward's.
+        baseline: What is taken off the reward's return.
+        weighted: Which of the two the weights multiply.
     """
     reinforced = Scored.by(scored.rows, scored.learns_A, scored.acted_A, reward_name)
     return_A = returns(reinforced.rows, reinforced.reward_A, 1.0, 1.0)

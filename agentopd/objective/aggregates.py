@@ -45,7 +45,12 @@ def summed(rows: Rows) -> Reals:
 
 
 def blend(rows: Rows, *, share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5) -> Reals:
-    """(1 - share) token + share turn; TurnOPD schedules ``share`` from 0 to 1."""
+    """(1 - share) token + share turn; TurnOPD schedules ``share`` from 0 to 1.
+
+    Args:
+        rows: The rows of the term.
+        share: That of ``turn``.
+    """
     return (1.0 - share) * token(rows) + share * turn(rows)
 
 

@@ -37,6 +37,12 @@ def alpha_beta(logp: Tensor, logq: Tensor, *, alpha: Power = 0.5, beta: Power = 
     them may be negative: then q^alpha p^beta is continued from e^``LIMIT`` on along the tangent of exp, which keeps values
     and gradients finite and the sum above 0.
 
+    Args:
+        logp: The student's log-probabilities, [..., V].
+        logq: The teacher's, likewise.
+        alpha: The power of the teacher's probability.
+        beta: The power of the student's.
+
     Raises:
         ValueError: alpha + beta is below 0.
     """
@@ -58,6 +64,11 @@ def alpha(logp: Tensor, logq: Tensor, *, alpha: Power = 0.5) -> Tensor:
 
     The limits are the forward KL at 1 and the reverse KL at 0. It is :func:`alpha_beta` of alpha and 1 - alpha: half of
     :func:`chi_square` at 2, and 4 times the squared Hellinger distance at 0.5. Amari's own parameter is 1 - 2 alpha.
+
+    Args:
+        logp: The student's log-probabilities, [..., V].
+        logq: The teacher's, likewise.
+        alpha: Between the reverse KL at 0 and the forward KL at 1, and beyond.
     """
     return alpha_beta(logp, logq, alpha=alpha, beta=1.0 - alpha)
 
@@ -68,6 +79,11 @@ def power(logp: Tensor, logq: Tensor, *, alpha: Annotated[float, Field(ge=-1.0, 
     D = sum[p^(1+alpha) / (alpha (1+alpha)) - p q^alpha / alpha + q^(1+alpha) / (1+alpha)]; the reverse KL at 0. Its gradient is
     -E[A grad log p] over tokens of the student, with the advantage A = (q^alpha - p^alpha) / alpha: that of PowerOPD (arXiv
     2606.17199), over alpha.
+
+    Args:
+        logp: The student's log-probabilities, [..., V].
+        logq: The teacher's, likewise.
+        alpha: 0 is the reverse KL; the more, the less unlikely tokens count.
     """
     return alpha_beta(logp, logq, alpha=alpha, beta=1.0)
 

@@ -29,13 +29,25 @@ arXiv 2601.18734, in its code). Contributions below 0 remain, so a clipped KL ma
 
 
 def forward_kl(logp: Tensor, logq: Tensor, *, clip: Clip = None) -> Tensor:
-    """KL(q || p) = sum q log(q / p): mode covering. Gradient in the student's logits: p - q."""
+    """KL(q || p) = sum q log(q / p): mode covering. Gradient in the student's logits: p - q.
+
+    Args:
+        logp: The student's log-probabilities, [..., V].
+        logq: The teacher's, likewise.
+        clip: The most, in nats, that one vocabulary entry contributes; ``null`` for no bound.
+    """
     logp, logq = floored(logp, logq)
     return _summed(logq.exp() * (logq - logp), clip)
 
 
 def reverse_kl(logp: Tensor, logq: Tensor, *, clip: Clip = None) -> Tensor:
-    """KL(p || q) = sum p log(p / q): mode seeking (MiniLLM, arXiv 2306.08543)."""
+    """KL(p || q) = sum p log(p / q): mode seeking (MiniLLM, arXiv 2306.08543).
+
+    Args:
+        logp: The student's log-probabilities, [..., V].
+        logq: The teacher's, likewise.
+        clip: The most, in nats, that one vocabulary entry contributes; ``null`` for no bound.
+    """
     return forward_kl(logq, logp, clip=clip)
 
 
@@ -45,6 +57,12 @@ def jsd(logp: Tensor, logq: Tensor, *, beta: Share = 0.5, clip: Clip = None) -> 
     m = beta q + (1 - beta) p;  beta KL(q || m) + (1 - beta) KL(p || m). Divided by beta it tends to the forward KL as beta
     goes to 0, divided by 1 - beta to the reverse KL as beta goes to 1; itself it tends to 0 at both ends. ``clip`` bounds an
     entry's part of the whole, not of each KL.
+
+    Args:
+        logp: The student's log-probabilities, [..., V].
+        logq: The teacher's, likewise.
+        beta: The teacher's share of m.
+        clip: The most, in nats, that one vocabulary entry contributes; ``null`` for no bound.
     """
     logp, logq = floored(logp, logq)
     logm, share = _between(logq, logp, beta), column(beta)
@@ -53,12 +71,26 @@ def jsd(logp: Tensor, logq: Tensor, *, beta: Share = 0.5, clip: Clip = None) -> 
 
 
 def skew_forward_kl(logp: Tensor, logq: Tensor, *, alpha: Share = 0.1, clip: Clip = None) -> Tensor:
-    """KL(q || alpha q + (1 - alpha) p) (DistiLLM, arXiv 2402.03898, eq. 4)."""
+    """KL(q || alpha q + (1 - alpha) p) (DistiLLM, arXiv 2402.03898, eq. 4).
+
+    Args:
+        logp: The student's log-probabilities, [..., V].
+        logq: The teacher's, likewise.
+        alpha: The teacher's share of the mixture.
+        clip: The most, in nats, that one vocabulary entry contributes; ``null`` for no bound.
+    """
     return forward_kl(_between(logq, logp, alpha), logq, clip=clip)
 
 
 def skew_reverse_kl(logp: Tensor, logq: Tensor, *, alpha: Share = 0.1, clip: Clip = None) -> Tensor:
-    """KL(p || alpha p + (1 - alpha) q) (DistiLLM, arXiv 2402.03898, eq. 5)."""
+    """KL(p || alpha p + (1 - alpha) q) (DistiLLM, arXiv 2402.03898, eq. 5).
+
+    Args:
+        logp: The student's log-probabilities, [..., V].
+        logq: The teacher's, likewise.
+        alpha: The student's share of the mixture.
+        clip: The most, in nats, that one vocabulary entry contributes; ``null`` for no bound.
+    """
     return forward_kl(_between(logp, logq, alpha), logp, clip=clip)
 
 
@@ -68,6 +100,11 @@ def adaptive_kl(logp: Tensor, logq: Tensor, *, mass: Share = 0.5) -> Tensor:
     w is the share of sum |q - p| that lies in the teacher's head: the fewest of its most likely tokens that hold at least
     ``mass``, and all that are as likely as the last of them. Where p = q that share is 0/0, and w is 1/2: value and gradient
     are 0 there whatever it is.
+
+    Args:
+        logp: The student's log-probabilities, [..., V].
+        logq: The teacher's, likewise.
+        mass: The least probability that the teacher's head holds.
     """
     share = head_share(logp, logq, column(mass))
     return share * forward_kl(logp, logq) + (1.0 - share) * reverse_kl(logp, logq)
@@ -152,6 +189,14 @@ def gold(
     M are the tokens of the same bytes, m the teacher's mass on them, D is ``by``, of the two distributions given that the token
     is in M; ``beta`` is that of ``jsd``. Over one vocabulary, as here, M is everything: it is matched D(p, q). What tokens of
     different lengths mean, and where this differs from TRL's code, is said in ``apart.py``.
+
+    Args:
+        logp: The student's log-probabilities, [..., V].
+        logq: The teacher's, likewise.
+        by: The divergence on matched tokens.
+        beta: That of ``jsd``.
+        matched: The weight of matched tokens.
+        unmatched: The weight of the others.
     """
     value: Tensor = matched * DIVERGENCES[by](logp, logq, **inner_settings(by, beta))
     return value

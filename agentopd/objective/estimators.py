@@ -90,6 +90,10 @@ def k2(taken: Taken, *, clip: Limit | None = None) -> Tensor:
 
     Where the student itself sampled: E[grad phi] = E[(log p - log q) grad log p] (KDRL, arXiv 2506.02208, takes it as its KL).
     ``clip`` bounds the log-ratio; a row beyond has no gradient.
+
+    Args:
+        taken: The tokens taken.
+        clip: Bounds the log-ratio, in nats.
     """
     return 0.5 * taken.log_ratio(clip).square()
 
@@ -100,6 +104,10 @@ def k3(taken: Taken, *, clip: Limit | None = None) -> Tensor:
 
     Where the student itself sampled: E[grad phi] = E[(1 - q / p) grad log p] = -sum q grad log p. ``clip`` bounds the log-ratio; a row
     beyond has no gradient. Without it a token that the student hardly ever takes may outweigh all others.
+
+    Args:
+        taken: The tokens taken.
+        clip: Bounds the log-ratio, in nats.
     """
     ratio_N = taken.log_ratio(clip)
     return torch.expm1(ratio_N) - ratio_N
@@ -144,6 +152,20 @@ def score_function(
     with, or one recomputed by the learner. ``importance`` is PPO's surrogate of -log p (arXiv 1707.06347): r = p / p_old, differentiated,
     ``ratio`` bare or ``clipped`` to [1 - clip_low, 1 + clip_high]. For tokens that another engine, or older weights, sampled it is
     ``none``, and the term has the weight ``importance``.
+
+    Args:
+        scored: The episodes.
+        gamma: The discount from token to token inside a turn.
+        turn_gamma: The discount from turn to turn.
+        reward_clip: Bounds each token's reward, on both sides.
+        length_normalised: Whether a return is divided by the tokens that it sums over.
+        baseline: What is taken off a return.
+        whitened: Whether advantages are brought to mean 0 and deviation 1 over the batch.
+        clip: Bounds the advantage, on both sides.
+        logprobs: Which log-probability of the student is read.
+        importance: The surrogate of -log p.
+        clip_low: Of ``clipped``: how far a ratio may fall below 1.
+        clip_high: Of ``clipped``: how far it may rise above 1.
     """
     inside = scored.gamma if gamma is None else gamma
     across = inside if turn_gamma is None else turn_gamma

@@ -41,6 +41,11 @@ def f(logp: Tensor, logq: Tensor, *, generator: Annotated[str, AfterValidator(_k
     safe, and a student that is far away keeps a gradient where the divergence has one. The forward and the reverse KL are
     not changed by that; what is steeper, such as chi-square, then grows like the forward KL; what is bounded stays so, since a
     slope below ``FLAT`` counts as 0.
+
+    Args:
+        logp: The student's log-probabilities, [..., V].
+        logq: The teacher's, likewise.
+        generator: The convex function, by its name or import path.
     """
     function = _find(generator)
     low, high = _slopes(function)

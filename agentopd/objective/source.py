@@ -51,6 +51,7 @@ class Source(Settings):
     share: Number = 1.0
     """Share of the batch's tasks, relative to the other sources."""
     episodes: int = Field(512, ge=1)
+    """Of ``frozen``: how many there are."""
 
     @field_validator("share")
     @classmethod

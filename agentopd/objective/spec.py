@@ -24,8 +24,11 @@ class Axes(Settings):
     """A method's place on the three axes; it may have several on each."""
 
     signal: tuple[Literal["logits", "outcomes", "self-play"], ...] = ()
+    """What the student learns from."""
     access: tuple[Literal["white-box", "black-box", "teacher-free"], ...] = ()
+    """What is seen of the teacher."""
     granularity: tuple[Literal["token", "turn", "sequence", "hybrid"], ...] = ()
+    """What one judgement is about."""
 
 
 AXES = tuple(Axes.model_fields)
@@ -36,8 +39,11 @@ class Objective(Settings):
     """A method: who acts, what is learned from it, and how it is averaged."""
 
     title: str = ""
+    """What the method is called."""
     paper: str = ""
+    """Where it is published."""
     axes: Axes = Axes()
+    """Its place among methods, for ``agentopd methods``."""
     formula: str = ""
     """What is minimised, in plain text."""
     chosen: str = ""
@@ -45,14 +51,19 @@ class Objective(Settings):
     needs: str = ""
     """What it needs that does not exist yet; such a method is refused."""
     notes: str = ""
+    """Anything else worth saying."""
     sources: dict[str, Source] = {"fresh": Source()}
+    """Where episodes come from, by names that ``where`` can select by; ``sampler`` for a single one."""
     terms: tuple[Term, ...] = (Term(),)
+    """What is summed; the parts of a single one may stand at the root."""
     aggregate: Annotated[Choice, OneOf("aggregate", AGGREGATES), callable_as("aggregate")] = Field(
         "token", validate_default=True
     )
+    """How a term's rows are averaged."""
     coupling: Annotated[Choice, OneOf("coupling", COUPLINGS), callable_as("coupling")] = Field(
         "none", validate_default=True
     )
+    """How a reward joins the advantages of distillation."""
 
     @model_validator(mode="before")
     @classmethod

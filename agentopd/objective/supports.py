@@ -87,6 +87,15 @@ def top_k(
 
     With the tail bucket the result is at most the divergence on the full vocabulary (data processing inequality). Without it,
     normalise both sides, or the sum is not a divergence: it can be negative, and is not stationary where student = teacher.
+
+    Args:
+        logp_N_V: The student's log-probabilities.
+        teacher: What the term's teacher said.
+        k: How many tokens; of ``union`` so many of each.
+        of: Whose likeliest tokens.
+        tail: Whether all other tokens are one bucket.
+        normalise_teacher: Whether the teacher's probabilities on these tokens are made to sum to 1; only without ``tail``.
+        normalise_student: The same of the student's.
     """
     _require_one_sum({"tail": tail, "normalise_teacher": normalise_teacher, "normalise_student": normalise_student})
     ids_N_K, logq_N_K, logtail_N = _candidates(logp_N_V, teacher, k, of)

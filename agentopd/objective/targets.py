@@ -33,12 +33,21 @@ def taken() -> None:
 
 
 def reward(*, name: TeacherName = OUTCOME) -> None:
-    """A reward, of the teacher ``name`` or, as ``outcome``, the episode's own, for a score function."""
+    """A reward, of the teacher ``name`` or, as ``outcome``, the episode's own, for a score function.
+
+    Args:
+        name: The teacher that rewards, or ``outcome``.
+    """
 
 
 @pointwise
 def distribution(logp: Tensor, *, name: Distribution = TEACHER) -> Tensor:
-    """The distribution of the teacher ``name`` itself."""
+    """The distribution of the teacher ``name`` itself.
+
+    Args:
+        logp: The student's log-probabilities.
+        name: The teacher.
+    """
     return name
 
 
@@ -51,6 +60,12 @@ def extrapolate(
     G-OPD, ExOPD (arXiv 2602.12125): the reward by (log q - log r) - (log p - log r), whose expected gradient is that of the reverse
     KL to this target. A probability of 0 counts as e^``FLOOR``, of teacher and reference alike: a token of probability 0 under q
     has 0, and where ``by`` is above 1 tokens of probability 0 under r alone have all of it, as the limit is.
+
+    Args:
+        logp: The student's log-probabilities.
+        name: The teacher q.
+        reference: The teacher r.
+        by: How far towards q, from r; 1 is q itself.
     """
     return extrapolated(name, reference, by)
 
@@ -64,7 +79,13 @@ def extrapolated(logq: Tensor, logr: Tensor, by: float | Tensor) -> Tensor:
 def geometric(
     logp: Tensor, *, name: Distribution = TEACHER, beta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
 ) -> Tensor:
-    """q p^beta, normalised (Veto, arXiv 2601.07155): near the student where it is sure. Fixed point p = q^(1 / (1 - beta))."""
+    """q p^beta, normalised (Veto, arXiv 2601.07155): near the student where it is sure. Fixed point p = q^(1 / (1 - beta)).
+
+    Args:
+        logp: The student's log-probabilities.
+        name: The teacher q.
+        beta: The power of the student's own distribution.
+    """
     return name + beta * logp
 
 
@@ -72,7 +93,13 @@ def geometric(
 def interpolate(
     logp: Tensor, *, name: Distribution = TEACHER, share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.4
 ) -> Tensor:
-    """softmax((1 - share) logits of p + share logits of q) (TAID, arXiv 2501.16937, eq. 4)."""
+    """softmax((1 - share) logits of p + share logits of q) (TAID, arXiv 2501.16937, eq. 4).
+
+    Args:
+        logp: The student's log-probabilities.
+        name: The teacher q.
+        share: The teacher's share of the logits.
+    """
     return (1.0 - share) * logp + share * name
 
 
@@ -80,7 +107,13 @@ def interpolate(
 def sharpened(
     logp: Tensor, *, name: Distribution = TEACHER, temperature: Annotated[float, Field(ge=1e-3)] = 0.5
 ) -> Tensor:
-    """q^(1 / temperature), normalised: a surer teacher below 1, a less sure one above. At 0.001 it is its likeliest token, or all but."""
+    """q^(1 / temperature), normalised: a surer teacher below 1, a less sure one above. At 0.001 it is its likeliest token, or all but.
+
+    Args:
+        logp: The student's log-probabilities.
+        name: The teacher q.
+        temperature: What its log-probabilities are divided by.
+    """
     return name / temperature
 
 
@@ -95,6 +128,13 @@ def aligned(
     """softmax(z_q + w (z_q - z_r)), the loss divided by w = scale * sum |q - r| + least (AlignDistil, arXiv 2503.02832).
 
     The further a preferred model is from its reference at a token, the further past it the target lies.
+
+    Args:
+        logp: The student's log-probabilities.
+        name: The teacher q, a model that was preferred.
+        reference: The teacher r, which it was made of.
+        scale: How far w follows the distance of the two.
+        least: The w where they agree.
     """
     w_N_1 = scale * (name.exp() - reference.exp()).abs().sum(-1, keepdim=True) + least
     return name + w_N_1 * (name - reference), (1.0 / w_N_1).squeeze(-1)

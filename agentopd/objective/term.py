@@ -57,16 +57,21 @@ class Term(Settings):
     target: Annotated[Choice, OneOf("target", TARGETS), callable_as("target")] = Field(
         "distribution", validate_default=True
     )
+    """Towards what it learns."""
     support: Annotated[Choice, OneOf("support", SUPPORTS), callable_as("support")] = Field(
         "full", validate_default=True
     )
+    """Over which tokens of the vocabulary."""
     divergence: Annotated[Choice, OneOf("divergence", DIVERGENCES), callable_as("divergence")] = Field(
         "forward_kl", validate_default=True
     )
+    """How far the student is from the target."""
     estimator: Annotated[Choice, OneOf("estimator", ESTIMATORS), callable_as("estimator")] = Field(
         "analytic", validate_default=True
     )
+    """How the gradient is taken."""
     weight: tuple[Annotated[Choice, OneOf("weight", WEIGHTS), callable_as("weight")], ...] = ()
+    """How much each token counts; several multiply."""
     temperature: Number = 1.0
     """Student and target are compared at this temperature, above 0, on top of the one that was sampled at; full distributions only."""
     rescale: bool = False

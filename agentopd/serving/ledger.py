@@ -30,6 +30,7 @@ class Cap(Settings):
     """Where spending ends. What is not given is not bounded."""
 
     requests: int | None = Field(None, ge=0)
+    """How many."""
     tokens: int | None = Field(None, ge=0)
     """Both ways together."""
     cost: float | None = Field(None, ge=0.0)

@@ -14,7 +14,12 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 def constant(clock: Clock, *, value: float) -> float:
-    """The same value at every step."""
+    """The same value at every step.
+
+    Args:
+        clock: The step.
+        value: It.
+    """
     return value
 
 
@@ -24,6 +29,14 @@ def linear(
     """From ``start`` at step ``begin`` to ``end``, ``steps`` steps later, then ``end``.
 
     Without ``steps`` it ends when ``share`` of the run is over; with them ``share`` stays 1.
+
+    Args:
+        clock: The step.
+        start: The value at first.
+        end: The value in the end.
+        steps: Optimiser steps from one to the other.
+        begin: The step at which it begins to move.
+        share: The part of the run at whose end it ends; only without ``steps``.
     """
     return start + (end - start) * _passed(clock, begin, steps, share)
 
@@ -31,12 +44,27 @@ def linear(
 def cosine(
     clock: Clock, *, start: float, end: float, steps: int | None = None, begin: int = 0, share: Share = 1.0
 ) -> float:
-    """As :func:`linear`, along half a cosine; from 1 to 0 with ``share`` 0.8 as Guided-OPD hands turns over to the student."""
+    """As :func:`linear`, along half a cosine; from 1 to 0 with ``share`` 0.8 as Guided-OPD hands turns over to the student.
+
+    Args:
+        clock: The step.
+        start: The value at first.
+        end: The value in the end.
+        steps: Optimiser steps from one to the other.
+        begin: The step at which it begins to move.
+        share: The part of the run at whose end it ends; only without ``steps``.
+    """
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * _passed(clock, begin, steps, share)))
 
 
 def step(clock: Clock, *, values: list[float], boundaries: list[int]) -> float:
-    """``values[i]`` from step ``boundaries[i - 1]`` on; one value more than boundaries, boundaries increasing."""
+    """``values[i]`` from step ``boundaries[i - 1]`` on; one value more than boundaries, boundaries increasing.
+
+    Args:
+        clock: The step.
+        values: In order.
+        boundaries: The steps from which the next value holds.
+    """
     if len(values) != len(boundaries) + 1:
         raise ValueError(f"{len(values)} values need {len(values) - 1} boundaries, got {len(boundaries)}")
     if any(later <= earlier for earlier, later in pairwise(boundaries)):
@@ -55,6 +83,13 @@ def stairs(
     """``start + by * floor(n / every)`` at step n, up to ``end``; downwards where ``end`` is less.
 
     TCOD's depth of episodes is that with start 1 and every 2.
+
+    Args:
+        clock: The step.
+        start: The value at first.
+        end: Where it stops.
+        every: Optimiser steps to one stair.
+        by: The height of a stair.
     """
     climbed = min(by * (clock.step // every), abs(end - start))
     return start + math.copysign(climbed, end - start)

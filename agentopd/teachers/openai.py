@@ -116,6 +116,12 @@ def openai(
         where: The turns that it teaches; the others cost nothing.
         in_flight: As for ``served``, like ``timeout``, ``patience`` and ``key_env``.
         prices: What a million tokens cost; ``cap`` is where spending ends.
+        rescale: Of ``score``: whether it is divided by ``best``.
+        normalised: Of rewards: ``group`` sets them against those of the other episodes of the task, as for ``verifier``.
+        timeout: As for ``served``.
+        patience: As for ``served``.
+        key_env: As for ``served``.
+        cap: Where spending ends.
 
     Raises:
         ConfigError: Settings do not go together, or the client is not installed.

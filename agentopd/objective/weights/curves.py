@@ -92,6 +92,16 @@ def gate(
     """1 where a named statistic is above ``threshold`` (or whatever ``op`` says), else 0; settings as in :func:`decay`.
 
     EOPD (arXiv 2603.07079) adds a forward KL where ``teacher_entropy`` is above 0.8 nats.
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        statistic: Its name, as for :func:`decay`.
+        op: How it is held against the threshold.
+        threshold: In the unit of the statistic.
+        level: Of what rows the mean is taken first.
+        logprobs: Which log-probability of the student it reads.
+        of: Another teacher to ask than the term's.
     """
     value_A = ask(rows, teacher, statistic, level=level, logprobs=logprobs, of=of)
     return np.asarray(_OPS[op](value_A, threshold), np.float64)
@@ -116,6 +126,16 @@ def top_share(
     """1 on the share of the batch's rows with the most of a named statistic (with ``down``, the least), else 0.
 
     floor(share * rows) are kept, at least one, and those that tie with the last of them; other settings as in :func:`decay`.
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        statistic: Its name, as for :func:`decay`.
+        share: Of the batch's rows.
+        direction: ``up`` keeps those with the most of it, ``down`` those with the least.
+        level: Of what rows the mean is taken first.
+        logprobs: Which log-probability of the student it reads.
+        of: Another teacher to ask than the term's.
     """
     value_A = ask(rows, teacher, statistic, level=level, logprobs=logprobs, of=of)
     return largest(value_A if direction == "up" else -value_A, share).astype(np.float64)

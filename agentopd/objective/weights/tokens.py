@@ -51,6 +51,12 @@ def shape(rows: Rows, teacher: TeacherColumns | None, *, gamma: Positive = 0.1, 
     LUFFY maximises A f(p) with f(p) = p / (p + gamma) on tokens that another policy took. The gradient of f is this number times that
     of log p, so on a term with target ``taken`` it is the gradient of -f. It is largest at p = gamma, and fades where the student would
     hardly take the token and where it would anyway. p is the student's as it is now. With ``actor`` the tokens of others keep 1.
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        gamma: The probability at which it is largest.
+        actor: Whose tokens are shaped; ``null`` for all.
     """
     p_A = np.exp(ask(rows, teacher, "surprisal", logprobs="recomputed") * -1.0)
     weight: Reals = gamma * p_A / (p_A + gamma) ** 2

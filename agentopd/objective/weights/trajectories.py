@@ -18,6 +18,12 @@ def pass_rate(rows: Rows, teacher: TeacherColumns | None, *, a: NotNegative = 1.
 
     Tasks that always succeed or always fail count nothing, those in between most. p is over all episodes of the task in the batch that
     did not fail, whoever acted in them and whichever of them the term trains; so it is known to 1 / ``per_task`` only.
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        a: How much a task that often fails is left out.
+        b: How much one that often succeeds is.
     """
     episodes = rows.episodes
     task_B, intact_B = codes(episodes.task_B), ~episodes.failed_B
@@ -29,7 +35,13 @@ def pass_rate(rows: Rows, teacher: TeacherColumns | None, *, a: NotNegative = 1.
 
 @needs_group
 def reward_softmax(rows: Rows, teacher: TeacherColumns | None, *, beta: Positive = 1.0) -> Reals:
-    """n * softmax(R / beta) among the n episodes of a task that the term trains, R their total reward: their mean is 1."""
+    """n * softmax(R / beta) among the n episodes of a task that the term trains, R their total reward: their mean is 1.
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        beta: The temperature: small, and the best episode has all of it.
+    """
     return among_siblings(rows, rows.episodes.reward_B / beta)
 
 

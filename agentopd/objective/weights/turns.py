@@ -62,6 +62,13 @@ def t_dur(
 
     d_k is the mean of abs(log p - log q) over the turn's rows and h_k that of -log p, each min-max normalised within the trajectory, and
     0.5 where its range is below 1e-8. ``direction: down`` gives 1 - w_k. Other settings as in :func:`sod`.
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        direction: ``up`` for w_k, ``down`` for 1 - w_k.
+        logprobs: Which log-probability of the student it reads.
+        of: Another teacher to ask than the term's.
     """
     return soft_or(
         rows,

@@ -32,6 +32,14 @@ def teacher_entropy(
 
     With ``direction: up`` 1 - exp(-H(q) / scale). ``level`` takes the mean over a turn or trajectory first, and ``of`` asks another
     teacher.
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        scale: In nats.
+        direction: ``down``: the more of it, the less a row counts; ``up``: the more it counts.
+        level: Of what rows the mean is taken first.
+        of: Another teacher to ask than the term's.
     """
     return curve(ask(rows, teacher, "teacher_entropy", level=level, of=of), scale, direction)
 
@@ -78,6 +86,13 @@ def top_k_coverage(
     """c^power, where c is the teacher's mass on the tokens that its block names: 1 for whole distributions, less for a top-k.
 
     What a top-k leaves out is no part of a divergence over it, so a row of little coverage says little.
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        power: 0 gives weights of one.
+        level: Of what rows the mean is taken first.
+        of: Another teacher to ask than the term's.
     """
     weight: Reals = ask(rows, teacher, "coverage", level=level, of=of) ** power
     return weight
@@ -98,6 +113,14 @@ def epistemic(
     I is the information that a token would give of which member is right (BALD, arXiv 1112.5745): large where the members are sure of
     different things, which is where a teacher does not know. It is at most log E nats for E members. Asks a teacher of kind
     ``ensemble``. Settings as in :func:`~agentopd.objective.weights.curves.decay`.
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        scale: In nats.
+        direction: ``down``: the more of it, the less a row counts; ``up``: the more it counts.
+        level: Of what rows the mean is taken first.
+        of: Another teacher to ask than the term's.
     """
     return curve(ask(rows, teacher, EPISTEMIC, level=level, of=of).clip(0.0), scale, direction)
 
@@ -116,6 +139,14 @@ def aleatoric(
 
     Together with :func:`epistemic` it makes up the entropy of the ensemble's mixture. High where many continuations are right, which
     is no fault of the teacher. Asks a teacher of kind ``ensemble``.
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        scale: In nats.
+        direction: ``down``: the more of it, the less a row counts; ``up``: the more it counts.
+        level: Of what rows the mean is taken first.
+        of: Another teacher to ask than the term's.
     """
     return curve(ask(rows, teacher, ALEATORIC, level=level, of=of), scale, direction)
 
@@ -133,6 +164,13 @@ def student_entropy(
     """1 - exp(-H(p) / scale) of the student as it is now: the less sure it is, the more it learns; ``down`` gives exp(-H(p) / scale).
 
     TIP (arXiv 2604.14084) finds student entropy a first proxy of what a token can teach.
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        scale: In nats.
+        direction: ``down``: the more of it, the less a row counts; ``up``: the more it counts.
+        level: Of what rows the mean is taken first.
     """
     return curve(ask(rows, teacher, "student_entropy", level=level), scale, direction)
 
@@ -153,5 +191,14 @@ def disagreement(
 
     Published methods weigh it both ways: SOD (arXiv 2605.07725) trusts a teacher less where it disagrees, T-DUR (arXiv 2606.27814)
     finds more to learn there.
+
+    Args:
+        rows: The rows of the term.
+        teacher: What the term's teacher said.
+        scale: In nats.
+        direction: ``down``: the more of it, the less a row counts; ``up``: the more it counts.
+        level: Of what rows the mean is taken first.
+        logprobs: Which log-probability of the student it reads.
+        of: Another teacher to ask than the term's.
     """
     return curve(ask(rows, teacher, "disagreement", level=level, of=of, logprobs=logprobs), scale, direction)
