@@ -1,4 +1,4 @@
-"""The README's own environment, word for word: what training on it gains, and in what time.
+"""The environment of docs/tutorial.md, word for word: what training on it gains, and in what time.
 
     python -m benchmarks.own_environment --seeds 0 1 2      # resumable: finished runs are kept
     python -m benchmarks.own_environment --table            # the figures from the stored results
@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.measured import keep, kept, measured_run
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "tutorial.md"
 RESULTS = Path(__file__).parent / "results" / "own_environment.json"
 
 
@@ -41,16 +41,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def example() -> str:
-    """The file ``guess.py`` of the README."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    """The file ``guess.py`` of the page."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     [text] = [block for block in blocks if "class Guess" in block]
     return str(text)
 
 
 def command() -> list[str]:
-    """The overrides of the README's command."""
+    """The overrides of the page's command."""
     [line] = re.findall(
-        r"^agentopd train configs/quickstart.yaml (env.id=guess:.*)$", README.read_text(encoding="utf-8"), re.M
+        r"^agentopd train configs/quickstart.yaml (env.id=guess:.*)$", PAGE.read_text(encoding="utf-8"), re.M
     )
     return shlex.split(str(line))
 

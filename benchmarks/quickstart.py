@@ -1,7 +1,7 @@
 """The quickstart over seeds, beside two others from the same cold start with as many updates: off-policy, and weighed by the teacher's doubt.
 
     python -m benchmarks.quickstart --seeds 20 21 22   # resumable: finished runs are kept; several processes may share the seeds
-    python -m benchmarks.quickstart --table            # the README's table from the stored results
+    python -m benchmarks.quickstart --table            # the table from the stored results
 
 Each seed has a panel of its own. Nothing was chosen by these seeds or their tasks. Results:
 ``benchmarks/results/quickstart.json``, every panel's successes task by task. The other runs find their stages in the cache of the

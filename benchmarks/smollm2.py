@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct: what distillation from itself, shown the worked steps, teaches it, beside supervised fine-tuning.
 
     python -m benchmarks.smollm2 --seeds 22 23     # resumable: finished runs are kept, and one that was cut off goes on
-    python -m benchmarks.smollm2 --table           # the README's tables from the stored results
+    python -m benchmarks.smollm2 --table           # the tables from the stored results
 
 Three arms for each seed, all from the same cold start and with as many updates of as many episodes: ``opd`` is
 ``configs/smollm2.yaml`` itself; ``sft`` learns from fresh traces of the expert, which always succeeds; ``sft+opd`` is distillation once

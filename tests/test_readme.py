@@ -5,38 +5,21 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import pytest
+from page_cases import ROOT, SMALL, commands, files, python, read
 
 import agentopd
 from agentopd.__main__ import main
+from agentopd.cli import VERBS
 from agentopd.config import Config, load_config
 from agentopd.testing import check_text_env
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-FENCE = re.compile(r"```(python|bash)\n(.*?)```", re.DOTALL)
-BLOCKS = [(language, text) for language, text in FENCE.findall(README)]
-PYTHON = [text for language, text in BLOCKS if language == "python"]
-COMMANDS = [
-    line.partition("#")[0].strip()
-    for language, text in BLOCKS
-    if language == "bash"
-    for line in text.splitlines()
-    if line.strip()
-]
-FILES = dict(zip(re.findall(r"[Pp]ut\s+this\s+in `(\w+\.py)`", README), PYTHON[1:], strict=True))
-SMALL = [
-    "train.steps=2",
-    "train.tasks_per_step=4",
-    "train.eval_every=0",
-    "train.save_every=0",
-    "evaluation.tasks=4",
-    "stages.teacher.episodes=8",
-    "stages.teacher.steps=2",
-    "stages.cold_start.episodes=8",
-    "stages.cold_start.steps=2",
-]
+README = read("README.md")
+FILES, COMMANDS = files(README), commands(README)
+USES = README.partition("## Three uses, in ten lines each")[2].partition("\n## ")[0]
 
 
 @pytest.fixture
@@ -49,29 +32,45 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     for name in FILES:
         sys.modules.pop(Path(name).stem, None)
+    gymnasium.registry.pop("me/Sums-v0", None)
 
 
 def small(folder: Path) -> list[str]:
     return [*SMALL, f"stages.cache={folder / 'cache'}"]
 
 
-def test_the_python_example(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_is_short_and_its_uses_are() -> None:
+    assert len(README.splitlines()) < 200
+    uses = re.findall(r"```python\n(.*?)```", USES, re.DOTALL)
+    assert [sum(bool(line.strip()) for line in use.splitlines()) <= 10 for use in uses] == [True] * 3
+    assert uses == [FILES["sums.py"], *python(README)]
+    assert README.index("## Three uses") < README.index("## A first result")
+
+
+def test_an_environment_is_registered(folder: Path) -> None:
+    assert check_text_env("sums:me/Sums-v0").tools == ("answer",)
+    env = agentopd.make("sums:me/Sums-v0")
+    asked, _ = env.reset(seed=3)
+    total = sum(map(int, re.findall(r"\d+", asked)))
+    assert env.step(agentopd.call("answer", number=total))[1:3] == (1.0, True)
+
+
+def test_an_agent_is_trained_and_its_episodes_played_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def cut(source: str, overrides: list[str]) -> Config:
         return load_config(source, [*overrides, *small(folder)])
 
     monkeypatch.setattr(agentopd, "load_config", cut, raising=False)
-    assert len(PYTHON[0].strip().splitlines()) <= 12
-    exec(compile(PYTHON[0], "README.md", "exec"), {})
+    train, replay = python(README)
+    names: dict[str, Any] = {}
+    exec(compile(train, "README.md", "exec"), names)
+    assert re.search(r"^student_after .*%", capsys.readouterr().out, re.MULTILINE)
+    assert (names["config"].seed, names["result"].run_dir) == (1, Path("runs/first"))
+    exec(compile(replay, "README.md", "exec"), names)
     out = capsys.readouterr().out
-    assert "student_after" in out
     assert "->" in out
-
-
-def test_the_environment_fits_in_thirty_lines_and_conforms(folder: Path) -> None:
-    lines = FILES["guess.py"].strip().splitlines()
-    assert len(lines) <= 30
-    report = check_text_env("guess:me/Guess-v0")
-    assert report.expert_rate == 1.0
+    assert out.endswith("{'agentopd/Checkout-v0': Counter({'same': 8})} True\n")
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("agentopd train configs/quickstart.yaml")])
@@ -87,3 +86,4 @@ def test_the_other_commands_exist(capsys: pytest.CaptureFixture[str]) -> None:
         words = shlex.split(command)
         assert words[0] in {"make", "agentopd", "pip"}, command
         assert words[0] != "make" or f"{words[1]}:" in makefile, command
+        assert words[0] != "agentopd" or words[1] in VERBS, command
