@@ -3,7 +3,7 @@
 import copy
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -36,7 +36,8 @@ class LaneError(EnvError):
         self.failures = dict(failures)
         """What happened, by index."""
         self.given = given
-        """What the call would have returned: of those that failed an empty observation, and the end of their episode."""
+        """What the call would have returned: of those that failed an empty observation, and the end of their episode; of ``call`` what
+        happened to them."""
 
 
 class LaneVectorEnv(VectorEnv[Texts, Texts, Any]):
@@ -99,7 +100,7 @@ class LaneVectorEnv(VectorEnv[Texts, Texts, Any]):
         infos = self._take(answers)
         given = tuple(self._observations), infos
         if failures:
-            raise self._error(failures, given)
+            raise self._error(failures, given, failures)
         return given
 
     def step(self, actions: Sequence[str]) -> Given:
@@ -131,7 +132,7 @@ class LaneVectorEnv(VectorEnv[Texts, Texts, Any]):
         truncated_B = np.array([answer.truncated for answer in answers.values()], np.bool_)
         given = tuple(self._observations), rewards_B, terminated_B, truncated_B, infos
         if failures:
-            raise self._error(failures, given)
+            raise self._error(failures, given, failures)
         return given
 
     def _round(
@@ -173,20 +174,26 @@ class LaneVectorEnv(VectorEnv[Texts, Texts, Any]):
                 given[index] = answer.info | {"final_obs": answer.final[0], "final_info": answer.final[1]}
         return merged(given, self.num_envs)
 
-    def _error(self, failures: Mapping[int, Failure], given: Any) -> LaneError:
+    def _error(self, failures: Mapping[int, Failure], given: Any, replaced: Collection[int]) -> LaneError:
         (index, first), *more = failures.items()
         others = f", and so did not {', '.join(str(i) for i, _ in more)}" if more else ""
-        how = (
-            "by reset(options={'reset_mask': ...})"
-            if self.autoreset_mode == AutoresetMode.DISABLED
-            else "at the next step"
-        )
         return LaneError(
-            f"environment {index} of {self.num_envs} ({self._bare().env_id}) did not answer: {first.message}{others}; it is made anew, and "
-            f"starts an episode {how}",
+            f"environment {index} of {self.num_envs} ({self._bare().env_id}) did not answer: {first.message}{others}; "
+            f"{self._what_now(index, index in replaced)}",
             failures,
             given,
         )
+
+    def _what_now(self, index: int, replaced: bool) -> str:
+        """What becomes of an environment that did not answer: one that raised in ``call`` stays in the episode that it is in."""
+        if self._begun and not replaced and not self._over[index]:
+            return "its episode goes on"
+        how = "at the next step, whatever the action"
+        if not self._begun:
+            how = "by reset()"
+        elif self.autoreset_mode == AutoresetMode.DISABLED:
+            how = "by reset(options={'reset_mask': ...})"
+        return f"it {'is made anew' if replaced else 'has no episode'}, and starts {'an episode' if replaced else 'one'} {how}"
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """An attribute of each, through its wrappers; what it returns, where it can be called. From a process only plain data come."""
@@ -206,12 +213,12 @@ class LaneVectorEnv(VectorEnv[Texts, Texts, Any]):
             lane.submit(method, *arguments)
         found = [lane.result() for lane in self._lanes]
         failures = {i: one for i, one in enumerate(found) if isinstance(one, Failure)}
-        for index, failure in failures.items():
-            if failure.kind != "raised":
-                self._replace(index)
-                self._over[index] = True
+        replaced = [index for index, failure in failures.items() if failure.kind != "raised"]
+        for index in replaced:
+            self._replace(index)
+            self._over[index] = True
         if failures:
-            raise self._error(failures, tuple(found))
+            raise self._error(failures, tuple(found), replaced)
         return tuple(found)
 
     def render(self) -> tuple[Any, ...]:

@@ -93,6 +93,26 @@ def test_one_that_breaks_is_told_and_the_others_go_on(isolation: Any, action: st
     envs.close()
 
 
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_what_becomes_of_one_that_answers_no_call_is_told(isolation: Any) -> None:
+    envs: Any = make_vec(ODD, 2, isolation=isolation, time_limit=0.5)
+    with pytest.raises(LaneError, match=r"no attribute 'taken', .*; it has no episode, and starts one by reset\(\)"):
+        envs.call("taken")
+    envs.reset(seed=0)
+    with pytest.raises(LaneError, match=r"RuntimeError: no.*, and so did not 1; its episode goes on"):
+        envs.call("respond", "raise")
+    envs.step(("go", "go"))
+    assert envs.call("taken") == (1, 1)
+    with pytest.raises(LaneError, match="it is made anew, and starts an episode at the next step, whatever the action"):
+        envs.step(("go", "sleep"))
+    with pytest.raises(LaneError, match="it has no episode, and starts one at the next step") as caught:
+        envs.call("taken")
+    assert caught.value.given[0] == 2
+    envs.step(("go", "go"))
+    assert envs.call("taken") == (3, 0)
+    envs.close()
+
+
 def test_all_step_at_the_same_time() -> None:
     envs: Any = make_vec(ODD, 40, time_limit=10.0)
     envs.reset(seed=0)
