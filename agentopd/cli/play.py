@@ -19,6 +19,8 @@ from agentopd.errors import ConfigError
 from agentopd.run_files import CONFIG, STUDENT
 
 if TYPE_CHECKING:
+    import gymnasium
+
     from agentopd.config import Config
     from agentopd.env.playing import Act
     from agentopd.tooling import ToolSet
@@ -52,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"--expert: {arguments.env} has none; leave it out to play yourself, or watch a --model")
         tools = environments.tools_of(env)
         act = (
-            (lambda _: environments.expert_action(env))
+            _expert(env)
             if arguments.expert
             else _model(arguments.model, tools)
             if arguments.model
@@ -79,6 +81,17 @@ def _made_with(texts: "Sequence[str]") -> "dict[str, Any]":
             raise ConfigError(f"{text!r} says nothing of the environment; write name=value, such as items=3")
         found[name] = parse(value, name)
     return found
+
+
+def _expert(env: "gymnasium.Env[str, str]") -> "Act":
+    from agentopd.env import expert_action
+    from agentopd.env.playing import blamed
+
+    def act(_: "Sequence[Message]") -> str:
+        with blamed(env):
+            return expert_action(env)
+
+    return act
 
 
 def _model(name: str, tools: "ToolSet") -> "Act":

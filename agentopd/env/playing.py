@@ -4,12 +4,13 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import gymnasium
 
 from agentopd.env.text import system_prompt
-from agentopd.errors import ConfigError
+from agentopd.errors import AgentOPDError, ConfigError, EnvError, described_with_place
 from agentopd.tooling import ToolSet, call
 from agentopd.tooling.action import CLOSE, OPEN
 from agentopd.types import Message
@@ -34,8 +35,12 @@ def play(env: gymnasium.Env[str, str], seed: int | None, act: Act, say: Say) -> 
 
     Returns:
         Whether it succeeded.
+
+    Raises:
+        EnvError: The environment raised.
     """
-    _, info = env.reset(seed=seed)
+    with blamed(env):
+        _, info = env.reset(seed=seed)
     instructions = system_prompt(env)
     said: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
     said += info["messages"]
@@ -45,7 +50,8 @@ def play(env: gymnasium.Env[str, str], seed: int | None, act: Act, say: Say) -> 
     while not over:
         action = act(said)
         say(_shown(f"> {action}"))
-        _, reward, terminated, truncated, info = env.step(action)
+        with blamed(env):
+            _, reward, terminated, truncated, info = env.step(action)
         for message in info["messages"]:
             say(_shown(f"{message['role']}: {message['content']}"))
         said += [{"role": "assistant", "content": action}, *info["messages"]]
@@ -53,6 +59,22 @@ def play(env: gymnasium.Env[str, str], seed: int | None, act: Act, say: Say) -> 
     success = bool(info.get("success", False))
     say(f"{'success' if success else 'no success'}, reward {total:g}{'' if terminated else ', cut off by its limit'}")
     return success
+
+
+@contextmanager
+def blamed(env: gymnasium.Env[str, str]) -> Iterator[None]:
+    """What an environment raises is told as a run tells it, in one line.
+
+    Raises:
+        EnvError: It raised.
+    """
+    try:
+        yield
+    except AgentOPDError:
+        raise
+    except Exception as error:
+        name = env.spec.id if env.spec else type(env.unwrapped).__name__
+        raise EnvError(f"{name} raised: {described_with_place(error)}") from error
 
 
 def _shown(text: str) -> str:

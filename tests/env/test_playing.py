@@ -1,13 +1,16 @@
 """Playing in a terminal: what a person's line means, and what is told."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import gymnasium
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
-from agentopd import call, make
+from agentopd import TextEnv, call, make
 from agentopd.__main__ import main
 from agentopd.env import expert_action, tools_of
 from agentopd.env.playing import person, play, typed, usage
@@ -171,6 +174,40 @@ def test_what_cannot_be_played_is_told_before(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"agentopd: ConfigError: {told}")
+
+
+class Broken(TextEnv):
+    """Raises where it is told to."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def _maybe(self, where: str) -> None:
+        if where == self.where:
+            raise KeyError(where)
+
+    def start(self) -> str:
+        self._maybe("start")
+        return "Go."
+
+    def respond(self, text: str) -> str:
+        self._maybe("respond")
+        return "Gone."
+
+    def expert(self) -> str:
+        self._maybe("expert")
+        return "go"
+
+
+@pytest.mark.parametrize("where", ["start", "respond", "expert"])
+def test_what_an_environment_raises_is_one_line(
+    where: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "tests/BrokenInPlay-v0"
+    monkeypatch.setitem(gymnasium.registry, name, EnvSpec(name, entry_point=f"{__name__}:Broken", max_episode_steps=2))
+    assert main(["play", name, f"where={where}", "--expert"]) == 2
+    told = rf"agentopd: EnvError: {name} raised: KeyError: '{where}' \(test_playing.py, line \d+\)\n"
+    assert re.fullmatch(told, capsys.readouterr().err)
 
 
 def test_settings_may_follow_the_options(capsys: pytest.CaptureFixture[str]) -> None:
