@@ -6,10 +6,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "train.steps=2",
-    "train.tasks_per_step=4",
+    "train.tasks_per_step=2",
     "train.eval_every=0",
     "train.save_every=0",
-    "evaluation.tasks=4",
+    "evaluation.tasks=2",
+    "rollout.max_new_tokens=24",
     "stages.teacher.episodes=8",
     "stages.teacher.steps=2",
     "stages.cold_start.episodes=8",

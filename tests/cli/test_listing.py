@@ -54,6 +54,13 @@ def test_piped_every_method_has_every_column(capsys: pytest.CaptureFixture[str])
     assert found["logits", "teacher-free", "token"] == "-"
 
 
+def test_all_that_is_not_experimental_runs(methods: list[Method]) -> None:
+    """That each does is shown by ``test_every_recipe_moves_the_student``, two steps of each that needs nothing."""
+    standing = Counter("experimental" if is_experimental(one.name) else one.standing for one in methods)
+    assert standing.keys() == {"runs", "experimental"}
+    assert standing["runs"] > 40
+
+
 def test_what_a_recipe_leaves_out_is_said(methods: list[Method]) -> None:
     told = {one.name: dict(zip(COLUMNS, listing.fields(one), strict=True)) for one in methods}
     default = told["agentopd"]
