@@ -5,8 +5,7 @@
 # make test-smollm2 run those that need what make smollm2 installs
 # make test-textworld run those that play TextWorld, whose interpreter takes a C compiler
 # make test-browser run those that open the viewer in Chromium, which has to be installed
-# make test-vllm    run those that start a vLLM server on this machine's CPU, from a virtual environment of its own
-# make test-vllm-engine  those in which such a server plays the student's turns
+# make test-vllm    run those that start vLLM servers on this machine's CPU, from a virtual environment of its own
 # make test-ray     those that begin a Ray cluster on this machine
 # make lint         ruff and mypy --strict
 #
@@ -19,15 +18,17 @@ VENV ?= .venv
 TORCH_INDEX ?=
 WORKERS ?= 2
 
-# Compiling all that is installed takes longer than installing it; Python compiles what is imported
+# Compiling all that is installed takes longer than installing it. Python compiles what is imported, and must keep it, whatever the
+# environment says: without, torch takes each process ten seconds more, and a vLLM server is three processes
 PIP_FLAGS := --quiet --no-compile
+export PYTHONDONTWRITEBYTECODE :=
 
 BIN := $(VENV)/bin
 # Setuptools warns at length of every editable installation
 EDITABLE := PYTHONWARNINGS=ignore $(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: quickstart smollm2 test test-slow test-smollm2 test-textworld test-browser test-vllm test-vllm-engine test-ray lint clean
+.PHONY: quickstart smollm2 test test-slow test-smollm2 test-textworld test-browser test-vllm test-ray lint clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/agentopd train configs/quickstart.yaml
@@ -51,11 +52,10 @@ test-textworld: $(VENV)/installed-textworld
 test-browser: $(VENV)/installed
 	$(BIN)/python -m pytest tests/browser
 
+# Most of a server's start is done on one core, so files of tests go side by side
 test-vllm: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
-	AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py
-
-test-vllm-engine: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
-	AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm_engine.py
+	OMP_NUM_THREADS=1 AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+		tests/test_vllm.py tests/test_vllm_engine.py
 
 test-ray: $(VENV)/installed-ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray

@@ -14,14 +14,12 @@ PATIENCE = 400.0
 
 
 @contextmanager
-def vllm_server(
-    python: str, model: Path, port: int, log: Path, arguments: Sequence[str] = (), threads: int = 1
-) -> Iterator[str]:
-    """Serves the folder ``model`` on loopback, its worker with so many ``threads``; gives its address."""
+def vllm_server(python: str, model: Path, port: int, log: Path, arguments: Sequence[str] = ()) -> Iterator[str]:
+    """Serves the folder ``model`` on loopback, its worker with one thread; gives its address."""
     settings = {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }

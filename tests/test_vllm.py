@@ -69,7 +69,7 @@ def urls(
     tiny.save_pretrained(other)
     tools = ["--enable-scale-out", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     servers = [
-        vllm_server(VLLM, folder, free_port(), folder / "vllm.log", ["--max-logprobs", "64", *tools], threads=2),
+        vllm_server(VLLM, folder, free_port(), folder / "vllm.log", ["--max-logprobs", "64", *tools]),
         vllm_server(VLLM, other, free_port(), other / "vllm.log", ["--max-logprobs", "-1", "--skip-tokenizer-init"]),
     ]
     with ExitStack() as running, ThreadPoolExecutor() as pool:

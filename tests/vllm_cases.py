@@ -19,6 +19,8 @@ MARKS = [
     pytest.mark.skipif(not VLLM, reason="make test-vllm installs vLLM, and says where in AGENTOPD_VLLM"),
     pytest.mark.slow,
 ]
+CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+"""What vLLM's CPU build is told by its environment."""
 
 
 def free_port() -> int:
