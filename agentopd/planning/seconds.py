@@ -52,7 +52,7 @@ def stages(
     setup: Setup, step: Step, on: Hardware, gpus: int = 1, sharded: bool = False, room: float = math.inf
 ) -> tuple[Stage, ...]:
     """The stages of a step on one of ``gpus`` devices, whose share ``step`` is; ``room``: episodes whose caches a vLLM server holds."""
-    found = [_generate(setup, step, on, room, gpus)] if setup.student.acts and step.played else []
+    found = [_generate(setup, step, on, room)] if setup.student.acts and step.played else []
     if setup.teachers:
         found.append(_teachers(setup, step, on))
     found.append(_learn(setup, step, on))
@@ -63,7 +63,7 @@ def stages(
     return tuple(found)
 
 
-def _generate(setup: Setup, step: Step, on: Hardware, room: float, gpus: int) -> Stage:
+def _generate(setup: Setup, step: Step, on: Hardware, room: float) -> Stage:
     student, issued = setup.student, setup.engine == "transformers"
     living = max(min(setup.concurrency, step.played, room), 1.0)
     waves = step.played / living
@@ -80,26 +80,23 @@ def _generate(setup: Setup, step: Step, on: Hardware, room: float, gpus: int) ->
         decoded * steps + prefilled,
         one.times(steps) + first,
         bound,
-        _more(setup, step, living, bound, on.gains(student.itemsize), gpus),
+        _more(setup, step, living, bound, on.gains(student.itemsize)),
     )
 
 
-def _more(setup: Setup, step: Step, living: float, bound: str, halves: bool, gpus: int) -> str:
+def _more(setup: Setup, step: Step, living: float, bound: str, halves: bool) -> str:
     """What makes generation faster."""
-    wider = (
-        "raise rollout.concurrency"
-        if setup.concurrency < step.played
-        else "raise train.tasks_per_step: weights are read for few episodes"
-    )
-    if bound == ISSUING:  # several processes have no vLLM server
-        return "set rollout.engine.kind: vllm" if gpus == 1 else wider
+    if bound == ISSUING:
+        return "set rollout.engine.kind: vllm"
     if bound == ARITHMETIC:
         return "set student.dtype: bfloat16" if halves else MORE
     if living * step.context * setup.student.cached > setup.student.products:
         return "lower rollout.max_length: caches are most of what is read for a token"
     if living < min(setup.concurrency, step.played):
         return "raise --gpu-memory-utilization: the server's cache holds fewer episodes than there are"
-    return wider
+    if setup.concurrency < step.played:
+        return "raise rollout.concurrency"
+    return "raise train.tasks_per_step: weights are read for few episodes"
 
 
 def _teachers(setup: Setup, step: Step, on: Hardware) -> Stage:

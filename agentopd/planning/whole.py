@@ -73,10 +73,6 @@ def plan(config: Config, on: Hardware, gpus: int = 1, run: Path | None = None) -
     """
     if gpus < 1:
         raise ConfigError(f"gpus={gpus}: give at least 1 device")
-    if gpus > 1 and (kind := config.rollout.engine.kind) != "transformers":
-        raise ConfigError(
-            f"rollout.engine.kind={kind}, gpus={gpus}: several processes act by transformers; leave one of the two out"
-        )
     sharded = config.train.sharded and gpus > 1
     said: list[str] = []
     setup, notes = setup_of(config, _once(lambda: tokenizer_of(config, said.append)))

@@ -49,7 +49,7 @@ class TransformersEngine(Engine):
 class VllmEngine(Engine):
     """A vLLM server on this machine that belongs to this process: started when the student first acts, and gone with it.
 
-    It holds a copy of the student's weights, which follows each optimiser step.
+    Of several processes that train each has one. It holds a copy of the student's weights, which follows each optimiser step.
     """
 
     copies = True

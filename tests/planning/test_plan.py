@@ -69,14 +69,30 @@ def test_the_eight_gpus_configuration_fits_them_in_shards_alone(capsys: pytest.C
     eight = "configs/scale/eight_gpus.yaml"
     status, plan = told(capsys, eight, "--hardware", "H100", "--gpus", "8")
     assert (status, plan["refused"]) == (0, "")
-    assert plan["bottleneck"]["remedy"].startswith(
-        "raise train.tasks_per_step"
-    )  # the other one, vLLM, is for one process
+    assert plan["bottleneck"]["remedy"] == "set rollout.engine.kind: vllm"
     status, whole = told(capsys, eight, "train.sharded=false", "--hardware", "H100", "--gpus", "8")
     assert (status, whole["refused"].split(":")[0]) == (
         1,
         "learn takes 96.3 GiB, and H100 has 79.6 GiB; the largest part is optimiser with 30.0 GiB",
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "share", "more", "status"),
+    [("H100", 0.25, (), 1), ("H200", 0.4, (), 0), ("H100", 0.3, ("student.model=Qwen/Qwen3-1.7B",), 0)],
+)
+def test_each_of_eight_gpus_holds_a_server_beside_what_learns(
+    device: str, share: float, more: tuple[str, ...], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of, on = ("configs/scale/eight_gpus.yaml", *more), ("--hardware", device, "--gpus", "8")
+    engine = f"rollout.engine={{kind: vllm, arguments: [--gpu-memory-utilization={share}]}}"
+    _, here = told(capsys, *of, *on)
+    found, served = told(capsys, *of, engine, *on)
+    assert found == status, served["refused"]
+    (server,) = (part for part in served["memory"]["parts"] if part["name"] == "vLLM server")
+    assert server["bytes"] == share * hardware(device).memory
+    seconds = [plan["time"]["stages"][0]["seconds"] for plan in (here, served)]
+    assert seconds[1] < seconds[0]
 
 
 def test_what_cannot_fit_is_refused_in_a_sentence_that_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,8 +190,6 @@ def test_this_machine_measured(raw: dict[str, Any]) -> None:
 def test_numbers_of_devices_that_mean_nothing(raw: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="gpus=0: give at least 1 device"):
         plan(load_config(raw), hardware("H100"), 0)
-    with pytest.raises(ConfigError, match="gpus=2: several processes act by transformers"):
-        plan(load_config(raw, ["rollout.engine=vllm"]), hardware("H100"), 2)
 
 
 def test_what_is_elsewhere_is_not_counted_and_said(raw: dict[str, Any]) -> None:
@@ -281,7 +295,7 @@ def test_the_commands_of_the_page_are_understood() -> None:
     parser = argparse.ArgumentParser()
     cli.plan.configure(parser)
     commands = re.findall(r"^agentopd plan (.*?)(?: +#.*)?$", PAGE, re.MULTILINE)
-    assert len(commands) == 7
+    assert len(commands) == 9
     for command in commands:
         given = [text for text in shlex.split(command) if "=" not in text or text.startswith("-")]
         assert parser.parse_args(given).config

@@ -131,6 +131,15 @@ def test_a_server_without_room_for_all_episodes_plays_them_in_turns() -> None:
     assert generate.seconds > stages(served, wide, DEVICE)[0].seconds
 
 
+def test_each_device_decodes_its_share_by_a_server_of_its_own() -> None:
+    served = setup(engine="vllm", concurrency=4)
+    whole, half = (stages(served, STEP.shared(gpus), DEVICE, gpus=gpus)[0] for gpus in (1, 2))
+    weights, caches = 4 * 1400, 80 * 64  # bytes; of one episode
+    decoded = [40 * (weights + living * caches) / (0.5 * 1e6) for living in (4, 2)]
+    prefilled = [timed(prefilling(served.student, STEP.shared(gpus), 2, False), 1e8, 0.5, DEVICE)[0] for gpus in (1, 2)]
+    assert [whole.seconds, half.seconds] == pytest.approx([a + b for a, b in zip(decoded, prefilled, strict=True)])
+
+
 def test_episodes_of_experts_and_steps_without_teachers_take_no_such_stage() -> None:
     mute = setup(student=Held("student", SHAPE, 4), teachers=())
     assert [one.name for one in stages(mute, STEP, DEVICE)] == ["learn"]

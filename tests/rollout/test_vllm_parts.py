@@ -15,6 +15,7 @@ import torch
 from model_cases import model_of
 from peft import LoraConfig
 from safetensors.torch import load_file
+from torch import distributed
 from transformers import AutoConfig, PreTrainedModel
 
 from agentopd.adapters import adapted
@@ -22,6 +23,7 @@ from agentopd.config import load_config
 from agentopd.errors import ConfigError, PolicyError
 from agentopd.rollout import Request, Rollout, TransformersPolicy
 from agentopd.rollout.vllm import server as servers
+from agentopd.rollout.vllm.environment import CARDS, environment
 from agentopd.rollout.vllm.weights import lora_arguments, shape_of, write_weights
 
 
@@ -143,6 +145,66 @@ def test_the_server_ends_with_its_process_however_that_ends(tmp_path: Path) -> N
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     _until(lambda: not _alive(int(server)) and not Path(weights).parent.exists())
+
+
+LAUNCHED = {
+    "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1",
+    "ROLE_RANK": "1", "ROLE_NAME": "default", "ROLE_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500",
+    "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "0",
+    "TORCHELASTIC_MAX_RESTARTS": "0",
+}  # fmt: skip
+"""What ``torchrun --nproc-per-node 2`` sets (``LocalElasticAgent`` of torch 2.13)."""
+
+
+@pytest.fixture
+def second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is the second of two."""
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+
+
+@pytest.mark.usefixtures("second")
+def test_a_server_hears_nothing_of_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    _script(tmp_path / "python", f"env > {tmp_path}/told; exit 3")
+    policy = rollout(python=str(tmp_path / "python")).policy(llama(), [3])
+    with pytest.raises(PolicyError, match="has ended with status 3") as error:
+        policy.act([Request(0, [4, 5], 0, 2)])
+    shutil.rmtree(Path(str(error.value).rsplit(" ", 1)[1]).parent)
+    told = dict(line.split("=", 1) for line in (tmp_path / "told").read_text().splitlines() if "=" in line)
+    assert not told.keys() & LAUNCHED.keys()
+    assert (told["OMP_NUM_THREADS"], told["VLLM_SERVER_DEV_MODE"]) == ("7", "1")
+
+
+@pytest.mark.usefixtures("second")
+def test_every_process_writes_weights_for_its_server(tmp_path: Path) -> None:
+    model = llama()
+    write_weights(model, tmp_path)
+    assert torch.equal(load_file(tmp_path / "model.safetensors")["model.norm.weight"], model.model.norm.weight)
+    model.save_pretrained(tmp_path / "usual")  # which of several processes the first alone writes
+    assert not (tmp_path / "usual" / "model.safetensors").exists()
+
+
+@pytest.mark.usefixtures("second")
+@pytest.mark.parametrize(
+    ("seen", "number", "card"), [(None, 1, "1"), ("4,5", 1, "5"), ("GPU-a, GPU-b", 1, "GPU-b"), ("3", 0, "3")]
+)
+def test_a_server_sees_the_card_of_its_process(
+    seen: str | None, number: int, card: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(CARDS, raising=False)
+    if seen is not None:
+        monkeypatch.setenv(CARDS, seen)
+    assert environment(torch.device("cuda", number))[CARDS] == card
+    assert environment(torch.device("cpu")).get(CARDS) == seen
+
+
+def test_the_server_of_a_single_process_sees_all_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CARDS, "4,5")
+    assert environment(torch.device("cuda", 0))[CARDS] == "4,5"
 
 
 def _script(path: Path, text: str) -> None:

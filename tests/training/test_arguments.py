@@ -13,7 +13,6 @@ import yaml
 from agentopd.config import load_config
 from agentopd.errors import ConfigError
 from agentopd.training.loop.arguments import AgentOPDConfig, arguments
-from agentopd.training.loop.ranks import Ranks
 from agentopd.training.run.whole import train
 
 
@@ -29,13 +28,6 @@ def test_sharding_that_is_not_the_trainers_is_refused(
     with pytest.raises(ConfigError, match=f"^ACCELERATE_USE_{name.upper()}=true{remedy}"):
         train(cases.tiny(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_an_engine_of_each_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = cases.tiny("rollout.engine.kind=vllm")
-    monkeypatch.setattr("agentopd.training.loop.arguments.joined", lambda: Ranks(0, 2))
-    with pytest.raises(ConfigError, match=r"^rollout\.engine\.kind='vllm': 2 processes would each start one"):
-        arguments(config, tmp_path)
 
 
 def test_several_cards_in_one_process_are_one(tmp_path: Path) -> None:

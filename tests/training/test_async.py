@@ -1,6 +1,8 @@
 """Rollout ahead of learning: what a step learns from, which weights wrote it, and what is left behind."""
 
 import json
+import re
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from agentopd.errors import ConfigError, PolicyError
 from agentopd.objective.columns import Episodes
 from agentopd.training.checks.preflight import check_acting
 from agentopd.training.loop.folder import RunFolder
+from agentopd.training.loop.ranks import joined
 from agentopd.training.loop.trainer import AgentOPDTrainer
 from agentopd.training.run.whole import train
 from agentopd.types import STUDENT, Record
@@ -233,6 +236,29 @@ def test_a_stream_that_fails_in_one_process_ends_all_with_its_error(tmp_path: Pa
     cases.tokenizer()
     first, second = together(_breaks_in_one, tmp_path)
     assert first == second == "the policy of 'student' failed: ValueError: out of memory"
+
+
+def _starts_in_one(output: Path, python: str) -> str:
+    """The first process acts by its student; the second one's server does not start."""
+    engine = [f"rollout.engine={{kind: vllm, python: {python}}}"] if joined().rank == 1 else []
+    run = cases.trainer(ahead(1, *engine, tasks_per_step=4), output)
+    with pytest.raises(PolicyError) as caught:
+        run.train()
+    return str(caught.value)
+
+
+def test_an_engine_that_does_not_start_in_one_process_ends_all_with_its_error(tmp_path: Path) -> None:
+    cases.tokenizer()
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "python").chmod(0o755)
+    first, second = together(_starts_in_one, tmp_path / "run", str(tmp_path / "python"))
+    assert first == second
+    told = re.fullmatch(
+        r"the student's vLLM server did not start and has ended with status 3; all that it said stands in (.+)/vllm.log",
+        first,
+    )
+    assert told is not None
+    shutil.rmtree(told[1])
 
 
 def test_an_adapter_is_trained_while_its_copy_plays_over_the_same_base(tmp_path: Path) -> None:

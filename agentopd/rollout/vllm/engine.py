@@ -115,7 +115,11 @@ class VllmPolicy:
         key = repr((self._engine, self._settings.max_length, self._adapter, shape_of(plain)))
         # other weights than the student's at first: then the first change shows whether all of them follow
         server = server_of(
-            key, self._engine, lambda: self._arguments(plain), lambda folder: write_weights(plain, folder, others=True)
+            key,
+            self._engine,
+            plain.device,
+            lambda: self._arguments(plain),
+            lambda folder: write_weights(plain, folder, others=True),
         )
         if server.holder != (self, self._changes):
             self._give(server)

@@ -20,19 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import torch
 
 from agentopd.errors import ConfigError, PolicyError, describe
 from agentopd.rollout.engines import VllmEngine
+from agentopd.rollout.vllm.environment import environment
 
 NAME = "student"
 """What the model is served under."""
 GENERATE = "/inference/v1/generate"
-SETTINGS = {
-    "VLLM_SERVER_DEV_MODE": "1",
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-}
 TOLD = 500
 """Characters of an answer that a message repeats."""
 STOPPING = 20.0
@@ -75,8 +71,12 @@ class Server:
         timeout = httpx2.Timeout(self.settings.timeout, connect=30.0)
         self._client = httpx2.Client(base_url="http://vllm", transport=transport, timeout=timeout)
 
-    def start(self, arguments: Sequence[str]) -> None:
+    def start(self, arguments: Sequence[str], device: torch.device) -> None:
         """Starts the server on the weights that lie in its folder, and waits until it is there.
+
+        Args:
+            arguments: What it is told.
+            device: Of the student.
 
         Raises:
             ConfigError: There is no vLLM.
@@ -95,7 +95,7 @@ class Server:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 ["sh", "-c", _RUN, str(self.folder), *command],
-                env={**os.environ, **SETTINGS},
+                env=environment(device),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -207,13 +207,18 @@ _servers: dict[str, Server] = {}
 
 
 def server_of(
-    key: str, settings: VllmEngine, arguments: Callable[[], Sequence[str]], write: Callable[[Path], None]
+    key: str,
+    settings: VllmEngine,
+    device: torch.device,
+    arguments: Callable[[], Sequence[str]],
+    write: Callable[[Path], None],
 ) -> Server:
     """The one server of this process; another one is stopped where its key differs, or it is dead, and a new one started.
 
     Args:
         key: What it is started for.
         settings: How it is run.
+        device: Of the student.
         arguments: Gives what is told to a new one.
         write: Writes the weights that a new one begins with into a folder.
 
@@ -228,7 +233,7 @@ def server_of(
     server = Server(Path(tempfile.mkdtemp(prefix="agentopd-vllm-")), settings)
     try:
         write(server.weights)
-        server.start(arguments())
+        server.start(arguments(), device)
     except BaseException:
         server.stop()
         raise

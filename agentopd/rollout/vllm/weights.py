@@ -1,6 +1,8 @@
 """A student's weights as files that vLLM loads."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,9 +62,19 @@ def write_weights(model: PreTrainedModel, folder: Path, others: bool = False) ->
         names = [name for name, one in plain.named_parameters(remove_duplicate=False) if one is head.weight]
         weights |= {_plain(name): weights[_plain(name)].clone() for name in names}
         config.tie_word_embeddings = False
-    with torch.no_grad():
+    with torch.no_grad(), _written_here(plain):
         plain.save_pretrained(folder, state_dict=weights)
     config.save_pretrained(folder)
+
+
+@contextmanager
+def _written_here(model: Any) -> Iterator[None]:
+    """Of several processes transformers writes in the first alone; here each writes for its own server."""
+    model.should_save_on_this_rank = lambda is_main_process: True
+    try:
+        yield
+    finally:
+        del model.should_save_on_this_rank
 
 
 def write_adapter(model: Any, folder: Path) -> None:

@@ -16,7 +16,6 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 
 from agentopd.config import Config, Train, changed, load_config
 from agentopd.errors import ConfigError, describe
-from agentopd.rollout import Rollout
 from agentopd.settings.problems import nearest
 from agentopd.training.loop.ranks import joined
 
@@ -157,7 +156,6 @@ def arguments(config: Config, output: Path | None) -> AgentOPDConfig:
         "save_strategy": "steps" if output else "no",
     }
     defaults: dict[str, Any] = {"report_to": [], "disable_tqdm": True, "save_total_limit": 2}
-    _require_engine(config)
     _require_cluster(config)
     _check(train.arguments, {*decided, *_decided(train, train.steps, config.seed)})
     try:
@@ -213,7 +211,6 @@ def settled(args: AgentOPDConfig) -> Config:
     if not isinstance(args.agentopd, Config):
         raise ConfigError("args.agentopd is None; give the configuration, such as agentopd.load_config('quickstart')")
     _require_trackers(args, "report_to")
-    _require_engine(args.agentopd)
     _require_cluster(args.agentopd)
     train = args.agentopd.train.model_copy(update={"steps": args.max_steps})
     return changed(args.agentopd, train=train)
@@ -245,16 +242,6 @@ def _require_own_sharding(args: AgentOPDConfig) -> None:
                 f"{key}: the trainer shards the student itself; leave it out, start accelerate without --use_{name}, and set "
                 "train.sharded=true"
             )
-
-
-def _require_engine(config: Config) -> None:
-    """Raises ConfigError where each process would start an engine of its own beside the others'."""
-    engine = config.rollout.engine
-    if joined().size > 1 and engine != Rollout().engine:
-        raise ConfigError(
-            f"rollout.engine.kind={engine.kind!r}: {joined().size} processes would each start one; leave it out, so that each acts by its "
-            "own student, or start a single process"
-        )
 
 
 def _require_cluster(config: Config) -> None:

@@ -133,10 +133,15 @@ class Ahead(Player):
             settings=lot.settings if self._ranks.size == 1 else unjudging(lot.settings),
             on_done=None if attend is None else lambda trajectory: self._attendant.put(attend, trajectory),
         )
-        if not self._begun:
-            self._settle()
-            self._begun = True
-        self._shares[id(lot)] = self._stream.submit(share)
+
+        def begun() -> Lot:
+            if not self._begun:
+                self._settle()
+            return self._stream.submit(share)
+
+        # a stream that has failed, or an engine that does not start, ends all processes with its error
+        self._shares[id(lot)] = self._ranks.agree(begun)
+        self._begun = True
 
     def finish(self, lot: Lot, seen: Seen) -> list[Trajectory]:
         """Waits until all shares of it are over, and attended to."""
@@ -165,7 +170,7 @@ class Ahead(Player):
                 self._ranks.agree(lambda: stack.enter_context(self._stream.paused()))
             yield
             if self._begun:
-                self._settle()
+                self._ranks.agree(self._settle)
 
     def apart(self) -> AbstractContextManager[object]:
         """Waits for the one that is being attended to."""

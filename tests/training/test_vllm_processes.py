@@ -1,0 +1,162 @@
+"""Two processes train, each with a vLLM server of its own: run by ``make test-vllm``, which installs it."""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import training_cases as cases
+from processes_cases import together
+from torch import Tensor
+from transformers import PreTrainedModel, TrainerCallback
+from vllm_cases import CPU, MARKS, VLLM
+
+from agentopd import records
+from agentopd.config import Config
+from agentopd.errors import PolicyError
+from agentopd.models import NewModel, new_model
+from agentopd.rollout.vllm.server import stop_servers
+from agentopd.training.loop.folder import RunFolder
+from agentopd.training.loop.trainer import AgentOPDTrainer
+from agentopd.types import ENGINE, Record
+
+pytestmark = MARKS
+ENGINE_HERE = f"rollout.engine={{kind: vllm, python: {VLLM}}}"
+SHORT = ("rollout.max_turns=2", "rollout.max_new_tokens=8")
+
+
+def _config(*overrides: str, **train: Any) -> Config:
+    return cases.tiny(*SHORT, *overrides, **{"steps": 2, "tasks_per_step": 4, **train})
+
+
+def _model(seed: int) -> PreTrainedModel:
+    """The attention of vLLM's CPU build takes heads of 32 numbers, and none smaller."""
+    shape = NewModel(hidden_size=64, layers=1, heads=2, intermediate_size=96, max_positions=1024)
+    return new_model(shape, cases.tokenizer(), seed)
+
+
+def _trainer(config: Config, output: Path) -> AgentOPDTrainer:
+    return cases.trainer(config, output, model=_model(0), teacher_model=_model(1), folder=RunFolder(output))
+
+
+class Weights(TrainerCallback):
+    """The student's weights by version."""
+
+    def __init__(self, student: torch.nn.Module) -> None:
+        self.by_version = [cases.weights(student)]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keeps those of the next version."""
+        self.by_version.append(cases.weights(kwargs["model"]))
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a training left in one process."""
+
+    learning: str
+    by_version: list[dict[str, Tensor]]
+    losses: list[float]
+
+
+def _trained(config: Config, output: Path) -> Told:
+    os.environ.update(CPU)
+    run = _trainer(config, output)
+    weights = Weights(run.student)
+    run.add_callback(weights)
+    run.train()
+    losses = [row["loss"] for row in run.state.log_history if "loss" in row]
+    return Told(type(run.model_wrapped).__name__, weights.by_version, losses)
+
+
+def _killed(config: Config, output: Path) -> tuple[str, bool]:
+    """The server of the second process is killed while it writes a turn of the second step."""
+    run = _trainer(config, output)
+    policy: Any = run.river.policies["student"]
+    turn = policy._turn
+
+    def killing(server: Any, request: Any) -> Any:
+        if policy.version == 1 and server.alive:
+            os.killpg(server.pid, signal.SIGKILL)
+        return turn(server, request)
+
+    if run.ranks.rank == 1:
+        policy._turn = killing
+    with pytest.raises(PolicyError) as caught:
+        run.train()
+    stop_servers()
+    return str(caught.value), caught.value.is_told
+
+
+def _all_weights(folder: Path) -> tuple[Told, Told, tuple[str, bool]]:
+    """One server a process for all three."""
+    copied = _trained(_config(ENGINE_HERE), folder / "copied")
+    sharded = _trained(_config(ENGINE_HERE, "rollout.mode=async", sharded=True), folder / "sharded")
+    return copied, sharded, _killed(_config(ENGINE_HERE), folder / "killed")
+
+
+def _adapter(folder: Path) -> Told:
+    told = _trained(_config(ENGINE_HERE, sharded=True, lora={"r": 4}), folder)
+    stop_servers()
+    return told
+
+
+def written_by_the_weights_of_its_version(student: torch.nn.Module, told: Told, kept: list[Record]) -> None:
+    """Each turn's log-probabilities are those that the learner's weights of then give, to 1e-3."""
+    for record in kept:
+        for turn in record.trajectory.turns:
+            segment, here = record.trajectory.segments[turn.segment], slice(turn.start, turn.stop)
+            student.load_state_dict(told.by_version[turn.policy_version])
+            with torch.no_grad():
+                logits_T_V = student(torch.from_numpy(segment.tokens_T[None]).long()).logits[0]
+            logprob_T_V = logits_T_V[turn.start - 1 : turn.stop - 1].log_softmax(-1)
+            own_T = logprob_T_V.gather(1, torch.from_numpy(segment.tokens_T[here]).long()[:, None])[:, 0]
+            np.testing.assert_allclose(segment.logprob_T[here], own_T.numpy(), rtol=0, atol=1e-3)
+
+
+def form(kept: list[Record]) -> list[Any]:
+    """What records of one configuration have in common, whoever wrote the tokens."""
+    found = []
+    for record in kept:
+        one, said = record.trajectory, [(each.teacher, type(each.block)) for each in record.annotations]
+        found.append((one.key.step, one.key.index, one.task, one.actors, one.versions.keys(), one.failure, said))
+    return found
+
+
+def as_one_process_leaves_them(run: Path, told: list[Told], alone: Config, folder: Path) -> None:
+    """The records of ``run``, and what both processes made of them."""
+    single = _trainer(alone, folder)
+    student = _trainer(alone, folder / "read").student
+    single.train()
+    kept = [*records.open(run)]
+    assert form(kept) == form([*records.open(folder)])
+    assert {one.trajectory.versions[ENGINE] for one in kept} == {"vllm"}
+    assert {turn.policy_version for one in kept for turn in one.trajectory.turns} == {0, 1}
+    written_by_the_weights_of_its_version(student, told[0], kept)
+    assert told[0].losses == told[1].losses
+    for name, value in told[0].by_version[2].items():
+        torch.testing.assert_close(value, told[1].by_version[2][name], rtol=0, atol=0)
+    assert not cases.same_weights(told[0].by_version[0], told[0].by_version[1])
+
+
+def test_each_process_has_a_server_which_follows_its_student_and_whose_death_ends_both(tmp_path: Path) -> None:
+    cases.tokenizer()
+    first, second = together(_all_weights, tmp_path)
+    assert first[0].learning == second[0].learning == "DistributedDataParallel"
+    as_one_process_leaves_them(tmp_path / "copied", [first[0], second[0]], _config(), tmp_path / "alone")
+    assert first[1].learning == second[1].learning == "FSDPLlamaForCausalLM"
+    written_by_the_weights_of_its_version(_model(0), first[1], [*records.open(tmp_path / "sharded")])
+    assert first[2][0] == second[2][0]
+    assert "the student's vLLM server did not answer" in first[2][0]
+    assert [first[2][1], second[2][1]] == [False, True]  # told once
+
+
+def test_each_server_wears_the_adapter_that_learns_in_shards(tmp_path: Path) -> None:
+    cases.tokenizer()
+    told = together(_adapter, tmp_path / "two")
+    assert told[0].learning == "FSDPPeftModelForCausalLM"
+    as_one_process_leaves_them(tmp_path / "two", told, _config(lora={"r": 4}), tmp_path / "alone")
