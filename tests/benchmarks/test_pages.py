@@ -1,6 +1,7 @@
 """Tables of README.md and docs/: each is what its command prints of the stored results, and every result is told."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ TABLES = [(path, command) for path in pages.pages() for command in pages.command
         for one in TABLES
     ],
 )
-def test_a_table_is_what_its_command_prints(path: pages.Path, command: str) -> None:
+def test_a_table_is_what_its_command_prints(path: Path, command: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert pages.table(text, command) == pages.printed(command), "python -m benchmarks.pages"
 
