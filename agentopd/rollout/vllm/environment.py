@@ -19,7 +19,7 @@ LAUNCHED = frozenset(
 )  # fmt: skip
 """What a launcher tells a process by: a server is launched by none, and alone."""
 ELASTIC = "TORCHELASTIC_"
-"""How the rest of it begins. By one of these torch would look for the server's own store where the launcher's is, and wait for ever."""
+"""How the rest of it begins. One of these has torch take the launcher's store for that of any group which meets at a TCP address."""
 CARDS = "CUDA_VISIBLE_DEVICES"
 
 
