@@ -106,7 +106,7 @@ def load_model(config: ModelConfig) -> PreTrainedModel:
             hidden states.
     """
     if config.model is None:
-        raise ConfigError("load_model reads a hub id or folder, and the config says new; give that to new_model")
+        raise ConfigError("load_model reads a hub id or folder, but the config says new; use new_model for that")
     if is_adapter(config.model):
         with _base_for(config.model) as base:
             plain = load_model(config.model_copy(update={"model": base}))
