@@ -233,22 +233,20 @@ def test_a_run_ahead_of_learning_has_each_turn_written_by_the_weights_of_its_ver
     ]
     own = ["env.id=vllm/Questions-v0", "teachers={}", "stages={}", "method=grpo", "objective.sampler.per_task=2"]
     config = load_config("configs/smollm2.yaml", [engine, "rollout.mode=async", *steps, *short, trained, *own])
-    run = AgentOPDTrainer(
-        copy.deepcopy(smollm2), arguments(config, tmp_path), chat.tokenizer, folder=RunFolder(tmp_path)
-    )
+    run = AgentOPDTrainer(copy.deepcopy(smollm2), arguments(config, None), chat.tokenizer, folder=RunFolder(tmp_path))
     weights = Weights(run.student)
     run.add_callback(weights)
     run.train()
-    versions = set()
-    for record in records.open(tmp_path):
-        for turn in record.trajectory.turns:
-            segment, here = record.trajectory.segments[turn.segment], slice(turn.start, turn.stop)
-            run.student.load_state_dict(weights.by_version[turn.policy_version], strict=False)
+    played = [record.trajectory for record in records.open(tmp_path)]
+    for version, of in enumerate(weights.by_version):
+        run.student.load_state_dict(of, strict=False)
+        for trajectory, turn in ((one, turn) for one in played for turn in one.turns if turn.policy_version == version):
+            segment, here = trajectory.segments[turn.segment], slice(turn.start, turn.stop)
             logprob_T_V = processed(logits_of(run.student, segment.tokens_T), config.rollout)
             taken_T = torch.from_numpy(segment.tokens_T[here]).long()
             own_T = logprob_T_V[turn.start - 1 : turn.stop - 1].gather(1, taken_T[:, None])[:, 0]
             np.testing.assert_allclose(segment.logprob_T[here], own_T.numpy(), atol=1e-3)
-            versions.add((record.trajectory.key.step, turn.policy_version))
+    versions = {(one.key.step, turn.policy_version) for one in played for turn in one.turns}
     assert {step - version for step, version in versions} == {0, 1}
 
 

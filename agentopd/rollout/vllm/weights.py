@@ -26,8 +26,8 @@ UNSERVED = (
 )
 """Settings of PEFT's ``LoraConfig`` that 0.32's ``PEFTHelper`` refuses where they are set."""
 
-WRITTEN = ("architectures", "dtype", "transformers_version", "_name_or_path")
-"""What of a configuration saying it changes."""
+CHANGING = ("architectures", "dtype", "transformers_version", "_name_or_path", "use_cache")
+"""What of a configuration writing it changes, or training."""
 
 
 def plain_model(model: Any) -> PreTrainedModel:
@@ -37,7 +37,7 @@ def plain_model(model: Any) -> PreTrainedModel:
 
 def shape_of(plain: PreTrainedModel) -> str:
     """What a server is started for, whatever the weights are."""
-    told = {name: value for name, value in plain.config.to_dict().items() if name not in WRITTEN}
+    told = {name: value for name, value in plain.config.to_dict().items() if name not in CHANGING}
     return f"{type(plain).__name__} {plain.dtype} {told}"
 
 
