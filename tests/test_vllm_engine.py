@@ -32,6 +32,7 @@ from agentopd.rollout import EnvConfig, Request, Rollout, TaskStream, Transforme
 from agentopd.rollout.sampling import processed
 from agentopd.rollout.vllm import server as servers
 from agentopd.rollout.vllm.server import stop_servers
+from agentopd.rollout.vllm.started import StartedServer
 from agentopd.training.loop.arguments import arguments
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.trainer import AgentOPDTrainer
@@ -174,6 +175,7 @@ def test_the_server_follows_all_weights_its_death_is_told_and_the_next_has_them(
     smollm2.load_state_dict(before)
     policy.update(smollm2, 2)
     (server,) = servers._servers.values()
+    assert isinstance(server, StartedServer)
     assert server.pid is not None
     threading.Timer(1.0, os.killpg, (server.pid, signal.SIGKILL)).start()
     with pytest.raises(

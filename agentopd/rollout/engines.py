@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+import torch
 from pydantic import Field
 from transformers import PreTrainedModel
 
@@ -14,6 +16,7 @@ from agentopd.settings.signature import Registry
 
 if TYPE_CHECKING:
     from agentopd.rollout.policy import Policy, Rollout
+    from agentopd.rollout.vllm.server import Server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,8 @@ class Engine(ABC):
 
     copies: ClassVar[bool] = False
     """Whether its policies hold a copy of the weights, so that a model may change while they write."""
+    single: ClassVar[bool] = False
+    """Whether one process alone can act by it, since what it asks holds the weights of one."""
 
     @abstractmethod
     def policy(self, model: PreTrainedModel, ends: Collection[int], settings: Rollout) -> Policy:
@@ -46,21 +51,12 @@ class TransformersEngine(Engine):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VllmEngine(Engine):
-    """A vLLM server on this machine that belongs to this process: started when the student first acts, and gone with it.
-
-    Of several processes that train each has one. It holds a copy of the student's weights, which follows each optimiser step.
-    """
+class Vllm(Engine):
+    """Turns by a vLLM server that holds a copy of the student's weights, which follows each optimiser step."""
 
     copies = True
-    python: str | None = None
-    """The interpreter that vLLM is installed for; by default this one."""
-    arguments: tuple[str, ...] = ()
-    """Further arguments of ``vllm serve``, such as ``--gpu-memory-utilization=0.4``."""
     in_flight: Annotated[int, Field(ge=1)] = 256
     """Turns that are asked for at once."""
-    start: Annotated[float, Field(gt=0.0)] = 600.0
-    """Seconds in which the server must be there."""
     timeout: Annotated[float, Field(gt=0.0)] = 600.0
     """Seconds until one turn, or one change of weights, is given up."""
 
@@ -70,6 +66,69 @@ class VllmEngine(Engine):
 
         return VllmPolicy(model, ends, settings, self)
 
+    @abstractmethod
+    def server(
+        self, device: torch.device, arguments: Sequence[str], write: Callable[[Path], None], longest: int
+    ) -> Server:
+        """A server to ask.
 
-ENGINES: Registry = {"transformers": TransformersEngine, "vllm": VllmEngine}
+        Args:
+            device: Of the student.
+            arguments: What one that is started for this student is told.
+            write: Writes the weights that it begins with into a folder.
+            longest: The tokens that an episode may have.
+
+        Raises:
+            ConfigError: There is no vLLM, or it is not as it must be.
+            PolicyError: It does not start, or does not answer.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class VllmEngine(Vllm):
+    """A vLLM server on this machine that belongs to this process: started when the student first acts, and gone with it.
+
+    Of several processes that train each has one. It holds a copy of the student's weights, which follows each optimiser step.
+    """
+
+    python: str | None = None
+    """The interpreter that vLLM is installed for; by default this one."""
+    arguments: tuple[str, ...] = ()
+    """Further arguments of ``vllm serve``, such as ``--gpu-memory-utilization=0.4``."""
+    start: Annotated[float, Field(gt=0.0)] = 600.0
+    """Seconds in which the server must be there."""
+
+    def server(
+        self, device: torch.device, arguments: Sequence[str], write: Callable[[Path], None], longest: int
+    ) -> Server:
+        """A new one."""
+        from agentopd.rollout.vllm.started import started
+
+        return started(self, device, arguments, write)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VllmServerEngine(Vllm):
+    """A vLLM server of your own, on this machine or another, which one process uses at a time.
+
+    It is given the student's weights through a folder that both see.
+    """
+
+    single = True
+
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    """Its address, such as ``http://node-7:8000``."""
+    share: Annotated[str, Field(min_length=1)]
+    """A folder that the server sees under the same path; weights pass through it."""
+
+    def server(
+        self, device: torch.device, arguments: Sequence[str], write: Callable[[Path], None], longest: int
+    ) -> Server:
+        """The one that is there."""
+        from agentopd.rollout.vllm.joined import joined
+
+        return joined(self, longest)
+
+
+ENGINES: Registry = {"transformers": TransformersEngine, "vllm": VllmEngine, "vllm_server": VllmServerEngine}
 """Classes ``(*, settings...) -> Engine``, read by ``Kinds("engine", ENGINES)``."""

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from agentopd.errors import PolicyError
 from agentopd.freezing import evaluating
 from agentopd.rollout.engine import check_requests, scripted
-from agentopd.rollout.engines import VllmEngine
+from agentopd.rollout.engines import Vllm
 from agentopd.rollout.growing import Growing
 from agentopd.rollout.policy import Generation, Request, Rollout
 from agentopd.rollout.sampling import processed
@@ -48,14 +48,14 @@ class VllmPolicy:
     that it has them.
     """
 
-    def __init__(self, model: PreTrainedModel, ends: Collection[int], settings: Rollout, engine: VllmEngine) -> None:
+    def __init__(self, model: PreTrainedModel, ends: Collection[int], settings: Rollout, engine: Vllm) -> None:
         """Starts nothing yet.
 
         Args:
             model: The student, inside an adapter or not; the server copies its weights.
             ends: The ids that end a turn.
             settings: How turns are sampled.
-            engine: How the server is run.
+            engine: How the server is run, or where it is.
 
         Raises:
             ConfigError: vLLM has no such adapters.
@@ -113,19 +113,21 @@ class VllmPolicy:
         """The server, with the weights of now; ``tokens`` are some that the model may read."""
         plain = plain_model(self._model)
         key = repr((self._engine, self._settings.max_length, self._adapter, shape_of(plain)))
-        # other weights than the student's at first: then the first change shows whether all of them follow
-        server = server_of(
-            key,
-            self._engine,
-            plain.device,
-            lambda: self._arguments(plain),
-            lambda folder: write_weights(plain, folder, others=True),
-        )
+        server = server_of(key, lambda: self._begun(plain))
         if server.holder != (self, self._changes):
             self._give(server)
             self._require_taken(server, tokens[:PROBE])
             server.holder = (self, self._changes)
         return server
+
+    def _begun(self, plain: PreTrainedModel) -> Server:
+        # other weights than the student's at first: then the first change shows whether all of them follow
+        return self._engine.server(
+            plain.device,
+            self._arguments(plain),
+            lambda folder: write_weights(plain, folder, others=True),
+            self._settings.max_length,
+        )
 
     def _arguments(self, plain: PreTrainedModel) -> list[str]:
         dtype, longest = str(plain.dtype).removeprefix("torch."), str(self._settings.max_length)

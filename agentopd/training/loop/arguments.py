@@ -157,6 +157,7 @@ def arguments(config: Config, output: Path | None) -> AgentOPDConfig:
     }
     defaults: dict[str, Any] = {"report_to": [], "disable_tqdm": True, "save_total_limit": 2}
     _require_cluster(config)
+    _require_own_engine(config)
     _check(train.arguments, {*decided, *_decided(train, train.steps, config.seed)})
     try:
         made = AgentOPDConfig(agentopd=config, **(defaults | dict(train.arguments)), **decided)
@@ -212,6 +213,7 @@ def settled(args: AgentOPDConfig) -> Config:
         raise ConfigError("args.agentopd is None; give the configuration, such as agentopd.load_config('quickstart')")
     _require_trackers(args, "report_to")
     _require_cluster(args.agentopd)
+    _require_own_engine(args.agentopd)
     train = args.agentopd.train.model_copy(update={"steps": args.max_steps})
     return changed(args.agentopd, train=train)
 
@@ -242,6 +244,16 @@ def _require_own_sharding(args: AgentOPDConfig) -> None:
                 f"{key}: the trainer shards the student itself; leave it out, start accelerate without --use_{name}, and set "
                 "train.sharded=true"
             )
+
+
+def _require_own_engine(config: Config) -> None:
+    """Raises ConfigError where several processes or actors would act by what holds the weights of one."""
+    engine, actors = config.rollout.made_engine, config.cluster.rollout
+    if engine.single and (joined().size > 1 or actors is not None):
+        several = "the actors of cluster.rollout" if actors is not None else f"{joined().size} processes"
+        raise ConfigError(
+            f"rollout.engine.kind={config.rollout.engine.kind}: {several} would each give its one server their weights; choose kind: vllm, which starts a server for each"
+        )
 
 
 def _require_cluster(config: Config) -> None:
