@@ -1,20 +1,20 @@
 """One pass of a causal language model over rows of tokens: its last hidden states. What all rows begin with is read once."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.nn.parallel import DistributedDataParallel
+from torch.overrides import TorchFunctionMode
 from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 SHORTEST = 32
 """Tokens in common from which reading them once is worth a second forward: two rows are then about even, more gain."""
-WORTH = 20
-"""What reading a token in common once spares grows with the model's width, and the mask under which the others are then read costs more by the
-square of the length: with so much of the one for one of the other they are even, by measurement."""
 
 
 def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Tensor | None = None) -> Tensor:
@@ -25,8 +25,8 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
 
     Episodes begin alike, with instructions and tools. What all rows have in common there is read once, and its keys and values, through
     which the gradient flows, are every row's: up to rounding, and but for dropout, whose draws they share too, the result is that of
-    reading each row by itself. It takes memory for the keys and values of all rows in all layers at once. Rows are read each where that
-    is sooner; and where it is not the same: with layers other than plain full attention, or positions whose frequencies depend on the
+    reading each row by itself. It takes memory for the keys and values of all rows in all layers at once. Rows are read each where little
+    is in common; and where it is not the same: with layers other than plain full attention, or positions whose frequencies depend on the
     length; under DDP or FSDP; in training under gradient checkpointing.
 
     Args:
@@ -36,7 +36,7 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
     """
     several = position_ids_B_T is None and len(input_ids_B_T) > 1 and _shares(model)
     common = common_prefix(input_ids_B_T) if several else 0
-    if common < SHORTEST or not is_worth_it(common, input_ids_B_T.shape[1], _width(model)):
+    if common < SHORTEST:
         return read_each(model, input_ids_B_T, position_ids=position_ids_B_T)
     return read_once(model, input_ids_B_T, common)
 
@@ -48,13 +48,62 @@ def read_once(model: nn.Module, input_ids_B_T: Tensor, common: int) -> Tensor:
     if cache.get_seq_length() != common:  # a model that keeps no cache, whatever its configuration says
         return read_each(model, input_ids_B_T)
     cache.batch_repeat_interleave(len(input_ids_B_T))
-    own_B_S_H = read_each(model, input_ids_B_T[:, common:], cache)
+    # the square of the prefix is less than what a mask costs where it is a quarter or less of the whole
+    maskless = BehindPrefix(common) if 4 * common <= input_ids_B_T.shape[1] else nullcontext()
+    with maskless:
+        own_B_S_H = read_each(model, input_ids_B_T[:, common:], cache)
     return torch.cat([common_1_P_H.expand(len(input_ids_B_T), -1, -1), own_B_S_H], dim=1)
 
 
-def is_worth_it(common: float, length: float, width: int) -> bool:
-    """Whether a model of hidden size ``width`` reads rows of ``length`` tokens sooner if the ``common`` first ones are read once."""
-    return length**2 <= WORTH * common * width
+class BehindPrefix(TorchFunctionMode):
+    """While it lasts, and in this thread, tokens behind a prefix attend without the mask that transformers makes for them.
+
+    Kernels skip what a causal query does not see only where they are told so in place of a mask, and then the first query stands at the
+    first key. So as many queries as the prefix has tokens are put in front, and what comes of them is dropped: they cost its square, where
+    a mask costs every token the keys behind it, and on a GPU the fastest kernels. The result is the same up to rounding.
+    """
+
+    def __init__(self, prefix: int) -> None:
+        """Does nothing yet.
+
+        Args:
+            prefix: Tokens of whose keys and values all others are behind.
+        """
+        super().__init__()
+        self._prefix = prefix
+        self._known: Tensor | None = None
+        """A mask that is causal; every layer has the same."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Attends in another way where it can, and leaves all else as it is."""
+        kwargs = kwargs or {}
+        if (
+            func is scaled_dot_product_attention
+            and len(args) == 3
+            and self._is_causal(args[0], args[1], kwargs.get("attn_mask"))
+        ):
+            return self._attended(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _attended(self, query: Tensor, key: Tensor, value: Tensor, *, attn_mask: Tensor, **options: Any) -> Tensor:
+        longer = pad(query, (0, 0, self._prefix, 0))
+        return scaled_dot_product_attention(longer, key, value, **(options | {"is_causal": True}))[
+            ..., self._prefix :, :
+        ]
+
+    def _is_causal(self, query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
+        """Whether a mask says no more than that a token sees the prefix, itself, and its own before it."""
+        own, keys = query.shape[-2], key.shape[-2]
+        if mask is None or mask.dtype != torch.bool or keys != self._prefix + own or mask.shape[-2:] != (own, keys):
+            return False
+        if mask is not self._known:
+            causal = torch.ones(own, keys, dtype=torch.bool, device=mask.device).tril(self._prefix)
+            if not bool((mask == causal).all()):
+                return False
+            self._known = mask
+        return True
 
 
 def common_prefix(input_ids_B_T: Tensor) -> int:
@@ -72,10 +121,6 @@ def is_plain(config: PretrainedConfig) -> bool:
 def unwrapped(model: nn.Module) -> Any:
     """The model that DDP wraps; any other as it is."""
     return model.module if isinstance(model, DistributedDataParallel) else model
-
-
-def _width(model: nn.Module) -> int:
-    return int(unwrapped(model).config.get_text_config().hidden_size)
 
 
 def _shares(model: nn.Module) -> bool:

@@ -10,9 +10,10 @@ from model_cases import model_of, sequences
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.overrides import TorchFunctionMode
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
-from agentopd.forward import SHORTEST, common_prefix, hidden_states, is_worth_it, read_each
+from agentopd.forward import SHORTEST, common_prefix, hidden_states, read_each
 from agentopd.models import head_of
 
 
@@ -121,12 +122,28 @@ def test_a_short_beginning_and_a_single_row_are_read_as_they_are(common: int, ow
     assert read(model, each)[1] == [(len(own), common + max(own))]
 
 
-@pytest.mark.parametrize("own", [(20, 2), (200, 2)])
-def test_a_beginning_is_read_once_where_that_is_sooner(own: tuple[int, ...]) -> None:
-    model, each = model_of("llama"), alike(SHORTEST, own)
-    once = is_worth_it(SHORTEST, SHORTEST + max(own), model.config.hidden_size)
-    assert once == (own[0] == 20)
-    assert len(read(model, each)[1]) == (2 if once else 1)
+class Attended(TorchFunctionMode):
+    """Whether each attention had a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.masks: list[bool] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.scaled_dot_product_attention:
+            self.masks.append((kwargs or {}).get("attn_mask") is not None)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "cohere", "granite"])
+def test_rows_much_longer_than_their_beginning_are_read_without_a_mask(architecture: str) -> None:
+    model, each = model_of(architecture), alike(SHORTEST, (4 * SHORTEST, 3 * SHORTEST))
+    with Attended() as attended:
+        values, shapes = read(model, each)
+    assert shapes == [(1, SHORTEST), (2, 4 * SHORTEST)]
+    assert not any(attended.masks)
+    assert len(attended.masks) == 2 * model.config.num_hidden_layers
+    assert_alike(values, one_by_one(model, each), ROUNDING)
 
 
 def test_equal_rows_keep_one_token_of_their_own() -> None:

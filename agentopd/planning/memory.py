@@ -115,7 +115,7 @@ def _generating(setup: Setup, step: Step, on: Device) -> list[Part]:
 def _reading(teacher: Held, step: Step, on: Device) -> float:
     """Bytes of a teacher's forward pass, which keeps keys and values of what all rows begin with, and of its statistics."""
     shape = teacher.shape
-    reading = read(step, teacher.max_tokens, step.once(shape.hidden))
+    reading = read(step, teacher.max_tokens)
     passing = reading.tokens * teacher.itemsize * (3 * shape.feed_forward + 4 * shape.hidden)
     cached = (reading.tokens + reading.saved) * teacher.cached
     return (passing + cached) / reading.passes + _logits(CHUNK_ROWS, teacher, 1, READ, on.cpu)
@@ -123,8 +123,7 @@ def _reading(teacher: Held, step: Step, on: Device) -> float:
 
 def _learning(setup: Setup, step: Step, on: Device) -> list[Part]:
     student, trained = setup.student, setup.trained
-    once = not setup.checkpointed and step.once(student.shape.hidden)
-    reading = read(step, setup.max_tokens, once)
+    reading = read(step, setup.max_tokens, once=not setup.checkpointed)
     numbers = Numbers(student.itemsize, setup.autocast, trained.rank)
     kept = reading.tokens * of_token(student.shape, numbers, setup.checkpointed)
     if reading.saved:

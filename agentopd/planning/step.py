@@ -10,7 +10,7 @@ import numpy as np
 from agentopd import records
 from agentopd.config import Config
 from agentopd.errors import RecordError
-from agentopd.forward import SHORTEST, is_worth_it
+from agentopd.forward import SHORTEST
 from agentopd.settings.clock import Clock
 from agentopd.types import EXPERT, RECORDED, Ints, Trajectory
 
@@ -32,10 +32,6 @@ class Step:
     """How many tokens stand before a drawn one, on average."""
     common: float = 0.0
     """With which all episodes begin: they are read once a forward pass (``agentopd.forward``)."""
-
-    def once(self, width: int) -> bool:
-        """Whether a model of hidden size ``width`` reads what all begin with once a forward pass."""
-        return is_worth_it(self.common, self.length, width)
 
     def shared(self, gpus: int) -> "Step":
         """What one of so many devices has of it; models of several processes read each row by itself."""

@@ -56,7 +56,7 @@ def prefilling(model: Held, step: Step, turns: float, issued: bool) -> Work:
 
 def reading(model: Held, step: Step) -> Work:
     """A teacher reads every episode, and gives its statistics of what was drawn."""
-    found = read(step, model.max_tokens, step.once(model.shape.hidden))
+    found = read(step, model.max_tokens)
     flops = forward(model.shape, found.tokens, found.pairs, step.episodes * step.generated)
     return Work(flops, found.passes * model.bytes, found.passes * model.shape.layers)
 
@@ -64,8 +64,8 @@ def reading(model: Held, step: Step) -> Work:
 def learning(setup: Setup, step: Step) -> Work:
     """Forward and backward passes of all micro-batches, with the heads of teachers, and the optimiser's step."""
     student, trained, shape = setup.student, setup.trained, setup.student.shape
-    once, rows = not setup.checkpointed and step.once(shape.hidden), step.episodes * step.generated
-    found = read(step, setup.max_tokens, once)
+    rows = step.episodes * step.generated
+    found = read(step, setup.max_tokens, once=not setup.checkpointed)
     again, whole = int(setup.checkpointed), trained.rank is None
     body = (4 + 2 * whole + 2 * again) * shape.body + (0 if whole else 6 * trained.parameters)
     looked = (1 + again + ATTENTION_BACKWARD) * attention(shape, found.pairs)
