@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", action="store_true", help="only print the table")
     arguments = parser.parse_args(argv)
     results = kept(RESULTS)
-    torch.set_num_threads(arguments.threads)
     for name, model, sizes in () if arguments.table else cases(arguments.repeats):
         if name not in results:
+            torch.set_num_threads(arguments.threads)
             results[name] = made_by() | case(model(), *sizes, repeat=int(name.rpartition("/")[2]))
             keep(RESULTS, results)
     print(table(results))

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import pages
 
@@ -21,8 +22,9 @@ TABLES = [(path, command) for path in pages.pages() for command in pages.command
     ],
 )
 def test_a_table_is_what_its_command_prints(path: Path, command: str) -> None:
-    text = path.read_text(encoding="utf-8")
+    text, threads = path.read_text(encoding="utf-8"), torch.get_num_threads()
     assert pages.table(text, command) == pages.printed(command), "python -m benchmarks.pages"
+    assert torch.get_num_threads() == threads
 
 
 def test_every_result_is_told_with_its_table() -> None:
