@@ -55,7 +55,7 @@ test-browser: $(VENV)/installed
 # Most of a server's start is done on one core, so files of tests go side by side
 test-vllm: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
 	OMP_NUM_THREADS=1 AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
-		tests/test_vllm.py tests/test_vllm_engine.py tests/test_vllm_joined.py tests/training/test_vllm_processes.py
+		tests/test_vllm.py tests/test_vllm_engine.py tests/training/test_vllm_joined.py tests/training/test_vllm_processes.py
 
 test-ray: $(VENV)/installed-ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray

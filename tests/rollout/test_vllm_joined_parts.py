@@ -1,4 +1,4 @@
-"""What of a vLLM server of one's own needs no vLLM: a server of this test's stands in. The real one: ``tests/test_vllm_joined.py``."""
+"""What of a vLLM server of one's own needs no vLLM: a server of this test's stands in. The real one: ``tests/training/test_vllm_joined.py``."""
 
 import json
 from collections.abc import Iterator
@@ -100,7 +100,7 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
         act("http://127.0.0.1:9", tmp_path / "none")
 
 
-def test_one_server_serves_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_server_serves_one_process() -> None:
     engine = "rollout.engine={kind: vllm_server, url: 'http://node:8000', share: /mnt}"
     config = load_config("quickstart", [engine, "cluster.rollout={actors: 2}"])
     with pytest.raises(

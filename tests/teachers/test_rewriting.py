@@ -105,7 +105,8 @@ def aligner_of(other: Chat, end_of_turn: bool = False, forms: bool = True) -> Al
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_plain_text_is_aligned_to_the_last_byte(name: str) -> None:
-    trajectory = played(STUDENT, ["It costs 17 🙂 in all, 你好 e\u0301."])
+    # a format may write a space in front: with a letter behind it that can be one token, which is of the format and of the text
+    trajectory = played(STUDENT, ["🙂 It costs 17 in all, 你好 e\u0301."])
     [theirs] = rewritten(trajectory, OTHERS[name], STUDENT).turns
     assert aligner_of(OTHERS[name]).beside(trajectory, trajectory.turns[0], theirs).share == 1.0
 

@@ -156,8 +156,8 @@ def arguments(config: Config, output: Path | None) -> AgentOPDConfig:
         "save_strategy": "steps" if output else "no",
     }
     defaults: dict[str, Any] = {"report_to": [], "disable_tqdm": True, "save_total_limit": 2}
-    _require_cluster(config)
     _require_own_engine(config)
+    _require_cluster(config)
     _check(train.arguments, {*decided, *_decided(train, train.steps, config.seed)})
     try:
         made = AgentOPDConfig(agentopd=config, **(defaults | dict(train.arguments)), **decided)
@@ -212,8 +212,8 @@ def settled(args: AgentOPDConfig) -> Config:
     if not isinstance(args.agentopd, Config):
         raise ConfigError("args.agentopd is None; give the configuration, such as agentopd.load_config('quickstart')")
     _require_trackers(args, "report_to")
-    _require_cluster(args.agentopd)
     _require_own_engine(args.agentopd)
+    _require_cluster(args.agentopd)
     train = args.agentopd.train.model_copy(update={"steps": args.max_steps})
     return changed(args.agentopd, train=train)
 
