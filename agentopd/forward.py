@@ -48,8 +48,7 @@ def read_once(model: nn.Module, input_ids_B_T: Tensor, common: int) -> Tensor:
     if cache.get_seq_length() != common:  # a model that keeps no cache, whatever its configuration says
         return read_each(model, input_ids_B_T)
     cache.batch_repeat_interleave(len(input_ids_B_T))
-    # the square of the prefix is less than what a mask costs where it is a quarter or less of the whole
-    maskless = BehindPrefix(common) if 4 * common <= input_ids_B_T.shape[1] else nullcontext()
+    maskless = BehindPrefix(common) if is_maskless(common, input_ids_B_T.shape[1]) else nullcontext()
     with maskless:
         own_B_S_H = read_each(model, input_ids_B_T[:, common:], cache)
     return torch.cat([common_1_P_H.expand(len(input_ids_B_T), -1, -1), own_B_S_H], dim=1)
@@ -104,6 +103,14 @@ class BehindPrefix(TorchFunctionMode):
                 return False
             self._known = mask
         return True
+
+
+def is_maskless(common: float, length: float) -> bool:
+    """Whether rows of ``length`` tokens, the ``common`` first of them read before, are read behind these without a mask.
+
+    The square of the prefix is less than what a mask costs where the prefix is a quarter of the row or less, by measurement.
+    """
+    return 4 * common <= length
 
 
 def common_prefix(input_ids_B_T: Tensor) -> int:

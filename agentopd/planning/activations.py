@@ -7,6 +7,7 @@ the adapters beside them do. Where weights and numbers have different dtypes eac
 
 from dataclasses import dataclass
 
+from agentopd.forward import is_maskless
 from agentopd.planning.shape import Shape
 
 EXACT = 4
@@ -51,10 +52,14 @@ def of_token(shape: Shape, numbers: Numbers, checkpointed: bool) -> float:
 
 def behind(shape: Shape, numbers: Numbers, length: float, common: float) -> float:
     """Bytes that a row of ``length`` tokens keeps beside those of its own, where its first ``common`` are read once for all rows: keys and
-    values of all of it, for every head of queries, and the mask of attention, which sees where rows go on."""
+    values of all of it, for every head of queries, and the mask of attention, which sees where rows go on; or, where there is none, what
+    stands in front of queries, and attention's output with it, beside the part that goes on."""
     own = length - common
-    keys = 2 * (shape.queries * length - shape.cached * own)
-    return float(shape.layers * numbers.product * (keys + own * length))
+    keys = numbers.product * 2 * (shape.queries * length - shape.cached * own)
+    attention = numbers.product * own * length
+    if is_maskless(common, length):
+        attention = numbers.product * shape.queries * (own + 2 * common) + EXACT * shape.heads * common
+    return float(shape.layers * (keys + attention))
 
 
 def _layer(shape: Shape, numbers: Numbers) -> int:

@@ -1,4 +1,7 @@
-"""A teacher behind any API that speaks as OpenAI's: it answers in words, and is never paid twice for the same answer."""
+"""A teacher behind any API that speaks as OpenAI's: it answers in words, and is never paid twice for the same answer.
+
+The run folder keeps answers and spending.
+"""
 
 import json
 import re
@@ -96,9 +99,7 @@ def openai(
     prices: Prices | None = None,
     cap: Cap | None = None,
 ) -> Teacher:
-    """A model behind an API of chat completions. It reads messages, so any model will do, whatever its tokenizer.
-
-    An episode is asked about as soon as it is over; only preferences wait for their rivals. The run folder keeps answers and spending.
+    """A model behind an API of chat completions, whatever its tokenizer. It is asked once an episode is over, or its rivals for preferences.
 
     Args:
         context: What the run lends.
@@ -108,19 +109,19 @@ def openai(
         of: Of ``score``: one for each turn, or one for the episode, which stands on its last selected turn.
         prompt: The text of the question, with names in braces; of ``correction`` the system message.
         rubric: What scores and preferences go by.
-        best: Of ``score``: the highest, by which ``rescale`` divides it.
+        best: Of ``score``: the highest.
+        rescale: Of ``score``: whether it is divided by ``best``.
         scale: What rewards are multiplied by, of scores once they are ``normalised``, as for ``verifier``.
+        normalised: Of rewards: ``group`` sets them against those of the other episodes of the task, as for ``verifier``.
         pairs: Of ``preference``: rivals of a turn at most.
         top_logprobs: Alternatives to each token: scores are means over them, corrections soft labels where the answer's tokens are the student's.
         options: What every request says beside that, such as ``{temperature: 0, max_completion_tokens: 512}``.
         where: The turns that it teaches; the others cost nothing.
-        in_flight: As for ``served``, like ``timeout``, ``patience`` and ``key_env``.
-        prices: What a million tokens cost; ``cap`` is where spending ends.
-        rescale: Of ``score``: whether it is divided by ``best``.
-        normalised: Of rewards: ``group`` sets them against those of the other episodes of the task, as for ``verifier``.
+        in_flight: As for ``served``.
         timeout: As for ``served``.
         patience: As for ``served``.
         key_env: As for ``served``.
+        prices: What a million tokens cost.
         cap: Where spending ends.
 
     Raises:
@@ -133,8 +134,13 @@ def openai(
     body = _asking_for(top_logprobs if ask != "preference" else 0) | (options or {})
     shared: Any = {"name": context.name, "where": where, "server": server, "body": body, "threads": Threads(in_flight)}
     shared |= {"prompt": asked} | ({"rubric": rubric, "scale": scale} if ask != "correction" else {})
+    return _made(context, ask, shared, pairs, top_logprobs, of=of, best=best, rescale=rescale, normalised=normalised)
+
+
+def _made(context: TeacherContext, ask: str, shared: Any, pairs: int, top_logprobs: int, **scoring: Any) -> Teacher:
+    """The teacher that asks so."""
     if ask == "score":
-        return ScoringTeacher(of=of, best=best, rescale=rescale, normalised=normalised, **shared)
+        return ScoringTeacher(**scoring, **shared)
     if ask == "preference":
         return PreferringTeacher(pairs=pairs, **shared)
     return WritingTeacher(corrects=True, chat=context.chat, vocabulary=_vocabulary(context, top_logprobs), **shared)

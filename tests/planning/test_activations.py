@@ -90,11 +90,12 @@ def test_checkpoints_keep_what_passes_between_layers_and_one_layer_anew() -> Non
     assert of_token(four, numbers, True) == of_token(one, numbers, False) + 4 * 64 * 4
 
 
-def test_rows_behind_a_beginning_that_they_share() -> None:
-    rows, common, own = 4, 64, 48
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("rows", "common", "own"), [(4, 64, 48), (4, 64, 191), (4, 64, 192), (2, 32, 300)])
+def test_rows_behind_a_beginning_that_they_share(kind: str, rows: int, common: int, own: int) -> None:
     ids_B_T = torch.arange(common + own).repeat(rows, 1) % 50
     ids_B_T[:, common] = torch.arange(rows)
-    one, three = (model_of("llama", torch.float32, layers) for layers in (1, 3))
+    one, three = (model_of(kind, torch.float32, layers) for layers in (1, 3))
     shapes = [shape_of(model) for model in (one, three)]
     counted = [
         (common + rows * own) * of_token(shape, Numbers(4), False)

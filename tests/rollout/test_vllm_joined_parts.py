@@ -18,6 +18,7 @@ from agentopd.rollout import Request, Rollout
 from agentopd.rollout.vllm import server as servers
 from agentopd.rollout.vllm.server import FLAGS
 from agentopd.training.loop.arguments import arguments
+from agentopd.training.loop.ranks import Ranks
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 
@@ -100,13 +101,18 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
         act("http://127.0.0.1:9", tmp_path / "none")
 
 
-def test_one_server_serves_one_process() -> None:
+def test_one_server_serves_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = "rollout.engine={kind: vllm_server, url: 'http://node:8000', share: /mnt}"
     config = load_config("quickstart", [engine, "cluster.rollout={actors: 2}"])
     with pytest.raises(
         ConfigError, match=r"kind=vllm_server: the actors of cluster\.rollout would each give its one server"
     ):
         arguments(config, None)
+    monkeypatch.setattr("agentopd.training.loop.arguments.joined", lambda: Ranks(0, 2))
+    with pytest.raises(
+        ConfigError, match=r"kind=vllm_server: 2 processes would each give its one server their weights"
+    ):
+        arguments(load_config("quickstart", [engine]), None)
     with pytest.raises(ConfigError, match=r"url"):
         load_config("quickstart", ["rollout.engine={kind: vllm_server, url: node-7, share: /mnt}"])
 

@@ -4,11 +4,9 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 
-import httpx2
-
 from agentopd.errors import ConfigError, PolicyError
 from agentopd.rollout.engines import VllmServerEngine
-from agentopd.rollout.vllm.server import CONNECTING, UNLIMITED, Server, new_folder
+from agentopd.rollout.vllm.server import Server, begun, client, new_folder
 
 PAGE = "docs/training.md"
 """Where it is told how such a server is started."""
@@ -35,16 +33,8 @@ def joined(settings: VllmServerEngine, longest: int) -> "JoinedServer":
             f"rollout.engine.share={settings.share}: no folder can be made there ({error.strerror}); give one that this process can write to, and "
             "that the server sees under the same path"
         ) from error
-    timeout = httpx2.Timeout(settings.timeout, connect=CONNECTING)
-    server = JoinedServer(
-        folder, httpx2.Client(base_url=settings.url, timeout=timeout, limits=UNLIMITED), url=settings.url
-    )
-    try:
-        server.join(longest)
-    except BaseException:
-        server.stop()
-        raise
-    return server
+    server = JoinedServer(folder, client(settings.url, settings.timeout), url=settings.url)
+    return begun(server, lambda server: server.join(longest))
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

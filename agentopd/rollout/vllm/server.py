@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 
@@ -102,6 +102,25 @@ class Server(ABC):
         if before is not None:
             self.ask("/v1/unload_lora_adapter", {"lora_name": before})
             shutil.rmtree(self.folder / before)
+
+
+def client(url: str, timeout: float, transport: httpx2.BaseTransport | None = None) -> httpx2.Client:
+    """Speaks with a server, ``timeout`` seconds at most each time."""
+    limits = httpx2.Timeout(timeout, connect=CONNECTING)
+    return httpx2.Client(base_url=url, timeout=limits, limits=UNLIMITED, transport=transport)
+
+
+S = TypeVar("S", bound=Server)
+
+
+def begun(server: S, begin: Callable[[S], None]) -> S:
+    """The server itself, once ``begin`` is through; where that raises nothing is left of it."""
+    try:
+        begin(server)
+    except BaseException:
+        server.stop()
+        raise
+    return server
 
 
 def new_folder(within: str | None = None) -> Path:

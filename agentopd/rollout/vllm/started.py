@@ -21,7 +21,7 @@ import torch
 from agentopd.errors import ConfigError, PolicyError
 from agentopd.rollout.engines import VllmEngine
 from agentopd.rollout.vllm.environment import environment
-from agentopd.rollout.vllm.server import CONNECTING, FLAGS, NAME, TOLD, UNLIMITED, Server, new_folder
+from agentopd.rollout.vllm.server import FLAGS, NAME, TOLD, UNLIMITED, Server, begun, client, new_folder
 
 STOPPING = 20.0
 """Seconds in which the server must have ended once it is told to."""
@@ -57,16 +57,13 @@ def started(
     """
     folder = new_folder()
     transport = httpx2.HTTPTransport(uds=str(folder / "socket"), limits=UNLIMITED)
-    timeout = httpx2.Timeout(settings.timeout, connect=CONNECTING)
-    client = httpx2.Client(base_url="http://vllm", transport=transport, timeout=timeout)
-    server = StartedServer(folder, client, settings=settings)
-    try:
+    server = StartedServer(folder, client("http://vllm", settings.timeout, transport), settings=settings)
+
+    def begin(server: StartedServer) -> None:
         write(server.weights)
         server.start(arguments, device)
-    except BaseException:
-        server.stop()
-        raise
-    return server
+
+    return begun(server, begin)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

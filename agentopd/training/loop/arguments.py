@@ -252,7 +252,8 @@ def _require_own_engine(config: Config) -> None:
     if engine.single and (joined().size > 1 or actors is not None):
         several = "the actors of cluster.rollout" if actors is not None else f"{joined().size} processes"
         raise ConfigError(
-            f"rollout.engine.kind={config.rollout.engine.kind}: {several} would each give its one server their weights; choose kind: vllm, which starts a server for each"
+            f"rollout.engine.kind={config.rollout.engine.kind}: {several} would each give its one server their weights; choose kind: vllm, "
+            "which starts a server for each"
         )
 
 
