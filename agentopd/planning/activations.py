@@ -5,7 +5,10 @@ output and a sum a head, never its matrix; of the feed-forward layer the values 
 the adapters beside them do. Where weights and numbers have different dtypes each layer casts its input, and keeps a copy of its own.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from agentopd.forward import is_maskless
 from agentopd.planning.shape import Shape
@@ -42,10 +45,35 @@ class Numbers:
         return EXACT if self.casts and not self.autocast else self.product
 
 
-def of_token(shape: Shape, numbers: Numbers, checkpointed: bool) -> float:
-    """Bytes kept for one token until the backward pass; ``checkpointed`` keeps what passes between layers, and one layer anew."""
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Layers that keep their input alone, and are computed anew in the backward pass (``gradient_checkpointing_kwargs`` of transformers)."""
+
+    every: int = 1
+    """Of so many layers the first; the others keep everything."""
+    offload: bool = False
+    """Whether those inputs wait in the host's memory."""
+
+    def count(self, layers: int) -> int:
+        """How many of a model's layers."""
+        return math.ceil(layers / self.every)
+
+
+def checkpoints(arguments: Mapping[str, Any]) -> Checkpoints | None:
+    """What ``train.arguments`` say of them; ``None`` where every layer keeps everything."""
+    if not arguments.get("gradient_checkpointing"):
+        return None
+    given = dict(arguments.get("gradient_checkpointing_kwargs") or {})
+    return Checkpoints(int(given.get("every_n_layers", 1)), bool(given.get("offload")))
+
+
+def of_token(shape: Shape, numbers: Numbers, checkpoints: Checkpoints | None) -> float:
+    """Bytes kept for one token until the backward pass, and, with checkpoints, of one layer that is computed anew."""
     layer, between = _layer(shape, numbers), numbers.weight * shape.hidden
-    inside = shape.layers * between + layer if checkpointed else shape.layers * layer
+    inside = shape.layers * layer
+    if checkpoints is not None:
+        anew = checkpoints.count(shape.layers)
+        inside = (shape.layers - anew + 1) * layer + (0 if checkpoints.offload else anew * between)
     final = EXACT * shape.hidden + 2 * between + 2 * numbers.weight * shape.head_size + 3 * EXACT
     return float(inside + final)
 

@@ -1,10 +1,10 @@
 """What a device holds, part by part, and when: most parts live in one stage of a step, so the sum of all is never there at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentopd.objective.chunked import TILE
-from agentopd.planning.activations import Numbers, behind, of_token
+from agentopd.planning.activations import Checkpoints, Numbers, behind, of_token
 from agentopd.planning.setup import Held, Setup
 from agentopd.planning.step import Step, read
 from agentopd.teachers.local import CHUNK_ROWS
@@ -123,16 +123,18 @@ def _reading(teacher: Held, step: Step, on: Device) -> float:
 
 def _learning(setup: Setup, step: Step, on: Device) -> list[Part]:
     student, trained = setup.student, setup.trained
-    reading = read(step, setup.max_tokens, once=not setup.checkpointed)
+    reading = read(step, setup.max_tokens, once=setup.checkpoints is None)
     numbers = Numbers(student.itemsize, setup.autocast, trained.rank)
-    kept = reading.tokens * of_token(student.shape, numbers, setup.checkpointed)
+    checkpoints = setup.checkpoints
+    if checkpoints is not None and on.cpu:  # what waits in the host's memory is in the same
+        checkpoints = replace(checkpoints, offload=False)
+    kept = reading.tokens * of_token(student.shape, numbers, checkpoints)
     if reading.saved:
         kept += step.episodes * behind(student.shape, numbers, step.length, step.common)
-    checkpoint = "" if setup.checkpointed else "set train.arguments.gradient_checkpointing: true, or "
     rows = min(setup.chunk_rows, int(step.episodes * step.generated / reading.passes))
     logits = _logits(rows, student, 1 + bool(setup.teachers), EVALUATED, on.cpu)
     found = [
-        Part("activations", kept / reading.passes, f"{checkpoint}lower train.max_tokens", (LEARN,)),
+        Part("activations", kept / reading.passes, f"{_fewer(setup.checkpoints, on)}lower train.max_tokens", (LEARN,)),
         Part("logits", logits, "lower train.chunk_rows", (LEARN,)),
     ]
     if trained.rank is None:
@@ -142,6 +144,15 @@ def _learning(setup: Setup, step: Step, on: Device) -> list[Part]:
     if setup.autocast and student.itemsize > 2:
         found.append(Part("weights cast", 2 * student.shape.body, "set student.dtype: bfloat16", (LEARN,)))
     return found
+
+
+def _fewer(checkpoints: Checkpoints | None, on: Device) -> str:
+    """The first half of a remedy, where layers could keep less."""
+    if checkpoints is None:
+        return "set train.arguments.gradient_checkpointing: true, or "
+    if checkpoints.offload or on.cpu:
+        return ""
+    return "set train.arguments.gradient_checkpointing_kwargs: {offload: true}, or "
 
 
 def _logits(rows: int, model: Held, models: int, evaluated: int, cpu: bool) -> float:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 
 from agentopd.adapters import adapted
 from agentopd.config import Config
+from agentopd.planning.activations import Checkpoints, checkpoints
 from agentopd.planning.outlines import Outlines
 from agentopd.planning.shape import Shape, shape_of
 from agentopd.settings.choice import Choice
@@ -88,7 +89,8 @@ class Setup:
     """Tokens of the longest episode."""
     max_tokens: int
     chunk_rows: int
-    checkpointed: bool
+    checkpoints: Checkpoints | None
+    """Of the learner's layers; ``None`` where all keep everything."""
     autocast: bool
     """Whether the student's forward pass multiplies in half precision (accelerate wraps that alone: the head is outside)."""
     live: bool
@@ -129,7 +131,7 @@ def setup_of(config: Config, tokenizer: Callable[[], PreTrainedTokenizerBase]) -
         longest=rollout.max_length,
         max_tokens=train.max_tokens,
         chunk_rows=train.chunk_rows,
-        checkpointed=bool(train.arguments.get("gradient_checkpointing")),
+        checkpoints=checkpoints(train.arguments),
         autocast=bool(train.arguments.get("bf16") or train.arguments.get("fp16")),
         follows=rollout.made_mode.ahead is not None and not rollout.made_engine.copies,
         live=config.objective.needs_live,

@@ -147,6 +147,8 @@ def _excluded(teachers: dict[str, Choice], setup: Setup) -> list[str]:
     told += [f"what teachers.{one.name} plays is counted as the student's" for one in setup.teachers if one.acts]
     if setup.engine == "vllm":
         told.append("the time in which the vLLM server is given new weights is not counted")
+    if setup.checkpoints is not None and setup.checkpoints.offload:
+        told.append("the time in which inputs of layers go to the host's memory and come back is not counted")
     return told
 
 

@@ -65,8 +65,9 @@ def learning(setup: Setup, step: Step) -> Work:
     """Forward and backward passes of all micro-batches, with the heads of teachers, and the optimiser's step."""
     student, trained, shape = setup.student, setup.trained, setup.student.shape
     rows = step.episodes * step.generated
-    found = read(step, setup.max_tokens, once=not setup.checkpointed)
-    again, whole = int(setup.checkpointed), trained.rank is None
+    found = read(step, setup.max_tokens, once=setup.checkpoints is None)
+    again = setup.checkpoints.count(shape.layers) / shape.layers if setup.checkpoints else 0.0
+    whole = trained.rank is None
     body = (4 + 2 * whole + 2 * again) * shape.body + (0 if whole else 6 * trained.parameters)
     looked = (1 + again + ATTENTION_BACKWARD) * attention(shape, found.pairs)
     live = forward(shape, found.tokens, found.pairs, rows) if setup.live else 0.0

@@ -44,7 +44,7 @@ def setup(**changes: Any) -> Setup:
         "longest": 100,
         "max_tokens": 200,
         "chunk_rows": 10,
-        "checkpointed": False,
+        "checkpoints": None,
         "autocast": False,
         "live": False,
     }

@@ -15,11 +15,12 @@ from transformers import Trainer, TrainingArguments
 from agentopd.config import Config, load_config
 from agentopd.objective import chunked, linear_divergence
 from agentopd.objective.head import Head
-from agentopd.planning.activations import Numbers, behind, of_token
+from agentopd.planning.activations import Checkpoints, Numbers, behind, of_token
 from agentopd.planning.memory import EVALUATED, GENERATE, LEARN, READ, TEACHERS, Device, during, parts, peak
 from agentopd.planning.setup import Held, Trained, kept_by
 
 CARD = Device(1e6, cpu=False)
+EACH = Checkpoints()
 TINY = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 24, "max_positions": 1024, "vocab_size": 400}
 
 
@@ -39,7 +40,7 @@ def test_every_part_by_hand() -> None:
         "caches": 2 * 2 * 100 * cached,  # twice, of two episodes that live at once
         # 200 tokens pass through, what is cached of them, and logits of 512 rows
         "reading": 200 * 4 * (3 * 16 + 4 * 8) + 200 * cached + 512 * 50 * 4 * (1 + READ),
-        "activations": 200 * of_token(SHAPE, Numbers(4), False),
+        "activations": 200 * of_token(SHAPE, Numbers(4), None),
         "logits": 10 * 50 * 4 * (2 + EVALUATED),
         "head's gradient": 50 * 8 * 4,
     }
@@ -111,21 +112,38 @@ def test_an_adapter_autocast_and_a_teacher_that_is_the_student() -> None:
     assert "teachers.teacher" not in found
     assert "head's gradient" not in found
     assert found["weights cast"] == 1000 * 2
-    assert found["activations"] == 200 * of_token(SHAPE, Numbers(4, True, 2), False)
+    assert found["activations"] == 200 * of_token(SHAPE, Numbers(4, True, 2), None)
 
 
 def test_episodes_that_begin_alike_keep_their_beginning_once() -> None:
-    alike, token = replace(STEP, common=80), of_token(SHAPE, Numbers(4), False)
+    alike, token = replace(STEP, common=80), of_token(SHAPE, Numbers(4), None)
     found = bytes_of(parts(setup(), alike, CARD))
     assert found["activations"] == (200 - 80) * token + 2 * behind(SHAPE, Numbers(4), 100, 80)
-    assert bytes_of(parts(setup(checkpointed=True), alike, CARD))["activations"] == 200 * of_token(
-        SHAPE, Numbers(4), True
+    assert bytes_of(parts(setup(checkpoints=EACH), alike, CARD))["activations"] == 200 * of_token(
+        SHAPE, Numbers(4), EACH
     )
+
+
+def test_inputs_that_wait_in_the_hosts_memory_are_on_no_card() -> None:
+    away = setup(checkpoints=Checkpoints(offload=True))
+    on_card, on_host = (bytes_of(parts(away, STEP, on))["activations"] for on in (CARD, Device(1e6, True)))
+    kept = bytes_of(parts(setup(checkpoints=EACH), STEP, CARD))["activations"]
+    assert on_host == kept == on_card + 200 * 2 * SHAPE.hidden * 4
+
+
+def test_layers_that_keep_less_are_a_remedy_until_nothing_is_left_to_keep() -> None:
+    def remedy(checkpoints: Checkpoints | None, cpu: bool = False) -> str:
+        found = parts(setup(checkpoints=checkpoints), STEP, Device(1e6, cpu))
+        return next(part.remedy for part in found if part.name == "activations")
+
+    assert "gradient_checkpointing: true" in remedy(None)
+    assert "offload: true" in remedy(EACH)
+    assert "checkpointing" not in remedy(EACH, cpu=True) + remedy(Checkpoints(offload=True))
 
 
 def test_no_batch_is_larger_than_the_step() -> None:
     found = bytes_of(parts(setup(max_tokens=10**6), STEP, CARD))
-    assert found["activations"] == 400 * of_token(SHAPE, Numbers(4), False)
+    assert found["activations"] == 400 * of_token(SHAPE, Numbers(4), None)
 
 
 class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from agentopd.forward import hidden_states
 from agentopd.objective import linear_divergence
+from agentopd.planning.activations import Checkpoints
 from agentopd.planning.seconds import ARITHMETIC, BANDWIDTH, ISSUING, LINK, stages, timed
 from agentopd.planning.setup import Held, Trained
 from agentopd.planning.shape import shape_of
@@ -40,11 +41,11 @@ def test_a_forward_pass_has_the_operations_that_torch_counts() -> None:
     assert counted.get_total_flops() == forward(shape_of(model), 2 * TOKENS, 2 * TOKENS * TOKENS, 2 * TOKENS)
 
 
-@pytest.mark.parametrize("checkpointed", [False, True])
-def test_a_step_of_learning_has_the_operations_that_torch_counts(checkpointed: bool) -> None:
+@pytest.mark.parametrize("every", [None, 1, 2])
+def test_a_step_of_learning_has_the_operations_that_torch_counts(every: int | None) -> None:
     model, teacher = small().train(), torch.randn(100, 64)
-    if checkpointed:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if every is not None:
+        model.gradient_checkpointing_enable({"use_reentrant": False}, every_n_layers=every)
     ids_B_T = torch.arange(2 * TOKENS).reshape(2, TOKENS)
     with FlopCounterMode(display=False) as counted:
         hidden_A_H = hidden_states(model, ids_B_T).flatten(0, 1)
@@ -53,9 +54,9 @@ def test_a_step_of_learning_has_the_operations_that_torch_counts(checkpointed: b
     held = Held("student", shape, 4)
     trained = Trained(shape.parameters, 4.0 * shape.parameters, 8.0 * shape.parameters)
     step = Step(2, 2, TOKENS, TOKENS, 1, TOKENS / 2)
-    planned = setup(student=held, teachers=(held,), trained=trained, checkpointed=checkpointed)
+    planned = setup(student=held, teachers=(held,), trained=trained, checkpoints=Checkpoints(every) if every else None)
     # eager attention computes the whole matrix, and keeps it: its backward pass has four matrix products rather than five
-    tokens, again = 2 * TOKENS, int(checkpointed)
+    tokens, again = 2 * TOKENS, {None: 0, 1: 1, 2: 2 / 3}[every]  # of 3 layers
     eager = (3 + again) * attention(shape, tokens * TOKENS) - (3.5 + again) * attention(shape, tokens * TOKENS / 2)
     # torch does not count addmm_, which sums the head's gradient, and counts logits that the forward pass gives of each last token
     unseen = 2 * shape.head * (tokens - 2)

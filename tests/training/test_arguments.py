@@ -75,6 +75,22 @@ def test_what_nothing_reads_is_refused(given: dict[str, Any], instead: str, tmp_
 
 
 @pytest.mark.parametrize(
+    ("given", "instead"),
+    [
+        ({"every_layers": 2}, "every_layers: .*no such argument .*did you mean 'every_n_layers'"),
+        ({"every_n_layers": 0}, "every_n_layers=0: give a whole number from 1 on"),
+        ({"offload": True}, "offload=True: there is no card here .*leave it out"),
+    ],
+)
+def test_what_checkpointed_layers_do_not_take_is_told_before_the_first_step(
+    given: dict[str, Any], instead: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: None)
+    with pytest.raises(ConfigError, match=rf"^gradient_checkpointing_kwargs\.{instead}"):
+        arguments(cases.tiny(arguments={"gradient_checkpointing_kwargs": given}), tmp_path)
+
+
+@pytest.mark.parametrize(
     ("schedule", "given", "complaint"),
     [
         ("cosine", {"nosuch": 1}, "unexpected keyword argument 'nosuch'"),

@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self, cast, get_type_hints
 
@@ -11,6 +12,7 @@ import torch
 from accelerate.state import AcceleratorState
 from huggingface_hub import get_token
 from pydantic import TypeAdapter, ValidationError
+from torch.utils.checkpoint import checkpoint
 from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
@@ -42,6 +44,9 @@ UNREAD: dict[str, str] = {
 }
 """Arguments that nothing here reads, and what to set in the configuration, or to do, instead."""
 
+
+CHECKPOINTS = ("every_n_layers", "offload")
+"""What transformers takes of ``gradient_checkpointing_kwargs``; the rest goes to torch's own ``checkpoint``."""
 
 DECISIVE = (
     "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args", "optim_target_modules",
@@ -92,6 +97,7 @@ class AgentOPDConfig(TrainingArguments):
         self._join()
         super().__post_init__()  # type: ignore[no-untyped-call]
         _require_schedule(self)
+        _require_checkpoints(self)
 
     def _join(self) -> None:
         """Meets the other processes of the run, where there are some."""
@@ -313,6 +319,28 @@ def _require_schedule(args: AgentOPDConfig) -> None:
             f"lr_scheduler_kwargs={given!r}: not for the schedule {kind.value!r}: {error}; give it what it takes, or choose another "
             "schedule (train.schedule, or lr_scheduler_type in Python)"
         ) from error
+
+
+def _require_checkpoints(args: AgentOPDConfig) -> None:
+    """Raises ConfigError where the first forward pass that is learned from would not take what is said of checkpointed layers."""
+    given = cast(dict[str, Any], args.gradient_checkpointing_kwargs or {})
+    key = "gradient_checkpointing_kwargs"
+    known = {
+        *CHECKPOINTS,
+        *(one for one in signature(checkpoint).parameters if one not in ("function", "args", "kwargs")),
+    }
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{key}.{name}: checkpointed layers take no such argument{nearest(name, known)}")
+    every = given.get("every_n_layers", 1)
+    if not isinstance(every, int) or every < 1:
+        raise ConfigError(
+            f"{key}.every_n_layers={every!r}: give a whole number from 1 on, or leave it out for every layer"
+        )
+    if given.get("offload") and torch.accelerator.current_accelerator() is None:
+        raise ConfigError(
+            f"{key}.offload={given['offload']!r}: there is no card here from which anything could go to the host's memory; leave it out"
+        )
 
 
 def _check(given: dict[str, Any], decided: Set[str]) -> None:
