@@ -36,13 +36,12 @@ from agentopd.config import Config, load_config
 from agentopd.models import NewModel, new_model
 from agentopd.planning.hardware import Hardware, hardware
 from agentopd.planning.hardware import table as cards
-from agentopd.planning.memory import Device, parts, peak
+from agentopd.planning.memory import CONTEXT, Device, parts, peak
 from agentopd.planning.outlines import known
 from agentopd.planning.seconds import stages
 from agentopd.planning.setup import Setup as Planned
 from agentopd.planning.setup import setup_of
 from agentopd.planning.step import Step, by_limits, like, read
-from agentopd.planning.whole import CONTEXT
 from agentopd.planning.work import attention, learning
 from benchmarks.fresh import lines_of, tell
 from benchmarks.measured import keep, kept, made_by

@@ -169,6 +169,9 @@ def test_the_server_follows_all_weights_its_death_is_told_and_the_next_has_them(
     request = Request(0, chat.prompt([{"role": "user", "content": "Who are you?"}], ()), 3, 16)
     before = {name: one.clone() for name, one in smollm2.state_dict().items()}
     follows(policy, smollm2, request, settings)
+    sleeps()
+    follows(policy, smollm2, request, settings)  # and is awake
+    sleeps()
     changed(smollm2, 0.003)
     policy.update(smollm2, 1)
     follows(policy, smollm2, request, settings)
@@ -184,6 +187,13 @@ def test_the_server_follows_all_weights_its_death_is_told_and_the_next_has_them(
         act_for_ever(policy, request)
     assert server.log.exists()
     follows(policy, smollm2, request, settings)  # of a new one
+
+
+def sleeps() -> None:
+    """The server gives back what it has; a CPU's only says so, and writes nothing until it is woken."""
+    (server,) = servers._servers.values()
+    server.rest()
+    assert server.ask("/is_sleeping", method="GET") == {"is_sleeping": True}
 
 
 def act_for_ever(policy: Any, request: Request) -> None:
@@ -262,6 +272,7 @@ def test_the_server_wears_each_adapter(smollm2: PreTrainedModel, chat: Chat) -> 
         follows(policy, student, request, settings)
         (server,) = servers._servers.values()
         worn.append(server.served)
+        sleeps()
         changed(student, 0.02)
         policy.update(student, version)
     assert len(set(worn)) == 3

@@ -14,6 +14,8 @@ GENERATE, TEACHERS, LEARN = "generate", "teachers", "learn"
 STAGES = (GENERATE, TEACHERS, LEARN)
 EXACT = 4
 """Bytes of a number in float32."""
+CONTEXT = 0.6e9
+"""Bytes that CUDA and its libraries take in a process before any tensor: what is usual, not a maker's figure."""
 EVALUATED, READ = 8, 4
 """Tensors of logits in float32 that exist at once, at most, while a divergence is evaluated and differentiated, or a teacher's statistics are taken."""
 
@@ -103,10 +105,15 @@ def _generating(setup: Setup, step: Step, on: Device) -> list[Part]:
     alone = 0.0 if player is None else min(setup.concurrency, setup.panel) * player.cached
     name = f"caches of {player.name}'s panel" if player is not None and alone > together else "caches"
     cached = 2 * setup.longest * max(together, alone)
-    found = [Part(name, cached, "lower rollout.concurrency or rollout.max_length", (GENERATE,))]
+    # a server that sleeps does so in the panels of others, which are then no part of its stage
+    stages = (TEACHERS,) if setup.sleeps and alone > together else (GENERATE,)
+    found = [Part(name, cached, "lower rollout.concurrency or rollout.max_length", stages)]
     if setup.reserved is not None:
-        remedy = "lower --gpu-memory-utilization in rollout.engine.arguments"
-        found.append(Part("vLLM server", setup.reserved * on.memory, remedy))
+        fewer = "lower --gpu-memory-utilization in rollout.engine.arguments"
+        remedy = fewer if setup.sleeps or on.cpu else f"set rollout.engine.sleep: true, or {fewer}"
+        found.append(Part("vLLM server", setup.reserved * on.memory, remedy, (GENERATE,) if setup.sleeps else STAGES))
+        if setup.sleeps:
+            found.append(Part("vLLM server asleep", CONTEXT, "take a larger device", (TEACHERS, LEARN)))
     reading = max((_reading(one, step, on) for one in setup.teachers), default=0.0)
     found.append(Part("reading", reading, "lower max_tokens of the teachers", (TEACHERS,)))
     return found

@@ -82,6 +82,8 @@ class Setup:
     engine: str
     reserved: float | None
     """The share of a device's memory that the student's vLLM server takes; ``None`` without one."""
+    sleeps: bool
+    """Whether it gives that back while no turn is written."""
     concurrency: int
     panel: int
     """Tasks of the largest panel."""
@@ -126,6 +128,7 @@ def setup_of(config: Config, tokenizer: Callable[[], PreTrainedTokenizerBase]) -
         trained=trained,
         engine=engine.kind,
         reserved=reserved(engine) if engine.kind == "vllm" else None,
+        sleeps=rollout.made_engine.rests,
         concurrency=rollout.concurrency,
         panel=config.evaluation.tasks,
         longest=rollout.max_length,

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from agentopd.config import Config
 from agentopd.errors import ConfigError
 from agentopd.planning.hardware import Hardware
-from agentopd.planning.memory import Device, Part, parts, peak
+from agentopd.planning.memory import CONTEXT, Device, Part, parts, peak
 from agentopd.planning.room import shown
 from agentopd.planning.seconds import Stage, stages
 from agentopd.planning.setup import Setup, setup_of
@@ -20,9 +20,6 @@ from agentopd.teachers import traits_of
 from agentopd.training.checks.roles import used_teachers
 from agentopd.training.run.stages import tokenizer_of
 from agentopd.training.show.display import attended
-
-CONTEXT = 0.6e9
-"""Bytes that CUDA and its libraries take before any tensor: what is usual, not a maker's figure."""
 
 
 @dataclass(frozen=True, slots=True)

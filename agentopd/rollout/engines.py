@@ -28,6 +28,20 @@ class Engine(ABC):
     single: ClassVar[bool] = False
     """Whether one process alone can act by it, since what it asks holds the weights of one."""
 
+    @property
+    def rests(self) -> bool:
+        """Whether :meth:`rest` gives anything back; one's own kind that does has both."""
+        return False
+
+    def rest(self) -> None:
+        """Gives back what turns alone take of a card, until the next one is asked for. No turn is under way.
+
+        Raises:
+            PolicyError: It cannot.
+        """
+        if self.rests:
+            raise NotImplementedError(f"{type(self).__name__}.rest")
+
     @abstractmethod
     def policy(self, model: PreTrainedModel, ends: Collection[int], settings: Rollout) -> Policy:
         """What acts by ``model``.
@@ -97,6 +111,20 @@ class VllmEngine(Vllm):
     """Further arguments of ``vllm serve``, such as ``--gpu-memory-utilization=0.4``."""
     start: Annotated[float, Field(gt=0.0)] = 600.0
     """Seconds in which the server must be there."""
+    sleep: bool = False
+    """Whether it gives its memory on the card back while no turn is written: caches are let go, and weights wait in the host's memory."""
+
+    @property
+    def rests(self) -> bool:
+        """Where it is to sleep."""
+        return self.sleep
+
+    def rest(self) -> None:
+        """Puts it to sleep, where it is to. It wakes when it is asked for the next turn."""
+        from agentopd.rollout.vllm.server import rest_servers
+
+        if self.sleep:
+            rest_servers()
 
     def server(
         self, device: torch.device, arguments: Sequence[str], write: Callable[[Path], None], longest: int
@@ -104,7 +132,8 @@ class VllmEngine(Vllm):
         """A new one."""
         from agentopd.rollout.vllm.started import started
 
-        return started(self, device, arguments, write)
+        sleeps = ["--enable-sleep-mode"] if self.sleep and device.type != "cpu" else []  # a CPU's has nothing to give
+        return started(self, device, [*arguments, *sleeps], write)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,6 +152,15 @@ class Rollout(Settings):
         return f"temperature={self.temperature:g} top_p={self.top_p:g} top_k={self.top_k}"
 
     @model_validator(mode="after")
+    def _rests_between_turns(self) -> "Rollout":
+        if self.made_mode.ahead is not None and self.made_engine.rests:
+            raise ValueError(
+                f"engine.sleep=true: in mode {self.mode.kind} turns are written while a step is learned from, so nothing could be given back; leave "
+                "it out, or set mode: sync"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _room_to_answer(self) -> "Rollout":
         if self.thinking_budget is not None and self.thinking_budget >= self.max_new_tokens:
             raise ValueError(

@@ -39,6 +39,7 @@ def setup(**changes: Any) -> Setup:
         "trained": Trained(1400, 5600.0, 11200.0),
         "engine": "transformers",
         "reserved": None,
+        "sleeps": False,
         "concurrency": 2,
         "panel": 3,
         "longest": 100,

@@ -16,7 +16,7 @@ from agentopd.config import Config, load_config
 from agentopd.objective import chunked, linear_divergence
 from agentopd.objective.head import Head
 from agentopd.planning.activations import Checkpoints, Numbers, behind, of_token
-from agentopd.planning.memory import EVALUATED, GENERATE, LEARN, READ, TEACHERS, Device, during, parts, peak
+from agentopd.planning.memory import CONTEXT, EVALUATED, GENERATE, LEARN, READ, TEACHERS, Device, during, parts, peak
 from agentopd.planning.setup import Held, Trained, kept_by
 
 CARD = Device(1e6, cpu=False)
@@ -83,6 +83,17 @@ def test_a_vllm_server_takes_its_share_and_the_teachers_play_panels_here() -> No
     assert found["caches of teacher's panel"] == bytes_of(parts(setup(), STEP, CARD))["caches"]
     mute = setup(engine="vllm", reserved=0.25, teachers=())
     assert not any(name.startswith("caches") for name in bytes_of(parts(mute, STEP, CARD)))
+
+
+def test_a_vllm_server_that_sleeps_is_there_while_turns_are_written_alone() -> None:
+    awake, sleeping = (parts(setup(engine="vllm", reserved=0.25, sleeps=one), STEP, CARD) for one in (False, True))
+    assert all(during(awake, stage) >= 0.25e6 for stage in (GENERATE, TEACHERS, LEARN))
+    assert "sleep: true" in next(part.remedy for part in awake if part.name == "vLLM server")
+    assert "sleep" not in next(part.remedy for part in sleeping if part.name == "vLLM server")
+    assert during(awake, LEARN) - during(sleeping, LEARN) == 0.25e6 - CONTEXT
+    caches = bytes_of(awake)["caches of teacher's panel"]
+    assert during(awake, GENERATE) - during(sleeping, GENERATE) == caches  # which is played while it sleeps
+    assert during(sleeping, TEACHERS) - during(awake, TEACHERS) == caches + CONTEXT - 0.25e6
 
 
 def test_a_remedy_is_not_what_is_done_already() -> None:

@@ -95,6 +95,13 @@ def test_each_of_eight_gpus_holds_a_server_beside_what_learns(
     assert seconds[1] < seconds[0]
 
 
+def test_a_server_that_sleeps_has_room_where_one_that_does_not_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    of, on = "configs/scale/eight_gpus.yaml", ("--hardware", "H100", "--gpus", "8")
+    engine = "rollout.engine={{kind: vllm, sleep: {}, arguments: [--gpu-memory-utilization=0.4]}}"
+    (status, _), (refused, _) = (told(capsys, of, engine.format(one), *on) for one in ("true", "false"))
+    assert (status, refused) == (0, 1)
+
+
 def test_what_cannot_fit_is_refused_in_a_sentence_that_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", ONE_GPU, "--hardware", "RTX4090"]) == 1
     *_, last = capsys.readouterr().out.splitlines()
@@ -295,7 +302,7 @@ def test_the_commands_of_the_page_are_understood() -> None:
     parser = argparse.ArgumentParser()
     cli.plan.configure(parser)
     commands = re.findall(r"^agentopd plan (.*?)(?: +#.*)?$", PAGE, re.MULTILINE)
-    assert len(commands) == 9
+    assert len(commands) == 10
     for command in commands:
         given = [text for text in shlex.split(command) if "=" not in text or text.startswith("-")]
         assert parser.parse_args(given).config

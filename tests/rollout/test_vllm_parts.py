@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import torch
 from model_cases import model_of
@@ -22,8 +23,10 @@ from agentopd.adapters import adapted
 from agentopd.config import load_config
 from agentopd.errors import ConfigError, PolicyError
 from agentopd.rollout import Request, Rollout, TransformersPolicy
+from agentopd.rollout.engines import VllmEngine
 from agentopd.rollout.vllm import server as servers
 from agentopd.rollout.vllm.environment import CARDS, environment
+from agentopd.rollout.vllm.server import Server, client
 from agentopd.rollout.vllm.weights import lora_arguments, shape_of, write_weights
 
 
@@ -206,6 +209,58 @@ def test_a_server_sees_the_card_of_its_process(
 def test_the_server_of_a_single_process_sees_all_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CARDS, "4,5")
     assert environment(torch.device("cuda", 0))[CARDS] == "4,5"
+
+
+class NoServer(Server):
+    """What it is asked is kept, and answered with nothing."""
+
+    alive = True
+
+    def __init__(self, folder: Path) -> None:
+        self.asked: list[str] = []
+        super().__init__(folder, client("http://none", 1.0, httpx2.MockTransport(self._answer)))
+
+    def _answer(self, request: httpx2.Request) -> httpx2.Response:
+        self.asked.append(f"{request.url.path}?{request.url.query.decode()}".rstrip("?"))
+        return httpx2.Response(200)
+
+    def broken(self, why: str) -> PolicyError:
+        """Unused."""
+        return PolicyError(why)
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+
+def test_a_server_sleeps_and_wakes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = NoServer(tmp_path)
+    monkeypatch.setattr(servers, "_servers", {"any": server})
+    server.wake()
+    for _ in range(2):
+        rollout().made_engine.rest()
+    assert server.asked == []
+    for _ in range(2):
+        rollout(sleep=True).made_engine.rest()
+    assert server.asked == ["/sleep?level=1"]
+    server.wake()
+    server.wake()
+    assert server.asked == ["/sleep?level=1", "/wake_up"]
+
+
+def test_a_server_is_started_so_that_it_can_sleep_on_a_card(tmp_path: Path) -> None:
+    _script(tmp_path / "python", f'echo "$@" > {tmp_path}/told; exit 3')
+    engine = rollout(python=str(tmp_path / "python"), sleep=True).made_engine
+    assert isinstance(engine, VllmEngine)
+    for device, sleeps in (("cuda", True), ("cpu", False)):
+        with pytest.raises(PolicyError) as error:
+            engine.server(torch.device(device), ["--seed=1"], lambda folder: folder.mkdir(), 64)
+        shutil.rmtree(Path(str(error.value).rsplit(" ", 1)[1]).parent)
+        assert ("--enable-sleep-mode" in (tmp_path / "told").read_text()) is sleeps
+
+
+def test_what_is_ahead_of_learning_does_not_sleep() -> None:
+    with pytest.raises(ConfigError, match=r"engine\.sleep=true: in mode async turns are written while .*leave it out"):
+        load_config("quickstart", ["rollout.engine={kind: vllm, sleep: true}", "rollout.mode=async"])
 
 
 def _script(path: Path, text: str) -> None:

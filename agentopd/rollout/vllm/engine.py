@@ -114,6 +114,10 @@ class VllmPolicy:
         plain = plain_model(self._model)
         key = repr((self._engine, self._settings.max_length, self._adapter, shape_of(plain)))
         server = server_of(key, lambda: self._begun(plain))
+        if server.asleep:
+            if plain.device.type == "cuda":
+                torch.cuda.empty_cache()  # or what learning had stays with this process, and the server lacks it
+            server.wake()
         if server.holder != (self, self._changes):
             self._give(server)
             self._require_taken(server, tokens[:PROBE])

@@ -41,6 +41,8 @@ class Server(ABC):
     """Whose weights it has."""
     worn: str | None = None
     """The adapter that the model is in."""
+    asleep: bool = False
+    """Whether it has given back what it takes of a card."""
     _adapters: int = 0
 
     @property
@@ -88,6 +90,18 @@ class Server(ABC):
             return answer.json() if answer.headers.get("content-type", "").startswith("application/json") else None
         except (httpx2.RequestError, ValueError) as error:
             raise self.broken(f"did not answer {path} ({describe(error)})") from error
+
+    def rest(self) -> None:
+        """Has it keep its weights in the host's memory and nothing on a card, until :meth:`wake`. Raises as :meth:`ask`."""
+        if not self.asleep:
+            self.ask("/sleep?level=1")
+            self.asleep = True
+
+    def wake(self) -> None:
+        """Has it take back what it gave. Raises as :meth:`ask`."""
+        if self.asleep:
+            self.ask("/wake_up")
+            self.asleep = False
 
     def wear(self, write: Callable[[Path], None]) -> None:
         """Puts the model into the adapter that ``write`` puts into a folder, in place of the one before.
@@ -147,6 +161,13 @@ def server_of(key: str, begin: Callable[[], Server]) -> Server:
         return running
     stop_servers()
     return _servers.setdefault(key, begin())
+
+
+def rest_servers() -> None:
+    """Has what is begun, and lives, give back what it takes of a card. Raises as :meth:`Server.ask`."""
+    for server in _servers.values():
+        if server.alive:
+            server.rest()
 
 
 def stop_servers() -> None:

@@ -253,13 +253,17 @@ def _require_own_sharding(args: AgentOPDConfig) -> None:
 
 
 def _require_own_engine(config: Config) -> None:
-    """Raises ConfigError where several processes or actors would act by what holds the weights of one."""
+    """Raises ConfigError where several processes or actors would act by what holds the weights of one, or actors give back what nobody wants."""
     engine, actors = config.rollout.made_engine, config.cluster.rollout
     if engine.single and (joined().size > 1 or actors is not None):
         several = "the actors of cluster.rollout" if actors is not None else f"{joined().size} processes"
         raise ConfigError(
             f"rollout.engine.kind={config.rollout.engine.kind}: {several} would each give its one server their weights; choose kind: vllm, "
             "which starts a server for each"
+        )
+    if engine.rests and actors is not None:
+        raise ConfigError(
+            "rollout.engine.sleep=true: nothing else is on the cards of the actors of cluster.rollout; leave it out, or leave cluster.rollout out"
         )
 
 

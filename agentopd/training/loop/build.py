@@ -26,7 +26,7 @@ from agentopd.training.checks.roles import used_teachers
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.ranks import ALONE, Ranks, joined
 from agentopd.training.loop.river import River, Watch
-from agentopd.training.loop.together import collected
+from agentopd.training.loop.together import collected, rested
 from agentopd.types import EXPERT, STUDENT, Task, Trajectory
 
 
@@ -155,7 +155,7 @@ def build_panel(
     settings = config.rollout if sampled else config.rollout.model_copy(update=fixed)
     policy: Policy = ScriptedPolicy() if model is None else build_policy(model, chat, settings)
     actor = EXPERT if model is None else STUDENT
-    return run_panel(
+    panel = run_panel(
         panel_tasks(config, count, split),
         policy,
         chat,
@@ -166,3 +166,5 @@ def build_panel(
         hint=hint,
         play=partial(collected, ranks),
     )
+    rested(ranks, settings)
+    return panel

@@ -40,7 +40,7 @@ from agentopd.training.loop.players import InTurns, player_of
 from agentopd.training.loop.pool import Pool
 from agentopd.training.loop.ranks import ALONE, Ranks
 from agentopd.training.loop.recorded import Recorded, sourced
-from agentopd.training.loop.together import annotated
+from agentopd.training.loop.together import annotated, rested
 from agentopd.types import EXPERT, RECORDED, STUDENT, Annotation, Key, Record, Task, Trajectory
 
 _log = logging.getLogger(__name__)
@@ -186,6 +186,7 @@ class River:
             part.name: played for part, played in zip(parts, of_each, strict=True) if part.source.kind == "fresh"
         }
         metrics = {f"rollout/{name}": value for name, value in rollout_metrics(fresh).items()}
+        rested(self.ranks, self.config.rollout)
         between = time.monotonic()
         with span("annotations"), self._player.apart():
             longest = self.config.rollout.max_new_tokens

@@ -49,6 +49,17 @@ def collected(
     return judged(ranks, assignments, settings, work)
 
 
+def rested(ranks: Ranks, settings: Rollout) -> None:
+    """What turns alone take of a card is given back, in every process, until the next one is written.
+
+    Raises:
+        PolicyError: An engine cannot.
+    """
+    engine = settings.made_engine
+    if engine.rests:
+        ranks.agree(engine.rest)
+
+
 def unjudging(settings: Rollout) -> Rollout:
     """For one process's share: how many failures are too many is known once all shares are over."""
     return settings.model_copy(update={"max_failures": 1.0})
