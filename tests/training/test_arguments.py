@@ -90,6 +90,13 @@ def test_what_checkpointed_layers_do_not_take_is_told_before_the_first_step(
         arguments(cases.tiny(arguments={"gradient_checkpointing_kwargs": given}), tmp_path)
 
 
+def test_what_is_said_of_checkpointed_layers_where_there_are_none_is_refused(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"gradient_checkpointing_kwargs": {"every_n_layers": 2}}
+    with pytest.raises(ConfigError, match=r"^gradient_checkpointing_kwargs=.* add gradient_checkpointing: true"):
+        arguments(cases.tiny(arguments=given), tmp_path)
+    assert arguments(cases.tiny(arguments=given | {"gradient_checkpointing": True}), tmp_path).gradient_checkpointing
+
+
 @pytest.mark.parametrize(
     ("schedule", "given", "complaint"),
     [

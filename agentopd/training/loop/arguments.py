@@ -326,7 +326,7 @@ def _require_schedule(args: AgentOPDConfig) -> None:
 
 
 def _require_checkpoints(args: AgentOPDConfig) -> None:
-    """Raises ConfigError where the first forward pass that is learned from would not take what is said of checkpointed layers."""
+    """Raises ConfigError where the first forward pass that is learned from would not take what is said of checkpointed layers, or not read it."""
     given = cast(dict[str, Any], args.gradient_checkpointing_kwargs or {})
     key = "gradient_checkpointing_kwargs"
     known = {
@@ -344,6 +344,10 @@ def _require_checkpoints(args: AgentOPDConfig) -> None:
     if given.get("offload") and torch.accelerator.current_accelerator() is None:
         raise ConfigError(
             f"{key}.offload={given['offload']!r}: there is no card here from which anything could go to the host's memory; leave it out"
+        )
+    if given and not args.gradient_checkpointing:
+        raise ConfigError(
+            f"{key}={given!r}: no layer is checkpointed; add gradient_checkpointing: true, or leave it out"
         )
 
 
