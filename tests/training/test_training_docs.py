@@ -47,8 +47,8 @@ def test_the_settings_of_the_page_are_settings(tmp_path: Path, monkeypatch: pyte
     )  # none need be installed here
     monkeypatch.setattr("agentopd.training.loop.arguments.get_token", lambda: "hf_it")
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))  # offload needs a card
-    rows = re.findall(r"^\| `([a-z_]+: [^`]*)` \|", PAGE, re.MULTILINE)
-    assert len(rows) == 6
+    rows = re.findall(r"^\| `([a-z0-9_]+: [^`]*)` \|", PAGE, re.MULTILINE)
+    assert len(rows) == 7
     for row in rows:
         given = yaml.safe_load(f"{{{row}}}")
         made = arguments(cases.tiny(eval_every=1, save_every=1, arguments=given), tmp_path)
