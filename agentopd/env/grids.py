@@ -160,6 +160,6 @@ def _free(grid: Any, seen: Any, column: int, row: int, way: tuple[int, int]) -> 
         if not (0 <= column < grid.width and 0 <= row < grid.height) or not seen[column, row]:
             return steps
         cell = grid.get(column, row)
-        if cell and not cell.can_overlap():
+        if cell and (cell.type == "lava" or not cell.can_overlap()):  # a step onto lava is one, and the last
             return steps
         steps += 1

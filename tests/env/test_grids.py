@@ -48,6 +48,13 @@ def test_a_door_and_its_key_by_hand() -> None:
     assert said[-1][4]["success"] is True
 
 
+def test_no_step_onto_lava_is_told_as_free() -> None:
+    env = make("minigrid:MiniGrid-DistShift1-v0")
+    observation, _ = env.reset(seed=1)
+    assert "You see: lava 2 ahead;" in observation
+    assert "Free steps: 1 ahead, 0 left, 3 right." in observation
+
+
 @pytest.mark.parametrize(
     "id", ["MiniGrid-DoorKey-6x6-v0", "BabyAI-GoToObj-v0", "BabyAI-PickupLoc-v0", "BabyAI-PutNextLocalS5N3-v0"]
 )
