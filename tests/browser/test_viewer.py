@@ -372,9 +372,8 @@ def test_two_signals_of_one_kind_have_one_scale(look: Look, page_file: Path) -> 
 
 def test_arrows_move_in_the_list_and_scroll_what_is_open(look: Look, page_file: Path) -> None:
     page = look(page_file)
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
+    for key in ("ArrowDown", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
     page.wait_for_selector("section.turn")
     assert "key=toy/0/1/0" in page.url
     page.keyboard.press("ArrowDown")
@@ -383,13 +382,14 @@ def test_arrows_move_in_the_list_and_scroll_what_is_open(look: Look, page_file: 
 
 
 def test_a_very_long_turn_is_drawn_as_it_is_asked_for(look: Look, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", [[record(0, 0, ("0123456789" * 700,), ("done",))]])
+    run = write_run(tmp_path / "run", [[record(0, 0, ("0123456789" * 700,), ("\x01a\x02b" * 1000,))]])
     page = look(write_view(opened([run])), "key=toy/0/0/0")
-    page.wait_for_selector("section.turn")
-    assert page.locator(".t").count() == 4000
+    wait_until(lambda: page.locator(".t").count() == 4000)
     page.get_by_role("button", name="Show all 7,000 tokens").click()
     assert page.locator(".t").count() == 7000
     assert float(page.locator(".t").last.evaluate("one => one.style.getPropertyValue('--d')")) == 1.0
+    page.get_by_role("button", name="Show all 4,000 characters").click()
+    assert page.locator(".prose.whole").evaluate("all => all.childNodes.length") == 1  # 100,000 nodes take minutes
 
 
 def test_a_narrow_screen_shows_all_of_it(look: Look, page_file: Path) -> None:

@@ -3,7 +3,10 @@ import { count, cut, el, fill, number, shown } from "./dom.js";
 
 const LONG = { system: 400, other: 2400 };
 
-/** Text as a block. What is long is folded, so that a megabyte costs nothing until it is asked for. */
+/**
+ * Text as a block. What is long is folded, so that a megabyte costs nothing until it is asked for. All of it then goes in as one node:
+ * a browser looks for the direction of a block that is in the page anew with each node that it is given, of which marks make thousands.
+ */
 export function prose(text, limit = LONG.other) {
   const block = el("div", { class: "prose", dir: "auto" });
   if (text.length <= limit * 1.2) return fill(block, shown(text));
@@ -11,7 +14,7 @@ export function prose(text, limit = LONG.other) {
     class: "more",
     type: "button",
     text: `Show all ${text.length.toLocaleString("en")} characters`,
-    on: { click: () => fill(block, shown(text)).classList.add("whole") },
+    on: { click: () => fill(block, el("span", {}, shown(text))).classList.add("whole") },
   });
   return fill(block, shown(cut(text, limit)), el("span", { class: "cut", text: "…" }), all);
 }
