@@ -21,7 +21,8 @@ _WORD = re.compile(r"\w+")
 class Library:
     """Tools to search pages and to open one: ``ToolSet.of(Library({"Ceramics": "Pots are ..."}))``.
 
-    Words are compared without case; nothing else is done to them. The words of a title count as part of the page.
+    Words are compared without case; nothing else is done to them. The words of a title count as part of the page. A page is opened by its
+    title as it is, or else by one that differs in case and white space alone, of several the first.
 
     Args:
         pages: Texts by title.
@@ -50,6 +51,9 @@ class Library:
         """Queries that were searched for."""
         self.opened: set[str] = set()
         """Titles of pages that were opened."""
+        self._titles: dict[str, str] = {}
+        for title in self.pages:
+            self._titles.setdefault(_plain(title), title)
         words = [_words(f"{title} {text}") for title, text in self.pages.items()]
         self._ids = {word: number for number, word in enumerate(sorted({word for page in words for word in page}))}
         self._index: Any = None
@@ -80,8 +84,7 @@ class Library:
         Args:
             title: Its title, as a search shows it.
         """
-        wanted = " ".join(title.split()).casefold()
-        there = next((each for each in self.pages if each.casefold() == wanted), None)
+        there = title if title in self.pages else self._titles.get(_plain(title))  # US is not Us where both are there
         if there is None:
             raise ToolError(f"no page is called {brief(repr(title), 60)}; search for it")
         self.opened.add(there)
@@ -101,6 +104,10 @@ class Library:
         start = max(0, min(first, len(line) - self.snippet))
         end = start + self.snippet
         return f"{'...' if start else ''}{line[start:end]}{'...' if end < len(line) else ''}"
+
+
+def _plain(title: str) -> str:
+    return " ".join(title.split()).casefold()
 
 
 def _words(text: str) -> list[str]:

@@ -49,6 +49,17 @@ def test_the_ranking_is_that_of_the_formula(query: str) -> None:
     assert library._index.get_scores(numbers).tolist() == pytest.approx(list(scores.values()), rel=1e-5)
 
 
+def test_titles_that_differ_in_case_or_white_space_alone_are_pages_of_their_own() -> None:
+    pages = {"Us": "A film.", "US": "A country.", "A  B": "Two spaces.", " C\nD ": "A line.", "A B": "One space."}
+    library = Library(pages)
+    assert [library.open(title) for title in pages] == list(pages.values())
+    assert library.opened == set(pages)
+    assert library.open("us") == "A film."
+    assert library.open("c d") == "A line."
+    library.fill({"US": "Us."})
+    assert library.open("Us") == "Us."
+
+
 def test_results_have_titles_and_snippets() -> None:
     library = Library(PAGES, snippet=20)
     assert library.search("GLAZE") == "Pots: ...glaze makes pots tig..."
