@@ -18,11 +18,16 @@ _BREAKS = frozenset(
         "aside",
         "blockquote",
         "br",
+        "caption",
+        "center",
         "dd",
+        "details",
         "div",
         "dl",
         "dt",
+        "fieldset",
         "figcaption",
+        "figure",
         "footer",
         "form",
         "h1",
@@ -33,26 +38,31 @@ _BREAKS = frozenset(
         "h6",
         "header",
         "hr",
+        "legend",
         "li",
         "main",
+        "menu",
         "nav",
         "ol",
+        "option",
         "p",
         "pre",
         "section",
+        "summary",
         "table",
         "title",
         "tr",
         "ul",
     ]
 )
+_CELLS = frozenset({"td", "th"})
 _UNSEEN = frozenset({"script", "style", "template", "noscript", "svg"})
 _RAW = frozenset({"script", "style"})
 """Whose content is no markup."""
 
 
 def readable(body: bytes, kind: str) -> str:
-    """The text of a page, of HTML without its tags.
+    """The text of a page, of HTML without its tags: a line for each block, and a tab before each cell of a row but the first.
 
     Raises:
         ToolError: ``kind``, the media type, is none of a text.
@@ -77,7 +87,8 @@ def _charset(name: str) -> str:
 
 
 def _without_tags(page: str) -> str:
-    lines = (" ".join(line.split()) for line in "".join(_seen(page)).split("\n"))
+    lines = ("\t".join(map(_spaced, line.split("\t"))) for line in "".join(_seen(page)).split("\n"))
+    lines = (line.removeprefix("\t").rstrip() for line in lines)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 
 
@@ -113,12 +124,18 @@ def _seen(page: str) -> Iterator[str]:
                 position = _raw_end(page, name, position)
         elif name in _BREAKS:
             yield "\n"
+        elif name in _CELLS and not opened["close"]:
+            yield "\t"
     if not hidden:
         yield _words(page[position:])
 
 
 def _words(text: str) -> str:
-    return html.unescape(text).replace("\n", " ")
+    return html.unescape(text).replace("\n", " ").replace("\t", " ")
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _behind(page: str, mark: str, start: int) -> int:
