@@ -118,13 +118,13 @@ def put(name: str, content: bytes, folder: int) -> None:
 def below(folder: int, path: str, depth: int) -> Iterator[tuple[str, int]]:
     """Paths and kinds of what is in a folder and below, ``depth`` levels of it; folders come before what is in them.
 
-    The kind is 0 for what the tools cannot open.
+    The kind is 0 for what the tools cannot open, as what lies deeper than any path may.
     """
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries)
     for name in names:
         here = f"{path}/{name}" if path else name
-        kind = kind_of(name, folder) if is_name(name) else 0
+        kind = kind_of(name, folder) if depth > 0 and is_name(name) else 0
         yield here, kind if kind in (stat.S_IFREG, stat.S_IFDIR) else 0
         if kind == stat.S_IFDIR and depth > 1:
             with suppress(OSError), inner(folder, name) as descriptor:

@@ -67,7 +67,9 @@ class Folder:
         self.seen.add("/".join(self._parts(path)))
         filled = {name.rpartition("/")[0] for name, _ in found}
         lines = [name for name, kind in found if kind == stat.S_IFREG]
-        lines += [f"{name}/ (empty)" for name, kind in found if kind == stat.S_IFDIR and name not in filled]
+        lines += [
+            f"{name}/ ({self._inside(name)})" for name, kind in found if kind == stat.S_IFDIR and name not in filled
+        ]
         if closed := sum(kind == 0 for _, kind in found):
             lines.append(f"({closed} that cannot be opened)")
         if len(found) == self.max_entries:
@@ -179,6 +181,13 @@ class Folder:
         with self._folder(parts, path) as folder:
             levels = below(folder, "/".join(parts), self.max_depth - len(parts))
             return list(islice(levels, self.max_entries))
+
+    def _inside(self, path: str) -> str:
+        """What is told of a folder of which nothing is listed: it may be too deep, or closed to this process."""
+        with suppress(ToolError):
+            if not self.entries(path):
+                return "empty"
+        return "what it holds is not listed"
 
     def _parts(self, path: str) -> list[str]:
         return parts_of(path, self.max_depth)
