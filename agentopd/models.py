@@ -396,5 +396,5 @@ def _check_folder(name: str, needed: str) -> None:
         )
     if folder.is_dir() and not (folder / needed).exists():
         raise ConfigError(
-            f"model={name!r}: the folder has no {needed}; give one that save_pretrained of a model and of its tokenizer wrote"
+            f"model={name!r}: the folder has no {needed}; give one that save_pretrained of a model and of its tokenizer wrote, as RUN/student"
         )
