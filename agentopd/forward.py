@@ -42,7 +42,7 @@ def hidden_states(model: nn.Module, input_ids_B_T: Tensor, position_ids_B_T: Ten
 
 
 def read_once(model: nn.Module, input_ids_B_T: Tensor, common: int) -> Tensor:
-    """The hidden states of rows whose ``common`` first tokens, which all have, are read by one forward and the others by a second."""
+    """The hidden states [B, T, H] of rows: one forward reads their first ``common`` tokens, which all have, and a second one the rest."""
     cache = DynamicCache(config=unwrapped(model).config)
     common_1_P_H = read_each(model, input_ids_B_T[:1, :common], cache)
     if cache.get_seq_length() != common:  # a model that keeps no cache, whatever its configuration says
@@ -57,16 +57,16 @@ def read_once(model: nn.Module, input_ids_B_T: Tensor, common: int) -> Tensor:
 class BehindPrefix(TorchFunctionMode):
     """While it lasts, and in this thread, tokens behind a prefix attend without the mask that transformers makes for them.
 
-    Kernels skip what a causal query does not see only where they are told so in place of a mask, and then the first query stands at the
-    first key. So as many queries as the prefix has tokens are put in front, and what comes of them is dropped: they cost its square, where
-    a mask costs every token the keys behind it, and on a GPU the fastest kernels. The result is the same up to rounding.
+    With a mask a kernel computes what a query does not see too, and on a GPU the fastest kernels take none. Told ``is_causal`` instead, it
+    skips that, but takes the first query to stand at the first key. So queries of zeros are put in front, as many as the prefix has tokens,
+    and what comes of them is dropped; they cost the square of the prefix. The result is the same up to rounding.
     """
 
     def __init__(self, prefix: int) -> None:
         """Does nothing yet.
 
         Args:
-            prefix: Tokens of whose keys and values all others are behind.
+            prefix: How many tokens were read before: of them there are keys and values, and no queries.
         """
         super().__init__()
         self._prefix = prefix
@@ -160,7 +160,7 @@ def _frequencies(config: PretrainedConfig) -> set[str]:
 def read_each(
     model: nn.Module, input_ids_B_T: Tensor, cache: Cache | None = None, position_ids: Tensor | None = None
 ) -> Tensor:
-    """The hidden states of one forward over all rows as they are, behind what ``cache`` holds."""
+    """The hidden states [B, T, H] of one forward over all rows as they are, behind what ``cache`` holds, to which these rows are added."""
     last = unwrapped(model).config.get_text_config().num_hidden_layers - 1
     output = model(
         input_ids=input_ids_B_T,

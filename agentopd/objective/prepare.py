@@ -46,11 +46,13 @@ class PreparedTerm:
     weight_A: Reals
     """The product of its weights, rescaled where it says so."""
     advantage_A: Reals
+    """Of a score function; 0 of any other."""
     old_A: Reals
-    """The student's log-probability that an importance ratio divides by, behaviour or recomputed."""
+    """Of a score function: the student's log-probability, behaviour or recomputed, that an importance ratio divides by; 0 of any other."""
     logq_A: Reals
-    """The teacher's log-probability of the token taken, for an estimator that makes the loss of it."""
+    """The teacher's log-probability of the token taken, for an estimator that makes the loss of it; 0 for any other."""
     temperature: float
+    """Divides the logits of student and teachers, on top of the temperature that was sampled at."""
     settings: Mapping[str, Mapping[str, Any]]
     """Of its target, support, divergence and estimator at this step; a value may be one number a row, [A]."""
 
@@ -140,7 +142,7 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
         weight = _weight(key, term, chosen, clock)
         scale = _rescaling(measure, weight) if term.rescale else 1.0
         weight_A = selection.spread(scale * weight)
-        on_row = 1.0 if objective.weighs_distillation(term) else scale * weight
+        on_row = 1.0 if objective.weighs_distillation(term) else scale * weight  # else in the advantage already
         coef_A = selection.spread(coefficient * measure * on_row)
         if term.scored:
             old = old_logprob(key, term, rows)
@@ -167,7 +169,8 @@ def _prepare_term(objective: Objective, i: int, rows: Rows, clock: Clock) -> Pre
 def _settings(key: str, term: Term, rows: Rows, selection: Selection, clock: Clock) -> dict[str, dict[str, Any]]:
     """The settings, at this step, of the parts that a term's loss is made of.
 
-    Those that rewards are made of have a number a row on each row whose reward counts, as the returns of rows that the term trains do.
+    The target and the divergence of a score function make its rewards. Where their settings are a number a row, they are that on every
+    row whose reward counts, since the returns of the rows that the term trains add up rewards of others too.
     """
     learns_A = selection.learns_A
     rewarded_A = selection.counts_A if term.scored and learns_A.any() else learns_A
@@ -186,7 +189,7 @@ def _teacher(term: Term, chosen: Rows) -> TeacherColumns | None:
 
 
 def _coefficient(key: str, term: Term, clock: Clock) -> float:
-    """A schedule of one's own is known at its step only; others are checked when the configuration is read."""
+    """The term's coefficient at this step. Only a schedule of one's own can be below 0: others are checked when the configuration is read."""
     coefficient = float(at(term.coefficient, clock, f"{key}.coefficient"))
     if coefficient < 0.0:
         raise ConfigError(f"{key}.coefficient: the schedule gives {coefficient} at step {clock.step}; {NOT_NEGATIVE}")
@@ -194,6 +197,7 @@ def _coefficient(key: str, term: Term, clock: Clock) -> float:
 
 
 def _temperature(key: str, term: Term, clock: Clock) -> float:
+    """The term's temperature at this step, checked as its coefficient is."""
     temperature = float(at(term.temperature, clock, f"{key}.temperature"))
     if temperature <= 0.0:
         raise ConfigError(f"{key}.temperature: the schedule gives {temperature} at step {clock.step}; give more than 0")
@@ -201,7 +205,7 @@ def _temperature(key: str, term: Term, clock: Clock) -> float:
 
 
 def _measure(objective: Objective, chosen: Rows, clock: Clock) -> Reals:
-    """How the aggregate averages the rows that a term trains."""
+    """How the aggregate averages the rows that a term trains: a number each, whose sum is 1 where the loss is a mean."""
     aggregate = objective.aggregate
     given = call("objective.aggregate", aggregate, aggregate.at(clock), chosen)
     return checked_column("objective.aggregate", aggregate, given, len(chosen), "aggregate")

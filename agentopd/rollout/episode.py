@@ -90,15 +90,15 @@ class Episode:
         self._messages: list[Message] = []
         self._tools: tuple[dict[str, Any], ...] = ()
         self._advice: str | None = None
-        self._script: tuple[int, ...] | None = None
+        self._script: tuple[int, ...] | None = None  # the tokens of the next turn, where they are given
         self._seen_prompts: Mapping[str, list[int]] = {}
         self._segment_prompt_length = 0
         self._actors = [assignment.actor]
-        self._mended: int | None = None
-        self._foreseen: tuple[str, ...] = ()
+        self._mended: int | None = None  # the turn that was taken back
+        self._foreseen: tuple[str, ...] = ()  # the expert's actions, where it played the task first
         self._recorded = assignment.recorded
-        self._shown_turns = 0
-        self._written = 0
+        self._shown_turns = 0  # of the episode that is followed: the recorded one, or the expert's
+        self._written = 0  # action tokens of the turns that were answered
         self._privileged: Mapping[str, Any] = {}
         self._family = ""
         self._success: bool | None = None
@@ -179,12 +179,12 @@ class Episode:
         return Request(self.number, context, self._seed(), self._room(), self._script, guide, budget)
 
     def _seed(self, *which: int) -> int:
-        """Of the next turn; of something else in it, by number."""
+        """The seed of what the next turn draws; with a number, of something else in that turn."""
         entropy = [self.assignment.seed, len(self._turns), *which]
         return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 
     def _room(self) -> int:
-        """How many tokens the next turn may have."""
+        """How many tokens the next turn may have; 0 or less where the episode has had all of its own."""
         turn, episode = self._settings.max_new_tokens, self._settings.max_episode_tokens
         return turn if episode is None else min(turn, episode - self._written)
 
@@ -222,7 +222,7 @@ class Episode:
             self.fail(Failure("env", TOO_LONG, message))
 
     def take(self, generation: Generation, policy_version: int, seconds: float) -> str:
-        """Appends what the policy wrote; returns the canonical action for the environment."""
+        """Appends what the policy wrote, in ``seconds`` under weights of ``policy_version``; returns the canonical action for the environment."""
         prompt = self._segments[-1].tokens
         action = self._chat.read(generation.tokens, self._tools, prompt)
         thinking = self._chat.thought_size(prompt, generation.tokens)

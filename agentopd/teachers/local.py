@@ -68,11 +68,11 @@ def reader(
     where: Where,
     max_tokens: int,
     hint: Hint | None = None,
-    made: Callable[..., "LocalTeacher"] | None = None,
+    make: Callable[..., "LocalTeacher"] | None = None,
 ) -> "LocalTeacher":
     """A teacher that is ``loaded``, after its vocabulary has been looked at; ``hint``, where there is one, is shown in its views.
 
-    ``made`` makes it, by default :class:`LocalTeacher`.
+    ``make`` makes it, by default :class:`LocalTeacher`.
 
     Raises:
         ConfigError: The vocabulary is smaller than the tokenizer's.
@@ -84,7 +84,7 @@ def reader(
             f"teacher {context.name!r}: its model knows {size} token ids and the student's tokenizer makes {ids}; choose a "
             "model that shares the student's tokenizer"
         )
-    return (made or LocalTeacher)(
+    return (make or LocalTeacher)(
         name=context.name,
         where=where,
         model=None if hint is not None and hint.hindsight else loaded,
@@ -100,13 +100,14 @@ def reader(
 
 
 def _ids_of(model: PreTrainedModel) -> int:
+    """How many token ids it can read."""
     embeddings: Any = model.get_input_embeddings()
     return len(embeddings.weight)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the model thinks at the rows that predict a view's action tokens."""
+    """What the model thinks at the N rows that predict a view's action tokens; in nats, at the common temperature."""
 
     view: View
     hidden_N_H: torch.Tensor
@@ -119,7 +120,9 @@ class LocalTeacher(Viewing):
     """See :func:`local`. It acts too, as its ``model``, unless its hint names what no actor can know."""
 
     reads: PreTrainedModel
+    """What reads; it is ``model``, which acts, too, unless there is none."""
     temperature: float
+    """That of the rollout, by which logits are divided."""
     max_tokens: int
 
     @cached_property
@@ -197,4 +200,5 @@ class LocalTeacher(Viewing):
 
 
 def _column(parts: Sequence[torch.Tensor]) -> Floats:
+    """The parts, one behind the other, on the CPU in float32."""
     return np.concatenate([np.zeros(0, dtype=np.float32), *(part.float().cpu().numpy() for part in parts)])

@@ -113,7 +113,7 @@ class River:
         self._decks: dict[str, Pool | Recorded] = {name: self._pool(name, source) for name, source in frozen.items()}
         self._decks |= {name: self._recorded(name, one) for name, one in self._of_kind("recorded").items()}
         self._earlier = {name: self._replayed(name, one) for name, one in self._of_kind("replayed").items()}
-        self._begun = dict.fromkeys(self.objective.sources, 0)  # tasks that the steps before have drawn
+        self._drawn = dict.fromkeys(self.objective.sources, 0)  # tasks that the steps before have drawn
 
     def _of_kind(self, kind: str) -> dict[str, Source]:
         return {name: source for name, source in self.objective.sources.items() if source.kind == kind}
@@ -174,7 +174,11 @@ class River:
         return Clock(step, self.config.train.steps, self.last_metrics, self.schedules)
 
     def draw(self, step: int) -> Drawn:
-        """The annotated episodes of one global batch. What they depend on is said at the top of this module."""
+        """The annotated episodes of one global batch. What they depend on is said at the top of this module.
+
+        Raises:
+            AgentOPDError: As of :func:`agentopd.rollout.collect` and :func:`agentopd.teachers.annotate`.
+        """
         self.played = [one for one in self.played if one.key.step > step]
         begin = time.monotonic()
         parts = self._parts(step)
@@ -195,11 +199,11 @@ class River:
             for one in trajectories:
                 for said in self._said.values():
                     said.pop(one.key, None)
-        spent = {"seconds/rollout": between - begin, "seconds/teachers": time.monotonic() - between}
+        took = {"seconds/rollout": between - begin, "seconds/teachers": time.monotonic() - between}
         for told in unused(self.config, self._annotators, trajectories) if step == 0 and self.ranks.is_first else ():
             _log.warning("%s", told)
-        where = self._player.metrics(between - begin, fresh) | staleness(fresh, step)
-        return Drawn(step, tuple(records), metrics | taught | spent | where)
+        took |= self._player.metrics(between - begin, fresh)
+        return Drawn(step, tuple(records), metrics | taught | took | staleness(fresh, step))
 
     def _parts(self, step: int) -> list[Part]:
         """What each source gives to ``step``; episodes of the steps behind it are begun as far ahead as may be."""
@@ -233,7 +237,7 @@ class River:
         return [one for part in self.ranks.gather(lambda: self.played) for one in part]
 
     def _tasks_at(self, step: int) -> dict[str, int]:
-        """The tasks of each source in ``step``; those of a replayed one that holds too little are fresh ones."""
+        """The tasks of each source in ``step``, kept for :meth:`learned`; those of a replayed one that holds too little are fresh ones."""
         counts = self.config.tasks_at(self.clock(step))
         self._counts[step] = dict(counts)
         for name, earlier in self._earlier.items():
@@ -242,11 +246,11 @@ class River:
                 counts[name] = 0
         return counts
 
-    def _begin(self, name: str, step: int, count: int) -> int:
-        """How many tasks the source has drawn before ``step``: of shares that never move, a function of the step."""
+    def _drawn_before(self, name: str, step: int, count: int) -> int:
+        """How many tasks the source has drawn before ``step``, where it draws ``count`` at this one: of shares that never move, a function of the step."""
         moving = any(isinstance(source.share, Choice) for source in self.objective.sources.values())
         asked = sum(counts[name] for earlier, counts in self._counts.items() if earlier < step)
-        return self._begun[name] + asked if moving else step * count
+        return self._drawn[name] + asked if moving else step * count
 
     def _part(self, name: str, source: Source, step: int, count: int, first: int, base: int) -> Part:
         """What the source gives to ``step``, of ``count`` tasks from the step's ``first`` on, keys counted from ``base``."""
@@ -260,7 +264,7 @@ class River:
         if source.kind == "replayed":
             again = self._earlier[name].draw(step, count)
         else:
-            again = self._decks[name].draw(self._begin(name, step, count), count)
+            again = self._decks[name].draw(self._drawn_before(name, step, count), count)
         if source.plays:
             tasks = [one.task for one in again]
             lot = self._lot(name, source, tasks, range(len(tasks)), step, self.run, base, self._ended, again)
@@ -324,7 +328,7 @@ class River:
         """
         counts = self._counts.pop(step, None) or self.config.tasks_at(self.clock(step))
         for name, count in counts.items():
-            self._begun[name] += count
+            self._drawn[name] += count
         for name, earlier in self._earlier.items():
             earlier.note(self._played_by.get(str(self.objective.sources[name].of), ()))
         self.last_metrics = dict(metrics)
@@ -378,7 +382,7 @@ class River:
             "schedules": dict(self.schedules),
             "version": self.policies[STUDENT].version,
             "teachers": teachers,
-            "begun": dict(self._begun),
+            "begun": dict(self._drawn),
             "earlier": {name: earlier.state() for name, earlier in self._earlier.items()},
         }
 
@@ -386,7 +390,7 @@ class River:
         """Continues from :meth:`state`, with the weights of that moment."""
         self.last_metrics = dict(state["last_metrics"])
         self.schedules = dict(state.get("schedules", {}))  # absent where they had none to keep
-        self._begun |= state.get("begun", {})
+        self._drawn |= state.get("begun", {})
         for name, earlier in self._earlier.items():
             earlier.restore(state["earlier"][name])
         self._act_by(student, state["version"])
