@@ -40,7 +40,6 @@ def test_several_cards_in_one_process_are_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "needed"),
     [
-        ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps=4: the trainer needs 1"),
         ({"auto_find_batch_size": True}, "auto_find_batch_size=True: the trainer needs False"),
         ({"num_train_epochs": 7}, "num_train_epochs=7: the trainer needs 1"),
     ],
@@ -56,6 +55,7 @@ def test_what_the_trainer_rests_on_cannot_be_changed(given: dict[str, int], need
     ("given", "instead"),
     [
         ({"per_device_train_batch_size": 4}, r"4: the trainer does not read it; .*set train\.tasks_per_step"),
+        ({"gradient_accumulation_steps": 4}, r"micro-batches of train\.max_tokens; set that"),
         ({"per_device_eval_batch_size": 4}, r"rollout\.concurrency"),
         ({"label_smoothing_factor": 0.1}, "set objective"),
         ({"resume_from_checkpoint": "x"}, r"trainer\.train\(resume_from_checkpoint=.*--resume"),

@@ -22,7 +22,6 @@ from agentopd.settings.problems import nearest
 from agentopd.training.loop.ranks import joined
 
 FIXED: dict[str, Any] = {
-    "gradient_accumulation_steps": 1,  # a step is one global batch, cut by the trainer itself
     "ignore_data_skip": True,  # or a resumed run would play every past episode again
     "logging_nan_inf_filter": False,  # it hides a loss that is not finite
     "remove_unused_columns": False,
@@ -36,6 +35,7 @@ FIXED: dict[str, Any] = {
 
 UNREAD: dict[str, str] = {
     "per_device_train_batch_size": "a step is one global batch; set train.tasks_per_step, and train.max_tokens for the micro-batches",
+    "gradient_accumulation_steps": "a step is one global batch, which is cut into micro-batches of train.max_tokens; set that",
     "per_device_eval_batch_size": "a panel plays rollout.concurrency episodes at once; set that",
     "label_smoothing_factor": "the method is the loss; set objective",
     "resume_from_checkpoint": "give it to trainer.train(resume_from_checkpoint=...), or resume a run by agentopd train --resume",
