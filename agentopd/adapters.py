@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from agentopd.errors import ConfigError, first_line
+from agentopd.quantization import is_quantized, unpack
 
 CONFIG = "adapter_config.json"
 
@@ -57,12 +58,14 @@ def _said_base(name: str) -> str:
 
 
 def with_adapter(base: PreTrainedModel, name: str) -> PreTrainedModel:
-    """``base`` with the adapter in the folder ``name`` merged into its weights.
+    """``base`` with the adapter in the folder ``name`` merged into its weights; beside them, and frozen, where they are in four bits: to
+    round the sum to four bits would lose most of what an adapter says.
 
     Raises:
         ConfigError: The adapter cannot be read, or was trained on another model than ``base``.
     """
-    return merged(_around(base, name))
+    wrapped = _around(base, name)
+    return wrapped.requires_grad_(False).eval() if is_quantized(base) else merged(wrapped)
 
 
 def fitting(base: PreTrainedModel, name: str) -> PreTrainedModel:
@@ -181,9 +184,36 @@ def is_wrapped(model: Any) -> bool:
 
 
 def merged(model: Any) -> PreTrainedModel:
-    """The model inside an adapter, the adapter's change added to its weights; in place. A plain model stays what it is."""
+    """The model inside an adapter, the adapter's change added to its weights; in place. A plain model stays what it is.
+
+    Weights in four bits are unpacked first, so what is returned takes as much memory as a model in its dtype.
+    """
     if not is_wrapped(model):
         return model  # type: ignore[no-any-return]
-    plain: PreTrainedModel = model.merge_and_unload()
+    if is_quantized(model):
+        plain = merged_copy(model)
+        nn.Module.to(plain, model.device)
+    else:
+        plain = model.merge_and_unload()
     nn.Module.requires_grad_(plain)
     return plain
+
+
+def merged_copy(model: Any, into: PreTrainedModel | None = None) -> PreTrainedModel:
+    """A plain model with the weights of ``into`` and the change of the adapter around ``model``, which stays as it is; on the CPU.
+
+    Args:
+        model: In four bits, inside an adapter.
+        into: Is changed; by default the weights of ``model`` itself, unpacked, so that what is returned says the same as ``model``.
+    """
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict  # as above
+
+    base = unpack(deepcopy(model).unload()) if into is None else into
+    config = deepcopy(model.peft_config[model.active_adapter])
+    config.init_lora_weights = True  # other starts change the base, and what is drawn is overwritten
+    with torch.random.fork_rng(devices=[]):
+        wrapped = get_peft_model(base, config)
+    set_peft_model_state_dict(wrapped, get_peft_model_state_dict(model))
+    plain: PreTrainedModel = wrapped.merge_and_unload()
+    nn.Module.requires_grad_(plain)
+    return nn.Module.eval(plain)

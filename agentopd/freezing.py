@@ -223,7 +223,8 @@ class Thinned(Borrowed):
         super().__init__(model)
         head = model.get_output_embeddings()
         layers = {n: m for n, m in _whole(model).named_modules() if isinstance(m, nn.Linear) and m is not head}
-        self._kept = [(layer, _kept(layer, rate, f"{drawn_by}/{name}")) for name, layer in layers.items()]
+        drawn = {n: _kept(m, rate, f"{drawn_by}/{n}").to(m.weight.device, self.dtype) for n, m in layers.items()}
+        self._kept = [(layer, drawn[name]) for name, layer in layers.items()]
         if not layers:
             raise ConfigError(
                 f"dropout={rate:g}: {type(_whole(model)).__name__} has no linear layers to leave inputs out of; choose different members"
@@ -255,7 +256,7 @@ def _kept(layer: nn.Linear, rate: float, drawn_by: str) -> torch.Tensor:
     """What each input of ``layer`` is multiplied by, [in_features]: 0, or 1 / (1 - rate)."""
     seed = int.from_bytes(hashlib.sha256(drawn_by.encode()).digest()[:7], "big")
     drawn_H = torch.rand(layer.in_features, generator=torch.Generator().manual_seed(seed))
-    return ((drawn_H >= rate) / (1.0 - rate)).to(layer.weight)
+    return (drawn_H >= rate) / (1.0 - rate)
 
 
 def _precise(value: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,9 @@ from agentopd.chat import Chat
 from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.errors import ConfigError, first_line
 from agentopd.forward import hidden_states, unwrapped
+from agentopd.model_files import check_folder, check_whole, unloadable
 from agentopd.objective.head import Head
+from agentopd.quantization import Quantization, asked, require_packable, settled
 from agentopd.settings.base import Settings
 
 __all__ = [
@@ -87,17 +89,24 @@ class ModelConfig(Settings):
     """The type of its weights."""
     attention: str = Field("sdpa", min_length=1)
     """The attention implementation, by its name in transformers."""
+    quantization: Quantization | None = None
+    """``nf4`` holds the linear layers of its body in four bits (QLoRA, arXiv 2305.14314; needs ``pip install "agentopd[qlora]"``): they
+    are frozen, and computed with in ``dtype``. An adapter's folder then stays beside its base."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "ModelConfig":
         if (self.model is None) == (self.new is None):
             given = "neither" if self.model is None else "both"
             raise ConfigError(f"give exactly one of model (a hub id or folder) and new (random weights), got {given}")
+        if self.quantization is not None:
+            is_gguf = self.model is not None and gguf.is_gguf(self.model)
+            require_packable(self.quantization, self.model, self.dtype, is_gguf)
         return self
 
 
 def load_model(config: ModelConfig) -> PreTrainedModel:
-    """Loads a causal language model, in evaluation mode, on the CPU. The weights of a GGUF file are unpacked.
+    """Loads a causal language model, in evaluation mode, on the CPU. The weights of a GGUF file are unpacked. One in four bits is on the
+    GPU where there is one.
 
     Its head is tried with one small forward, where the attention runs on a CPU (``sdpa``, ``eager``).
 
@@ -111,6 +120,8 @@ def load_model(config: ModelConfig) -> PreTrainedModel:
         with _base_for(config.model) as base:
             plain = load_model(config.model_copy(update={"model": base}))
         return with_adapter(plain, config.model)
+    if config.quantization is not None:
+        _require_unpacked(config, config_of(config.model))
     model = _read(config, config.model)
     if config.attention in ("sdpa", "eager"):
         check_head(model)
@@ -121,7 +132,7 @@ def outline_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PreTr
     """The model without weights: what can be found wrong with it before they are loaded, is.
 
     Of a folder, and of an adapter's, the names and shapes of the weights are read and held against its architecture as loading
-    does; of a hub id, a GGUF file and quantised weights the configuration alone.
+    does; of a hub id, a GGUF file and quantised weights the configuration alone. ``quantization`` changes no shape, and is left out.
 
     Raises:
         ConfigError: There is no such model or no such attention here; or weights are missing, cut off or of another shape; or an
@@ -136,10 +147,21 @@ def outline_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PreTr
             plain = outline_of(config.model_copy(update={"model": base}), tokenizer)
         return fitting(plain, name)
     found = config_of(name)
+    _require_unpacked(config, found)
+    config = config.model_copy(update={"quantization": None})  # what is packed has the shape of what is not
     outline = _architecture(found, config)
     if not Path(name).expanduser().is_dir() or hasattr(found, "quantization_config"):
         return outline
     return _read(config, name, device_map="meta")
+
+
+def _require_unpacked(config: ModelConfig, found: PretrainedConfig) -> None:
+    """Raises ConfigError where weights are to be packed that are packed already."""
+    if config.quantization is not None and hasattr(found, "quantization_config"):
+        raise ConfigError(
+            f"quantization={config.quantization}: the weights of model={config.model!r} are quantised already, as its config.json says; leave "
+            "quantization out, or give the model that they were made of"
+        )
 
 
 def _architecture(found: PretrainedConfig, config: ModelConfig) -> PreTrainedModel:
@@ -157,7 +179,7 @@ def _architecture(found: PretrainedConfig, config: ModelConfig) -> PreTrainedMod
     try:
         made("eager")
     except Exception as error:
-        raise _unloadable(str(config.model), error) from error
+        raise unloadable(str(config.model), error) from error
     raise _no_attention(config.attention, wrong)
 
 
@@ -187,8 +209,9 @@ def load_classifier(
 
 def _read(config: ModelConfig, name: str, auto: Any = AutoModelForCausalLM, **more: Any) -> PreTrainedModel:
     """The model in a folder, on the hub or in a GGUF file, all of its weights found; with ``device_map="meta"`` found alone."""
-    _check_folder(name, "config.json")
+    check_folder(name, "config.json")
     place, file = gguf.source(name)
+    packing = asked(config.quantization, getattr(torch, config.dtype))
     try:
         loaded: Any = auto.from_pretrained(
             place,
@@ -198,10 +221,11 @@ def _read(config: ModelConfig, name: str, auto: Any = AutoModelForCausalLM, **mo
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **file,
             **(gguf.unpacking() if file else {}),
+            **packing,
             **more,
         )
     except Exception as error:  # loaders raise nearly anything over a file that is not what it should be
-        raise _unloadable(name, error) from error
+        raise unloadable(name, error) from error
     model: PreTrainedModel = loaded[0]
     if file:
         gguf.forget_blocks(model, name)
@@ -210,23 +234,8 @@ def _read(config: ModelConfig, name: str, auto: Any = AutoModelForCausalLM, **mo
             f"model={name!r} holds an adapter beside a model, or on the hub; give a folder with the adapter alone, or a "
             "model into which it has been merged"
         )
-    _check_whole(name, loaded[1])
-    return model
-
-
-def _check_whole(name: str, report: Mapping[str, Any]) -> None:
-    """Raises ConfigError where weights are missing, or of another shape than the configuration says."""
-    remedy = "give the config.json and the weights that were saved together"
-    if lacking := sorted(report["missing_keys"]):
-        raise ConfigError(
-            f"model={name!r} lacks weights that its config.json asks for, such as {lacking[0]!r}; {remedy}"
-        )
-    if odd := sorted(report["mismatched_keys"]):
-        key, stored, asked = odd[0]
-        raise ConfigError(
-            f"model={name!r} has weights of other shapes than its config.json asks for, such as {key!r}: {list(stored)} instead of "
-            f"{list(asked)}; {remedy}"
-        )
+    check_whole(name, loaded[1])
+    return settled(model)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -238,12 +247,12 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if is_adapter(name) and not (Path(name).expanduser() / _TOKENIZER).exists():
         with _base_for(name) as base:
             return load_tokenizer(base)
-    _check_folder(name, _TOKENIZER)
+    check_folder(name, _TOKENIZER)
     place, file = gguf.source(name)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, **file)
     except Exception as error:  # as above
-        raise _unloadable(name, error, "has no tokenizer that can be loaded") from error
+        raise unloadable(name, error, "has no tokenizer that can be loaded") from error
     tokenizer.name_or_path = name
     return tokenizer
 
@@ -257,12 +266,12 @@ def config_of(name: str) -> PretrainedConfig:
     if is_adapter(name):
         with _base_for(name) as base:
             return config_of(base)
-    _check_folder(name, "config.json")
+    check_folder(name, "config.json")
     place, file = gguf.source(name)
     try:
         found: PretrainedConfig = AutoConfig.from_pretrained(place, **file).get_text_config()
     except Exception as error:  # as above
-        raise _unloadable(name, error) from error
+        raise unloadable(name, error) from error
     return found
 
 
@@ -276,21 +285,6 @@ def _base_for(name: str) -> Iterator[str]:
         raise ConfigError(
             f"model={name!r}, an adapter, names as its base {error}" if str(error).startswith("model=") else str(error)
         ) from error
-
-
-def _unloadable(name: str, error: Exception, what: str = "cannot be loaded") -> ConfigError:
-    """What a loader's ``error`` means for the model ``name``."""
-    if gguf.is_gguf(name):
-        if damage := gguf.damage(name):
-            return ConfigError(
-                f"model={name!r}: the GGUF file cannot be read ({damage}), so it is cut off or damaged; fetch it again"
-            )
-        remedy = "give a file of an architecture that transformers reads, or the model's own folder"
-    elif Path(name).expanduser().is_dir():
-        remedy = "restore what is wrong in the folder, or give another"
-    else:
-        remedy = "give a folder, or the id of a model that the hub or its local cache holds"
-    return ConfigError(f"model={name!r} {what}: {first_line(error)}; {remedy}")
 
 
 def _no_attention(attention: str, wrong: str) -> ConfigError:
@@ -382,19 +376,4 @@ def check_head(model: PreTrainedModel) -> None:
         raise ConfigError(
             f"the logits of {type(model).__name__} are not its hidden states times its output head (with logit_scale, "
             "logits_scaling and final_logit_softcapping applied), so its divergences would be wrong; use another architecture"
-        )
-
-
-def _check_folder(name: str, needed: str) -> None:
-    """Names what is wrong with a local path, which transformers would take for a hub id."""
-    folder = Path(name).expanduser()
-    if gguf.is_gguf(name):
-        return
-    if not folder.exists() and (folder.is_absolute() or name.startswith((".", "~"))):
-        raise ConfigError(
-            f"model={name!r}: there is no such folder; give one that is there, or the id of a model on the hub"
-        )
-    if folder.is_dir() and not (folder / needed).exists():
-        raise ConfigError(
-            f"model={name!r}: the folder has no {needed}; give one that save_pretrained of a model and of its tokenizer wrote, as RUN/student"
         )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from agentopd.errors import ConfigError, first_line
+from agentopd.quantization import is_packed
 
 TRAINING = ("forward", "_original_forward", "_output_capturing_hooks_installed")
 """What libraries put on a model in this process alone: accelerate, which trains it in mixed precision, and transformers, whose hooks see
@@ -70,6 +71,8 @@ def _held(tensor: Tensor) -> tuple[pickle.PickleBuffer, torch.dtype, tuple[int, 
 
 def _module(module: nn.Module) -> Any:
     """How a module is made again: buffers, which models may write to, as copies."""
+    if is_packed(module):
+        raise TypeError("its weights are in four bits")
     made: Any = module.__reduce_ex__(5)
     make, arguments, state, *more = made
     if isinstance(state, dict):

@@ -69,6 +69,7 @@ def _student(setup: Setup, on: Device) -> list[Part]:
     whole = f"set train.lora, or {more}" if trained.rank is None else more
     found = [
         Part("student", student.bytes, _halved(STUDENT, student) + "take a larger device"),
+        Part("layer unpacked", max(one.unpacked for one in (student, *setup.teachers)), "take a larger device"),
         Part("gradients", trained.gradients / shards, whole, (LEARN,)),
         Part("optimiser", trained.optimiser / shards, whole),
     ]

@@ -16,8 +16,10 @@ from agentopd.config import Config
 from agentopd.planning.activations import Checkpoints, checkpoints
 from agentopd.planning.outlines import Outlines
 from agentopd.planning.shape import Shape, shape_of
+from agentopd.quantization import BYTES
 from agentopd.settings.choice import Choice
 from agentopd.teachers import is_language_model, traits_of
+from agentopd.training.checks.packed import require_trainable
 from agentopd.training.checks.preflight import peft_config_of
 from agentopd.training.checks.roles import model_of, used_teachers
 from agentopd.types import STUDENT
@@ -42,16 +44,35 @@ class Held:
     """Of a teacher: tokens in one forward."""
     borrowed: bool = False
     """Whether its weights are the student's, without the adapter."""
+    quantized: bool = False
+    """Whether weights that can be packed are."""
+
+    @property
+    def packed(self) -> int:
+        """Weights in four bits."""
+        return self.shape.packable if self.quantized else 0
 
     @property
     def bytes(self) -> float:
         """Of all its weights."""
-        return float(self.shape.parameters * self.itemsize)
+        return (self.shape.parameters - self.packed) * self.itemsize + self.packed * BYTES
+
+    @property
+    def moved(self) -> float:
+        """Bytes that pass to and from memory while all its weights are read once: what is packed is unpacked, a layer at a time, into its
+        dtype, written, and read again."""
+        return self.bytes + 2.0 * self.packed * self.itemsize
 
     @property
     def products(self) -> float:
-        """Bytes of the weights that a token is multiplied with."""
-        return float((self.shape.body + self.shape.head) * self.itemsize)
+        """Bytes of the weights that a token is multiplied with, as :attr:`moved`."""
+        outside = (self.shape.parameters - self.shape.body - self.shape.head) * self.itemsize
+        return self.moved - outside
+
+    @property
+    def unpacked(self) -> float:
+        """Bytes of the largest layer in its dtype, where it is packed: one at a time is."""
+        return float(self.quantized * self.shape.hidden * self.shape.feed_forward * self.itemsize)
 
     @property
     def cached(self) -> float:
@@ -122,9 +143,19 @@ def setup_of(config: Config, tokenizer: Callable[[], PreTrainedTokenizerBase]) -
         )
     if config.cluster.places:
         outlines.notes.append(f"{', '.join(config.cluster.places)}: counted as if it were on this device")
+    quantized = config.student.quantization is not None
+    if quantized:
+        require_trainable(config, adapted=train.lora is not None)
+    held = Held(STUDENT, shape_of(student), student.dtype.itemsize, STUDENT in acting, quantized=quantized)
+    teachers = tuple(_teachers(config, outlines, acting))
+    if packed := [one.name for one in (held, *teachers) if one.quantized]:
+        outlines.notes.append(
+            f"{', '.join(packed)}: in four bits; each forward or backward pass is taken to unpack a layer at a time, to write it and to read it "
+            "again, and the arithmetic of that is not counted; on no GPU was this measured"
+        )
     setup = Setup(
-        student=Held(STUDENT, shape_of(student), student.dtype.itemsize, STUDENT in acting),
-        teachers=tuple(_teachers(config, outlines, acting)),
+        student=held,
+        teachers=teachers,
         trained=trained,
         engine=engine.kind,
         reserved=reserved(engine) if engine.kind == "vllm" else None,
@@ -149,14 +180,13 @@ def _teachers(config: Config, outlines: Outlines, acting: set[str]) -> list[Held
         if not traits_of(choice).model:
             continue
         own = model_of(name, choice)
-        model = outlines.of(own or config.student)
+        wanted = own or config.student
+        model, packed = outlines.of(wanted), wanted.quantization is not None
         borrowed = own is None and config.train.lora is not None
         tokens = int(choice.settings.get("max_tokens") or config.train.max_tokens)
-        found.append(
-            Held(
-                name, shape_of(model), model.dtype.itemsize, name in acting, is_language_model(choice), tokens, borrowed
-            )
-        )
+        plays = is_language_model(choice)
+        held = Held(name, shape_of(model), model.dtype.itemsize, name in acting, plays, tokens, borrowed, packed)
+        found.append(held)
     return found
 
 

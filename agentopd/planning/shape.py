@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from agentopd.models import head_of
+from agentopd.quantization import packable
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Shape:
     feed_forward: int
     normed_heads: bool = False
     """Whether queries and keys are normalised, as Qwen3's are."""
+    packable: int = 0
+    """Weights that ``quantization`` packs."""
 
     @property
     def queries(self) -> int:
@@ -63,4 +66,5 @@ def shape_of(model: PreTrainedModel) -> Shape:
         head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
         feed_forward=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         normed_heads=any(name.endswith("q_norm.weight") for name, _ in inside),
+        packable=sum(p.numel() for p in packable(model)),
     )

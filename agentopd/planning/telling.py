@@ -35,7 +35,8 @@ def lines(plan: Plan) -> Iterator[str]:
     )
     yield f"device: {plan.hardware.name} with {shown(plan.hardware.memory)}{many}"
     for one in (setup.student, *setup.teachers):
-        yield f"model: {one.name}, {one.shape.parameters:,} parameters of {one.itemsize} bytes"
+        packed = f", {one.packed:,} of them in four bits" if one.packed else ""
+        yield f"model: {one.name}, {one.shape.parameters:,} parameters of {one.itemsize} bytes{packed}"
     yield f"trained: {setup.trained.parameters:,} parameters"
     yield (
         f"tokens: {step.episodes:g} episodes of {step.length:.0f}, {step.generated:.0f} of them generated, in {step.turns:.0f} turns"

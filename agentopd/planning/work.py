@@ -58,7 +58,7 @@ def reading(model: Held, step: Step) -> Work:
     """A teacher reads every episode, and gives its statistics of what was drawn."""
     found = read(step, model.max_tokens)
     flops = forward(model.shape, found.tokens, found.pairs, step.episodes * step.generated)
-    return Work(flops, found.passes * model.bytes, found.passes * model.shape.layers)
+    return Work(flops, found.passes * model.moved, found.passes * model.shape.layers)
 
 
 def learning(setup: Setup, step: Step) -> Work:
@@ -75,7 +75,7 @@ def learning(setup: Setup, step: Step) -> Work:
     updated = 3 * trained.gradients + 2 * trained.optimiser
     return Work(
         flops=body * found.tokens + looked + heads(setup, step) + live,
-        bytes=found.passes * (3 + again) * student.bytes + updated,
+        bytes=found.passes * (3 + again) * student.moved + updated,
         layers=found.passes * (2 + again + setup.live) * shape.layers,
     )
 

@@ -18,6 +18,7 @@ from agentopd.freezing import Borrowed, frozen
 from agentopd.models import Dtype, ModelConfig, NewModel, head_of, positions_of
 from agentopd.objective.chunked import statistics
 from agentopd.packing import batches, padded
+from agentopd.quantization import Quantization
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.identity import Identity, digest, of_model
 from agentopd.teachers.traits import Traits
@@ -40,6 +41,7 @@ def local(
     new: NewModel | None = None,
     dtype: Dtype = "float32",
     attention: str = "sdpa",
+    quantization: Quantization | None = None,
     where: Where = EVERYWHERE,
     max_tokens: Annotated[int, Field(ge=1)] = 16384,
 ) -> Teacher:
@@ -51,6 +53,7 @@ def local(
         new: A model from random weights instead; exactly one of the two.
         dtype: The type of its weights.
         attention: The attention implementation, by its name in transformers.
+        quantization: ``nf4`` holds its linear layers in four bits, as the student's ``quantization`` does.
         where: The turns and tokens that it teaches; the others cost nothing.
         max_tokens: The largest number of tokens in one forward, padding included. A longer view is read alone.
 
@@ -58,7 +61,9 @@ def local(
         ConfigError: The model's vocabulary is smaller than the tokenizer's.
     """
     with under(f"teachers.{context.name}"):
-        loaded = context.load(ModelConfig(model=model, new=new, dtype=dtype, attention=attention))
+        loaded = context.load(
+            ModelConfig(model=model, new=new, dtype=dtype, attention=attention, quantization=quantization)
+        )
     return reader(context, frozen(loaded), where, max_tokens)
 
 

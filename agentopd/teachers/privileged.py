@@ -7,6 +7,7 @@ from pydantic import Field
 from agentopd.errors import under
 from agentopd.freezing import frozen
 from agentopd.models import Dtype, ModelConfig, NewModel
+from agentopd.quantization import Quantization
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.hints import Told, hint_of
 from agentopd.teachers.local import reader
@@ -21,7 +22,7 @@ from agentopd.where import Where
     corrects=False,
     rewards=False,
     statistics=("coverage",),
-    idle=unloaded("dtype", "attention"),
+    idle=unloaded("dtype", "attention", "quantization"),
 )
 def privileged(
     context: TeacherContext,
@@ -31,6 +32,7 @@ def privileged(
     new: NewModel | None = None,
     dtype: Dtype = "float32",
     attention: str = "sdpa",
+    quantization: Quantization | None = None,
     where: Where = EVERYWHERE,
     max_tokens: Annotated[int, Field(ge=1)] = 16384,
 ) -> Teacher:
@@ -48,6 +50,7 @@ def privileged(
         new: A model from random weights instead.
         dtype: The type of its weights.
         attention: The attention implementation, by its name in transformers.
+        quantization: ``nf4`` holds its linear layers in four bits, as the student's ``quantization`` does.
         where: The turns and tokens that it teaches; the others cost nothing.
         max_tokens: The largest number of tokens in one forward, padding included. A longer view is read alone.
 
@@ -59,5 +62,9 @@ def privileged(
         if model is None and new is None:
             loaded = context.initial()
         else:
-            loaded = frozen(context.load(ModelConfig(model=model, new=new, dtype=dtype, attention=attention)))
+            loaded = frozen(
+                context.load(
+                    ModelConfig(model=model, new=new, dtype=dtype, attention=attention, quantization=quantization)
+                )
+            )
     return reader(context, loaded, where, max_tokens, shown)

@@ -209,8 +209,8 @@ def test_what_is_elsewhere_is_not_counted_and_said(raw: dict[str, Any]) -> None:
 
 
 def test_an_optimiser_that_is_not_here_is_counted_as_adam(raw: dict[str, Any]) -> None:
-    found = plan(load_config(raw, ["train.optimizer=adamw_8bit"]), hardware("H100"))
-    assert any(note.startswith("train.optimizer=adamw_8bit cannot be tried here") for note in found.notes)
+    found = plan(load_config(raw, ["train.optimizer=grokadamw"]), hardware("H100"))
+    assert any(note.startswith("train.optimizer=grokadamw cannot be tried here") for note in found.notes)
     assert found.setup.trained.optimiser == 2 * found.setup.trained.gradients
 
 

@@ -80,6 +80,8 @@ def test_experts_count_as_often_as_a_token_meets_them() -> None:
             self.head = nn.Linear(4, 10, bias=False)
             self.config = model_of("llama").config
             self.config.num_experts, self.config.num_experts_per_tok = 8, 2
+            self.all_tied_weights_keys: dict[str, str] = {}
+            self._keep_in_fp32_modules = None
 
         def get_input_embeddings(self) -> nn.Module:
             return self.embeddings

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from agentopd.errors import PolicyError
+from agentopd.errors import ConfigError, PolicyError
 from agentopd.freezing import evaluating
+from agentopd.quantization import apart, is_quantized
 from agentopd.rollout.engine import check_requests, scripted
 from agentopd.rollout.engines import Vllm
 from agentopd.rollout.growing import Growing
@@ -58,8 +59,10 @@ class VllmPolicy:
             engine: How the server is run, or where it is.
 
         Raises:
-            ConfigError: vLLM has no such adapters.
+            ConfigError: vLLM has no such adapters, or the model is in four bits.
         """
+        if is_quantized(model):
+            raise ConfigError(apart("vllm"))
         self.version = 0
         self._model = model
         self._ends = frozenset(ends)

@@ -15,10 +15,12 @@ from agentopd.errors import ConfigError
 from agentopd.freezing import share_weights
 from agentopd.models import ModelConfig, config_of, head_of, load_model, load_tokenizer, positions_of
 from agentopd.objective.spec import Objective
+from agentopd.quantization import is_quantized, settled
 from agentopd.rollout.preflight import Reader
 from agentopd.settings.choice import Choice
 from agentopd.teachers import members_of, traits_of
 from agentopd.teachers.traits import thinks_by
+from agentopd.training.checks.packed import require_trainable
 from agentopd.training.checks.preflight import (
     check_acting,
     check_experts,
@@ -114,7 +116,7 @@ def _named(wanted: ModelConfig, name: str | Path) -> ModelConfig:
 def _model(key: str, given: Any) -> PreTrainedModel:
     """``given``, which must be a model of transformers', in an adapter of PEFT's or not."""
     if isinstance(given, PreTrainedModel) or is_wrapped(given):
-        return given  # type: ignore[no-any-return]
+        return settled(given)
     raise ConfigError(
         f"{key} is {_kind(given)}; give a causal language model of transformers, or its name: a folder, a hub id or a GGUF file"
     )
@@ -237,8 +239,10 @@ def check_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, co
 
     Raises:
         ConfigError: It does not know all of the tokenizer's ids; or it is shorter than an episode may get; or its head is not one
-            plain linear layer.
+            plain linear layer; or it is in four bits, and cannot be trained so.
     """
+    if is_quantized(model):
+        require_trainable(config, is_wrapped(model))
     size, ids = head_of(model).weight_V_H.shape[0], len(tokenizer)
     if size < ids:
         raise ConfigError(

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from agentopd.adapters import is_wrapped, merged_copy
 from agentopd.chat import Hint
 from agentopd.chat.tokenizer import build_tokenizer
 from agentopd.config import Config, Fit, Stages, Train
@@ -14,6 +15,7 @@ from agentopd.config.shipped import load_recipe
 from agentopd.errors import ConfigError, under
 from agentopd.models import ModelConfig, load_model, load_tokenizer, new_model, positions_of
 from agentopd.objective.spec import Objective
+from agentopd.quantization import is_quantized
 from agentopd.rollout import EnvConfig
 from agentopd.rollout.looking import look_at
 from agentopd.rollout.tasks import pinned
@@ -85,7 +87,8 @@ def _fitted(
     if stage is None:
         return fresh(wanted, tokenizer, seed)
     fitted_as = wanted if wanted.new is None else wanted.model_copy(update={"dtype": "float32"})
-    content = [wanted.model_dump(), seed, *_decides_fit(config, stage, tokenizer)]
+    known = wanted.model_dump(exclude=set() if wanted.quantization else {"quantization"})
+    content = [known, seed, *_decides_fit(config, stage, tokenizer)]
 
     name = what.replace(" ", "-")
     if not fits and not place(config.stages.cache, name, content).exists():
@@ -93,9 +96,7 @@ def _fitted(
         return fresh(wanted, tokenizer, seed)
 
     def make(folder: Path) -> None:
-        model = fresh(fitted_as, tokenizer, seed)
-        fit(config, stage, model, tokenizer, say, what)
-        model.save_pretrained(folder)
+        fit(config, stage, fresh(fitted_as, tokenizer, seed), tokenizer, say, what).save_pretrained(folder)
 
     folder = cached(config.stages.cache, name, content, make, say)
     return load_model(wanted.model_copy(update={"model": str(folder), "new": None}))
@@ -110,10 +111,12 @@ def fresh(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) ->
 
 def fit(
     config: Config, stage: Fit, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, say: Say, what: str
-) -> None:
+) -> PreTrainedModel:
     """Supervised fine-tuning of ``model`` in place, on the expert's traces: the recipe ``sft`` in the ordinary trainer.
 
-    With ``train.lora`` an adapter is trained, and merged into the weights.
+    With ``train.lora`` an adapter is trained, and merged into the weights. Where these are in four bits, it is merged into what they were
+    made of, and the sum is what is returned: packed anew, it keeps most of what was fitted, whereas weights that stand on the
+    values of four bits already are rounded back to them.
     """
     chat = config.chat(tokenizer)
     played = traces(config, stage.episodes, chat, what, say)
@@ -140,7 +143,10 @@ def fit(
     args = arguments(staged, None)
     trainer = AgentOPDTrainer(model, args, tokenizer, train_dataset=played, callbacks=[Progress(what)])
     trainer.train()
-    trainer.merge()
+    if is_wrapped(trainer.student) and is_quantized(trainer.student):
+        whole = ModelConfig(model=model.name_or_path, dtype=config.student.dtype, attention=config.student.attention)
+        return merged_copy(trainer.student, load_model(whole))
+    return trainer.merge()
 
 
 def _check_room(played: Sequence[Trajectory], model: PreTrainedModel, key: str, what: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from agentopd.adapters import is_wrapped
+from agentopd.adapters import is_adapter, is_wrapped, merged_copy
 from agentopd.chat import Chat
 from agentopd.chat.tokenizer import keep_beside
 from agentopd.config import Config
@@ -18,10 +18,12 @@ from agentopd.errors import ConfigError, TrainingError, describe
 from agentopd.evaluation import Panel
 from agentopd.models import ModelConfig, load_model, load_tokenizer
 from agentopd.objective.spec import Objective
+from agentopd.quantization import is_quantized
 from agentopd.rollout import Assignment, Rollout, TaskStream, assign, collect, rollout_metrics
 from agentopd.rollout.policy import Policy
 from agentopd.run_files import AFTER_PANEL, BEFORE_PANEL, PANEL_STAGE, SAMPLED, STUDENT_STAGE, TEACHER_STAGE
 from agentopd.teachers import Spending, members_of, traits_of
+from agentopd.training.checks.packed import check_packed
 from agentopd.training.checks.preflight import (
     check_acting,
     check_adapter,
@@ -63,6 +65,7 @@ class Result:
     panels: Mapping[str, Panel]
     """``student_before``, ``student_after`` and every teacher that can act and is not the student itself, each with ``_sampled`` too where ``evaluation.sampled`` asks for it."""
     student: PreTrainedModel
+    """As plain weights; one in four bits inside its adapter."""
     tokenizer: PreTrainedTokenizerBase
 
 
@@ -134,6 +137,7 @@ def _preflight(config: Config, folder: RunFolder, resume: bool) -> PreTrainedTok
     check_acting(config)
     check_experts(config)
     check_teachers(config)
+    check_packed(config)
     checkpoint = folder.last_checkpoint() if resume else None  # its weights know its own token ids
     if checkpoint is None:
         tokenizer = tokenizer_of(config, say)
@@ -183,12 +187,22 @@ def _train(trainer: AgentOPDTrainer, folder: RunFolder, step: int) -> None:
 
 def _save(trainer: AgentOPDTrainer, folder: RunFolder) -> None:
     """The student as a plain model; beside it, where one was trained, the adapter alone, which is what is pushed then."""
-    if is_wrapped(trainer.student):
-        trainer.save_model(str(folder.adapter))
-        trainer.merge()
-        trainer.save_model(str(folder.student), _internal_call=True)
-    else:
+    if not is_wrapped(trainer.student):
         trainer.save_model(str(folder.student))
+        return
+    trainer.save_model(str(folder.adapter))
+    if is_quantized(
+        trainer.student
+    ):  # whole, it may be too large for the device: the last panels are played beside its four bits
+        trainer.ranks.first(lambda: _save_whole(trainer, folder))
+        return
+    trainer.merge()
+    trainer.save_model(str(folder.student), _internal_call=True)
+
+
+def _save_whole(trainer: AgentOPDTrainer, folder: RunFolder) -> None:
+    merged_copy(trainer.student).save_pretrained(folder.student)
+    trainer.river.chat.tokenizer.save_pretrained(folder.student)
 
 
 def _result(folder: RunFolder, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ranks: Ranks) -> Result:
@@ -218,8 +232,11 @@ def _finished(config: Config, folder: RunFolder) -> tuple[PreTrainedModel, PreTr
 
 
 def _weights_at(config: Config, folder: Path) -> ModelConfig:
-    """The student of ``config`` with the weights in ``folder``, of the same type and with the same attention."""
-    return config.student.model_copy(update={"model": str(folder), "new": None})
+    """The student of ``config`` with the weights in ``folder``, of the same type and with the same attention.
+
+    An adapter was trained beside four bits where the student has them; a folder of plain weights is what a run left, and is not packed."""
+    quantization = config.student.quantization if is_adapter(str(folder)) else None
+    return config.student.model_copy(update={"model": str(folder), "new": None, "quantization": quantization})
 
 
 def _last(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
