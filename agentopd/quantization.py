@@ -127,17 +127,11 @@ def unpack(model: PreTrainedModel) -> PreTrainedModel:
         plain.weight = nn.Parameter(dequantize_4bit(packed.weight.data, packed.weight.quant_state).to(dtype), False)
         plain.bias = packed.bias
         model.set_submodule(name, plain)
-    _forget(model)
+    made: Any = model
+    made.hf_quantizer.remove_quantization_config(made)  # what transformers writes on a packed model, and saves with it
+    made.is_loaded_in_4bit = made.is_4bit_serializable = False
     model.train(model.training)  # the new layers too
     return model
-
-
-def _forget(model: Any) -> None:
-    """Takes off what transformers writes on a packed model, and into the configuration that is saved with it."""
-    model.is_loaded_in_4bit = model.is_4bit_serializable = False
-    for owner, name in ((model, "hf_quantizer"), (model, "quantization_method"), (model.config, "quantization_config")):
-        if hasattr(owner, name):
-            delattr(owner, name)
 
 
 def packable(model: PreTrainedModel) -> Iterator[torch.Tensor]:
