@@ -87,7 +87,7 @@ def _generate(setup: Setup, step: Step, on: Hardware, room: float) -> Stage:
 def _more(setup: Setup, step: Step, living: float, bound: str, halves: bool) -> str:
     """What makes generation faster."""
     if bound == ISSUING:
-        return "set rollout.engine.kind: vllm"
+        return MORE if setup.student.quantized else "set rollout.engine.kind: vllm"
     if bound == ARITHMETIC:
         return "set student.dtype: bfloat16" if halves else MORE
     if living * step.context * setup.student.cached > setup.student.products:

@@ -126,6 +126,21 @@ def test_an_adapter_autocast_and_a_teacher_that_is_the_student() -> None:
     assert found["activations"] == 200 * of_token(SHAPE, Numbers(4, True, 2), None)
 
 
+def test_weights_in_four_bits_by_hand() -> None:
+    """A byte for 64 weights, and four for 256 of those."""
+    four = Held("student", replace(SHAPE, packable=900), 2, acts=True, quantized=True)
+    assert four.bytes == 500 * 2 + 900 * (0.5 + 1 / 64 + 4 / (64 * 256))
+    assert four.moved == four.products == four.bytes + 900 * (2 + 2)  # written in its dtype, and read again
+    adapter = Trained(100, 400.0, 800.0, rank=2)
+    found = bytes_of(parts(setup(student=four, trained=adapter, teachers=()), STEP, CARD))
+    assert (found["student"], found["layer unpacked"]) == (four.bytes, 8 * 16 * 2)
+    plain = Held("student", replace(SHAPE, packable=900), 2, acts=True)
+    assert (plain.bytes, plain.moved, plain.products) == (2800, 2800, 2800)
+    assert "layer unpacked" not in bytes_of(parts(setup(student=plain, trained=adapter, teachers=()), STEP, CARD))
+    taught = setup(teachers=(replace(four, name="teacher", itemsize=4, max_tokens=200),))
+    assert bytes_of(parts(taught, STEP, CARD))["layer unpacked"] == 8 * 16 * 4
+
+
 def test_episodes_that_begin_alike_keep_their_beginning_once() -> None:
     alike, token = replace(STEP, common=80), of_token(SHAPE, Numbers(4), None)
     found = bytes_of(parts(setup(), alike, CARD))

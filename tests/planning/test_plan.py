@@ -21,6 +21,7 @@ from agentopd.planning.hardware import table
 from agentopd.planning.measuring import measured
 from agentopd.planning.setup import RESERVED, reserved
 from agentopd.planning.step import by_limits, by_records
+from agentopd.planning.telling import lines
 from agentopd.records import RecordWriter
 from agentopd.types import Key, Outcome, Record, Segment, Task, Trajectory, Turn
 
@@ -212,6 +213,21 @@ def test_an_optimiser_that_is_not_here_is_counted_as_adam(raw: dict[str, Any]) -
     found = plan(load_config(raw, ["train.optimizer=grokadamw"]), hardware("H100"))
     assert any(note.startswith("train.optimizer=grokadamw cannot be tried here") for note in found.notes)
     assert found.setup.trained.optimiser == 2 * found.setup.trained.gradients
+
+
+def test_a_student_in_four_bits_is_planned_where_it_can_be_trained() -> None:
+    settings = ["student.quantization=nf4", "rollout.engine=transformers"]
+    four, whole = (plan(load_config("scale/one_gpu", more), hardware("H100")) for more in (settings, settings[1:]))
+    assert four.setup.student.bytes < 0.45 * whole.setup.student.bytes  # its embeddings are not packed
+    assert [note for note in four.notes if note.startswith("student: in four bits")]
+    assert not [note for note in whole.notes if "four bits" in note]
+    assert four.setup.trained == whole.setup.trained
+    assert "vllm" not in four.slowest.remedy
+    assert any("of them in four bits" in line for line in lines(four))
+    with pytest.raises(ConfigError, match=r"^rollout\.engine\.kind=vllm: .*choose rollout\.engine\.kind: transformers"):
+        plan(load_config("scale/one_gpu", settings[:1]), hardware("H100"))
+    with pytest.raises(ConfigError, match=r"^train\.lora=null: "):
+        plan(load_config("scale/one_gpu", [*settings, "train.lora=null"]), hardware("H100"))
 
 
 def test_limits_by_hand(raw: dict[str, Any]) -> None:
