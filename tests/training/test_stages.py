@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import training_cases as cases
+from transformers import PreTrainedModel
 
 from agentopd import records
 from agentopd.chat import Chat
@@ -246,8 +247,13 @@ def test_editing_an_environment_or_what_it_imports_makes_its_stages_anew(
 def test_a_stage_is_made_once_and_its_model_keeps_the_type_that_was_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fits, said = [], list[str]()
-    monkeypatch.setattr(stages, "fit", lambda *args: fits.append(args[-1]) or args[2])  # the model, as it is
+    fits, said = list[str](), list[str]()
+
+    def fit(*args: Any) -> PreTrainedModel:
+        fits.append(args[-1])
+        return args[2]  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(stages, "fit", fit)
     folder = tmp_path / "model"
     cases.model(0).save_pretrained(folder)
     overrides = [COLD, f"stages.cache={tmp_path / 'cache'}", f"student={{model: {folder}, dtype: bfloat16}}"]
@@ -264,7 +270,12 @@ def test_new_weights_are_fitted_in_float32_and_trained_in_the_type_that_was_aske
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted_as = []
-    monkeypatch.setattr(stages, "fit", lambda *args: fitted_as.append(args[2].dtype) or args[2])
+
+    def fit(*args: Any) -> PreTrainedModel:
+        fitted_as.append(args[2].dtype)
+        return args[2]  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(stages, "fit", fit)
     overrides = [stage, f"stages.cache={tmp_path / 'cache'}", "student.dtype=bfloat16", "student.attention=eager"]
     student = stages.student_of(cases.tiny(*overrides), cases.tokenizer(), print)
     assert student.dtype == torch.bfloat16
