@@ -15,6 +15,7 @@ from processes_cases import together
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from agentopd import quantization
 from agentopd.adapters import is_wrapped, merged_copy
 from agentopd.config import Config, load_config
 from agentopd.errors import ConfigError
@@ -255,6 +256,18 @@ def test_what_cannot_be_had_with_it_is_told_before_a_model_is_loaded(
     if "cluster" not in override:  # which a trainer joins first
         with pytest.raises(ConfigError, match=message):  # nor for a model that is given
             cases.trainer(config, tmp_path, model=load_model(config.student))
+
+
+@pytest.mark.parametrize("who", ["student", "teachers.teacher"])
+def test_what_packs_it_is_asked_for_by_name(
+    who: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantization, "is_bitsandbytes_available", lambda: False)
+    other = "teachers.teacher" if who == "student" else "student"
+    config = load_config(raw(base), [f"{other}.quantization=null"])
+    with pytest.raises(ConfigError, match=rf'^{who}\.quantization=nf4: .*pip install "agentopd\[qlora\]"'):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_adapter_is_no_student_in_four_bits(base: Path, tmp_path: Path) -> None:

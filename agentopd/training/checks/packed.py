@@ -2,11 +2,12 @@
 
 from agentopd.adapters import is_adapter
 from agentopd.config import Config
-from agentopd.errors import ConfigError
+from agentopd.errors import ConfigError, under
 from agentopd.quantization import apart, require_installed
 from agentopd.rollout.engines import Vllm
 from agentopd.teachers import traits_of
 from agentopd.training.checks.roles import model_of, used_teachers
+from agentopd.types import STUDENT
 
 
 def check_packed(config: Config) -> None:
@@ -17,7 +18,8 @@ def check_packed(config: Config) -> None:
     """
     student = config.student
     if student.quantization is not None:
-        require_installed(student.quantization)
+        with under(STUDENT):
+            require_installed(student.quantization)
         if is_adapter(str(student.model)):
             raise ConfigError(
                 f"student.quantization={student.quantization}: student.model={student.model!r} is an adapter, which stays beside weights in four "
@@ -28,7 +30,8 @@ def check_packed(config: Config) -> None:
         model = model_of(name, choice) if traits_of(choice).model else None
         if model is None or model.quantization is None:
             continue
-        require_installed(model.quantization)
+        with under(f"teachers.{name}"):
+            require_installed(model.quantization)
         if name in config.cluster.teachers:
             raise ConfigError(
                 f"cluster.teachers.{name}: weights in four bits are not sent to actors; leave it out, or teachers.{name}.quantization"
