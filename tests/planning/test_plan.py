@@ -318,7 +318,7 @@ def test_the_commands_of_the_page_are_understood() -> None:
     parser = argparse.ArgumentParser()
     cli.plan.configure(parser)
     commands = re.findall(r"^agentopd plan (.*?)(?: +#.*)?$", PAGE, re.MULTILINE)
-    assert len(commands) == 10
+    assert len(commands) == 11
     for command in commands:
         given = [text for text in shlex.split(command) if "=" not in text or text.startswith("-")]
         assert parser.parse_args(given).config
