@@ -51,18 +51,27 @@ _BREAKS = frozenset(
         "summary",
         "table",
         "title",
+        "textarea",
         "tr",
         "ul",
     ]
 )
 _CELLS = frozenset({"td", "th"})
 _UNSEEN = frozenset({"script", "style", "template", "noscript", "svg"})
+_KEPT = frozenset({"pre", "textarea"})
+"""In which white space counts."""
 _RAW = frozenset({"script", "style"})
 """Whose content is no markup."""
 
 
+_FIRST_BLANK = re.compile(r"\A\s*\n")
+"""Lines before the text. Where the first line is indented, or its first cell empty, that stays."""
+
+
 def readable(body: bytes, kind: str) -> str:
     """The text of a page, of HTML without its tags: a line for each block, and a tab before each cell of a row but the first.
+
+    Lines and columns of what HTML calls preformatted, such as code, stay as they are.
 
     Raises:
         ToolError: ``kind``, the media type, is none of a text.
@@ -75,7 +84,7 @@ def readable(body: bytes, kind: str) -> str:
     text = body.decode(_charset(found[1] if found else "utf-8"), "replace")
     if media in ("text/html", "application/xhtml+xml"):
         text = _without_tags(text)
-    return text.strip() or "The page is empty."
+    return _FIRST_BLANK.sub("", text.rstrip()) or "The page is empty."
 
 
 def _charset(name: str) -> str:
@@ -86,10 +95,16 @@ def _charset(name: str) -> str:
     return known if known in CHARSETS else "utf-8"
 
 
+_HELD = str.maketrans(" \t", "\0\1")
+_RELEASED = str.maketrans("\0\1", " \t")
+"""White space that counts is written so until the other is gone; no page may hold these two."""
+
+
 def _without_tags(page: str) -> str:
+    page = re.sub(r"\r\n?", "\n", page.replace("\0", "").replace("\1", ""))
     lines = ("\t".join(map(_spaced, line.split("\t"))) for line in "".join(_seen(page)).split("\n"))
     lines = (line.removeprefix("\t").rstrip() for line in lines)
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).translate(_RELEASED)
 
 
 _MARKUP = re.compile(
@@ -104,11 +119,11 @@ def _seen(page: str) -> Iterator[str]:
 
     A comment or a tag that does not end goes to the end of the page. From the first tag on whose quotes do not end, quotes mean nothing.
     """
-    position, quotes = 0, True
+    position, quotes, kept = 0, True, 0
     hidden: list[str] = []
     while opened := _MARKUP.search(page, position):
         if not hidden:
-            yield _words(page[position : opened.start()])
+            yield _words(page[position : opened.start()], kept > 0)
         if opened["comment"]:
             position = _behind(page, "-->", opened.start() + 2)
             continue
@@ -123,15 +138,18 @@ def _seen(page: str) -> Iterator[str]:
             if name in _RAW:
                 position = _raw_end(page, name, position)
         elif name in _BREAKS:
+            if name in _KEPT:
+                kept = max(kept + (-1 if opened["close"] else 1), 0)
             yield "\n"
         elif name in _CELLS and not opened["close"]:
             yield "\t"
     if not hidden:
-        yield _words(page[position:])
+        yield _words(page[position:], kept > 0)
 
 
-def _words(text: str) -> str:
-    return html.unescape(text).replace("\n", " ").replace("\t", " ")
+def _words(text: str, kept: bool) -> str:
+    plain = html.unescape(text)
+    return plain.translate(_HELD) if kept else plain.replace("\n", " ").replace("\t", " ")
 
 
 def _spaced(text: str) -> str:

@@ -16,7 +16,6 @@ from agentopd.errors import ConfigError, EnvError, ToolError
 from agentopd.tooling import ToolSet
 from agentopd.tools.fetch import Fetch
 from agentopd.tools.web_address import is_public, parsed
-from agentopd.tools.web_text import readable
 from agentopd.types import ToolCall
 
 PAGES: dict[str, tuple[str, bytes]] = {
@@ -359,12 +358,3 @@ def test_numbers_of_networks_that_are_not_open(number: str) -> None:
 
 def test_numbers_of_the_open_network() -> None:
     assert all(is_public(ipaddress.ip_address(number)) for number in ("8.8.8.8", "2606:4700:4700::1111"))
-
-
-def test_odd_pages_are_read() -> None:
-    assert readable(b"\xff\xfe", "text/plain; charset=hex") == "\ufffd\ufffd"
-    assert readable(b"a<style>b</style><br>c</script>d<svg><p>e</svg>f", "text/html") == "a\ncd\nf"
-    assert readable(b"<" * 100_000, "text/html").startswith("<")
-    table = b"<table><caption>Born<tr><th><th>Ada<th>Bo\t</tr>\n<tr> <td>in</td><td>1</td>\n<td>2<tr><td>to<td><td><b>4</b>5</table><p>end"
-    assert readable(table, "text/html") == "Born\n\tAda\tBo\n\nin\t1\t2\nto\t\t45\n\nend"
-    assert readable(b"<select><option>a<option>b</select><details><summary>c</summary>d", "text/html") == "a\nb\n\nc\nd"
