@@ -37,7 +37,7 @@ class Fetch:
         allow: Addresses, each of a scheme, a host, where it is not the usual one a port, and where only a part is meant the beginning of
             a path: ``http://127.0.0.1:8000/data``. A name stands for itself alone, not for those below it.
         seconds: Of one call, redirects included.
-        max_bytes: That are read of a page.
+        max_bytes: That are read of a page; that there are more is said at the end of its text.
         shown: Characters of its text that are told; the rest is cut off, which is said.
         cache: A directory in which pages are kept; what stands there is not asked for again.
         authorities: A PEM file of those whose certificates are trusted, in place of the usual ones.
@@ -142,7 +142,8 @@ class Fetch:
                 body += part
                 if len(body) > self.max_bytes:
                     break
-        return readable(body[: self.max_bytes], kind)
+        text = readable(body[: self.max_bytes], kind)
+        return f"{text}\n(the page goes on, {self.max_bytes} bytes were read)" if len(body) > self.max_bytes else text
 
     def _asked(self, client: httpx2.Client, address: Address) -> httpx2.Response:
         """The beginning of an answer, from the first address of the host that can be reached."""
