@@ -8,8 +8,25 @@ from collections.abc import Iterator
 from agentopd.errors import ToolError
 from agentopd.tooling import brief
 
-CHARSETS = frozenset({"utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252", "utf-16", "utf-16-le", "utf-16-be"})
-"""Of which others are read as UTF-8."""
+CHARSETS = {
+    **{
+        name: name
+        for name in (
+            *("utf-8", "utf-16", "utf-16-le", "utf-16-be"),
+            *(f"iso8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),
+            *(f"cp{page}" for page in (866, 874, 932, 949, *range(1250, 1259))),
+            *("koi8-r", "koi8-u", "mac-roman", "big5", "euc_jp", "iso2022_jp", "gb18030"),
+        )
+    },
+    **{"ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874"},
+    **{"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"},
+}
+"""Those of the web (https://encoding.spec.whatwg.org), by Python's names, with what they are read as: often the larger one that pages mean.
+Others, of which some decompress, are read as UTF-8."""
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_HEAD = 1024
+"""Bytes in which a page may say what it is written in, as in browsers."""
+_SAYS = re.compile(rb"<(?:meta\s[^>]*?charset|\?xml\s[^>]*?encoding)\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 _TEXT = re.compile(r"text/[\w.+-]+|application/([\w.-]+\+)?(json|xml)")
 _BREAKS = frozenset(
     [
@@ -80,19 +97,29 @@ def readable(body: bytes, kind: str) -> str:
     media = media.strip().lower()
     if not _TEXT.fullmatch(media):
         raise ToolError(f"the page is {brief(repr(media), 60)}, no text")
-    found = re.search(r"charset\s*=\s*\"?([\w.:-]+)", parameters, re.IGNORECASE)
-    text = body.decode(_charset(found[1] if found else "utf-8"), "replace")
+    text = body.decode(_charset(body, media, parameters), "replace")
     if media in ("text/html", "application/xhtml+xml"):
         text = _without_tags(text)
     return _FIRST_BLANK.sub("", text.rstrip()) or "The page is empty."
 
 
-def _charset(name: str) -> str:
+def _charset(body: bytes, media: str, parameters: str) -> str:
+    """What a page is written in: what its first bytes, else the answer's header, else the page itself say."""
+    for mark, name in _MARKS.items():
+        if body.startswith(mark):
+            return name
+    if found := re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE):
+        return _known(found[1])
+    said = _SAYS.search(body[:_HEAD]) if media.endswith(("html", "xml")) else None
+    name = _known(said[1].decode("ascii", "replace")) if said else "utf-8"
+    return "utf-8" if name.startswith("utf-16") else name  # which could not have been read so far
+
+
+def _known(name: str) -> str:
     try:
-        known = codecs.lookup(name).name
+        return CHARSETS.get(codecs.lookup(name).name, "utf-8")
     except LookupError:
         return "utf-8"
-    return known if known in CHARSETS else "utf-8"
 
 
 _HELD = str.maketrans(" \t", "\0\1")

@@ -6,7 +6,7 @@ from agentopd.tools.web_text import readable
 
 
 def test_odd_pages_are_read() -> None:
-    assert readable(b"\xff\xfe", "text/plain; charset=hex") == "\ufffd\ufffd"
+    assert readable(b"\xff\xfa", "text/plain; charset=hex") == "\ufffd\ufffd"
     assert readable(b"a<style>b</style><br>c</script>d<svg><p>e</svg>f", "text/html") == "a\ncd\nf"
     assert readable(b"<" * 100_000, "text/html").startswith("<")
     table = b"<table><caption>Born<tr><th><th>Ada<th>Bo\t</tr>\n<tr> <td>in</td><td>1</td>\n<td>2<tr><td>to<td><td><b>4</b>5</table><p>end"
@@ -35,3 +35,28 @@ def test_an_empty_first_cell_moves_no_column() -> None:
     assert readable(b"\n \n\tA\tB\nx\t1\t2\n", "text/tab-separated-values") == "\tA\tB\nx\t1\t2"
     table = b"<table><tr><th></th><th>2019</th><th>2020</th></tr><tr><th>Rain<td>1<td>2</table>"
     assert readable(table, "text/html") == "\t2019\t2020\n\nRain\t1\t2"
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "words", "charset"),
+    [
+        ("text/html", '<meta charset="iso-8859-1">', "Caf\u00e9 10 \u00a3", "latin-1"),
+        (
+            "text/html",
+            '<META HTTP-EQUIV="Content-Type" CONTENT="text/html; charset=windows-1251">',
+            "\u043c\u0438\u0440",
+            "cp1251",
+        ),
+        ("application/xml", "<?xml version=\"1.0\" encoding='ISO-8859-2'?>", "\u0141\u00f3d\u017a", "iso8859-2"),
+        ("text/html; charset=Shift_JIS", "", "\u65e5\u672c \u2460", "cp932"),
+        ("text/html; charset=gb2312", "", "\u4e2d\u6587 \u9555", "gbk"),
+        ("text/html; charset='euc-kr'", '<meta charset="utf-8">', "\ud55c\uad6d", "euc_kr"),
+        ("text/html; charset=iso-8859-1", "", "\u201cquoted\u201d 5 \u20ac", "cp1252"),
+        ("text/html", '<meta charset="utf-16">', "Gr\u00fc\u00dfe", "utf-8"),
+        ("application/json; charset=latin-1", "", '{"a": "\u00e9"}', "utf-8-sig"),
+        ("text/html", "", "Gr\u00fc\u00dfe", "utf-16"),
+        ("text/plain", '<meta charset="latin-1">', "Gr\u00fc\u00dfe", "utf-8"),
+    ],
+)
+def test_pages_are_read_in_what_they_say_they_are_written_in(kind: str, head: str, words: str, charset: str) -> None:
+    assert readable((head + words).encode(charset), kind).endswith(words)
