@@ -99,7 +99,7 @@ def readable(body: bytes, kind: str) -> str:
         raise ToolError(f"the page is {brief(repr(media), 60)}, no text")
     text = body.decode(_charset(body, media, parameters), "replace")
     if media in ("text/html", "application/xhtml+xml"):
-        text = _without_tags(text)
+        text = _without_tags(text, closes=media != "text/html")
     return _FIRST_BLANK.sub("", text.rstrip()) or "The page is empty."
 
 
@@ -127,9 +127,10 @@ _RELEASED = str.maketrans("\0\1", " \t")
 """White space that counts is written so until the other is gone; no page may hold these two."""
 
 
-def _without_tags(page: str) -> str:
+def _without_tags(page: str, closes: bool) -> str:
+    """What a page of HTML says; ``closes``, of XHTML, where any element may close itself: ``<script/>``."""
     page = re.sub(r"\r\n?", "\n", page.replace("\0", "").replace("\1", ""))
-    lines = ("\t".join(map(_spaced, line.split("\t"))) for line in "".join(_seen(page)).split("\n"))
+    lines = ("\t".join(map(_spaced, line.split("\t"))) for line in "".join(_seen(page, closes)).split("\n"))
     lines = (line.removeprefix("\t").rstrip() for line in lines)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).translate(_RELEASED)
 
@@ -141,7 +142,7 @@ _QUOTED = re.compile(r"(?:[^>\"']++|\"[^\"]*+\"|'[^']*+')*+>")
 """The rest of a tag, in which quotes may hold ``>``."""
 
 
-def _seen(page: str) -> Iterator[str]:
+def _seen(page: str, closes: bool) -> Iterator[str]:
     """The pieces of what is seen of a page, in time that grows with its length alone: the standard library's parser may take its square.
 
     A comment or a tag that does not end goes to the end of the page. From the first tag on whose quotes do not end, quotes mean nothing.
@@ -158,14 +159,15 @@ def _seen(page: str) -> Iterator[str]:
         quotes = quotes and (rest is not None or not opened["name"])
         position = rest.end() if rest else _behind(page, ">", opened.end())
         name = (opened["name"] or "").lower()
+        empty = page.endswith("/>", opened.end(), position) and (closes or "svg" in (name, *hidden))
         if opened["close"] and hidden and name == hidden[-1]:
             del hidden[-1]
-        elif name in _UNSEEN and not opened["close"]:
+        elif name in _UNSEEN and not opened["close"] and not empty:
             hidden.append(name)
             if name in _RAW:
                 position = _raw_end(page, name, position)
         elif name in _BREAKS:
-            if name in _KEPT:
+            if name in _KEPT and not empty:
                 kept = max(kept + (-1 if opened["close"] else 1), 0)
             yield "\n"
         elif name in _CELLS and not opened["close"]:

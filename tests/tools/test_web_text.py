@@ -60,3 +60,19 @@ def test_an_empty_first_cell_moves_no_column() -> None:
 )
 def test_pages_are_read_in_what_they_say_they_are_written_in(kind: str, head: str, words: str, charset: str) -> None:
     assert readable((head + words).encode(charset), kind).endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("media", "page", "told"),
+    [
+        ("text/html", "a<svg class='i'/>b<svg><style/><script/>c</svg>d", "abd"),
+        ("text/html", "a<script src='a.js'/>b</script>c", "ac"),  # as browsers read it
+        (
+            "application/xhtml+xml",
+            "<script src='a.js'/>a<textarea/>b\n <script>c</script>d<noscript>e</noscript>f",
+            "a\nb df",
+        ),
+    ],
+)
+def test_an_element_that_closes_itself_hides_nothing(media: str, page: str, told: str) -> None:
+    assert readable(page.encode(), media) == told
