@@ -73,6 +73,8 @@ _BREAKS = frozenset(
         "ul",
     ]
 )
+_SHIFTED = {"sup": "^", "sub": "_"}
+"""Without a mark 10<sup>6</sup> would be 106."""
 _CELLS = frozenset({"td", "th"})
 _UNSEEN = frozenset({"script", "style", "template", "noscript", "svg"})
 _KEPT = frozenset({"pre", "textarea"})
@@ -88,7 +90,8 @@ _FIRST_BLANK = re.compile(r"\A\s*\n")
 def readable(body: bytes, kind: str) -> str:
     """The text of a page, of HTML without its tags: a line for each block, and a tab before each cell of a row but the first.
 
-    Lines and columns of what HTML calls preformatted, such as code, stay as they are.
+    What is raised or lowered stands behind ``^`` or ``_``: ``10^6``, ``x_1``. Lines and columns of what HTML calls preformatted, such as
+    code, stay as they are.
 
     Raises:
         ToolError: ``kind``, the media type, is none of a text.
@@ -172,6 +175,8 @@ def _seen(page: str, closes: bool) -> Iterator[str]:
             yield "\n"
         elif name in _CELLS and not opened["close"]:
             yield "\t"
+        elif name in _SHIFTED and not opened["close"]:
+            yield _SHIFTED[name]
     if not hidden:
         yield _words(page[position:], kept > 0)
 

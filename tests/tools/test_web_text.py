@@ -76,3 +76,8 @@ def test_pages_are_read_in_what_they_say_they_are_written_in(kind: str, head: st
 )
 def test_an_element_that_closes_itself_hides_nothing(media: str, page: str, told: str) -> None:
     assert readable(page.encode(), media) == told
+
+
+def test_powers_are_no_further_digits() -> None:
+    page = b"10<sup>6</sup> in 1912<SUP class='n'><a>[3]</a></SUP>, log<sub>2</sub>8<script>x<sup>y</script>"
+    assert readable(page, "text/html") == "10^6 in 1912^[3], log_28"
