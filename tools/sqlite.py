@@ -250,5 +250,10 @@ def _hidden(db: sqlite3.Connection) -> Iterator[str]:
             yield from names if base == "temp" else names - known
 
 
-_FIELDS = "SELECT name, type FROM pragma_table_info(?)"
-_KEYS = """SELECT "from", "table", coalesce("to", 'rowid') FROM pragma_foreign_key_list(?)"""
+_FIELDS = "SELECT name, type FROM pragma_table_xinfo(?) WHERE hidden <> 1"
+"""With those that are generated, without those that a virtual table hides."""
+_KEYS = """
+SELECT "from", "table", coalesce("to", (SELECT name FROM pragma_table_info(own."table") WHERE pk = own.seq + 1), 'rowid')
+FROM pragma_foreign_key_list(?) AS own
+"""
+"""Where a reference names no column it is to the primary key."""

@@ -4,7 +4,7 @@ import resource
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,22 @@ def test_what_is_there(db: Sqlite) -> None:
     assert db.describe("big") == "name TEXT, loud"
     with pytest.raises(ToolError, match="no such table: x; tables: towns, shops, big, numbers"):
         db.describe("x")
+
+
+def test_columns_that_are_generated_and_keys_that_a_reference_does_not_name() -> None:
+    base = sqlite3.connect(":memory:")
+    base.executescript(
+        """
+        CREATE TABLE lands (code TEXT PRIMARY KEY) WITHOUT ROWID;
+        CREATE TABLE rooms (house TEXT, number INT, PRIMARY KEY (number, house));
+        CREATE TABLE beds (
+            land TEXT REFERENCES lands, house TEXT, room INT, wide REAL, area REAL AS (wide * 2), FOREIGN KEY (room, house) REFERENCES rooms
+        );
+        """
+    )
+    with closing(Sqlite(base)) as db:
+        beds = "land TEXT -> lands.code, house TEXT -> rooms.house, room INT -> rooms.number, wide REAL, area REAL"
+        assert db.describe("beds") == beds
 
 
 @pytest.mark.parametrize(
