@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from unicodedata import category
 
 from agentopd.errors import ConfigError, ToolError
 from agentopd.tooling import tool
@@ -176,8 +177,11 @@ class Sqlite:
         if isinstance(value, bytes):
             return f"({len(value)} bytes)"
         text = str(value)
-        if not text.isprintable() or "|" in text:  # such as an end of line, which would look like the end of the row
-            text = json.dumps(text)
+        if "|" in text or not all(
+            map(_is_seen, text)
+        ):  # such as an end of line, which would look like the end of the row
+            quoted = json.dumps(text, ensure_ascii=False)
+            text = "".join(each if _is_seen(each) else json.dumps(each)[1:-1] for each in quoted)
         return cut(text, self.limits.cell)
 
     def _words(self, error: BaseException) -> str:
@@ -221,6 +225,11 @@ class Sqlite:
     def _late(self) -> bool:
         self._steps += _EVERY
         return self._steps > self.limits.steps or time.monotonic() > self._end
+
+
+def _is_seen(character: str) -> bool:
+    """Whether a character looks like itself; spaces of any width do."""
+    return character.isprintable() or category(character) == "Zs"
 
 
 def _opened(path: Path) -> sqlite3.Connection:
