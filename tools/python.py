@@ -119,7 +119,8 @@ class Python:
         return brief(error.display("type-msg") if isinstance(error, MontyRuntimeError) else str(error), 500)
 
     def _told(self, printed: str, last: str) -> str:
-        return cut(printed + last, self.output, tail=self.output // 2).rstrip("\n")
+        gap = "\n" if last and printed and not printed.endswith("\n") else ""  # or 1 and 2 would be 12
+        return cut(f"{printed}{gap}{last}", self.output, tail=self.output // 2).rstrip("\n")
 
 
 def _showing(code: str) -> str:

@@ -32,6 +32,9 @@ def test_values_and_prints_are_told() -> None:
     assert run(code="1 + 2") == "3"
     assert run(code="x = 3") == "no output"
     assert run(code="print('a')\nx") == "a\n3"
+    assert run(code="print('a', end='')") == "a"
+    assert run(code="for n in (0, 1):\n    print(n, end=' ')\n2") == "0 1 \n2"
+    assert refused("print('a', end='')\n1 / 0") == "a\nZeroDivisionError: division by zero"
     assert run(code="'text'") == "'text'"
     assert run(code="None") == "no output"
 
