@@ -13,7 +13,8 @@ from agentopd.tooling import brief, cut, tool
 
 MAX_QUERY = 200
 DECIMALS = 4
-"""Scores that agree so far are taken for the same, and then the page that was given first comes first: rounding elsewhere changes nothing."""
+"""Scores that agree so far are taken for the same, and then the page that was given first comes first: rounding elsewhere changes nothing.
+Of scores below 1, as those of a word that most pages have, these are decimals of the best one's."""
 
 _WORD = re.compile(r"\w+")
 
@@ -93,8 +94,9 @@ class Library:
     def _ranked(self, words: list[str]) -> list[str]:
         if not words:
             return []
-        scores = np.round(self._index.get_scores([self._ids[word] for word in words]), DECIMALS)
-        best = np.argsort(-scores, kind="stable")[: self.results]
+        scores = self._index.get_scores([self._ids[word] for word in words])
+        rounded = np.round(scores / min(1.0, scores.max()), DECIMALS)
+        best = np.argsort(-rounded, kind="stable")[: self.results]
         titles = list(self.pages)
         return [titles[number] for number in best if scores[number] > 0]
 

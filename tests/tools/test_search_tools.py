@@ -85,6 +85,12 @@ def test_pages_that_score_the_same_keep_their_order() -> None:
     assert library.search("words same") == library.search("same words words")
 
 
+def test_a_word_of_all_pages_is_found_where_there_are_many() -> None:
+    pages = {f"Page {n}": "Widget " * (1 + n % 3) + f"one two three four five six seven{n}" for n in range(20_000)}
+    library = Library(pages, results=2)
+    assert [line.partition(":")[0] for line in library.search("widget").splitlines()] == ["Page 2", "Page 5"]
+
+
 SCRIPT = """
 from agentopd.env import expert_action, make
 env = make("agentopd/Search-v0", size=8, results=8)
