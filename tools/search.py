@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Mapping
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
@@ -16,14 +17,17 @@ DECIMALS = 4
 """Scores that agree so far are taken for the same, and then the page that was given first comes first: rounding elsewhere changes nothing.
 Of scores below 1, as those of a word that most pages have, these are decimals of the best one's."""
 
-_WORD = re.compile(r"\w+")
+_ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+"""The signs of Chinese and Japanese, which put no spaces between words: each counts as a word."""
+_WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")
 
 
 class Library:
     """Tools to search pages and to open one: ``ToolSet.of(Library({"Ceramics": "Pots are ..."}))``.
 
-    Words are compared without case; nothing else is done to them. The words of a title count as part of the page. A page is opened by its
-    title as it is, or else by one that differs in case and white space alone, of several the first.
+    Words are compared without case and in Unicode's compatibility form (NFKC); nothing else is done to them. Of Chinese and Japanese each
+    sign is a word. The words of a title count as part of the page. A page is opened by its
+    title as it is, or else by one that differs in case, white space and form alone, of several the first.
 
     Args:
         pages: Texts by title.
@@ -101,19 +105,19 @@ class Library:
         return [titles[number] for number in best if scores[number] > 0]
 
     def _snippet(self, text: str, words: set[str]) -> str:
-        line = " ".join(text.split())
-        first = next((match.start() for match in _WORD.finditer(line) if match[0].casefold() in words), 0)
+        line = normalize("NFC", " ".join(text.split()))
+        first = next((match.start() for match in _WORD.finditer(line) if words.intersection(_words(match[0]))), 0)
         start = max(0, min(first, len(line) - self.snippet))
         end = start + self.snippet
         return f"{'...' if start else ''}{line[start:end]}{'...' if end < len(line) else ''}"
 
 
 def _plain(title: str) -> str:
-    return " ".join(title.split()).casefold()
+    return " ".join(normalize("NFKC", title).split()).casefold()
 
 
 def _words(text: str) -> list[str]:
-    return [word.casefold() for word in _WORD.findall(text)]
+    return [word.casefold() for word in _WORD.findall(normalize("NFKC", text))]
 
 
 def _bm25s() -> Any:

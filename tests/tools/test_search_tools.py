@@ -91,6 +91,23 @@ def test_a_word_of_all_pages_is_found_where_there_are_many() -> None:
     assert [line.partition(":")[0] for line in library.search("widget").splitlines()] == ["Page 2", "Page 5"]
 
 
+def test_other_scripts_and_forms_are_found() -> None:
+    pages = {
+        "\u5317\u4eac": "\u5317\u4eac\u662f\u4e2d\u56fd\u7684\u9996\u90fd\u3002",  # Beijing is the capital of China
+        "\u30b3\u30fc\u30d2\u30fc": "\u7f8e\u5473\u3057\u3044\u30b3\u30fc\u30d2\u30fc",
+        "Cafe\u0301": "Un cafe\u0301 a\u0300 Zu\u0308rich",  # letters and accents apart, as some systems write them
+        "Wide": "\uff11\uff12\uff13",
+    }
+    library = Library(pages)
+    found = {
+        query: library.search(query).split(":")[0] for query in ("\u9996\u90fd", "\u30b3\u30fc", "Z\u00fcrich", "123")
+    }
+    assert list(found.values()) == list(pages)
+    assert library.search("z\u00fcrich") == "Cafe\u0301: Un caf\u00e9 \u00e0 Z\u00fcrich"
+    assert library.open("caf\u00e9") == pages["Cafe\u0301"]
+    assert Library(pages, snippet=4).search("Z\u00fcrich").endswith("...Z\u00fcri...")
+
+
 SCRIPT = """
 from agentopd.env import expert_action, make
 env = make("agentopd/Search-v0", size=8, results=8)
