@@ -15,6 +15,9 @@ from agentopd.env.grids import expert_of as grid_expert_of
 from agentopd.env.planning import Planner
 from agentopd.errors import ConfigError
 
+LONGEST = 1e16
+"""The number from which on four digits and a power of ten are told: no larger one is exact to its last digit."""
+
 Describe: TypeAlias = Callable[[gymnasium.Env[Any, Any], Any], str]
 """Tells an observation of an environment (wrappers included) as text."""
 
@@ -96,9 +99,14 @@ def tell(space: spaces.Space[Any], value: Any) -> str:
         return ", ".join(tell(part, item) for part, item in zip(space.spaces, value, strict=True))
     if isinstance(space, spaces.Text):
         return str(value)
-    return " ".join(
-        f"{number:.4g}" if isinstance(number, float) else str(number) for number in np.ravel(value).tolist()
-    )
+    return " ".join(_digits(number) for number in np.ravel(value).tolist())
+
+
+def _digits(number: float) -> str:
+    """A number of an observation; a fraction in four digits, or as many as stand before its point where those are more."""
+    if not isinstance(number, float):
+        return str(number)
+    return f"{number:.0f}" if 1e3 <= abs(number) < LONGEST else f"{number:.4g}"
 
 
 def generic(env: gymnasium.Env[Any, Any], observation: Any) -> str:

@@ -237,6 +237,11 @@ def test_what_an_environment_below_a_face_breaks_is_not_blamed_on_the_call(rewar
         (spaces.MultiDiscrete([3, 3]), np.array([1, 2]), "1 2"),
         (spaces.Tuple([spaces.Discrete(3), spaces.Box(0, 1, (2, 1))]), (1, np.array([[0.5], [1.0]])), "1, 0.5 1"),
         (spaces.Text(5), "hello", "hello"),
+        (
+            spaces.Box(-1e99, 1e99, (5,), np.float64),
+            np.array([123456.78, -9999.6, 1234.4, 0.0123456, 1e16]),
+            "123457 -10000 1234 0.01235 1e+16",
+        ),
     ],
 )
 def test_observations_as_text(space: spaces.Space[Any], value: Any, text: str) -> None:
