@@ -33,6 +33,9 @@ _ONLY = "only numbers, + - * / // % ** and parentheses"
 _ARITHMETIC = re.compile(r"[0-9eE_.+\-*/%()\s]*")
 """No keyword can be written with these, so that Python's parser has nothing to warn of, such as the ``1or 2`` of a confused model."""
 
+_PERCENT = re.compile(r"%\s*([-+*/)]|$)")
+"""A per cent sign where no operand of a remainder follows, or one with a sign, as in ``100 + 20% - 5``."""
+
 _BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -57,6 +60,8 @@ def calculate(expression: str) -> str:
     if not _ARITHMETIC.fullmatch(expression):
         raise ToolError(_ONLY)
     text = expression.strip()
+    if _PERCENT.search(text):
+        raise ToolError("% is the remainder of a division; write 20/100 for 20 per cent, and 7 % (-3) before a sign")
     try:
         tree = expression_of(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -97,3 +97,10 @@ def test_any_text_is_a_number_or_a_tool_error_without_a_warning(expression: str)
         with suppress(ToolError):
             float(calculate(expression))
     assert not told
+
+
+@pytest.mark.parametrize("expression", ["100 + 20% - 5", "80 - 25%", "200*15% ", "15%*200", "(5%)+1", "7 %-3"])
+def test_a_percentage_is_no_remainder(expression: str) -> None:
+    with pytest.raises(ToolError, match="write 20/100 for 20 per cent"):
+        calculate(expression)
+    assert calculate("7 % (-3) + 5%3") == "0"
