@@ -3,7 +3,7 @@
 import codecs
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from agentopd.errors import ToolError
 from agentopd.tooling import brief
@@ -66,16 +66,18 @@ _BREAKS = frozenset(
         "pre",
         "section",
         "summary",
-        "table",
-        "title",
         "textarea",
-        "tr",
+        "title",
         "ul",
     ]
 )
 _SHIFTED = {"sup": "^", "sub": "_"}
 """Without a mark 10<sup>6</sup> would be 106."""
 _CELLS = frozenset({"td", "th"})
+_OF_TABLES = _CELLS | {"table", "tr", "thead", "tbody", "tfoot"}
+_SPAN = re.compile(r"\b(col|row)span\s*=\s*[\"']?\s*([0-9]{1,4})", re.IGNORECASE)
+_COLUMNS = 100
+"""Of a table that are kept apart: spans make more of a page than it is long."""
 _UNSEEN = frozenset({"script", "style", "template", "noscript", "svg"})
 _KEPT = frozenset({"pre", "textarea"})
 """In which white space counts."""
@@ -88,7 +90,7 @@ _FIRST_BLANK = re.compile(r"\A\s*\n")
 
 
 def readable(body: bytes, kind: str) -> str:
-    """The text of a page, of HTML without its tags: a line for each block, and a tab before each cell of a row but the first.
+    """The text of a page, of HTML without its tags: a line for each block, and a tab for each column of a table but the first.
 
     What is raised or lowered stands behind ``^`` or ``_``: ``10^6``, ``x_1``. Lines and columns of what HTML calls preformatted, such as
     code, stay as they are.
@@ -152,6 +154,7 @@ def _seen(page: str, closes: bool) -> Iterator[str]:
     """
     position, quotes, kept = 0, True, 0
     hidden: list[str] = []
+    tables = _Tables()
     while opened := _MARKUP.search(page, position):
         if not hidden:
             yield _words(page[position : opened.start()], kept > 0)
@@ -169,16 +172,65 @@ def _seen(page: str, closes: bool) -> Iterator[str]:
             hidden.append(name)
             if name in _RAW:
                 position = _raw_end(page, name, position)
+        elif name in _OF_TABLES:
+            yield tables.passed(name, bool(opened["close"]), page[opened.end() : position])
         elif name in _BREAKS:
             if name in _KEPT and not empty:
                 kept = max(kept + (-1 if opened["close"] else 1), 0)
             yield "\n"
-        elif name in _CELLS and not opened["close"]:
-            yield "\t"
         elif name in _SHIFTED and not opened["close"]:
             yield _SHIFTED[name]
     if not hidden:
         yield _words(page[position:], kept > 0)
+
+
+class _Tables:
+    """The tables that a place of a page is in. A cell that spans several rows or columns moves the others no further from their heading."""
+
+    def __init__(self) -> None:
+        self._around = [_Table()]
+
+    def passed(self, name: str, closes: bool, rest: str) -> str:
+        """What a tag of a table, of which ``rest`` stands behind the name, puts between words."""
+        table = self._around[-1]
+        if name in _CELLS:
+            return "" if closes else table.cell({one.lower(): int(of) for one, of in _SPAN.findall(rest)})
+        if name == "table" and not closes:
+            self._around.append(_Table())
+        elif name == "table" and len(self._around) > 1:
+            del self._around[-1]
+        elif name == "tr" and not closes:
+            table.row()
+        elif name not in ("table", "tr"):
+            table.rows_left.clear()
+            return ""
+        return "\n"
+
+
+class _Table:
+    """Where a table's cells stand."""
+
+    def __init__(self) -> None:
+        self._column, self._tabs = 0, 0
+        self.rows_left: list[int] = []
+        """By column, how many rows its last cell still takes, this one included."""
+
+    def row(self) -> None:
+        """A row begins."""
+        self._column, self._tabs = 0, 0
+        self.rows_left = [max(left - 1, 0) for left in self.rows_left]
+
+    def cell(self, spans: Mapping[str, int]) -> str:
+        """The tabs before the next cell, one for each column that begins since the one before."""
+        while self._column < len(self.rows_left) and self.rows_left[self._column]:
+            self._column += 1
+        tabs, self._tabs = self._column + 1 - self._tabs, self._column + 1
+        end = min(self._column + max(spans.get("col", 1), 1), max(self._column + 1, _COLUMNS))
+        if end <= _COLUMNS:
+            self.rows_left += [0] * (end - len(self.rows_left))
+            self.rows_left[self._column : end] = [max(spans.get("row", 1), 1)] * (end - self._column)
+        self._column = end
+        return "\t" * tabs
 
 
 def _words(text: str, kept: bool) -> str:

@@ -1,5 +1,7 @@
 """What is read of a page: its words, lines and columns as a browser shows them."""
 
+import re
+
 import pytest
 
 from agentopd.tools.web_text import readable
@@ -81,3 +83,26 @@ def test_an_element_that_closes_itself_hides_nothing(media: str, page: str, told
 def test_powers_are_no_further_digits() -> None:
     page = b"10<sup>6</sup> in 1912<SUP class='n'><a>[3]</a></SUP>, log<sub>2</sub>8<script>x<sup>y</script>"
     assert readable(page, "text/html") == "10^6 in 1912^[3], log_28"
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (
+            "<tr><th>Y<th>a<th>b<tr><td rowspan=2>1<td>2<td>3<tr><td>4<td>5<tr><td>6<td>7",
+            "Y\ta\tb\n\n1\t2\t3\n\n\t4\t5\n\n6\t7",
+        ),
+        ("<tr><th COLSPAN='2'>2019<th>2020<tr><td>1<td>2<td>3", "2019\t\t2020\n\n1\t2\t3"),
+        ("<tr><td>1<td rowspan=2 colspan=2>2<td>3<tr><td>4<td>5", "1\t2\t\t3\n\n4\t\t\t5"),
+        ("<tbody><tr><td rowspan=9>1<td>2</tbody><tbody><tr><td>3<td>4", "1\t2\n\n3\t4"),
+        ("<tr><td rowspan=2>1<td><table><tr><td>2<td>3</table><td>4<tr><td>5", "1\n\n2\t3\n\n4\n\n\t5"),
+    ],
+)
+def test_a_cell_that_spans_others_moves_no_column(rows: str, told: str) -> None:
+    found = readable(f"<table>{rows}</table>".encode(), "text/html")
+    assert re.sub(r"\n+", "\n", found) == re.sub(r"\n+", "\n", told)
+
+
+def test_spans_make_no_page_much_longer() -> None:
+    wide = "<tr>" + "<td colspan=1000 rowspan=9999>x" * 200 + "<tr><td>y" * 20_000
+    assert len(readable(f"<table>{wide}".encode(), "text/html")) < 20 * len(wide)
