@@ -240,12 +240,18 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _columns(db: sqlite3.Connection) -> Iterator[tuple[str, list[str]]]:
-    """The tables and views, each with its columns and what they refer to."""
+    """The tables and views that can be read, each with its columns and what they refer to."""
     for (table,) in db.execute(
         "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT GLOB 'sqlite_*'"
     ):
+        try:
+            fields = db.execute(_FIELDS, (table,)).fetchall()
+        except (
+            sqlite3.OperationalError
+        ):  # a view of what is gone, or a table of a module that is not here: no query reads it
+            continue
         keys = {row[0]: f" -> {row[1]}.{row[2]}" for row in db.execute(_KEYS, (table,))}
-        yield table, [f"{name} {kind}".strip() + keys.get(name, "") for name, kind in db.execute(_FIELDS, (table,))]
+        yield table, [f"{name} {kind}".strip() + keys.get(name, "") for name, kind in fields]
 
 
 def _hidden(db: sqlite3.Connection) -> Iterator[str]:

@@ -68,6 +68,15 @@ def test_columns_that_are_generated_and_keys_that_a_reference_does_not_name() ->
         assert db.describe("beds") == beds
 
 
+def test_a_view_of_what_is_gone_leaves_the_others_to_be_read() -> None:
+    base = sqlite3.connect(":memory:")
+    base.executescript("CREATE TABLE a (b); CREATE VIEW c AS SELECT d FROM gone; CREATE VIEW e AS SELECT b FROM a")
+    with closing(Sqlite(base)) as db:
+        assert (db.list_tables(), db.query("SELECT count(b) AS n FROM e")) == ("a, e", "n\n0")
+        with pytest.raises(ToolError, match=r"no such table: main\.gone"):
+            db.query("SELECT * FROM c")
+
+
 @pytest.mark.parametrize(
     ("sql", "answer"),
     [
