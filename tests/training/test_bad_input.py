@@ -53,7 +53,7 @@ STAGED = ["stages.cold_start={episodes: 4, steps: 2}", "stages.teacher={episodes
         ("train.arguments={logging_dirr: x}", r"train\.arguments\.logging_dirr: TrainingArguments has no such field"),
         ("train.arguments={adam_epsilon: x}", r"train\.arguments\.adam_epsilon: Input should be a valid number"),
         ("train.optimizer=sgdd", r"sgdd"),
-        ("train.optimizer=adamw_bnb_8bit", r"train: transformers' TrainingArguments refuses a value: .*bitsandbytes"),
+        ("train.optimizer=grokadamw", r"train: transformers' TrainingArguments refuses a value: .*grokadamw"),
         ("train.arguments={report_to: nosuch}", r"train\.arguments\.report_to=\['nosuch'\]: .*leave it out"),
         ("train.arguments={save_only_model: true}", r"save_only_model: the trainer needs False"),
         (
