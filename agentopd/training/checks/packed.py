@@ -26,7 +26,8 @@ def check_packed(config: Config) -> None:
                 "bits; give a model into which it has been merged"
             )
         require_trainable(config, adapted=config.train.lora is not None)
-    for name, choice in used_teachers(config).items():
+    packed = [name for name, choice in config.teachers.items() if choice.settings.get("quantization")]
+    for name, choice in used_teachers(config).items() if packed else ():
         model = model_of(name, choice) if traits_of(choice).model else None
         if model is None or model.quantization is None:
             continue

@@ -133,10 +133,10 @@ def check(config: Config, output: str | Path | None = None, resume: bool = False
 
 def _preflight(config: Config, folder: RunFolder, resume: bool) -> PreTrainedTokenizerBase:
     """Everything that can be found wrong before a stage is fitted and the folder is made; the student's tokenizer on the way."""
+    check_packed(config)
     arguments(config, folder.checkpoints)
     check_acting(config)
     check_experts(config)
-    check_packed(config)
     check_teachers(config)
     checkpoint = folder.last_checkpoint() if resume else None  # its weights know its own token ids
     if checkpoint is None:
