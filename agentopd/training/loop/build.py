@@ -15,6 +15,7 @@ from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
 from agentopd.freezing import Follower, frozen, initial
 from agentopd.models import head_of
+from agentopd.quantization import is_quantized
 from agentopd.rollout import EnvConfig, Rollout, TaskStream
 from agentopd.rollout.policy import Policy
 from agentopd.rollout.scripted import ScriptedPolicy
@@ -51,6 +52,8 @@ def build_river(
 
     ``load`` gives teachers the weights that they name; ``untaught`` those that name none, which are else the student as it is now.
     """
+    if is_quantized(student):  # others the trainer moves
+        moved(student, device)
     chat = config.chat(tokenizer)
     mode, engine = config.rollout.made_mode, acting(config, STUDENT).rollout.made_engine
     copied = mode.ahead is not None and not engine.copies

@@ -26,7 +26,6 @@ from agentopd.freezing import Borrowed
 from agentopd.models import load_model
 from agentopd.objective import Batch, Prepared
 from agentopd.profiling import profiled, span
-from agentopd.quantization import is_quantized
 from agentopd.run_files import PROFILE
 from agentopd.training.checks.given import (
     Load,
@@ -42,7 +41,7 @@ from agentopd.training.checks.given import (
 )
 from agentopd.training.checks.preflight import with_data
 from agentopd.training.loop.arguments import AgentOPDConfig, settled
-from agentopd.training.loop.build import acting, build_panel, build_river, moved, panel_size, with_env
+from agentopd.training.loop.build import acting, build_panel, build_river, panel_size, with_env
 from agentopd.training.loop.depths import depth_metrics, weights_of
 from agentopd.training.loop.driving import Loader, TellRiver
 from agentopd.training.loop.folder import RunFolder
@@ -112,8 +111,6 @@ class AgentOPDTrainer(ResumableTrainer):
         taught = teachers_given(teacher_model, load, plain, tokenizer)
         student = adapter_given(plain, peft_config, self.config.train.lora, args.seed)
         check_student(student, tokenizer, self.config)
-        if is_quantized(student):  # the others transformers moves
-            moved(student, args.device)
         untaught = None if teacher_model is None else taught
         given = None if train_dataset is None else episodes_given(train_dataset, len(tokenizer), self.config.objective)
         if folder is None:  # a whole run has checked it
