@@ -5,13 +5,11 @@ output and a sum a head, never its matrix; of the feed-forward layer the values 
 the adapters beside them do. Where weights and numbers have different dtypes each layer casts its input, and keeps a copy of its own.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from agentopd.forward import is_maskless
 from agentopd.planning.shape import Shape
+from agentopd.training.checks.checkpointed import Checkpoints
 
 EXACT = 4
 """Bytes of a number in float32, in which norms and the sums of attention are computed."""
@@ -43,28 +41,6 @@ class Numbers:
     def read(self) -> int:
         """Bytes of a number in the kept input of a linear layer."""
         return EXACT if self.casts and not self.autocast else self.product
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoints:
-    """Layers that keep their input alone, and are computed anew in the backward pass (``gradient_checkpointing_kwargs`` of transformers)."""
-
-    every: int = 1
-    """Of so many layers the first; the others keep everything."""
-    offload: bool = False
-    """Whether those inputs wait in the host's memory."""
-
-    def count(self, layers: int) -> int:
-        """How many of a model's layers."""
-        return math.ceil(layers / self.every)
-
-
-def checkpoints(arguments: Mapping[str, Any]) -> Checkpoints | None:
-    """What ``train.arguments`` say of them; ``None`` where every layer keeps everything."""
-    if not arguments.get("gradient_checkpointing"):
-        return None
-    given = dict(arguments.get("gradient_checkpointing_kwargs") or {})
-    return Checkpoints(int(given.get("every_n_layers", 1)), bool(given.get("offload")))
 
 
 def of_token(shape: Shape, numbers: Numbers, checkpoints: Checkpoints | None) -> float:

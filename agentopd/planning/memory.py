@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agentopd.objective.chunked import TILE
-from agentopd.planning.activations import Checkpoints, Numbers, behind, of_token
+from agentopd.planning.activations import Numbers, behind, of_token
 from agentopd.planning.setup import Held, Setup
 from agentopd.planning.step import Step, read
 from agentopd.teachers.local import CHUNK_ROWS
+from agentopd.training.checks.checkpointed import Checkpoints
 from agentopd.types import STUDENT
 
 GENERATE, TEACHERS, LEARN = "generate", "teachers", "learn"
@@ -106,14 +107,15 @@ def _generating(setup: Setup, step: Step, on: Device) -> list[Part]:
     alone = 0.0 if player is None else min(setup.concurrency, setup.panel) * player.cached
     name = f"caches of {player.name}'s panel" if player is not None and alone > together else "caches"
     cached = 2 * setup.longest * max(together, alone)
+    sleeps = setup.sleeps and not on.cpu  # a CPU's server says so, and gives nothing back
     # a server that sleeps does so in the panels of others, which are then no part of its stage
-    stages = (TEACHERS,) if setup.sleeps and alone > together else (GENERATE,)
+    stages = (TEACHERS,) if sleeps and alone > together else (GENERATE,)
     found = [Part(name, cached, "lower rollout.concurrency or rollout.max_length", stages)]
     if setup.reserved is not None:
         fewer = "lower --gpu-memory-utilization in rollout.engine.arguments"
-        remedy = fewer if setup.sleeps or on.cpu else f"set rollout.engine.sleep: true, or {fewer}"
-        found.append(Part("vLLM server", setup.reserved * on.memory, remedy, (GENERATE,) if setup.sleeps else STAGES))
-        if setup.sleeps:
+        remedy = fewer if sleeps or on.cpu else f"set rollout.engine.sleep: true, or {fewer}"
+        found.append(Part("vLLM server", setup.reserved * on.memory, remedy, (GENERATE,) if sleeps else STAGES))
+        if sleeps:
             found.append(Part("vLLM server asleep", CONTEXT, "take a larger device", (TEACHERS, LEARN)))
     reading = max((_reading(one, step, on) for one in setup.teachers), default=0.0)
     found.append(Part("reading", reading, "lower max_tokens of the teachers", (TEACHERS,)))

@@ -13,12 +13,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 
 from agentopd.adapters import adapted
 from agentopd.config import Config
-from agentopd.planning.activations import Checkpoints, checkpoints
 from agentopd.planning.outlines import Outlines
 from agentopd.planning.shape import Shape, shape_of
 from agentopd.quantization import BYTES
 from agentopd.settings.choice import Choice
 from agentopd.teachers import is_language_model, traits_of
+from agentopd.training.checks.checkpointed import Checkpoints, checkpoints
 from agentopd.training.checks.packed import require_trainable
 from agentopd.training.checks.preflight import peft_config_of
 from agentopd.training.checks.roles import model_of, used_teachers
@@ -159,7 +159,7 @@ def setup_of(config: Config, tokenizer: Callable[[], PreTrainedTokenizerBase]) -
         trained=trained,
         engine=engine.kind,
         reserved=reserved(engine) if engine.kind == "vllm" else None,
-        sleeps=rollout.made_engine.rests,
+        sleeps=rollout.made_engine.rest is not None,
         concurrency=rollout.concurrency,
         panel=config.evaluation.tasks,
         longest=rollout.max_length,

@@ -29,18 +29,12 @@ class Engine(ABC):
     """Whether one process alone can act by it, since what it asks holds the weights of one."""
 
     @property
-    def rests(self) -> bool:
-        """Whether :meth:`rest` gives anything back; one's own kind that does has both."""
-        return False
+    def rest(self) -> Callable[[], None] | None:
+        """What gives back all that turns alone take of a card, until the next one is asked for; ``None`` where nothing does.
 
-    def rest(self) -> None:
-        """Gives back what turns alone take of a card, until the next one is asked for. No turn is under way.
-
-        Raises:
-            PolicyError: It cannot.
+        It is called while no turn is under way, and may raise PolicyError.
         """
-        if self.rests:
-            raise NotImplementedError(f"{type(self).__name__}.rest")
+        return None
 
     @abstractmethod
     def policy(self, model: PreTrainedModel, ends: Collection[int], settings: Rollout) -> Policy:
@@ -115,16 +109,11 @@ class VllmEngine(Vllm):
     """Whether it gives its memory on the card back while no turn is written: caches are let go, and weights wait in the host's memory."""
 
     @property
-    def rests(self) -> bool:
-        """Where it is to sleep."""
-        return self.sleep
-
-    def rest(self) -> None:
+    def rest(self) -> Callable[[], None] | None:
         """Puts it to sleep, where it is to. It wakes when it is asked for the next turn."""
         from agentopd.rollout.vllm.server import rest_servers
 
-        if self.sleep:
-            rest_servers()
+        return rest_servers if self.sleep else None
 
     def server(
         self, device: torch.device, arguments: Sequence[str], write: Callable[[Path], None], longest: int

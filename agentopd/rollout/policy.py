@@ -153,7 +153,7 @@ class Rollout(Settings):
 
     @model_validator(mode="after")
     def _rests_between_turns(self) -> "Rollout":
-        if self.made_mode.ahead is not None and self.made_engine.rests:
+        if self.made_mode.ahead is not None and self.made_engine.rest is not None:
             raise ValueError(
                 f"engine.sleep=true: in mode {self.mode.kind} turns are written while a step is learned from, so nothing could be given back; leave "
                 "it out, or set mode: sync"

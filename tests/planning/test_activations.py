@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from agentopd.forward import hidden_states
-from agentopd.planning.activations import Checkpoints, Numbers, behind, of_token
+from agentopd.planning.activations import Numbers, behind, of_token
 from agentopd.planning.shape import shape_of
+from agentopd.training.checks.checkpointed import Checkpoints
 
 KINDS: dict[str, tuple[Any, Any]] = {
     "llama": (LlamaConfig, LlamaForCausalLM),

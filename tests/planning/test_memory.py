@@ -15,9 +15,10 @@ from transformers import Trainer, TrainingArguments
 from agentopd.config import Config, load_config
 from agentopd.objective import chunked, linear_divergence
 from agentopd.objective.head import Head
-from agentopd.planning.activations import Checkpoints, Numbers, behind, of_token
+from agentopd.planning.activations import Numbers, behind, of_token
 from agentopd.planning.memory import CONTEXT, EVALUATED, GENERATE, LEARN, READ, TEACHERS, Device, during, parts, peak
 from agentopd.planning.setup import Held, Trained, kept_by
+from agentopd.training.checks.checkpointed import Checkpoints
 
 CARD = Device(1e6, cpu=False)
 EACH = Checkpoints()
@@ -94,6 +95,12 @@ def test_a_vllm_server_that_sleeps_is_there_while_turns_are_written_alone() -> N
     caches = bytes_of(awake)["caches of teacher's panel"]
     assert during(awake, GENERATE) - during(sleeping, GENERATE) == caches  # which is played while it sleeps
     assert during(sleeping, TEACHERS) - during(awake, TEACHERS) == caches + CONTEXT - 0.25e6
+
+
+def test_a_server_on_a_cpu_has_nothing_to_give_back() -> None:
+    here = Device(1e6, cpu=True)
+    found = [parts(setup(engine="vllm", reserved=0.25, sleeps=one), STEP, here) for one in (False, True)]
+    assert found[0] == found[1]
 
 
 def test_a_remedy_is_not_what_is_done_already() -> None:

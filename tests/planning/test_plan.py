@@ -96,6 +96,31 @@ def test_each_of_eight_gpus_holds_a_server_beside_what_learns(
     assert seconds[1] < seconds[0]
 
 
+@pytest.mark.parametrize(
+    ("given", "told_of"),
+    [
+        ({"every_n_layers": 0}, ".every_n_layers=0: give a whole number"),
+        ({"every": 2}, ".every: checkpointed layers take no such argument"),
+        ("[1", "='[1': give a mapping"),
+    ],
+)
+def test_what_checkpointed_layers_do_not_take_is_refused(
+    given: Any, told_of: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = json.dumps({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": given})
+    assert main(["plan", ONE_GPU, f"train.arguments={arguments}", "--hardware", "H100"]) == 2
+    assert f"gradient_checkpointing_kwargs{told_of}" in capsys.readouterr().err
+
+
+def test_layers_whose_inputs_wait_elsewhere_may_be_said_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = []
+    for given in ({"offload": True}, '{"offload": true}', {}):
+        arguments = json.dumps({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": given})
+        _, plan = told(capsys, ONE_GPU, f"train.arguments={arguments}", "--hardware", "H100")
+        kept.append(next(one["bytes"] for one in plan["memory"]["parts"] if one["name"] == "activations"))
+    assert kept[0] == kept[1] < kept[2]
+
+
 def test_a_server_that_sleeps_has_room_where_one_that_does_not_has_none(capsys: pytest.CaptureFixture[str]) -> None:
     of, on = "configs/scale/eight_gpus.yaml", ("--hardware", "H100", "--gpus", "8")
     engine = "rollout.engine={{kind: vllm, sleep: {}, arguments: [--gpu-memory-utilization=0.4]}}"

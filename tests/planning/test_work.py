@@ -10,12 +10,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from agentopd.forward import hidden_states
 from agentopd.objective import linear_divergence
-from agentopd.planning.activations import Checkpoints
 from agentopd.planning.seconds import ARITHMETIC, BANDWIDTH, ISSUING, LINK, stages, timed
 from agentopd.planning.setup import Held, Trained
 from agentopd.planning.shape import shape_of
 from agentopd.planning.step import Reading, Step, read
 from agentopd.planning.work import Work, attention, decoding, exchanged, forward, heads, learning, prefilling, reading
+from agentopd.training.checks.checkpointed import Checkpoints
 
 TOKENS = 48
 

@@ -79,6 +79,7 @@ def test_what_nothing_reads_is_refused(given: dict[str, Any], instead: str, tmp_
     [
         ({"every_layers": 2}, "every_layers: .*no such argument .*did you mean 'every_n_layers'"),
         ({"every_n_layers": 0}, "every_n_layers=0: give a whole number from 1 on"),
+        ({"every_n_layers": "x"}, "every_n_layers='x': give a whole number from 1 on"),
         ({"offload": True}, "offload=True: there is no card here .*leave it out"),
     ],
 )
@@ -87,7 +88,9 @@ def test_what_checkpointed_layers_do_not_take_is_told_before_the_first_step(
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: None)
     with pytest.raises(ConfigError, match=rf"^gradient_checkpointing_kwargs\.{instead}"):
-        arguments(cases.tiny(arguments={"gradient_checkpointing_kwargs": given}), tmp_path)
+        arguments(
+            cases.tiny(arguments={"gradient_checkpointing": True, "gradient_checkpointing_kwargs": given}), tmp_path
+        )
 
 
 def test_what_is_said_of_checkpointed_layers_where_there_are_none_is_refused(tmp_path: Path) -> None:

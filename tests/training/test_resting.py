@@ -1,5 +1,6 @@
 """When what turns alone take of a card is given back, told by an engine of one's own."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,10 @@ SEEN: list[str] = []
 class Resting(TransformersEngine):
     """Says when it rests, and when a turn is asked for."""
 
-    rests = True
-
-    def rest(self) -> None:
+    @property
+    def rest(self) -> Callable[[], None]:
         """Until the next turn."""
-        SEEN.append("rest")
+        return lambda: SEEN.append("rest")
 
     def policy(self, model: PreTrainedModel, ends: Any, settings: Rollout) -> Policy:
         """One that says when it acts."""
@@ -55,17 +55,6 @@ def test_an_engine_rests_while_teachers_read_and_the_student_learns_and_behind_e
     trainer.play_panel(2, actor="teacher")
     told = [one for i, one in enumerate(SEEN) if i == 0 or SEEN[i - 1] != one]
     assert told == ["turn", "rest", "read", "turn", "rest", "read", "turn", "rest"]
-
-
-class Unsaid(TransformersEngine):
-    """Does not say how."""
-
-    rests = True
-
-
-def test_an_engine_that_rests_says_how() -> None:
-    with pytest.raises(NotImplementedError, match=r"Unsaid\.rest"):
-        Unsaid().rest()
 
 
 def test_actors_of_a_cluster_give_nothing_back(tmp_path: Path) -> None:

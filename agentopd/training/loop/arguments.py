@@ -4,7 +4,6 @@ import os
 import tempfile
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields
-from inspect import signature
 from pathlib import Path
 from typing import Any, Self, cast, get_type_hints
 
@@ -12,13 +11,13 @@ import torch
 from accelerate.state import AcceleratorState
 from huggingface_hub import get_token
 from pydantic import TypeAdapter, ValidationError
-from torch.utils.checkpoint import checkpoint
 from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from agentopd.config import Config, Train, changed, load_config
 from agentopd.errors import ConfigError, describe
 from agentopd.settings.problems import nearest
+from agentopd.training.checks.checkpointed import KEY, checkpoints
 from agentopd.training.loop.ranks import joined
 
 FIXED: dict[str, Any] = {
@@ -44,9 +43,6 @@ UNREAD: dict[str, str] = {
 }
 """Arguments that nothing here reads, and what to set in the configuration, or to do, instead."""
 
-
-CHECKPOINTS = ("every_n_layers", "offload")
-"""What transformers takes of ``gradient_checkpointing_kwargs``; the rest goes to torch's own ``checkpoint``."""
 
 DECISIVE = (
     "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args", "optim_target_modules",
@@ -261,7 +257,7 @@ def _require_own_engine(config: Config) -> None:
             f"rollout.engine.kind={config.rollout.engine.kind}: {several} would each give its one server their weights; choose kind: vllm, "
             "which starts a server for each"
         )
-    if engine.rests and actors is not None:
+    if engine.rest is not None and actors is not None:
         raise ConfigError(
             "rollout.engine.sleep=true: nothing else is on the cards of the actors of cluster.rollout; leave it out, or leave cluster.rollout out"
         )
@@ -326,28 +322,11 @@ def _require_schedule(args: AgentOPDConfig) -> None:
 
 
 def _require_checkpoints(args: AgentOPDConfig) -> None:
-    """Raises ConfigError where the first forward pass that is learned from would not take what is said of checkpointed layers, or not read it."""
-    given = cast(dict[str, Any], args.gradient_checkpointing_kwargs or {})
-    key = "gradient_checkpointing_kwargs"
-    known = {
-        *CHECKPOINTS,
-        *(one for one in signature(checkpoint).parameters if one not in ("function", "args", "kwargs")),
-    }
-    for name in given:
-        if name not in known:
-            raise ConfigError(f"{key}.{name}: checkpointed layers take no such argument{nearest(name, known)}")
-    every = given.get("every_n_layers", 1)
-    if not isinstance(every, int) or every < 1:
+    """Raises ConfigError where what is said of checkpointed layers cannot be done, here or anywhere."""
+    found = checkpoints({name: getattr(args, name) for name in ("gradient_checkpointing", KEY)})
+    if found is not None and found.offload and torch.accelerator.current_accelerator() is None:
         raise ConfigError(
-            f"{key}.every_n_layers={every!r}: give a whole number from 1 on, or leave it out for every layer"
-        )
-    if given.get("offload") and torch.accelerator.current_accelerator() is None:
-        raise ConfigError(
-            f"{key}.offload={given['offload']!r}: there is no card here from which anything could go to the host's memory; leave it out"
-        )
-    if given and not args.gradient_checkpointing:
-        raise ConfigError(
-            f"{key}={given!r}: no layer is checkpointed; add gradient_checkpointing: true, or leave it out"
+            f"{KEY}.offload=True: there is no card here from which anything could go to the host's memory; leave it out"
         )
 
 

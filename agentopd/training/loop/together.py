@@ -55,9 +55,9 @@ def rested(ranks: Ranks, settings: Rollout) -> None:
     Raises:
         PolicyError: An engine cannot.
     """
-    engine = settings.made_engine
-    if engine.rests:
-        ranks.agree(engine.rest)
+    rest = settings.made_engine.rest
+    if rest is not None:
+        ranks.agree(rest)
 
 
 def unjudging(settings: Rollout) -> Rollout:
