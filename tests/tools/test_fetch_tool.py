@@ -96,7 +96,7 @@ def fetched(fetch: Fetch, url: str) -> str:
     [
         ("text", "Gr\u00fc\u00dfe"),
         ("latin", "Gr\u00fc\u00dfe"),
-        ("page", "Pots\n\nA kiln fires & glows.\nEnd"),
+        ("page", "Pots\nA kiln fires & glows.\nEnd"),
         ("json", '{"a": 1}'),
         ("big", "x" * 100 + "… [cut: 100 of 1041 characters]"),
         ("script", "Begin\n(the page goes on, 1000 bytes were read)"),
