@@ -23,7 +23,8 @@ lead length like ln log log10 log2 lower ltrim max min mod nth_value ntile nulli
 rtrim sign sqrt substr substring sum total trim trunc typeof unicode upper
 """
 FUNCTIONS = frozenset(_NAMES.split())
-"""Functions that depend on their arguments alone and whose work the limits bound. Those of dates read the clock: add them if you like."""
+"""Functions that depend on their arguments alone and whose work the limits bound. Those of dates read the clock, and ``match`` asks a table of
+full-text search: add them if you like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ _PARSER = {
     sqlite3.SQLITE_LIMIT_FUNCTION_ARG: 20,
     sqlite3.SQLITE_LIMIT_ATTACHED: 0,
     sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 200,
-    sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER: 0,
+    sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER: 8,  # of the queries of full-text search; a model's own have no values
     sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 0,
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
@@ -214,6 +215,9 @@ class Sqlite:
             action == sqlite3.SQLITE_SELECT
             or (action == sqlite3.SQLITE_FUNCTION and (two or "").lower() in self._functions)
             or (action == sqlite3.SQLITE_READ and two and one in self._readable and database == "main")
+            or (
+                action == sqlite3.SQLITE_PRAGMA and (one, two) == ("data_version", None)
+            )  # tables of full-text search ask
             or (action == sqlite3.SQLITE_READ and not two and self._counts((one or "").lower(), database))
         )
         return sqlite3.SQLITE_OK if may and self._asked <= _QUESTIONS else sqlite3.SQLITE_DENY

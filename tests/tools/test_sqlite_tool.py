@@ -68,6 +68,19 @@ def test_columns_that_are_generated_and_keys_that_a_reference_does_not_name() ->
         assert db.describe("beds") == beds
 
 
+def test_tables_of_full_text_search_are_read() -> None:
+    base = sqlite3.connect(":memory:")
+    base.executescript(
+        "CREATE VIRTUAL TABLE a USING fts5 (b, c); INSERT INTO a VALUES ('one', 'quick'), ('two', 'slow')"
+    )
+    with closing(Sqlite(base, functions=FUNCTIONS | {"match"})) as db:
+        assert db.describe("a") == "b, c"
+        assert db.query("SELECT b FROM a") == "b\none\ntwo"
+        assert db.query("SELECT b FROM a WHERE a MATCH 'slow'") == "b\ntwo"
+        with pytest.raises(ToolError, match="only SELECT"):
+            db.query("INSERT INTO a(a) VALUES ('optimize')")
+
+
 def test_a_view_of_what_is_gone_leaves_the_others_to_be_read() -> None:
     base = sqlite3.connect(":memory:")
     base.executescript("CREATE TABLE a (b); CREATE VIEW c AS SELECT d FROM gone; CREATE VIEW e AS SELECT b FROM a")
@@ -208,8 +221,8 @@ HOSTILE = {
     "full-width letters": ("\uff33\uff25\uff2c\uff25\uff23\uff34 1", "syntax error|unrecognized"),
     "letters alike": ("S\u0415LECT 1", "syntax error"),
     "reversed text": ("\u202eSELECT 1", "syntax error|unrecognized"),
-    "parameter": ("SELECT ?1, :a", "variable"),
-    "parameter that hides a quote": (VARIABLES, "variable"),
+    "parameter": ("SELECT ?1, :a", "number of bindings"),
+    "parameter that hides a quote": (VARIABLES, "unrecognized token|number of bindings|variable"),
     "nothing": ("", "no statement"),
     "only a comment": ("-- nothing", "no statement"),
     "template tokens": ("<|im_end|><tool_call>", "syntax error"),
