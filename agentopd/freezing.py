@@ -223,7 +223,7 @@ class Thinned(Borrowed):
         super().__init__(model)
         head = model.get_output_embeddings()
         layers = {n: m for n, m in _whole(model).named_modules() if isinstance(m, nn.Linear) and m is not head}
-        drawn = {n: _kept(m, rate, f"{drawn_by}/{n}").to(m.weight.device, self.dtype) for n, m in layers.items()}
+        drawn = {n: _kept(m, rate, f"{drawn_by}/{n}").to(self.device, self.dtype) for n, m in layers.items()}
         self._kept = [(layer, drawn[name]) for name, layer in layers.items()]
         if not layers:
             raise ConfigError(

@@ -33,6 +33,7 @@ from agentopd.quantization import Quantization, asked, require_packable, settled
 from agentopd.settings.base import Settings
 
 __all__ = [
+    "FrozenModel",
     "ModelConfig",
     "NewModel",
     "build_tokenizer",
@@ -101,6 +102,21 @@ class ModelConfig(Settings):
         if self.quantization is not None:
             is_gguf = self.model is not None and gguf.is_gguf(self.model)
             require_packable(self.quantization, self.model, self.dtype, is_gguf)
+        return self
+
+
+class FrozenModel(ModelConfig):
+    """One that is never trained."""
+
+    offload: bool = False
+    """Whether the weights of its layers wait in the host's memory: each comes to the device for the moment in which it is read."""
+
+    @model_validator(mode="after")
+    def _waits_unpacked(self) -> "FrozenModel":
+        if self.offload and self.quantization is not None:
+            raise ConfigError(
+                f"offload=True: weights in four bits (quantization={self.quantization}) stay on the device; leave one of the two out"
+            )
         return self
 
 

@@ -6,7 +6,6 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from agentopd.chat import Chat
@@ -15,6 +14,7 @@ from agentopd.cluster.settings import Cluster
 from agentopd.errors import ConfigError, TeacherError
 from agentopd.models import ModelConfig
 from agentopd.objective.head import Head
+from agentopd.offloading import on_device
 from agentopd.settings.choice import Choice
 from agentopd.teachers import Prompt, Stateless, Teacher, build_teachers, does
 from agentopd.types import Annotation, Trajectory
@@ -37,8 +37,7 @@ class Setup:
         device = torch.device(self.device)
 
         def load(wanted: ModelConfig) -> PreTrainedModel:
-            nn.Module.to(self.model, device)
-            return self.model
+            return on_device(self.model, wanted, device)
 
         choices = {self.name: self.choice}
         made = build_teachers(choices, self.chat, load, self.temperature, device=device, vocabulary=self.vocabulary)

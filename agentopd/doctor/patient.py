@@ -13,6 +13,7 @@ from agentopd.config.asked import grouped_by
 from agentopd.errors import AgentOPDError
 from agentopd.freezing import initial
 from agentopd.models import ModelConfig, head_of
+from agentopd.offloading import on_device
 from agentopd.rollout import TaskStream, assign, collect
 from agentopd.rollout.policy import Generation, Policy, Request
 from agentopd.rollout.scripted import ScriptedPolicy
@@ -175,7 +176,8 @@ class Patient:
 
     def _load(self, wanted: ModelConfig) -> PreTrainedModel:
         self._require_room()
-        return moved(teacher_of(self.config, wanted, self.tokenizer, self.notes.append, fits=False), self.device)
+        model = teacher_of(self.config, wanted, self.tokenizer, self.notes.append, fits=False)
+        return on_device(model, wanted, self.device)
 
     def mirror(self, name: str) -> Teacher:
         """The student as a teacher of that name."""

@@ -48,7 +48,12 @@ class Device:
 
 def parts(setup: Setup, step: Step, on: Device) -> tuple[Part, ...]:
     """What one device holds of its share ``step``, the largest first; parts of nothing are left out."""
-    found = [*_student(setup, on), *_teachers(setup, step), *_generating(setup, step, on), *_learning(setup, step, on)]
+    found = [
+        *_student(setup, on),
+        *_teachers(setup, step, on),
+        *_generating(setup, step, on),
+        *_learning(setup, step, on),
+    ]
     return tuple(sorted((part for part in found if part.bytes), key=lambda part: -part.bytes))
 
 
@@ -83,14 +88,18 @@ def _student(setup: Setup, on: Device) -> list[Part]:
     return found
 
 
-def _teachers(setup: Setup, step: Step) -> list[Part]:
+def _teachers(setup: Setup, step: Step, on: Device) -> list[Part]:
     found = []
     for one in setup.teachers:
         key = f"teachers.{one.name}"
         if not one.borrowed:
-            found.append(Part(key, one.bytes, f"{_halved(key, one)}serve it elsewhere ({key}.kind: served)"))
+            wait = f"set {key}.offload: true, or " if one.offload is False and not on.cpu else ""
+            remedy = f"{_halved(key, one)}{wait}serve it elsewhere ({key}.kind: served)"
+            found.append(Part(key, one.lying(on.cpu), remedy))
         hidden = step.episodes * step.generated * one.shape.hidden * one.itemsize
         found.append(Part(f"{key} hidden states", hidden, "lower train.tasks_per_step", (TEACHERS, LEARN)))
+    passing = max((one.shape.largest * one.itemsize for one in setup.teachers if one.offload and not on.cpu), default=0)
+    found.append(Part("weight that waited", passing, "take a larger device", (GENERATE, TEACHERS)))
     return found
 
 

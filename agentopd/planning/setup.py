@@ -46,6 +46,8 @@ class Held:
     """Whether its weights are the student's, without the adapter."""
     quantized: bool = False
     """Whether weights that can be packed are."""
+    offload: bool | None = None
+    """Whether the weights of its layers wait in the host's memory; ``None`` where they cannot."""
 
     @property
     def packed(self) -> int:
@@ -56,6 +58,10 @@ class Held:
     def bytes(self) -> float:
         """Of all its weights."""
         return (self.shape.parameters - self.packed) * self.itemsize + self.packed * BYTES
+
+    def lying(self, cpu: bool) -> float:
+        """Bytes of its weights that are always on the device."""
+        return self.bytes - self.shape.layered * self.itemsize if self.offload and not cpu else self.bytes
 
     @property
     def moved(self) -> float:
@@ -153,6 +159,10 @@ def setup_of(config: Config, tokenizer: Callable[[], PreTrainedTokenizerBase]) -
             f"{', '.join(packed)}: in four bits; each forward or backward pass is taken to unpack a layer at a time, to write it and to read it "
             "again, and the arithmetic of that is not counted; on no GPU was this measured"
         )
+    if waiting := [one.name for one in teachers if one.offload]:
+        outlines.notes.append(
+            f"{', '.join(waiting)}: the way of its weights to the device and back is not counted in the seconds"
+        )
     setup = Setup(
         student=held,
         teachers=teachers,
@@ -185,7 +195,10 @@ def _teachers(config: Config, outlines: Outlines, acting: set[str]) -> list[Held
         borrowed = own is None and config.train.lora is not None
         tokens = int(choice.settings.get("max_tokens") or config.train.max_tokens)
         plays = is_language_model(choice)
-        held = Held(name, shape_of(model), model.dtype.itemsize, name in acting, plays, tokens, borrowed, packed)
+        offload = None if own is None or packed else choice.settings.get("offload")
+        held = Held(
+            name, shape_of(model), model.dtype.itemsize, name in acting, plays, tokens, borrowed, packed, offload
+        )
         found.append(held)
     return found
 

@@ -29,6 +29,10 @@ class Shape:
     """Whether queries and keys are normalised, as Qwen3's are."""
     packable: int = 0
     """Weights that ``quantization`` packs."""
+    layered: int = 0
+    """Weights of its layers, of which ``offload`` has most wait."""
+    largest: int = 0
+    """The most numbers that one of these holds."""
 
     @property
     def queries(self) -> int:
@@ -67,4 +71,6 @@ def shape_of(model: PreTrainedModel) -> Shape:
         feed_forward=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         normed_heads=any(name.endswith("q_norm.weight") for name, _ in inside),
         packable=sum(p.numel() for p in packable(model)),
+        layered=sum(p.numel() for _, p in inside),
+        largest=max((p.numel() for _, p in inside), default=0),
     )

@@ -16,7 +16,7 @@ from agentopd.chat.formats import CallFormat
 from agentopd.chat.token_bytes import TokenBytes
 from agentopd.errors import ConfigError, under
 from agentopd.freezing import frozen
-from agentopd.models import Dtype, ModelConfig, head_of, load_tokenizer, positions_of
+from agentopd.models import Dtype, FrozenModel, head_of, load_tokenizer, positions_of
 from agentopd.quantization import Quantization
 from agentopd.teachers.base import EVERYWHERE, Stateless, Teacher, TeacherContext, rowless, tokens_of
 from agentopd.teachers.identity import Identity, digest, of_chat
@@ -45,6 +45,7 @@ def cross_tokenizer(
     dtype: Dtype = "float32",
     attention: str = "sdpa",
     quantization: Quantization | None = None,
+    offload: bool = False,
     where: Where = EVERYWHERE,
     max_tokens: Annotated[int, Field(ge=1)] = 16384,
     end_of_turn: bool = True,
@@ -70,6 +71,7 @@ def cross_tokenizer(
         dtype: The type of its weights.
         attention: The attention implementation, by its name in transformers.
         quantization: ``nf4`` holds its linear layers in four bits, as the student's ``quantization`` does.
+        offload: Whether the weights of its layers wait in the host's memory: each comes to the device for the moment in which it is read.
         where: The turns and tokens that it teaches; a span of which a token is left out is.
         max_tokens: The largest number of tokens in one forward, padding included.
         end_of_turn: Whether the ends of turns are taught too. GOLD skips them (TRL), and a student that acts then unlearns to stop.
@@ -83,7 +85,9 @@ def cross_tokenizer(
         aligner = Aligner(
             context.chat, chat, TokenBytes(context.chat.tokenizer), TokenBytes(chat.tokenizer), end_of_turn, forms
         )
-        loaded = context.load(ModelConfig(model=model, dtype=dtype, attention=attention, quantization=quantization))
+        loaded = context.load(
+            FrozenModel(model=model, dtype=dtype, attention=attention, quantization=quantization, offload=offload)
+        )
     return aligned_teacher(context, frozen(loaded), aligner, where, max_tokens, of_chat(chat))
 
 

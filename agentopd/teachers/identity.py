@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from transformers import PreTrainedModel
 
 from agentopd.chat import Chat
+from agentopd.offloading import waiting
 from agentopd.types import Key, Trajectory, timeless
 
 
@@ -69,7 +70,7 @@ NAMES = {"_name_or_path", "transformers_version"}
 def of_model(model: PreTrainedModel) -> str | None:
     """The digest of a model's architecture and of the bytes of its weights; ``None`` for one that owns none, such as another seen
     in another way."""
-    weights = {**dict(model.named_parameters()), **model.state_dict()}
+    weights = {**dict(model.named_parameters()), **model.state_dict(), **waiting(model)}
     if not weights:
         return None
     whole = hashlib.sha256()

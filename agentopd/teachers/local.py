@@ -15,7 +15,7 @@ from agentopd.chat import Hint
 from agentopd.errors import ConfigError, TeacherError, under
 from agentopd.forward import hidden_states
 from agentopd.freezing import Borrowed, frozen
-from agentopd.models import Dtype, ModelConfig, NewModel, head_of, positions_of
+from agentopd.models import Dtype, FrozenModel, NewModel, head_of, positions_of
 from agentopd.objective.chunked import statistics
 from agentopd.packing import batches, padded
 from agentopd.quantization import Quantization
@@ -42,6 +42,7 @@ def local(
     dtype: Dtype = "float32",
     attention: str = "sdpa",
     quantization: Quantization | None = None,
+    offload: bool = False,
     where: Where = EVERYWHERE,
     max_tokens: Annotated[int, Field(ge=1)] = 16384,
 ) -> Teacher:
@@ -54,6 +55,7 @@ def local(
         dtype: The type of its weights.
         attention: The attention implementation, by its name in transformers.
         quantization: ``nf4`` holds its linear layers in four bits, as the student's ``quantization`` does.
+        offload: Whether the weights of its layers wait in the host's memory: each comes to the device for the moment in which it is read.
         where: The turns and tokens that it teaches; the others cost nothing.
         max_tokens: The largest number of tokens in one forward, padding included. A longer view is read alone.
 
@@ -62,7 +64,9 @@ def local(
     """
     with under(f"teachers.{context.name}"):
         loaded = context.load(
-            ModelConfig(model=model, new=new, dtype=dtype, attention=attention, quantization=quantization)
+            FrozenModel(
+                model=model, new=new, dtype=dtype, attention=attention, quantization=quantization, offload=offload
+            )
         )
     return reader(context, frozen(loaded), where, max_tokens)
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from agentopd.errors import under
 from agentopd.freezing import frozen
-from agentopd.models import Dtype, ModelConfig, NewModel
+from agentopd.models import Dtype, FrozenModel, NewModel
 from agentopd.quantization import Quantization
 from agentopd.teachers.base import EVERYWHERE, Teacher, TeacherContext
 from agentopd.teachers.hints import Told, hint_of
@@ -22,7 +22,7 @@ from agentopd.where import Where
     corrects=False,
     rewards=False,
     statistics=("coverage",),
-    idle=unloaded("dtype", "attention", "quantization"),
+    idle=unloaded("dtype", "attention", "quantization", "offload"),
 )
 def privileged(
     context: TeacherContext,
@@ -33,6 +33,7 @@ def privileged(
     dtype: Dtype = "float32",
     attention: str = "sdpa",
     quantization: Quantization | None = None,
+    offload: bool = False,
     where: Where = EVERYWHERE,
     max_tokens: Annotated[int, Field(ge=1)] = 16384,
 ) -> Teacher:
@@ -51,6 +52,7 @@ def privileged(
         dtype: The type of its weights.
         attention: The attention implementation, by its name in transformers.
         quantization: ``nf4`` holds its linear layers in four bits, as the student's ``quantization`` does.
+        offload: Whether the weights of its layers wait in the host's memory: each comes to the device for the moment in which it is read.
         where: The turns and tokens that it teaches; the others cost nothing.
         max_tokens: The largest number of tokens in one forward, padding included. A longer view is read alone.
 
@@ -64,7 +66,14 @@ def privileged(
         else:
             loaded = frozen(
                 context.load(
-                    ModelConfig(model=model, new=new, dtype=dtype, attention=attention, quantization=quantization)
+                    FrozenModel(
+                        model=model,
+                        new=new,
+                        dtype=dtype,
+                        attention=attention,
+                        quantization=quantization,
+                        offload=offload,
+                    )
                 )
             )
     return reader(context, loaded, where, max_tokens, shown)

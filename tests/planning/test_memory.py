@@ -17,7 +17,7 @@ from agentopd.objective import chunked, linear_divergence
 from agentopd.objective.head import Head
 from agentopd.planning.activations import Numbers, behind, of_token
 from agentopd.planning.memory import CONTEXT, EVALUATED, GENERATE, LEARN, READ, TEACHERS, Device, during, parts, peak
-from agentopd.planning.setup import Held, Trained, kept_by
+from agentopd.planning.setup import Held, Setup, Trained, kept_by
 from agentopd.training.checks.checkpointed import Checkpoints
 
 CARD = Device(1e6, cpu=False)
@@ -131,6 +131,24 @@ def test_an_adapter_autocast_and_a_teacher_that_is_the_student() -> None:
     assert "head's gradient" not in found
     assert found["weights cast"] == 1000 * 2
     assert found["activations"] == 200 * of_token(SHAPE, Numbers(4, True, 2), None)
+
+
+def test_weights_that_wait_by_hand() -> None:
+    """Of 1400 weights 900 are the layers', the largest of them 120."""
+    shape = replace(SHAPE, layered=900, largest=120)
+
+    def taught(offload: bool | None) -> Setup:
+        return setup(teachers=(Held("teacher", shape, 2, max_tokens=200, offload=offload),))
+
+    found = parts(taught(True), STEP, CARD)
+    sizes = bytes_of(found)
+    assert (sizes["teachers.teacher"], sizes["weight that waited"]) == (500 * 2, 120 * 2)
+    assert during(found, LEARN) == sum(sizes.values()) - sizes["caches"] - sizes["reading"] - 120 * 2
+    on_cpu = bytes_of(parts(taught(True), STEP, Device(1e6, cpu=True)))  # whose memory is the host's
+    assert (on_cpu["teachers.teacher"], "weight that waited" in on_cpu) == (1400 * 2, False)
+    for offload, told in ((False, True), (None, False), (True, False)):
+        [part] = [one for one in parts(taught(offload), STEP, CARD) if one.name == "teachers.teacher"]
+        assert ("set teachers.teacher.offload: true" in part.remedy) == told
 
 
 def test_weights_in_four_bits_by_hand() -> None:

@@ -255,6 +255,17 @@ def test_a_student_in_four_bits_is_planned_where_it_can_be_trained() -> None:
         plan(load_config("scale/one_gpu", [*settings, "train.lora=null"]), hardware("H100"))
 
 
+def test_a_teacher_that_waits_takes_less_of_a_card() -> None:
+    waits, whole = (
+        plan(load_config("scale/one_gpu", [f"teachers.teacher.offload={offload}"]), hardware("H100"))
+        for offload in ("true", "false")
+    )
+    [there], [all_of_it] = ([one for one in each.parts if one.name == "teachers.teacher"] for each in (waits, whole))
+    assert there.bytes < 0.2 * all_of_it.bytes  # embeddings and head
+    assert waits.setup.teachers[0].shape.layered > 0.8 * waits.setup.teachers[0].shape.parameters
+    assert any("not counted in the seconds" in note for note in waits.notes)
+
+
 def test_limits_by_hand(raw: dict[str, Any]) -> None:
     step = by_limits(load_config(raw))
     assert (step.episodes, step.played, step.length, step.generated, step.turns) == (4, 4, 640, 8 * 24, 8)

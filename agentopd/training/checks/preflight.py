@@ -89,6 +89,14 @@ def check_acting(config: Config) -> None:
                     f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and has the student's weights, which are trained "
                     f"meanwhile where rollout.mode.kind={config.rollout.mode.kind}; give teachers.{actor}.model, or set rollout.mode: sync"
                 )
+            if (
+                ahead and choice is not None and choice.settings.get("offload")
+            ):  # its hooks know of one reader at a time
+                raise ConfigError(
+                    f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and is read meanwhile where rollout.mode.kind="
+                    f"{config.rollout.mode.kind}, which weights that wait elsewhere cannot be; leave teachers.{actor}.offload out, or set "
+                    "rollout.mode: sync"
+                )
 
 
 def learns_from_experts(config: Config) -> bool:

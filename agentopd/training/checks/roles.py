@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from agentopd.chat import Hint
 from agentopd.config import Config
 from agentopd.errors import ConfigError, under
-from agentopd.models import ModelConfig
+from agentopd.models import FrozenModel, ModelConfig
 from agentopd.objective.source import Source
 from agentopd.objective.spec import Objective
 from agentopd.settings.choice import Choice
@@ -94,16 +94,16 @@ def model_of(name: str, teacher: Choice) -> ModelConfig | None:
     Raises:
         ConfigError: It names none, or two, or what can be none.
     """
-    known = {key: teacher.settings[key] for key in ModelConfig.model_fields if key in teacher.settings}
+    known = {key: teacher.settings[key] for key in FrozenModel.model_fields if key in teacher.settings}
     given = [key for key in ("model", "new") if known.get(key) is not None]
     initial = traits_of(teacher).initial
     if len(given) > 1 or not (given or initial):
         exactly = "at most" if initial else "exactly"
         raise ConfigError(f"teachers.{name}: give {exactly} one of model (a hub id or folder) and new (random weights)")
     try:
-        return ModelConfig(**known) if given else None
+        return FrozenModel(**known) if given else None
     except ValidationError as error:  # the annotations of a kind of one's own are looser
-        raise ConfigError(f"teachers.{name}.{explain(error, ModelConfig)}") from error
+        raise ConfigError(f"teachers.{name}.{explain(error, FrozenModel)}") from error
 
 
 def names_weights(teacher: Choice) -> bool:

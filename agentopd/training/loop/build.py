@@ -15,6 +15,7 @@ from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
 from agentopd.freezing import Follower, frozen, initial
 from agentopd.models import head_of
+from agentopd.offloading import on_device
 from agentopd.quantization import is_quantized
 from agentopd.rollout import EnvConfig, Rollout, TaskStream
 from agentopd.rollout.policy import Policy
@@ -64,7 +65,7 @@ def build_river(
     made = build_teachers(
         here,
         chat,
-        lambda wanted: moved(load(wanted), device),
+        lambda wanted: on_device(load(wanted), wanted, device),
         config.temperature,
         lambda: moved(initial(student) if untaught is None else frozen(untaught(config.student)), device),
         lambda: moved(student, device),  # the trainer would later, and what is copied of it would stay behind

@@ -87,7 +87,7 @@ def _fitted(
     if stage is None:
         return fresh(wanted, tokenizer, seed)
     fitted_as = wanted if wanted.new is None else wanted.model_copy(update={"dtype": "float32"})
-    known = wanted.model_dump(exclude=set() if wanted.quantization else {"quantization"})
+    known = wanted.model_dump(exclude={"offload"} if wanted.quantization else {"offload", "quantization"})
     content = [known, seed, *_decides_fit(config, stage, tokenizer)]
 
     name = what.replace(" ", "-")
