@@ -13,7 +13,7 @@ from agentopd.config.shipped import load_yaml
 from agentopd.errors import ConfigError
 
 LONGEST = 100
-"""Letters of a name."""
+"""Bytes of a name in UTF-8: file systems count these, and take 255."""
 _SAFE = re.compile(r"[^\w.,=+-]+")
 _MARKS = re.compile(r'["\[\]{} ]')
 
@@ -82,8 +82,10 @@ def listed(file: str | Path) -> list[Arm]:
                 f"{file}: {name}: expected settings, such as {{train.learning_rate: 1.0e-3}} or [train.learning_rate=1e-3], got {settings!r}; an "
                 "arm without any is {}"
             )
-        if _safe(str(name)) != str(name) or str(name).startswith("."):
-            raise ConfigError(f"{file}: {name!r} cannot be the name of a folder; take letters, digits and . , = + - _")
+        if not name or _safe(str(name)) != str(name) or str(name).startswith("."):
+            raise ConfigError(
+                f"{file}: {name!r} cannot be the name of a folder; take letters, digits and . , = + - _, no more than {LONGEST} bytes in all"
+            )
         arms.append(Arm(str(name), tuple(texts)))
         _ = arms[-1].keys  # each is an override
     if len(arms) < 2:
@@ -119,7 +121,7 @@ def _told(value: Any) -> str:
 
 
 def _safe(name: str) -> str:
-    return _SAFE.sub("-", name)[:LONGEST]
+    return _SAFE.sub("-", name).encode()[:LONGEST].decode(errors="ignore")
 
 
 def _apart(arms: Sequence[Arm]) -> list[Arm]:

@@ -41,6 +41,13 @@ def test_names_are_told_apart_and_can_be_folders() -> None:
     assert [arm.name for arm in grid(["a=[[1],1]"])[0]] == ["a=1-1", "a=1-2"]
 
 
+def test_names_are_cut_by_bytes_which_file_systems_count() -> None:
+    hint = "先查询价格再计算总价" * 20
+    names = [arm.name for arm in grid([f"teacher.hint=[{hint},{hint}最后]"])[0]]
+    assert len(set(names)) == 2
+    assert all(name.startswith("hint=先查询") and len(name.encode()) < 110 for name in names)
+
+
 def test_a_setting_that_is_a_list_is_a_list_of_lists() -> None:
     found = plan("train.betas=[[0.9,0.95],[0.8,0.9]]")
     assert [config.train.betas for config in found.configs.values()] == [(0.9, 0.95), (0.8, 0.9)]
@@ -55,6 +62,8 @@ def test_arms_from_a_file(tmp_path: Path) -> None:
     for text, why in (
         ("a: {}\n", "there are 1 arms"),
         ("a: {}\n../b: {}\n", "cannot be the name of a folder"),
+        ("a: {}\n'': {}\n", "'' cannot be the name of a folder"),
+        (f"a: {{}}\n{'b' * 101}: {{}}\n", "no more than 100 bytes"),
         ("a: {}\nb: 3\n", "b: expected settings"),
         ("a: {}\nb: [train.steps]\n", "is not an override"),
     ):
