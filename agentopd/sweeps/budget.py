@@ -32,14 +32,15 @@ class Budget:
     def overrides(self, config: Config) -> list[str]:
         """The settings that hold a run of ``config`` to it.
 
-        Episodes decide the number of steps, so that schedules end with the run. Tokens and seconds end a run after the step with which
-        they are spent, and ``train.steps`` stays what schedules go by.
+        Episodes decide the number of steps, so that schedules end with the run, and nothing else bounds it. Tokens and seconds end a run
+        after the step with which they are spent, and ``train.steps`` stays what schedules go by.
 
         Raises:
             ConfigError: How many episodes a step has is not known.
         """
         if self.unit == "episodes":
-            return [override("train.steps", math.ceil(self.amount / episodes_a_step(config)))]
+            steps = math.ceil(self.amount / episodes_a_step(config))
+            return [override("train.steps", steps), override("train.budget", None)]
         return [override("train.budget", {self.unit: int(self.amount) if self.unit == "tokens" else self.amount})]
 
 

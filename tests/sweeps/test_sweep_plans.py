@@ -116,6 +116,11 @@ def test_a_budget_in_episodes_decides_the_steps() -> None:
     assert [config.train.steps for config in found.configs.values()] == [100, 13]  # 16, and 16 tasks by 8
 
 
+def test_a_budget_in_episodes_is_the_only_one() -> None:
+    found = plan("train.learning_rate=[0.1,0.2]", "train.budget={tokens: 50}", budget="episodes=1000")
+    assert {config.train.budget for config in found.configs.values()} == {None}
+
+
 def test_a_budget_in_tokens_or_seconds_ends_a_run() -> None:
     tokens, seconds = (plan("train.tasks_per_step=[8,16]", budget=text) for text in ("tokens=1e5", "seconds=2.5"))
     assert {config.train.budget.tokens for config in tokens.configs.values() if config.train.budget} == {100_000}
