@@ -131,11 +131,11 @@ def _plain(config: Config) -> dict[str, Any]:
     return deciding(parse(dump(config), "config"))
 
 
-def keep(plan: Plan, folder: Path) -> None:
-    """Writes the plan and the configuration of each arm, beside what earlier calls have asked of the same sweep.
+def joined(plan: Plan, folder: Path) -> dict[str, Any]:
+    """What :data:`SWEEP` says of the plan and of all that earlier calls have asked of the same sweep. It writes nothing.
 
     Raises:
-        ConfigError: The folder holds an arm of this name with another configuration, or another sweep, or something else.
+        ConfigError: The folder holds an arm of this name with another configuration, or another sweep.
     """
     before = _before(folder)
     for name, config in plan.configs.items():
@@ -154,6 +154,16 @@ def keep(plan: Plan, folder: Path) -> None:
     }
     if before:
         _require_alike(before, now, plan, folder)
+    return now
+
+
+def keep(plan: Plan, folder: Path) -> None:
+    """Writes the plan and the configuration of each arm, beside what is there.
+
+    Raises:
+        ConfigError: As :func:`joined` does.
+    """
+    now = joined(plan, folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / SWEEP, json.dumps(now, indent=2) + "\n")  # first: with it a folder can be gone on with
     for name, config in plan.configs.items():
@@ -163,16 +173,17 @@ def keep(plan: Plan, folder: Path) -> None:
 
 
 def _require_alike(before: Mapping[str, Any], now: Mapping[str, Any], plan: Plan, folder: Path) -> None:
-    """Raises ConfigError where arms that are added to a sweep have another budget than those there, or differ in more than was asked."""
+    """Raises ConfigError where arms that are added to a sweep take another budget than those there, or differ in more than was asked."""
     if before["budget"] != now["budget"]:
         raise ConfigError(
             f"output: the runs in {folder} have the budget {before['budget']}, and this asks for {now['budget']}; choose another --output"
         )
     files = {name: folder / name / CONFIG for name in before["arms"]}
-    there = {name: deciding(load_yaml(file)) for name, file in files.items() if file.exists()}
-    asked = {split(text)[0] for arm in now["arms"].values() for text in arm["overrides"]}
-    added = {name: _plain(config) for name, config in plan.configs.items()}
-    _require_asked({**there, **added}, _allowed(asked, now["also"], plan.budget))
+    there = {name: load_config(file) for name, file in files.items() if file.exists()}
+    asked = list(dict.fromkeys(split(text)[0] for arm in now["arms"].values() for text in arm["overrides"]))
+    every = {**there, **plan.configs}
+    require_equal(every, asked, plan.budget)
+    _require_asked({name: _plain(config) for name, config in every.items()}, _allowed(asked, now["also"], plan.budget))
 
 
 def _before(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from agentopd.errors import ConfigError
 from agentopd.run_files import SWEEP
-from agentopd.sweeps.plan import Plan, keep
+from agentopd.sweeps.plan import Plan, joined, keep
 from agentopd.sweeps.running import Job, run_all
 from agentopd.sweeps.showing import shown
 from agentopd.training.loop.folder import require_free
@@ -23,6 +23,7 @@ def examine(plan: Plan, folder: Path) -> None:
     """
     if not (folder / SWEEP).exists():
         require_free(folder, goes_on="")
+    joined(plan, folder)
     wrong = []
     for job in (Job(folder, arm.name, plan.seeds[0]) for arm in plan.arms):
         if job.folder.config.exists():  # it has begun, so it was looked at

@@ -155,6 +155,10 @@ def test_a_folder_is_added_to_and_never_changed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"more than was asked: train.weight_decay"):
         keep(plan("train.learning_rate=[0.4,0.5]", "train.weight_decay=0.1"), tmp_path)
     keep(plan("train.weight_decay=[0.1,0.2]", "train.learning_rate=0.1"), tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"different numbers of episodes \(learning_rate=0.1 4800, .*learning_rate=0.4 2400"
+    ):
+        keep(plan("train.learning_rate=[0.4,0.5]", "train.tasks_per_step=[8]"), tmp_path)
     (tmp_path / "sweep.json").write_text("{")
     with pytest.raises(ConfigError, match=r"sweep.json cannot be read"):
         keep(plan("train.learning_rate=[0.1,0.2]"), tmp_path)

@@ -102,6 +102,12 @@ def test_an_interrupt_ends_what_runs(tmp_path: Path, capfd: pytest.CaptureFixtur
         os.kill(int(pid.read_text()), 0)
 
 
+def test_a_look_ahead_sees_what_the_folder_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep(tmp_path / "sweep", "0.1,0.5") == 0
+    assert sweep(tmp_path / "sweep", "0.1,0.5", "--check", "train.warmup_steps=3") == 2
+    assert "learning_rate=0.1 was begun with train.warmup_steps=20, and this asks for 3" in capsys.readouterr().err
+
+
 def test_one_sweep_at_a_time_and_nothing_else_in_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep(tmp_path / "busy", "0.1,0.5") == 0
     with held(tmp_path / "busy"):
