@@ -17,6 +17,9 @@ from agentopd.errors import ConfigError
 from agentopd.evaluation import Difference, Interval, paired_difference, wilson
 from agentopd.settings.problems import nearest
 
+FEW_TASKS = 20
+"""Of a panel, below which resampling them calls equal arms different too often."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rated:
@@ -103,7 +106,9 @@ def compare(paths: Sequence[str | Path], baseline: str | None = None, every_pair
     if tasks < 2:
         raise ConfigError("evaluation.tasks=1: one task tells no arms apart; train with a panel of more")
     tested = _tested([_pair(arm, against, len(chosen)) for arm, against in chosen])
-    return Comparison(tasks, [_rated(arm) for arm in arms], tested, [*notes, *_notes(arms, tested)])
+    return Comparison(
+        tasks, [_rated(arm) for arm in arms], tested, [*notes, *_few(tasks, tested), *_notes(arms, tested)]
+    )
 
 
 def _tested(pairs: Sequence[Pair]) -> list[Pair]:
@@ -152,6 +157,15 @@ def _rated(arm: Arm) -> Rated:
     return Rated(
         arm, value, interval, by_seed, {name: float(np.mean([one[name] for one in costs])) for name in costs[0]}
     )
+
+
+def _few(tasks: int, pairs: Sequence[Pair]) -> list[str]:
+    if tasks >= FEW_TASKS or all(len(pair.seeds) == 1 for pair in pairs):
+        return []
+    return [
+        f"{tasks} tasks are few to resample: where they are what arms differ by, intervals are too narrow and p is too small; train with "
+        f"evaluation.tasks={FEW_TASKS} or more"
+    ]
 
 
 def _notes(arms: Sequence[Arm], pairs: Sequence[Pair]) -> list[str]:

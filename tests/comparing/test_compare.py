@@ -113,6 +113,20 @@ def test_several_settings_and_left_out_seeds_are_named(tmp_path: Path) -> None:
     assert notes[1] == "b and a: seeds 2 are left out, which one alone has"
 
 
+def test_a_panel_of_few_tasks_is_told_of(tmp_path: Path) -> None:
+    def told(tasks: int) -> bool:
+        base, arm = outcomes(np.random.default_rng(0), 2, tasks)
+        folders = [
+            finished(tmp_path / str(tasks) / name / f"seed-{seed}", success_S_T[seed], seed, overrides)
+            for name, success_S_T, overrides in (("kl", base, []), ("jsd", arm, [JSD]))
+            for seed in range(2)
+        ]
+        assert not any("few to resample" in note for note in compare([folders[0], folders[2]]).notes)
+        return any(note.startswith(f"{tasks} tasks are few to resample") for note in compare(folders).notes)
+
+    assert [told(19), told(20)] == [True, False]
+
+
 def test_a_band_by_hand(runs: list[Path]) -> None:
     arm = arms_of(runs[:3])[0][0]
     [series] = curve(arm, "#000011")

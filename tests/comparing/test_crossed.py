@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agentopd.comparing.crossed import LEAST, Spread, crossed
 from agentopd.comparing.inference import LEVEL, POWER, detectable, holm, seeds_needed
+from agentopd.comparing.whole import FEW_TASKS
 from benchmarks.comparing import EFFECTS, SIZES, normal_table, outcomes, pigeonhole, table
 
 
@@ -161,3 +162,16 @@ def test_the_table_of_the_simulation() -> None:
     ).splitlines()
     assert "| seeds differ | 2.5, 20.0, 5.5 |" in lines[4]
     assert lines[-1] == "| what varies: both |  |  |  | 79.0 |"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tasks", "least", "most"), [(5, 0.08, 0.16), (FEW_TASKS, 0.03, 0.08)])
+def test_few_tasks_call_equal_arms_different_too_often(tasks: int, least: float, most: float) -> None:
+    random = np.random.default_rng(3)
+
+    def arm(shared_T: np.ndarray) -> np.ndarray:
+        logit_S_T = shared_T + random.normal(0, 1.5, tasks) + random.normal(0, 0.2, (10, 1))
+        return (random.random((10, tasks)) < 1 / (1 + np.exp(-logit_S_T))).astype(float)
+
+    shared = random.normal(0, 1, (500, tasks))
+    assert least < np.mean([crossed(arm(one_T) - arm(one_T)).p <= LEVEL for one_T in shared]) < most
