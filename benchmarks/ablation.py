@@ -81,12 +81,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parsed(argv)
     for env in arguments.envs:
         plan = plan_of(env, arguments.output, arguments.smoke)
-        for arm, seed in () if arguments.table else missing(arguments.results / env, arguments.arms, arguments.seeds):
-            result = run(
-                plan, arm, [f"seed={seed}", f"evaluation.seed={seed}"], arguments.output / env / f"{arm}-{seed}"
-            )
-            keep(arguments.results / env, arm, seed, result)
-        print(table(env, {arm: kept(arguments.results / env / f"{arm}.json") for arm in arms()}))
+        results, output = arguments.results / env, arguments.output / env
+        todo = () if arguments.table else missing(results, arguments.arms, arguments.seeds, output)
+        for arm, seed, folder in todo:
+            keep(results, arm, seed, run(plan, arm, [f"seed={seed}", f"evaluation.seed={seed}"], folder))
+        print(table(env, {arm: kept(results / f"{arm}.json") for arm in arms()}))
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs what is missing, then prints the law."""
     arguments = parsed(argv)
     plan = plan_of(arguments.output, arguments.smoke)
-    for arm, seed in () if arguments.table else missing(arguments.results, arguments.arms, arguments.seeds):
-        folder = arguments.output / f"{arm}-{seed}"
+    todo = () if arguments.table else missing(arguments.results, arguments.arms, arguments.seeds, arguments.output)
+    for arm, seed, folder in todo:
         result = run(plan, arm, [f"seed={seed}"], folder)
         keep(arguments.results, arm, seed, result | {"x": measured_x(folder)})
     print(table({arm: kept(arguments.results / f"{arm}.json") for arm in arms(arguments.smoke)}))

@@ -1,6 +1,7 @@
 """The arms differ in what they say, all of them run, and the table reads what they left."""
 
 import json
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from agentopd.config import Config
 from benchmarks.ablation import DEFAULT, ENVS, arms, main, plan_of, table
+from benchmarks.arms import keep, missing
 
 
 @pytest.mark.parametrize("env", ENVS)
@@ -34,6 +36,21 @@ def test_two_arms_run_and_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture
     main(told)  # nothing is measured twice
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
     assert "no two seeds of an arm" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_processes_share_the_work(tmp_path: Path) -> None:
+    def todo() -> Generator[tuple[str, int, Path], None, None]:
+        return missing(tmp_path / "results", ["one", "two"], [0, 1], tmp_path / "runs")
+
+    keep(tmp_path / "results", "two", 0, {})
+    mine, other = todo(), todo()
+    assert next(mine) == ("one", 0, tmp_path / "runs" / "one-0")
+    assert next(other)[:2] == ("one", 1)
+    keep(tmp_path / "results", "one", 0, {})
+    assert next(mine)[:2] == ("two", 1)
+    mine.close()  # as a process that is ended leaves it
+    keep(tmp_path / "results", "one", 1, {})
+    assert [one[:2] for one in other] == [("two", 1)]
 
 
 @pytest.mark.slow
