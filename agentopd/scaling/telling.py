@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from agentopd.scaling.cost import Split
+from agentopd.scaling.cost import BEYOND, Split
 from agentopd.scaling.kept import Expected
 from agentopd.scaling.laws import LAWS, SYMBOLS, is_exponent
 from agentopd.scaling.points import NOUNS, in_words
@@ -103,9 +103,17 @@ def _split(found: Scaling, best: Split) -> Iterator[str]:
         if not min(values) <= value <= max(values)
     ]
     yield (
-        f"split: {best.budget:.3g} {cost.unit} are best spent on {best.parameters:.3g} parameters [{best.interval.low:.3g}, {best.interval.high:.3g}] and "
+        f"split: {best.budget:.3g} {cost.unit} are best spent on {best.parameters:.3g} parameters {_between(best, sizes)} and "
         f"{best.episodes:,.0f} episodes, where y is {best.y:.4g}{f' ({in_words(beyond)} extrapolated)' if beyond else ''}"
     )
+
+
+def _between(best: Split, sizes: Sequence[float]) -> str:
+    """The interval of the best size; an end of what is looked at is none of its own."""
+    low, high = (f"{end:.3g}" for end in best.interval)
+    less = " or less" if math.isclose(best.interval.low, min(sizes) / BEYOND) else ""
+    more = " or more" if math.isclose(best.interval.high, max(sizes) * BEYOND) else ""
+    return f"[{low}{less}, {high}{more}]"
 
 
 def lines_of(found: Expected) -> Iterator[str]:

@@ -204,6 +204,10 @@ def test_the_best_split_is_that_of_the_closed_form(found: list[Measured]) -> Non
     assert best.interval.low <= best.parameters <= best.interval.high
     assert not best.at_end
     assert best.determined
+    law, most = scaling([one.point for one in found]), 100 * max(one.point.x["parameters"] for one in found)
+    assert " or " not in [*sentences(law, "error", best)][-1]
+    beyond = replace(best, interval=best.interval._replace(high=most))
+    assert f", {most:.3g} or more] and " in [*sentences(law, "error", beyond)][-1]
     flat = [Measured(one.arm, replace(one.point, y_S=(0.3, 0.4))) for one in found]
     unknown = scaling([one.point for one in flat])
     nowhere = split(unknown.fitted, flat, cost, 1e8)
