@@ -144,12 +144,13 @@ def table(env: str, results: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     adjusted = dict(zip(found, holm([mean.p for _, mean in found.values()]), strict=True))
     for arm, (seeds, mean) in found.items():
-        low, high = mean.interval()
+        low, high = np.clip(mean.interval(), -1.0, 1.0)
         told = f"{100 * mean.value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-        least = 100 * detectable(mean.spread, len(seeds), mean.tasks, LEVEL / len(found))
+        equal = bool(mean.widest)  # on all tasks of all seeds, which says nothing of how much the difference varies
+        least = "" if equal else f"{100 * detectable(mean.spread, len(seeds), mean.tasks, LEVEL / len(found)):.0f}"
         base = against[arm]
         lines.append(
-            f"| {arm} | {shares(results[arm])} | {base} | {told} | {mean.p:.3f} | {adjusted[arm]:.3f} | {least:.0f} |"
+            f"| {arm} | {shares(results[arm])} | {base} | {told} | {mean.p:.3f} | {adjusted[arm]:.3f} | {least} |"
         )
     return "\n".join(lines) + "\n"
 

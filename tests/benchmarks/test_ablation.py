@@ -68,6 +68,7 @@ def test_the_table_holds_each_arm_against_its_own() -> None:
     half, most, all_ = runs([1, 1, 0, 0], [0, 1, 1, 0]), runs([1, 1, 1, 0], [0, 1, 1, 1]), runs([1] * 4, [1] * 4)
     results: dict[str, Any] = {name: {} for name in arms()} | {
         DEFAULT: half,
+        "divergence-jsd": half,
         "divergence-reverse": most,
         "estimator-score": all_,
     }
@@ -76,6 +77,9 @@ def test_the_table_holds_each_arm_against_its_own() -> None:
     assert [line.split(" | ")[:3] for line in lines[4:]] == [
         ["| default", "50.0% (50 50)", "|"],
         ["| divergence-reverse", "75.0% (75 75)", "default"],
+        ["| divergence-jsd", "50.0% (50 50)", "default"],
         ["| estimator-score", "100.0% (100 100)", "divergence-reverse"],
     ]
-    assert [line.split(" | ")[3].split(" ")[0] for line in lines[5:]] == ["+25.0", "+25.0"]
+    assert [line.split(" | ")[3].split(" ")[0] for line in lines[5:]] == ["+25.0", "+0.0", "+25.0"]
+    assert lines[6].endswith(" | 1.000 | 1.000 |  |")  # nothing is known of what would be found
+    assert "+25.0 [-100.0, +100.0]" in lines[5]
