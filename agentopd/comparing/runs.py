@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agentopd.config.differing import apart, deciding, differences
+from agentopd.config.differing import apart, deciding, differences, value_at
 from agentopd.config.shipped import load_yaml
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel
@@ -22,6 +22,7 @@ from agentopd.training.loop.folder import RunFolder
 from agentopd.training.loop.spent import totals
 
 PANEL_SUCCESS = "panel/success"
+TEMPERATURE = "evaluation.temperature"
 _OF_A_SEED = re.compile(r"seed-\d+")
 
 
@@ -135,11 +136,11 @@ def _read(path: Path) -> Run | None:
 
 
 def _require_one_panel(runs: Sequence[Run]) -> None:
-    """Raises ConfigError where not all runs played the same tasks in the same order."""
+    """Raises ConfigError where not all runs played the same tasks in the same order, at the same temperature."""
     first, *others = runs
     for other in others:
         mine, theirs = ([played.task for played in run.panel.episodes] for run in (first, other))
-        if mine == theirs:
+        if mine == theirs and value_at(first.config, TEMPERATURE) == value_at(other.config, TEMPERATURE):
             continue
         settings = [
             f"{path}={was!r} and {is_!r}"
@@ -149,7 +150,7 @@ def _require_one_panel(runs: Sequence[Run]) -> None:
         why = "; ".join(settings) or f"{len(mine)} and {len(theirs)} tasks, or an environment that has changed since"
         raise ConfigError(
             f"{first.path} and {other.path} played different panels, so that no task pairs them: {why}; play both with the same envs, "
-            "evaluation.seed and evaluation.tasks"
+            f"evaluation.seed, evaluation.tasks and {TEMPERATURE}"
         )
 
 

@@ -174,6 +174,9 @@ def test_what_cannot_be_compared_is_refused(runs: list[Path], tmp_path: Path) ->
     other = finished(tmp_path / "other", np.ones(50, bool), 0, [REVERSE, "evaluation.tasks=50"])
     with pytest.raises(ConfigError, match=r"played different panels.*evaluation.tasks=200 and 50"):
         compare([*runs, other])
+    sampled = finished(tmp_path / "sampled", np.ones(60, bool), 0, ["evaluation.temperature=1"])
+    with pytest.raises(ConfigError, match=r"played different panels.*: evaluation.temperature=0.0 and 1.0; play both"):
+        compare([*runs, sampled])
     with pytest.raises(ConfigError, match="there is one arm, kl, with 3 finished runs"):
         compare(runs[:3])
     with pytest.raises(ConfigError, match=r"jsd has the seeds 1, 2 and kl 0: .* none in common"):
