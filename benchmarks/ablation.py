@@ -152,6 +152,8 @@ def table(env: str, results: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append(
             f"| {arm} | {shares(results[arm])} | {base} | {told} | {mean.p:.3f} | {adjusted[arm]:.3f} | {least} |"
         )
+    if waiting := [arm for arm in against if arm not in found]:
+        lines.append(f"\nWithout two seeds that what they are held against has too: {', '.join(waiting)}.")
     return "\n".join(lines) + "\n"
 
 
@@ -162,6 +164,8 @@ def panels(runs: Mapping[str, Any], seeds: Sequence[str]) -> np.ndarray:
 
 def shares(runs: Mapping[str, Any], panel: str = "student_after") -> str:
     """The mean over seeds, and each seed's, in percent."""
+    if not runs:
+        return "no runs"
     each = [100 * float(np.mean(runs[seed]["success"][panel])) for seed in sorted(runs, key=int)]
     return f"{np.mean(each):.1f}% ({' '.join(f'{one:.0f}' for one in each)})"
 

@@ -74,12 +74,15 @@ def test_the_table_holds_each_arm_against_its_own() -> None:
     }
     lines = table("checkout", results).splitlines()
     assert lines[0] == "**checkout**. Before: 25.0% (25 25). The teacher: 100.0% (100 100)."
-    assert [line.split(" | ")[:3] for line in lines[4:]] == [
+    assert lines[-1].startswith("Without two seeds that what they are held against has too: support-top-8, ")
+    assert [line.split(" | ")[:3] for line in lines[4:-2]] == [
         ["| default", "50.0% (50 50)", "|"],
         ["| divergence-reverse", "75.0% (75 75)", "default"],
         ["| divergence-jsd", "50.0% (50 50)", "default"],
         ["| estimator-score", "100.0% (100 100)", "divergence-reverse"],
     ]
-    assert [line.split(" | ")[3].split(" ")[0] for line in lines[5:]] == ["+25.0", "+0.0", "+25.0"]
+    assert [line.split(" | ")[3].split(" ")[0] for line in lines[5:-2]] == ["+25.0", "+0.0", "+25.0"]
     assert lines[6].endswith(" | 1.000 | 1.000 |  |")  # nothing is known of what would be found
     assert "+25.0 [-100.0, +100.0]" in lines[5]
+    results[DEFAULT] = {}
+    assert table("checkout", results).startswith("**checkout**. Before: no runs.")
