@@ -77,7 +77,7 @@ def asked(quantization: str | None, dtype: torch.dtype) -> dict[str, Any]:
 def apart(engine: str) -> str:
     """Why the engine ``engine``, which holds a copy of the weights, does not act for a student in four bits."""
     return (
-        f"rollout.engine.kind={engine}: the server would hold the student's weights unpacked or packed in its own way, and what it draws, with its "
+        f"rollout.engine.kind={engine}: vLLM would hold the student's weights unpacked or packed in its own way, and what it draws, with its "
         "log-probabilities, would be another model's than the one in four bits that learns; choose rollout.engine.kind: transformers, or leave "
         "student.quantization out"
     )

@@ -193,6 +193,7 @@ def sleeps() -> None:
     """The server gives back what it has; a CPU's only says so, and writes nothing until it is woken."""
     (server,) = servers._servers.values()
     server.rest()
+    assert isinstance(server, StartedServer)
     assert server.ask("/is_sleeping", method="GET") == {"is_sleeping": True}
 
 
@@ -271,7 +272,7 @@ def test_the_server_wears_each_adapter(smollm2: PreTrainedModel, chat: Chat) -> 
     for version in range(1, 4):
         follows(policy, student, request, settings)
         (server,) = servers._servers.values()
-        worn.append(server.served)
+        worn.append(server.worn)
         sleeps()
         changed(student, 0.02)
         policy.update(student, version)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from pydantic import Field
 from transformers import PreTrainedModel
 
@@ -25,8 +23,8 @@ class Engine(ABC):
 
     copies: ClassVar[bool] = False
     """Whether its policies hold a copy of the weights, so that a model may change while they write."""
-    single: ClassVar[bool] = False
-    """Whether one process alone can act by it, since what it asks holds the weights of one."""
+    single: ClassVar[str] = ""
+    """Why one process alone can act by it: what several "would each" do. Empty where several can."""
 
     @property
     def rest(self) -> Callable[[], None] | None:
@@ -35,6 +33,11 @@ class Engine(ABC):
         It is called while no turn is under way, and may raise PolicyError.
         """
         return None
+
+    @property
+    def missing(self) -> str:
+        """What it needs and this process lacks, and what to do; empty where nothing is missing. It is asked before anything is fitted."""
+        return ""
 
     @abstractmethod
     def policy(self, model: PreTrainedModel, ends: Collection[int], settings: Rollout) -> Policy:
@@ -75,15 +78,12 @@ class Vllm(Engine):
         return VllmPolicy(model, ends, settings, self)
 
     @abstractmethod
-    def server(
-        self, device: torch.device, arguments: Sequence[str], write: Callable[[Path], None], longest: int
-    ) -> Server:
-        """A server to ask.
+    def server(self, model: PreTrainedModel, arguments: Sequence[str], longest: int) -> Server:
+        """A server to ask. It need not have the weights yet.
 
         Args:
-            device: Of the student.
+            model: The student, in no adapter.
             arguments: What one that is started for this student is told.
-            write: Writes the weights that it begins with into a folder.
             longest: The tokens that an episode may have.
 
         Raises:
@@ -93,18 +93,13 @@ class Vllm(Engine):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VllmEngine(Vllm):
-    """A vLLM server on this machine that belongs to this process: started when the student first acts, and gone with it.
+class OwnVllm(Vllm):
+    """Turns by a vLLM that belongs to this process."""
 
-    Of several processes that train each has one. It holds a copy of the student's weights, which follows each optimiser step.
-    """
-
-    python: str | None = None
-    """The interpreter that vLLM is installed for; by default this one."""
     arguments: tuple[str, ...] = ()
     """Further arguments of ``vllm serve``, such as ``--gpu-memory-utilization=0.4``."""
     start: Annotated[float, Field(gt=0.0)] = 600.0
-    """Seconds in which the server must be there."""
+    """Seconds in which it must be there."""
     sleep: bool = False
     """Whether it gives its memory on the card back while no turn is written: caches are let go, and weights wait in the host's memory."""
 
@@ -115,14 +110,29 @@ class VllmEngine(Vllm):
 
         return rest_servers if self.sleep else None
 
-    def server(
-        self, device: torch.device, arguments: Sequence[str], write: Callable[[Path], None], longest: int
-    ) -> Server:
+    def told(self, model: PreTrainedModel, arguments: Sequence[str]) -> list[str]:
+        """All arguments that it is started with for ``model``: those of the settings come last, so they count."""
+        sleeps = (
+            ["--enable-sleep-mode"] if self.sleep and model.device.type != "cpu" else []
+        )  # a CPU's has nothing to give
+        return [*arguments, *sleeps, *self.arguments]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VllmEngine(OwnVllm):
+    """A vLLM server on this machine that belongs to this process: started when the student first acts, and gone with it.
+
+    Of several processes that train each has one. It holds a copy of the student's weights, which follows each optimiser step.
+    """
+
+    python: str | None = None
+    """The interpreter that vLLM is installed for; by default this one."""
+
+    def server(self, model: PreTrainedModel, arguments: Sequence[str], longest: int) -> Server:
         """A new one."""
         from agentopd.rollout.vllm.started import started
 
-        sleeps = ["--enable-sleep-mode"] if self.sleep and device.type != "cpu" else []  # a CPU's has nothing to give
-        return started(self, device, [*arguments, *sleeps], write)
+        return started(self, model, self.told(model, arguments))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,21 +142,23 @@ class VllmServerEngine(Vllm):
     It is given the student's weights through a folder that both see.
     """
 
-    single = True
+    single = "give its one server their weights"
 
     url: Annotated[str, Field(pattern=r"^https?://")]
     """Its address, such as ``http://node-7:8000``."""
     share: Annotated[str, Field(min_length=1)]
     """A folder that the server sees under the same path; weights pass through it."""
 
-    def server(
-        self, device: torch.device, arguments: Sequence[str], write: Callable[[Path], None], longest: int
-    ) -> Server:
+    def server(self, model: PreTrainedModel, arguments: Sequence[str], longest: int) -> Server:
         """The one that is there."""
         from agentopd.rollout.vllm.joined import joined
 
         return joined(self, longest)
 
 
-ENGINES: Registry = {"transformers": TransformersEngine, "vllm": VllmEngine, "vllm_server": VllmServerEngine}
+ENGINES: Registry = {
+    "transformers": TransformersEngine,
+    "vllm": VllmEngine,
+    "vllm_server": VllmServerEngine,
+}
 """Classes ``(*, settings...) -> Engine``, read by ``Kinds("engine", ENGINES)``."""

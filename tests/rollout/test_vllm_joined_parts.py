@@ -16,7 +16,7 @@ from agentopd.config import load_config
 from agentopd.errors import ConfigError, PolicyError
 from agentopd.rollout import Request, Rollout
 from agentopd.rollout.vllm import server as servers
-from agentopd.rollout.vllm.server import FLAGS
+from agentopd.rollout.vllm.http_server import FLAGS
 from agentopd.training.loop.arguments import arguments
 from agentopd.training.loop.ranks import Ranks
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -26,7 +27,7 @@ from agentopd.rollout import Request, Rollout, TransformersPolicy
 from agentopd.rollout.engines import VllmEngine
 from agentopd.rollout.vllm import server as servers
 from agentopd.rollout.vllm.environment import CARDS, environment
-from agentopd.rollout.vllm.server import Server, client
+from agentopd.rollout.vllm.http_server import HttpServer, client
 from agentopd.rollout.vllm.weights import lora_arguments, shape_of, write_weights
 
 
@@ -211,14 +212,14 @@ def test_the_server_of_a_single_process_sees_all_cards(monkeypatch: pytest.Monke
     assert environment(torch.device("cuda", 0))[CARDS] == "4,5"
 
 
-class NoServer(Server):
+class NoServer(HttpServer):
     """What it is asked is kept, and answered with nothing."""
 
     alive = True
 
     def __init__(self, folder: Path) -> None:
         self.asked: list[str] = []
-        super().__init__(folder, client("http://none", 1.0, httpx2.MockTransport(self._answer)))
+        super().__init__(folder, client=client("http://none", 1.0, httpx2.MockTransport(self._answer)))
 
     def _answer(self, request: httpx2.Request) -> httpx2.Response:
         self.asked.append(f"{request.url.path}?{request.url.query.decode()}".rstrip("?"))
@@ -248,13 +249,15 @@ def test_a_server_sleeps_and_wakes_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert server.asked == ["/sleep?level=1", "/wake_up"]
 
 
-def test_a_server_is_started_so_that_it_can_sleep_on_a_card(tmp_path: Path) -> None:
+def test_a_server_is_started_so_that_it_can_sleep_on_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _script(tmp_path / "python", f'echo "$@" > {tmp_path}/told; exit 3')
     engine = rollout(python=str(tmp_path / "python"), sleep=True).made_engine
     assert isinstance(engine, VllmEngine)
+    monkeypatch.setattr("agentopd.rollout.vllm.started.write_weights", lambda model, folder, others: folder.mkdir())
     for device, sleeps in (("cuda", True), ("cpu", False)):
+        model: Any = SimpleNamespace(device=torch.device(device))
         with pytest.raises(PolicyError) as error:
-            engine.server(torch.device(device), ["--seed=1"], lambda folder: folder.mkdir(), 64)
+            engine.server(model, ["--seed=1"], 64)
         shutil.rmtree(Path(str(error.value).rsplit(" ", 1)[1]).parent)
         assert ("--enable-sleep-mode" in (tmp_path / "told").read_text()) is sleeps
 

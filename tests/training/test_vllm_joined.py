@@ -16,7 +16,8 @@ from agentopd.errors import PolicyError
 from agentopd.models import NewModel, new_model
 from agentopd.rollout import Request, Rollout
 from agentopd.rollout.sampling import processed
-from agentopd.rollout.vllm.server import FLAGS, stop_servers
+from agentopd.rollout.vllm.http_server import FLAGS
+from agentopd.rollout.vllm.server import stop_servers
 from agentopd.rollout.vllm.weights import write_weights
 from benchmarks.vllm_server import vllm_server
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import torch
 from transformers import PreTrainedModel
@@ -15,8 +16,8 @@ from agentopd.rollout.engines import Vllm
 from agentopd.rollout.growing import Growing
 from agentopd.rollout.policy import Generation, Request, Rollout
 from agentopd.rollout.sampling import processed
-from agentopd.rollout.vllm.server import GENERATE, Server, server_of
-from agentopd.rollout.vllm.weights import lora_arguments, plain_model, shape_of, write_adapter, write_weights
+from agentopd.rollout.vllm.server import Drawn, Server, server_of
+from agentopd.rollout.vllm.weights import lora_arguments, plain_model, shape_of, write_adapter
 from agentopd.serving.threads import Threads
 
 LOOKAHEAD = 33
@@ -31,15 +32,6 @@ CLOSE = {torch.float32: 1e-2}
 """By how much their log-probabilities may differ from those here, in nats, on average, by dtype."""
 COARSE = 0.2
 """Of half precision, where kernels differ."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Some tokens that were generated."""
-
-    tokens: list[int]
-    logprobs: list[float]
-    prefilled: int
 
 
 class VllmPolicy:
@@ -84,12 +76,13 @@ class VllmPolicy:
         played: dict[int, Generation] = {}
         if asked:
             server = self._ready(asked[0].tokens)
-            turns = [self._threads.begin(self._turn, server, request) for request in asked]
-            try:
-                played = {r.episode: turn.result() for r, turn in zip(asked, turns, strict=True)}
-            finally:
-                for turn in turns:
-                    turn.cancel()
+            with _undrawn():
+                turns = [self._threads.begin(self._turn, server, request) for request in asked]
+                try:
+                    played = {r.episode: turn.result() for r, turn in zip(asked, turns, strict=True)}
+                finally:
+                    for turn in turns:
+                        turn.cancel()
         return [played[r.episode] if r.script is None else scripted(r.script) for r in requests]
 
     def submit(self, request: Request) -> "Future[Generation]":
@@ -122,19 +115,14 @@ class VllmPolicy:
                 torch.cuda.empty_cache()  # or what learning had stays with this process, and the server lacks it
             server.wake()
         if server.holder != (self, self._changes):
-            self._give(server)
-            self._require_taken(server, tokens[:PROBE])
+            with _undrawn():
+                self._give(server)
+                self._require_taken(server, tokens[:PROBE])
             server.holder = (self, self._changes)
         return server
 
     def _begun(self, plain: PreTrainedModel) -> Server:
-        # other weights than the student's at first: then the first change shows whether all of them follow
-        return self._engine.server(
-            plain.device,
-            self._arguments(plain),
-            lambda folder: write_weights(plain, folder, others=True),
-            self._settings.max_length,
-        )
+        return self._engine.server(plain, self._arguments(plain), self._settings.max_length)
 
     def _arguments(self, plain: PreTrainedModel) -> list[str]:
         dtype, longest = str(plain.dtype).removeprefix("torch."), str(self._settings.max_length)
@@ -147,13 +135,12 @@ class VllmPolicy:
         """Gives the server the weights: under an adapter those below it once, and then the adapter alone."""
         known = isinstance(server.holder, tuple) and server.holder[0] is self
         if not (known and self._adapter):
-            write_weights(self._model, server.weights)
-            server.ask("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(server.weights)}})
+            server.load(self._model)
         if self._adapter:
             server.wear(lambda folder: write_adapter(self._model, folder))
-        if not (server.ask("/reset_prefix_cache") or {}).get("success"):
+        if not server.forget():
             raise PolicyError(
-                "the student's vLLM server keeps what earlier weights computed: it refused to empty its prefix cache"
+                "the student's vLLM keeps what earlier weights computed: it refused to empty its prefix cache"
             )
 
     def _require_taken(self, server: Server, tokens: Sequence[int]) -> None:
@@ -167,7 +154,7 @@ class VllmPolicy:
         off = float((own_T - torch.tensor(drawn.logprobs)).abs().mean())
         if not off <= CLOSE.get(plain_model(self._model).dtype, COARSE):
             raise PolicyError(
-                f"the student's vLLM server does not have the student's weights: after they were loaded, log-probabilities of the same tokens "
+                f"the student's vLLM does not have the student's weights: after they were loaded, log-probabilities of the same tokens "
                 f"differ by {off:.3g} nats on average; this version of vLLM cannot follow this model: choose rollout.engine.kind: transformers"
             )
 
@@ -181,11 +168,11 @@ class VllmPolicy:
             context, settings = [*request.tokens, *turn.tokens], self._settings
             seed = request.seed + len(turn.tokens)
             piece = self._generated(server, context, seed, room, settings.temperature, settings.top_p, settings.top_k)
-            turn.prefilled += piece.prefilled
+            turn.prefilled += len(context) - piece.cached
             self._take(turn, piece)
         return turn.generation
 
-    def _take(self, turn: Growing, piece: _Piece) -> None:
+    def _take(self, turn: Growing, piece: Drawn) -> None:
         """Takes a piece up to where something else must be said."""
         for token, logprob in zip(piece.tokens, piece.logprobs, strict=True):
             turn.add(token, logprob, self._ends)
@@ -196,7 +183,7 @@ class VllmPolicy:
 
     def _generated(
         self, server: Server, context: Sequence[int], seed: int, room: int, temperature: float, top_p: float, top_k: int
-    ) -> _Piece:
+    ) -> Drawn:
         sampling = {
             "temperature": temperature,
             "top_p": top_p,
@@ -208,18 +195,13 @@ class VllmPolicy:
             "ignore_eos": True,
             "detokenize": False,
         }
-        ids = [int(token) for token in context]
-        answer = server.ask(GENERATE, {"model": server.served, "token_ids": ids, "sampling_params": sampling})
-        try:
-            (choice,) = answer["choices"]
-            tokens = [int(token) for token in choice["token_ids"]]
-            logprobs = [float(one["logprob"]) for one in choice["logprobs"]["content"]]
-            details = answer["usage"].get("prompt_tokens_details") or {}
-            cached = int(details.get("cached_tokens") or 0)
-            if not tokens or len(tokens) != len(logprobs):
-                raise ValueError(f"{len(tokens)} tokens with {len(logprobs)} log-probabilities")
-        except (KeyError, TypeError, ValueError) as error:
-            raise PolicyError(f"the student's vLLM server answered what cannot be used: {error!r}") from error
-        if temperature == 0.0:
-            logprobs = [0.0] * len(tokens)
-        return _Piece(tokens, logprobs, len(ids) - cached)
+        drawn = server.generate([int(token) for token in context], sampling)
+        return replace(drawn, logprobs=[0.0] * len(drawn.tokens)) if temperature == 0.0 else drawn
+
+
+def _undrawn() -> AbstractContextManager[None]:
+    """Puts the state of this process's random numbers back, of which 0.32's CPU sampler draws for each token, seeded or not, where it is in here.
+
+    Only while nobody else draws: they would be given the same numbers again.
+    """
+    return torch.random.fork_rng(devices=[])

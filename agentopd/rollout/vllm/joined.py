@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from agentopd.errors import ConfigError, PolicyError
 from agentopd.rollout.engines import VllmServerEngine
-from agentopd.rollout.vllm.server import Server, begun, client, new_folder
+from agentopd.rollout.vllm.http_server import HttpServer, client
+from agentopd.rollout.vllm.server import begun, new_folder
 
 PAGE = "docs/training.md"
 """Where it is told how such a server is started."""
@@ -33,12 +34,12 @@ def joined(settings: VllmServerEngine, longest: int) -> "JoinedServer":
             f"rollout.engine.share={settings.share}: no folder can be made there ({error.strerror}); give one that this process can write to, and "
             "that the server sees under the same path"
         ) from error
-    server = JoinedServer(folder, client(settings.url, settings.timeout), url=settings.url)
+    server = JoinedServer(folder, client=client(settings.url, settings.timeout), url=settings.url)
     return begun(server, lambda server: server.join(longest))
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class JoinedServer(Server):
+class JoinedServer(HttpServer):
     """A server that was there before this process, and stays."""
 
     url: str

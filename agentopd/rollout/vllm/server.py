@@ -1,4 +1,4 @@
-"""What a vLLM server is asked, whoever runs it. Token ids go in and come out; it needs no tokenizer."""
+"""What the student's engine asks of a vLLM, wherever that runs. Token ids go in and come out; it needs no tokenizer."""
 
 import atexit
 import shutil
@@ -9,34 +9,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx2
-
-from agentopd.errors import PolicyError, describe
+from transformers import PreTrainedModel
 
 NAME = "student"
 """What the model is served under, and what adapters' names begin with."""
-GENERATE = "/inference/v1/generate"
-FLAGS = (
-    "--skip-tokenizer-init", "--enable-scale-out", "--max-logprobs=1", "--logprobs-mode=processed_logprobs",
-    "--enable-prompt-tokens-details",
-)  # fmt: skip
-"""How vLLM is started, so that it can be asked all this."""
-UNLIMITED = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-CONNECTING = 30.0
-"""Seconds in which a server must take a connection."""
-TOLD = 500
-"""Characters of an answer that a message repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Tokens that were drawn behind a context."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    """Of each under the distribution that it was drawn from."""
+    cached: int
+    """Tokens of the context that the prefix cache held."""
+
+    def __post_init__(self) -> None:
+        if not self.tokens or len(self.tokens) != len(self.logprobs):
+            raise ValueError(f"{len(self.tokens)} tokens with {len(self.logprobs)} log-probabilities")
 
 
 @dataclass(slots=True, eq=False)
 class Server(ABC):
-    """One server. :func:`server_of` has it begun."""
+    """One vLLM with one model. :func:`server_of` has it begun."""
 
     folder: Path
-    """Of the weights that it is given; it sees it too."""
-    client: httpx2.Client
-    model: str = NAME
-    """What it serves, without any adapter."""
+    """Of the files that it is given; it sees it too."""
     holder: object = None
     """Whose weights it has."""
     worn: str | None = None
@@ -46,82 +45,75 @@ class Server(ABC):
     _adapters: int = 0
 
     @property
-    def weights(self) -> Path:
-        """The folder of what it loads."""
-        return self.folder / "weights"
-
-    @property
-    def served(self) -> str:
-        """What turns are asked of: the model, or the model in its last adapter."""
-        return self.worn or self.model
-
-    @property
     @abstractmethod
     def alive(self) -> bool:
         """Whether it may be asked on."""
 
-    @property
-    def remedy(self) -> str:
-        """What to do where it refuses; nothing where only this package is to blame."""
-        return ""
+    @abstractmethod
+    def generate(self, tokens: list[int], sampling: Mapping[str, Any]) -> Drawn:
+        """What the model, in the adapter that it wears, draws behind ``tokens``.
+
+        Args:
+            tokens: The context.
+            sampling: Fields of vLLM's ``SamplingParams``.
+
+        Raises:
+            PolicyError: It is gone, refused, or took too long.
+        """
 
     @abstractmethod
-    def broken(self, why: str) -> PolicyError:
-        """What is wrong, and what to do about it."""
+    def load(self, model: PreTrainedModel) -> None:
+        """Gives it all weights of ``model``, without any adapter. Raises as :meth:`generate`."""
+
+    @abstractmethod
+    def forget(self) -> bool:
+        """Empties the prefix cache: whether it did. Raises as :meth:`generate`."""
 
     @abstractmethod
     def stop(self) -> None:
         """Leaves nothing behind."""
 
-    def ask(self, path: str, body: Mapping[str, Any] | None = None, method: str = "POST") -> Any:
-        """What it answers to ``body``; ``None`` where that is nothing.
-
-        Raises:
-            PolicyError: It is gone, refused, or took too long.
-        """
-        try:
-            answer = self.client.request(method, path, json=body)
-            if answer.is_server_error:
-                raise self.broken(f"failed at {path} with {answer.status_code}")
-            if not answer.is_success:
-                raise PolicyError(
-                    f"the student's vLLM server refused {path} with {answer.status_code}: {answer.text[:TOLD]}{self.remedy}"
-                )
-            return answer.json() if answer.headers.get("content-type", "").startswith("application/json") else None
-        except (httpx2.RequestError, ValueError) as error:
-            raise self.broken(f"did not answer {path} ({describe(error)})") from error
-
-    def rest(self) -> None:
-        """Has it keep its weights in the host's memory and nothing on a card, until :meth:`wake`. Raises as :meth:`ask`."""
-        if not self.asleep:
-            self.ask("/sleep?level=1")
-            self.asleep = True
-
-    def wake(self) -> None:
-        """Has it take back what it gave. Raises as :meth:`ask`."""
-        if self.asleep:
-            self.ask("/wake_up")
-            self.asleep = False
-
     def wear(self, write: Callable[[Path], None]) -> None:
-        """Puts the model into the adapter that ``write`` puts into a folder, in place of the one before.
+        """Puts the model into the adapter that ``write`` puts into a folder, in place of the one before. Raises as :meth:`generate`.
 
         Each has a name of its own: one that is loaded in place is read again with every request, and its blocks stay in the prefix cache.
         """
         self._adapters += 1
         name = f"{NAME}-{self.folder.name}-{self._adapters}"
         write(self.folder / name)
-        self.ask("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(self.folder / name)})
+        self._put_on(name)
         before, self.worn = self.worn, name
         if before is not None:
-            self.ask("/v1/unload_lora_adapter", {"lora_name": before})
+            self._take_off(before)
             shutil.rmtree(self.folder / before)
 
+    def rest(self) -> None:
+        """Has it keep its weights in the host's memory and nothing on a card, until :meth:`wake`. Raises as :meth:`generate`."""
+        if not self.asleep:
+            self._sleep()
+            self.asleep = True
 
-def client(url: str, timeout: float, transport: httpx2.BaseTransport | None = None) -> httpx2.Client:
-    """Speaks with a server, ``timeout`` seconds at most each time."""
-    limits = httpx2.Timeout(timeout, connect=CONNECTING)
-    return httpx2.Client(base_url=url, timeout=limits, limits=UNLIMITED, transport=transport)
+    def wake(self) -> None:
+        """Has it take back what it gave. Raises as :meth:`generate`."""
+        if self.asleep:
+            self._wake()
+            self.asleep = False
+
+    @abstractmethod
+    def _put_on(self, name: str) -> None:
+        """Loads the adapter that lies in the folder of its name."""
+
+    @abstractmethod
+    def _take_off(self, name: str) -> None:
+        """Lets go of an adapter that was loaded."""
+
+    @abstractmethod
+    def _sleep(self) -> None:
+        """As :meth:`rest`, of one that is awake."""
+
+    @abstractmethod
+    def _wake(self) -> None:
+        """As :meth:`wake`, of one that sleeps."""
 
 
 S = TypeVar("S", bound=Server)

@@ -10,18 +10,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
 import torch
+from transformers import PreTrainedModel
 
 from agentopd.errors import ConfigError, PolicyError
 from agentopd.rollout.engines import VllmEngine
 from agentopd.rollout.vllm.environment import environment
-from agentopd.rollout.vllm.server import FLAGS, NAME, TOLD, UNLIMITED, Server, begun, client, new_folder
+from agentopd.rollout.vllm.http_server import FLAGS, TOLD, UNLIMITED, HttpServer, client
+from agentopd.rollout.vllm.server import NAME, begun, new_folder
+from agentopd.rollout.vllm.weights import write_weights
 
 STOPPING = 20.0
 """Seconds in which the server must have ended once it is told to."""
@@ -40,16 +43,13 @@ exit $status
 """Runs the server until this process ends, however it does: what is read from is a pipe that nothing else closes. Its folder goes too."""
 
 
-def started(
-    settings: VllmEngine, device: torch.device, arguments: Sequence[str], write: Callable[[Path], None]
-) -> "StartedServer":
-    """A new server.
+def started(settings: VllmEngine, model: PreTrainedModel, arguments: Sequence[str]) -> "StartedServer":
+    """A new server. It begins with other weights than those of ``model``: then the first change shows whether all of them follow.
 
     Args:
         settings: How it is run.
-        device: Of the student.
-        arguments: What it is told beside them.
-        write: Writes the weights that it begins with into a folder.
+        model: What it is for.
+        arguments: What it is told beside the settings.
 
     Raises:
         ConfigError: There is no vLLM.
@@ -57,17 +57,17 @@ def started(
     """
     folder = new_folder()
     transport = httpx2.HTTPTransport(uds=str(folder / "socket"), limits=UNLIMITED)
-    server = StartedServer(folder, client("http://vllm", settings.timeout, transport), settings=settings)
+    server = StartedServer(folder, client=client("http://vllm", settings.timeout, transport), settings=settings)
 
     def begin(server: StartedServer) -> None:
-        write(server.weights)
-        server.start(arguments, device)
+        write_weights(model, server.weights, others=True)
+        server.start(arguments, model.device)
 
     return begun(server, begin)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class StartedServer(Server):
+class StartedServer(HttpServer):
     """A server that ends with this process."""
 
     settings: VllmEngine
@@ -92,7 +92,7 @@ class StartedServer(Server):
             )
         command = [
             python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self.weights), "--served-model-name", NAME,
-            "--uds", str(self.folder / "socket"), *FLAGS, *arguments, *self.settings.arguments,
+            "--uds", str(self.folder / "socket"), *FLAGS, *arguments,
         ]  # fmt: skip
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(

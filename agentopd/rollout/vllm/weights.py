@@ -1,4 +1,4 @@
-"""A student's weights as files that vLLM loads."""
+"""A student's weights as vLLM loads them, from files or as they are."""
 
 import copy
 from collections.abc import Iterator
@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
 from agentopd.adapters import is_wrapped
 from agentopd.errors import ConfigError
@@ -41,27 +42,47 @@ def shape_of(plain: PreTrainedModel) -> str:
     return f"{type(plain).__name__} {plain.dtype} {told}"
 
 
+def weights_of(model: Any) -> tuple[dict[str, Tensor], PreTrainedConfig]:
+    """The weights by name, without any adapter, and the configuration of a model that has them.
+
+    On a CPU a head that is the embeddings too becomes one of its own: vLLM 0.32's CPU build keeps a packed copy of such a head, which stays
+    what it was when weights are loaded again.
+
+    Args:
+        model: The student, in an adapter or not. Its tensors are not copied, but for such a head.
+    """
+    plain = plain_model(model)
+    weights = {_plain(name): one.detach() for name, one in plain.state_dict().items() if "lora_" not in name}
+    config = copy.deepcopy(plain.config)
+    if plain.device.type == "cpu" and config.tie_word_embeddings:
+        head = cast(Any, plain).get_output_embeddings()
+        names = [name for name, one in plain.named_parameters(remove_duplicate=False) if one is head.weight]
+        weights |= {_plain(name): weights[_plain(name)].clone() for name in names[1:]}
+        config.tie_word_embeddings = False
+    return weights, config
+
+
+def checkpoint_of(model: Any) -> dict[str, Tensor]:
+    """The weights by the names that a checkpoint gives them, which is what vLLM knows."""
+    return revert_weight_conversion(plain_model(model), weights_of(model)[0])  # type: ignore[no-any-return]
+
+
+def write_config(model: Any, folder: Path) -> None:
+    """Writes the configuration of what has the weights of :func:`weights_of`."""
+    weights_of(model)[1].save_pretrained(folder)
+
+
 def write_weights(model: PreTrainedModel, folder: Path, others: bool = False) -> None:
     """Writes the weights, without any adapter, and the configuration.
-
-    On a CPU a head that is the embeddings too is written as one of its own: vLLM 0.32's CPU build keeps a packed copy of such a head, which
-    stays what it was when weights are loaded again.
 
     Args:
         model: The student, in an adapter or not.
         folder: Where to; what lies there is replaced.
         others: Whether every tensor is given other values, of the same size: what does not follow the next weights then shows.
     """
-    plain = plain_model(model)
-    weights = {_plain(name): one.detach() for name, one in plain.state_dict().items() if "lora_" not in name}
+    plain, (weights, config) = plain_model(model), weights_of(model)
     if others:
         weights = {name: _other(one) for name, one in weights.items()}
-    config = copy.deepcopy(plain.config)
-    if plain.device.type == "cpu" and config.tie_word_embeddings:
-        head = cast(Any, plain).get_output_embeddings()
-        names = [name for name, one in plain.named_parameters(remove_duplicate=False) if one is head.weight]
-        weights |= {_plain(name): weights[_plain(name)].clone() for name in names}
-        config.tie_word_embeddings = False
     with torch.no_grad(), _written_here(plain):
         plain.save_pretrained(folder, state_dict=weights)
     config.save_pretrained(folder)
@@ -94,7 +115,7 @@ def lora_arguments(model: Any) -> list[str]:
     wrong = _unserved(config)
     if wrong:
         raise ConfigError(
-            f"rollout.engine.kind=vllm: vLLM serves no adapter with {wrong}; train one without it, or choose kind: transformers"
+            f"rollout.engine: vLLM serves no adapter with {wrong}; train one without it, or choose kind: transformers"
         )
     return ["--enable-lora", "--max-lora-rank", str(next(rank for rank in RANKS if rank >= _rank(config)))]
 

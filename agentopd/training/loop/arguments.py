@@ -249,18 +249,20 @@ def _require_own_sharding(args: AgentOPDConfig) -> None:
 
 
 def _require_own_engine(config: Config) -> None:
-    """Raises ConfigError where several processes or actors would act by what holds the weights of one, or actors give back what nobody wants."""
+    """Raises ConfigError where the engine lacks what it needs, several processes or actors would act by one, or actors give back what nobody wants."""
     engine, actors = config.rollout.made_engine, config.cluster.rollout
     if engine.single and (joined().size > 1 or actors is not None):
         several = "the actors of cluster.rollout" if actors is not None else f"{joined().size} processes"
         raise ConfigError(
-            f"rollout.engine.kind={config.rollout.engine.kind}: {several} would each give its one server their weights; choose kind: vllm, "
-            "which starts a server for each"
+            f"rollout.engine.kind={config.rollout.engine.kind}: {several} would each {engine.single}; choose kind: vllm, which starts a server for "
+            "each"
         )
     if engine.rest is not None and actors is not None:
         raise ConfigError(
             "rollout.engine.sleep=true: nothing else is on the cards of the actors of cluster.rollout; leave it out, or leave cluster.rollout out"
         )
+    if engine.missing:
+        raise ConfigError(f"rollout.engine.kind={config.rollout.engine.kind}: {engine.missing}")
 
 
 def _require_cluster(config: Config) -> None:
