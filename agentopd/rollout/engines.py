@@ -136,6 +136,29 @@ class VllmEngine(OwnVllm):
 
 
 @dataclass(frozen=True, kw_only=True)
+class VllmInProcessEngine(OwnVllm):
+    """vLLM in this process, which is given the student's weights as they are, after each optimiser step: no server, and no files but adapters.
+
+    It shares the interpreter with environments and learning, and an error that ends vLLM's process ends the run.
+    """
+
+    single = "hold an engine that takes torch.distributed for itself"
+
+    @property
+    def missing(self) -> str:
+        """A vLLM in this interpreter, or torch.distributed, where a launcher has started this process."""
+        from agentopd.rollout.vllm.in_process import missing
+
+        return missing()
+
+    def server(self, model: PreTrainedModel, arguments: Sequence[str], longest: int) -> Server:
+        """A new one."""
+        from agentopd.rollout.vllm.in_process import begun_here
+
+        return begun_here(self, model, self.told(model, arguments))
+
+
+@dataclass(frozen=True, kw_only=True)
 class VllmServerEngine(Vllm):
     """A vLLM server of your own, on this machine or another, which one process uses at a time.
 
@@ -159,6 +182,7 @@ class VllmServerEngine(Vllm):
 ENGINES: Registry = {
     "transformers": TransformersEngine,
     "vllm": VllmEngine,
+    "vllm_in_process": VllmInProcessEngine,
     "vllm_server": VllmServerEngine,
 }
 """Classes ``(*, settings...) -> Engine``, read by ``Kinds("engine", ENGINES)``."""
