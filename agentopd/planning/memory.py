@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from agentopd.objective.chunked import TILE
 from agentopd.planning.activations import Numbers, behind, of_token
-from agentopd.planning.setup import Held, Setup
+from agentopd.planning.setup import HOLDERS, Held, Setup
 from agentopd.planning.step import Step, read
 from agentopd.teachers.local import CHUNK_ROWS
 from agentopd.training.checks.checkpointed import Checkpoints
@@ -123,9 +123,10 @@ def _generating(setup: Setup, step: Step, on: Device) -> list[Part]:
     if setup.reserved is not None:
         fewer = "lower --gpu-memory-utilization in rollout.engine.arguments"
         remedy = fewer if sleeps or on.cpu else f"set rollout.engine.sleep: true, or {fewer}"
-        found.append(Part("vLLM server", setup.reserved * on.memory, remedy, (GENERATE,) if sleeps else STAGES))
-        if sleeps:
-            found.append(Part("vLLM server asleep", CONTEXT, "take a larger device", (TEACHERS, LEARN)))
+        holder = HOLDERS[setup.engine]
+        found.append(Part(holder, setup.reserved * on.memory, remedy, (GENERATE,) if sleeps else STAGES))
+        if sleeps and setup.engine == "vllm":  # a process of its own
+            found.append(Part(f"{holder} asleep", CONTEXT, "take a larger device", (TEACHERS, LEARN)))
     reading = max((_reading(one, step, on) for one in setup.teachers), default=0.0)
     found.append(Part("reading", reading, "lower max_tokens of the teachers", (TEACHERS,)))
     return found

@@ -26,6 +26,8 @@ from agentopd.types import STUDENT
 
 RESERVED = 0.92
 """The share of a device's memory that vLLM takes where it is not told (``CacheConfig.gpu_memory_utilization`` of 0.32)."""
+HOLDERS = {"vllm": "vLLM server", "vllm_in_process": "vLLM"}
+"""What takes that, by the engine's kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Setup:
     trained: Trained
     engine: str
     reserved: float | None
-    """The share of a device's memory that the student's vLLM server takes; ``None`` without one."""
+    """The share of a device's memory that the student's vLLM takes; ``None`` without one."""
     sleeps: bool
     """Whether it gives that back while no turn is written."""
     concurrency: int
@@ -143,7 +145,7 @@ def setup_of(config: Config, tokenizer: Callable[[], PreTrainedTokenizerBase]) -
     trained = _trained(config, student, outlines.notes.append)
     acting = {actor for source in config.objective.sources.values() for actor in source.who}
     engine = rollout.engine
-    if engine.kind not in ("transformers", "vllm"):
+    if engine.kind not in ("transformers", *HOLDERS):
         outlines.notes.append(
             f"rollout.engine.kind={engine.kind}: what this engine takes is not known, and not counted"
         )
@@ -168,7 +170,7 @@ def setup_of(config: Config, tokenizer: Callable[[], PreTrainedTokenizerBase]) -
         teachers=teachers,
         trained=trained,
         engine=engine.kind,
-        reserved=reserved(engine) if engine.kind == "vllm" else None,
+        reserved=reserved(engine) if engine.kind in HOLDERS else None,
         sleeps=rollout.made_engine.rest is not None,
         concurrency=rollout.concurrency,
         panel=config.evaluation.tasks,
@@ -204,7 +206,7 @@ def _teachers(config: Config, outlines: Outlines, acting: set[str]) -> list[Held
 
 
 def reserved(engine: Choice) -> float:
-    """The share that the arguments of a vLLM server say, the last that says it."""
+    """The share that the arguments of a vLLM say, the last that says it."""
     share, flag = RESERVED, "gpu-memory-utilization"
     texts = [part for text in engine.settings["arguments"] for part in text.replace("_", "-").split("=")]
     for option, value in pairwise(texts):

@@ -13,7 +13,7 @@ from agentopd.planning.hardware import Hardware
 from agentopd.planning.memory import CONTEXT, Device, Part, parts, peak
 from agentopd.planning.room import shown
 from agentopd.planning.seconds import Stage, stages
-from agentopd.planning.setup import Setup, setup_of
+from agentopd.planning.setup import HOLDERS, Setup, setup_of
 from agentopd.planning.step import Step, by_limits, by_records
 from agentopd.settings.choice import Choice
 from agentopd.teachers import traits_of
@@ -96,7 +96,7 @@ def _once(make: Callable[[], PreTrainedTokenizerBase]) -> Callable[[], PreTraine
 
 
 def _room(setup: Setup, on: Hardware) -> float:
-    """Episodes of full length whose caches a vLLM server holds at once."""
+    """Episodes of full length whose caches a vLLM holds at once."""
     if setup.reserved is None:
         return math.inf
     left = setup.reserved * on.memory - setup.student.bytes
@@ -119,7 +119,7 @@ def _crowded(setup: Setup, on: Hardware, room: float) -> str:
         return ""
     one = setup.longest * setup.student.cached
     return (
-        f"the vLLM server reserves {shown(setup.reserved * on.memory)}, in which its weights of {shown(setup.student.bytes)} leave no room for "
+        f"the {HOLDERS[setup.engine]} reserves {shown(setup.reserved * on.memory)}, in which its weights of {shown(setup.student.bytes)} leave no room for "
         f"the cache of one episode, {shown(one)}: raise --gpu-memory-utilization in rollout.engine.arguments, or lower rollout.max_length"
     )
 
@@ -142,8 +142,8 @@ def _excluded(teachers: dict[str, Choice], setup: Setup) -> list[str]:
             f"the time of {', '.join(f'teachers.{name}' for name in elsewhere)} is not counted, as no model of theirs is here"
         )
     told += [f"what teachers.{one.name} plays is counted as the student's" for one in setup.teachers if one.acts]
-    if setup.engine == "vllm":
-        told.append("the time in which the vLLM server is given new weights is not counted")
+    if setup.engine in HOLDERS:
+        told.append(f"the time in which the {HOLDERS[setup.engine]} is given new weights is not counted")
     if setup.checkpoints is not None and setup.checkpoints.offload:
         told.append("the time in which inputs of layers go to the host's memory and come back is not counted")
     return told

@@ -97,6 +97,15 @@ def test_a_vllm_server_that_sleeps_is_there_while_turns_are_written_alone() -> N
     assert during(sleeping, TEACHERS) - during(awake, TEACHERS) == caches + CONTEXT - 0.25e6
 
 
+def test_vllm_in_this_process_takes_the_share_of_a_server_and_sleeps_without_a_process_of_its_own() -> None:
+    served, here = (
+        parts(setup(engine=one, reserved=0.25, sleeps=True), STEP, CARD) for one in ("vllm", "vllm_in_process")
+    )
+    assert bytes_of(here)["vLLM"] == bytes_of(served)["vLLM server"]
+    assert during(here, GENERATE) == during(served, GENERATE)
+    assert during(here, LEARN) == during(served, LEARN) - CONTEXT
+
+
 def test_a_server_on_a_cpu_has_nothing_to_give_back() -> None:
     here = Device(1e6, cpu=True)
     found = [parts(setup(engine="vllm", reserved=0.25, sleeps=one), STEP, here) for one in (False, True)]

@@ -182,6 +182,16 @@ def test_a_server_that_leaves_no_room_for_an_episode_is_refused() -> None:
     assert "raise --gpu-memory-utilization" in refused
 
 
+def test_vllm_in_this_process_is_planned_as_a_server_is() -> None:
+    config = load_config(
+        ONE_GPU, ["rollout.engine={kind: vllm_in_process, arguments: [--gpu-memory-utilization=0.045]}"]
+    )
+    told = plan(config, hardware("H100"))
+    assert "the vLLM reserves 3.6 GiB" in told.refused
+    assert "the time in which the vLLM is given new weights is not counted" in told.notes
+    assert not any("is not known" in one for one in told.notes)
+
+
 @pytest.mark.parametrize(
     ("arguments", "share"),
     [
