@@ -5,7 +5,7 @@
 # make test-smollm2 run those that need what make smollm2 installs
 # make test-textworld run those that play TextWorld, whose interpreter takes a C compiler
 # make test-browser run those that open the viewer in Chromium, which has to be installed
-# make test-vllm    run those that start vLLM servers on this machine's CPU, from a virtual environment of its own
+# make test-vllm    run those that start vLLM on this machine's CPU, from a virtual environment of its own
 # make test-ray     those that begin a Ray cluster on this machine
 # make lint         ruff and mypy --strict
 #
@@ -56,6 +56,7 @@ test-browser: $(VENV)/installed
 test-vllm: $(VENV)/installed-smollm2 $(VENV)-vllm/installed
 	OMP_NUM_THREADS=1 AGENTOPD_VLLM=$(VENV)-vllm/bin/python $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 		tests/test_vllm.py tests/test_vllm_engine.py tests/training/test_vllm_joined.py tests/training/test_vllm_processes.py
+	OMP_NUM_THREADS=1 $(VENV)-vllm/bin/python -m pytest tests/training/test_vllm_in_process.py
 
 test-ray: $(VENV)/installed-ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
@@ -87,10 +88,11 @@ $(VENV)/installed-ray: $(VENV)/installed
 	$(EDITABLE) ".[ray]"
 	touch $@
 
-$(VENV)-vllm/installed: constraints-vllm.txt
+$(VENV)-vllm/installed: pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv $(VENV)-vllm
 	$(VENV)-vllm/bin/pip install $(PIP_FLAGS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	$(VENV)-vllm/bin/pip install $(PIP_FLAGS) --no-deps --requirement constraints-vllm.txt
+	PYTHONWARNINGS=ignore $(VENV)-vllm/bin/pip install $(PIP_FLAGS) --no-deps --editable .
 	touch $@
 
 clean:
