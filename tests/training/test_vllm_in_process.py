@@ -125,8 +125,6 @@ def test_the_process_is_left_as_it_was_and_draws_nothing_for_the_engine(student:
     policy.act([request(episode) for episode in range(4)])
     assert state_of_the_process() == before
     assert all(one.requires_grad for one in student.parameters())
-    stop_servers()
-    assert state_of_the_process() == before
 
 
 def test_turns_are_written_together_and_each_by_its_own_seed(student: PreTrainedModel) -> None:
@@ -232,7 +230,9 @@ def test_a_run_has_each_turn_written_by_the_weights_of_its_version(
 ) -> None:
     """The runs follow each other in one process: of the second the engine is a new one, of the third it is one for adapters."""
     if mode == "async":
+        before = state_of_the_process()
         stop_servers()
+        assert state_of_the_process() == before
         assert not distributed.is_initialized()
     short = "rollout.max_turns=2", "rollout.max_new_tokens=8", f"rollout.mode={mode}"
     config = cases.tiny("rollout.engine=vllm_in_process", *short, **{"steps": 3, "eval_every": 2, **train})
