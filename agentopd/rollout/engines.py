@@ -112,10 +112,8 @@ class OwnVllm(Vllm):
 
     def told(self, model: PreTrainedModel, arguments: Sequence[str]) -> list[str]:
         """All arguments that it is started with for ``model``: those of the settings come last, so they count."""
-        sleeps = (
-            ["--enable-sleep-mode"] if self.sleep and model.device.type != "cpu" else []
-        )  # a CPU's has nothing to give
-        return [*arguments, *sleeps, *self.arguments]
+        sleeps = self.sleep and model.device.type != "cpu"  # where it has nothing to give
+        return [*arguments, *(["--enable-sleep-mode"] if sleeps else []), *self.arguments]
 
 
 @dataclass(frozen=True, kw_only=True)
