@@ -17,6 +17,7 @@ from agentopd.planning.setup import HOLDERS, Setup, setup_of
 from agentopd.planning.step import Step, by_limits, by_records
 from agentopd.settings.choice import Choice
 from agentopd.teachers import traits_of
+from agentopd.training.checks.preflight import require_several
 from agentopd.training.checks.roles import used_teachers
 from agentopd.training.run.stages import tokenizer_of
 from agentopd.training.show.display import attended
@@ -70,6 +71,8 @@ def plan(config: Config, on: Hardware, gpus: int = 1, run: Path | None = None) -
     """
     if gpus < 1:
         raise ConfigError(f"gpus={gpus}: give at least 1 device")
+    if gpus > 1:
+        require_several(config, f"{gpus} processes")
     sharded = config.train.sharded and gpus > 1
     said: list[str] = []
     setup, notes = setup_of(config, _once(lambda: tokenizer_of(config, said.append)))

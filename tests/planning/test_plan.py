@@ -276,6 +276,16 @@ def test_a_teacher_that_waits_takes_less_of_a_card() -> None:
     assert any("not counted in the seconds" in note for note in waits.notes)
 
 
+@pytest.mark.parametrize("engine", ["vllm_in_process", "{kind: vllm_server, url: 'http://x', share: /s}"])
+def test_an_engine_of_one_process_is_planned_on_one_device(engine: str) -> None:
+    config = load_config("scale/one_gpu", [f"rollout.engine={engine}"])
+    assert plan(config, hardware("H100")).gpus == 1
+    with pytest.raises(
+        ConfigError, match=r"^rollout\.engine\.kind=vllm_\w+: 2 processes would each .*choose kind: vllm,"
+    ):
+        plan(config, hardware("H100"), gpus=2)
+
+
 def test_limits_by_hand(raw: dict[str, Any]) -> None:
     step = by_limits(load_config(raw))
     assert (step.episodes, step.played, step.length, step.generated, step.turns) == (4, 4, 640, 8 * 24, 8)

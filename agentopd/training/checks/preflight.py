@@ -99,6 +99,14 @@ def check_acting(config: Config) -> None:
                 )
 
 
+def require_several(config: Config, several: str) -> None:
+    """Raises ConfigError where ``several``, such as ``2 processes``, cannot each act by the student's engine."""
+    if alone := config.rollout.made_engine.single:
+        raise ConfigError(
+            f"rollout.engine.kind={config.rollout.engine.kind}: {several} would each {alone}; choose kind: vllm, which starts a server for each"
+        )
+
+
 def learns_from_experts(config: Config) -> bool:
     """Whether the environments' own expert acts, or is asked about what the student did."""
     acts = any(source.needs_expert for source in config.objective.sources.values())

@@ -18,6 +18,7 @@ from agentopd.config import Config, Train, changed, load_config
 from agentopd.errors import ConfigError, describe
 from agentopd.settings.problems import nearest
 from agentopd.training.checks.checkpointed import KEY, checkpoints
+from agentopd.training.checks.preflight import require_several
 from agentopd.training.loop.ranks import joined
 
 FIXED: dict[str, Any] = {
@@ -251,12 +252,8 @@ def _require_own_sharding(args: AgentOPDConfig) -> None:
 def _require_own_engine(config: Config) -> None:
     """Raises ConfigError where the engine lacks what it needs, several processes or actors would act by one, or actors give back what nobody wants."""
     engine, actors = config.rollout.made_engine, config.cluster.rollout
-    if engine.single and (joined().size > 1 or actors is not None):
-        several = "the actors of cluster.rollout" if actors is not None else f"{joined().size} processes"
-        raise ConfigError(
-            f"rollout.engine.kind={config.rollout.engine.kind}: {several} would each {engine.single}; choose kind: vllm, which starts a server for "
-            "each"
-        )
+    if joined().size > 1 or actors is not None:
+        require_several(config, "the actors of cluster.rollout" if actors is not None else f"{joined().size} processes")
     if engine.rest is not None and actors is not None:
         raise ConfigError(
             "rollout.engine.sleep=true: nothing else is on the cards of the actors of cluster.rollout; leave it out, or leave cluster.rollout out"
