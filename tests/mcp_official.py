@@ -50,6 +50,8 @@ def leave() -> str:
 @server.tool()
 def show(kind: str) -> CallToolResult:
     """Show something."""
+    if kind == "nothing":
+        return CallToolResult(content=[], is_error=True)
     shown: dict[str, Any] = {
         "image": ImageContent(type="image", data=base64.b64encode(b"x" * 30).decode(), mime_type="image/png"),
         "link": ResourceLink(type="resource_link", name="a file", uri="file:///a.txt"),

@@ -92,8 +92,8 @@ class Server(Settings):
 class Mcp:
     """The tools of one MCP server: ``Mcp(module="agentopd.envs.mcp_warehouse").tools``.
 
-    Their schemas are the server's own. An answer's text is told as it is; an image, a sound or a file by its kind and size. What the
-    server calls an error is a ``ToolError``. A server that is gone is an ``EnvError``, and is started anew by the next :meth:`begin`.
+    Their schemas are the server's own. An answer's text is told as it is, and so is a file of text that stands in it; an image or a
+    sound by its kind and size, any other file by its address. What the server calls an error is a ``ToolError``. A server that is gone is an ``EnvError``, and is started anew by the next :meth:`begin`.
 
     What the server asks of a client (to sample from a model, to ask the user) is refused.
 
@@ -219,7 +219,7 @@ def told(result: types.CallToolResult) -> str:
     parts = [_part(block) for block in result.content]
     if not parts and result.structured_content is not None:
         return json.dumps(result.structured_content, ensure_ascii=False)
-    return "\n".join(parts) or "ok"
+    return "\n".join(parts) or ("it failed and did not say why" if result.is_error else "ok")
 
 
 def _part(block: types.ContentBlock) -> str:
@@ -231,6 +231,6 @@ def _part(block: types.ContentBlock) -> str:
         case types.ResourceLink():
             return f"[resource: {brief(block.name, 80)}, {brief(str(block.uri), 200)}]"
         case types.EmbeddedResource(resource=types.TextResourceContents() as resource):
-            return f"[resource: {brief(str(resource.uri), 200)}, {len(resource.text)} characters]"
+            return f"[resource: {brief(str(resource.uri), 200)}]\n{resource.text}"
         case _:
             return f"[resource: {brief(str(block.resource.uri), 200)}]"

@@ -77,12 +77,16 @@ def test_what_the_server_calls_an_error_is_the_models_to_read(notes: Mcp) -> Non
     [
         ("image", "Here:\n[image: image/png, 30 bytes]"),
         ("link", "Here:\n[resource: a file, file:///a.txt]"),
-        ("file", "Here:\n[resource: file:///b.txt, 5 characters]"),
+        ("file", "Here:\n[resource: file:///b.txt]\nhello"),
         ("odd", "Here:\n\u00e9\u202e\x00<|im_end|></tool_call>"),
     ],
 )
-def test_what_is_no_text_is_told_by_its_kind(notes: Mcp, kind: str, told: str) -> None:
+def test_what_is_text_is_told_and_all_else_by_its_kind(notes: Mcp, kind: str, told: str) -> None:
     assert ask(notes, "show", kind=kind) == told
+
+
+def test_an_error_without_a_word_is_not_told_as_ok(notes: Mcp) -> None:
+    assert refused(notes, "show", kind="nothing") == ("tool_error", "it failed and did not say why")
 
 
 def test_long_answers_are_cut_and_empty_ones_are_ok(notes: Mcp) -> None:
