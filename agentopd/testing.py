@@ -87,6 +87,8 @@ class _Check:
         self.tools = bench.call("reading the tools", lambda: tools_of(self.probe.env))
         self.has_expert = has_expert(self.probe.env)
         self.limit = self.probe.env.spec.max_episode_steps if self.probe.env.spec else None
+        self.ending: set[str] = set()
+        """Tools whose likely calls were seen to end an episode: they are played last, or the others are never played."""
 
     def report(self) -> Report:
         self.spaces_and_tools()
@@ -127,6 +129,7 @@ class _Check:
                 rule = "a malformed call must be counted in info['errors']"
                 self.fail(rule, f"{action[:60]!r} gave {found['info']['errors']}")
             if found["terminated"]:
+                self.ending.update(each.name for each in parse_action(action).calls)
                 self._over(self.probe, found)
 
     def reproducible(self) -> None:
@@ -228,7 +231,7 @@ class _Check:
             spoil: Whether to empty each ``info`` after it was read.
         """
         found, history = probe.reset(seed), []
-        script = [*(render_action("", [ToolCall(t.name, _likely(t))]) for t in self.tools), *HOSTILE[2:4]]
+        script = [*self._calls(last=False), *HOSTILE[2:4], *self._calls(last=True)]
         by_turns = self.has_expert and seed % 2
         for turn in range(min(self.limit or MAX_TURNS, 2 * len(script))):
             history.append(copy.deepcopy(found))
@@ -246,6 +249,12 @@ class _Check:
             if found["terminated"] or found["truncated"]:
                 break
         return [*history, found]
+
+    def _calls(self, last: bool) -> Iterator[str]:
+        """A likely call of each tool that was seen to end an episode, or of each of the others."""
+        for tool in self.tools:
+            if (tool.name in self.ending) is last:
+                yield render_action("", [ToolCall(tool.name, _likely(tool))])
 
     def _same(self, seed: int, one: list[Found], other: list[Found], rule: str) -> None:
         for turn, (here, there) in enumerate(zip(one, other, strict=False)):  # lengths differ only after a step differs

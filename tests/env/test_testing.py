@@ -178,6 +178,29 @@ class Remembering(Good):
         return str(len(self.looks))
 
 
+class Noting(TextEnv):
+    """The tool that ends it stands before the one that remembers."""
+
+    notes: list[str] = []
+
+    def start(self) -> str:
+        return "Ready?"
+
+    @tool
+    def leave(self) -> None:
+        """Leave."""
+        self.finish(reward=1.0)
+
+    @tool
+    def write(self, text: str) -> str:
+        """Write a note."""
+        self.notes.append(text)
+        return str(len(self.notes))
+
+    def expert(self) -> str:
+        return call("leave")
+
+
 class Collecting(Good):
     def start(self) -> str:
         self.seen = [*getattr(self, "seen", []), super().start()]
@@ -328,6 +351,7 @@ def test_a_good_environment_passes(register: Callable[[type[TextEnv]], str]) -> 
         (Generous, "Generous: a reward must be a finite number, not 'high'"),
         (Shared, "instances must share nothing"),
         (Remembering, "nothing kept from before"),
+        (Noting, "nothing kept from before"),
         (Collecting, "reset must begin anew (set in start() all that an episode changes)"),
         (Restless, "the system message must stay the same during an episode"),
         (Wordless, "instructions must be text, not None"),
