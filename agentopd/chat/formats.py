@@ -145,12 +145,16 @@ def _glm(text: str, tools: Tools) -> str:
 
 
 def _tagged(piece: Piece, written: str, argument: Brackets, tools: Tools) -> str:
-    """The canonical block of a call whose arguments are tagged pieces of text; what was written if it holds anything else."""
-    name = piece.name.strip()
-    if argument.replaced(piece.body, lambda *_: "").strip():
+    """The canonical block of a call whose arguments are tagged pieces of text; what was written if it holds anything else.
+
+    An argument that opens within another is one that was not closed, and two of one name do not say which is meant.
+    """
+    name, given = piece.name.strip(), list(argument.pieces(piece.body))
+    opened = any(argument.opens.search(one.body) for one in given)
+    if opened or len({one.name for one in given}) < len(given) or argument.replaced(piece.body, lambda *_: "").strip():
         return written
     schemas = properties(name, tools)
-    arguments = {one.name: value_of(one.body, schemas.get(one.name)) for one in argument.pieces(piece.body)}
+    arguments = {one.name: value_of(one.body, schemas.get(one.name)) for one in given}
     return _block([ToolCall(name, arguments)], written)
 
 
@@ -223,7 +227,7 @@ def _python_call(node: ast.expr) -> ToolCall:
         raise ValueError
     arguments = {}
     for keyword in node.keywords:
-        if keyword.arg is None:
+        if keyword.arg is None or keyword.arg in arguments:
             raise ValueError
         arguments[keyword.arg] = ast.literal_eval(_Constants().visit(keyword.value))
     return ToolCall(ast.unparse(node.func), arguments)

@@ -44,6 +44,31 @@ def test_what_is_meant_as_a_call_is_told_as_a_malformed_one(name: str, text: str
     assert later.problems
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("qwen-coder", "<tool_call><function=f><parameter=a>x\n<parameter=b>y</parameter></function></tool_call>"),
+        (
+            "qwen-coder",
+            "<tool_call><function=f><parameter=a>x</parameter><parameter=a>y</parameter></function></tool_call>",
+        ),
+        (
+            "glm",
+            "<tool_call>f\n<arg_key>a</arg_key><arg_value>x<arg_key>b</arg_key><arg_value>y</arg_value></tool_call>",
+        ),
+        (
+            "glm",
+            "<tool_call>f<arg_key>a</arg_key><arg_value>x</arg_value><arg_key>a</arg_key><arg_value>y</arg_value></tool_call>",
+        ),
+        ("lfm", "<|tool_call_start|>[f(a='x', a='y')]<|tool_call_end|>"),
+    ],
+)
+def test_arguments_that_are_not_closed_or_given_twice_are_no_call(name: str, text: str) -> None:
+    parsed = parse(name, text)
+    assert not parsed.calls
+    assert "this is no call" in parsed.problems[0]
+
+
 def test_white_space_in_a_fence_that_is_not_closed_is_read_in_one_pass() -> None:
     assert not parse("react", f"Action: f\nAction Input: ```json{' ' * MANY}x").calls
 
