@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentopd.config.differing import apart, deciding, differences, value_at
+from agentopd.config.loading import completed
 from agentopd.config.shipped import load_yaml
 from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel
@@ -132,7 +133,7 @@ def _read(path: Path) -> Run | None:
             return None
         raise ConfigError(f"{path} is no folder of a run or a sweep: it has no {folder.config.name} and no {SWEEP}")
     panel = folder.load_panels().get(AFTER_PANEL)
-    return None if panel is None else Run(path, load_yaml(folder.config), panel, folder.history())
+    return None if panel is None else Run(path, completed(load_yaml(folder.config)), panel, folder.history())
 
 
 def _require_one_panel(runs: Sequence[Run]) -> None:

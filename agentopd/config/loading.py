@@ -9,6 +9,7 @@ on top, wherever on the command line it stands. An override ``method=`` replaces
 belonged to it, and no other override; what it leaves out is told.
 """
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -51,6 +52,15 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         if key != "method":
             raw = apply(raw, key, _over(brought[key], value) if key in brought else value)
     return build(raw)
+
+
+def completed(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole configuration that some version wrote, with settings that came later at their defaults; as it is, where it is none any more."""
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(load_config(plain).model_dump(mode="json")))
+    except ConfigError:
+        return dict(plain)
+    return found
 
 
 def build(raw: Mapping[str, Any]) -> Config:

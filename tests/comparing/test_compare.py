@@ -13,9 +13,10 @@ from agentopd.comparing import compare
 from agentopd.comparing.page import curve
 from agentopd.comparing.runs import arms_of
 from agentopd.comparing.telling import sentences
+from agentopd.config.shipped import load_yaml
 from agentopd.errors import ConfigError
 from agentopd.evaluation import paired_difference
-from agentopd.run_files import PANELS, SWEEP
+from agentopd.run_files import CONFIG, PANELS, SWEEP
 from benchmarks.comparing import outcomes
 
 JSD = "objective.divergence.kind=jsd"
@@ -37,6 +38,15 @@ def test_runs_that_differ_in_the_seed_alone_are_an_arm(runs: list[Path]) -> None
     arms, notes = arms_of([runs[4], *runs[:4], runs[5]])
     assert [(arm.name, [*arm.runs]) for arm in arms] == [("jsd", [0, 1, 2]), ("kl", [0, 1, 2])]
     assert notes == []
+
+
+def test_seeds_of_a_version_that_had_fewer_settings_are_of_the_same_arm(runs: list[Path]) -> None:
+    file = runs[1] / CONFIG
+    plain = load_yaml(file)
+    del plain["rollout"]["max_failures"], plain["train"]["profile"]
+    file.write_text(json.dumps(plain))
+    arms, _ = arms_of(runs)
+    assert [(arm.name, [*arm.runs]) for arm in arms] == [("kl", [0, 1, 2]), ("jsd", [0, 1, 2])]
 
 
 def test_a_difference_is_found_and_told(runs: list[Path]) -> None:

@@ -11,6 +11,7 @@ from peft import LoraConfig
 
 from agentopd.config import load_config
 from agentopd.config.differing import differences
+from agentopd.config.shipped import parse
 from agentopd.errors import ConfigError, TrainingError
 from agentopd.training.loop.arguments import AgentOPDConfig
 from agentopd.training.loop.checkpoints import is_complete, newest
@@ -52,6 +53,22 @@ def test_an_edited_configuration_is_told_by_the_checkpoint(run: Path) -> None:
     ):
         train(load_config(file), run, resume=True)
     file.write_text(text)
+    _resume(run)
+
+
+def test_a_run_of_a_version_that_had_fewer_settings_goes_on(run: Path) -> None:
+    def without(plain: dict[str, Any]) -> dict[str, Any]:
+        del plain["teachers"]["teacher"]["offload"], plain["rollout"]["max_failures"], plain["train"]["profile"]
+        return plain
+
+    (run / "config.yaml").write_text(json.dumps(without(parse((run / "config.yaml").read_text(), "config"))))
+    for file in run.glob("checkpoints/*/river.json"):
+        river = json.loads(file.read_text())
+        file.write_text(json.dumps(river | {"config": without(river["config"])}))
+    with pytest.raises(
+        ConfigError, match=r"was made with rollout\.max_failures=0\.\d+, and this configuration has 0\.7"
+    ):
+        _resume(run, "rollout.max_failures=0.7")
     _resume(run)
 
 

@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from agentopd.adapters import is_wrapped
 from agentopd.config import Config
 from agentopd.config.differing import differences
+from agentopd.config.loading import completed
 from agentopd.config.shipped import load_yaml, parse, write
 from agentopd.errors import ConfigError, TeacherError, TrainingError, describe
 from agentopd.teachers import traits_of
@@ -198,6 +199,7 @@ def difference(checkpoint: Path, config: Config) -> tuple[str, Any, Any] | None:
 
 def binding(plain: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """The plain configuration of a run without what a resumed one, of the configuration ``config``, may have otherwise."""
+    plain = completed(plain)
     teachers = dict(plain.get("teachers") or {})
     for name, choice in config.teachers.items():
         loose = traits_of(choice).adjustable
