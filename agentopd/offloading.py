@@ -10,6 +10,12 @@ from agentopd.errors import ConfigError
 from agentopd.models import FrozenModel, ModelConfig
 
 
+def moved(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """``model`` itself, all of it on the device."""
+    nn.Module.to(model, device)  # transformers' own ``to`` hides its signature
+    return model
+
+
 def on_device(model: PreTrainedModel, wanted: ModelConfig, device: torch.device) -> PreTrainedModel:
     """``model`` itself, which was ``wanted``, on the device, or as much of it as is to be there.
 
@@ -18,8 +24,7 @@ def on_device(model: PreTrainedModel, wanted: ModelConfig, device: torch.device)
     """
     if isinstance(wanted, FrozenModel) and wanted.offload:
         return offloaded(model, device)
-    nn.Module.to(model, device)  # transformers' own ``to`` hides its signature
-    return model
+    return moved(model, device)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@
     python -m benchmarks.ablation --table                # what the stored results say
 
 In ``checkout`` a fifth of all calls of tools fail, and a student must try again; on ``frozen_lake`` a fifth of all moves slip, and a student
-stands where it did not mean to go; the expert's discount of 0.95 lets it hurry, or three of ten of its episodes would still be under way after 20
+stands where it did not mean to go; the expert's discount of 0.95 lets it hurry, or some of its episodes would still be under way after 20
 turns. ``benchmarks/ablation.yaml`` has the arms. All arms of a seed begin with the same cold start, have the same
 teacher, meet the same training tasks, learn from as many episodes, and are measured on the same panel of held-out tasks, greedily:
 ``agentopd.sweeps`` refuses arms that do not. Learning rates are the default's for all arms but GRPO. No setting was chosen by a result on these

@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
-from torch import Tensor
-from transformers import PreTrainedModel, TrainerCallback
-from vllm_cases import CPU, MARKS, VLLM
+from transformers import PreTrainedModel
+from vllm_cases import CPU, MARKS, VLLM, Weights, follows, logits_of, written_by_their_versions
 
 from agentopd import records
 from agentopd.adapters import adapted
@@ -92,12 +91,6 @@ def played(model: PreTrainedModel, chat: Chat, settings: Rollout, episodes: int 
     stream = TaskStream(envs, 0, "train")
     assignments = assign(stream, range(episodes), "fresh", {STUDENT: 1.0}, 1, "run", 0, 0)
     return collect(assignments, {STUDENT: settings.policy(model, chat.ends_of_turn)}, chat, settings)
-
-
-def logits_of(model: Any, tokens_T: Any) -> Tensor:
-    with torch.no_grad():
-        logits_T_V: Tensor = model(torch.from_numpy(tokens_T[None]).long()).logits[0].float()
-    return logits_T_V
 
 
 def logprobs_at(model: Any, trajectory: Trajectory, settings: Rollout) -> tuple[np.ndarray[Any, Any], ...]:
@@ -202,29 +195,6 @@ def act_for_ever(policy: Any, request: Request) -> None:
         policy.act([request])
 
 
-def follows(policy: Any, model: Any, request: Request, settings: Rollout) -> None:
-    """The engine's log-probabilities are those of the weights of now."""
-    (said,) = policy.act([request])
-    tokens_T = np.array([*request.tokens, *said.tokens])
-    logprob_N_V = processed(logits_of(model, tokens_T)[len(request.tokens) - 1 : -1], settings)
-    own_N = logprob_N_V.gather(1, torch.tensor(said.tokens)[:, None])[:, 0]
-    np.testing.assert_allclose(said.logprobs, own_N.numpy(), atol=1e-3)
-
-
-class Weights(TrainerCallback):
-    """What is trained of the student, by version."""
-
-    def __init__(self, student: Any) -> None:
-        self.by_version = [self._of(student)]
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keeps those of the next version."""
-        self.by_version.append(self._of(kwargs["model"]))
-
-    def _of(self, student: Any) -> dict[str, Tensor]:
-        return {name: one.detach().clone() for name, one in student.named_parameters() if one.requires_grad}
-
-
 @pytest.mark.parametrize("trained", ["train.lora=null", "train.lora={r: 4}"])
 def test_a_run_ahead_of_learning_has_each_turn_written_by_the_weights_of_its_version(
     trained: str, smollm2: PreTrainedModel, chat: Chat, tmp_path: Path
@@ -251,14 +221,7 @@ def test_a_run_ahead_of_learning_has_each_turn_written_by_the_weights_of_its_ver
     run.add_callback(weights)
     run.train()
     played = [record.trajectory for record in records.open(tmp_path)]
-    for version, of in enumerate(weights.by_version):
-        run.student.load_state_dict(of, strict=False)
-        for trajectory, turn in ((one, turn) for one in played for turn in one.turns if turn.policy_version == version):
-            segment, here = trajectory.segments[turn.segment], slice(turn.start, turn.stop)
-            logprob_T_V = processed(logits_of(run.student, segment.tokens_T), config.rollout)
-            taken_T = torch.from_numpy(segment.tokens_T[here]).long()
-            own_T = logprob_T_V[turn.start - 1 : turn.stop - 1].gather(1, taken_T[:, None])[:, 0]
-            np.testing.assert_allclose(segment.logprob_T[here], own_T.numpy(), atol=1e-3)
+    written_by_their_versions(run.student, weights.by_version, played, config.rollout)
     versions = {(one.key.step, turn.policy_version) for one in played for turn in one.turns}
     assert {step - version for step, version in versions} == {0, 1}
 

@@ -1,14 +1,21 @@
-"""What tests of a real vLLM server share: episodes that are asked about, and who asks."""
+"""What tests of a real vLLM share: episodes that are asked about, who asks, and whether it has the student's weights."""
 
 import os
 import socket
+from collections.abc import Sequence
+from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
 
 from agentopd.chat import Chat
 from agentopd.env import TextEnv
-from agentopd.rollout import EnvConfig, Rollout, TaskStream, assign, collect
+from agentopd.rollout import EnvConfig, Request, Rollout, TaskStream, assign, collect
+from agentopd.rollout.sampling import processed
 from agentopd.teachers import TeacherContext
 from agentopd.teachers.served import ServedTeacher, served
 from agentopd.tooling import call, tool
@@ -21,6 +28,51 @@ MARKS = [
 ]
 CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
 """What vLLM's CPU build is told by its environment."""
+
+
+class Weights(TrainerCallback):
+    """What is trained of the student, by version."""
+
+    def __init__(self, student: Any) -> None:
+        self.by_version = [self._of(student)]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keeps those of the next version."""
+        self.by_version.append(self._of(kwargs["model"]))
+
+    def _of(self, student: Any) -> dict[str, Tensor]:
+        return {name: one.detach().clone() for name, one in student.named_parameters() if one.requires_grad}
+
+
+def logits_of(model: Any, tokens_T: Any) -> Tensor:
+    with torch.no_grad():
+        logits_T_V: Tensor = model(torch.as_tensor(tokens_T)[None].long()).logits[0].float()
+    return logits_T_V
+
+
+def follows(policy: Any, model: Any, request: Request, settings: Rollout) -> int:
+    """The engine's log-probabilities are those of the weights of now; how many tokens were read for it."""
+    (said,) = policy.act([request])
+    tokens_T = np.array([*request.tokens, *said.tokens])
+    logprob_N_V = processed(logits_of(model, tokens_T)[len(request.tokens) - 1 : -1], settings)
+    own_N = logprob_N_V.gather(1, torch.tensor(said.tokens)[:, None])[:, 0]
+    np.testing.assert_allclose(said.logprobs, own_N.numpy(), atol=1e-3)
+    read: int = said.prefilled
+    return read
+
+
+def written_by_their_versions(
+    student: Any, by_version: Sequence[dict[str, Tensor]], trajectories: Sequence[Trajectory], settings: Rollout
+) -> None:
+    """Each turn's log-probabilities are those that the weights of its version give, to 1e-3."""
+    for version, weights in enumerate(by_version):
+        assert not student.load_state_dict(weights, strict=False).unexpected_keys
+        turns = [(one, turn) for one in trajectories for turn in one.turns if turn.policy_version == version]
+        for trajectory, turn in turns:
+            segment, here = trajectory.segments[turn.segment], slice(turn.start, turn.stop)
+            logprob_T_V = processed(logits_of(student, segment.tokens_T)[turn.start - 1 : turn.stop - 1], settings)
+            own_T = logprob_T_V.gather(1, torch.from_numpy(segment.tokens_T[here]).long()[:, None])[:, 0]
+            np.testing.assert_allclose(segment.logprob_T[here], own_T.numpy(), rtol=0, atol=1e-3)
 
 
 def free_port() -> int:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from agentopd.cluster.hosting import actor_host
@@ -15,6 +16,7 @@ from agentopd.cluster.pool import Actor, ActorPool, pool_of
 from agentopd.cluster.settings import Cluster, Place
 from agentopd.errors import PolicyError
 from agentopd.isolation.lane import Host
+from agentopd.offloading import moved
 from agentopd.rollout.engine import check_requests, scripted
 from agentopd.rollout.engines import Engine
 from agentopd.rollout.policy import Generation, Policy, Request, Rollout
@@ -69,8 +71,7 @@ class Writer(Actor):
         if had is None or had.holder != given.holder:
             self._given = self._policy = self._model = None  # what was there goes before the next comes
             setup: Setup = unpacked(ray.get(given.setup))
-            nn.Module.to(setup.model, setup.device)  # transformers' own ``to`` hides its signature
-            self._device, self._model = setup.device, setup.model
+            self._device, self._model = setup.device, moved(setup.model, torch.device(setup.device))
             self._policy = setup.settings.policy(self._model, setup.ends)
         assert self._model is not None
         assert self._policy is not None

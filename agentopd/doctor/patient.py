@@ -13,7 +13,7 @@ from agentopd.config.asked import grouped_by
 from agentopd.errors import AgentOPDError
 from agentopd.freezing import initial
 from agentopd.models import ModelConfig, head_of
-from agentopd.offloading import on_device
+from agentopd.offloading import moved, on_device
 from agentopd.rollout import TaskStream, assign, collect
 from agentopd.rollout.policy import Generation, Policy, Request
 from agentopd.rollout.scripted import ScriptedPolicy
@@ -22,7 +22,7 @@ from agentopd.teachers import EVERYWHERE, Teacher, TeacherContext, build_teacher
 from agentopd.teachers.local import reader
 from agentopd.training.checks.preflight import without_experts
 from agentopd.training.checks.roles import used_teachers
-from agentopd.training.loop.build import build_policy, moved
+from agentopd.training.loop.build import build_policy
 from agentopd.training.run.stages import student_of, teacher_of, tokenizer_of
 from agentopd.types import EXPERT, STUDENT, Trajectory
 

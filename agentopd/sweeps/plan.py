@@ -9,7 +9,7 @@ from typing import Any
 
 from agentopd.config import Config, dump, load_config
 from agentopd.config.differing import apart, deciding, differences, long_form, value_at, whole, within
-from agentopd.config.loading import split
+from agentopd.config.loading import completed, split
 from agentopd.config.shipped import load_yaml, parse
 from agentopd.errors import ConfigError
 from agentopd.run_files import CONFIG, SWEEP
@@ -204,7 +204,7 @@ def _before(folder: Path) -> dict[str, Any]:
 
 
 def _require_same(file: Path, config: Config) -> None:
-    was, now = load_yaml(file), parse(dump(config), "config")
+    was, now = completed(load_yaml(file)), completed(parse(dump(config), "config"))
     for path, old, new in differences({**was, "seed": now["seed"]}, now):
         raise ConfigError(
             f"output: {file.parent} was begun with {path}={old!r}, and this asks for {new!r}; choose another --output, or another name for the arm"

@@ -7,6 +7,7 @@ import pytest
 
 from agentopd.config import load_config
 from agentopd.config.differing import apart, settings_of
+from agentopd.config.shipped import load_yaml
 from agentopd.errors import ConfigError
 from agentopd.sweeps.arms import Arm, grid, listed
 from agentopd.sweeps.budget import Budget, read
@@ -136,6 +137,15 @@ def test_a_budget_is_of_all_arms_alike() -> None:
         with pytest.raises(ConfigError, match="expected episodes=N"):
             read(text)
     assert read("tokens=1e5") == Budget("tokens", 1e5)
+
+
+def test_a_sweep_of_a_version_that_had_fewer_settings_goes_on(tmp_path: Path) -> None:
+    keep(plan("train.learning_rate=[0.1,0.2]"), tmp_path)
+    file = tmp_path / "learning_rate=0.1" / "config.yaml"
+    plain = load_yaml(file)
+    del plain["rollout"]["max_failures"], plain["train"]["profile"]
+    file.write_text(json.dumps(plain))
+    keep(plan("train.learning_rate=[0.1,0.2]", seeds=3), tmp_path)
 
 
 def test_a_folder_is_added_to_and_never_changed(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import training_cases as cases
 from foreign_cases import GLM, foreign
 from model_cases import save_small
 from talking_cases import said, talking
-from transformers import LlamaForSequenceClassification
+from transformers import LlamaForSequenceClassification, PreTrainedModel
 
-from agentopd import records
+from agentopd import offloading, records
 from agentopd.__main__ import main
 from agentopd.config import Config, load_config
 from agentopd.doctor import Check, examine
@@ -67,6 +68,23 @@ def test_a_paid_answer_is_paid_once_whatever_the_output(
     assert (tmp_path / "cache" / ANSWERS).exists()
     pairs = zip(records.open(tmp_path / "one"), records.open(tmp_path / "two"), strict=True)
     assert all(a == b for a, b in pairs)
+
+
+def test_a_teacher_whose_weights_wait_says_the_same(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited, real = [], offloading.offloaded
+
+    def counting(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+        waited.append(model)
+        return real(model, device)
+
+    monkeypatch.setattr(offloading, "offloaded", counting)
+    own = {"kind": "local", "model": str(run / "student")}
+    told(capsys, run, tmp_path / "waits", **own, offload=True)
+    assert len(waited) == 1
+    assert told(capsys, run, tmp_path / "whole", **own)["asked_anew"] == 0
+    assert len(waited) == 1
 
 
 def test_a_cap_ends_it_and_a_higher_one_goes_on(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

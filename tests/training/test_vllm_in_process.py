@@ -18,9 +18,9 @@ import pytest
 import torch
 import training_cases as cases
 from peft import LoraConfig
-from torch import Tensor, distributed
-from transformers import PreTrainedModel, TrainerCallback
-from vllm_cases import CPU
+from torch import distributed
+from transformers import PreTrainedModel
+from vllm_cases import CPU, Weights, follows, written_by_their_versions
 
 from agentopd import records
 from agentopd.adapters import adapted
@@ -28,7 +28,6 @@ from agentopd.chat.budget import Budget
 from agentopd.errors import ConfigError, PolicyError
 from agentopd.models import NewModel, new_model
 from agentopd.rollout import Request, Rollout, TransformersPolicy
-from agentopd.rollout.sampling import processed
 from agentopd.rollout.vllm import server as servers
 from agentopd.rollout.vllm.in_process import InProcessServer
 from agentopd.rollout.vllm.server import stop_servers
@@ -81,17 +80,6 @@ def changed(model: Any, size: float = 0.1) -> None:
         for one in model.parameters():
             if one.requires_grad:
                 one += size * torch.randn(one.shape, generator=torch.Generator().manual_seed(one.numel()))
-
-
-def follows(policy: Any, model: Any, settings: Rollout) -> int:
-    """The engine's log-probabilities are those of the weights of now; how many tokens were read for it."""
-    (said,) = policy.act([request()])
-    with torch.no_grad():
-        logits_N_V = model(torch.tensor([[*LONG, *said.tokens]])).logits[0, len(LONG) - 1 : -1].float()
-    own_N = processed(logits_N_V, settings).gather(1, torch.tensor(said.tokens)[:, None])[:, 0]
-    np.testing.assert_allclose(said.logprobs, own_N.numpy(), atol=1e-3)
-    read: int = said.prefilled
-    return read
 
 
 def state_of_the_process() -> dict[str, Any]:
@@ -157,15 +145,15 @@ def test_a_turn_ends_with_a_stop_token_which_it_has(student: PreTrainedModel) ->
 def test_it_follows_all_weights_and_finds_a_context_again_until_they_change(student: PreTrainedModel) -> None:
     settings = rollout()
     policy: Any = settings.policy(student, [END])
-    follows(policy, student, settings)
-    assert follows(policy, student, settings) == len(LONG) - 128
+    follows(policy, student, request(), settings)
+    assert follows(policy, student, request(), settings) == len(LONG) - 128
     changed(student)
     policy.update(student, 1)
     policy.settle()
-    assert follows(policy, student, settings) == len(LONG)
+    assert follows(policy, student, request(), settings) == len(LONG)
     (server,) = servers._servers.values()
     server.rest()
-    assert follows(policy, student, settings) == len(LONG)  # and is awake, without caches
+    assert follows(policy, student, request(), settings) == len(LONG)  # and is awake, without caches
 
 
 def test_what_vllm_raises_is_told_and_what_broke_it_makes_a_new_one(
@@ -173,14 +161,14 @@ def test_what_vllm_raises_is_told_and_what_broke_it_makes_a_new_one(
 ) -> None:
     settings = rollout()
     policy: Any = settings.policy(student, [END])
-    follows(policy, student, settings)
+    follows(policy, student, request(), settings)
     (server,) = servers._servers.values()
     assert isinstance(server, InProcessServer)
     with pytest.raises(
         PolicyError, match=r"the student's vLLM could not write a turn: .*maximum context length is 640"
     ):
         server.generate([5] * 700, {})
-    follows(policy, student, settings)
+    follows(policy, student, request(), settings)
     assert [*servers._servers.values()] == [server]
     held = freed_of(server)
 
@@ -193,7 +181,7 @@ def test_what_vllm_raises_is_told_and_what_broke_it_makes_a_new_one(
             policy.act([request(0), request(1)])
     assert not server.alive
     folder = server.folder
-    follows(policy, student, settings)
+    follows(policy, student, request(), settings)
     assert [*servers._servers.values()] != [server]
     del server
     gc.collect()
@@ -206,20 +194,6 @@ def freed_of(server: InProcessServer) -> list[weakref.ref[Any]]:
     assert server._thread is not None
     runner = server._thread.call(lambda engine: engine.model_executor.driver_worker.worker.model_runner).result()
     return [weakref.ref(runner.model), weakref.ref(runner)]
-
-
-class Weights(TrainerCallback):
-    """What is trained of the student, by version."""
-
-    def __init__(self, student: Any) -> None:
-        self.by_version = [self._of(student)]
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keeps those of the next version."""
-        self.by_version.append(self._of(kwargs["model"]))
-
-    def _of(self, student: Any) -> dict[str, Tensor]:
-        return {name: one.detach().clone() for name, one in student.named_parameters() if one.requires_grad}
 
 
 @pytest.mark.parametrize(
@@ -247,15 +221,7 @@ def test_a_run_has_each_turn_written_by_the_weights_of_its_version(
     played = [record.trajectory for record in records.open(tmp_path)]
     assert {one.versions[ENGINE] for one in played} == {"vllm_in_process"}
     assert {turn.policy_version for one in played for turn in one.turns} >= {0, 1}
-    for version, of in enumerate(weights.by_version):
-        run.student.load_state_dict(of, strict=False)
-        for trajectory, turn in ((one, turn) for one in played for turn in one.turns if turn.policy_version == version):
-            segment, here = trajectory.segments[turn.segment], slice(turn.start, turn.stop)
-            with torch.no_grad():
-                logits_T_V = run.student(torch.from_numpy(segment.tokens_T[None]).long()).logits[0]
-            logprob_T_V = processed(logits_T_V[turn.start - 1 : turn.stop - 1], config.rollout)
-            own_T = logprob_T_V.gather(1, torch.from_numpy(segment.tokens_T[here]).long()[:, None])[:, 0]
-            np.testing.assert_allclose(segment.logprob_T[here], own_T.numpy(), rtol=0, atol=1e-3)
+    written_by_their_versions(run.student, weights.by_version, played, config.rollout)
 
 
 def test_it_wears_each_adapter() -> None:
@@ -263,7 +229,7 @@ def test_it_wears_each_adapter() -> None:
     policy: Any = settings.policy(student, [END])
     worn = []
     for version in range(1, 4):
-        follows(policy, student, settings)
+        follows(policy, student, request(), settings)
         (server,) = servers._servers.values()
         worn.append(server.worn)
         changed(student)

@@ -3,19 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import training_cases as cases
 from peft import LoraConfig
 from transformers import PreTrainedModel
-from vllm_cases import MARKS, VLLM, free_port
+from vllm_cases import MARKS, VLLM, follows, free_port
 
 from agentopd.adapters import adapted
 from agentopd.errors import PolicyError
 from agentopd.models import NewModel, new_model
 from agentopd.rollout import Request, Rollout
-from agentopd.rollout.sampling import processed
 from agentopd.rollout.vllm.http_server import FLAGS
 from agentopd.rollout.vllm.server import stop_servers
 from agentopd.rollout.vllm.weights import write_weights
@@ -44,20 +42,20 @@ def test_a_server_of_ones_own_follows_weights_and_adapters_also_where_it_is_star
 
     plain = settings.policy(student, [0])
     with serving():
-        follows(plain, student, settings)
+        follows(plain, student, REQUEST, settings)
         changed(student)
         plain.update(student, 1)
-        follows(plain, student, settings)
+        follows(plain, student, REQUEST, settings)
     with pytest.raises(PolicyError, match=f"vLLM server at {url} did not answer .*go on with --resume"):
         plain.act([REQUEST])
     with serving():  # with the weights that it began with
-        follows(plain, student, settings)
+        follows(plain, student, REQUEST, settings)
         wrapped = adapted(student, LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"), 0)
         worn = settings.policy(wrapped, [0])
         for version in (1, 2):
             changed(wrapped)
             worn.update(wrapped, version)
-            follows(worn, wrapped, settings)
+            follows(worn, wrapped, REQUEST, settings)
         (folder,) = share.iterdir()
         assert len(list(folder.glob("student-*"))) == 1
         stop_servers()
@@ -77,13 +75,3 @@ def changed(model: Any) -> None:
         for one in model.parameters():
             if one.requires_grad:
                 one += 0.1 * torch.randn_like(one)
-
-
-def follows(policy: Any, model: Any, settings: Rollout) -> None:
-    """The engine's log-probabilities are those of the weights of now."""
-    (said,) = policy.act([REQUEST])
-    tokens_T = torch.tensor([*REQUEST.tokens, *said.tokens])
-    with torch.no_grad():
-        logits_N_V = model(tokens_T[None]).logits[0, len(REQUEST.tokens) - 1 : -1].float()
-    own_N = processed(logits_N_V, settings).gather(1, torch.tensor(said.tokens)[:, None])[:, 0]
-    np.testing.assert_allclose(said.logprobs, own_N.numpy(), atol=1e-3)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import training_cases as cases
 from processes_cases import together
 from torch import Tensor
-from transformers import PreTrainedModel, TrainerCallback
-from vllm_cases import CPU, MARKS, VLLM
+from transformers import PreTrainedModel
+from vllm_cases import CPU, MARKS, VLLM, Weights, written_by_their_versions
 
 from agentopd import records
 from agentopd.config import Config
@@ -42,17 +41,6 @@ def _model(seed: int) -> PreTrainedModel:
 
 def _trainer(config: Config, output: Path) -> AgentOPDTrainer:
     return cases.trainer(config, output, model=_model(0), teacher_model=_model(1), folder=RunFolder(output))
-
-
-class Weights(TrainerCallback):
-    """The student's weights by version."""
-
-    def __init__(self, student: torch.nn.Module) -> None:
-        self.by_version = [cases.weights(student)]
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keeps those of the next version."""
-        self.by_version.append(cases.weights(kwargs["model"]))
 
 
 @dataclass(frozen=True)
@@ -106,19 +94,6 @@ def _adapter(folder: Path) -> Told:
     return told
 
 
-def written_by_the_weights_of_its_version(student: torch.nn.Module, told: Told, kept: list[Record]) -> None:
-    """Each turn's log-probabilities are those that the learner's weights of then give, to 1e-3."""
-    for record in kept:
-        for turn in record.trajectory.turns:
-            segment, here = record.trajectory.segments[turn.segment], slice(turn.start, turn.stop)
-            student.load_state_dict(told.by_version[turn.policy_version])
-            with torch.no_grad():
-                logits_T_V = student(torch.from_numpy(segment.tokens_T[None]).long()).logits[0]
-            logprob_T_V = logits_T_V[turn.start - 1 : turn.stop - 1].log_softmax(-1)
-            own_T = logprob_T_V.gather(1, torch.from_numpy(segment.tokens_T[here]).long()[:, None])[:, 0]
-            np.testing.assert_allclose(segment.logprob_T[here], own_T.numpy(), rtol=0, atol=1e-3)
-
-
 def form(kept: list[Record]) -> list[Any]:
     """What records of one configuration have in common, whoever wrote the tokens."""
     found = []
@@ -137,7 +112,7 @@ def as_one_process_leaves_them(run: Path, told: list[Told], alone: Config, folde
     assert form(kept) == form([*records.open(folder)])
     assert {one.trajectory.versions[ENGINE] for one in kept} == {"vllm"}
     assert {turn.policy_version for one in kept for turn in one.trajectory.turns} == {0, 1}
-    written_by_the_weights_of_its_version(student, told[0], kept)
+    written_by_their_versions(student, told[0].by_version, [one.trajectory for one in kept], alone.rollout)
     assert told[0].losses == told[1].losses
     for name, value in told[0].by_version[2].items():
         torch.testing.assert_close(value, told[1].by_version[2][name], rtol=0, atol=0)
@@ -150,7 +125,8 @@ def test_each_process_has_a_server_which_follows_its_student_and_whose_death_end
     assert first[0].learning == second[0].learning == "DistributedDataParallel"
     as_one_process_leaves_them(tmp_path / "copied", [first[0], second[0]], _config(), tmp_path / "alone")
     assert first[1].learning == second[1].learning == "FSDPLlamaForCausalLM"
-    written_by_the_weights_of_its_version(_model(0), first[1], [*records.open(tmp_path / "sharded")])
+    played = [one.trajectory for one in records.open(tmp_path / "sharded")]
+    written_by_their_versions(_model(0), first[1].by_version, played, _config().rollout)
     assert second[2][0].startswith("the student's vLLM server did not answer")
     assert first[2][0].startswith(f"{second[2][0]}; the 2 episodes that were played in step 1 are kept, ")
     assert [first[2][1], second[2][1]] == [False, True]  # told once

@@ -156,7 +156,7 @@ def server_of(key: str, begin: Callable[[], Server]) -> Server:
 
 
 def rest_servers() -> None:
-    """Has what is begun, and lives, give back what it takes of a card. Raises as :meth:`Server.ask`."""
+    """Has what is begun, and lives, give back what it takes of a card. Raises as :meth:`Server.generate`."""
     for server in _servers.values():
         if server.alive:
             server.rest()

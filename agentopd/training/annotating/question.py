@@ -18,6 +18,7 @@ from agentopd.config.shipped import load_yaml
 from agentopd.errors import ConfigError
 from agentopd.freezing import frozen
 from agentopd.models import ModelConfig, load_tokenizer
+from agentopd.offloading import moved, on_device
 from agentopd.records import Records
 from agentopd.records.plain import from_json
 from agentopd.records.thinning import Kept
@@ -28,7 +29,6 @@ from agentopd.teachers import Teacher, build_teachers, members_of, traits_of
 from agentopd.training.checks.preflight import check_teacher
 from agentopd.training.checks.recorded import NOTE
 from agentopd.training.checks.roles import every_hint
-from agentopd.training.loop.build import moved
 from agentopd.training.loop.folder import RunFolder
 from agentopd.training.run.stages import student_of, teacher_of, tokenizer_of
 from agentopd.training.show.display import say
@@ -238,7 +238,7 @@ def teachers_of(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def load(wanted: ModelConfig) -> PreTrainedModel:
-        return moved(teacher_of(config, wanted, tokenizer, say), device)
+        return on_device(teacher_of(config, wanted, tokenizer, say), wanted, device)
 
     def student() -> PreTrainedModel:
         return moved(frozen(student_of(config, tokenizer, say)), device)

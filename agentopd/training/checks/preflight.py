@@ -89,9 +89,8 @@ def check_acting(config: Config) -> None:
                     f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and has the student's weights, which are trained "
                     f"meanwhile where rollout.mode.kind={config.rollout.mode.kind}; give teachers.{actor}.model, or set rollout.mode: sync"
                 )
-            if (
-                ahead and choice is not None and choice.settings.get("offload")
-            ):  # its hooks know of one reader at a time
+            # the hooks of weights that wait know of one reader at a time
+            if ahead and choice is not None and choice.settings.get("offload"):
                 raise ConfigError(
                     f"objective.sources.{name}.{source.setting_of(actor)}: {actor!r} is to act, and is read meanwhile where rollout.mode.kind="
                     f"{config.rollout.mode.kind}, which weights that wait elsewhere cannot be; leave teachers.{actor}.offload out, or set "

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentopd.chat import Chat, Hint
@@ -15,7 +14,7 @@ from agentopd.errors import ConfigError
 from agentopd.evaluation import Panel, run_panel
 from agentopd.freezing import Follower, frozen, initial
 from agentopd.models import head_of
-from agentopd.offloading import on_device
+from agentopd.offloading import moved, on_device
 from agentopd.quantization import is_quantized
 from agentopd.rollout import EnvConfig, Rollout, TaskStream
 from agentopd.rollout.policy import Policy
@@ -87,12 +86,6 @@ def build_river(
         given=given,
         follower=follower,
     )
-
-
-def moved(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """``model`` itself, on the device."""
-    nn.Module.to(model, device)  # transformers' own ``to`` hides its signature
-    return model
 
 
 def build_policies(
